@@ -1,0 +1,1 @@
+"""Self-distillation for vision networks."""

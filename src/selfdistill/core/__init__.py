@@ -1,0 +1,38 @@
+"""Floor 0: the contracts that everything else stands on. Knows torch and the standard library only."""
+
+from .batch import Batch, Needs, Progress, Step
+from .errors import (
+    ArtefactError,
+    ConfigError,
+    DataError,
+    DivergenceError,
+    ResourceError,
+    RunBusyError,
+    SelfdistillError,
+    nearest,
+)
+from .frozen import Frozen, trained_state
+from .method import Method
+from .registry import METHODS, Option, Registry, options
+
+__all__ = [
+    "METHODS",
+    "ArtefactError",
+    "Batch",
+    "ConfigError",
+    "DataError",
+    "DivergenceError",
+    "Frozen",
+    "Method",
+    "Needs",
+    "Option",
+    "Progress",
+    "Registry",
+    "ResourceError",
+    "RunBusyError",
+    "SelfdistillError",
+    "Step",
+    "nearest",
+    "options",
+    "trained_state",
+]

@@ -1,0 +1,58 @@
+"""What can go wrong for a user: one class, one exit code, one sentence each."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class SelfdistillError(Exception):
+    """A fault that a user can mend; the command prints its sentence and exits with `exit_code`."""
+
+    exit_code = 1
+
+
+class ConfigError(SelfdistillError, ValueError):
+    """A wrong name, option, key or combination."""
+
+    exit_code = 2
+
+
+class RunBusyError(SelfdistillError):
+    """The run directory exists already or another process trains in it."""
+
+    exit_code = 3
+
+
+class DataError(SelfdistillError, ValueError):
+    """Missing, empty, corrupt or unfitting data."""
+
+    exit_code = 4
+
+
+class DivergenceError(SelfdistillError, ArithmeticError):
+    """A loss or a gradient is no longer finite."""
+
+    exit_code = 5
+
+
+class ArtefactError(SelfdistillError):
+    """A checkpoint or weights file that is corrupt, untrusted or made by a newer version."""
+
+    exit_code = 6
+
+
+class ResourceError(SelfdistillError, OSError):
+    """The disk, the memory or a permission does not allow it."""
+
+    exit_code = 7
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """A hint for a misspelt name: ` (did you mean 'layer4'?)`, or the choices where none is near."""
+    choices = list(choices)
+    close = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
+    if close:
+        return f" (did you mean '{close[0]}'?)"
+    if not choices:
+        return ""
+    shown = ", ".join(choices[:12]) + (", …" if len(choices) > 12 else "")
+    return f" (there are: {shown})"
