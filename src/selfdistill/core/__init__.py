@@ -14,6 +14,7 @@ from .errors import (
 from .frozen import Frozen, trained_state
 from .method import Method
 from .registry import METHODS, Option, Registry, options
+from .task import Task
 
 __all__ = [
     "METHODS",
@@ -32,6 +33,7 @@ __all__ = [
     "RunBusyError",
     "SelfdistillError",
     "Step",
+    "Task",
     "nearest",
     "options",
     "trained_state",

@@ -1,0 +1,1 @@
+"""Floor 1: pure maths, tensors in and tensors out."""

@@ -1,0 +1,1 @@
+"""Floor 2: learnable parts that two or more methods share."""

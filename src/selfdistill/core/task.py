@@ -1,0 +1,42 @@
+"""What labels mean: the one place that knows whether a target is a class, a mask or a list of boxes."""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from torch import Tensor, nn
+
+
+class Task(ABC):
+    """What methods ask about the labels, so that no method needs to know which task it serves.
+
+    Attributes:
+        example: two inputs as the network takes them, (2, C, H, W), to learn shapes from.
+        headline: the name among the metrics that says how good a network is.
+    """
+
+    example: Tensor
+    headline: str
+
+    @abstractmethod
+    def head(self, channels: int) -> nn.Module:
+        """A prediction head: a feature (B, channels, h, w) to what `loss` takes."""
+
+    @abstractmethod
+    def loss(self, outputs: Any, targets: Any) -> Tensor:
+        """The supervised loss, a 0-d tensor."""
+
+    @abstractmethod
+    def soft_loss(self, outputs: Any, reference: Any, temperature: float) -> Tensor:
+        """Distillation towards another head's outputs, a 0-d tensor; detach what must not move."""
+
+    @abstractmethod
+    def metric(self) -> Any:
+        """A fresh `torchmetrics.MetricCollection` over (outputs, targets), fractions in 0 … 1."""
+
+    def details(self) -> dict[str, Any]:
+        """Further metrics of the final student, {name: metric that computes a matrix}."""
+        return {}
+
+    @abstractmethod
+    def check(self, network: nn.Module) -> None:
+        """Raises `ConfigError` if the network's outputs are not of this task's form."""

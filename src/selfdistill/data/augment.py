@@ -1,0 +1,170 @@
+"""Augmentation of whole batches on their own device, each draw keyed by its sample.
+
+A draw is a function of (purpose, seed, epoch, index, view): it knows nothing of the batch, the
+process or the worker that the sample happens to fall into.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..core import keyed_random
+
+_CROP, _FLIP, _BOX = map(keyed_random.purpose, ("crop", "flip", "resized crop"))
+_TRIES = 10
+SCALE = (0.08, 1.0)
+RATIO = (3 / 4, 4 / 3)
+
+
+def random_crop(
+    images: Tensor, padding: int, seed: int, epoch: int, index: Tensor, view: int = 0
+) -> Tensor:
+    """Pad with black and cut a window of the old size at a random place.
+
+    What torchvision's `RandomCrop(size, padding=padding)` does.
+
+    Args:
+        images: (B, C, H, W), uint8 as a rule.
+        padding: pixels on each side; 0 returns the images as they are.
+        seed, epoch, view: keys of the draw.
+        index: (B,) int64 on the images' device, place of each sample in the training set.
+
+    Returns:
+        (B, C, H, W) of the same type.
+    """
+    if not padding:
+        return images
+    top, left = crop_offsets(padding, seed, epoch, index, view)
+    batch, channels, height, width = images.shape
+    tall, wide = height + 2 * padding, width + 2 * padding
+    flat = F.pad(images, (padding,) * 4).flatten()
+    # every run of `width` pixels as a row of an overlapping view: a window is then rows to copy,
+    # which is fifteen times faster than indexing by top and left
+    runs = flat.as_strided((len(flat) - width + 1, width), (1, 1))
+    planes = torch.arange(batch * channels, device=images.device).view(batch, channels, 1) * tall
+    rows = planes + top[:, None, None] + torch.arange(height, device=images.device)
+    starts = rows * wide + left[:, None, None]  # (B, C, H)
+    return runs.index_select(0, starts.flatten()).view(images.shape)
+
+
+def crop_offsets(
+    padding: int, seed: int, epoch: int, index: Tensor, view: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Top and left of each window in the padded image, (B,) int64 in 0 … 2·padding."""
+    bits = keyed_random.bits(_CROP, seed, epoch, index, view)
+    side = 2 * padding + 1  # two 31-bit fields of one draw: the bias is below side / 2³¹
+    return (bits >> 32) % side, (bits & 0x7FFFFFFF) % side
+
+
+def random_flip(images: Tensor, seed: int, epoch: int, index: Tensor, view: int = 0) -> Tensor:
+    """Mirror about half of the images left to right; arguments as for `random_crop`."""
+    mirrored = flipped(seed, epoch, index, view).long()
+    choice = torch.arange(len(index), device=images.device) + mirrored * len(index)
+    return torch.cat([images, images.flip(3)]).index_select(
+        0, choice
+    )  # `where` takes thrice as long
+
+
+def flipped(seed: int, epoch: int, index: Tensor, view: int = 0) -> Tensor:
+    """Which samples are mirrored, (B,) bool."""
+    return keyed_random.bits(_FLIP, seed, epoch, index, view) >= 1 << 62
+
+
+def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """Bytes to numbers of about zero mean and unit variance: (x / 255 − mean) / std.
+
+    Args:
+        images: (B, C, H, W) uint8.
+        mean, std: C numbers each, of pixels in [0, 1].
+
+    Returns:
+        (B, C, H, W) float32, contiguous or channels_last as the images are.
+    """
+    scale = [1 / (255 * s) for s in std]
+    shift = [-m / s for m, s in zip(mean, std, strict=True)]
+    # two roundings, whatever the batch: a fused operation may round otherwise at a batch's tail
+    return images.float().mul_(_channels(scale, images)).add_(_channels(shift, images))
+
+
+def _channels(values: list[float], images: Tensor) -> Tensor:
+    """One number per channel, in the images' memory format: it is slow to mix the two."""
+    numbers = torch.tensor(values).to(images.device, non_blocking=True)[None, :, None, None]
+    if images.is_contiguous():
+        return numbers
+    return numbers.expand(1, *images.shape[1:]).contiguous(memory_format=torch.channels_last)
+
+
+def resized_crop_box(
+    seed: int,
+    epoch: int,
+    index: Tensor,
+    height: int,
+    width: int,
+    scale: tuple[float, float] = SCALE,
+    ratio: tuple[float, float] = RATIO,
+    view: int = 0,
+) -> Tensor:
+    """A random part of an image, as torchvision's `RandomResizedCrop` chooses it.
+
+    Ten tries for a box of random area and aspect that fits; failing that the largest centred box
+    whose aspect is allowed.
+
+    Args:
+        seed, epoch, view: keys of the draw.
+        index: (B,) int64, place of each sample in the training set.
+        height, width: of the images.
+        scale: range of the box's share of the area, uniform.
+        ratio: range of width / height, uniform in its logarithm.
+
+    Returns:
+        (B, 4) int64: top, left, height, width.
+    """
+    tries = torch.arange(4 * _TRIES, device=index.device).view(4, 1, _TRIES)
+    draw = keyed_random.uniform(_BOX, seed, epoch, index[:, None], view, tries).double()
+    area = height * width * (scale[0] + (scale[1] - scale[0]) * draw[0])  # (B, tries)
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    aspect = (low + (high - low) * draw[1]).exp()
+    h, w = (area / aspect).sqrt().round().long(), (area * aspect).sqrt().round().long()
+    fits = (h > 0) & (h <= height) & (w > 0) & (w <= width)
+    top, left = ((height - h + 1) * draw[2]).long(), ((width - w + 1) * draw[3]).long()
+    boxes = torch.stack([top, left, h, w], -1)  # (B, tries, 4)
+    first = boxes[torch.arange(len(index), device=index.device), fits.int().argmax(1)]
+    return torch.where(
+        fits.any(1, keepdim=True), first, boxes.new_tensor(_centre(height, width, ratio))
+    )
+
+
+def _centre(height: int, width: int, ratio: tuple[float, float]) -> tuple[int, int, int, int]:
+    h, w = height, width
+    if width / height < ratio[0]:
+        h = round(width / ratio[0])
+    elif width / height > ratio[1]:
+        w = round(height * ratio[1])
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+def resized_crop(images: Tensor, boxes: Tensor) -> Tensor:
+    """Cut a box from each image and enlarge it bilinearly to the image's size.
+
+    Args:
+        images: (B, C, H, W) uint8.
+        boxes: (B, 4) int64 from `resized_crop_box`.
+
+    Returns:
+        (B, C, H, W) uint8.
+    """
+    height, width = images.shape[2:]
+    y = _samples(boxes[:, 0], boxes[:, 2], height)[:, :, None].expand(-1, -1, width)
+    x = _samples(boxes[:, 1], boxes[:, 3], width)[:, None, :].expand(-1, height, -1)
+    grid = torch.stack([x, y], -1)  # (B, H, W, 2)
+    cut = F.grid_sample(images.float(), grid, "bilinear", "border", align_corners=True)
+    return cut.round_().clamp_(0, 255).to(torch.uint8)
+
+
+def _samples(start: Tensor, length: Tensor, size: int) -> Tensor:
+    """Where each output pixel looks along one axis, (B, size) in [−1, 1]; never outside the box."""
+    centre = torch.arange(size, device=start.device) + 0.5
+    place = (centre * length[:, None] / size - 0.5).clamp(min=0).minimum(length[:, None] - 1.0)
+    return (place + start[:, None]) * (2 / max(size - 1, 1)) - 1

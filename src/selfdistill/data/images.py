@@ -1,0 +1,225 @@
+"""Labelled images: all in memory, or in files and decoded on demand."""
+
+import os
+import struct
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..core import DataError
+
+_CHUNK = 1024  # images treated at once where a float copy of the whole set would not fit
+_BROKEN = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
+
+
+class Images(ABC):
+    """Labelled images, all of one shape once fetched.
+
+    Attributes:
+        labels: (N,) int64.
+        shape: (C, H, W) of one image.
+    """
+
+    labels: Tensor
+    shape: tuple[int, int, int]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @abstractmethod
+    def fetch(self, index: Tensor) -> Tensor:
+        """The images at these places: (B,) int64 to (B, C, H, W) uint8."""
+
+    @abstractmethod
+    def take(self, index: Tensor) -> Self:
+        """Only the images at these places, in this order."""
+
+
+class Resident(Images):
+    """Images in memory, on any device.
+
+    Args:
+        images: (N, C, H, W) uint8.
+        labels: (N,) int64 on the same device.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor) -> None:
+        channels, height, width = images.shape[1:]
+        self.images, self.labels, self.shape = images, labels, (channels, height, width)
+
+    def fetch(self, index: Tensor) -> Tensor:
+        """The images at these places; the index must be on the images' device."""
+        return self.images.index_select(0, index)
+
+    def take(self, index: Tensor) -> Self:
+        """Only the images at these places, in this order."""
+        return type(self)(self.fetch(index), self.labels[index])
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same images on a device; free of cost where they are there already."""
+        return type(self)(self.images.to(device), self.labels.to(device))
+
+    def resized(self, size: int) -> Self:
+        """Every image brought to size × size, bilinear with antialiasing."""
+        if self.shape[1:] == (size, size):
+            return self
+        parts = [
+            F.interpolate(part, size=(size, size), mode="bilinear", antialias=True)
+            for part in self.images.split(_CHUNK)
+        ]
+        return type(self)(torch.cat(parts), self.labels)
+
+    def moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of each channel, of pixels in [0, 1].
+
+        From exact counts of the 256 values, so independent of order and threads.
+        A constant channel gets the standard deviation 1.
+        """
+        counts = torch.zeros(self.shape[0], 256, dtype=torch.float64)
+        for part in self.images.split(_CHUNK):
+            for c in range(self.shape[0]):
+                counts[c] += torch.bincount(part[:, c].flatten(), minlength=256).cpu()
+        share = counts / counts.sum(1, keepdim=True)
+        value = torch.arange(256, dtype=torch.float64) / 255
+        mean = (share * value).sum(1)
+        std = (share * (value - mean[:, None]).square()).sum(1).sqrt()
+        return tuple(mean.tolist()), tuple(s or 1.0 for s in std.tolist())
+
+
+class Folder(Images):
+    """Pictures in files, decoded to RGB when they are asked for.
+
+    A picture that has the wanted size already is left as it is; of any other the shorter side is
+    resized to `zoom` times the wanted one and the centre is cut out.
+
+    Args:
+        paths: the N files.
+        labels: (N,) int64.
+        size: height and width of a fetched image.
+        zoom: 256/224 is the custom for photographs; 1 loses least of a picture.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str | bytes | Path],
+        labels: Tensor,
+        size: tuple[int, int],
+        zoom: float = 1.0,
+    ) -> None:
+        # one block of bytes: a million strings would be copied by every worker that counts their
+        # references
+        self._paths = np.array([os.fsencode(p) for p in paths])
+        self.labels, self.shape, self.zoom = labels, (3, *size), zoom
+
+    def path(self, place: int) -> str:
+        """The file of one picture."""
+        return os.fsdecode(self._paths[place])
+
+    def fetch(self, index: Tensor) -> Tensor:
+        """The images at these places, decoded one after the other."""
+        return torch.stack([self.centre(self.open(i)) for i in index.tolist()])
+
+    def take(self, index: Tensor) -> Self:
+        """Only the images at these places, in this order."""
+        return type(self)(
+            self._paths[index.numpy()].tolist(), self.labels[index], self.shape[1:], self.zoom
+        )
+
+    def at(self, size: tuple[int, int], zoom: float) -> Self:
+        """The same pictures, fetched at another size."""
+        return type(self)(self._paths.tolist(), self.labels, size, zoom)
+
+    def resident(self) -> Resident:
+        """All pictures decoded, by as many threads as the machine has cores."""
+        images = torch.empty(len(self), *self.shape, dtype=torch.uint8)
+
+        def decode(place: int) -> None:
+            images[place] = self.centre(self.open(place))
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for _ in pool.map(decode, range(len(self))):  # reading the results raises their errors
+                pass
+        return Resident(images, self.labels)
+
+    def open(self, place: int) -> Image.Image:
+        """One picture, whole, in RGB.
+
+        Raises:
+            DataError: the file is missing or no readable picture.
+        """
+        try:
+            with Image.open(self.path(place)) as picture:
+                return picture.convert("RGB")
+        except _BROKEN as fault:
+            raise _unreadable(self.path(place), fault) from None
+
+    def stored_size(self, place: int) -> tuple[int, int]:
+        """Height and width of the picture in its file; reads the header only."""
+        try:
+            with Image.open(self.path(place)) as picture:
+                return picture.height, picture.width
+        except _BROKEN as fault:
+            raise _unreadable(self.path(place), fault) from None
+
+    def centre(self, picture: Image.Image) -> Tensor:
+        """The middle of a picture at the wanted size: (3, H, W) uint8."""
+        height, width = self.shape[1:]
+        if picture.size == (width, height):
+            return _tensor(picture)
+        factor = self.zoom * max(height / picture.height, width / picture.width)
+        tall = max(height, round(picture.height * factor))
+        wide = max(width, round(picture.width * factor))
+        picture = picture.resize((wide, tall), Image.Resampling.BILINEAR)
+        top, left = (tall - height) // 2, (wide - width) // 2
+        return _tensor(picture.crop((left, top, left + width, top + height)))
+
+    def boxed(self, picture: Image.Image, box: Sequence[int]) -> Tensor:
+        """A part (top, left, height, width) of a picture at the wanted size: (3, H, W) uint8."""
+        top, left, height, width = box
+        corners = (left, top, left + width, top + height)
+        size = (self.shape[2], self.shape[1])
+        return _tensor(picture.crop(corners).resize(size, Image.Resampling.BILINEAR))
+
+
+def _unreadable(path: str, fault: BaseException) -> DataError:
+    reason = str(fault).replace("\n", " ") or type(fault).__name__
+    return DataError(f"cannot read the image {path} ({reason}); mend or remove the file")
+
+
+def _tensor(picture: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()  # (3, H, W)
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """A data set, ready for the loaders.
+
+    Attributes:
+        name: as it was asked for.
+        train, val, test: the parts; val chooses between runs and epochs, test has the last word.
+        classes: names, in the order of the labels.
+        mean, std: one number per channel, of pixels in [0, 1].
+        crop: padding of the random crop that suits this data, in pixels; 0 for none.
+        flip: whether a mirrored image keeps its meaning.
+        resized_crop: whether random parts of random sizes suit this data.
+    """
+
+    name: str
+    train: Images
+    val: Images | None
+    test: Images | None
+    classes: list[str]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    crop: int
+    flip: bool
+    resized_crop: bool

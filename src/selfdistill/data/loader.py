@@ -1,0 +1,198 @@
+"""Batches for one process: a function of (seed, epoch, step), so a resume is exact at any step."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from ..core import Batch, ConfigError, DataError, keyed_random
+from .augment import normalise, random_crop, random_flip, resized_crop, resized_crop_box
+from .images import Folder, Images, Resident
+from .stream import pictures
+
+_ORDER = keyed_random.purpose("order")
+
+
+class Loader:
+    """Augmented training batches of one process.
+
+    The samples of an optimiser step are a slice of the epoch's order; every process and every
+    micro-batch takes a contiguous slice of that slice. The remainder that fills no whole batch is
+    left out, so shapes stay the same; as the order differs in each epoch no sample is left out
+    for good.
+
+    Args:
+        images: the training images; `Resident` ones are moved to the device once.
+        batch_size: samples of one optimiser step, over all processes and micro-batches.
+        seed: key of every draw.
+        mean, std: one number per channel, of pixels in [0, 1].
+        crop: padding of the random crop in pixels; 0 for none.
+        flip: whether to mirror half of the images.
+        resized_crop: whether to cut parts of random size first.
+        views: independent augmentations of each image; those after the first are `Batch.views`.
+        rank, world_size: which process of how many.
+        micro_batches: into how many parts a process cuts its share of a step.
+        device: where the batches are wanted.
+        workers: processes that decode `Folder` images; their number changes no pixel.
+        channels_last: memory format of the batches.
+
+    Raises:
+        ConfigError: the batch size does not divide by world_size · micro_batches.
+        DataError: there are fewer images than one batch takes.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        *,
+        batch_size: int,
+        seed: int,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        crop: int,
+        flip: bool,
+        resized_crop: bool = False,
+        views: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
+        micro_batches: int = 1,
+        device: torch.device | str = "cpu",
+        workers: int = 0,
+        channels_last: bool = False,
+    ) -> None:
+        _check_batch(batch_size, world_size * micro_batches, len(images))
+        self.device = torch.device(device)
+        self.images = images.to(self.device) if isinstance(images, Resident) else images
+        self.labels = images.labels.to(self.device)
+        self.batch_size, self.seed, self.mean, self.std = batch_size, seed, mean, std
+        self.crop, self.flip, self.resized_crop, self.views = crop, flip, resized_crop, views
+        self.rank, self.world_size, self.micro_batches = rank, world_size, micro_batches
+        self.workers, self.channels_last = workers, channels_last
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps in one pass over the images."""
+        return len(self.images) // self.batch_size
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[list[Batch]]:
+        """The batches of an epoch from step `start` on: for each step one per micro-batch."""
+        rows = self._order(epoch)[start:].flatten(0, 1)  # (steps · micro-batches, samples)
+        batches = (
+            self._batch(views, index, epoch)
+            for views, index in zip(self._views(rows, epoch), rows.to(self.device), strict=True)
+        )
+        return _groups(batches, self.micro_batches)
+
+    def _order(self, epoch: int) -> Tensor:
+        """Which samples this process sees: (steps, micro-batches, samples) int64."""
+        order = keyed_random.permutation(len(self.images), _ORDER, self.seed, epoch)
+        whole = order[: self.steps_per_epoch * self.batch_size]
+        shape = (self.steps_per_epoch, self.world_size, self.micro_batches, -1)
+        return whole.view(shape)[:, self.rank]
+
+    def _views(self, rows: Tensor, epoch: int) -> Iterator[list[Tensor]]:
+        """For each row its images before crop and flip: one (B, C, H, W) uint8 per view."""
+        if isinstance(self.images, Folder):
+            boxes = (self.seed, epoch, self.views) if self.resized_crop else None
+            decoded = pictures(self.images, rows.unbind(), boxes, self.workers, self.device)
+            for row in decoded:
+                views = list(row.to(self.device, non_blocking=True).unbind(1))
+                yield views if self.resized_crop else views * self.views  # one decoding serves all
+            return
+        for index in rows.to(self.device):
+            images = self.images.fetch(index)
+            yield [self._boxed(images, epoch, index, view) for view in range(self.views)]
+
+    def _boxed(self, images: Tensor, epoch: int, index: Tensor, view: int) -> Tensor:
+        if not self.resized_crop:
+            return images
+        height, width = images.shape[2:]
+        boxes = resized_crop_box(self.seed, epoch, index, height, width, view=view)
+        return resized_crop(images, boxes)
+
+    def _batch(self, views: list[Tensor], index: Tensor, epoch: int) -> Batch:
+        first, *others = (
+            self._augmented(images, epoch, index, view) for view, images in enumerate(views)
+        )
+        return Batch(first, self.labels.index_select(0, index), index, tuple(others))
+
+    def _augmented(self, images: Tensor, epoch: int, index: Tensor, view: int) -> Tensor:
+        images = random_crop(images, self.crop, self.seed, epoch, index, view)
+        if self.flip:
+            images = random_flip(images, self.seed, epoch, index, view)
+        if self.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        return normalise(images, self.mean, self.std)
+
+
+class EvalLoader:
+    """Batches for evaluation: in order, not augmented, every sample once over all processes.
+
+    The last batch may be smaller; a process may have no batch where there are few samples.
+
+    Args:
+        images: `Resident` ones are moved to the device once.
+        batch_size: samples of one process at once.
+        mean, std: one number per channel, of pixels in [0, 1].
+        rank, world_size: which process of how many.
+        device: where the batches are wanted.
+        workers: processes that decode `Folder` images.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        *,
+        batch_size: int,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        rank: int = 0,
+        world_size: int = 1,
+        device: torch.device | str = "cpu",
+        workers: int = 0,
+    ) -> None:
+        if batch_size < 1:
+            raise ConfigError(f"batch_size={batch_size} must be 1 or more")
+        self.device, self.workers, self.batch_size = torch.device(device), workers, batch_size
+        self.images = images.to(self.device) if isinstance(images, Resident) else images
+        self.labels, self.mean, self.std = images.labels.to(self.device), mean, std
+        first, last = (len(images) * r // world_size for r in (rank, rank + 1))
+        self.samples = torch.arange(first, last)
+
+    def __len__(self) -> int:
+        """Batches of this process."""
+        return -(-len(self.samples) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        rows = self.samples.split(self.batch_size) if len(self.samples) else ()
+        for decoded, row in zip(self._decoded(rows), rows, strict=True):
+            index = row.to(self.device)
+            yield Batch(
+                normalise(decoded, self.mean, self.std), self.labels.index_select(0, index), index
+            )
+
+    def _decoded(self, rows: tuple[Tensor, ...]) -> Iterator[Tensor]:
+        if isinstance(self.images, Folder):
+            for decoded in pictures(self.images, rows, None, self.workers, self.device):
+                yield decoded[:, 0].to(self.device, non_blocking=True)
+        else:
+            yield from (self.images.fetch(row.to(self.device)) for row in rows)
+
+
+def _groups(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
+    while group := [batch for _, batch in zip(range(size), batches, strict=False)]:
+        yield group
+
+
+def _check_batch(batch_size: int, parts: int, images: int) -> None:
+    if batch_size < 1 or batch_size % parts:
+        near = max(parts, round(batch_size / parts) * parts)
+        raise ConfigError(
+            f"batch_size={batch_size} does not divide into world_size · micro_batches = {parts} "
+            f"equal parts; the nearest that does is {near}"
+        )
+    if images < batch_size:
+        raise DataError(
+            f"{images} training images do not fill one batch of {batch_size}; "
+            "lower batch_size, or raise limit or lower val if they took images away"
+        )

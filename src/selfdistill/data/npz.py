@@ -1,0 +1,142 @@
+"""Images from one .npz file in MedMNIST's layout (https://medmnist.com)."""
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ..core import DataError, nearest
+from .images import Resident
+from .parts import Parts
+
+Array = npt.NDArray[np.generic]
+_BROKEN = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
+
+
+def read(path: Path) -> Parts:
+    """Read `train_images`, `train_labels` and, where they exist, `val_…` and `test_…`.
+
+    Images are (N, H, W) or (N, H, W, 3) uint8, labels (N,) or (N, 1) integers from 0. Optional
+    `class_names` (K,) names the classes. Mirroring is not assumed to be harmless.
+
+    Raises:
+        DataError: whatever does not fit that, named by file and array.
+    """
+    arrays = _arrays(path)
+    train = _part(path, arrays, "train")
+    classes = _classes(path, arrays, train.labels)
+    others = {}
+    for part in ("val", "test"):
+        if f"{part}_images" in arrays:
+            others[part] = _part(path, arrays, part)
+            _check_fits(path, part, others[part], train, len(classes))
+    return Parts(train, others.get("val"), others.get("test"), classes, flip=False)
+
+
+def _arrays(path: Path) -> dict[str, Array]:
+    if not path.is_file():
+        beside = path.parent.glob("*.npz") if path.parent.is_dir() else ()
+        raise DataError(f"there is no file {path}{nearest(path.name, (p.name for p in beside))}")
+    try:
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            if not isinstance(loaded, np.lib.npyio.NpzFile):
+                raise DataError(
+                    f"{path} is one bare array; np.savez keeps several with their names"
+                )
+            return {name: loaded[name] for name in loaded.files if _wanted(name)}
+    except DataError:
+        raise
+    except _BROKEN as fault:
+        reason = "an array of Python objects" if "allow_pickle" in str(fault) else str(fault)
+        raise DataError(
+            f"cannot read {path} ({reason}); save plain uint8 and integer arrays by np.savez"
+        ) from None
+
+
+def _wanted(name: str) -> bool:
+    return name == "class_names" or name.endswith(("_images", "_labels"))
+
+
+def _part(path: Path, arrays: dict[str, Array], part: str) -> Resident:
+    for kind in ("images", "labels"):
+        if f"{part}_{kind}" not in arrays:
+            raise DataError(
+                f"{path} has no array '{part}_{kind}'{nearest(f'{part}_{kind}', arrays)}"
+            )
+    images = arrays[f"{part}_images"]
+    if images.dtype != np.uint8:
+        raise DataError(
+            f"{part}_images in {path} is {images.dtype}; it must be uint8 with values 0 … 255"
+        )
+    if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] not in (1, 3)):
+        raise DataError(
+            f"{part}_images in {path} has the shape {images.shape}; "
+            "it must be (N, H, W) or (N, H, W, 3)"
+        )
+    if not images.size:
+        raise DataError(
+            f"{part}_images in {path} has the shape {images.shape}: there is no image in it"
+        )
+    labels = _labels(path, part, arrays[f"{part}_labels"], len(images))
+    planes = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
+    return Resident(torch.from_numpy(np.ascontiguousarray(planes)), labels)
+
+
+def _labels(path: Path, part: str, labels: Array, count: int) -> Tensor:
+    name = f"{part}_labels in {path}"
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise DataError(f"{name} is {labels.dtype}; it must hold integers from 0")
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        raise DataError(f"{name} has {labels.shape[1]} labels per image; keep one column")
+    if labels.shape not in ((count,), (count, 1)):
+        raise DataError(
+            f"{name} has the shape {labels.shape}; for {count} images it must be ({count},)"
+        )
+    if labels.min() < 0 or labels.max() > np.iinfo(np.int64).max:
+        wrong = labels.min() if labels.min() < 0 else labels.max()
+        raise DataError(f"{name} has the label {wrong}; labels count from 0")
+    return torch.from_numpy(labels.reshape(-1).astype(np.int64))
+
+
+def _classes(path: Path, arrays: dict[str, Array], labels: Tensor) -> list[str]:
+    """Names of the classes; every one must have a training image."""
+    present = labels.unique()
+    names = [str(n) for n in arrays["class_names"].ravel()] if "class_names" in arrays else None
+    count = len(names) if names else int(present[-1]) + 1
+    if present[-1] >= count:
+        raise DataError(
+            f"train_labels in {path} has the label {present[-1]}; "
+            f"the {count} class_names allow 0 … {count - 1}"
+        )
+    if len(present) < 2:
+        raise DataError(f"all training images in {path} have one label; two classes are the least")
+    if len(present) < count:
+        gap = next((i for i, label in enumerate(present.tolist()) if i != label), len(present))
+        shown = f"'{names[gap]}' (label {gap})" if names else str(gap)
+        raise DataError(
+            f"class {shown} has no training image in {path}; number the labels without gaps"
+        )
+    return names or [str(i) for i in range(count)]
+
+
+def _check_fits(path: Path, part: str, images: Resident, train: Resident, classes: int) -> None:
+    if images.shape != train.shape:
+        raise DataError(
+            f"{part}_images in {path} are {_size(images)} but train_images are {_size(train)}; "
+            "bring both to one size"
+        )
+    if images.labels.max() >= classes:
+        raise DataError(
+            f"{part}_labels in {path} has the label {int(images.labels.max())}; "
+            f"the training labels go from 0 to {classes - 1}"
+        )
+
+
+def _size(images: Resident) -> str:
+    channels, height, width = images.shape
+    return f"{height}×{width} with {channels} channel{'s' if channels > 1 else ''}"

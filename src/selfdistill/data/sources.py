@@ -1,0 +1,175 @@
+"""Data sets by name."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torchvision
+from sklearn.datasets import load_digits
+from torch import Tensor
+
+from ..core import ConfigError, DataError, ResourceError, nearest
+from . import class_folders, npz
+from .images import Folder, ImageData, Resident
+from .parts import Moments, Parts
+from .split import hold_out, hold_out_share, limited
+
+CACHE = Path("~/.cache/selfdistill")
+_DIGITS_TEST = 360
+
+
+class _Download(NamedTuple):
+    """A data set that torchvision fetches."""
+
+    reader: str  # the name of torchvision's class
+    by_split: bool  # it takes split="train", not train=True
+    flip: bool
+    moments: Moments | None = None
+
+
+_DOWNLOADS = {
+    "cifar10": _Download(
+        "CIFAR10", False, True, ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
+    ),
+    "cifar100": _Download(
+        "CIFAR100", False, True, ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761))
+    ),
+    "fashion_mnist": _Download("FashionMNIST", False, True),
+    "mnist": _Download("MNIST", False, False),
+    "stl10": _Download("STL10", True, True),
+    "svhn": _Download("SVHN", True, False),
+}
+_FILES: dict[str, Callable[[Path], Parts]] = {"folder": class_folders.read, "npz": npz.read}
+SOURCES = ("digits", *_DOWNLOADS, "folder:PATH", "npz:FILE")
+
+
+def load(
+    name: str,
+    *,
+    root: Path | str = CACHE,
+    val: float = 0.1,
+    image_size: int | None = None,
+    limit: int | None = None,
+) -> ImageData:
+    """Load a data set and split it; the same call gives the same parts on every machine.
+
+    A source that has its own validation part keeps it. Otherwise `val` of the training images is
+    held out, every class by its share, always the same images whatever the seed of a run.
+
+    Args:
+        name: `digits` (no download), a set that torchvision fetches, `folder:PATH` with one folder
+            per class (see `class_folders.read` for train, val and test), or `npz:FILE` in
+            MedMNIST's layout.
+        root: where downloads are kept.
+        val: share of the training images held out for validation; 0 for none.
+        image_size: height and width to bring all images to.
+        limit: most training images to keep, every class by its share, after `val` was taken.
+
+    Raises:
+        ConfigError: an option out of its range.
+        DataError: an unknown name, or data that is missing, corrupt or does not fit.
+        ResourceError: a download that failed.
+    """
+    _check_options(val, image_size, limit)
+    parts = _read(name, Path(root).expanduser())
+    train, held = parts.train, parts.val
+    if held is None:
+        train, held = hold_out_share(train, val)
+    parts = parts._replace(train=limited(train, limit), val=held)
+    return _finished(name, _resized(parts, image_size))
+
+
+def _check_options(val: float, image_size: int | None, limit: int | None) -> None:
+    if not 0 <= val < 1:
+        raise ConfigError(f"val={val:g} is no share of the training images; give 0 … 0.99")
+    for option, value in (("image_size", image_size), ("limit", limit)):
+        if value is not None and value < 1:
+            raise ConfigError(f"{option}={value} must be 1 or more; leave it out for the whole")
+
+
+def _read(name: str, root: Path) -> Parts:
+    kind, _, path = name.partition(":")
+    if path and kind in _FILES:
+        return _FILES[kind](Path(path).expanduser())
+    if name == "digits":
+        return _digits()
+    if name in _DOWNLOADS:
+        return _downloaded(name, root)
+    hint = f" (did you mean 'folder:{name}'?)" if Path(name).is_dir() else nearest(name, SOURCES)
+    raise DataError(f"there is no data set '{name}'{hint}")
+
+
+def _digits() -> Parts:
+    """The 1797 handwritten digits of scikit-learn, 8 × 8 grey; 360 are the test part."""
+    digits = load_digits()
+    grey = torch.from_numpy(digits.images * (255 / 16)).round().to(torch.uint8)[:, None]
+    whole = Resident(grey, torch.from_numpy(digits.target).long())
+    train, test = hold_out(whole, _DIGITS_TEST, "test")
+    return Parts(train, None, test, [str(d) for d in range(10)], flip=False)
+
+
+def _downloaded(name: str, root: Path) -> Parts:
+    source = _DOWNLOADS[name]
+    reader = getattr(torchvision.datasets, source.reader)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        train, test = (
+            reader(
+                root,
+                download=True,
+                **({"split": p} if source.by_split else {"train": p == "train"}),
+            )
+            for p in ("train", "test")
+        )
+    except (OSError, RuntimeError, EOFError, ValueError) as fault:
+        reason = (str(fault).splitlines() or [type(fault).__name__])[0]
+        raise ResourceError(
+            f"cannot get '{name}' ({reason}); place the files of torchvision's {source.reader} in "
+            f"{root}, or give the images as folder:PATH or npz:FILE"
+        ) from fault
+    first, second = _resident(train), _resident(test)
+    names = getattr(train, "classes", range(int(first.labels.max()) + 1))
+    return Parts(first, None, second, [str(n) for n in names], source.flip, source.moments)
+
+
+def _resident(dataset: Any) -> Resident:
+    """A torchvision data set, which keeps its arrays in one of three layouts."""
+    images = torch.from_numpy(np.ascontiguousarray(dataset.data))
+    if images.ndim == 3:
+        images = images[:, None]
+    elif images.shape[1] != 3:
+        images = images.permute(0, 3, 1, 2).contiguous()
+    labels: Tensor = torch.as_tensor(vars(dataset).get("targets", vars(dataset).get("labels")))
+    return Resident(images, labels.long())
+
+
+def _resized(parts: Parts, image_size: int | None) -> Parts:
+    known = {part: getattr(parts, part) for part in ("train", "val", "test")}
+    folders = {part: images for part, images in known.items() if isinstance(images, Folder)}
+    settled: dict[str, Any] = dict(class_folders.settle(folders, image_size)) if folders else {}
+    for part, images in known.items():
+        if isinstance(images, Resident) and image_size:
+            settled[part] = images.resized(image_size)
+    return parts._replace(**settled)
+
+
+def _finished(name: str, parts: Parts) -> ImageData:
+    train = parts.train
+    streamed = not isinstance(train, Resident)
+    mean, std = parts.moments or (
+        train.moments() if isinstance(train, Resident) else class_folders.IMAGENET
+    )
+    return ImageData(
+        name,
+        train,
+        parts.val,
+        parts.test,
+        parts.classes,
+        mean,
+        std,
+        crop=0 if streamed else max(1, min(train.shape[1:]) // 8),
+        flip=parts.flip,
+        resized_crop=streamed,
+    )

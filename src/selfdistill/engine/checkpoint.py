@@ -1,0 +1,146 @@
+"""Checkpoints that a kill at any moment cannot break.
+
+A checkpoint is a directory, written under a temporary name beside its place, flushed to the disk, and
+renamed. It holds safetensors and JSON only, and a manifest with the SHA-256 of each file. Nothing
+points at "the last one": a resume looks for the newest whose manifest holds.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ..core import ArtefactError, ResourceError
+
+FORMAT = 1
+"""Raised when the layout changes; a newer one is refused rather than misread."""
+
+
+class Checkpoint(NamedTuple):
+    """Groups of tensors by file stem (`model`, `method`, `optimizer`, …), and what JSON can hold."""
+
+    tensors: dict[str, dict[str, Tensor]]
+    state: dict[str, Any]
+
+
+def save(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Path:
+    """Write ``folder/step-NNNNNN`` in one atomic move and delete all but the newest `keep`.
+
+    Raises:
+        ResourceError: the disk is full or the folder cannot be written; earlier ones stay intact.
+    """
+    place = folder / f"step-{checkpoint.state['step']:06d}"
+    draft = folder / f".{place.name}.{os.getpid()}"
+    try:
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        _write(draft, checkpoint)
+        if place.exists():
+            shutil.rmtree(place)
+        draft.rename(place)
+        _sync(folder)
+        for old in _places(folder)[keep:]:
+            shutil.rmtree(old)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise ResourceError(f"the checkpoint {place} could not be written: {error}") from error
+    return place
+
+
+def _write(draft: Path, checkpoint: Checkpoint) -> None:
+    for stem, tensors in checkpoint.tensors.items():
+        plain = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
+        save_file(plain, draft / f"{stem}.safetensors")
+    state = {"format": FORMAT, **checkpoint.state}
+    (draft / "state.json").write_text(json.dumps(state), encoding="utf-8")
+    sums = {file.name: _digest(file) for file in sorted(draft.iterdir())}
+    (draft / "manifest.json").write_text(json.dumps(sums, indent=1), encoding="utf-8")
+    for file in draft.iterdir():
+        _sync(file)
+    _sync(draft)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _places(folder: Path) -> list[Path]:
+    """All finished checkpoints, newest first."""
+    return sorted(folder.glob("step-*"), key=lambda place: int(place.name[5:]), reverse=True)
+
+
+def load(place: Path) -> Checkpoint:
+    """Read one checkpoint after checking every file against the manifest.
+
+    Raises:
+        ArtefactError: a file is missing, changed, not what its name says, or of a newer format.
+    """
+    try:
+        sums = json.loads((place / "manifest.json").read_text(encoding="utf-8"))
+        for name, digest in sums.items():
+            _refuse_pickle(place / name)
+            if _digest(place / name) != digest:
+                raise ArtefactError(f"{place / name} is corrupt: its checksum does not match")
+        state = json.loads((place / "state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, AttributeError) as error:
+        raise ArtefactError(f"the checkpoint {place} is incomplete or corrupt: {error}") from error
+    if state["format"] > FORMAT:
+        raise ArtefactError(f"the checkpoint {place} was made by a newer version of selfdistill")
+    tensors = {file.stem: read_tensors(file) for file in place.glob("*.safetensors")}
+    return Checkpoint(tensors, state)
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file; anything else, a pickle above all, is refused unread."""
+    _refuse_pickle(file)
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise ArtefactError(f"{file} is not a readable safetensors file: {error}") from error
+
+
+def _refuse_pickle(file: Path) -> None:
+    with file.open("rb") as stream:
+        start = stream.read(2)
+    if start == b"PK" or start[:1] == b"\x80":
+        raise ArtefactError(
+            f"{file} is a pickle, which can run code when read; it was not opened. "
+            "Checkpoints are safetensors files"
+        )
+
+
+def newest(folder: Path) -> Checkpoint | None:
+    """The newest checkpoint that is whole; a broken one is passed over with a warning.
+
+    Raises:
+        ArtefactError: there are checkpoints, and none can be used.
+    """
+    faults: list[str] = []
+    for place in _places(folder):
+        try:
+            found = load(place)
+        except ArtefactError as error:
+            faults.append(str(error))
+            continue
+        for fault in faults:
+            warnings.warn(f"{fault}; going on from {place.name}", stacklevel=2)
+        return found
+    if faults:
+        raise ArtefactError(faults[0] + "; no other checkpoint is left")
+    return None

@@ -1,0 +1,286 @@
+"""The training loop: from a method, batches and settings to a trained method, and nothing else."""
+
+import signal
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
+
+from ..core import Batch, DivergenceError, Method, Progress, Step, Task, trained_state
+from ..core.keyed_random import bits, purpose
+from . import checkpoint
+from .evaluate import evaluate
+from .log import Display, Meters, Silent
+from .optimise import (
+    Average,
+    learning_rate,
+    make_optimiser,
+    optimiser_tensors,
+    restore_optimiser,
+    set_learning_rate,
+)
+from .run_directory import RunDirectory
+from .settings import Settings
+from .state import averaged, restore_method, split_student
+
+_STEP = purpose("step")
+
+
+class Batches(Protocol):
+    """Training batches of this process, addressable by epoch and step."""
+
+    steps_per_epoch: int
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[list[Batch]]:
+        """From step `start` of an epoch: the batches whose gradients make one optimiser step."""
+
+
+class Interrupted(Exception):  # noqa: N818  no error: the run is saved and can go on
+    """A signal asked the run to stop; its last checkpoint is of this step."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.number = number
+
+
+class Fit:
+    """One run: `run()` trains from where the directory's newest checkpoint stands to the end.
+
+    Args:
+        fabric: launched; devices, precision and processes.
+        method: what is trained.
+        task: what the labels mean.
+        train: batches to learn from.
+        val: batches to judge each epoch by, or None.
+        settings: how to train.
+        directory: held by the caller.
+        display: who is told.
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        method: Method,
+        task: Task,
+        train: Batches,
+        val: Iterable[Batch] | None,
+        settings: Settings,
+        directory: RunDirectory,
+        display: Display | None = None,
+    ) -> None:
+        self.fabric, self.method, self.task, self.settings = fabric, method, task, settings
+        self.train, self.val, self.directory = train, val, directory
+        self.display = display or Silent()
+        self.total = settings.epochs * train.steps_per_epoch
+        self.meters, self.at, self.signal = Meters(), 0, 0
+        if settings.channels_last:
+            method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if settings.compile:
+            method.compile()
+        self.wrapped, self.optimiser = fabric.setup(method, make_optimiser(method, settings))
+        self.average = Average(trained_state(method), settings.ema) if settings.ema else None
+        self.zero = torch.zeros((), device=fabric.device)
+        self.clock = time.perf_counter()
+        self.images = 0
+
+    def run(self) -> None:
+        """Train to the last epoch.
+
+        Raises:
+            DivergenceError: a loss or gradient is not finite; the weights are those of the step before.
+            Interrupted: SIGTERM or SIGINT came; a checkpoint was saved.
+        """
+        self.resume()
+        self.method.train()
+        with self._signals():
+            while self.at < self.total:
+                epoch, start = divmod(self.at, self.train.steps_per_epoch)
+                for micro_batches in self.train.epoch(epoch, start):
+                    self.step(epoch, micro_batches)
+                    if self._asked_to_stop():
+                        self.save()
+                        raise Interrupted(self.signal)
+                self.end_epoch(epoch)
+
+    def step(self, epoch: int, micro_batches: list[Batch]) -> None:
+        """One optimiser step."""
+        settings = self.settings
+        now = self._progress(epoch)
+        # Dropout and the like draw from the global generator: keyed by the step, it needs no saving.
+        torch.manual_seed(int(bits(_STEP, settings.seed, self.at, self.fabric.global_rank)))
+        set_learning_rate(
+            self.optimiser, learning_rate(settings, self.at, self.train.steps_per_epoch)
+        )
+        for place, batch in enumerate(micro_batches, 1):
+            syncs = place == len(micro_batches)
+            with self.fabric.no_backward_sync(self.wrapped, enabled=not syncs):
+                step: Step = self.wrapped(batch, now)
+                self.fabric.backward(step.total / len(micro_batches))
+            self.meters.add(step)
+            self.images += len(batch.index) * self.fabric.world_size
+        norm = self._checked_norm(step, micro_batches[-1], now)
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        self.method.after_step(now)
+        if self.average:
+            self.average.update(trained_state(self.method))
+        self.at += 1
+        self.display.advance(self.at, self.total)
+        if self.at % settings.log_every == 0 or self.at == self.total:
+            self._log_step(epoch, step, micro_batches[-1], norm)
+        if settings.save_every and self.at % settings.save_every == 0:
+            self.save()
+
+    def end_epoch(self, epoch: int) -> None:
+        """Judge, log, warn and save."""
+        entry: dict[str, Any] = {"kind": "epoch", "epoch": epoch, "step": self.at}
+        entry |= {kind: self._gathered(m.means()) for kind, m in self.meters.epoch.items()}
+        for meter in self.meters.epoch.values():
+            meter.reset()
+        if self.val is not None:
+            with self.averaged():
+                entry["val"] = evaluate(self.fabric, self.method, self.task, self.val)
+        if self.fabric.is_global_zero:
+            self.directory.log(entry)
+            self.display.epoch(entry)
+            if self.at > self.total // 10:
+                for sentence in self.method.diagnose(entry["monitors"]):
+                    self.display.say(f"epoch {epoch + 1}: {sentence}")
+        self.save()
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Inside, the method has its averaged weights, if the run keeps them."""
+        return averaged(self.method, self.average)
+
+    def save(self) -> None:
+        """Write a checkpoint of this moment."""
+        if self.fabric.is_global_zero:
+            tensors = split_student(self.method, trained_state(self.method))
+            tensors["optimizer"] = optimiser_tensors(self.optimiser, self.method)
+            if self.average:
+                tensors["average"] = self.average.state
+            state = {
+                "step": self.at,
+                "epoch": self.at // self.train.steps_per_epoch,
+                "finished": self.at == self.total,
+                "meters": self.meters.state(),
+                "scaler": self.fabric.strategy.precision.state_dict(),
+            }
+            checkpoint.save(self.directory.checkpoints, checkpoint.Checkpoint(tensors, state))
+        self.fabric.barrier()
+
+    def resume(self) -> None:
+        """Go on from the newest whole checkpoint, if there is one."""
+        found = checkpoint.newest(self.directory.checkpoints)
+        step = found.state["step"] if found else 0
+        if self.fabric.is_global_zero:
+            self.directory.rewind(step)
+        if found is None:
+            return
+        restore_method(self.method, found)
+        restore_optimiser(self.optimiser, self.method, found.tensors["optimizer"])
+        if self.average:
+            saved = found.tensors["average"]
+            self.average.state = {n: saved[n].to(t) for n, t in self.average.state.items()}
+        self.meters.restore(found.state["meters"], self.zero)
+        self.fabric.strategy.precision.load_state_dict(found.state["scaler"])
+        self.at = step
+        self.display.say(f"going on from step {step} of {self.total}")
+
+    def _progress(self, epoch: int) -> Progress:
+        def number(value: int) -> Tensor:
+            return torch.full((), value, dtype=torch.int64, device=self.fabric.device)
+
+        fraction = torch.full((), self.at / self.total, device=self.fabric.device)
+        return Progress(number(self.settings.seed), number(epoch), number(self.at), fraction)
+
+    def _checked_norm(self, step: Step, batch: Batch, now: Progress) -> float:
+        """The norm of the gradient, which is also clipped if asked for; not finite raises."""
+        if self.settings.precision == "fp16":  # its scaler meets infinities and handles them
+            norm, proof = self.zero, step.total
+        elif self.settings.clip:
+            norm = self.fabric.clip_gradients(
+                self.wrapped,
+                self.optimiser,
+                max_norm=self.settings.clip,
+                error_if_nonfinite=False,
+            )
+            proof = norm + step.total
+        else:
+            grads = [p.grad for p in self.method.parameters() if p.grad is not None]
+            norm = get_total_norm(grads, foreach=True)
+            proof = norm + step.total
+        if not torch.isfinite(proof.detach()).item():
+            raise DivergenceError(
+                f"{self._culprit(step, batch, now)} at step {self.at}; {_WAY_OUT}"
+            )
+        return float(norm)
+
+    def _culprit(self, step: Step, batch: Batch, now: Progress) -> str:
+        bad = [name for name, loss in step.losses.items() if not torch.isfinite(loss)]
+        if bad:
+            return f"the loss term {', '.join(bad)} is no longer finite"
+        parameters = [p for p in self.method.parameters() if p.requires_grad]
+        for name, loss in self.method(batch, now).losses.items():
+            grads = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+            if not all(torch.isfinite(g).all() for g in grads if g is not None):
+                return f"the gradient of the loss term {name} is no longer finite"
+        return "the gradient is no longer finite"
+
+    def _log_step(self, epoch: int, step: Step, batch: Batch, norm: float) -> None:
+        elapsed, self.clock = time.perf_counter() - self.clock, time.perf_counter()
+        entry: dict[str, Any] = {"kind": "step", "step": self.at, "epoch": epoch}
+        entry["lr"] = self.optimiser.param_groups[0]["lr"]
+        entry |= {kind: self._gathered(m.means()) for kind, m in self.meters.window.items()}
+        for meter in self.meters.window.values():
+            meter.reset()
+        metric = self.task.metric().to(self.fabric.device)
+        metric.sync_on_compute = False
+        with torch.no_grad():
+            values = metric(step.outputs, batch.targets)
+        entry["train"] = {name: float(value) for name, value in values.items()}
+        entry |= {"grad_norm": norm, "images_per_second": self.images / elapsed}
+        self.images = 0
+        if self.fabric.is_global_zero:
+            self.directory.log(entry)
+            self.display.step(entry, self.total)
+
+    def _gathered(self, means: dict[str, float]) -> dict[str, float]:
+        if self.fabric.world_size == 1 or not means:
+            return means
+        mine = torch.tensor(list(means.values()), dtype=torch.float64, device=self.fabric.device)
+        mean = self.fabric.all_reduce(mine, reduce_op="mean")
+        return dict(zip(means, mean.tolist(), strict=True))
+
+    def _asked_to_stop(self) -> bool:
+        if self.fabric.world_size > 1:  # all processes must leave the loop at the same step
+            asked = torch.tensor(self.signal, device=self.fabric.device)
+            self.signal = int(self.fabric.all_reduce(asked, reduce_op="max"))
+        return bool(self.signal)
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Inside, SIGTERM and a first Ctrl-C only ask; the step at hand is finished and saved."""
+
+        def ask(number: int, frame: object) -> None:
+            if self.signal == number == signal.SIGINT:
+                raise KeyboardInterrupt
+            self.signal = number
+
+        try:
+            before = {n: signal.signal(n, ask) for n in (signal.SIGTERM, signal.SIGINT)}
+        except ValueError:  # not the main thread: signals are somebody else's
+            before = {}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+_WAY_OUT = "the optimiser did not move: try a lower --lr, a --warmup, --clip 1 or fp32"

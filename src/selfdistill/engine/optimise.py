@@ -1,0 +1,100 @@
+"""Optimiser, learning rate and moving average of the weights."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, AdamW, Optimizer
+
+from ..core import Method
+from .settings import Settings
+
+
+def make_optimiser(method: Method, settings: Settings) -> Optimizer:
+    """SGD or AdamW over the method's parameter groups.
+
+    A group may set `weight_decay` for itself, and `lr_scale`, a factor on the learning rate.
+    """
+    groups = [{"lr_scale": 1.0, **group} for group in method.param_groups()]
+    if settings.optimiser == "adamw":
+        return AdamW(groups, lr=settings.lr, weight_decay=settings.weight_decay)
+    nesterov = settings.nesterov and settings.momentum > 0
+    return SGD(
+        groups,
+        lr=settings.lr,
+        momentum=settings.momentum,
+        nesterov=nesterov,
+        weight_decay=settings.weight_decay,
+    )
+
+
+def learning_rate(settings: Settings, step: int, steps_per_epoch: int) -> float:
+    """The rate at an optimiser step: a pure function, so a resume needs no scheduler's state.
+
+    `warmup` epochs rise linearly from lr / steps to lr. "step" multiplies by gamma at each of the
+    `milestones` (0-based epochs, counted from the start of the run); "cosine" falls to zero over what
+    follows the warm-up.
+    """
+    warm = round(settings.warmup * steps_per_epoch)
+    if step < warm:
+        return settings.lr * (step + 1) / warm
+    if settings.schedule == "step":
+        passed = sum(step // steps_per_epoch >= m for m in settings.milestones)
+        return settings.lr * settings.gamma**passed
+    if settings.schedule == "cosine":
+        total = settings.epochs * steps_per_epoch
+        return settings.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
+    return settings.lr
+
+
+def set_learning_rate(optimiser: Optimizer, rate: float) -> None:
+    """Give every group its share of the rate."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate * group["lr_scale"]
+
+
+class Average:
+    """An exponential moving average of a method's trained tensors; it never joins the training.
+
+    Floating tensors move by ``average += (1 - decay) * (value - average)``, counters are copied.
+
+    Args:
+        state: the tensors to follow (they are cloned).
+        decay: in (0, 1), say .999.
+    """
+
+    def __init__(self, state: dict[str, Tensor], decay: float) -> None:
+        self.decay = decay
+        self.state = {name: value.detach().clone() for name, value in state.items()}
+
+    @torch.no_grad()
+    def update(self, state: dict[str, Tensor]) -> None:
+        """Move towards the present values."""
+        floats = [name for name, value in self.state.items() if value.is_floating_point()]
+        torch._foreach_lerp_(
+            [self.state[n] for n in floats], [state[n].detach() for n in floats], 1 - self.decay
+        )
+        for name, value in self.state.items():
+            if not value.is_floating_point():
+                value.copy_(state[name])
+
+
+def optimiser_tensors(optimiser: Optimizer, method: nn.Module) -> dict[str, Tensor]:
+    """The optimiser's state as {parameter/slot: tensor}, ready to be saved."""
+    return {
+        f"{name}/{slot}": value
+        for name, parameter in method.named_parameters()
+        for slot, value in optimiser.state.get(parameter, {}).items()
+        if isinstance(value, Tensor)
+    }
+
+
+def restore_optimiser(optimiser: Optimizer, method: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Put back what `optimiser_tensors` gave; slots without a tensor start anew."""
+    parameters = dict(method.named_parameters())
+    for key, value in tensors.items():
+        name, _, slot = key.rpartition("/")
+        state: dict[str, Any] = optimiser.state[parameters[name]]
+        # A step counter stays where torch keeps it, on the CPU; all else lives with its parameter.
+        state[slot] = value if value.dim() == 0 else value.to(parameters[name])

@@ -1,0 +1,152 @@
+"""The directory that a run leaves behind."""
+
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from ..core import ConfigError, ResourceError, RunBusyError
+
+
+class RunDirectory:
+    """Recipe, environment, metrics and checkpoints of one run.
+
+    Args:
+        path: its folder; need not exist yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.metrics_file = path / "metrics.jsonl"
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the directory for this process; the system lets go of it however the process ends.
+
+        Raises:
+            RunBusyError: another process trains here.
+            ResourceError: the folder cannot be made or written.
+        """
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path / ".lock")
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise RunBusyError(
+                f"another process is training in {self.path}; choose another --out"
+            ) from None
+        except OSError as error:
+            raise ResourceError(
+                f"the run directory {self.path} cannot be written: {error.strerror or error}"
+            ) from error
+        with lock:
+            yield
+
+    def check_free(self) -> None:
+        """Raises `RunBusyError` if there is a run here already."""
+        if (self.path / "recipe.toml").exists():
+            raise RunBusyError(
+                f"{self.path} holds a run already: --resume {self.path} goes on with it, "
+                "another --out starts anew"
+            )
+
+    def begin(self, recipe: str) -> None:
+        """Write the recipe and the environment of a new run; raises `RunBusyError` if there is one."""
+        self.check_free()
+        self.write("environment.json", json.dumps(environment(), indent=1))
+        self.write("recipe.toml", recipe)
+
+    def recipe(self) -> str:
+        """The recipe's text.
+
+        Raises:
+            ConfigError: there is no run here.
+        """
+        try:
+            return (self.path / "recipe.toml").read_text(encoding="utf-8")
+        except OSError:
+            raise ConfigError(f"{self.path} holds no run (no recipe.toml in it)") from None
+
+    def write(self, name: str, text: str) -> Path:
+        """Replace a file in one atomic move."""
+        place, draft = self.path / name, self.path / f".{name}.{os.getpid()}"
+        try:
+            with draft.open("w", encoding="utf-8") as stream:
+                stream.write(text)
+                stream.flush()
+                os.fsync(stream.fileno())
+            draft.replace(place)
+        except OSError as error:
+            draft.unlink(missing_ok=True)
+            raise ResourceError(
+                f"{place} could not be written: {error.strerror or error}"
+            ) from error
+        return place
+
+    def log(self, entry: dict[str, Any]) -> None:
+        """Append one line to metrics.jsonl and flush it to the disk."""
+        try:
+            with self.metrics_file.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(entry) + "\n")
+                stream.flush()
+                os.fsync(stream.fileno())
+        except OSError as error:
+            raise ResourceError(
+                f"{self.metrics_file} could not be written: {error.strerror or error}"
+            ) from error
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """All whole lines of metrics.jsonl; a line that a kill tore is not one."""
+        if not self.metrics_file.exists():
+            return []
+        entries = []
+        for line in self.metrics_file.read_text(encoding="utf-8").splitlines():
+            try:
+                entries.append(json.loads(line))
+            except json.JSONDecodeError:
+                continue
+        return entries
+
+    def rewind(self, step: int) -> None:
+        """Drop the lines that a resume from `step` will write again."""
+        earlier = (e for e in self.metrics() if e["step"] <= step and e["kind"] != "final")
+        self.write(self.metrics_file.name, "".join(json.dumps(e) + "\n" for e in earlier))
+
+
+def environment() -> dict[str, Any]:
+    """What a reader needs to know of where the run was made."""
+    packages = ("selfdistill", "torch", "torchvision", "timm", "lightning-fabric", "torchmetrics")
+    return {
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in packages},
+        "system": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the code that ran, if it runs from a checkout."""
+    here = Path(__file__).parent
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None

@@ -1,0 +1,58 @@
+"""A method's trained tensors: split for the checkpoint, restored from it, averaged for a while."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import Tensor
+
+from ..core import ArtefactError, Method, trained_state
+from .checkpoint import Checkpoint
+from .optimise import Average
+
+
+@contextmanager
+def averaged(method: Method, average: Average | None) -> Iterator[None]:
+    """Inside, the method has the averaged weights; without an average nothing changes."""
+    if average is None:
+        yield
+        return
+    live = {name: tensor.clone() for name, tensor in trained_state(method).items()}
+    method.load_state_dict(average.state, strict=False)
+    try:
+        yield
+    finally:
+        method.load_state_dict(live, strict=False)
+
+
+def student_prefix(method: Method) -> str | None:
+    """Where the student lies in the method: "student.network.", or None if it is no submodule."""
+    student = method.predictors()["student"]
+    return next((f"{n}." for n, m in method.named_modules() if m is student), None)
+
+
+def split_student(method: Method, state: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """The state as {"model": the student's, under its own keys, "method": all the rest}."""
+    prefix = student_prefix(method)
+    if prefix is None:
+        return {"model": method.predictors()["student"].state_dict(), "method": state}
+    model = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    return {"model": model, "method": {k: v for k, v in state.items() if not k.startswith(prefix)}}
+
+
+def restore_method(method: Method, found: Checkpoint, *, average: bool = False) -> None:
+    """Load a checkpoint's trained tensors, or their moving average where it has one."""
+    if average and "average" in found.tensors:
+        state = found.tensors["average"]
+    else:
+        prefix = student_prefix(method)
+        state = dict(found.tensors["method"])
+        if prefix is not None:
+            state |= {prefix + name: value for name, value in found.tensors["model"].items()}
+    missing = trained_state(method).keys() - state.keys()
+    unknown = state.keys() - trained_state(method).keys()
+    if missing or unknown:
+        name = sorted(missing | unknown)[0]
+        raise ArtefactError(
+            f"the checkpoint does not fit this method and network (first difference: {name})"
+        )
+    method.load_state_dict(state, strict=False)

@@ -1,0 +1,193 @@
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..core import METHODS, Batch, ConfigError, Method, Needs, Progress, Step, Task
+from ..core.keyed_random import integers, purpose
+from ..functional.mutual_information import CHANCE, POSITIVE_ESTIMATORS
+from ..modules.exits import Exits
+from ..modules.heads import grid_of
+from ..modules.information import Estimate, InformationLoss
+from ..taps import Taps
+
+_NEGATIVES = purpose("muse.negatives")
+
+
+@METHODS.add("muse")
+class Muse(Method):
+    r"""Make every stage informative about the last one (MI) and about itself (SI).
+
+    Gong et al. 2021, https://arxiv.org/abs/2110.12606. With features :math:`F_1 … F_T` at the taps,
+
+    .. math::
+        L = L_{task}(z_T) + \sum_{i<T} \left[ a L_{task}(z_i) + b L_{soft}(z_i, sg\, z_T) \right]
+            + \lambda \sum_{i<T} C(MI_i, SI_i)
+
+    where MI_i is the Jensen-Shannon loss (Eq. 5) between exit i's feature and the pooled
+    :math:`F_T`, SI_i that between exit i's feature and its own pooled vector, and C their sum (Eq.
+    4) or their product (Eq. 6, applied to the losses: a product of the negated estimates would be
+    *minimised* information). A feature's information about itself needs two views: a critic that is
+    shown the same tensor twice decides "same or not" at once. As in Deep InfoMax the views are the
+    cells of the map and its mean.
+
+    Nothing is detached but the target of the soft loss: MI_i trains stages 1 … T and exit i, SI_i
+    stages 1 … i and exit i, each its own critic, and neither touches a classifier.
+
+    No code of MUSE is public and its supplement is lost; what the paper leaves open is marked below
+    as chosen here, on held-out data where a figure is named.
+
+    Args:
+        student: a network with two taps or more.
+        task: what the labels mean.
+        combine: "add" (MI + SI, Eq. 4) or "mul" (MI × SI, Eq. 6).
+        information: weight λ of MI and SI together. Chosen here: 1 clearly hurts a small network,
+            0.1 does not.
+        mutual: weight of MI in the sum, its exponent in the product; 0 leaves it out (Table 5).
+        self_information: the same for SI.
+        supervised: weight a of an exit's supervised loss; 0 leaves it out. Chosen here (BYOT's
+            later code: 0.7).
+        soft: weight b of an exit's soft loss; 0 leaves it out. Chosen here (BYOT's later code:
+            0.3).
+        temperature: of the soft loss; 3 as in BYOT's code.
+        critic: "separable" (a dot product, fast), "concat" (1×1 convolutions, closest to the paper)
+            or "global".
+        width: of the critics; none takes 128 for separable, 512 for the others.
+        negatives: "all" other images of the batch, or "roll" for one each; none takes "all" for
+            separable.
+        estimator: "jsd" (Eq. 5), "infonce", "dv" or "nwj"; the last two can be negative, so not for
+            "mul".
+        global_share: weight of a global critic beside the local one; Deep InfoMax has 0.5, chosen
+            here: none.
+        bottleneck: exit head, "slim" (pools first) or "byot" (the BYOT port's, most likely the
+            paper's).
+        site: where exit i's feature is read, behind its "bottleneck" or "raw" at the tap, pooled.
+        self_view: SI's global view, the feature's own mean ("pool") or, of a raw site, its
+            bottleneck's ("encoded").
+        detach_last: keep MI from training the last feature. The paper wants both sides to learn.
+    """
+
+    needs = Needs(batch=2)
+
+    def __init__(
+        self,
+        student: Taps,
+        task: Task,
+        *,
+        combine: Literal["add", "mul"] = "add",
+        information: float = 0.1,
+        mutual: float = 1.0,
+        self_information: float = 1.0,
+        supervised: float = 0.7,
+        soft: float = 0.3,
+        temperature: float = 3.0,
+        critic: Literal["separable", "concat", "global"] = "separable",
+        width: int | None = None,
+        negatives: Literal["all", "roll"] | None = None,
+        estimator: Literal["jsd", "infonce", "dv", "nwj"] = "jsd",
+        global_share: float = 0.0,
+        bottleneck: Literal["slim", "byot"] = "slim",
+        site: Literal["bottleneck", "raw"] = "bottleneck",
+        self_view: Literal["pool", "encoded"] = "pool",
+        detach_last: bool = False,
+    ) -> None:
+        super().__init__()
+        if combine == "mul" and estimator not in POSITIVE_ESTIMATORS:
+            raise ConfigError(
+                f"a product needs losses that stay above zero, and '{estimator}' does not; "
+                "use estimator='jsd' or combine='add'"
+            )
+        if negatives == "all" and critic != "separable":
+            raise ConfigError(
+                f"a {critic} critic would run B² times for all pairs; use negatives='roll'"
+            )
+        self.student, self.task = student, task
+        self.combine, self.information = combine, information
+        self.roll, self.estimator = negatives == "roll" or critic != "separable", estimator
+        self.site, self.self_view, self.detach_last = site, self_view, detach_last
+        self.weights = {"supervised": supervised, "soft": soft, "temperature": temperature}
+        powers = {"mutual": mutual, "self": self_information}
+        self.powers = {term: power for term, power in powers.items() if power and information}
+        self.exits = Exits(student, task, bottleneck, predict=bool(supervised or soft))
+        *shallow, last = student.shapes.values()
+        self.grids = [grid_of(shape, last) for shape in shallow]
+        local = [shape[0] if site == "raw" else last[0] for shape in shallow]
+        style = {"critic": critic, "width": width, "estimator": estimator}
+        self.critics = nn.ModuleDict()
+        for term in self.powers:
+            globs = local if term == "self" and self_view == "pool" else [last[0]] * len(shallow)
+            self.critics[term] = nn.ModuleList(
+                InformationLoss(c, g, global_share=global_share, **style)
+                for c, g in zip(local, globs, strict=True)
+            )
+
+    def forward(self, batch: Batch, now: Progress) -> Step:
+        """`task`, `task/i`, `soft/i`, and `mutual/i` and `self/i` ("add") or `product/i` ("mul")."""
+        out, features = self.student.tapped(batch.inputs)
+        maps, outputs = self.exits(features)
+        losses = {"task": self.task.loss(out, batch.targets)}
+        losses |= self.exits.losses(outputs, out, batch.targets, **self.weights)
+        estimates = self._estimates(list(features.values()), maps, now) if self.powers else {}
+        losses |= self._combined({name: e.loss for name, e in estimates.items()})
+        monitors = {name: e.loss.detach() for name, e in estimates.items()}
+        monitors |= {f"score/{name}": e.score for name, e in estimates.items()}
+        return Step(out, losses, monitors)
+
+    def _estimates(
+        self, features: list[Tensor], maps: list[Tensor], now: Progress
+    ) -> dict[str, Estimate]:
+        """{"mutual/1": …, "self/1": …}: the raw losses of every exit."""
+        batch = len(features[0])
+        if batch < 2:
+            raise ConfigError(
+                "mutual information needs a second image to compare with; batch 2 or more"
+            )
+        shift = 1 + integers(batch - 1, _NEGATIVES, now.seed, now.step)
+        last = features[-1].mean((2, 3))  # (B, C_last)
+        last = last.detach() if self.detach_last else last
+        found: dict[str, Estimate] = {}
+        for i, (feature, encoded, grid) in enumerate(zip(features, maps, self.grids, strict=False)):
+            local = F.adaptive_avg_pool2d(feature, grid) if self.site == "raw" else encoded
+            own = (local if self.self_view == "pool" else encoded).mean((2, 3))
+            for term, glob in (("mutual", last), ("self", own)):
+                if term in self.powers:
+                    critic = self.critics[term][i]
+                    found[f"{term}/{i + 1}"] = critic(local, glob, shift, roll=self.roll)
+        return found
+
+    def _combined(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Eq. 4 or Eq. 6, on losses, weighted."""
+        if self.combine == "add":
+            weight = {term: self.information * power for term, power in self.powers.items()}
+            return {name: weight[name.split("/")[0]] * loss for name, loss in losses.items()}
+        products: dict[str, Tensor] = {}
+        for name, loss in losses.items():
+            term, exit_ = name.split("/")
+            factor = loss ** self.powers[term]
+            product = f"product/{exit_}"
+            products[product] = products.get(product, self.information) * factor
+        return products
+
+    def predictors(self) -> dict[str, nn.Module]:
+        """`exit1`, `exit2`, … (if they have heads) and `student`."""
+        return self.exits.predictors(self.student)
+
+    def predict(self, inputs: Tensor) -> dict[str, Any]:
+        """All of them in one pass."""
+        return self.exits.predict(self.student, inputs)
+
+    def diagnose(self, monitors: Mapping[str, float]) -> list[str]:
+        """A term that teaches nothing: at chance, or solved. In a product it silences the other, too."""
+        return [
+            sentence for name, value in monitors.items() if (sentence := self._verdict(name, value))
+        ]
+
+    def _verdict(self, name: str, value: float) -> str:
+        if name.split("/")[0] not in self.powers or self.estimator != "jsd":
+            return ""
+        if abs(value - CHANCE) < 0.02 * CHANCE:
+            return f"{name} is dead: {value:.3f} is chance (2 ln 2); more width or weight, or leave it out"
+        if value < 1e-3:
+            return f"{name} is saturated: {value:.1e}; its critic is always right and teaches nothing more"
+        return ""

@@ -1,0 +1,174 @@
+"""Networks by name."""
+
+import difflib
+import fnmatch
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from ..core import ConfigError, ResourceError, nearest
+from .cifar import NETWORKS
+from .weights import load_weights
+
+# timm and torchvision are imported where they are used: they take seconds, and `cifar/` needs none
+
+
+def build(
+    model: str | nn.Module, *, num_classes: int, in_channels: int = 3, weights: str = ""
+) -> nn.Module:
+    """A network by name: `cifar/resnet18`, `timm/convnext_tiny`, `torchvision/resnet50`.
+
+    Example:
+        >>> network = build("cifar/resnet20", num_classes=10)
+        >>> network.cuts
+        ('stem', 'layer1', 'layer2', 'layer3')
+
+    Args:
+        model: a family and a name (`names` lists them), or a network, which is handed back.
+        num_classes: outputs.
+        in_channels: channels of the images; torchvision's networks take 3 only.
+        weights: nothing for a random initialisation, `pretrained` for what the family offers, or
+            the path of a .safetensors, .pt or .pth file.
+    """
+    pretrained = weights == "pretrained"
+    if isinstance(model, nn.Module):
+        if pretrained:
+            raise ConfigError("'pretrained' weights go with a network's name, not with a network")
+        network = model
+    else:
+        family, _, name = model.partition("/")
+        if family not in _FAMILIES or not name:
+            raise ConfigError(f"there is no network '{model}'{_hint(model)}")
+        network = _FAMILIES[family](name, num_classes, in_channels, pretrained)
+    if weights and not pretrained:
+        load_weights(network, weights)
+    return network
+
+
+def names(pattern: str = "") -> list[str]:
+    """Names of all networks that `build` knows.
+
+    Example:
+        >>> names("cifar/resnet1*_w16")
+        ['cifar/resnet10_w16', 'cifar/resnet18_w16']
+
+    Args:
+        pattern: part of a name, or a shell pattern for a name with or without its family.
+    """
+    import timm
+
+    families = {
+        "cifar": sorted(NETWORKS),
+        "timm": timm.list_models(),
+        "torchvision": _torchvision_names(),
+    }
+    pattern = pattern.lower()
+    return [
+        f"{family}/{name}"
+        for family, members in families.items()
+        for name in members
+        if _matches(family.lower(), name.lower(), pattern)
+    ]
+
+
+def _matches(family: str, name: str, pattern: str) -> bool:
+    if not set(pattern) & set("*?["):
+        return pattern in f"{family}/{name}"
+    return any(fnmatch.fnmatchcase(n, pattern) for n in (name, f"{family}/{name}"))
+
+
+def _hint(model: str) -> str:
+    """What the user may have meant; of two networks of one name our own comes first."""
+    everything = names()
+    if "/" in model:
+        family = [n for n in everything if n.startswith(model.partition("/")[0] + "/")]
+        return nearest(model, family or everything)
+    full = {n.partition("/")[2]: n for n in reversed(everything)}
+    close = difflib.get_close_matches(model, full, n=1, cutoff=0.5)
+    return f" (did you mean '{full[close[0]]}'?)" if close else nearest(model, everything)
+
+
+def _cifar(name: str, num_classes: int, in_channels: int, pretrained: bool) -> nn.Module:
+    if name not in NETWORKS:
+        raise ConfigError(f"there is no network 'cifar/{name}'{_hint(f'cifar/{name}')}")
+    if pretrained:
+        raise ConfigError(
+            f"no pretrained weights exist for cifar/ networks such as '{name}'; "
+            "give a weights file or a timm/ network"
+        )
+    return NETWORKS[name](num_classes=num_classes, in_channels=in_channels)
+
+
+def _timm(name: str, num_classes: int, in_channels: int, pretrained: bool) -> nn.Module:
+    import timm
+
+    if not timm.is_model(name):
+        raise ConfigError(f"there is no network 'timm/{name}'{_hint(f'timm/{name}')}")
+    offered = timm.models.is_model_pretrained(name)
+    architecture, _, tag = name.partition(".")  # resnet50.a1_in1k: one of its sets of weights
+    if tag and not offered:
+        tagged = timm.list_models(f"{architecture}.*", pretrained=True)
+        raise ConfigError(f"timm has no weights '{name}'{nearest(name, tagged)}")
+    if pretrained and not offered:
+        raise ConfigError(f"timm has no pretrained weights for '{name}'; give a weights file")
+    keywords: dict[str, Any] = {"num_classes": num_classes, "in_chans": in_channels}
+    if pretrained:
+        return _fetch(f"timm/{name}", timm.create_model, pretrained=True, **keywords)
+    return timm.create_model(name, **keywords)
+
+
+def _torchvision_names() -> list[str]:
+    from torchvision import models
+
+    return models.list_models(module=models)  # type: ignore[attr-defined, no-any-return]
+
+
+def _torchvision(name: str, num_classes: int, in_channels: int, pretrained: bool) -> nn.Module:
+    from torchvision.models import get_model  # type: ignore[attr-defined]
+
+    if name not in _torchvision_names():
+        raise ConfigError(f"there is no network 'torchvision/{name}'{_hint(f'torchvision/{name}')}")
+    if in_channels != 3:
+        raise ConfigError(
+            f"torchvision networks take 3 channels, not {in_channels}; timm/ and cifar/ take any"
+        )
+    # these two would return a tuple of outputs while they train
+    auxiliary = name in ("googlenet", "inception_v3")
+    keywords: dict[str, Any] = {"aux_logits": False} if auxiliary else {}
+    if pretrained:
+        network = _fetch(f"torchvision/{name}", get_model, weights="DEFAULT", **keywords)
+        return _with_classes(network, num_classes)
+    if auxiliary:
+        keywords["init_weights"] = True  # torchvision warns of a change of its default
+    return get_model(name, num_classes=num_classes, **keywords)  # type: ignore[no-any-return]
+
+
+def _fetch(model: str, create: Callable[..., nn.Module], **keywords: Any) -> nn.Module:
+    """Make a network whose weights come over the net."""
+    try:
+        return create(model.partition("/")[2], **keywords)
+    except Exception as fault:  # hubs raise their HTTP library's, which have no common base
+        raise ResourceError(
+            f"pretrained weights of '{model}' could not be fetched ({type(fault).__name__}); "
+            "check the connection, or download them and give the file as weights"
+        ) from fault
+
+
+def _with_classes(network: nn.Module, num_classes: int) -> nn.Module:
+    """The network with a new last layer if it has another number of outputs."""
+    layers = [(n, m) for n, m in network.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    name, last = layers[-1]
+    if last.weight.shape[0] != num_classes:
+        if isinstance(last, nn.Linear):
+            network.set_submodule(name, nn.Linear(last.in_features, num_classes))
+        else:  # SqueezeNet classifies by convolution
+            network.set_submodule(name, nn.Conv2d(last.in_channels, num_classes, 1))
+    return network
+
+
+_FAMILIES: dict[str, Callable[[str, int, int, bool], nn.Module]] = {
+    "cifar": _cifar,
+    "timm": _timm,
+    "torchvision": _torchvision,
+}

@@ -1,0 +1,85 @@
+"""The one way in for weights from a file."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from ..core import ArtefactError, ConfigError, ResourceError
+
+SUFFIXES = (".safetensors", ".pt", ".pth")
+
+
+def load_weights(network: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Fill a network with the weights of a file, all of them or none.
+
+    A `.pt` or `.pth` file may hold the state dict itself or hold it under `state_dict` or `model`;
+    a `module.` before every name, as data-parallel training leaves it, is dropped. Nothing but
+    tensors is ever read from a file: one that carries code is refused and its code is not run.
+
+    Args:
+        network: what the weights are for; names and shapes must fit.
+        path: a `.safetensors`, `.pt` or `.pth` file.
+    """
+    path = Path(path)
+    state = _state(_read(path), path)
+    own = network.state_dict()
+    if state and all(k.startswith("module.") for k in state) and not state.keys() <= own.keys():
+        state = {k.removeprefix("module."): v for k, v in state.items()}
+    _check_fit(state, own, f"weights '{path}' do not fit {type(network).__name__}")
+    network.load_state_dict(state, strict=False)  # strictness is above
+
+
+def _read(path: Path) -> Any:
+    if path.suffix not in SUFFIXES:
+        raise ConfigError(f"weights '{path}' are not a {', '.join(SUFFIXES)} file")
+    if not path.is_file():
+        raise ConfigError(f"there is no weights file '{path}'")
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as fault:
+        raise ResourceError(
+            f"weights '{path}' cannot be read: {fault.strerror or fault}"
+        ) from fault
+    except Exception as fault:  # a damaged pickle raises anything
+        raise ArtefactError(
+            f"weights '{path}' are corrupt or hold more than tensors and were not loaded; "
+            "a .safetensors file holds tensors only"
+        ) from fault
+
+
+def _state(loaded: Any, path: Path) -> dict[str, Tensor]:
+    """The state dict in what a file held."""
+    if isinstance(loaded, Mapping):
+        inner = (loaded[k] for k in ("state_dict", "model") if isinstance(loaded.get(k), Mapping))
+        loaded = next(inner, loaded)
+        if all(isinstance(k, str) and isinstance(v, Tensor) for k, v in loaded.items()):
+            return dict(loaded)
+    raise ArtefactError(f"weights '{path}' hold no state dict (tensors by name)")
+
+
+def _check_fit(state: Mapping[str, Tensor], own: Mapping[str, Tensor], complaint: str) -> None:
+    # files from before batch norm counted its batches lack the count, which nothing here needs
+    missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
+    unexpected = [k for k in state if k not in own]
+    shapes = [
+        f"{k} {tuple(v.shape)} for {tuple(own[k].shape)}"
+        for k, v in state.items()
+        if k in own and v.shape != own[k].shape
+    ]
+    faults = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
+    if any(faults.values()):
+        told = [_some(names, what) for what, names in faults.items() if names]
+        raise ArtefactError(f"{complaint}: {', '.join(told)}")
+
+
+def _some(names: list[str], what: str) -> str:
+    """`5 missing (a, b, c, …)`."""
+    shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+    return f"{len(names)} {what} ({shown})"

@@ -1,0 +1,133 @@
+"""Critics: small networks that score how well a local and a global feature go together.
+
+Each takes a local view ``(B, C, H, W)`` and a global one ``(B, D)`` and returns the scores of the
+pairs that belong together, ``(B, ...)``, and of pairs that do not, ``(B, ..., M)``. With a `shift`
+(0-d integer tensor, 1 … B-1) the negatives are the local views of another image, rolled; without
+one, all B-1 others of the batch. The global view stays as it is (MUSE, Eq. 5: the primed feature is
+the shallow one).
+"""
+
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..core import ConfigError
+from ..functional.mutual_information import off_diagonal, roll
+
+
+class Scores(NamedTuple):
+    """Critic scores: `positive` (B, N), `negative` (B, N, M), for N local views an image."""
+
+    positive: Tensor
+    negative: Tensor
+
+
+class SeparableCritic(nn.Module):
+    r"""A scaled dot product, :math:`\phi(local) \cdot \psi(global) / \sqrt{width}`.
+
+    The encode-and-dot form of Deep InfoMax (https://arxiv.org/abs/1808.06670, section 3.1), divided
+    by the root of the width, so that scores start near 0 and the loss near chance. All B² pairs
+    cost one matrix product.
+
+    Args:
+        local, glob: channels of the two views.
+        width: of the shared space.
+    """
+
+    def __init__(self, local: int, glob: int, width: int = 128) -> None:
+        super().__init__()
+        self.width = width
+        self.local = nn.Sequential(nn.Linear(local, width), nn.ReLU(), nn.Linear(width, width))
+        self.glob = nn.Sequential(nn.Linear(glob, width), nn.ReLU(), nn.Linear(width, width))
+
+    def forward(self, local: Tensor, glob: Tensor, shift: Tensor | None = None) -> Scores:
+        """Scores (B, N) and (B, N, M) with N = H·W and M = B-1, or 1 with a shift."""
+        cells = self.local(local.flatten(2).transpose(1, 2))  # (B, N, U)
+        summary = self.glob(glob) / self.width**0.5  # (B, U)
+        if shift is not None:
+            positive = (cells * summary[:, None]).sum(-1)
+            negative = (roll(cells, shift) * summary[:, None]).sum(-1)
+            return Scores(positive, negative[..., None])
+        b, n, u = cells.shape
+        scores = (summary @ cells.reshape(b * n, u).T).view(b, b, n)  # [global, local, cell]
+        negative = off_diagonal(scores).transpose(1, 2)
+        return Scores(scores.diagonal(dim1=0, dim2=1).T, negative)
+
+
+class ConcatCritic(nn.Module):
+    """1×1 convolutions over the local map with the global vector beside each cell.
+
+    The concat-and-convolve critic of Deep InfoMax (Fig. 4), the closest to what MUSE describes. The
+    first layer is split into a local and a global part: the same function as concatenating
+    first, but the global half is computed once an image instead of once a cell and pair.
+
+    Args:
+        local, glob: channels of the two views.
+        width: of both hidden layers.
+    """
+
+    def __init__(self, local: int, glob: int, width: int = 512) -> None:
+        super().__init__()
+        self.local = nn.Conv2d(local, width, 1)
+        self.glob = nn.Linear(glob, width, bias=False)
+        self.rest = nn.Sequential(
+            nn.ReLU(), nn.Conv2d(width, width, 1), nn.ReLU(), nn.Conv2d(width, 1, 1)
+        )
+        bound = (local + glob) ** -0.5  # the start that one layer over both inputs would have
+        for tensor in (self.local.weight, self.local.bias, self.glob.weight):
+            nn.init.uniform_(tensor, -bound, bound)  # type: ignore[arg-type]
+
+    def forward(self, local: Tensor, glob: Tensor, shift: Tensor | None = None) -> Scores:
+        """Scores (B, H·W) and (B, H·W, 1)."""
+        if shift is None:
+            raise ConfigError(
+                "a concat or global critic would cost B² passes over all pairs; negatives='roll'"
+            )
+        first = self.local(local)
+        beside = self.glob(glob)[..., None, None]
+        positive = self.rest(first + beside)
+        negative = self.rest(roll(first, shift) + beside)
+        return Scores(positive.flatten(1), negative.flatten(1)[..., None])
+
+
+class GlobalCritic(nn.Module):
+    """One score an image: the local map is summarised by convolutions and joined with the global vector.
+
+    The global critic of Deep InfoMax as its public PyTorch port builds it (two 3×3 convolutions,
+    three linear layers), with padding and a pooling to 4×4, so that maps of any size fit.
+
+    Args:
+        local, glob: channels of the two views.
+        width: of the two hidden linear layers.
+    """
+
+    def __init__(self, local: int, glob: int, width: int = 512) -> None:
+        super().__init__()
+        self.encode = nn.Sequential(
+            nn.Conv2d(local, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 32, 3, padding=1)
+        )
+        self.joined = nn.Linear(32 * 16 + glob, width)
+        self.rest = nn.Sequential(
+            nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1)
+        )
+
+    def forward(self, local: Tensor, glob: Tensor, shift: Tensor | None = None) -> Scores:
+        """Scores (B, 1) and (B, 1, 1)."""
+        if shift is None:
+            raise ConfigError(
+                "a concat or global critic would cost B² passes over all pairs; negatives='roll'"
+            )
+        summary = F.adaptive_avg_pool2d(self.encode(local), 4).flatten(1)  # (B, 512)
+        weight_local, weight_glob = self.joined.weight.split((32 * 16, glob.shape[1]), dim=1)
+        first, beside = (
+            F.linear(summary, weight_local),
+            F.linear(glob, weight_glob, self.joined.bias),
+        )
+        positive = self.rest(first + beside)
+        negative = self.rest(roll(first, shift) + beside)
+        return Scores(positive, negative[..., None])
+
+
+CRITICS = {"separable": SeparableCritic, "concat": ConcatCritic, "global": GlobalCritic}
+"""Critic classes by the name a user gives."""

@@ -1,0 +1,214 @@
+"""From a recipe to everything that trains: the only place that sees models, data and methods together."""
+
+import inspect
+import typing
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from .. import methods as _all_methods  # noqa: F401  importing them is what registers them
+from ..core import METHODS, ConfigError, DataError, Method, ResourceError, Task
+from ..core.keyed_random import bits, purpose
+from ..data import EvalLoader, ImageData, Loader, load
+from ..engine.settings import Settings
+from ..models import build as build_network
+from ..taps import Taps
+from ..tasks import Classification
+from .schema import Recipe
+
+_WEIGHTS = purpose("weights")
+
+
+class Parts(NamedTuple):
+    """What a run is made of."""
+
+    data: ImageData
+    task: Classification
+    network: nn.Module
+    method: Method
+
+
+def load_data(recipe: Recipe) -> ImageData:
+    """The data set, with the recipe's own augmentation where it says so."""
+    data = load(
+        recipe.data,
+        root=Path(recipe.data_root),
+        val=recipe.val,
+        image_size=recipe.image_size,
+        limit=recipe.limit,
+    )
+    crop = data.crop if recipe.crop is None else recipe.crop
+    flip = data.flip if recipe.flip is None else recipe.flip
+    return replace(data, crop=crop, flip=flip)
+
+
+def assemble(
+    recipe: Recipe, *, data: ImageData | None = None, model: nn.Module | None = None
+) -> Parts:
+    """Build data, task, network and method; the weights depend on the recipe's seed alone.
+
+    Args:
+        recipe: what to build.
+        data: instead of the recipe's.
+        model: instead of the recipe's.
+    """
+    data = data or load_data(recipe)
+    torch.manual_seed(int(bits(_WEIGHTS, recipe.seed)))
+    example = torch.zeros(2, *data.train.shape)
+    task = Classification(data.classes, example, label_smoothing=recipe.label_smoothing)
+    network = (
+        model
+        if model is not None
+        else build_network(
+            recipe.model,
+            num_classes=len(data.classes),
+            in_channels=data.train.shape[0],
+            weights=recipe.weights,
+        )
+    )
+    probe(network, example)
+    task.check(network)
+    method = make_method(recipe.method, network, task, recipe.taps, recipe.options)
+    return Parts(data, task, network, method)
+
+
+def probe(network: nn.Module, example: Tensor) -> None:
+    """Run the network once, so that an input it cannot take is told in a sentence.
+
+    Raises:
+        ConfigError: wrong channel count, or images smaller than the network allows.
+    """
+    channels, height, width = example.shape[1:]
+    first = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)
+    if first is not None and first.in_channels != channels:
+        raise ConfigError(
+            f"{type(network).__name__} takes {first.in_channels} channels and the images have "
+            f"{channels}; build it for {channels}, or convert the images"
+        )
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        with torch.no_grad():
+            network(example)
+    except (RuntimeError, ValueError, AssertionError, IndexError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"{type(network).__name__} cannot take images of {height}×{width}; "
+            f"try --image-size 32, 64 or 224 ({reason})"
+        ) from error
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def make_method(
+    name: str,
+    network: nn.Module,
+    task: Task,
+    taps: Any = "auto",
+    chosen: dict[str, Any] | None = None,
+) -> Method:
+    """A method around a network: its constructor says by its annotations what it is to be given."""
+    cls = METHODS[name]
+    hints = typing.get_type_hints(cls.__init__)
+    given: dict[str, Any] = {}
+    for parameter in list(inspect.signature(cls).parameters.values()):
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            continue
+        if parameter.name == "student" and hints["student"] is Taps:
+            given["student"] = Taps(network, taps, example=_like(task.example, network))
+        elif parameter.name == "student":
+            given["student"] = network
+        elif parameter.name == "task":
+            given["task"] = task
+    return cls(**given, **(chosen or {}))
+
+
+def _like(example: Tensor, network: nn.Module) -> Tensor:
+    first = next(network.parameters(), example)
+    return example.to(first.device)
+
+
+def settings_of(recipe: Recipe) -> Settings:
+    """The part of a recipe that the training loop reads."""
+    return Settings(**{f.name: getattr(recipe, f.name) for f in fields(Settings)})
+
+
+def make_fabric(recipe: Recipe) -> Fabric:
+    """Devices, precision and processes.
+
+    Raises:
+        ConfigError: a precision that the device does not have.
+        ResourceError: the device is not there.
+    """
+    accelerator = recipe.device
+    if accelerator == "auto":
+        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    if recipe.precision == "fp16" and accelerator == "cpu":
+        raise ConfigError("fp16 needs a GPU; --precision bf16 works on the CPU")
+    precision = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[recipe.precision]
+    strategy: Any = "auto"
+    if recipe.devices * recipe.nodes > 1:
+        from lightning_fabric.strategies import DDPStrategy
+
+        # Buffers hold per-sample memories in some methods: a broadcast would overwrite them.
+        strategy = DDPStrategy(broadcast_buffers=False)
+    try:
+        return Fabric(
+            accelerator=accelerator,
+            devices=recipe.devices,
+            num_nodes=recipe.nodes,
+            precision=precision,  # type: ignore[arg-type]
+            strategy=strategy,
+        )
+    except (RuntimeError, ValueError) as error:  # lightning's MisconfigurationException is neither
+        raise ResourceError(f"device '{recipe.device}' cannot be used here: {error}") from None
+
+
+def train_loader(recipe: Recipe, data: ImageData, method: Method, fabric: Fabric) -> Loader:
+    """Training batches of this process.
+
+    Raises:
+        DataError: a process would see fewer images at once than the method needs.
+    """
+    share = recipe.batch_size // (recipe.accumulate * fabric.world_size)
+    if share < method.needs.batch:
+        raise DataError(
+            f"method '{recipe.method}' compares images and needs {method.needs.batch} or more at "
+            f"once, and each forward pass would see {share}; raise --batch-size"
+        )
+    return Loader(
+        data.train,
+        batch_size=recipe.batch_size,
+        seed=recipe.seed,
+        mean=data.mean,
+        std=data.std,
+        crop=data.crop,
+        flip=data.flip,
+        resized_crop=data.resized_crop,
+        views=method.needs.views,
+        rank=fabric.global_rank,
+        world_size=fabric.world_size,
+        micro_batches=recipe.accumulate,
+        device=fabric.device,
+        workers=recipe.workers,
+        channels_last=recipe.channels_last,
+    )
+
+
+def eval_loader(recipe: Recipe, data: ImageData, images: Any, fabric: Fabric) -> EvalLoader:
+    """Batches of a validation or test set, in order, this process's share."""
+    return EvalLoader(
+        images,
+        batch_size=max(recipe.batch_size, 256),
+        mean=data.mean,
+        std=data.std,
+        rank=fabric.global_rank,
+        world_size=fabric.world_size,
+        device=fabric.device,
+        workers=recipe.workers,
+    )

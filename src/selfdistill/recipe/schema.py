@@ -1,0 +1,150 @@
+"""A recipe: everything that makes a run, flat and complete, as TOML."""
+
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+
+from ..core import METHODS, ConfigError, Method, nearest, options
+
+Positive = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+class Recipe(BaseModel):
+    """One run. Field descriptions are the documentation; defaults are those of the quick start."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: str = Field("muse", description="how to train; `selfdistill methods` lists them")
+    model: str = Field(
+        "cifar/resnet10_w16", description="the network; `selfdistill models` lists them"
+    )
+    weights: str = Field(
+        "", description="start from 'pretrained' or a .safetensors, .pt or .pth file"
+    )
+    taps: str = Field("auto", description="where to read features: 'auto', or names with commas")
+    data: str = Field("digits", description="a data set's name, folder:PATH or npz:PATH")
+    data_root: str = Field("data", description="where downloaded data sets are kept")
+    image_size: Positive | None = Field(
+        None, description="side in pixels; none keeps the data's own"
+    )
+    val: Fraction = Field(0.1, description="part of the training images held out to choose by")
+    limit: Positive | None = Field(None, description="use only so many training images")
+    crop: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="padding of the random crop; none takes the data's own"
+    )
+    flip: bool | None = Field(None, description="mirror at random; none takes the data's own")
+    label_smoothing: Fraction = Field(0.0, description="of the supervised loss")
+    epochs: Positive = Field(30, description="passes over the training images")
+    batch_size: Positive = Field(64, description="images an optimiser step, over all devices")
+    accumulate: Positive = Field(1, description="forward passes that share an optimiser step")
+    seed: Annotated[int, Field(ge=0)] = Field(0, description="of weights, order and augmentation")
+    optimiser: Literal["sgd", "adamw"] = Field("sgd", description="sgd (with momentum) or adamw")
+    lr: Annotated[float, Field(gt=0)] = Field(0.05, description="the highest learning rate")
+    momentum: Fraction = Field(0.9, description="of sgd")
+    nesterov: bool = Field(True, description="Nesterov's form of the momentum")
+    weight_decay: NotNegative = Field(5e-4, description="on all weights, heads and critics too")
+    schedule: Literal["cosine", "step", "constant"] = Field("cosine", description="of the rate")
+    milestones: tuple[int, ...] = Field((), description="epochs (from 0) at which 'step' drops it")
+    gamma: Annotated[float, Field(gt=0, le=1)] = Field(0.1, description="factor of a drop")
+    warmup: NotNegative = Field(0.0, description="epochs of linear warm-up")
+    clip: NotNegative = Field(0.0, description="largest norm of the gradient; 0 does not clip")
+    ema: Fraction = Field(0.0, description="decay of averaged weights, which are then judged")
+    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="of the arithmetic")
+    channels_last: bool = Field(False, description="memory format; faster convolutions with bf16")
+    compile: bool = Field(False, description="torch.compile; pays off in long runs on a GPU")
+    device: str = Field("auto", description="auto, cpu, cuda or mps")
+    devices: Positive = Field(1, description="processes on each node (DDP)")
+    nodes: Positive = Field(1, description="machines; start the same command on each")
+    workers: Annotated[int, Field(ge=0)] = Field(2, description="loading processes, streamed data")
+    log_every: Positive = Field(20, description="optimiser steps between two lines of metrics")
+    save_every: Annotated[int, Field(ge=0)] = Field(
+        0, description="optimiser steps between checkpoints; 0 is each epoch"
+    )
+    options: dict[str, Any] = Field(default_factory=dict, description="the method's own keywords")
+
+
+def parse(values: Mapping[str, Any]) -> Recipe:
+    """A checked and complete recipe; the method's defaults are filled in.
+
+    Raises:
+        ConfigError: an unknown key, method or option, or a value that does not fit, in one sentence.
+    """
+    for key in values:
+        if key not in Recipe.model_fields:
+            raise ConfigError(f"a recipe has no key '{key}'{nearest(key, Recipe.model_fields)}")
+    try:
+        recipe = Recipe.model_validate(dict(values))
+    except ValidationError as error:
+        raise ConfigError(_sentence(error)) from None
+    chosen = check_options(METHODS[recipe.method], recipe.method, recipe.options)
+    return recipe.model_copy(update={"options": chosen})
+
+
+def check_options(method: type[Method], name: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """All keyword options of a method, the chosen ones checked against its signature."""
+    known = options(method)
+    for key in chosen:
+        if key not in known:
+            raise ConfigError(f"method '{name}' has no option '{key}'{nearest(key, known)}")
+    fields: dict[str, Any] = {o.name: (o.annotation, o.default) for o in known.values()}
+    model = create_model("Options", __config__=ConfigDict(extra="forbid"), **fields)
+    try:
+        return dict(model.model_validate(dict(chosen)))
+    except ValidationError as error:
+        raise ConfigError(f"method '{name}': {_sentence(error)}") from None
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"][:1])
+    return f"{name} = {first['input']!r} does not fit: {first['msg'][0].lower()}{first['msg'][1:]}"
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A recipe file as a dictionary, not yet checked.
+
+    Raises:
+        ConfigError: no such file, or not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"the recipe {path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the recipe {path} is not TOML: {error}") from None
+
+
+def write(recipe: Recipe) -> str:
+    """The recipe as TOML; what is none is left out, since TOML has no word for it."""
+    flat = recipe.model_dump(exclude={"options"}, exclude_none=True)
+    chosen = {key: value for key, value in recipe.options.items() if value is not None}
+    return tomli_w.dumps({**flat, "options": chosen})
+
+
+def literal(text: str) -> Any:
+    """The value that a person means by `text`: a TOML value, none, or else the text itself."""
+    if text.lower() == "none":
+        return None
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return {"True": True, "False": False}.get(text, text)
+
+
+def type_name(annotation: Any) -> str:
+    """An annotation as a user would write it: `add | mul`, `float`, `int | none`."""
+    if typing.get_origin(annotation) is Literal:
+        return " | ".join(str(choice) for choice in typing.get_args(annotation))
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return " | ".join(type_name(part) for part in typing.get_args(annotation))
+    if annotation is type(None):
+        return "none"
+    return getattr(annotation, "__name__", str(annotation))

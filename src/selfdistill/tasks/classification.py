@@ -1,0 +1,76 @@
+"""One class an image."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
+
+from ..core import ConfigError, DataError, Task
+from ..functional.divergence import kl_divergence
+from ..taps import probing
+
+
+class Classification(Task):
+    """Cross-entropy over K ≥ 2 classes.
+
+    Args:
+        classes: their names, in the order of their labels.
+        example: two images as the network takes them, (2, C, H, W).
+        label_smoothing: of the supervised loss, in [0, 1).
+
+    Raises:
+        DataError: fewer than two classes.
+    """
+
+    headline = "accuracy"
+
+    def __init__(
+        self, classes: Sequence[str], example: Tensor, *, label_smoothing: float = 0.0
+    ) -> None:
+        if len(classes) < 2:
+            raise DataError(f"classification needs two classes or more; there is {len(classes)}")
+        self.classes, self.example, self.label_smoothing = list(classes), example, label_smoothing
+
+    def head(self, channels: int) -> nn.Module:
+        """Global average pooling and one linear layer."""
+        return nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, len(self.classes))
+        )
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean cross-entropy of logits (B, K) with labels (B,)."""
+        return F.cross_entropy(outputs.float(), targets, label_smoothing=self.label_smoothing)
+
+    def soft_loss(self, outputs: Tensor, reference: Tensor, temperature: float) -> Tensor:
+        """τ²-scaled KL divergence from the reference's softened distribution."""
+        return kl_divergence(outputs, reference, temperature)
+
+    def metric(self) -> MetricCollection:
+        """Top-1 accuracy, and top-5 where there are more than five classes."""
+        k = len(self.classes)
+        metrics: dict[str, Metric | MetricCollection] = {
+            "accuracy": MulticlassAccuracy(k, average="micro")
+        }
+        if k > 5:
+            metrics["top5"] = MulticlassAccuracy(k, average="micro", top_k=5)
+        return MetricCollection(metrics, compute_groups=False)
+
+    def details(self) -> dict[str, Metric]:
+        """The confusion matrix: rows are true classes, columns predicted ones."""
+        return {"confusion": MulticlassConfusionMatrix(len(self.classes))}
+
+    def check(self, network: nn.Module) -> None:
+        """The network must map (B, C, H, W) to (B, K)."""
+        device = next((p.device for p in network.parameters()), self.example.device)
+        with probing(network):
+            out = network(self.example.to(device))
+        want = (len(self.example), len(self.classes))
+        if not isinstance(out, torch.Tensor) or tuple(out.shape) != want:
+            got = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
+            raise ConfigError(
+                f"{type(network).__name__} gives {got} for {want[0]} images, but {want[1]} classes "
+                f"ask for {want}; build it with num_classes={want[1]}"
+            )

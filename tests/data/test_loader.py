@@ -1,0 +1,193 @@
+import os
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from selfdistill.core import Batch, ConfigError, DataError, ResourceError
+from selfdistill.data import EvalLoader, Folder, Loader, Resident
+
+MOMENTS = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
+PIXELS = np.random.default_rng(0).integers(0, 256, (23, 12, 12, 3), dtype=np.uint8)
+LABELS = torch.arange(23) % 4
+RESIDENT = Resident(torch.from_numpy(PIXELS).permute(0, 3, 1, 2).contiguous(), LABELS)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("pictures")
+    for i, pixels in enumerate(PIXELS):
+        Image.fromarray(pixels).save(root / f"{i}.png")
+    return Folder([root / f"{i}.png" for i in range(23)], LABELS, (12, 12))
+
+
+def loader(images=RESIDENT, **options) -> Loader:
+    usual = {"batch_size": 8, "seed": 0, "crop": 2, "flip": True, **MOMENTS}
+    return Loader(images, **(usual | options))
+
+
+def flat(steps) -> list[torch.Tensor]:
+    """Every tensor of the batches of an epoch."""
+    return [t for step in steps for b in step for t in (b.inputs, b.targets, b.index, *b.views)]
+
+
+def same(first, second) -> bool:
+    first, second = flat(first), flat(second)
+    return len(first) == len(second) and all(map(torch.equal, first, second))
+
+
+def joined(batches: list[Batch]) -> Batch:
+    return Batch(*(torch.cat(parts) for parts in list(zip(*batches, strict=True))[:3]))
+
+
+def test_an_epoch_sees_each_sample_at_most_once():
+    steps = list(loader().epoch(0))
+    assert len(steps) == loader().steps_per_epoch == 2
+    seen = torch.cat([b.index for step in steps for b in step]).tolist()
+    assert len(set(seen)) == len(seen) == 16
+
+
+def test_a_set_that_divides_is_seen_whole():
+    seen = torch.cat([b.index for step in loader(batch_size=1).epoch(3) for b in step])
+    assert sorted(seen.tolist()) == list(range(23))
+
+
+def test_labels_belong_to_their_images():
+    plain = loader(crop=0, flip=False)
+    for (batch,) in plain.epoch(0):
+        want = (RESIDENT.images[batch.index].numpy() / 255 - 0.5) / 0.25
+        np.testing.assert_allclose(batch.inputs, want, atol=2e-6)
+        assert torch.equal(batch.targets, LABELS[batch.index])
+
+
+@pytest.mark.parametrize("key", [{"seed": 1}, {"epoch": 1}])
+def test_seed_and_epoch_change_order_and_pixels(key):
+    epoch = key.get("epoch", 0)
+    first, second = next(loader().epoch(0)), next(loader(seed=key.get("seed", 0)).epoch(epoch))
+    assert not torch.equal(first[0].index, second[0].index)
+    assert not torch.equal(first[0].inputs, second[0].inputs)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 6), st.integers(0, 3), st.integers(0, 2**40), st.booleans())
+def test_resume_is_exact(start, epoch, seed, resized):
+    options = {"batch_size": 4, "seed": seed, "resized_crop": resized, "views": 2}
+    whole = list(loader(**options).epoch(epoch))
+    assert same(loader(**options).epoch(epoch, start), whole[start:])
+
+
+@pytest.mark.parametrize("resized_crop", [False, True])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_processes_and_micro_batches_make_up_the_batch(resized_crop, channels_last):
+    options = {"resized_crop": resized_crop, "channels_last": channels_last}
+    parts = [
+        list(loader(world_size=2, rank=r, micro_batches=2, **options).epoch(1)) for r in (0, 1)
+    ]
+    for step, (whole,) in enumerate(loader(**options).epoch(1)):
+        assert [len(part[step]) for part in parts] == [2, 2]
+        together = joined([b for part in parts for b in part[step]])
+        assert all(map(torch.equal, together[:3], whole[:3]))
+
+
+def test_views_differ_and_the_first_is_the_same_without_them():
+    (batch,) = next(loader(views=3).epoch(0))
+    assert len(batch.views) == 2
+    assert not torch.equal(batch.inputs, batch.views[0])
+    assert not torch.equal(batch.views[0], batch.views[1])
+    assert torch.equal(batch.inputs, next(loader().epoch(0))[0].inputs)
+
+
+def test_memory_format_changes_no_value():
+    for (plain,), (last,) in zip(
+        loader().epoch(0), loader(channels_last=True).epoch(0), strict=True
+    ):
+        assert last.inputs.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(plain.inputs, last.inputs)
+
+
+def test_streaming_equals_memory_where_sizes_agree(folder):
+    assert same(loader(folder, views=2).epoch(2), loader(views=2).epoch(2))
+
+
+@pytest.mark.parametrize("start", [0, 1])
+def test_number_of_workers_changes_nothing(folder, start):
+    options = {"resized_crop": True, "views": 2, "micro_batches": 2}
+    alone = list(loader(folder, **options).epoch(1))
+    assert same(loader(folder, workers=2, **options).epoch(1, start), alone[start:])
+
+
+def test_streamed_boxes_differ_between_views(folder):
+    (batch,) = next(loader(folder, resized_crop=True, crop=0, flip=False, views=2).epoch(0))
+    assert not torch.equal(batch.inputs, batch.views[0])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_global_generators_are_untouched(folder, workers):
+    torch.manual_seed(0)
+    before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    for images in (RESIDENT, folder):
+        list(loader(images, resized_crop=True, workers=workers).epoch(0))
+        list(EvalLoader(images, batch_size=9, workers=workers, **MOMENTS))
+    assert torch.equal(torch.get_rng_state(), before)
+    np.testing.assert_array_equal(np.random.get_state()[1], numpy_before)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_broken_picture_is_named_in_one_sentence(folder, tmp_path, workers):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    images = Folder([*(folder.path(i) for i in range(22)), broken], LABELS, (12, 12))
+    with pytest.raises(DataError, match=r"cannot read the image .*broken\.png") as fault:
+        list(loader(images, batch_size=1, workers=workers).epoch(0))
+    assert "\n" not in str(fault.value)
+
+
+class Dying(Folder):
+    def open(self, place):
+        os._exit(1)
+
+
+def test_a_dead_worker_is_a_lack_of_resources(folder):
+    images = Dying([folder.path(i) for i in range(23)], LABELS, (12, 12))
+    with pytest.raises(ResourceError, match="lower the number of workers"):
+        list(loader(images, workers=1).epoch(0))
+
+
+def test_batch_that_does_not_divide():
+    with pytest.raises(
+        ConfigError, match=r"world_size · micro_batches = 6 .*nearest that does is 12"
+    ):
+        loader(batch_size=10, world_size=3, micro_batches=2)
+    with pytest.raises(ConfigError, match="nearest that does is 1"):
+        loader(batch_size=0)
+
+
+def test_too_few_images():
+    with pytest.raises(DataError, match="23 training images do not fill one batch of 24; lower"):
+        loader(batch_size=24)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 30])
+def test_evaluation_sees_every_sample_once_in_order(world_size):
+    parts = [
+        EvalLoader(RESIDENT, batch_size=5, rank=r, world_size=world_size, **MOMENTS)
+        for r in range(world_size)
+    ]
+    batches = [b for part in parts for b in part]
+    assert len(batches) == sum(map(len, parts))
+    whole = joined(batches)
+    assert whole.index.tolist() == list(range(23))
+    assert torch.equal(whole.targets, LABELS)
+    want = (RESIDENT.images.numpy() / 255 - 0.5) / 0.25
+    np.testing.assert_allclose(whole.inputs, want, atol=2e-6)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_evaluation_of_files_equals_memory(folder, workers):
+    streamed = EvalLoader(folder, batch_size=10, workers=workers, **MOMENTS)
+    resident = EvalLoader(RESIDENT, batch_size=10, **MOMENTS)
+    for _ in range(2):  # it can be walked again
+        assert same([list(streamed)], [list(resident)])
