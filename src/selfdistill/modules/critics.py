@@ -23,6 +23,20 @@ class Scores(NamedTuple):
     negative: Tensor
 
 
+class _Encoder(nn.Module):
+    """Two layers and a linear shortcut: the shortcut gives a critic something to grow from."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.shortcut = nn.Linear(channels, width)
+        self.layers = nn.Sequential(
+            nn.Linear(channels, width), nn.ReLU(), nn.Linear(width, width, bias=False)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.shortcut(x) + self.layers(x)
+
+
 class SeparableCritic(nn.Module):
     r"""A scaled dot product, :math:`\phi(local) \cdot \psi(global) / \sqrt{width}`.
 
@@ -38,8 +52,7 @@ class SeparableCritic(nn.Module):
     def __init__(self, local: int, glob: int, width: int = 128) -> None:
         super().__init__()
         self.width = width
-        self.local = nn.Sequential(nn.Linear(local, width), nn.ReLU(), nn.Linear(width, width))
-        self.glob = nn.Sequential(nn.Linear(glob, width), nn.ReLU(), nn.Linear(width, width))
+        self.local, self.glob = _Encoder(local, width), _Encoder(glob, width)
 
     def forward(self, local: Tensor, glob: Tensor, shift: Tensor | None = None) -> Scores:
         """Scores (B, N) and (B, N, M) with N = H·W and M = B-1, or 1 with a shift."""

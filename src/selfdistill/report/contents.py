@@ -1,0 +1,169 @@
+"""What a run directory holds, read once and ready to be shown."""
+
+import csv
+import json
+import math
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core import ArtefactError, ConfigError
+from ..engine.run_directory import RunDirectory
+
+LAST = "student"  # the predictor that is the whole network
+
+
+class Exit(NamedTuple):
+    """A row of exits.csv; accuracies are fractions, None where nothing was judged."""
+
+    name: str
+    parameters: int
+    macs: int
+    val: float | None
+    test: float | None
+
+    def score(self, split: str) -> float | None:
+        """The accuracy on "test" or "validation"."""
+        return self.test if split == "test" else self.val
+
+
+class Confusion(NamedTuple):
+    """How often each class was taken for each: `counts[true, predicted]`."""
+
+    classes: list[str]
+    counts: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A run as the report sees it; what the directory lacks is empty or None.
+
+    Attributes:
+        name: of the directory.
+        recipe: its keys, `options` among them.
+        environment: where it ran.
+        steps, epochs: lines of metrics.jsonl of that kind.
+        final: the last line of kind "final", or {}.
+        exits: rows of exits.csv.
+        confusion: of the whole network.
+    """
+
+    name: str
+    recipe: dict[str, Any]
+    environment: dict[str, Any]
+    steps: list[dict[str, Any]]
+    epochs: list[dict[str, Any]]
+    final: dict[str, Any]
+    exits: list[Exit]
+    confusion: Confusion | None
+
+    @cached_property
+    def last(self) -> Exit | None:
+        """The whole network's row."""
+        return next((row for row in self.exits if row.name == LAST), None)
+
+    @cached_property
+    def split(self) -> str:
+        """The images that the headline figures are of: "test", or "validation" without any."""
+        judged = any(row.test is not None for row in self.exits) or "test" in self.final
+        return "test" if judged else "validation"
+
+    @cached_property
+    def stages(self) -> int:
+        """How many exits there are before the last, counted by the highest number in any name."""
+        names = {row.name for row in self.exits}
+        for entry in (*self.steps[-1:], *self.epochs[-1:]):
+            names |= entry.get("losses", {}).keys() | entry.get("monitors", {}).keys()
+            names |= entry.get("val", {}).keys()
+        return max((number for name in names if (number := stage(name))), default=0)
+
+    @cached_property
+    def accuracy(self) -> float | None:
+        """The whole network's final accuracy, or that after the last epoch."""
+        if self.last:
+            return self.last.score(self.split)
+        scores = [epoch["val"][LAST] for epoch in self.epochs if LAST in epoch.get("val", {})]
+        return headline(scores[-1]) if scores else None
+
+
+def stage(name: str) -> int | None:
+    """The number that ends a name: 3 for "exit3" and "soft/3", None for "task" and "student"."""
+    found = re.fullmatch(r"(?:exit|.*/)(\d{1,3})", name)
+    return int(found[1]) if found else None
+
+
+def headline(scores: Mapping[str, float]) -> float | None:
+    """The accuracy among a predictor's metrics, else the first of them."""
+    return scores.get("accuracy", next(iter(scores.values()), None))
+
+
+def read(run: RunDirectory) -> Contents:
+    """All that the directory holds.
+
+    Raises:
+        ConfigError: there is no run here, or its recipe is not TOML.
+        ArtefactError: a table in it cannot be read.
+    """
+    try:
+        recipe = tomllib.loads(run.recipe())
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{run.path / 'recipe.toml'} is not TOML: {error}") from None
+    kinds: dict[str, list[dict[str, Any]]] = {"step": [], "epoch": [], "final": []}
+    for entry in run.metrics():
+        kinds.setdefault(entry.get("kind", ""), []).append(entry)
+    return Contents(
+        name=run.path.resolve().name,
+        recipe=recipe,
+        environment=_environment(run.path / "environment.json"),
+        steps=kinds["step"],
+        epochs=kinds["epoch"],
+        final=kinds["final"][-1] if kinds["final"] else {},
+        exits=_exits(run.path / "exits.csv"),
+        confusion=_confusion(run.path / "confusion.csv"),
+    )
+
+
+def _environment(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise ArtefactError(f"{path} is not JSON: {error}") from None
+
+
+def _exits(path: Path) -> list[Exit]:
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as stream:
+        try:
+            return [_exit(row) for row in csv.DictReader(stream)]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtefactError(f"{path} is no table of exits ({error})") from None
+
+
+def _exit(row: Mapping[str, str]) -> Exit:
+    scores = [float(row[f"{split}_accuracy"] or "nan") for split in ("val", "test")]
+    val, test = (None if math.isnan(score) else score for score in scores)
+    return Exit(row["predictor"], int(row["parameters"]), int(row["macs"]), val, test)
+
+
+def _confusion(path: Path) -> Confusion | None:
+    if not path.exists():
+        return None
+    with path.open(encoding="utf-8", newline="") as stream:
+        try:
+            classes, *rows = csv.reader(stream)
+            counts = np.array(rows, dtype=np.int64)
+        except ValueError as error:
+            raise ArtefactError(f"{path} is no table of counts ({error})") from None
+    if counts.shape != (len(classes), len(classes)):
+        raise ArtefactError(f"{path} has {len(classes)} classes, but counts {counts.shape}")
+    return Confusion([" ".join(name.split()) for name in classes], counts)
