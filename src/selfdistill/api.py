@@ -71,8 +71,8 @@ def train(
         model: a name (`selfdistill models`) or any module, which is trained in place.
         data: a name, ``folder:PATH``, ``npz:PATH`` or an `ImageData`.
         out: the run's directory; None takes the next free one in runs/.
-        resume: go on with the run in `out`; its own recipe is used, and nothing else but `model` and
-            `data` objects need be given.
+        resume: go on with the run in `out`, by its own recipe; of the rest only `model` and `data`
+            objects need be given again.
         recipe: a TOML file to start from.
         display: who is shown the progress; None is nobody.
         keys: any key of a recipe, and the method's own options by their names.
@@ -147,7 +147,8 @@ def _train(
     fit.run()
     with fit.averaged():
         rows = _finish(recipe, parts, fabric, directory, fit.total)
-    restore_method(method, checkpoint.newest(directory.checkpoints), average=True)
+    if fit.average:
+        method.load_state_dict(fit.average.state, strict=False)
     return Run(directory.path, recipe, method.eval(), rows)
 
 

@@ -60,7 +60,7 @@ class Taps(nn.Module):
             modules[name].register_forward_hook(partial(self._catch, name))
         with probing(network):
             _, features = self.tapped(example)
-        self.shapes = {name: tuple(f.shape[1:]) for name, f in features.items()}
+        self.shapes = {n: (f.shape[1], f.shape[2], f.shape[3]) for n, f in features.items()}
 
     def forward(self, x: Tensor) -> Any:
         """The network's own output."""
@@ -68,15 +68,16 @@ class Taps(nn.Module):
 
     def tapped(self, x: Tensor) -> tuple[Any, dict[str, Tensor]]:
         """The network's output and {tap: (B, C, H, W)}, shallowest first."""
-        self._caught = caught = {}
+        caught: dict[str, Tensor] = {}
+        self._caught = caught
         try:
             out = self.network(x)
         finally:
             self._caught = None
         if silent := [name for name in self.names if name not in caught]:
             raise ConfigError(
-                f"tap '{silent[0]}' of {type(self.network).__name__} stayed silent: the forward pass "
-                "does not call this module; tap one that it calls"
+                f"tap '{silent[0]}' of {type(self.network).__name__} stayed silent: the forward "
+                "pass does not call this module; tap one that it calls"
             )
         return out, {name: caught[name] for name in self.names}
 
@@ -101,7 +102,7 @@ class Taps(nn.Module):
             )
         if not isinstance(output, Tensor):
             raise ConfigError(
-                f"tap '{name}' gives a {type(output).__name__}, not a tensor; tap a module inside it"
+                f"tap '{name}' gives a {type(output).__name__}, no tensor; tap a module inside it"
             )
         self._caught[name] = as_map(output)
         if name == self._stop_at:
@@ -161,7 +162,7 @@ class Firing(NamedTuple):
 
 
 def firings(network: nn.Module, example: Tensor) -> list[Firing]:
-    """All modules that ran exactly once on the example and gave a feature, in order of completion."""
+    """All modules that ran exactly once and gave a feature, in order of completion."""
     seen: list[tuple[str, nn.Module, tuple[int, ...]]] = []
 
     def record(name: str, module: nn.Module, args: Any, output: Any) -> None:

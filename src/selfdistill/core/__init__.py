@@ -1,4 +1,4 @@
-"""Floor 0: the contracts that everything else stands on. Knows torch and the standard library only."""
+"""Floor 0: the contracts that all else stands on; knows torch and the standard library only."""
 
 from .batch import Batch, Needs, Progress, Step
 from .errors import (

@@ -17,7 +17,7 @@ class Batch(NamedTuple):
 
     inputs: Tensor
     targets: Any
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which no batch needs
     views: tuple[Tensor, ...] = ()
 
 

@@ -47,7 +47,7 @@ class ResourceError(SelfdistillError, OSError):
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
-    """A hint for a misspelt name: ` (did you mean 'layer4'?)`, or the choices where none is near."""
+    """A hint for a misspelt name, ` (did you mean 'layer4'?)`, or the choices if none is near."""
     choices = list(choices)
     close = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
     if close:

@@ -26,7 +26,7 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def predictors(self) -> dict[str, nn.Module]:
-        """The networks that this method leaves behind, shallowest first; `student` is the whole one."""
+        """The networks that this method leaves behind, shallowest first, `student` last."""
 
     def predict(self, inputs: Tensor) -> dict[str, Any]:
         """Output of every predictor; override where one pass can serve them all."""

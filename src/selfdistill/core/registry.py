@@ -52,7 +52,7 @@ METHODS = Registry()
 
 
 def options(method: type[Method]) -> dict[str, Option]:
-    """The keyword-only parameters of a method's constructor, with the meaning its docstring gives."""
+    """The keyword-only parameters of a method's constructor, with their docstring's meanings."""
     hints = typing.get_type_hints(method.__init__)
     meanings = argument_meanings(inspect.getdoc(method) or "")
     return {

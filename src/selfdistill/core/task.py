@@ -1,4 +1,4 @@
-"""What labels mean: the one place that knows whether a target is a class, a mask or a list of boxes."""
+"""What labels mean: the one place that knows whether a target is a class, a mask or boxes."""
 
 from abc import ABC, abstractmethod
 from typing import Any

@@ -1,8 +1,8 @@
 """Checkpoints that a kill at any moment cannot break.
 
-A checkpoint is a directory, written under a temporary name beside its place, flushed to the disk, and
-renamed. It holds safetensors and JSON only, and a manifest with the SHA-256 of each file. Nothing
-points at "the last one": a resume looks for the newest whose manifest holds.
+A checkpoint is a directory, written under a temporary name beside its place, flushed to the disk,
+and renamed. It holds safetensors and JSON only, and a manifest with the SHA-256 of each file.
+Nothing points at "the last one": a resume looks for the newest whose manifest holds.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ FORMAT = 1
 
 
 class Checkpoint(NamedTuple):
-    """Groups of tensors by file stem (`model`, `method`, `optimizer`, …), and what JSON can hold."""
+    """Groups of tensors by file stem (`model`, `method`, `optimizer`), and what JSON can hold."""
 
     tensors: dict[str, dict[str, Tensor]]
     state: dict[str, Any]

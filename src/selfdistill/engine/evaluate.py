@@ -18,7 +18,8 @@ def evaluate(
 ) -> dict[str, dict[str, float]]:
     """{predictor: {metric: value}} over this process's batches, gathered over all processes.
 
-    `details` are further metrics that are fed the student's outputs, for the caller to compute. The method is put into evaluation mode for it and back into what it was.
+    `details` are further metrics that are fed the student's outputs, for the caller to compute.
+    The method is put into evaluation mode for it and back into what it was.
     """
     modes = {module: module.training for module in method.modules()}
     method.eval()

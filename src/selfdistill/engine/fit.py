@@ -4,11 +4,11 @@ import signal
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from ..core import Batch, DivergenceError, Method, Progress, Step, Task, trained_state
@@ -34,7 +34,9 @@ _STEP = purpose("step")
 class Batches(Protocol):
     """Training batches of this process, addressable by epoch and step."""
 
-    steps_per_epoch: int
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps in an epoch."""
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[list[Batch]]:
         """From step `start` of an epoch: the batches whose gradients make one optimiser step."""
@@ -92,7 +94,7 @@ class Fit:
         """Train to the last epoch.
 
         Raises:
-            DivergenceError: a loss or gradient is not finite; the weights are those of the step before.
+            DivergenceError: a loss or gradient is not finite; the optimiser did not move.
             Interrupted: SIGTERM or SIGINT came; a checkpoint was saved.
         """
         self.resume()
@@ -111,7 +113,7 @@ class Fit:
         """One optimiser step."""
         settings = self.settings
         now = self._progress(epoch)
-        # Dropout and the like draw from the global generator: keyed by the step, it needs no saving.
+        # Dropout draws from the global generator: keyed by the step, it needs no saving.
         torch.manual_seed(int(bits(_STEP, settings.seed, self.at, self.fabric.global_rank)))
         set_learning_rate(
             self.optimiser, learning_rate(settings, self.at, self.train.steps_per_epoch)
@@ -142,7 +144,8 @@ class Fit:
         entry |= {kind: self._gathered(m.means()) for kind, m in self.meters.epoch.items()}
         for meter in self.meters.epoch.values():
             meter.reset()
-        if self.val is not None:
+        due = (epoch + 1) % self.settings.val_every == 0 or self.at == self.total
+        if self.val is not None and due:
             with self.averaged():
                 entry["val"] = evaluate(self.fabric, self.method, self.task, self.val)
         if self.fabric.is_global_zero:
@@ -199,27 +202,25 @@ class Fit:
         fraction = torch.full((), self.at / self.total, device=self.fabric.device)
         return Progress(number(self.settings.seed), number(epoch), number(self.at), fraction)
 
-    def _checked_norm(self, step: Step, batch: Batch, now: Progress) -> float:
+    def _checked_norm(self, step: Step, batch: Batch, now: Progress) -> Tensor:
         """The norm of the gradient, which is also clipped if asked for; not finite raises."""
-        if self.settings.precision == "fp16":  # its scaler meets infinities and handles them
-            norm, proof = self.zero, step.total
-        elif self.settings.clip:
-            norm = self.fabric.clip_gradients(
+        if self.settings.clip:
+            clipped = self.fabric.clip_gradients(
                 self.wrapped,
                 self.optimiser,
                 max_norm=self.settings.clip,
                 error_if_nonfinite=False,
             )
-            proof = norm + step.total
+            norm = cast(Tensor, clipped)
         else:
-            grads = [p.grad for p in self.method.parameters() if p.grad is not None]
-            norm = get_total_norm(grads, foreach=True)
-            proof = norm + step.total
+            norm = get_total_norm(p.grad for p in self.method.parameters() if p.grad is not None)
+        # The scaler of fp16 meets infinite gradients as a matter of course and skips their steps.
+        proof = step.total if self.settings.precision == "fp16" else step.total + norm
         if not torch.isfinite(proof.detach()).item():
             raise DivergenceError(
                 f"{self._culprit(step, batch, now)} at step {self.at}; {_WAY_OUT}"
             )
-        return float(norm)
+        return norm
 
     def _culprit(self, step: Step, batch: Batch, now: Progress) -> str:
         bad = [name for name, loss in step.losses.items() if not torch.isfinite(loss)]
@@ -232,7 +233,7 @@ class Fit:
                 return f"the gradient of the loss term {name} is no longer finite"
         return "the gradient is no longer finite"
 
-    def _log_step(self, epoch: int, step: Step, batch: Batch, norm: float) -> None:
+    def _log_step(self, epoch: int, step: Step, batch: Batch, norm: Tensor) -> None:
         elapsed, self.clock = time.perf_counter() - self.clock, time.perf_counter()
         entry: dict[str, Any] = {"kind": "step", "step": self.at, "epoch": epoch}
         entry["lr"] = self.optimiser.param_groups[0]["lr"]
@@ -244,7 +245,7 @@ class Fit:
         with torch.no_grad():
             values = metric(step.outputs, batch.targets)
         entry["train"] = {name: float(value) for name, value in values.items()}
-        entry |= {"grad_norm": norm, "images_per_second": self.images / elapsed}
+        entry |= {"grad_norm": float(norm), "images_per_second": self.images / elapsed}
         self.images = 0
         if self.fabric.is_global_zero:
             self.directory.log(entry)
@@ -254,13 +255,13 @@ class Fit:
         if self.fabric.world_size == 1 or not means:
             return means
         mine = torch.tensor(list(means.values()), dtype=torch.float64, device=self.fabric.device)
-        mean = self.fabric.all_reduce(mine, reduce_op="mean")
+        mean = cast(Tensor, self.fabric.all_reduce(mine, reduce_op="mean"))
         return dict(zip(means, mean.tolist(), strict=True))
 
     def _asked_to_stop(self) -> bool:
         if self.fabric.world_size > 1:  # all processes must leave the loop at the same step
             asked = torch.tensor(self.signal, device=self.fabric.device)
-            self.signal = int(self.fabric.all_reduce(asked, reduce_op="max"))
+            self.signal = int(cast(Tensor, self.fabric.all_reduce(asked, reduce_op="max")))
         return bool(self.signal)
 
     @contextmanager

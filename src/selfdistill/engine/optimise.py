@@ -33,8 +33,8 @@ def learning_rate(settings: Settings, step: int, steps_per_epoch: int) -> float:
     """The rate at an optimiser step: a pure function, so a resume needs no scheduler's state.
 
     `warmup` epochs rise linearly from lr / steps to lr. "step" multiplies by gamma at each of the
-    `milestones` (0-based epochs, counted from the start of the run); "cosine" falls to zero over what
-    follows the warm-up.
+    `milestones` (0-based epochs, counted from the start of the run); "cosine" falls to zero over
+    what follows the warm-up.
     """
     warm = round(settings.warmup * steps_per_epoch)
     if step < warm:

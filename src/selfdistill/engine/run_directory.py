@@ -62,7 +62,7 @@ class RunDirectory:
             )
 
     def begin(self, recipe: str) -> None:
-        """Write the recipe and the environment of a new run; raises `RunBusyError` if there is one."""
+        """Write recipe and environment of a new run; `RunBusyError` if there is one already."""
         self.check_free()
         self.write("environment.json", json.dumps(environment(), indent=1))
         self.write("recipe.toml", recipe)

@@ -26,3 +26,4 @@ class Settings:
     compile: bool = False
     log_every: int = 20
     save_every: int = 0
+    val_every: int = 1

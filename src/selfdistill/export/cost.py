@@ -13,7 +13,7 @@ class Cost(NamedTuple):
     """Of one image.
 
     Attributes:
-        parameters: those that the output depends on; BatchNorm's scales are counted, its statistics not.
+        parameters: those that the output depends on (BatchNorm's statistics are none).
         macs: multiply-adds of convolutions, matrix products and attention.
     """
 
@@ -44,7 +44,7 @@ def _used_parameters(network: nn.Module, image: Tensor) -> int:
     try:
         with torch.enable_grad():
             out = network(image)
-            total = sum(t.float().sum() for t in _tensors(out))
+            total = torch.stack([t.float().sum() for t in _tensors(out)]).sum()
             grads = torch.autograd.grad(total, parameters, allow_unused=True)
     finally:
         for parameter, value in zip(parameters, asked, strict=True):

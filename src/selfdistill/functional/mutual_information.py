@@ -89,7 +89,7 @@ ESTIMATORS = {
     "nwj": nwj,
 }
 POSITIVE_ESTIMATORS = frozenset({"jsd", "infonce"})
-"""Those whose loss never falls below zero, so that a product of two is minimised by minimising both."""
+"""Those whose loss stays above zero, so that a product of two falls with each of them."""
 
 
 def off_diagonal(scores: Tensor) -> Tensor:

@@ -100,7 +100,7 @@ class Muse(Method):
             )
         if negatives == "all" and critic != "separable":
             raise ConfigError(
-                f"a {critic} critic would run B² times for all pairs; use negatives='roll'"
+                f"a {critic} critic would run B times for all pairs; use negatives='roll'"
             )
         self.student, self.task = student, task
         self.combine, self.information = combine, information
@@ -113,17 +113,23 @@ class Muse(Method):
         *shallow, last = student.shapes.values()
         self.grids = [grid_of(shape, last) for shape in shallow]
         local = [shape[0] if site == "raw" else last[0] for shape in shallow]
-        style = {"critic": critic, "width": width, "estimator": estimator}
         self.critics = nn.ModuleDict()
         for term in self.powers:
             globs = local if term == "self" and self_view == "pool" else [last[0]] * len(shallow)
             self.critics[term] = nn.ModuleList(
-                InformationLoss(c, g, global_share=global_share, **style)
+                InformationLoss(
+                    c,
+                    g,
+                    critic=critic,
+                    width=width,
+                    estimator=estimator,
+                    global_share=global_share,
+                )
                 for c, g in zip(local, globs, strict=True)
             )
 
     def forward(self, batch: Batch, now: Progress) -> Step:
-        """`task`, `task/i`, `soft/i`, and `mutual/i` and `self/i` ("add") or `product/i` ("mul")."""
+        """`task`, `task/i`, `soft/i`, then `mutual/i` and `self/i` (add) or `product/i` (mul)."""
         out, features = self.student.tapped(batch.inputs)
         maps, outputs = self.exits(features)
         losses = {"task": self.task.loss(out, batch.targets)}
@@ -152,7 +158,7 @@ class Muse(Method):
             own = (local if self.self_view == "pool" else encoded).mean((2, 3))
             for term, glob in (("mutual", last), ("self", own)):
                 if term in self.powers:
-                    critic = self.critics[term][i]
+                    critic = self.critics.get_submodule(f"{term}.{i}")
                     found[f"{term}/{i + 1}"] = critic(local, glob, shift, roll=self.roll)
         return found
 
@@ -178,7 +184,7 @@ class Muse(Method):
         return self.exits.predict(self.student, inputs)
 
     def diagnose(self, monitors: Mapping[str, float]) -> list[str]:
-        """A term that teaches nothing: at chance, or solved. In a product it silences the other, too."""
+        """A term that teaches nothing: at chance, or solved, which silences a product whole."""
         return [
             sentence for name, value in monitors.items() if (sentence := self._verdict(name, value))
         ]
@@ -187,7 +193,11 @@ class Muse(Method):
         if name.split("/")[0] not in self.powers or self.estimator != "jsd":
             return ""
         if abs(value - CHANCE) < 0.02 * CHANCE:
-            return f"{name} is dead: {value:.3f} is chance (2 ln 2); more width or weight, or leave it out"
+            return (
+                f"{name} is dead: {value:.3f} is chance (2 ln 2); raise its weight or leave it out"
+            )
         if value < 1e-3:
-            return f"{name} is saturated: {value:.1e}; its critic is always right and teaches nothing more"
+            return (
+                f"{name} is saturated: {value:.1e}; its critic is always right and teaches no more"
+            )
         return ""

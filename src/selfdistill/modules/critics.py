@@ -34,7 +34,8 @@ class _Encoder(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.shortcut(x) + self.layers(x)
+        scores: Tensor = self.shortcut(x) + self.layers(x)
+        return scores
 
 
 class SeparableCritic(nn.Module):
@@ -94,9 +95,7 @@ class ConcatCritic(nn.Module):
     def forward(self, local: Tensor, glob: Tensor, shift: Tensor | None = None) -> Scores:
         """Scores (B, H·W) and (B, H·W, 1)."""
         if shift is None:
-            raise ConfigError(
-                "a concat or global critic would cost B² passes over all pairs; negatives='roll'"
-            )
+            raise ConfigError("only a separable critic scores all pairs; use negatives='roll'")
         first = self.local(local)
         beside = self.glob(glob)[..., None, None]
         positive = self.rest(first + beside)
@@ -105,7 +104,7 @@ class ConcatCritic(nn.Module):
 
 
 class GlobalCritic(nn.Module):
-    """One score an image: the local map is summarised by convolutions and joined with the global vector.
+    """One score an image: convolutions summarise the local map, layers join the global view.
 
     The global critic of Deep InfoMax as its public PyTorch port builds it (two 3×3 convolutions,
     three linear layers), with padding and a pooling to 4×4, so that maps of any size fit.
@@ -128,9 +127,7 @@ class GlobalCritic(nn.Module):
     def forward(self, local: Tensor, glob: Tensor, shift: Tensor | None = None) -> Scores:
         """Scores (B, 1) and (B, 1, 1)."""
         if shift is None:
-            raise ConfigError(
-                "a concat or global critic would cost B² passes over all pairs; negatives='roll'"
-            )
+            raise ConfigError("only a separable critic scores all pairs; use negatives='roll'")
         summary = F.adaptive_avg_pool2d(self.encode(local), 4).flatten(1)  # (B, 512)
         weight_local, weight_glob = self.joined.weight.split((32 * 16, glob.shape[1]), dim=1)
         first, beside = (

@@ -37,7 +37,7 @@ class Exits(nn.Module):
         self.heads = nn.ModuleList(task.head(last[0]) for _ in shallow if predict)
 
     def forward(self, features: dict[str, Tensor]) -> tuple[list[Tensor], list[Any]]:
-        """{tap: (B, C, H, W)} -> a map (B, C_last, h, w) and an output of each exit, shallowest first."""
+        """{tap: (B, C, H, W)} -> maps (B, C_last, h, w) and outputs of the exits, in order."""
         shallow = list(features.values())[:-1]
         maps = [bottleneck(x) for bottleneck, x in zip(self.bottlenecks, shallow, strict=True)]
         return maps, [head(m) for head, m in zip(self.heads, maps, strict=False)]
@@ -52,7 +52,7 @@ class Exits(nn.Module):
         soft: float,
         temperature: float,
     ) -> dict[str, Tensor]:
-        """`task/i` and `soft/i` of each exit i; the final output is a target here and gets no gradient."""
+        """`task/i` and `soft/i` of each exit i; no gradient goes into the final output."""
         terms: dict[str, Tensor] = {}
         for i, out in enumerate(outputs, 1):
             if supervised:

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 
 def grid_of(shape: tuple[int, ...], last: tuple[int, ...]) -> tuple[int, int]:
-    """The map size (h, w) that an exit works at: the last feature's, at least 4×4 where there is more.
+    """The map size (h, w) that an exit works at: the last feature's, or 4×4 where that is less.
 
     MUSE compares features of one size, that of the last. Where the last one has shrunk to
     less than 4 cells a side, a local view would hardly differ from the global one.
@@ -45,7 +45,8 @@ class SlimBottleneck(nn.Module):
         """(B, C, H, W) -> (B, C_last, h, w)."""
         if x.shape[-2:] != self.grid:
             x = F.adaptive_avg_pool2d(x, self.grid)
-        return self.layers(x)
+        out: Tensor = self.layers(x)
+        return out
 
 
 class ByotBottleneck(nn.Module):

@@ -1,4 +1,4 @@
-"""A neural estimate of mutual information between a local and a global view, as a trainable part."""
+"""A neural estimate of the information that a local and a global view share."""
 
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ class Estimate(NamedTuple):
 
 
 class InformationLoss(nn.Module):
-    r"""The loss whose fall means more information between two views, with the critics that measure it.
+    r"""The loss whose fall means more information between two views, with its critics.
 
     The mean of a local critic's loss and, with weight `global_share`, of a global critic's,
     normalised so that chance stays at 2 log 2: (local + a · global) / (1 + a). Deep InfoMax's port
@@ -51,7 +51,7 @@ class InformationLoss(nn.Module):
         self.estimate, self.global_share = ESTIMATORS[estimator], global_share
 
     def forward(self, local: Tensor, glob: Tensor, shift: Tensor, *, roll: bool) -> Estimate:
-        """The loss; negatives by `shift` (0-d, 1 … B-1) if `roll`, else all pairs for the local critic."""
+        """The loss; negatives by `shift` (0-d, 1 … B-1) if `roll`, else all pairs."""
         scores = self.local_critic(local, glob, shift if roll else None)
         loss = self.estimate(*scores)
         if self.global_critic is not None:

@@ -1,4 +1,4 @@
-"""From a recipe to everything that trains: the only place that sees models, data and methods together."""
+"""From a recipe to all that trains: the only place that sees models, data and methods together."""
 
 import inspect
 import typing
@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 
 from .. import methods as _all_methods  # noqa: F401  importing them is what registers them
@@ -153,8 +154,6 @@ def make_fabric(recipe: Recipe) -> Fabric:
     precision = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[recipe.precision]
     strategy: Any = "auto"
     if recipe.devices * recipe.nodes > 1:
-        from lightning_fabric.strategies import DDPStrategy
-
         # Buffers hold per-sample memories in some methods: a broadcast would overwrite them.
         strategy = DDPStrategy(broadcast_buffers=False)
     try:

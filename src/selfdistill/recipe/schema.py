@@ -68,6 +68,7 @@ class Recipe(BaseModel):
     save_every: Annotated[int, Field(ge=0)] = Field(
         0, description="optimiser steps between checkpoints; 0 is each epoch"
     )
+    val_every: Positive = Field(1, description="epochs between two looks at the validation images")
     options: dict[str, Any] = Field(default_factory=dict, description="the method's own keywords")
 
 
@@ -75,7 +76,7 @@ def parse(values: Mapping[str, Any]) -> Recipe:
     """A checked and complete recipe; the method's defaults are filled in.
 
     Raises:
-        ConfigError: an unknown key, method or option, or a value that does not fit, in one sentence.
+        ConfigError: an unknown key, method or option, or a value that does not fit.
     """
     for key in values:
         if key not in Recipe.model_fields:

@@ -11,46 +11,38 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 TEXT, SMALL = 12.0, 11.0  # pixels
 INK, MUTED, GRID, PAGE = "#010101", "#010102", "#010103", "#010104"
-RIGHT, WRONG = "#010105", "#010106"  # what a confusion matrix is made of
-_NAMES = {INK: "ink", MUTED: "muted", GRID: "grid", PAGE: "page", RIGHT: "right", WRONG: "wrong"}
-_FULL = "#010200"
+_NAMES = {INK: "ink", MUTED: "muted", GRID: "grid", PAGE: "page"}
 
 
 def stage_colour(number: int | None) -> str:
     """The stand-in for the colour of an exit; None is the whole network."""
-    return _FULL if number is None else f"#0102{number % 256:02x}"
+    return INK if number is None else f"#0102{number % 256:02x}"
 
 
 def variable(colour: str) -> str:
     """The CSS variable that a stand-in becomes."""
-    number = int(colour[5:], 16)
-    name = _NAMES.get(colour) or (f"exit-{number}" if number else "full")
-    return f"var(--{name})"
+    return f"var(--{_NAMES.get(colour) or f'exit-{int(colour[5:], 16)}'})"
 
 
 def palette(stages: int) -> dict[str, list[str]]:
-    """Colours of exits 1, 2, … and, last, of the whole network, for each theme.
+    """Colours of exits 1, 2, … for each theme; the whole network has the colour of the text.
 
     Even steps through a perceptually uniform map, so that deeper is darker on white and lighter on
     black, for colour-blind eyes and in grey print, too.
     """
-    ends = {"light": (0.68, 0.02), "dark": (0.40, 0.93)}
-    return {
-        theme: [_plasma(first + (last - first) * i / max(stages, 1)) for i in range(stages)]
-        + [_plasma(last if stages or theme == "dark" else 0.15)]
-        for theme, (first, last) in ends.items()
-    }
-
-
-def _plasma(place: float) -> str:
-    return to_hex(colormaps["plasma"](place))
+    ends = {"light": (0.70, 0.16), "dark": (0.42, 0.88)}
+    places = {theme: np.linspace(*end, max(stages, 2))[:stages] for theme, end in ends.items()}
+    plasma = colormaps["plasma"]
+    return {theme: [to_hex(plasma(at)) for at in some] for theme, some in places.items()}
 
 
 class Margins(NamedTuple):
@@ -60,6 +52,11 @@ class Margins(NamedTuple):
     right: float = 16
     bottom: float = 40
     top: float = 26
+
+
+def ticks(most: int = 5, *, integer: bool = False) -> MaxNLocator:
+    """A few round places."""
+    return MaxNLocator(most, integer=integer, steps=[1, 2, 2.5, 5, 10])
 
 
 def canvas(width: float, height: float, margins: Margins) -> tuple[Figure, Axes]:
@@ -114,17 +111,12 @@ def svg(figure: Figure, name: str, description: str) -> str:
     text = text[text.index("<svg") :].strip()
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r"<style.*?</style>", "", text, flags=re.DOTALL)
-    text = re.sub(r"""#0[12]0[12]?[0-9a-f]{2,3}(?=[;"])""", _themed, text)
+    text = re.sub("#010[12][0-9a-f]{2}", lambda found: variable(found[0]), text)
     text = re.sub(r'(\bid="|url\(#|xlink:href="#)', rf"\g<1>{name}-", text)
-    box = re.search(r'viewBox="[^"]*"', text)
-    assert box, "matplotlib writes the size of a picture"
-    opening = f'<svg {box[0]} role="img" aria-label="{description}">'
+    width, height = figure.get_size_inches() * 72
+    size = f'viewBox="0 0 {width:.0f} {height:.0f}" style="max-width: {1.15 * width:.0f}px"'
+    opening = f'<svg {size} role="img" aria-label="{description}">'
     return opening + text[text.index(">") + 1 :]
-
-
-def _themed(found: re.Match[str]) -> str:
-    known = re.fullmatch(r"#010[12][0-9a-f]{2}", found[0])
-    return variable(found[0]) if known else found[0]
 
 
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:

@@ -22,7 +22,7 @@ class Curve(NamedTuple):
 
 
 def thinned(x: Array, y: Array, most: int = MOST_POINTS) -> tuple[Array, Array]:
-    """At most `most` points: means of neighbours, where there are more. What is not finite is dropped."""
+    """At most `most` points: means of neighbours where there are more. Drops what is not finite."""
     finite = np.isfinite(y)
     x, y = x[finite], y[finite]
     if len(x) <= most:
@@ -42,7 +42,10 @@ def curve(
 
 
 def families(contents: Contents, kind: str) -> dict[str, list[Curve]]:
-    """All "losses" or "monitors" by family: {"soft": [soft/1, soft/2, …], …}, in order of appearance."""
+    """All "losses" or "monitors" by family, in order: {"soft": [soft/1, soft/2, …], …}.
+
+    A term without a number is the whole network's.
+    """
     entries = contents.steps if len(contents.steps) > 1 else contents.epochs
     names = dict.fromkeys(name for entry in entries for name in entry.get(kind, {}))
     found: dict[str, list[Curve]] = {}
@@ -50,7 +53,8 @@ def families(contents: Contents, kind: str) -> dict[str, list[Curve]]:
         family = name.rpartition("/")[0] if stage(name) else name
         drawn = curve(name, entries, lambda entry, n=name: entry.get(kind, {}).get(n))  # type: ignore[misc]
         if len(drawn.x):
-            found.setdefault(family, []).append(drawn)
+            whole = drawn.stage is None
+            found.setdefault(family, []).append(drawn._replace(name=LAST) if whole else drawn)
     return found
 
 
@@ -69,11 +73,3 @@ def accuracies(contents: Contents) -> list[Curve]:
         curve(name, judged, lambda entry, n=name: headline(entry["val"].get(n, {})))  # type: ignore[misc]
         for name in names
     ]
-
-
-def shown(name: str) -> str:
-    """A predictor's or term's name for people: "exit 3", "full network", else the name itself."""
-    if name == LAST:
-        return "full network"
-    number = stage(name)
-    return f"exit {number}" if number else name
