@@ -22,6 +22,16 @@ _FIRST = _signed(0xBF58476D1CE4E5B9)
 _SECOND = _signed(0x94D049BB133111EB)
 
 
+_MASK = (1 << 64) - 1
+
+
+def _mix_int(x: int) -> int:
+    """`_mix` of one number, without the cost of six tensors."""
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _MASK
+    return x ^ (x >> 31)
+
+
 def _shift_right(x: Tensor, n: int) -> Tensor:
     return (x >> n) & ((1 << (64 - n)) - 1)  # logical shift: torch's >> keeps the sign
 
@@ -44,7 +54,10 @@ def bits(purpose: int, *keys: Tensor | int) -> Tensor:
         >>> bits(purpose("order"), 0, torch.arange(3)).shape
         torch.Size([3])
     """
-    state = torch.tensor(purpose)
+    start = purpose
+    while keys and isinstance(keys[0], int):
+        start, keys = _mix_int((start + keys[0] + 0x9E3779B97F4A7C15) & _MASK), keys[1:]
+    state = torch.tensor(_signed(start))
     for key in keys:
         state = _mix(state + key + _GOLDEN)
     return state & ((1 << 63) - 1)

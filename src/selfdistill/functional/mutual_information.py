@@ -5,7 +5,8 @@ the joint distribution) and pairs that do not (negatives, the product of the mar
 estimator here takes
 
 - `positive`: scores of any shape ``(...)``,
-- `negative`: scores ``(..., M)``, M negatives for each positive,
+- `negative`: scores ``(..., M)``, M negatives for each positive; -inf marks a place that holds
+none,
 
 and returns a 0-d loss in nats, to be minimised, computed in fp32. Only the Jensen-Shannon and
 InfoNCE losses are positive throughout, as a product of losses demands (MUSE, Eq. 6).
@@ -31,7 +32,8 @@ def jensen_shannon(positive: Tensor, negative: Tensor) -> Tensor:
     both expectations by log 2, which makes the loss negative; a product of losses then means
     nothing, so we do not.
     """
-    return F.softplus(-positive.float()).mean() + F.softplus(negative.float()).mean()
+    negative = negative.float()
+    return F.softplus(-positive.float()).mean() + F.softplus(negative).sum() / _count(negative)
 
 
 def info_nce(positive: Tensor, negative: Tensor) -> Tensor:
@@ -52,7 +54,8 @@ def donsker_varadhan(positive: Tensor, negative: Tensor) -> Tensor:
     The plain batch estimate; the moving-average correction of MINE's gradient is not applied.
     """
     negative = negative.float()
-    return negative.flatten().logsumexp(0) - math.log(negative.numel()) - positive.float().mean()
+    mean_exp = negative.flatten().logsumexp(0) - _count(negative).log()
+    return mean_exp - positive.float().mean()
 
 
 def nwj(positive: Tensor, negative: Tensor) -> Tensor:
@@ -60,7 +63,13 @@ def nwj(positive: Tensor, negative: Tensor) -> Tensor:
 
     .. math:: L = E_{neg}[e^{T-1}] - E_{pos}[T]
     """
-    return (negative.float() - 1).exp().mean() - positive.float().mean()
+    negative = negative.float()
+    return (negative - 1).exp().sum() / _count(negative) - positive.float().mean()
+
+
+def _count(negative: Tensor) -> Tensor:
+    """How many places hold a negative; -inf adds nothing to any sum here, and must not be counted."""
+    return (negative > -torch.inf).sum()
 
 
 def variational_gaussian(target: Tensor, mean: Tensor, raw_variance: Tensor) -> Tensor:
@@ -69,7 +78,7 @@ def variational_gaussian(target: Tensor, mean: Tensor, raw_variance: Tensor) -> 
     .. math:: L = E\left[\log\sigma_c + \frac{(t - \mu)^2}{2\sigma_c^2}\right], \quad
         \sigma_c^2 = sp(\alpha_c) + 10^{-5}
 
-    Up to a constant the negated lower bound of I(target; source), where `mean` is computed from the
+    Up to a constant the negated lower bound of I(target; source), with `mean` computed from the
     source.
 
     Args:
@@ -90,17 +99,6 @@ ESTIMATORS = {
 }
 POSITIVE_ESTIMATORS = frozenset({"jsd", "infonce"})
 """Those whose loss stays above zero, so that a product of two falls with each of them."""
-
-
-def off_diagonal(scores: Tensor) -> Tensor:
-    """(B, B, ...) -> (B, B-1, ...): each row without its own column.
-
-    Dropping the first entry of the flattened square leaves rows of B+1 whose last entry is the
-    diagonal.
-    """
-    b, rest = scores.shape[0], scores.shape[2:]
-    rows = scores.reshape(b * b, *rest)[1:].reshape(b - 1, b + 1, *rest)
-    return rows[:, :-1].reshape(b, b - 1, *rest)
 
 
 def roll(x: Tensor, shift: Tensor) -> Tensor:

@@ -9,41 +9,29 @@ the shallow one).
 
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core import ConfigError
-from ..functional.mutual_information import off_diagonal, roll
+from ..functional.mutual_information import roll
 
 
 class Scores(NamedTuple):
-    """Critic scores: `positive` (B, N), `negative` (B, N, M), for N local views an image."""
+    """Critic scores: `positive` (B, N), `negative` (B, N, M); -inf marks what is no negative."""
 
     positive: Tensor
     negative: Tensor
-
-
-class _Encoder(nn.Module):
-    """Two layers and a linear shortcut: the shortcut gives a critic something to grow from."""
-
-    def __init__(self, channels: int, width: int) -> None:
-        super().__init__()
-        self.shortcut = nn.Linear(channels, width)
-        self.layers = nn.Sequential(
-            nn.Linear(channels, width), nn.ReLU(), nn.Linear(width, width, bias=False)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        scores: Tensor = self.shortcut(x) + self.layers(x)
-        return scores
 
 
 class SeparableCritic(nn.Module):
     r"""A scaled dot product, :math:`\phi(local) \cdot \psi(global) / \sqrt{width}`.
 
     The encode-and-dot form of Deep InfoMax (https://arxiv.org/abs/1808.06670, section 3.1), divided
-    by the root of the width, so that scores start near 0 and the loss near chance. All B² pairs
-    cost one matrix product.
+    by the root of the width, so that scores start near 0 and the loss near chance. φ is linear, ψ
+    has two layers and a linear shortcut (two plain layers start near a saddle and stay there for
+    epochs). Then :math:`\phi(x) \cdot \psi(g) = x \cdot W^\top \psi(g)`: the local side is never
+    encoded, and all B² pairs cost one matrix product, whatever the width.
 
     Args:
         local, glob: channels of the two views.
@@ -52,21 +40,27 @@ class SeparableCritic(nn.Module):
 
     def __init__(self, local: int, glob: int, width: int = 128) -> None:
         super().__init__()
-        self.width = width
-        self.local, self.glob = _Encoder(local, width), _Encoder(glob, width)
+        self.local = nn.Linear(local, width)
+        self.shortcut = nn.Linear(glob, width)
+        self.layers = nn.Sequential(
+            nn.Linear(glob, width), nn.ReLU(), nn.Linear(width, width, bias=False)
+        )
 
     def forward(self, local: Tensor, glob: Tensor, shift: Tensor | None = None) -> Scores:
-        """Scores (B, N) and (B, N, M) with N = H·W and M = B-1, or 1 with a shift."""
-        cells = self.local(local.flatten(2).transpose(1, 2))  # (B, N, U)
-        summary = self.glob(glob) / self.width**0.5  # (B, U)
+        """Scores (B, N) and (B, N, M) with N = H·W and M = B, a pair's own place -inf, or 1."""
+        encoded = (self.shortcut(glob) + self.layers(glob)) / self.local.out_features**0.5  # (B, U)
+        query = encoded @ self.local.weight  # (B, C)
+        offset = encoded @ self.local.bias  # (B,)
+        cells = local.flatten(2).transpose(1, 2)  # (B, N, C)
         if shift is not None:
-            positive = (cells * summary[:, None]).sum(-1)
-            negative = (roll(cells, shift) * summary[:, None]).sum(-1)
+            positive = (cells * query[:, None]).sum(-1) + offset[:, None]
+            other = roll(cells, shift)
+            negative = (other * query[:, None]).sum(-1) + offset[:, None]
             return Scores(positive, negative[..., None])
-        b, n, u = cells.shape
-        scores = (summary @ cells.reshape(b * n, u).T).view(b, b, n)  # [global, local, cell]
-        negative = off_diagonal(scores).transpose(1, 2)
-        return Scores(scores.diagonal(dim1=0, dim2=1).T, negative)
+        scores = cells @ query.T + offset  # [image of the cell, cell, image of the global view]
+        own = torch.eye(len(glob), dtype=torch.bool, device=glob.device)[:, None]
+        positive = scores.diagonal(dim1=0, dim2=2).T
+        return Scores(positive, scores.masked_fill(own, -torch.inf))
 
 
 class ConcatCritic(nn.Module):

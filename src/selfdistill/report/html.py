@@ -15,7 +15,7 @@ from .curves import Curve, accuracies, curve, families, total
 from .heatmap import FEW, confusion_map
 from .summary import cards, lede
 from .tables import exits_table, keys_table, pairs_table
-from .words import percent, thousands
+from .words import decimals, percent, thousands
 
 CHANCE = 2 * float(np.log(2))  # the Jensen-Shannon loss of a critic that knows nothing
 
@@ -127,19 +127,23 @@ def judged_by(contents: Contents) -> tuple[str, int]:
 
 def _epochs(contents: Contents) -> str:
     if not contents.epochs:
-        return _section("Training", "<p>No epoch was finished, so there is nothing to show yet.</p>")
-    figures = [_accuracy_figure(contents)] if any(e.get("val") for e in contents.epochs) else []
+        return _section(
+            "Training", "<p>No epoch was finished, so there is nothing to show yet.</p>"
+        )
+    curves = [c for c in accuracies(contents) if len(c.x)]
+    figures = [_accuracy_figure(curves, len(contents.epochs))] if curves else []
     judged = [row for row in contents.exits if row.score(contents.split) is not None]
     if len(judged) > 1:
         drawn = plots.cost_scatter(judged, contents.split, "cost")
         caption = "Up is more accurate, left is cheaper: an exit beats those to its lower right."
         figures.append(_figure(drawn, "Accuracy against cost", caption))
-    return _section("Accuracy, and what depth buys" if contents.stages else "Accuracy", _pair(figures))
+    return _section(
+        "Accuracy, and what depth buys" if contents.stages else "Accuracy", _pair(figures)
+    )
 
 
-def _accuracy_figure(contents: Contents) -> str:
-    curves = [c for c in accuracies(contents) if len(c.x)]
-    late = len(contents.epochs) >= 10
+def _accuracy_figure(curves: list[Curve], epochs: int) -> str:
+    late = epochs >= 10
     drawn = plots.lines(
         curves, "accuracy", "validation accuracy", x_label="epoch", value=percent, late=late
     )
@@ -156,7 +160,9 @@ def _pair(figures: list[str]) -> str:
 def _information(contents: Contents) -> str:
     found = families(contents, "monitors")
     jensen_shannon = contents.recipe.get("options", {}).get("estimator", "jsd") == "jsd"
-    draw = partial(plots.lines, zero=True, chance=CHANCE if jensen_shannon else None)
+    draw = partial(
+        plots.lines, value=decimals, zero=True, chance=CHANCE if jensen_shannon else None
+    )
     said = {
         "mutual": (
             "Mutual information with the last feature",
@@ -183,7 +189,8 @@ def _losses(contents: Contents) -> str:
         return ""
     note = "Every term as it enters the sum that training lowers, its weight included. "
     note += "Each panel has its own scale. " if len(found) > 1 else ""
-    panels = {"total": [total(contents)], **found} if len(found) > 1 else found
+    whole = total(contents)
+    panels = {"total": [whole], **found} if len(found) > 1 and len(whole.x) else found
     figures = [
         _figure(_small(curves, f"loss-{place}"), escape(family))
         for place, (family, curves) in enumerate(panels.items())

@@ -62,9 +62,7 @@ def lines(
     for c in curves:
         marker = {"marker": "o", "markersize": 5} if len(c.x) == 1 else {}
         axes.plot(c.x, c.y, color=stage_colour(c.stage), linewidth=width, **marker)  # type: ignore[arg-type]
-    words = (lambda at: f"{100 * at:g} %") if value is percent else number
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda at, _: words(at)))
-    _scale(axes, curves, zero=zero, late=late, least_top=1.12 * chance if chance else None)
+    _scale(axes, curves, value, zero=zero, late=late, least_top=1.12 * chance if chance else None)
     if chance:
         axes.axhline(chance, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
         axes.annotate(
@@ -81,7 +79,13 @@ def lines(
 
 
 def _scale(
-    axes: Axes, curves: Sequence[Curve], *, zero: bool, late: bool, least_top: float | None
+    axes: Axes,
+    curves: Sequence[Curve],
+    value: Words,
+    *,
+    zero: bool,
+    late: bool,
+    least_top: float | None,
 ) -> None:
     x, y = (np.concatenate([getattr(c, axis) for c in curves]) for axis in "xy")
     axes.set_xlim(min(x.min(), 0 if len(x) > len(curves) else x.min() - 1), max(x.max(), 1))
@@ -92,6 +96,10 @@ def _scale(
     bottom = 0 if zero and low >= 0 else low - room
     axes.set_ylim(bottom, max(high + room, least_top or -np.inf))
     axes.yaxis.set_major_locator(ticks())
+    scale, unit = (100, " %") if value is percent else (1, "")
+    digits = 3 if high - low > 0.05 * abs(high) else 6  # neighbours must not read the same
+    words = FuncFormatter(lambda at, _: f"{number(scale * at, digits)}{unit}")
+    axes.yaxis.set_major_formatter(words)
 
 
 def _end_labels(axes: Axes, curves: Sequence[Curve], ends: Sequence[str]) -> None:

@@ -27,9 +27,14 @@ def share(fraction: float) -> str:
     return f"{100 * fraction:.0f} %" if fraction >= 0.01 else f"{100 * fraction:.2g} %"
 
 
-def number(value: float) -> str:
-    """Three significant digits, and no trailing zeros."""
-    return f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e")
+def number(value: float, digits: int = 3) -> str:
+    """So many significant digits, and no trailing zeros."""
+    return f"{value:.{digits}g}".replace("e-0", "e-").replace("e+0", "e")
+
+
+def decimals(value: float) -> str:
+    """Three places, for losses that are compared with chance."""
+    return f"{value:.3f}"
 
 
 def thousands(value: int) -> str:

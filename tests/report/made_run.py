@@ -1,0 +1,101 @@
+"""A made-up run directory, as training would leave it, for tests and for looking at the page."""
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import tomli_w
+
+from selfdistill.engine.run_directory import RunDirectory
+
+EXITS = (("exit1", 152_000, 61_200_000), ("exit2", 683_000, 120_900_000))
+EXITS += (("exit3", 2_790_000, 182_000_000), ("student", 11_173_962, 256_400_000))
+OPTIONS = {
+    "combine": "add",
+    "information": 0.1,
+    "estimator": "jsd",
+    "soft": 0.3,
+    "critic": "separable",
+}
+
+
+def made_run(
+    path: Path,
+    *,
+    epochs: int = 3,
+    steps: int = 40,
+    classes: Sequence[str] = tuple("0123456789"),
+    exits: Sequence[tuple[str, int, int]] = EXITS,
+    combine: str = "add",
+    images: int = 360,
+    seed: int = 0,
+) -> RunDirectory:
+    """Everything that a finished run holds; `steps` lines of kind "step" over all epochs."""
+    run, rng = RunDirectory(path), np.random.default_rng(seed)
+    path.mkdir(parents=True)
+    recipe = {"method": "muse", "model": "cifar/resnet18", "data": "digits", "epochs": epochs}
+    recipe |= {"lr": 0.05, "batch_size": 64, "optimiser": "sgd", "nesterov": True, "seed": 0}
+    run.write("recipe.toml", tomli_w.dumps({**recipe, "options": {**OPTIONS, "combine": combine}}))
+    where = {"command": "selfdistill train --data digits", "commit": None, "python": "3.12.1"}
+    where |= {"packages": {"torch": "2.10.0"}, "system": "Linux", "cores": 2, "gpus": []}
+    run.write("environment.json", json.dumps(where))
+    names, total = [name for name, *_ in exits], 22 * epochs
+    levels = {name: 0.985 - 0.022 * (len(names) - i) ** 1.2 for i, name in enumerate(names, 1)}
+    levels["student"] = round(0.978 * images) / images
+    lines = [
+        _step(int(at), total, len(names) - 1, combine, rng) for at in np.linspace(1, total, steps)
+    ]
+    for epoch in range(epochs):
+        rise = 1 - np.exp(-5 * (epoch + 1) / epochs)
+        val = {
+            n: {"accuracy": round(a * rise - rng.uniform(0, 0.02), 4)} for n, a in levels.items()
+        }
+        lines.append(
+            {**lines[-1], "kind": "epoch", "epoch": epoch, "step": 22 * (epoch + 1), "val": val}
+        )
+    test = {n: {"accuracy": a, "top5": min(1.0, a + 0.02)} for n, a in levels.items()}
+    lines.append({"kind": "final", "step": total, "val": val, "test": test})
+    run.write("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    _tables(path, exits, levels, classes, images, rng)
+    return run
+
+
+def _step(at: int, total: int, shallow: int, combine: str, rng: np.random.Generator) -> dict:
+    """One line: losses that fall, deeper exits faster."""
+    done, losses, monitors = at / total, {}, {}
+    losses["task"] = 2.3 * np.exp(-6 * done) + 0.05 * rng.uniform(1, 1.3)
+    for i in range(1, shallow + 1):
+        fall = np.exp(-(2 + 3 * i) * done)
+        losses[f"task/{i}"] = (2.3 * fall + 0.2 / i) * 0.7 * rng.uniform(1, 1.1)
+        losses[f"soft/{i}"] = (0.9 * fall + 0.1 / i) * 0.3 * rng.uniform(1, 1.2)
+        mutual = 0.25 / i + (1.386 - 0.25 / i) * fall * rng.uniform(0.95, 1)
+        own = 0.1 / i + (1.38 - 0.1 / i) * fall**1.3 * rng.uniform(0.95, 1)
+        monitors |= {f"mutual/{i}": mutual, f"self/{i}": own, f"score/mutual/{i}": 9 * (1 - fall)}
+        terms = {f"mutual/{i}": 0.1 * mutual, f"self/{i}": 0.1 * own}
+        losses |= terms if combine == "add" else {f"product/{i}": 0.1 * mutual * own}
+    entry = {
+        "kind": "step",
+        "step": at,
+        "epoch": at // 22,
+        "lr": 0.025 * (1 + np.cos(np.pi * done)),
+    }
+    entry |= {"losses": losses, "monitors": monitors, "train": {"accuracy": 0.5}}
+    return entry | {"grad_norm": rng.uniform(0.5, 2), "images_per_second": rng.uniform(800, 950)}
+
+
+def _tables(path, exits, levels, classes, images, rng) -> None:
+    with (path / "exits.csv").open("w", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["predictor", "parameters", "macs", "val_accuracy", "test_accuracy"])
+        for name, parameters, macs in exits:
+            writer.writerow([name, parameters, macs, round(levels[name] - 0.004, 4), levels[name]])
+    size = len(classes)
+    truth = rng.integers(0, size, images)
+    wrong = np.arange(images) >= round(levels["student"] * images)
+    near = (truth + rng.integers(1, 4, images)) % size
+    counts = np.zeros((size, size), int)
+    np.add.at(counts, (truth, np.where(wrong, near, truth)), 1)
+    with (path / "confusion.csv").open("w", newline="") as stream:
+        csv.writer(stream, lineterminator="\n").writerows([classes, *counts.tolist()])
