@@ -1,0 +1,53 @@
+"""Floor 6: the command `selfdistill`, one file per command.
+
+Nothing here imports torch, pydantic or another floor until a command runs and needs it, so that
+help and mistyped options are answered at once.
+"""
+
+from typing import Annotated
+
+import typer
+
+from .errors import told
+from .evaluate import evaluate
+from .methods import methods
+from .models import models
+from .taps import taps
+from .train import train
+
+app = typer.Typer(
+    name="selfdistill",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for _command in (train, evaluate, methods, models, taps):
+    app.command()(told(_command))
+
+
+def main() -> None:
+    """The entry point of the console script and of `python -m selfdistill`."""
+    app()
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"selfdistill {version('selfdistill')}")
+        raise typer.Exit
+
+
+@app.callback()
+def selfdistill(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Train vision networks to be better at the same cost by letting them teach themselves.
+
+    Try [bold]selfdistill train[/]: it trains a small network on handwritten digits in a minute.
+    """

@@ -33,6 +33,10 @@ class Task(ABC):
     def metric(self) -> Any:
         """A fresh `torchmetrics.MetricCollection` over (outputs, targets), fractions in 0 … 1."""
 
+    def alike(self, targets: Any) -> Tensor | None:
+        """(B, B) bool: which samples carry the same label; None where labels do not compare."""
+        return None
+
     def details(self) -> dict[str, Any]:
         """Further metrics of the final student, {name: metric that computes a matrix}."""
         return {}

@@ -4,7 +4,8 @@ A critic says how well two features go together. It is shown pairs that belong t
 the joint distribution) and pairs that do not (negatives, the product of the marginals). Every
 estimator here takes
 
-- `positive`: scores of any shape ``(...)``,
+- `positive`: scores of any shape ``(...)``; of the Jensen-Shannon loss, inf marks a place that holds
+  none,
 - `negative`: scores ``(..., M)``, M negatives for each positive; -inf marks a place that holds
 none,
 
@@ -32,8 +33,9 @@ def jensen_shannon(positive: Tensor, negative: Tensor) -> Tensor:
     both expectations by log 2, which makes the loss negative; a product of losses then means
     nothing, so we do not.
     """
-    negative = negative.float()
-    return F.softplus(-positive.float()).mean() + F.softplus(negative).sum() / _count(negative)
+    positive, negative = positive.float(), negative.float()
+    missed = F.softplus(-positive).sum() / _count(-positive)
+    return missed + F.softplus(negative).sum() / _count(negative)
 
 
 def info_nce(positive: Tensor, negative: Tensor) -> Tensor:
@@ -67,9 +69,9 @@ def nwj(positive: Tensor, negative: Tensor) -> Tensor:
     return (negative - 1).exp().sum() / _count(negative) - positive.float().mean()
 
 
-def _count(negative: Tensor) -> Tensor:
-    """How many places hold a negative; -inf adds nothing to any sum here, and must not be counted."""
-    return (negative > -torch.inf).sum()
+def _count(scores: Tensor) -> Tensor:
+    """How many places hold a score; -inf adds nothing to any sum here, and must not be counted."""
+    return (scores > -torch.inf).sum()
 
 
 def variational_gaussian(target: Tensor, mean: Tensor, raw_variance: Tensor) -> Tensor:

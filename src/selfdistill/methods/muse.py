@@ -56,6 +56,8 @@ class Muse(Method):
         width: of the critics; none takes 128 for separable, 512 for the others.
         negatives: "all" other images of the batch, or "roll" for one each; none takes "all" for
             separable.
+        positives: pairs that belong together: an image's own, "instance", or all of one "class",
+            which is ours, not the paper's, and wants all pairs and "jsd".
         estimator: "jsd" (Eq. 5), "infonce", "dv" or "nwj"; the last two can be negative, so not for
             "mul".
         global_share: weight of a global critic beside the local one; Deep InfoMax has 0.5, chosen
@@ -85,6 +87,7 @@ class Muse(Method):
         critic: Literal["separable", "concat", "global"] = "separable",
         width: int | None = None,
         negatives: Literal["all", "roll"] | None = None,
+        positives: Literal["instance", "class"] = "instance",
         estimator: Literal["jsd", "infonce", "dv", "nwj"] = "jsd",
         global_share: float = 0.0,
         bottleneck: Literal["slim", "byot"] = "slim",
@@ -98,13 +101,15 @@ class Muse(Method):
                 f"a product needs losses that stay above zero, and '{estimator}' does not; "
                 "use estimator='jsd' or combine='add'"
             )
-        if negatives == "all" and critic != "separable":
+        by_class = positives == "class"
+        if by_class and (critic != "separable" or negatives == "roll" or estimator != "jsd"):
             raise ConfigError(
-                f"a {critic} critic would run B times for all pairs; use negatives='roll'"
+                "positives='class' compares all pairs: it goes with critic='separable', "
+                "negatives='all' and estimator='jsd' only"
             )
         self.student, self.task = student, task
         self.combine, self.information = combine, information
-        self.roll, self.estimator = negatives == "roll" or critic != "separable", estimator
+        self.estimator, self.by_class = estimator, by_class
         self.site, self.self_view, self.detach_last = site, self_view, detach_last
         self.weights = {"supervised": supervised, "soft": soft, "temperature": temperature}
         powers = {"mutual": mutual, "self": self_information}
@@ -122,6 +127,7 @@ class Muse(Method):
                     g,
                     critic=critic,
                     width=width,
+                    negatives=negatives,
                     estimator=estimator,
                     global_share=global_share,
                 )
@@ -134,14 +140,15 @@ class Muse(Method):
         maps, outputs = self.exits(features)
         losses = {"task": self.task.loss(out, batch.targets)}
         losses |= self.exits.losses(outputs, out, batch.targets, **self.weights)
-        estimates = self._estimates(list(features.values()), maps, now) if self.powers else {}
+        alike = self.task.alike(batch.targets) if self.by_class else None
+        estimates = self._estimates(list(features.values()), maps, alike, now)
         losses |= self._combined({name: e.loss for name, e in estimates.items()})
         monitors = {name: e.loss.detach() for name, e in estimates.items()}
         monitors |= {f"score/{name}": e.score for name, e in estimates.items()}
         return Step(out, losses, monitors)
 
     def _estimates(
-        self, features: list[Tensor], maps: list[Tensor], now: Progress
+        self, features: list[Tensor], maps: list[Tensor], alike: Tensor | None, now: Progress
     ) -> dict[str, Estimate]:
         """{"mutual/1": …, "self/1": …}: the raw losses of every exit."""
         batch = len(features[0])
@@ -159,7 +166,7 @@ class Muse(Method):
             for term, glob in (("mutual", last), ("self", own)):
                 if term in self.powers:
                     critic = self.critics.get_submodule(f"{term}.{i}")
-                    found[f"{term}/{i + 1}"] = critic(local, glob, shift, roll=self.roll)
+                    found[f"{term}/{i + 1}"] = critic(local, glob, shift, alike)
         return found
 
     def _combined(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:

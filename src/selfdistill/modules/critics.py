@@ -13,12 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core import ConfigError
 from ..functional.mutual_information import roll
 
 
 class Scores(NamedTuple):
-    """Critic scores: `positive` (B, N), `negative` (B, N, M); -inf marks what is no negative."""
+    """Critic scores of N local views an image.
+
+    `positive` is (B, N), or (B, N, B) with inf where there is none; `negative` is (B, N, M) with
+    -inf where there is none.
+    """
 
     positive: Tensor
     negative: Tensor
@@ -46,8 +49,17 @@ class SeparableCritic(nn.Module):
             nn.Linear(glob, width), nn.ReLU(), nn.Linear(width, width, bias=False)
         )
 
-    def forward(self, local: Tensor, glob: Tensor, shift: Tensor | None = None) -> Scores:
-        """Scores (B, N) and (B, N, M) with N = H·W and M = B, a pair's own place -inf, or 1."""
+    def forward(
+        self,
+        local: Tensor,
+        glob: Tensor,
+        shift: Tensor | None = None,
+        alike: Tensor | None = None,
+    ) -> Scores:
+        """Scores of N = H·W cells: with a shift one negative each, else all B images.
+
+        `alike` (B, B) says which images belong together; None is each with itself alone.
+        """
         encoded = (self.shortcut(glob) + self.layers(glob)) / self.local.out_features**0.5  # (B, U)
         query = encoded @ self.local.weight  # (B, C)
         offset = encoded @ self.local.bias  # (B,)
@@ -58,9 +70,12 @@ class SeparableCritic(nn.Module):
             negative = (other * query[:, None]).sum(-1) + offset[:, None]
             return Scores(positive, negative[..., None])
         scores = cells @ query.T + offset  # [image of the cell, cell, image of the global view]
-        own = torch.eye(len(glob), dtype=torch.bool, device=glob.device)[:, None]
-        positive = scores.diagonal(dim1=0, dim2=2).T
-        return Scores(positive, scores.masked_fill(own, -torch.inf))
+        if alike is None:
+            own = torch.eye(len(glob), dtype=torch.bool, device=glob.device)
+            positive = scores.diagonal(dim1=0, dim2=2).T
+            return Scores(positive, scores.masked_fill(own[:, None], -torch.inf))
+        positive = scores.masked_fill(~alike[:, None], torch.inf)
+        return Scores(positive, scores.masked_fill(alike[:, None], -torch.inf))
 
 
 class ConcatCritic(nn.Module):
@@ -86,10 +101,8 @@ class ConcatCritic(nn.Module):
         for tensor in (self.local.weight, self.local.bias, self.glob.weight):
             nn.init.uniform_(tensor, -bound, bound)  # type: ignore[arg-type]
 
-    def forward(self, local: Tensor, glob: Tensor, shift: Tensor | None = None) -> Scores:
+    def forward(self, local: Tensor, glob: Tensor, shift: Tensor) -> Scores:
         """Scores (B, H·W) and (B, H·W, 1)."""
-        if shift is None:
-            raise ConfigError("only a separable critic scores all pairs; use negatives='roll'")
         first = self.local(local)
         beside = self.glob(glob)[..., None, None]
         positive = self.rest(first + beside)
@@ -118,10 +131,8 @@ class GlobalCritic(nn.Module):
             nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1)
         )
 
-    def forward(self, local: Tensor, glob: Tensor, shift: Tensor | None = None) -> Scores:
+    def forward(self, local: Tensor, glob: Tensor, shift: Tensor) -> Scores:
         """Scores (B, 1) and (B, 1, 1)."""
-        if shift is None:
-            raise ConfigError("only a separable critic scores all pairs; use negatives='roll'")
         summary = F.adaptive_avg_pool2d(self.encode(local), 4).flatten(1)  # (B, 512)
         weight_local, weight_glob = self.joined.weight.split((32 * 16, glob.shape[1]), dim=1)
         first, beside = (
@@ -134,4 +145,4 @@ class GlobalCritic(nn.Module):
 
 
 CRITICS = {"separable": SeparableCritic, "concat": ConcatCritic, "global": GlobalCritic}
-"""Critic classes by the name a user gives."""
+"""Critic classes by the name a user gives; only the separable one can afford all pairs."""

@@ -58,6 +58,10 @@ class Classification(Task):
             metrics["top5"] = MulticlassAccuracy(k, average="micro", top_k=5)
         return MetricCollection(metrics, compute_groups=False)
 
+    def alike(self, targets: Tensor) -> Tensor:
+        """Whether two images are of one class, (B, B)."""
+        return targets[:, None] == targets
+
     def details(self) -> dict[str, Metric]:
         """The confusion matrix: rows are true classes, columns predicted ones."""
         return {"confusion": MulticlassConfusionMatrix(len(self.classes))}

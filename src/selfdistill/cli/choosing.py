@@ -1,0 +1,59 @@
+"""From the options of `train` to a recipe."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..recipe.schema import Recipe
+
+
+def own_recipe(given: dict[str, Any]) -> "Recipe":
+    """The recipe of a run that goes on."""
+    from ..api import recipe_of
+    from ..core import ConfigError
+
+    names = {"settings": "set"}
+    others = [names.get(key, key.replace("_", "-")) for key in given if key != "resume"]
+    if others:
+        raise ConfigError(
+            f"--resume goes on by the run's own recipe; leave out --{' and --'.join(others)}"
+        )
+    return recipe_of(given["resume"])
+
+
+def chosen_recipe(given: Mapping[str, Any]) -> "Recipe":
+    """The recipe that file, options and --set make, in this order."""
+    from .. import methods as _all  # noqa: F401  importing them is what registers them
+    from ..api import merged
+    from ..recipe.schema import parse, read
+
+    file = read(given["recipe"]) if "recipe" in given else {}
+    keys = {k: v for k, v in given.items() if k not in ("recipe", "settings", "out")}
+    values = merged(file, keys)
+    settings = _settings(given.get("settings", []), keys, values)
+    return parse(merged(values, settings))
+
+
+def _settings(
+    texts: list[str], given: Mapping[str, Any], values: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The pairs of --set, refused where they name nothing or what an option has named."""
+    from ..core import METHODS, ConfigError, nearest, options
+    from ..recipe.schema import Recipe, literal
+
+    found: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = (part.strip() for part in text.partition("="))
+        if not (key and equals) or key == "options":
+            raise ConfigError(f"--set takes KEY=VALUE, not '{text}'")
+        if key in given:
+            raise ConfigError(f"--set {key} and --{key.replace('_', '-')} say the same; give one")
+        found[key] = literal(value)
+    method = found.get("method", values.get("method", Recipe.model_fields["method"].default))
+    known = [*options(METHODS[method]), *(k for k in Recipe.model_fields if k != "options")]
+    for key in found:
+        if key not in known:
+            raise ConfigError(
+                f"neither a recipe nor method '{method}' has '{key}'{nearest(key, known)}"
+            )
+    return found

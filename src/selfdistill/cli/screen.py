@@ -1,0 +1,106 @@
+"""What all commands print with: the console, numbers, and the table of exits."""
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from ..export.exits import ExitRow
+
+OUT = Console(markup=False, highlight=False, emoji=False)
+
+_COLOURS = {"error": "31", "warning": "33"}
+_RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+
+
+def rank_zero() -> bool:
+    """Whether this process is the one of its run that talks."""
+    return all(os.environ.get(rank, "0") == "0" for rank in _RANKS)
+
+
+def tell(kind: str, sentence: str) -> None:
+    """`error: sentence` on stderr, or `warning:`; above the progress bar if there is one."""
+    sentence = " ".join(sentence.split())
+    who = "" if rank_zero() else f" (process {os.environ.get('LOCAL_RANK', '?')})"
+    label = f"{kind}{who}:"
+    if sys.stderr.isatty():
+        label = f"\033[1;{_COLOURS[kind]}m{label}\033[0m"
+    sys.stderr.write(f"{label} {sentence}\n")
+
+
+def line(text: str = "", style: str | None = None) -> None:
+    """A line that is never broken when it goes to a file."""
+    OUT.print(text, style=style, soft_wrap=True)
+
+
+def table(*columns: str, title: str | None = None) -> Table:
+    """An empty table in the style of this command; a column `>name` is flush right."""
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", title=title)
+    for name in columns:
+        right = name.startswith(">")
+        made.add_column(name.lstrip(">"), justify="right" if right else "left", no_wrap=right)
+    return made
+
+
+def amount(number: float) -> str:
+    """Three digits and a unit: `78.0 k`, `11.2 M`, `1.82 G`."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= 0.9995 * size:
+            return f"{_three(number / size)} {unit}"
+    return f"{number:.0f}"
+
+
+def _three(number: float) -> str:
+    decimals = 2 if number < 9.995 else 1 if number < 99.95 else 0
+    return f"{number:.{decimals}f}"
+
+
+def percent(share: float | None) -> str:
+    """`97.2 %`, or a dash where there is nothing."""
+    return "–" if share is None else f"{100 * share:.1f} %"
+
+
+def show_exits(rows: "list[ExitRow]") -> None:
+    """The table of exits, and which of them is the best bargain."""
+    val = any(row.val_accuracy is not None for row in rows)
+    test = any(row.test_accuracy is not None for row in rows)
+    parts = [name for name, there in ((">val", val), (">test", test)) if there]
+    made = table("exit", *parts, ">parameters", ">MACs", ">of the student's")
+    whole = next(row.macs for row in rows if row.predictor == "student")
+    for row in rows:
+        scores = [percent(row.val_accuracy)] * val + [percent(row.test_accuracy)] * test
+        costs = (
+            amount(row.parameters),
+            amount(row.macs),
+            f"{100 * row.macs / max(1, whole):.0f} %",
+        )
+        made.add_row(row.predictor, *scores, *costs)
+    OUT.print(made)
+    if sentence := bargain(rows):
+        line(f"\n{sentence}")
+
+
+def bargain(rows: "list[ExitRow]") -> str:
+    """The cheapest exit within a point of the student, in a sentence; nothing if it is alone.
+
+    Chosen on validation images where there are some, so that the test images stay a test.
+    """
+    part = "test" if any(row.val_accuracy is None for row in rows) else "val"
+    scores = {row.predictor: getattr(row, f"{part}_accuracy") for row in rows}
+    if len(rows) < 2 or None in scores.values():
+        return ""
+    student = next(row for row in rows if row.predictor == "student")
+    # a hair of tolerance: .98 - .97 is more than .01 to a computer
+    close = [r for r in rows if scores["student"] - scores[r.predictor] <= 0.01 + 1e-9]
+    best = min(close, key=lambda row: row.macs)
+    if best.macs >= student.macs:
+        return f"Best trade-off: the student; no exit comes within one point of it ({part})."
+    gap = 100 * (scores[best.predictor] - scores["student"])
+    share = 100 * best.macs / student.macs
+    return (
+        f"Best trade-off: {best.predictor}, {share:.0f} % of the student's MACs at "
+        f"{gap:+.1f} points ({part})."
+    )
