@@ -4,10 +4,8 @@ A critic says how well two features go together. It is shown pairs that belong t
 the joint distribution) and pairs that do not (negatives, the product of the marginals). Every
 estimator here takes
 
-- `positive`: scores of any shape ``(...)``; of the Jensen-Shannon loss, inf marks a place that holds
-  none,
-- `negative`: scores ``(..., M)``, M negatives for each positive; -inf marks a place that holds
-none,
+- `positive`: scores of any shape ``(...)``; inf marks a place without one (Jensen-Shannon only),
+- `negative`: scores ``(..., M)``, M negatives for each positive; -inf marks a place without one,
 
 and returns a 0-d loss in nats, to be minimised, computed in fp32. Only the Jensen-Shannon and
 InfoNCE losses are positive throughout, as a product of losses demands (MUSE, Eq. 6).

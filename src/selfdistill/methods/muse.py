@@ -114,7 +114,9 @@ class Muse(Method):
         self.weights = {"supervised": supervised, "soft": soft, "temperature": temperature}
         powers = {"mutual": mutual, "self": self_information}
         self.powers = {term: power for term, power in powers.items() if power and information}
-        self.exits = Exits(student, task, bottleneck, predict=bool(supervised or soft))
+        predict = bool(supervised or soft)
+        encodes = predict or site == "bottleneck" or self_view == "encoded"
+        self.exits = Exits(student, task, bottleneck if encodes else None, predict=predict)
         *shallow, last = student.shapes.values()
         self.grids = [grid_of(shape, last) for shape in shallow]
         local = [shape[0] if site == "raw" else last[0] for shape in shallow]

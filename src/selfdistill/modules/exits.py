@@ -15,14 +15,17 @@ class Exits(nn.Module):
     Args:
         student: a network with two taps or more.
         task: makes the heads and their losses.
-        bottleneck: ``"slim"`` or ``"byot"``, see `modules/heads.py`.
+        bottleneck: ``"slim"`` or ``"byot"``, see `modules/heads.py`; None leaves the features as they
+            are, where nothing would train a bottleneck.
         predict: whether the exits have heads.
 
     Raises:
         ConfigError: fewer than two taps.
     """
 
-    def __init__(self, student: Taps, task: Task, bottleneck: str, *, predict: bool = True) -> None:
+    def __init__(
+        self, student: Taps, task: Task, bottleneck: str | None, *, predict: bool = True
+    ) -> None:
         super().__init__()
         if len(student.names) < 2:
             raise ConfigError(
@@ -30,10 +33,11 @@ class Exits(nn.Module):
                 "`selfdistill taps MODEL` lists the modules to tap"
             )
         self.task = task
-        self.names = tuple(f"exit{i}" for i in range(1, len(student.names))) if predict else ()
         *shallow, last = student.shapes.values()
-        make = BOTTLENECKS[bottleneck]
-        self.bottlenecks = nn.ModuleList(make(shape, last) for shape in shallow)
+        self.bottlenecks = nn.ModuleList(
+            BOTTLENECKS[bottleneck](shape, last) if bottleneck else nn.Identity()
+            for shape in shallow
+        )
         self.heads = nn.ModuleList(task.head(last[0]) for _ in shallow if predict)
 
     def forward(self, features: dict[str, Tensor]) -> tuple[list[Tensor], list[Any]]:
