@@ -51,14 +51,14 @@ def told(command: Callable[..., None]) -> Callable[..., None]:
 
 def verdict(fault: Exception) -> tuple[str, int]:
     """What to say of a fault, and the exit code; nothing to say means that it is a bug of ours."""
-    from lightning_fabric.utilities.exceptions import MisconfigurationException
     from torch import OutOfMemoryError
 
     from ..core import SelfdistillError
 
     if isinstance(fault, SelfdistillError):
         return str(fault), fault.exit_code
-    if isinstance(fault, MisconfigurationException):
+    lightning = sys.modules.get("lightning_fabric.utilities.exceptions")  # slow to import
+    if lightning and isinstance(fault, lightning.MisconfigurationException):
         return str(fault).splitlines()[0], 2
     words = str(fault).lower()
     starved = isinstance(fault, RuntimeError) and any(w in words for w in _OUT_OF_MEMORY)

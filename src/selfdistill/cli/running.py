@@ -2,6 +2,7 @@
 
 import logging
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,15 +62,18 @@ def introduce(recipe: "Recipe", data: "ImageData", place: Path) -> None:
 
 
 def _parameters(recipe: "Recipe", data: "ImageData") -> str:
-    """Counted on a network without memory, which costs nothing and draws no random number."""
+    """Counted on a network without memory, which costs next to nothing."""
     import torch
 
     from ..models import build
 
-    with torch.device("meta"):
-        network = build(
-            recipe.model, num_classes=len(data.classes), in_channels=data.train.shape[0]
-        )
+    classes, channels = len(data.classes), data.train.shape[0]
+    make = partial(build, recipe.model, num_classes=classes, in_channels=channels)
+    try:
+        with torch.device("meta"):
+            network = make()
+    except RuntimeError:  # some of torchvision's compute their widths with tensors
+        network = make()
     return f"{amount(sum(p.numel() for p in network.parameters()))} parameters"
 
 

@@ -15,7 +15,7 @@ class Exits(nn.Module):
     Args:
         student: a network with two taps or more.
         task: makes the heads and their losses.
-        bottleneck: ``"slim"`` or ``"byot"``, see `modules/heads.py`; None leaves the features as they
+        bottleneck: ``"slim"`` or ``"byot"``, see `modules/heads.py`; None leaves features as they
             are, where nothing would train a bottleneck.
         predict: whether the exits have heads.
 

@@ -1,0 +1,135 @@
+"""What a user gets wrong is told in one sentence, with the right exit code."""
+
+import errno
+
+import pytest
+from command import TINY, pictures, say
+
+from selfdistill.cli.errors import verdict
+
+
+def refused(*words):
+    """The sentence and the code of a refusal."""
+    said = say(*words)
+    assert "Traceback" not in said.err + said.out
+    errors = [line for line in said.err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, said
+    return errors[0], said.code
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (["--method", "mus"], 2, "did you mean 'muse'"),
+        (["--model", "cifar/resnet19"], 2, "did you mean 'cifar/resnet18'"),
+        (["--taps", "layr1"], 2, "did you mean 'layer1'"),
+        (["--set", "foo=1"], 2, "has 'foo'"),
+        (["--model", "torchvision/resnet18"], 2, "3 channels"),
+        (["--precision", "fp8"], 2, "precision = 'fp8' does not fit"),
+        (["--device", "cpu", "--precision", "fp16"], 2, "fp16 needs a GPU"),
+        (["--batch-size", "1"], 4, "raise --batch-size"),
+        (["--limit", "64", "--batch-size", "65"], 4, "do not fill one batch"),
+        (["--data", "folder:nowhere"], 4, "nowhere"),
+        (["--data", "digts"], 4, "did you mean 'digits'"),
+        (["--lr", "1e9", "--limit", "128"], 5, "no longer finite"),
+        (["--recipe", "nowhere.toml"], 2, "nowhere.toml cannot be read"),
+        (["--weights", "nowhere.pt"], None, "nowhere.pt"),
+    ],
+)
+def test_train(words, code, sentence):
+    said, got = refused("train", "--epochs", "1", *words)
+    assert sentence in said
+    assert got == code if code else got in (2, 6, 7)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("epochs =", "is not TOML"),
+        ("epoch = 3", "no key 'epoch' (did you mean 'epochs'?)"),
+        ("epochs = 0", "epochs = 0 does not fit"),
+        ("[options]\nfoo = 1", "no option 'foo'"),
+    ],
+)
+def test_recipe_files(tmp_path, text, sentence):
+    (tmp_path / "my.toml").write_text(text)
+    said, code = refused("train", "--recipe", "my.toml")
+    assert sentence in said
+    assert code == 2
+
+
+def test_nothing_to_resume():
+    said, code = refused("train", "--resume", "nowhere")
+    assert "nowhere holds no run" in said
+    assert code == 2
+
+
+def test_an_empty_folder(tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert refused("train", *TINY, "--data", "folder:empty")[1] == 4
+
+
+def test_one_class(tmp_path):
+    pictures(tmp_path / "one", classes=["cat"])
+    said, code = refused("train", *TINY, "--data", "folder:one")
+    assert "class" in said
+    assert code == 4
+
+
+def test_images_too_small_for_the_network(tmp_path):
+    pictures(tmp_path / "two")
+    words = ("--image-size", "4", "--model", "torchvision/squeezenet1_1", "--method", "ce")
+    said, code = refused("train", *TINY, "--batch-size", "8", "--data", "folder:two", *words)
+    assert "cannot take images of 4×4" in said
+    assert code == 2
+
+
+def test_a_place_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    said, code = refused("train", *TINY, "--out", tmp_path / "file" / "run")
+    assert "cannot be written" in said
+    assert code == 7
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        (MemoryError(), 7),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to"), 7),
+        (OSError(errno.ENOSPC, "No space left on device", "x"), 7),
+        (OSError(errno.EROFS, "Read-only file system"), 7),
+        (OSError(errno.EIO, "Input/output error"), 1),
+        (RuntimeError("shapes"), 1),
+    ],
+)
+def test_verdicts(fault, code):
+    sentence, got = verdict(fault)
+    assert got == code
+    assert bool(sentence) == (code != 1)
+
+
+def test_lightnings_own_exception():
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
+
+    assert verdict(MisconfigurationException("no such device\nmore")) == ("no such device", 2)
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr("selfdistill.models.names", lambda *_: 1 / 0)
+    said = say("models")
+    assert said.code == 1
+    assert "Traceback" in said.err
+    assert "ZeroDivisionError" in said.err
+    assert said.err.splitlines()[-1].startswith("error: this is a bug in selfdistill")
+
+
+def test_ctrl_c(monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("selfdistill.models.names", stop)
+    assert say("models") == (130, "", "error: stopped\n")
+
+
+def test_markup_in_a_sentence_is_plain_text():
+    assert "'[bold]x[/nope]'" in refused("train", "--method", "[bold]x[/nope]")[0]

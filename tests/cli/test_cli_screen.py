@@ -1,0 +1,46 @@
+"""Numbers for people, and the best bargain among exits."""
+
+import pytest
+
+from selfdistill.cli.screen import amount, bargain
+from selfdistill.export.exits import ExitRow
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0, "0"),
+        (999, "999"),
+        (1000, "1.00 k"),
+        (78_000, "78.0 k"),
+        (309_418, "309 k"),
+        (999_900, "1.00 M"),
+        (11_173_962, "11.2 M"),
+        (1_820_000_000, "1.82 G"),
+        (99_960, "100 k"),
+    ],
+)
+def test_amount(number, text):
+    assert amount(number) == text
+
+
+def rows(*exits):
+    return [ExitRow(n, 10, macs, val, test) for n, macs, val, test in exits]
+
+
+def test_the_cheapest_exit_within_a_point():
+    sentence = bargain(rows(("a", 1, 0.9, 1), ("b", 40, 0.97, 0), ("student", 100, 0.98, 0)))
+    assert sentence == "Best trade-off: b, 40 % of the student's MACs at -1.0 points (val)."
+
+
+def test_no_exit_is_near():
+    assert "no exit comes within" in bargain(rows(("a", 1, 0.9, 1), ("student", 100, 0.98, 0)))
+
+
+def test_test_images_serve_where_nothing_was_held_out():
+    assert bargain(rows(("a", 1, None, 0.9), ("student", 2, None, 0.9))).endswith("(test).")
+
+
+def test_nothing_to_say_of_a_student_alone():
+    assert bargain(rows(("student", 2, 0.5, 0.5))) == ""
+    assert bargain(rows(("a", 1, None, None), ("student", 2, None, None))) == ""

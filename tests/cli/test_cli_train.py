@@ -1,0 +1,107 @@
+"""`selfdistill train` from its first line to its last."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+from command import TINY, pictures, say
+
+from selfdistill.cli.progress import Terminal
+from selfdistill.cli.running import _parameters
+from selfdistill.data import load
+from selfdistill.recipe.schema import Recipe
+
+
+def test_tells_the_run_from_beginning_to_end(first):
+    said, place = first
+    assert (said.code, said.err) == (0, "")
+    for words in ("muse", "cifar/resnet10_w16 · 309 k parameters", "64 train, 144 val, 360 test"):
+        assert words in said.out
+    assert "cpu · fp32" in said.out
+    assert re.search(r"epoch 1/1  loss [\d.]+  task [\d.]+ .*val +[\d.]+ %", said.out)
+    assert re.search(r"student +[\d.]+ % +[\d.]+ % +309 k +994 k +100 %", said.out)
+    assert "Best trade-off: " in said.out
+    assert f"selfdistill evaluate {place}" in said.out
+
+
+def test_writes_what_it_says(first):
+    said, place = first
+    written = said.out.partition("Written:")[2].partition("Next:")[0].split()
+    assert written[0] == str(place / "report.html")
+    assert all(os.path.exists(name) for name in written)
+
+
+def test_terms_are_summed_by_kind(capsys):
+    losses = {"task": 1.0, "soft/1": 0.25, "soft/2": 0.5}
+    with Terminal(10) as display:
+        display.epoch({"epoch": 0, "losses": losses, "val": {"student": {"accuracy": 0.5}}})
+    assert capsys.readouterr().out == (
+        "epoch  1/10  loss 1.750  task 1.000  soft 0.750  val  50.0 %\n"
+    )
+
+
+def test_an_epoch_without_validation(capsys):
+    Terminal(2).epoch({"epoch": 1, "losses": {"task": 1.0}})
+    assert capsys.readouterr().out == "epoch 2/2  loss 1.000\n"
+
+
+def test_a_verdict_is_told_once(capsys):
+    display = Terminal(3)
+    for sentence in ("epoch 1: self/1 is dead: 1.38", "epoch 2: self/1 is dead: 1.39"):
+        display.say(sentence)
+    display.say("epoch 2: self/2 is dead: 1.39")
+    assert capsys.readouterr().out.count("dead") == 2
+
+
+def test_ranks_but_the_first_are_silent(monkeypatch, tmp_path):
+    monkeypatch.setattr("selfdistill.api.run_recipe", lambda *args, **keys: None)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert say("train", "--out", tmp_path / "x") == (0, "", "")
+
+
+def test_an_existing_run_is_left_alone(run):
+    said = say("train", "--out", run)
+    assert said.code == 3
+    assert "holds a run already" in said.err
+    assert "Traceback" not in said.err
+
+
+def test_a_finished_run_can_be_resumed(run):
+    said = say("train", "--resume", run)
+    assert (said.code, said.err) == (0, "")
+    assert "going on from step 2 of 2" in said.out
+    assert "student" in said.out
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_the_run_goes_on(monkeypatch, tmp_path, number):
+    def kill(self, step, total):
+        if step == 1:
+            os.kill(os.getpid(), number)
+
+    place = tmp_path / "my run"
+    with monkeypatch.context() as patch:
+        patch.setattr(Terminal, "advance", kill)
+        said = say("train", *TINY, "--method", "ce", "--out", place)
+    assert said.code == 128 + number
+    assert f"selfdistill train --resume '{place}'" in said.out
+    assert say("evaluate", place).code == 0
+    assert say("train", "--resume", place).code == 0
+
+
+@pytest.mark.parametrize("model", ["cifar/resnet8", "torchvision/regnet_x_400mf"])
+def test_parameters_are_counted(model, tmp_path):
+    data = load(f"folder:{pictures(tmp_path / 'data', each=2)}", val=0)
+    assert re.fullmatch(r"[\d.]+ [kM] parameters", _parameters(Recipe(model=model), data))
+
+
+@pytest.mark.slow
+def test_two_processes_speak_with_one_voice(tmp_path):
+    command = [sys.executable, "-m", "selfdistill", "train", *TINY, "--devices", "2"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("epoch 1/1") == done.stdout.count("Written:") == 1
