@@ -13,7 +13,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from .core import ConfigError, Method
-from .data import ImageData
+from .data import ImageData, Loader
 from .engine import checkpoint
 from .engine.evaluate import evaluate as judge
 from .engine.fit import Fit
@@ -57,8 +57,8 @@ class Run:
 
 def train(
     *,
-    model: str | nn.Module = "cifar/resnet10_w16",
-    data: str | ImageData = "digits",
+    model: str | nn.Module | None = None,
+    data: str | ImageData | None = None,
     out: str | Path | None = None,
     resume: bool = False,
     recipe: str | Path | None = None,
@@ -68,8 +68,9 @@ def train(
     """Train a network.
 
     Args:
-        model: a name (`selfdistill models`) or any module, which is trained in place.
-        data: a name, ``folder:PATH``, ``npz:PATH`` or an `ImageData`.
+        model: a name (`selfdistill models`) or any module, which is trained in place; None is the
+            recipe's.
+        data: a name, ``folder:PATH``, ``npz:PATH`` or an `ImageData`; None is the recipe's.
         out: the run's directory; None takes the next free one in runs/.
         resume: go on with the run in `out`, by its own recipe; of the rest only `model` and `data`
             objects need be given again.
@@ -84,19 +85,24 @@ def train(
         >>> run = train(method="muse", data="digits", epochs=20)  # doctest: +SKIP
         >>> run.exits[0].test_accuracy, run.network  # doctest: +SKIP
     """
-    given = {"data": data if isinstance(data, str) else data.name}
-    given["model"] = model if isinstance(model, str) else type(model).__name__
-    chosen = parse(merged(read(Path(recipe)) if recipe else {}, {**given, **keys}))
-    objects: dict[str, Any] = {
-        "data": None if isinstance(data, str) else data,
-        "model": None if isinstance(model, str) else model,
-    }
-    return run_recipe(chosen, out=out, resume=resume, display=display, **objects)
+    if isinstance(model, nn.Module):
+        keys["model"] = type(model).__name__
+    elif model is not None:
+        keys["model"], model = model, None
+    if isinstance(data, ImageData):
+        keys["data"] = data.name
+    elif data is not None:
+        keys["data"], data = data, None
+    chosen = parse(merged(read(Path(recipe)) if recipe else {}, keys))
+    return run_recipe(chosen, out=out, resume=resume, display=display, data=data, model=model)
 
 
 def merged(base: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe's dictionary with keys put over it; what is no key of a recipe is the method's."""
-    result = {**base, "options": dict(base.get("options", {}))}
+    options = base.get("options", {})
+    if not isinstance(options, Mapping):
+        raise ConfigError(f"[options] of a recipe is a table, not {options!r}")
+    result = {**base, "options": dict(options)}
     for key, value in keys.items():
         if key == "options":
             result["options"] |= value
@@ -126,25 +132,49 @@ def run_recipe(
         directory.check_free()
     fabric.barrier()  # nobody writes before everybody has looked
     parts = assemble(recipe, data=data, model=model)
+    batches = train_loader(recipe, parts.data, parts.method, fabric)
+    display = display if display and fabric.is_global_zero else Silent()
     with ExitStack() as stack:
         if fabric.is_global_zero:
             stack.enter_context(directory.held())
             if not resume:
                 directory.begin(write(recipe))
         fabric.barrier()
-        return _train(recipe, parts, fabric, directory, display or Silent())
+        display.begin(facts(recipe, parts, fabric, directory))
+        return _train(recipe, parts, batches, fabric, directory, display)
+
+
+def facts(recipe: Recipe, parts: Parts, fabric: Fabric, directory: RunDirectory) -> dict[str, str]:
+    """What a run is, in a line each."""
+    data = parts.data
+    splits = {"train": data.train, "val": data.val, "test": data.test}
+    sizes = ", ".join(f"{len(images):,} {name}" for name, images in splits.items() if images)
+    shape = " × ".join(str(side) for side in data.train.shape)
+    parameters = sum(p.numel() for p in parts.network.parameters())
+    several = f" × {fabric.world_size}" if fabric.world_size > 1 else ""
+    return {
+        "method": recipe.method,
+        "network": f"{recipe.model}, {parameters:,} parameters",
+        "data": f"{data.name}: {sizes}; {len(data.classes)} classes, {shape}",
+        "device": f"{fabric.device.type}{several}, {recipe.precision}",
+        "run": str(directory.path),
+    }
 
 
 def _train(
-    recipe: Recipe, parts: Parts, fabric: Fabric, directory: RunDirectory, display: Display
+    recipe: Recipe,
+    parts: Parts,
+    batches: Loader,
+    fabric: Fabric,
+    directory: RunDirectory,
+    display: Display,
 ) -> Run:
     data, method = parts.data, parts.method
-    train_batches = train_loader(recipe, data, method, fabric)
     val = eval_loader(recipe, data, data.val, fabric) if data.val else None
-    fit = Fit(
-        fabric, method, parts.task, train_batches, val, settings_of(recipe), directory, display
-    )
+    settings = settings_of(recipe)
+    fit = Fit(fabric, method, parts.task, batches, val, settings, directory, display)
     fit.run()
+    display.say("judging the finished network")
     with fit.averaged():
         rows = _finish(recipe, parts, fabric, directory, fit.total)
     if fit.average:

@@ -29,9 +29,10 @@ def evaluate(
     """Judge every exit of a run by its newest checkpoint."""
     from ..api import load, recipe_of
     from ..recipe.build import load_data, make_fabric
+    from ..recipe.schema import parse
 
-    recipe = recipe_of(run).model_copy(update={"devices": 1, "nodes": 1})
-    recipe = recipe.model_copy(update={"device": device or recipe.device})
+    here = {"devices": 1, "nodes": 1} | ({"device": device} if device else {})
+    recipe = parse(recipe_of(run).model_dump() | here)
     fabric = make_fabric(recipe)
     own = load_data(recipe)
     trained = load(run, data=own)

@@ -1,6 +1,5 @@
 """What a person sees while a run trains."""
 
-import re
 import sys
 import time
 from types import TracebackType
@@ -8,6 +7,7 @@ from typing import Any, Self
 
 from rich.console import RenderableType
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
 from rich.text import Text
 
 from .screen import OUT, percent
@@ -28,7 +28,6 @@ class Terminal:
         self.began: tuple[float, int] | None = None
         self.at = self.total = 0
         self.rate = ""
-        self.said: set[str] = set()
 
     def __enter__(self) -> Self:
         if self.bar:
@@ -43,6 +42,15 @@ class Terminal:
     ) -> None:
         if self.bar:
             self.bar.stop()
+
+    def begin(self, facts: dict[str, str]) -> None:
+        """One block: what is trained, by what, on what, where."""
+        block = Table.grid(padding=(0, 2))
+        block.add_column(style="bold")
+        block.add_column(overflow="fold")
+        for name, text in facts.items():
+            block.add_row(name, Text(text))
+        OUT.print(block, "")
 
     def advance(self, step: int, total: int) -> None:
         """One more optimiser step is done."""
@@ -69,11 +77,8 @@ class Terminal:
         self._line("  ".join(words))
 
     def say(self, sentence: str) -> None:
-        """A line among the others, once, however its figures change from epoch to epoch."""
-        gist = re.sub(r"(?<!\S)\d\S*", "", sentence)
-        if gist not in self.said:
-            self.said.add(gist)
-            self._line(sentence)
+        """A line among the others."""
+        self._line(sentence)
 
     def _line(self, text: str) -> None:
         OUT.print(text, soft_wrap=True)

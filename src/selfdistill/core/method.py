@@ -39,6 +39,6 @@ class Method(nn.Module, ABC):
         """Parameter groups for the optimiser; a group may carry `lr_scale` or `weight_decay`."""
         return [{"params": [p for p in self.parameters() if p.requires_grad]}]
 
-    def diagnose(self, monitors: Mapping[str, float]) -> list[str]:
-        """Sentences that a user should hear, judged from the monitors' means over an epoch."""
-        return []
+    def diagnose(self, monitors: Mapping[str, float]) -> dict[str, str]:
+        """{monitor: what is wrong with it}, judged from the monitors' means over an epoch."""
+        return {}

@@ -9,11 +9,13 @@ from typing import Any, Protocol, cast
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import get_total_norm
 
 from ..core import Batch, DivergenceError, Method, Progress, Step, Task, trained_state
 from ..core.keyed_random import bits, purpose
 from . import checkpoint
+from .divergence import culprit
 from .evaluate import evaluate
 from .log import Display, Meters, Silent
 from .optimise import (
@@ -80,6 +82,7 @@ class Fit:
         self.display = display or Silent()
         self.total = settings.epochs * train.steps_per_epoch
         self.meters, self.at, self.signal = Meters(), 0, 0
+        self.diagnosed: set[str] = set()  # what the user has heard of need not be said each epoch
         if settings.channels_last:
             method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if settings.compile:
@@ -144,6 +147,7 @@ class Fit:
         entry |= {kind: self._gathered(m.means()) for kind, m in self.meters.epoch.items()}
         for meter in self.meters.epoch.values():
             meter.reset()
+        self._share_statistics()
         due = (epoch + 1) % self.settings.val_every == 0 or self.at == self.total
         if self.val is not None and due:
             with self.averaged():
@@ -151,9 +155,11 @@ class Fit:
         if self.fabric.is_global_zero:
             self.directory.log(entry)
             self.display.epoch(entry)
-            if self.at > self.total // 10:
-                for sentence in self.method.diagnose(entry["monitors"]):
-                    self.display.say(f"epoch {epoch + 1}: {sentence}")
+            if self.at >= max(self.total // 5, 2 * self.train.steps_per_epoch):
+                for subject, sentence in self.method.diagnose(entry["monitors"]).items():
+                    if subject not in self.diagnosed:
+                        self.display.say(f"epoch {epoch + 1}: {subject} {sentence}")
+                    self.diagnosed.add(subject)
         self.save()
 
     def averaged(self) -> AbstractContextManager[None]:
@@ -162,6 +168,7 @@ class Fit:
 
     def save(self) -> None:
         """Write a checkpoint of this moment."""
+        self._share_statistics()
         if self.fabric.is_global_zero:
             tensors = split_student(self.method, trained_state(self.method))
             tensors["optimizer"] = optimiser_tensors(self.optimiser, self.method)
@@ -195,6 +202,17 @@ class Fit:
         self.at = step
         self.display.say(f"going on from step {step} of {self.total}")
 
+    def _share_statistics(self) -> None:
+        """Give every process the mean of all processes' BatchNorm statistics."""
+        if self.fabric.world_size == 1:
+            return
+        for module in self.method.modules():
+            if isinstance(module, _BatchNorm):
+                for buffer in (module.running_mean, module.running_var):
+                    if buffer is not None:
+                        mean = self.fabric.all_reduce(buffer, reduce_op="mean")
+                        buffer.copy_(cast(Tensor, mean))
+
     def _progress(self, epoch: int) -> Progress:
         def number(value: int) -> Tensor:
             return torch.full((), value, dtype=torch.int64, device=self.fabric.device)
@@ -218,20 +236,9 @@ class Fit:
         proof = step.total if self.settings.precision == "fp16" else step.total + norm
         if not torch.isfinite(proof.detach()).item():
             raise DivergenceError(
-                f"{self._culprit(step, batch, now)} at step {self.at}; {_WAY_OUT}"
+                f"{culprit(self.method, step, batch, now)} at step {self.at}; {_WAY_OUT}"
             )
         return norm
-
-    def _culprit(self, step: Step, batch: Batch, now: Progress) -> str:
-        bad = [name for name, loss in step.losses.items() if not torch.isfinite(loss)]
-        if bad:
-            return f"the loss term {', '.join(bad)} is no longer finite"
-        parameters = [p for p in self.method.parameters() if p.requires_grad]
-        for name, loss in self.method(batch, now).losses.items():
-            grads = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
-            if not all(torch.isfinite(g).all() for g in grads if g is not None):
-                return f"the gradient of the loss term {name} is no longer finite"
-        return "the gradient is no longer finite"
 
     def _log_step(self, epoch: int, step: Step, batch: Batch, norm: Tensor) -> None:
         elapsed, self.clock = time.perf_counter() - self.clock, time.perf_counter()

@@ -80,6 +80,9 @@ class Meters:
 class Display(Protocol):
     """What shows a run to a person; `cli/` has one for terminals, tests have none."""
 
+    def begin(self, facts: dict[str, str]) -> None:
+        """What is about to be trained: method, network, data, device and run directory."""
+
     def step(self, entry: dict[str, Any], total: int) -> None:
         """A line of metrics.jsonl of kind "step"."""
 
@@ -95,6 +98,9 @@ class Display(Protocol):
 
 class Silent:
     """Shows nothing."""
+
+    def begin(self, facts: dict[str, str]) -> None:
+        """Nothing."""
 
     def step(self, entry: dict[str, Any], total: int) -> None:
         """Nothing."""

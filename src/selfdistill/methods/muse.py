@@ -192,21 +192,13 @@ class Muse(Method):
         """All of them in one pass."""
         return self.exits.predict(self.student, inputs)
 
-    def diagnose(self, monitors: Mapping[str, float]) -> list[str]:
-        """A term that teaches nothing: at chance, or solved, which silences a product whole."""
-        return [
-            sentence for name, value in monitors.items() if (sentence := self._verdict(name, value))
-        ]
-
-    def _verdict(self, name: str, value: float) -> str:
-        if name.split("/")[0] not in self.powers or self.estimator != "jsd":
-            return ""
-        if abs(value - CHANCE) < 0.02 * CHANCE:
-            return (
-                f"{name} is dead: {value:.3f} is chance (2 ln 2); raise its weight or leave it out"
-            )
-        if value < 1e-3:
-            return (
-                f"{name} is saturated: {value:.1e}; its critic is always right and teaches no more"
-            )
-        return ""
+    def diagnose(self, monitors: Mapping[str, float]) -> dict[str, str]:
+        """Terms that teach nothing: at chance, or solved, which silences a product whole."""
+        if self.estimator != "jsd":
+            return {}
+        terms = {n: value for n, value in monitors.items() if n.split("/")[0] in self.powers}
+        dead = {n: v for n, v in terms.items() if abs(v - CHANCE) < 0.02 * CHANCE}
+        solved = {n: v for n, v in terms.items() if v < 1e-3}
+        return {
+            n: f"is dead: {v:.3f} is chance (2 ln 2); raise its weight" for n, v in dead.items()
+        } | {n: f"is saturated: {v:.1e}; its critic is always right" for n, v in solved.items()}

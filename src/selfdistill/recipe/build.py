@@ -146,9 +146,12 @@ def make_fabric(recipe: Recipe) -> Fabric:
         ConfigError: a precision that the device does not have.
         ResourceError: the device is not there.
     """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(recipe.device, True):
+        raise ResourceError(f"this machine shows torch no {recipe.device} device; try --device cpu")
     accelerator = recipe.device
     if accelerator == "auto":
-        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+        accelerator = "cuda" if there["cuda"] else "cpu"
     if recipe.precision == "fp16" and accelerator == "cpu":
         raise ConfigError("fp16 needs a GPU; --precision bf16 works on the CPU")
     precision = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[recipe.precision]
@@ -156,16 +159,13 @@ def make_fabric(recipe: Recipe) -> Fabric:
     if recipe.devices * recipe.nodes > 1:
         # Buffers hold per-sample memories in some methods: a broadcast would overwrite them.
         strategy = DDPStrategy(broadcast_buffers=False)
-    try:
-        return Fabric(
-            accelerator=accelerator,
-            devices=recipe.devices,
-            num_nodes=recipe.nodes,
-            precision=precision,  # type: ignore[arg-type]
-            strategy=strategy,
-        )
-    except (RuntimeError, ValueError) as error:  # lightning's MisconfigurationException is neither
-        raise ResourceError(f"device '{recipe.device}' cannot be used here: {error}") from None
+    return Fabric(
+        accelerator=accelerator,
+        devices=recipe.devices,
+        num_nodes=recipe.nodes,
+        precision=precision,  # type: ignore[arg-type]
+        strategy=strategy,
+    )
 
 
 def train_loader(recipe: Recipe, data: ImageData, method: Method, fabric: Fabric) -> Loader:

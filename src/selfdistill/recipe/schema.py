@@ -60,7 +60,7 @@ class Recipe(BaseModel):
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="of the arithmetic")
     channels_last: bool = Field(False, description="memory format; faster convolutions with bf16")
     compile: bool = Field(False, description="torch.compile; pays off in long runs on a GPU")
-    device: str = Field("auto", description="auto, cpu, cuda or mps")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where to train")
     devices: Positive = Field(1, description="processes on each node (DDP)")
     nodes: Positive = Field(1, description="machines; start the same command on each")
     workers: Annotated[int, Field(ge=0)] = Field(2, description="loading processes, streamed data")
