@@ -3,10 +3,10 @@
     uv run python benchmarks/accuracy/cifar100_small.py --data npz:cifar100.npz --seeds 0 1 2 3 4
 
 `cifar100.npz` is CIFAR-100 in MedMNIST's layout with 5,000 training images as `val_images`. Choices
-are made on those; test images are looked at once, for the table. All rows share one recipe and the
-same seeds; a run that is there is not made again, and one that was cut off goes on. Two tables: mean
-and standard deviation of each exit at the last epoch, and paired differences by seed with their
-95 % t interval.
+are made on those; test images are looked at once, for the table. All rows share one recipe and
+the same seeds; a run that is there is not made again, one that was cut off goes on. Two tables:
+mean and standard deviation of each exit at the last epoch, and paired differences by seed with
+their 95 % t interval.
 """
 
 import argparse

@@ -1,0 +1,70 @@
+"""What all tests share: one thread, no stray warnings, a tiny network and its batch."""
+
+from collections import OrderedDict
+
+import pytest
+import torch
+from torch import nn
+
+from selfdistill.core import Batch, Progress
+from selfdistill.tasks import Classification
+
+torch.set_num_threads(1)
+
+NOISE = [
+    # torch's own: ATen calls what it deprecates, gloo is chatty, ONNX and inductor import slowly
+    "ignore:.*TypedStorage is deprecated.*:UserWarning",
+    "ignore:.*isinstance.treespec, LeafSpec.*:FutureWarning",
+    "ignore:.*torch.jit.*is deprecated.*:DeprecationWarning",
+    "ignore:.*multi-threaded, use of fork.*:DeprecationWarning",
+    # Lightning on how many workers and processes it would like
+    "ignore::lightning_fabric.utilities.warnings.PossibleUserWarning",
+]
+
+
+def pytest_addoption(parser):
+    parser.addoption("--runslow", action="store_true", help="run the slow half, too")
+
+
+def pytest_configure(config):
+    for line in ["error", *NOISE]:
+        config.addinivalue_line("filterwarnings", line)
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--runslow"):
+        for item in items:
+            if "slow" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="slow; --runslow runs it"))
+
+
+def conv_bn_relu(channels: int, width: int, stride: int) -> nn.Sequential:
+    conv = nn.Conv2d(channels, width, 3, stride, 1, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(width), nn.ReLU())
+
+
+@pytest.fixture
+def tiny_net() -> nn.Module:
+    """Four stages, 3×16×16 to five classes."""
+    torch.manual_seed(0)
+    stages = [(3, 8, 1), (8, 8, 2), (8, 12, 2), (12, 16, 2)]
+    parts = {f"stage{i}": conv_bn_relu(*s) for i, s in enumerate(stages, 1)}
+    parts |= {"pool": nn.AdaptiveAvgPool2d(1), "flat": nn.Flatten(), "fc": nn.Linear(16, 5)}
+    return nn.Sequential(OrderedDict(parts))
+
+
+@pytest.fixture
+def tiny_task() -> Classification:
+    return Classification("abcde", torch.zeros(2, 3, 16, 16))
+
+
+@pytest.fixture
+def batch() -> Batch:
+    generator = torch.Generator().manual_seed(1)
+    inputs = torch.randn(8, 3, 16, 16, generator=generator)
+    return Batch(inputs, torch.arange(8) % 5, torch.arange(8))
+
+
+@pytest.fixture
+def now() -> Progress:
+    return Progress(torch.tensor(0), torch.tensor(0), torch.tensor(0), torch.tensor(0.0))

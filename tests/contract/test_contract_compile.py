@@ -1,0 +1,40 @@
+"""torch.compile of every method: the same numbers, and one compilation for all steps."""
+
+import copy
+
+import pytest
+import torch
+import torch._dynamo
+from contract_cases import DEFAULTS, every_case, every_default, moment
+
+
+def check(case, backend: str) -> None:
+    torch._dynamo.reset()
+    method = case.method()
+    plain = copy.deepcopy(method)
+    method.compile(backend=backend)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for i in (0, 1, 2, 900):
+            batch, now = case.batch(i), moment(i, seed=i)
+            got, want = method(batch, now), plain(batch, now)
+            assert got.losses.keys() == want.losses.keys()
+            # two orders of the same fp32 sums
+            torch.testing.assert_close(got.losses, want.losses, rtol=1e-5, atol=1e-5)
+            got.total.backward()
+
+
+@pytest.mark.parametrize("case", DEFAULTS[::2], ids=str)
+def test_compiles_once(case):
+    check(case, "eager")
+
+
+@pytest.mark.slow
+@every_case
+def test_every_variant_compiles_once(case):
+    check(case, "eager")
+
+
+@pytest.mark.slow
+@every_default
+def test_ahead_of_time_autograd_compiles_once(case):
+    check(case, "aot_eager")

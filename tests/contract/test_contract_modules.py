@@ -1,0 +1,155 @@
+"""A method as a module: its state, its predictors, its copies, and the student that it leaves."""
+
+import copy
+import gc
+
+import pytest
+import torch
+from contract_cases import Case, every_case, every_default, moment
+from torch import Tensor
+
+from selfdistill.core import METHODS, Frozen, Method, trained_state
+from selfdistill.models import build
+from selfdistill.recipe.build import make_method
+from selfdistill.tasks import Classification
+
+
+def trained(case: Case, steps: int = 2) -> Method:
+    """A method whose weights and statistics are no longer those it was born with."""
+    method = case.method()
+    optimiser = torch.optim.SGD(method.param_groups(), lr=0.05)
+    for i in range(steps):
+        optimiser.zero_grad()
+        method(case.batch(i), moment(i)).total.backward()
+        optimiser.step()
+        method.after_step(moment(i))
+    optimiser.zero_grad()
+    return method
+
+
+def outputs(method: Method, inputs: Tensor) -> dict[str, Tensor]:
+    method.eval()
+    with torch.no_grad():
+        return method.predict(inputs)
+
+
+def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return list(first) == list(second) and all(torch.equal(first[n], second[n]) for n in first)
+
+
+@every_case
+def test_state_carries_everything(case):
+    method, other = trained(case), case.method(seed=1)
+    missing, unexpected = other.load_state_dict(trained_state(method), strict=False)
+    frozen = [f"{n}." for n, m in method.named_modules() if isinstance(m, Frozen)]
+    assert not unexpected
+    assert all(name.startswith(tuple(frozen)) for name in missing)
+    batch = case.batch(9)
+    first, second = (m(batch, moment(9)).losses for m in (method, other))
+    assert same(first, second)
+    assert same(outputs(method, batch.inputs), outputs(other, batch.inputs))
+
+
+@every_case
+def test_predict_is_each_predictor_alone(case):
+    method, inputs = trained(case).eval(), case.batch(9).inputs
+    together, alone = outputs(method, inputs), method.predictors()
+    assert "student" in alone
+    assert list(together) == list(alone)
+    with torch.no_grad():
+        assert same(together, {name: network(inputs) for name, network in alone.items()})
+
+
+@every_case
+def test_student_is_the_network_that_went_in(case):
+    network = case.network()
+    keys = list(network.state_dict())
+    method = case.method(network=network)
+    student = method.predictors()["student"]
+    assert student is network
+    assert list(student.state_dict()) == keys
+
+
+@every_case
+def test_student_answers_alike_with_and_without_its_method(case):
+    method, inputs = trained(case).eval(), case.batch(9).inputs
+    inside = outputs(method, inputs)["student"]
+    student = method.predictors()["student"]
+    del method
+    gc.collect()
+    other = case.network(seed=3).eval()
+    other.load_state_dict(student.state_dict())
+    with torch.no_grad():
+        assert torch.equal(student(inputs), inside)
+        assert torch.equal(other(inputs), inside)
+
+
+@every_case
+def test_deep_copy_is_equal_and_independent(case):
+    method = trained(case)
+    before = {name: value.clone() for name, value in method.state_dict().items()}
+    twin = copy.deepcopy(method)
+    mine, its = (m(case.batch(5), moment(5)) for m in (method, twin))
+    assert same(mine.losses, its.losses)
+    its.total.backward()
+    assert all(p.grad is None for p in method.parameters())
+    torch.optim.SGD(twin.param_groups(), lr=1.0).step()
+    unmoved = [torch.equal(p, before[name]) for name, p in method.named_parameters()]
+    moved = [not torch.equal(p, before[name]) for name, p in twin.named_parameters()]
+    assert all(unmoved)
+    assert any(moved)
+
+
+@every_default
+@pytest.mark.parametrize("taps", [["stage2", "stage4"], ["stage1", "stage2", "stage3", "stage4"]])
+def test_any_number_of_taps(case, taps):
+    method = case.method(taps=taps)
+    step = method(case.batch(), moment())
+    step.total.backward()
+    assert torch.isfinite(step.total)
+    names = [name for name in method.predictors() if name.startswith("exit")]
+    assert len(names) in (0, len(taps) - 1)
+
+
+FOREIGN = {
+    "regnetx_002": {},
+    "convnext_atto": {"depths": (1, 1, 1, 1), "dims": (8, 16, 24, 32)},
+    "vit_tiny_patch16_224": {
+        "img_size": 32,
+        "patch_size": 8,
+        "depth": 4,
+        "embed_dim": 48,
+        "num_heads": 2,
+    },
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_networks_nobody_adapted(name):
+    import timm
+
+    torch.manual_seed(0)
+    network = timm.create_model(name, num_classes=5, **FOREIGN[name])
+    task = Classification("abcde", torch.zeros(2, 3, 32, 32))
+    images = torch.randn(4, 3, 32, 32)
+    task.check(network)
+    for method_name in METHODS:
+        case = Case(method_name, "defaults", {}, "classification")
+        method = make_method(method_name, copy.deepcopy(network), task).train()
+        batch = case.batch(size=4)
+        views = tuple(torch.randn_like(images) for _ in batch.views)
+        step = method(batch._replace(inputs=images, views=views), moment())
+        step.total.backward()
+        assert torch.isfinite(step.total)
+        assert all(p.grad is not None for p in method.parameters() if p.requires_grad)
+        assert list(outputs(method, images))[-1] == "student"
+
+
+def test_registered_networks_by_name():
+    network = build("cifar/resnet10_w16", num_classes=5, in_channels=3)
+    task = Classification("abcde", torch.zeros(2, 3, 16, 16))
+    for method_name in METHODS:
+        case = Case(method_name, "defaults", {}, "classification")
+        method = make_method(method_name, copy.deepcopy(network), task).train()
+        method(case.batch(), moment()).total.backward()
+        assert all(p.grad is not None for p in method.parameters() if p.requires_grad)

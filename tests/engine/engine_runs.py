@@ -1,0 +1,160 @@
+"""Tiny runs of the engine, and runs in processes of their own that can be killed."""
+
+import json
+import multiprocessing
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from selfdistill.core import Batch, Method
+from selfdistill.data import EvalLoader, Loader, Resident
+from selfdistill.engine import checkpoint
+from selfdistill.engine.fit import Fit
+from selfdistill.engine.log import Silent
+from selfdistill.engine.run_directory import RunDirectory
+from selfdistill.engine.settings import Settings
+from selfdistill.recipe.build import make_method
+from selfdistill.tasks import Classification
+
+CLASSES, SIDE = "abc", 8
+STEPS = 3  # an epoch of `images()` in batches of 8
+
+
+def images(count: int = 28) -> Resident:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (count, 3, SIDE, SIDE), dtype=torch.uint8, generator=generator)
+    return Resident(pixels, torch.arange(count) % len(CLASSES))
+
+
+def network(norm: str = "batch", dropout: float = 0.0) -> nn.Module:
+    def stage(channels: int, width: int) -> nn.Sequential:
+        normed = nn.BatchNorm2d(width) if norm == "batch" else nn.GroupNorm(2, width)
+        conv = nn.Conv2d(channels, width, 3, 2, 1, bias=False)
+        return nn.Sequential(conv, normed, nn.ReLU(), nn.Dropout(dropout))
+
+    class Net(nn.Sequential):
+        cuts = ("0", "1")
+
+    pool = nn.AdaptiveAvgPool2d(1)
+    return Net(stage(3, 4), stage(4, 8), pool, nn.Flatten(), nn.Linear(8, len(CLASSES)))
+
+
+class Slice:
+    """Training batches without augmentation, cut into `parts` micro-batches."""
+
+    steps_per_epoch = STEPS
+
+    def __init__(self, parts: int = 1) -> None:
+        loader = Loader(images(), batch_size=8, seed=0, mean=(0.5,) * 3, std=(0.3,) * 3,
+                        crop=1, flip=True, micro_batches=parts)  # fmt: skip
+        self.epoch = loader.epoch
+
+
+def task() -> Classification:
+    return Classification(CLASSES, torch.zeros(2, 3, SIDE, SIDE))
+
+
+def make(
+    out: Path,
+    name: str = "ce",
+    *,
+    options: dict[str, Any] | None = None,
+    net: dict[str, Any] | None = None,
+    train: Any = None,
+    display: Any = None,
+    method: Method | None = None,
+    **settings: Any,
+) -> Fit:
+    """A run of two epochs of three steps, on a network whose weights are always the same."""
+    torch.manual_seed(0)
+    usual = {"epochs": 2, "log_every": 2, "lr": 0.05}
+    fabric = Fabric(accelerator="cpu", devices=1)
+    method = method or make_method(name, network(**(net or {})), task(), chosen=options)
+    val = EvalLoader(images(10), batch_size=4, mean=(0.5,) * 3, std=(0.3,) * 3)
+    directory = RunDirectory(out)
+    directory.checkpoints.mkdir(parents=True, exist_ok=True)
+    return Fit(fabric, method, task(), train or Slice(), val, Settings(**(usual | settings)),
+               directory, display)  # fmt: skip
+
+
+class Calls(Silent):
+    """A display that calls back at each step."""
+
+    def __init__(self, each: Callable[[int], None]) -> None:
+        self.each = each
+
+    def advance(self, step: int, total: int) -> None:
+        self.each(step)
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl without what depends on the clock; every line must be whole."""
+    entries = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in e.items() if k != "images_per_second"} for e in entries]
+
+
+def final(path: Path) -> checkpoint.Checkpoint:
+    found = checkpoint.newest(path / "checkpoints")
+    assert found is not None
+    return found
+
+
+def assert_same_run(first: Path, second: Path) -> None:
+    """Bit for bit: every tensor of the last checkpoint, its state, and every line of metrics."""
+    a, b = final(first), final(second)
+    assert a.state == b.state
+    assert a.tensors.keys() == b.tensors.keys()
+    for stem, tensors in a.tensors.items():
+        assert tensors.keys() == b.tensors[stem].keys()
+        for name, value in tensors.items():
+            assert torch.equal(value, b.tensors[stem][name]), f"{stem}: {name}"
+    assert lines(first) == lines(second)
+
+
+def flat(steps: Iterator[list[Batch]]) -> list[int]:
+    return [i for step in steps for batch in step for i in batch.index.tolist()]
+
+
+# Processes of their own. A fork server imports everything once, so that a start takes no time.
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["engine_runs", "selfdistill.api"])
+
+
+def train_here(keys: dict[str, Any], env: dict[str, str], each_step: float = 0.0) -> None:
+    """What a child process does: `selfdistill.train`, its warnings to nobody."""
+    import time
+
+    from selfdistill import api
+
+    os.environ.update(env)
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    if "model" in keys and not isinstance(keys["model"], str):
+        torch.manual_seed(0)
+        keys["model"] = network(**keys["model"])
+    api.train(display=Calls(lambda step: time.sleep(each_step)), **keys)
+
+
+def start(
+    keys: dict[str, Any], *, env: dict[str, str] | None = None, each_step: float = 0.0
+) -> Any:
+    """A training process that runs by itself."""
+    process = SERVER.Process(target=train_here, args=(keys, env or {}, each_step))
+    process.start()
+    return process
+
+
+def write_npz(path: Path) -> Path:
+    part = images(60)
+    pixels = part.images.permute(0, 2, 3, 1).numpy()
+    np.savez(path, train_images=pixels[:44], train_labels=part.labels[:44].numpy(),
+             val_images=pixels[44:52], val_labels=part.labels[44:52].numpy(),
+             test_images=pixels[52:], test_labels=part.labels[52:].numpy())  # fmt: skip
+    return path

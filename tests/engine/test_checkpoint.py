@@ -1,0 +1,274 @@
+import hashlib
+import itertools
+import json
+import os
+import pickle
+import shutil
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from selfdistill.core import ArtefactError, ResourceError
+from selfdistill.engine import checkpoint
+from selfdistill.engine.checkpoint import Checkpoint
+
+
+def made(step: int) -> Checkpoint:
+    return Checkpoint({"model": {"w": torch.full((3,), float(step))}}, {"step": step})
+
+
+def saved(folder, *steps: int, keep: int = 9):
+    return [checkpoint.save(folder, made(step), keep=keep) for step in steps]
+
+
+def test_comes_back_bit_for_bit(tmp_path):
+    tensors = {
+        "model": {"w": torch.randn(3, 4), "half": torch.randn(3).bfloat16(), "n": torch.tensor(3)},
+        "optimizer": {"a.b/slot": torch.randn(2).double()},
+        "empty": {},
+    }
+    state = {"step": 3, "meters": {"x": [0.1 + 0.2, 3]}}
+    place = checkpoint.save(tmp_path, Checkpoint(tensors, state))
+    found = checkpoint.load(place)
+    assert place.name == "step-000003"
+    assert found.state["step"] == 3
+    assert found.state["meters"] == state["meters"]
+    for stem, group in tensors.items():
+        assert found.tensors[stem].keys() == group.keys()
+        for name, value in group.items():
+            assert found.tensors[stem][name].dtype == value.dtype
+            assert torch.equal(found.tensors[stem][name], value)
+
+
+def test_views_of_one_storage_are_saved_each(tmp_path):
+    base = torch.arange(12.0).view(3, 4)
+    views = {"row": base[0], "column": base[:, 0], "turned": base.T, "whole": base}
+    found = checkpoint.load(checkpoint.save(tmp_path, Checkpoint({"m": views}, {"step": 1})))
+    assert all(torch.equal(found.tensors["m"][name], view) for name, view in views.items())
+
+
+def test_holds_no_pickle_and_all_sums_are_right(tmp_path):
+    (place,) = saved(tmp_path, 1)
+    names = {file.name for file in place.iterdir()}
+    assert names == {"model.safetensors", "state.json", "manifest.json"}
+    sums = json.loads((place / "manifest.json").read_text())
+    assert sums.keys() == names - {"manifest.json"}
+    for name, digest in sums.items():
+        assert hashlib.sha256((place / name).read_bytes()).hexdigest() == digest
+
+
+def test_newest_goes_by_number(tmp_path):
+    saved(tmp_path, 999_999, 1_000_000, 5)
+    assert checkpoint.newest(tmp_path).state["step"] == 1_000_000
+
+
+def test_nothing_there_is_no_fault(tmp_path):
+    assert checkpoint.newest(tmp_path) is None
+    assert checkpoint.newest(tmp_path / "nowhere") is None
+
+
+def test_only_two_are_kept(tmp_path):
+    saved(tmp_path, 1, 2, 3, 4, keep=2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-000003", "step-000004"]
+
+
+def flip(file):
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+
+
+def cut(file):
+    file.write_bytes(file.read_bytes()[:-5])
+
+
+def empty(file):
+    file.write_bytes(b"")
+
+
+def remove(file):
+    file.unlink()
+
+
+DAMAGES = list(itertools.product([flip, cut, empty, remove],
+                                 ["model.safetensors", "state.json", "manifest.json"]))  # fmt: skip
+
+
+@pytest.mark.parametrize(("damage", "name"), DAMAGES)
+def test_damage_falls_back_with_a_warning(tmp_path, damage, name):
+    _, last = saved(tmp_path, 1, 2)
+    damage(last / name)
+    with pytest.raises(ArtefactError):
+        checkpoint.load(last)
+    with pytest.warns(UserWarning, match="going on from step-000001") as warned:
+        found = checkpoint.newest(tmp_path)
+    assert len(warned) == 1
+    assert "step-000002" in str(warned[0].message)
+    assert found.state["step"] == 1
+
+
+def test_all_damaged_is_an_error(tmp_path):
+    for place in saved(tmp_path, 1, 2):
+        flip(place / "model.safetensors")
+    with pytest.raises(ArtefactError, match="no other checkpoint"):
+        checkpoint.newest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "manifest", ["{}", "[]", "null", "3", '{"state.json": 3}', '{"model.safetensors": "00"}']
+)
+def test_manifest_that_vouches_for_nothing_is_refused(tmp_path, manifest):
+    (place,) = saved(tmp_path, 1)
+    (place / "manifest.json").write_text(manifest)
+    with pytest.raises(ArtefactError):
+        checkpoint.load(place)
+
+
+def test_file_that_the_manifest_does_not_know_is_not_read(tmp_path):
+    first, second = saved(tmp_path, 1, 2)
+    shutil.copy(second / "model.safetensors", first / "method.safetensors")
+    try:
+        found = checkpoint.load(first)
+    except ArtefactError:
+        return
+    assert found.tensors.keys() == {"model"}
+
+
+def resealed(place, **files: bytes):
+    """Change files and make the manifest agree."""
+    for name, data in files.items():
+        (place / name.replace("__", ".")).write_bytes(data)
+    sums = {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in place.iterdir()
+            if f.name != "manifest.json"}  # fmt: skip
+    (place / "manifest.json").write_text(json.dumps(sums))
+
+
+def test_newer_format_is_refused(tmp_path):
+    (place,) = saved(tmp_path, 1)
+    newer = {"format": checkpoint.FORMAT + 1, "step": 1}
+    resealed(place, state__json=json.dumps(newer).encode())
+    with pytest.raises(ArtefactError, match="newer version"):
+        checkpoint.load(place)
+
+
+@pytest.mark.parametrize("state", ["[]", "3", "{}", '{"step": 1}', '{"format": "x", "step": 1}'])
+def test_state_of_another_form_is_refused(tmp_path, state):
+    (place,) = saved(tmp_path, 1)
+    resealed(place, state__json=state.encode())
+    with pytest.raises(ArtefactError):
+        checkpoint.load(place)
+
+
+class Bomb:
+    """A pickle that makes a file when it is read."""
+
+    def __init__(self, target):
+        self.target = str(target)
+
+    def __reduce__(self):
+        return os.mkdir, (self.target,)
+
+
+def zipped(bomb, path) -> bytes:
+    torch.save({"w": bomb}, path)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["pickle", "old pickle", "zip"])
+@pytest.mark.parametrize("name", ["model__safetensors", "state__json", "manifest.json"])
+def test_pickle_is_refused_and_never_run(tmp_path, kind, name):
+    (place,) = saved(tmp_path / "run", 1)
+    bomb = Bomb(tmp_path / "exploded")
+    data = {
+        "pickle": lambda: pickle.dumps(bomb),
+        "old pickle": lambda: pickle.dumps(bomb, protocol=0),
+        "zip": lambda: zipped(bomb, tmp_path / "zipped.pt"),
+    }[kind]()
+    if name == "manifest.json":
+        (place / name).write_bytes(data)
+    else:
+        resealed(place, **{name: data})
+    with pytest.raises(ArtefactError):
+        checkpoint.load(place)
+    with pytest.raises(ArtefactError):
+        checkpoint.newest(tmp_path / "run")
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_read_tensors_refuses_a_pickle(tmp_path):
+    file = tmp_path / "weights.safetensors"
+    file.write_bytes(pickle.dumps(Bomb(tmp_path / "exploded")))
+    with pytest.raises(ArtefactError, match="pickle"):
+        checkpoint.read_tensors(file)
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_read_tensors_of_nothing_is_a_sentence(tmp_path):
+    with pytest.raises(ArtefactError):
+        checkpoint.read_tensors(tmp_path / "absent.safetensors")
+
+
+def dying(monkeypatch, name: str, count: int):
+    """The `count`-th call of a function of the os or the module fails as a kill would: at once."""
+    calls = itertools.count(1)
+    before = getattr(checkpoint, name)
+
+    def die(*args, **kwargs):
+        if next(calls) == count:
+            raise KeyboardInterrupt
+        return before(*args, **kwargs)
+
+    monkeypatch.setattr(checkpoint, name, die)
+
+
+@pytest.mark.parametrize("name", ["save_file", "_digest", "_sync"])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_interrupted_save_leaves_a_draft_that_nobody_reads(tmp_path, monkeypatch, name, count):
+    saved(tmp_path, 1)
+    with monkeypatch.context() as patch:
+        dying(patch, name, count)
+        big = Checkpoint({s: {"w": torch.ones(2)} for s in "abc"}, {"step": 2})
+        with pytest.raises(KeyboardInterrupt):
+            checkpoint.save(tmp_path, big)
+    assert checkpoint.newest(tmp_path).state["step"] == 1
+    assert all(p.name.startswith(".") for p in tmp_path.iterdir() if p.name != "step-000001")
+    saved(tmp_path, 2, keep=2)
+    assert checkpoint.newest(tmp_path).state["step"] == 2
+
+
+def test_full_disk_is_a_resource_error_and_leaves_the_earlier_ones(tmp_path, monkeypatch):
+    saved(tmp_path, 1)
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save_file", full)
+        with pytest.raises(ResourceError, match="No space left"):
+            checkpoint.save(tmp_path, made(2))
+    assert [p.name for p in tmp_path.iterdir()] == ["step-000001"]
+
+
+def test_folder_that_is_a_file_is_a_resource_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ResourceError):
+        checkpoint.save(tmp_path / "file", made(1))
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=6), st.integers(1, 3))
+@settings(max_examples=25, deadline=None)
+def test_a_save_never_deletes_what_it_wrote(tmp_path_factory, steps, keep):
+    folder = tmp_path_factory.mktemp("any-order")
+    for step in steps:
+        assert checkpoint.load(checkpoint.save(folder, made(step), keep=keep)).state["step"] == step
+
+
+def test_foreign_folder_beside_the_checkpoints_is_passed_over(tmp_path):
+    saved(tmp_path, 1)
+    shutil.copytree(tmp_path / "step-000001", tmp_path / "step-000001.bak")
+    (tmp_path / "step-best").mkdir()
+    assert checkpoint.newest(tmp_path).state["step"] == 1
+    saved(tmp_path, 2, keep=2)
+    assert (tmp_path / "step-best").exists()

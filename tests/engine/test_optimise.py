@@ -1,0 +1,164 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from selfdistill.core import Method, Step
+from selfdistill.engine.optimise import (
+    Average,
+    learning_rate,
+    make_optimiser,
+    optimiser_tensors,
+    restore_optimiser,
+    set_learning_rate,
+)
+from selfdistill.engine.settings import Settings
+
+
+class Pair(Method):
+    """Two layers, the second at a tenth of the rate and without decay; one frozen."""
+
+    def __init__(self):
+        super().__init__()
+        self.student, self.slow = nn.Linear(3, 4), nn.Linear(4, 2)
+        self.fixed = nn.Linear(2, 2).requires_grad_(False)
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, batch, now):
+        out = self.scale * self.slow(self.student(batch).tanh())
+        return Step(out, {"task": out.square().mean()})
+
+    def predictors(self):
+        return {"student": self.student}
+
+    def param_groups(self):
+        slow = {"params": list(self.slow.parameters()), "lr_scale": 0.1, "weight_decay": 0.0}
+        return [{"params": [*self.student.parameters(), self.scale]}, slow]
+
+
+def test_published_schedule():  # BYOT's and MUSE's: 0.1, a tenth at epochs 75, 130 and 180
+    settings = Settings(epochs=200, lr=0.1, schedule="step", milestones=(75, 130, 180))
+    spe = 391
+    for epoch, rate in [(0, 0.1), (74, 0.1), (75, 0.01), (129, 0.01), (130, 1e-3), (179, 1e-3),
+                        (180, 1e-4), (199, 1e-4)]:  # fmt: skip
+        for step in (epoch * spe, epoch * spe + spe - 1):
+            assert learning_rate(settings, step, spe) == pytest.approx(rate, rel=1e-12)
+
+
+def theirs(make, settings: Settings, steps: int) -> list[float]:
+    optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=settings.lr)
+    scheduler = make(optimiser)
+    rates = []
+    for _ in range(steps):
+        rates.append(optimiser.param_groups[0]["lr"])
+        optimiser.step()
+        scheduler.step()
+    return rates
+
+
+def ours(settings: Settings, spe: int) -> list[float]:
+    return [learning_rate(settings, step, spe) for step in range(settings.epochs * spe)]
+
+
+def test_cosine_equals_torch():
+    settings = Settings(epochs=7, lr=0.3, schedule="cosine")
+    make = lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, T_max=35)  # noqa: E731
+    assert ours(settings, 5) == pytest.approx(theirs(make, settings, 35), rel=1e-9, abs=1e-12)
+
+
+def test_steps_equal_torch():
+    settings = Settings(epochs=9, lr=0.3, schedule="step", milestones=(2, 5), gamma=0.3)
+    make = lambda o: torch.optim.lr_scheduler.MultiStepLR(o, [8, 20], gamma=0.3)  # noqa: E731
+    assert ours(settings, 4) == pytest.approx(theirs(make, settings, 36), rel=1e-12)
+
+
+def test_constant_stays():
+    assert set(ours(Settings(epochs=3, lr=0.2, schedule="constant"), 4)) == {0.2}
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "step", "constant"])
+def test_warm_up_is_linear_and_meets_the_schedule(schedule):
+    settings = Settings(epochs=10, lr=0.4, schedule=schedule, warmup=2.0, milestones=(5,))
+    rates = ours(settings, 5)
+    assert rates[:10] == pytest.approx([0.4 * (i + 1) / 10 for i in range(10)])
+    assert rates[10] == pytest.approx(0.4)
+    assert max(rates) == pytest.approx(0.4)
+
+
+def test_warm_up_of_part_of_an_epoch():
+    rates = ours(Settings(epochs=2, lr=0.4, schedule="constant", warmup=0.5), 8)
+    assert rates[:5] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.4])
+
+
+def test_cosine_falls_to_nearly_nothing():
+    rates = ours(Settings(epochs=10, lr=1.0, warmup=1.0), 100)
+    falling = rates[100:]
+    assert all(a > b for a, b in zip(falling, falling[1:], strict=False))
+    assert 0 < rates[-1] < 1e-5
+
+
+def test_warm_up_longer_than_the_run_does_not_divide_by_zero():
+    rates = ours(Settings(epochs=1, lr=1.0, warmup=3.0), 4)
+    assert all(math.isfinite(rate) and rate > 0 for rate in rates)
+
+
+def test_groups_scale_the_rate_and_keep_their_decay():
+    method = Pair()
+    optimiser = make_optimiser(method, Settings(lr=0.5, weight_decay=1e-3))
+    set_learning_rate(optimiser, 0.2)
+    assert [g["lr"] for g in optimiser.param_groups] == pytest.approx([0.2, 0.02])
+    assert [g["weight_decay"] for g in optimiser.param_groups] == [1e-3, 0.0]
+    inside = {id(p) for g in optimiser.param_groups for p in g["params"]}
+    assert inside == {id(p) for p in method.parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize(("momentum", "nesterov"), [(0.9, True), (0.9, False), (0.0, True)])
+def test_sgd_takes_its_momentum(momentum, nesterov):
+    optimiser = make_optimiser(Pair(), Settings(momentum=momentum, nesterov=nesterov))
+    assert isinstance(optimiser, torch.optim.SGD)
+    assert optimiser.defaults["momentum"] == momentum
+    assert optimiser.defaults["nesterov"] == (nesterov and momentum > 0)
+
+
+def advance(method: Method, optimiser: torch.optim.Optimizer, steps: range) -> None:
+    for i in steps:
+        optimiser.zero_grad()
+        x = torch.randn(5, 3, generator=torch.Generator().manual_seed(i))
+        method(x, None).total.backward()
+        optimiser.step()
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_optimiser_goes_on_from_its_tensors(kind):
+    settings = Settings(optimiser=kind, lr=0.05)
+    straight, resumed = Pair(), Pair()
+    first = make_optimiser(straight, settings)
+    advance(straight, first, range(4))
+    resumed.load_state_dict(straight.state_dict())
+    tensors = {k: v.clone() for k, v in optimiser_tensors(first, straight).items()}
+    assert any(name.startswith("slow.weight/") for name in tensors)
+    assert "scale/" in "".join(tensors)
+    second = make_optimiser(resumed, settings)
+    restore_optimiser(second, resumed, tensors)
+    advance(straight, first, range(4, 8))
+    advance(resumed, second, range(4, 8))
+    for mine, its in zip(straight.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(mine, its)
+
+
+def test_average_equals_a_hand_loop():
+    torch.manual_seed(0)
+    state = {"w": torch.randn(3, 2), "n": torch.tensor(0), "b": torch.randn(4).double()}
+    average, want = Average(state, 0.9), {k: v.clone() for k, v in state.items()}
+    for i in range(1, 6):
+        state["w"] += torch.randn(3, 2)
+        state["b"] *= 1.5
+        state["n"] += 1
+        average.update(state)
+        for name in ("w", "b"):
+            want[name] += (1 - 0.9) * (state[name] - want[name])
+        assert average.state["n"] == i
+    torch.testing.assert_close(average.state["w"], want["w"])
+    torch.testing.assert_close(average.state["b"], want["b"])
+    assert average.state["w"].data_ptr() != state["w"].data_ptr()

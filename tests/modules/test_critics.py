@@ -1,0 +1,178 @@
+"""Critics against plain concatenation, against loops over pairs, and by their size."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from selfdistill.core import ConfigError
+from selfdistill.functional.mutual_information import jensen_shannon
+from selfdistill.modules.critics import CRITICS, ConcatCritic, GlobalCritic, SeparableCritic
+
+B, C, D, H, W = 5, 6, 7, 3, 4
+
+
+@pytest.fixture
+def views():
+    torch.manual_seed(0)
+    return torch.randn(B, C, H, W), torch.randn(B, D)
+
+
+def size(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+@pytest.mark.parametrize(
+    ("critic", "local", "want"),
+    [
+        (ConcatCritic, 512, 787_969),
+        (ConcatCritic, 64, 558_593),
+        (GlobalCritic, 512, 1_101_409),
+        (GlobalCritic, 64, 843_361),
+    ],
+)
+def test_parameter_counts(critic, local, want):
+    with torch.device("meta"):
+        assert size(critic(local, 512)) == want
+
+
+@pytest.mark.parametrize("name", sorted(CRITICS))
+def test_shapes_with_a_shift(name, views):
+    scores = CRITICS[name](C, D)(*views, torch.tensor(2))
+    cells = 1 if name == "global" else H * W
+    assert scores.positive.shape == (B, cells)
+    assert scores.negative.shape == (B, cells, 1)
+
+
+def by_concatenation(critic: ConcatCritic, local, glob):
+    """One 1×1 convolution over the map with the vector beside every cell, then the rest."""
+    first = nn.Conv2d(C + D, critic.local.out_channels, 1)
+    glob_weight = critic.glob.weight[..., None, None]
+    first.weight.data = torch.cat([critic.local.weight, glob_weight], 1)
+    first.bias.data = critic.local.bias.data
+    tiled = glob[..., None, None].expand(-1, -1, H, W)
+    return critic.rest(first(torch.cat([local, tiled], 1))).flatten(1)
+
+
+@pytest.mark.parametrize("shift", range(1, B))
+def test_concat_equals_plain_concatenation(shift, views):
+    local, glob = views
+    critic = ConcatCritic(C, D, width=32)
+    scores = critic(local, glob, torch.tensor(shift))
+    want = by_concatenation(critic, local, glob)
+    torch.testing.assert_close(scores.positive, want, atol=1e-5, rtol=0)
+    want = by_concatenation(critic, local.roll(-shift, 0), glob)
+    torch.testing.assert_close(scores.negative[..., 0], want, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("shift", range(1, B))
+def test_global_equals_plain_concatenation(shift, views):
+    local, glob = views
+    critic = GlobalCritic(C, D, width=32)
+
+    def plain(local):
+        summary = nn.functional.adaptive_avg_pool2d(critic.encode(local), 4).flatten(1)
+        return critic.rest(critic.joined(torch.cat([summary, glob], 1)))
+
+    scores = critic(local, glob, torch.tensor(shift))
+    torch.testing.assert_close(scores.positive, plain(local), atol=1e-5, rtol=0)
+    want = plain(local.roll(-shift, 0))
+    torch.testing.assert_close(scores.negative[..., 0], want, atol=1e-5, rtol=0)
+
+
+def separable_scores(critic: SeparableCritic, local, glob) -> np.ndarray:
+    """Every cell of every image with every global vector, (image, cell, image), in numpy."""
+    p = {name: value.detach().double().numpy() for name, value in critic.state_dict().items()}
+    cells, glob = local.flatten(2).double().numpy(), glob.double().numpy()
+    hidden = np.maximum(glob @ p["layers.0.weight"].T + p["layers.0.bias"], 0)
+    right = glob @ p["shortcut.weight"].T + p["shortcut.bias"] + hidden @ p["layers.2.weight"].T
+    scores = np.empty((B, H * W, B))
+    for i in range(B):
+        for n in range(H * W):
+            left = p["local.weight"] @ cells[i, :, n] + p["local.bias"]
+            for j in range(B):
+                scores[i, n, j] = left @ right[j] / math.sqrt(len(left))
+    return scores
+
+
+def held(negative: torch.Tensor) -> np.ndarray:
+    """(B, N, M): the places that hold a negative, in order."""
+    negative = negative.detach().numpy()
+    return negative[negative > -np.inf].reshape(*negative.shape[:2], -1)
+
+
+def test_separable_equals_a_loop_over_all_pairs(views):
+    local, glob = views
+    critic = SeparableCritic(C, D, width=8)
+    positive, negative = critic(local, glob)
+    table = separable_scores(critic, local, glob)
+    for i in range(B):
+        others = [j for j in range(B) if j != i]
+        np.testing.assert_allclose(positive[i].detach().numpy(), table[i, :, i], atol=1e-5)
+        # the global view stays, the local ones are those of the other images
+        want = np.stack([table[j, :, i] for j in others], -1)
+        np.testing.assert_allclose(held(negative)[i], want, atol=1e-5)
+
+
+def test_all_pairs_are_counted_once(views):
+    critic = SeparableCritic(C, D, width=8)
+    negative = critic(*views).negative
+    table = separable_scores(critic, *views)
+    want = np.sort([table[i, n, j] for i, n, j in np.ndindex(table.shape) if i != j])
+    np.testing.assert_allclose(np.sort(held(negative).ravel()), want, atol=1e-5)
+
+
+@pytest.mark.parametrize("shift", range(1, B))
+def test_separable_roll_equals_explicit_pairs(shift, views):
+    critic = SeparableCritic(C, D, width=8)
+    positive, negative = critic(*views, torch.tensor(shift))
+    table = separable_scores(critic, *views)
+    for i in range(B):
+        other = (i + shift) % B
+        np.testing.assert_allclose(positive[i].detach().numpy(), table[i, :, i], atol=1e-5)
+        np.testing.assert_allclose(negative[i, :, 0].detach(), table[other, :, i], atol=1e-5)
+
+
+def test_all_pairs_of_two_are_the_roll(views):
+    local, glob = (v[:2] for v in views)
+    critic = SeparableCritic(C, D)
+    together, rolled = critic(local, glob), critic(local, glob, torch.tensor(1))
+    torch.testing.assert_close(together.positive, rolled.positive)
+    np.testing.assert_allclose(held(together.negative), rolled.negative.detach(), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(CRITICS))
+def test_blind_to_the_order_of_the_batch(name, views):
+    """Rolling both views together leaves the loss as it is."""
+    critic = CRITICS[name](C, D)
+    shift = torch.tensor(2)
+    loss = jensen_shannon(*critic(*views, shift))
+    rolled = jensen_shannon(*critic(*(v.roll(1, 0) for v in views), shift))
+    torch.testing.assert_close(loss, rolled)
+
+
+@pytest.mark.parametrize("name", sorted(CRITICS))
+@pytest.mark.parametrize("channels", [64, 512])
+def test_starts_near_chance(name, channels):
+    torch.manual_seed(0)
+    local, glob = torch.randn(16, channels, 4, 4).relu(), torch.randn(16, 512).relu()
+    loss = jensen_shannon(*CRITICS[name](channels, 512)(local, glob, torch.tensor(1)))
+    assert loss.item() == pytest.approx(2 * math.log(2), abs=0.05)
+
+
+@pytest.mark.parametrize("name", ["concat", "global"])
+def test_all_pairs_are_refused_where_they_would_cost_too_much(name, views):
+    with pytest.raises(ConfigError, match="negatives='roll'"):
+        CRITICS[name](C, D)(*views)
+
+
+@pytest.mark.parametrize("name", sorted(CRITICS))
+def test_everything_is_trained(name, views):
+    critic = CRITICS[name](C, D)
+    local, glob = (v.requires_grad_() for v in views)
+    jensen_shannon(*critic(local, glob, torch.tensor(1))).backward()
+    assert all(p.grad is not None for p in critic.parameters())
+    assert local.grad.abs().sum() > 0
+    assert glob.grad.abs().sum() > 0

@@ -1,0 +1,83 @@
+"""The information loss: its mean of critics, its start and its monitor."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from selfdistill.core import ConfigError
+from selfdistill.functional.mutual_information import ESTIMATORS
+from selfdistill.modules.critics import CRITICS
+from selfdistill.modules.information import InformationLoss
+
+torch.manual_seed(0)
+LOCAL, GLOB = torch.randn(6, 8, 2, 2).relu(), torch.randn(6, 5).relu()
+SHIFT = torch.tensor(2)
+
+
+@pytest.mark.parametrize("critic", sorted(CRITICS))
+@pytest.mark.parametrize("estimator", sorted(ESTIMATORS))
+def test_loss_is_the_estimate_of_the_critic(critic, estimator):
+    loss = InformationLoss(8, 5, critic=critic, estimator=estimator, width=16)
+    scores = loss.local_critic(LOCAL, GLOB, SHIFT)
+    estimate = loss(LOCAL, GLOB, SHIFT, roll=True)
+    torch.testing.assert_close(estimate.loss, ESTIMATORS[estimator](*scores))
+    torch.testing.assert_close(estimate.score, scores.positive.abs().mean())
+    assert not estimate.score.requires_grad
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0, 3.0])
+def test_global_share_is_a_weighted_mean(share):
+    loss = InformationLoss(8, 5, global_share=share)
+    local = ESTIMATORS["jsd"](*loss.local_critic(LOCAL, GLOB))
+    glob = ESTIMATORS["jsd"](*loss.global_critic(LOCAL, GLOB, SHIFT))
+    want = (local + share * glob) / (1 + share)
+    torch.testing.assert_close(loss(LOCAL, GLOB, SHIFT, roll=False).loss, want)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.floats(0, 100), st.booleans())
+def test_chance_stays_chance_with_any_share(share, roll):
+    loss = InformationLoss(8, 5, global_share=share)
+    with torch.no_grad():
+        for parameter in loss.parameters():
+            parameter.zero_()
+    estimate = loss(LOCAL, GLOB, SHIFT, roll=roll)
+    assert estimate.loss.item() == pytest.approx(2 * math.log(2), rel=1e-6)
+    assert estimate.score.item() == 0
+
+
+def test_without_a_share_there_is_no_global_critic():
+    assert InformationLoss(8, 5).global_critic is None
+
+
+def test_a_negative_share_is_refused():
+    with pytest.raises(ConfigError, match=r"0 or more, not -0\.5"):
+        InformationLoss(8, 5, global_share=-0.5)
+
+
+@pytest.mark.parametrize(("critic", "width"), [("separable", 128), ("concat", 512)])
+def test_default_width_is_the_critics_own(critic, width):
+    with torch.device("meta"):
+        ours = InformationLoss(8, 5, critic=critic)
+        theirs = CRITICS[critic](8, 5, width=width)
+    assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())
+
+
+@pytest.mark.parametrize("roll", [False, True])
+def test_both_views_learn(roll):
+    local, glob = LOCAL.clone().requires_grad_(), GLOB.clone().requires_grad_()
+    InformationLoss(8, 5, global_share=0.5)(local, glob, SHIFT, roll=roll).loss.backward()
+    assert local.grad.abs().sum() > 0
+    assert glob.grad.abs().sum() > 0
+
+
+def test_loss_is_fp32_under_autocast():
+    loss = InformationLoss(8, 5, global_share=0.5)
+    want = loss(LOCAL, GLOB, SHIFT, roll=False).loss
+    with torch.autocast("cpu", torch.bfloat16):
+        got = loss(LOCAL, GLOB, SHIFT, roll=False).loss
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, want, atol=5e-3, rtol=0)  # bf16 has eight bits
