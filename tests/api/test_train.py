@@ -1,0 +1,112 @@
+"""`selfdistill.train` and `load`, as a user of the library calls them."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+import selfdistill
+from selfdistill.core import ConfigError, RunBusyError
+from selfdistill.data import load as load_data
+
+TINY = {"epochs": 1, "limit": 64, "batch_size": 32}
+README = Path(__file__).parents[2] / "README.md"
+
+
+class Own(nn.Module):
+    """A network of a user's, with two stages and no idea of this library."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+        self.second = nn.Sequential(nn.Conv2d(8, 12, 3, 2, 1), nn.BatchNorm2d(12), nn.ReLU())
+        self.classify = nn.Linear(12, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.classify(self.second(self.first(x)).mean((2, 3)))
+
+
+def test_own_network_is_trained_in_place(tmp_path):
+    network = Own()
+    before = network.classify.weight.clone()
+    run = selfdistill.train(model=network, out=tmp_path / "run", **TINY)
+    assert run.network is network
+    assert not torch.equal(network.classify.weight, before)
+    assert [row.predictor for row in run.exits] == ["exit1", "student"]
+    assert run.exits[0].macs < run.exits[1].macs
+
+
+def test_a_run_is_loaded_again(tmp_path):
+    run = selfdistill.train(out=tmp_path / "run", model="cifar/resnet8", **TINY)
+    again = selfdistill.load(tmp_path / "run")
+    assert again.exits == run.exits
+    images = torch.randn(4, 1, 8, 8)
+    assert torch.equal(again.network(images), run.network(images))
+    newest = max((tmp_path / "run" / "checkpoints").glob("step-*"))
+    assert load_file(newest / "model.safetensors").keys() == run.network.state_dict().keys()
+
+
+def test_own_data_object(tmp_path):
+    data = load_data("digits", val=0.2, limit=64)
+    run = selfdistill.train(data=data, model="cifar/resnet8", out=tmp_path / "run", **TINY)
+    assert run.exits[-1].test_accuracy is not None
+
+
+def test_options_of_the_method_are_keywords(tmp_path):
+    run = selfdistill.train(
+        model="cifar/resnet8", out=tmp_path / "run", combine="mul", information=0.3, **TINY
+    )
+    assert run.recipe.options["combine"] == "mul"
+    assert 'combine = "mul"' in (tmp_path / "run" / "recipe.toml").read_text()
+
+
+def test_recipe_file_keeps_its_model_and_data(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text('model = "cifar/resnet8"\nmethod = "ce"\nlimit = 64\n')
+    run = selfdistill.train(recipe=file, out=tmp_path / "run", epochs=1, batch_size=32)
+    assert (run.recipe.model, run.recipe.method) == ("cifar/resnet8", "ce")
+
+
+def test_a_taken_directory_and_a_wrong_configuration(tmp_path):
+    wrong = {**TINY, "batch_size": 1}
+    with pytest.raises(Exception, match="needs 2 or more"):
+        selfdistill.train(out=tmp_path / "run", model="cifar/resnet8", **wrong)
+    selfdistill.train(
+        out=tmp_path / "run", model="cifar/resnet8", **TINY
+    )  # nothing was left behind
+    with pytest.raises(RunBusyError, match="holds a run already"):
+        selfdistill.train(out=tmp_path / "run", model="cifar/resnet8", **TINY)
+
+
+@pytest.mark.parametrize("options", ["options = 3", "lr = 0", 'model = "cifar/resnet9"'])
+def test_faulty_recipes(tmp_path, options):
+    file = tmp_path / "mine.toml"
+    file.write_text(options + "\n")
+    with pytest.raises(ConfigError):
+        selfdistill.train(recipe=file, out=tmp_path / "run", **TINY)
+
+
+def test_averaged_weights_are_what_is_judged_and_loaded(tmp_path):
+    run = selfdistill.train(out=tmp_path / "run", model="cifar/resnet8", ema=0.9, **TINY)
+    newest = max((tmp_path / "run" / "checkpoints").glob("step-*"))
+    average = load_file(newest / "average.safetensors")
+    again = selfdistill.load(tmp_path / "run")
+    for name, value in again.network.state_dict().items():
+        assert torch.equal(value, average[f"student.network.{name}"])
+        assert torch.equal(value, run.network.state_dict()[name])
+
+
+def test_a_network_nobody_adapted(tmp_path):
+    run = selfdistill.train(model="timm/convnext_atto", image_size=32, out=tmp_path / "run", **TINY)
+    assert [row.predictor for row in run.exits] == ["exit1", "exit2", "exit3", "student"]
+
+
+def test_the_readme_names_what_exists():
+    text = README.read_text(encoding="utf-8")
+    for path in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+        assert (README.parent / path).exists(), path
+    for recipe in re.findall(r"recipes/[\w-]+\.toml", text):
+        assert (README.parent / recipe).exists(), recipe
