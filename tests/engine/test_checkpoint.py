@@ -258,7 +258,7 @@ def test_folder_that_is_a_file_is_a_resource_error(tmp_path):
 
 
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=6), st.integers(1, 3))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_a_save_never_deletes_what_it_wrote(tmp_path_factory, steps, keep):
     folder = tmp_path_factory.mktemp("any-order")
     for step in steps:

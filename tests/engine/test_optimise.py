@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import pytest
@@ -94,7 +95,7 @@ def test_warm_up_of_part_of_an_epoch():
 def test_cosine_falls_to_nearly_nothing():
     rates = ours(Settings(epochs=10, lr=1.0, warmup=1.0), 100)
     falling = rates[100:]
-    assert all(a > b for a, b in zip(falling, falling[1:], strict=False))
+    assert all(a > b for a, b in itertools.pairwise(falling))
     assert 0 < rates[-1] < 1e-5
 
 

@@ -19,9 +19,9 @@ def begun(directory: RunDirectory) -> RunDirectory:
 
 
 def test_second_holder_is_refused(directory):
-    with directory.held(), pytest.raises(RunBusyError, match="another process"):
-        with RunDirectory(directory.path).held():
-            pass
+    second = RunDirectory(directory.path).held()
+    with directory.held(), pytest.raises(RunBusyError, match="another process"), second:
+        pass
 
 
 def test_free_again_when_the_holder_is_done(directory):

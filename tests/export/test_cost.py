@@ -44,7 +44,7 @@ def test_resnet18(exits_of_resnet18):
 @pytest.mark.parametrize(
     ("name", "parameters", "millions"),
     [
-        # the trunk's multiply-adds are 152.8, 287.0 and 421.2 million, the bottlenecks' 26.21, 9.44, 4.19
+        # millions of multiply-adds of the trunk and of the bottleneck
         ("exit1", 1_325_732, 152.8 + 26.21),
         ("exit2", 1_073_060, 287.0 + 9.44),
         ("exit3", 2_775_104 + 166_144 + HEAD, 421.2 + 4.19),

@@ -1,4 +1,4 @@
-"""A critic that is trained on Gaussian pairs finds the loss and the information that theory gives."""
+"""A critic trained on Gaussian pairs finds the loss and the information that theory gives."""
 
 import math
 
@@ -34,7 +34,7 @@ def trained(critic, *law, steps: int, batch: int, roll: bool) -> tuple[float, fl
 
 @pytest.mark.parametrize(("rho", "lowest"), [(0.9, 0.9572), (0.0, 1.3863)])
 def test_separable_critic(rho, lowest):
-    """It is linear in its local view, and the best critic is quadratic: it is shown the square, too."""
+    """It is linear in its local view and the best critic is quadratic: it gets the square, too."""
     torch.manual_seed(0)
     critic = SeparableCritic(2, 1, width=32)
     loss, divergence = trained(critic, 1, rho, 2, steps=400, batch=128, roll=False)

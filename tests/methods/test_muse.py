@@ -107,6 +107,39 @@ def test_roll_compares_with_one_other_image(tiny_net, tiny_task, batch):
     assert len(set(shifts)) > 2
 
 
+def test_pairs_of_a_class_equal_numpy(tiny_net, tiny_task, batch, now):
+    method = muse(tiny_net, tiny_task, positives="class")
+    reference = Reference(method)
+    monitors = method(batch, now).monitors
+    same = np.equal.outer(batch.targets.numpy(), batch.targets.numpy())
+    for i in PAIRS:
+        for term in ("mutual", "self"):
+            local = reference.maps[i]
+            glob = (reference.features[4] if term == "mutual" else local).mean((2, 3))
+            scores = reference.scores(method.critics[term][i - 1], local, glob).swapaxes(0, 1)
+            want = (
+                np.logaddexp(0, -scores[:, same]).mean() + np.logaddexp(0, scores[:, ~same]).mean()
+            )
+            assert monitors[f"{term}/{i}"].item() == pytest.approx(want, rel=1e-5)
+
+
+def test_pairs_of_a_class_take_a_batch_of_one_class(tiny_net, tiny_task, batch, now):
+    """Then there is no negative, and the loss is that of the positives."""
+    method = muse(tiny_net, tiny_task, positives="class")
+    step = method(batch._replace(targets=torch.zeros_like(batch.targets)), now)
+    step.total.backward()
+    assert all(v.isfinite() for v in (*step.losses.values(), *step.monitors.values()))
+    assert all(p.grad.isfinite().all() for p in method.parameters())
+
+
+@pytest.mark.parametrize(
+    "keywords", [{"critic": "concat"}, {"negatives": "roll"}, {"estimator": "infonce"}], ids=str
+)
+def test_pairs_of_a_class_need_all_pairs(keywords, tiny_net, tiny_task):
+    with pytest.raises(ConfigError, match="positives='class' compares all pairs"):
+        muse(tiny_net, tiny_task, positives="class", **keywords)
+
+
 def test_task_and_exit_terms_are_those_of_torch(tiny_net, tiny_task, batch, now):
     method = muse(tiny_net, tiny_task).eval()
     step = method(batch, now)
@@ -262,17 +295,18 @@ def test_monitors_are_detached_and_unweighted(tiny_net, tiny_task, batch, now):
 @pytest.mark.parametrize(("value", "word"), [(CHANCE, "dead"), (1.38, "dead"), (5e-4, "saturated")])
 def test_diagnoses(value, word, tiny_net, tiny_task):
     method = muse(tiny_net, tiny_task)
-    (sentence,) = method.diagnose({"mutual/2": value, "self/1": 0.7, "score/self/1": 1.386})
-    assert sentence.startswith(f"mutual/2 is {word}:")
+    found = method.diagnose({"mutual/2": value, "self/1": 0.7, "score/self/1": 1.386})
+    assert list(found) == ["mutual/2"]
+    assert found["mutual/2"].startswith(f"is {word}:")
 
 
 def test_nothing_to_say_of_a_term_that_works(tiny_net, tiny_task):
     method = muse(tiny_net, tiny_task)
-    assert method.diagnose({"mutual/1": 1.2, "self/1": 0.01, "score/mutual/1": 0.0}) == []
+    assert method.diagnose({"mutual/1": 1.2, "self/1": 0.01, "score/mutual/1": 0.0}) == {}
 
 
 def test_nothing_to_say_of_another_estimator(tiny_net, tiny_task):
-    assert muse(tiny_net, tiny_task, estimator="dv").diagnose({"mutual/1": CHANCE}) == []
+    assert muse(tiny_net, tiny_task, estimator="dv").diagnose({"mutual/1": CHANCE}) == {}
 
 
 @pytest.mark.parametrize("estimator", ["dv", "nwj"])
@@ -315,6 +349,7 @@ def test_defaults():
         "critic": "separable",
         "width": None,
         "negatives": None,
+        "positives": "instance",
         "estimator": "jsd",
         "global_share": 0.0,
         "bottleneck": "slim",

@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import nn
 
-from selfdistill.core import ConfigError
 from selfdistill.functional.mutual_information import jensen_shannon
 from selfdistill.modules.critics import CRITICS, ConcatCritic, GlobalCritic, SeparableCritic
 
@@ -162,10 +161,32 @@ def test_starts_near_chance(name, channels):
     assert loss.item() == pytest.approx(2 * math.log(2), abs=0.05)
 
 
-@pytest.mark.parametrize("name", ["concat", "global"])
-def test_all_pairs_are_refused_where_they_would_cost_too_much(name, views):
-    with pytest.raises(ConfigError, match="negatives='roll'"):
-        CRITICS[name](C, D)(*views)
+def test_pairs_of_one_class_are_positive(views):
+    critic, labels = SeparableCritic(C, D, width=8), np.array([0, 1, 0, 2, 1])
+    alike = torch.from_numpy(labels[:, None] == labels)
+    positive, negative = critic(*views, alike=alike)
+    table = separable_scores(critic, *views)  # [image of the cell, cell, image of the global view]
+    pairs = [(i, j) for i in range(B) for j in range(B)]
+    for value, found in (
+        (True, positive[positive < np.inf]),
+        (False, negative[negative > -np.inf]),
+    ):
+        want = [table[i, :, j] for i, j in pairs if (labels[i] == labels[j]) == value]
+        found = np.sort(found.detach().numpy())
+        np.testing.assert_allclose(found, np.sort(np.concatenate(want)), atol=1e-5)
+    loss = jensen_shannon(positive, negative)
+    same = np.concatenate([table[i, :, j] for i, j in pairs if labels[i] == labels[j]])
+    other = np.concatenate([table[i, :, j] for i, j in pairs if labels[i] != labels[j]])
+    want = np.logaddexp(0, -same).mean() + np.logaddexp(0, other).mean()
+    assert loss.item() == pytest.approx(want, abs=1e-5)
+
+
+def test_images_all_alone_in_their_class_are_the_usual_pairs(views):
+    critic = SeparableCritic(C, D)
+    usual = jensen_shannon(*critic(*views))
+    torch.testing.assert_close(
+        jensen_shannon(*critic(*views, alike=torch.eye(B, dtype=torch.bool))), usual
+    )
 
 
 @pytest.mark.parametrize("name", sorted(CRITICS))

@@ -45,6 +45,11 @@ def test_fewer_than_two_classes_are_refused(n):
         task(n)
 
 
+def test_alike_are_images_of_one_class():
+    want = np.equal.outer(LABELS.numpy(), LABELS.numpy())
+    assert np.array_equal(task().alike(LABELS).numpy(), want)
+
+
 def test_head_is_a_mean_and_a_linear_layer():
     head, x = task().head(5), torch.randn(2, 5, 3, 4)
     linear = head[-1]

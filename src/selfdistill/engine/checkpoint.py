@@ -39,14 +39,16 @@ def save(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Path:
     place = folder / f"step-{checkpoint.state['step']:06d}"
     draft = folder / f".{place.name}.{os.getpid()}"
     try:
-        shutil.rmtree(draft, ignore_errors=True)
+        for stale in folder.glob(".step-*"):  # what an earlier process was killed over
+            shutil.rmtree(stale)
         draft.mkdir(parents=True)
         _write(draft, checkpoint)
         if place.exists():
             shutil.rmtree(place)
         draft.rename(place)
         _sync(folder)
-        for old in _places(folder)[keep:]:
+        others = [other for other in _places(folder) if other != place]
+        for old in others[keep - 1 :]:
             shutil.rmtree(old)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(draft, ignore_errors=True)
@@ -82,7 +84,8 @@ def _digest(file: Path) -> str:
 
 def _places(folder: Path) -> list[Path]:
     """All finished checkpoints, newest first."""
-    return sorted(folder.glob("step-*"), key=lambda place: int(place.name[5:]), reverse=True)
+    places = [place for place in folder.glob("step-*") if place.name[5:].isdecimal()]
+    return sorted(places, key=lambda place: int(place.name[5:]), reverse=True)
 
 
 def load(place: Path) -> Checkpoint:
@@ -92,24 +95,27 @@ def load(place: Path) -> Checkpoint:
         ArtefactError: a file is missing, changed, not what its name says, or of a newer format.
     """
     try:
-        sums = json.loads((place / "manifest.json").read_text(encoding="utf-8"))
+        sums: dict[str, str] = json.loads((place / "manifest.json").read_bytes())
         for name, digest in sums.items():
             _refuse_pickle(place / name)
             if _digest(place / name) != digest:
                 raise ArtefactError(f"{place / name} is corrupt: its checksum does not match")
-        state = json.loads((place / "state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, AttributeError) as error:
+        state: dict[str, Any] = json.loads((place / "state.json").read_bytes())
+        whole, newer = "state.json" in sums and state["step"] >= 0, state["format"] > FORMAT
+    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
         raise ArtefactError(f"the checkpoint {place} is incomplete or corrupt: {error}") from error
-    if state["format"] > FORMAT:
+    if not whole:
+        raise ArtefactError(f"the checkpoint {place} is incomplete: its manifest knows no state")
+    if newer:
         raise ArtefactError(f"the checkpoint {place} was made by a newer version of selfdistill")
-    tensors = {file.stem: read_tensors(file) for file in place.glob("*.safetensors")}
-    return Checkpoint(tensors, state)
+    files = [place / name for name in sums if name.endswith(".safetensors")]
+    return Checkpoint({file.stem: read_tensors(file) for file in files}, state)
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file; anything else, a pickle above all, is refused unread."""
-    _refuse_pickle(file)
     try:
+        _refuse_pickle(file)
         return load_file(file)
     except (OSError, SafetensorError) as error:
         raise ArtefactError(f"{file} is not a readable safetensors file: {error}") from error

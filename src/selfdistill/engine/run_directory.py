@@ -111,10 +111,10 @@ class RunDirectory:
         if not self.metrics_file.exists():
             return []
         entries = []
-        for line in self.metrics_file.read_text(encoding="utf-8").splitlines():
+        for line in self.metrics_file.read_bytes().splitlines():
             try:
                 entries.append(json.loads(line))
-            except json.JSONDecodeError:
+            except ValueError:  # torn, perhaps inside a letter
                 continue
         return entries
 

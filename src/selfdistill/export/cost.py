@@ -1,12 +1,12 @@
 """What a network costs: parameters and multiply-adds."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
-
-from ..taps import probing
 
 
 class Cost(NamedTuple):
@@ -28,30 +28,32 @@ def cost(network: nn.Module, example: Tensor) -> Cost:
         network: any network or early exit.
         example: an input, (B, C, H, W); one image of it is counted.
     """
-    device = next((p.device for p in network.parameters()), example.device)
-    image = example[:1].to(device)
-    with probing(network), FlopCounterMode(display=False) as counter:
-        network(image)
-    return Cost(_used_parameters(network, image), counter.get_total_flops() // 2)
-
-
-def _used_parameters(network: nn.Module, image: Tensor) -> int:
-    """Elements of all parameters that the output's gradient reaches."""
     parameters = list(network.parameters())
-    asked = [p.requires_grad for p in parameters]
+    image = example[:1].to(parameters[0].device if parameters else example.device)
+    with _differentiable(network), FlopCounterMode(display=False) as counter:
+        # With gradients asked for, torch's attention takes no fused path that hides its products.
+        outputs = _tensors(network(image))
+        macs = counter.get_total_flops() // 2
+        total = torch.stack([out.float().sum() for out in outputs]).sum()
+        grads = torch.autograd.grad(total, parameters, allow_unused=True)
+    used = (p.numel() for p, g in zip(parameters, grads, strict=True) if g is not None)
+    return Cost(sum(used), macs)
+
+
+@contextmanager
+def _differentiable(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode with gradients for all parameters; all put back as it was."""
+    asked = {p: p.requires_grad for p in network.parameters()}
     modes = {module: module.training for module in network.modules()}
     network.eval().requires_grad_(True)
     try:
         with torch.enable_grad():
-            out = network(image)
-            total = torch.stack([t.float().sum() for t in _tensors(out)]).sum()
-            grads = torch.autograd.grad(total, parameters, allow_unused=True)
+            yield
     finally:
-        for parameter, value in zip(parameters, asked, strict=True):
+        for parameter, value in asked.items():
             parameter.requires_grad_(value)
         for module, mode in modes.items():
             module.training = mode
-    return sum(p.numel() for p, g in zip(parameters, grads, strict=True) if g is not None)
 
 
 def _tensors(out: object) -> list[Tensor]:

@@ -115,7 +115,8 @@ class Muse(Method):
         powers = {"mutual": mutual, "self": self_information}
         self.powers = {term: power for term, power in powers.items() if power and information}
         predict = bool(supervised or soft)
-        encodes = predict or site == "bottleneck" or self_view == "encoded"
+        views = site == "bottleneck" or ("self" in self.powers and self_view == "encoded")
+        encodes = predict or (bool(self.powers) and views)
         self.exits = Exits(student, task, bottleneck if encodes else None, predict=predict)
         *shallow, last = student.shapes.values()
         self.grids = [grid_of(shape, last) for shape in shallow]

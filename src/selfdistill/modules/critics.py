@@ -69,7 +69,8 @@ class SeparableCritic(nn.Module):
             other = roll(cells, shift)
             negative = (other * query[:, None]).sum(-1) + offset[:, None]
             return Scores(positive, negative[..., None])
-        scores = cells @ query.T + offset  # [image of the cell, cell, image of the global view]
+        # [image of the global view, cell, image of the cell]
+        scores = (cells @ query.T + offset).transpose(0, 2)
         if alike is None:
             own = torch.eye(len(glob), dtype=torch.bool, device=glob.device)
             positive = scores.diagonal(dim1=0, dim2=2).T

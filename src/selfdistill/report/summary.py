@@ -39,16 +39,26 @@ def _beside(contents: Contents) -> str:
 
 
 def cheaper(contents: Contents) -> list[tuple[float, Exit]]:
-    """Score and row of each judged exit that costs less than the whole network, cheapest first."""
+    """Score and row of each judged exit that costs less than the whole network, cheapest first.
+
+    The score is the one to choose by: of the validation images, if there are any.
+    """
     full = contents.last
     if full is None:
         return []
     rows = sorted((row for row in contents.exits if row.macs < full.macs), key=lambda r: r.macs)
-    return [(score, row) for row in rows if (score := row.score(contents.split)) is not None]
+    by = chooser(contents)
+    return [(score, row) for row in rows if (score := row.score(by)) is not None]
+
+
+def chooser(contents: Contents) -> str:
+    """The split to choose exits by; what was chosen by test images could not be judged by them."""
+    judged = all(row.score("validation") is not None for row in contents.exits)
+    return "validation" if judged else contents.split
 
 
 def best_cheaper(contents: Contents) -> Exit | None:
-    """The most accurate of them; of equals the cheapest."""
+    """The most accurate of them on the images to choose by; of equals the cheapest."""
     return max(cheaper(contents), key=lambda pair: pair[0], default=(0.0, None))[1]
 
 
@@ -78,7 +88,8 @@ def _exit_cards(contents: Contents) -> list[Card]:
     best, full = best_cheaper(contents), contents.last
     if best is None or full is None or contents.accuracy is None:
         return []
-    near = [row for score, row in cheaper(contents) if score >= contents.accuracy - _NEAR]
+    goal = (full.score(chooser(contents)) or 0.0) - _NEAR
+    near = [row for score, row in cheaper(contents) if score >= goal]
     found = [("Best cheaper exit", best)]
     if near and near[0] is not best:
         found.append(("Cheapest within a point", near[0]))

@@ -1,0 +1,137 @@
+"""Rules of the code base that no linter knows."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import selfdistill.methods
+from selfdistill.core import METHODS
+
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src" / "selfdistill"
+FILES = sorted(SOURCE.rglob("*.py"))
+every_file = pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(SOURCE)))
+
+
+def test_floors_import_downwards_only():
+    code = (
+        "from importlinter.cli import lint_imports; raise SystemExit(lint_imports(no_cache=True))"
+    )
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 kept, 0 broken" in done.stdout
+
+
+# The default of the quick start has to be named somewhere.
+NAMED = {"recipe/schema.py": {"muse"}}
+
+
+def strings(tree: ast.AST) -> set[str]:
+    """All string constants that are no documentation."""
+    documentation = {
+        id(node.value) for node in ast.walk(tree)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }  # fmt: skip
+    constants = (n for n in ast.walk(tree) if isinstance(n, ast.Constant))
+    return {n.value for n in constants if isinstance(n.value, str) and id(n) not in documentation}
+
+
+@every_file
+def test_no_method_is_named_outside_its_own_file(file):
+    place = file.relative_to(SOURCE).as_posix()
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    names, own = (
+        set(METHODS),
+        {n for n in METHODS if METHODS[n].__module__.endswith(f".{file.stem}")},
+    )
+    if file.parent == SOURCE / "methods":
+        names -= own
+        if "bottleneck" in file.read_text(encoding="utf-8"):
+            names -= BOTTLENECK_NAMES
+    elif place == "modules/heads.py":
+        names -= BOTTLENECK_NAMES
+    assert strings(tree) & names <= NAMED.get(place, set())
+    assert not {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)} & names
+
+
+# A bottleneck is named after the paper that made it, which is a method's name, too.
+BOTTLENECK_NAMES = {"byot"}
+
+
+def test_every_method_has_a_file_of_its_own():
+    homes = [METHODS[name].__module__ for name in METHODS]
+    assert len(set(homes)) == len(homes)
+    assert all(home.startswith(f"{selfdistill.methods.__name__}.") for home in homes)
+
+
+@every_file
+def test_methods_import_no_method(file):
+    if file.parent != SOURCE / "methods" or file.name == "__init__.py":
+        return
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level != 1, f"{file.name} imports a file of its own folder"
+
+
+@every_file
+def test_a_file_has_at_most_300_lines(file):
+    assert len(file.read_text(encoding="utf-8").splitlines()) <= 300
+
+
+def calls(file: Path) -> set[str]:
+    """Dotted names of all that a file calls."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    return {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+
+
+@every_file
+def test_nothing_is_printed(file):
+    assert "print" not in calls(file)
+
+
+@every_file
+def test_no_pickle_is_read_or_written(file):
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    imported = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
+    imported |= {n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+    assert not {name.split(".")[0] for name in imported} & {"pickle", "dill", "joblib", "shelve"}
+    loads = {"torch.load"} if file.relative_to(SOURCE).as_posix() == "models/weights.py" else set()
+    assert calls(file) & {"torch.load", "torch.save", "eval", "exec"} <= loads
+
+
+def test_foreign_weights_are_read_as_tensors_only():
+    tree = ast.parse((SOURCE / "models" / "weights.py").read_text(encoding="utf-8"))
+    found = [
+        {k.arg: ast.unparse(k.value) for k in node.keywords}
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load"
+    ]
+    assert found
+    assert all(keywords.get("weights_only") == "True" for keywords in found)
+
+
+@every_file
+def test_no_path_of_one_machine(file):
+    text = file.read_text(encoding="utf-8")
+    found = re.findall(r"""["'(\s](/(?:home|work|root|tmp|mnt|Users|data|opt)/[^\s"']*)""", text)
+    assert not found
+    assert not re.findall(r"""[A-Z]:\\\\""", text)
+
+
+@every_file
+def test_no_device_is_chosen_in_a_method_or_module(file):
+    if file.parent.name in ("methods", "modules", "functional"):
+        text = file.read_text(encoding="utf-8")
+        assert not re.findall(r"\.cuda\(|\.cpu\(|\.item\(|\.tolist\(", text)
+
+
+def test_forward_has_no_switch_for_a_task():
+    for file in (SOURCE / "methods").glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("isinstance", "hasattr"):
+                assert "task" not in ast.unparse(node)

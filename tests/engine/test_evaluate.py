@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+import torch
+from engine_runs import CLASSES, images, network, task
+from lightning_fabric import Fabric
+
+from selfdistill.data import EvalLoader
+from selfdistill.engine.evaluate import evaluate
+from selfdistill.recipe.build import make_method
+from selfdistill.tasks import Classification
+
+
+def judged(method, batches, the_task=None, **more):
+    return evaluate(
+        Fabric(accelerator="cpu", devices=1), method, the_task or task(), batches, **more
+    )
+
+
+def loader(size=4, count=10):
+    return EvalLoader(images(count), batch_size=size, mean=(0.5,) * 3, std=(0.3,) * 3)
+
+
+@pytest.fixture
+def method():
+    torch.manual_seed(3)
+    return make_method("exits", network(), task()).train()
+
+
+def test_accuracy_equals_numpy(method):
+    found = judged(method, loader())
+    method.eval()
+    with torch.no_grad():
+        (whole,) = loader(size=10)
+        outputs = method.predict(whole.inputs)
+    assert found.keys() == {"exit1", "student"}
+    for name, logits in outputs.items():
+        right = np.argmax(logits.numpy(), 1) == whole.targets.numpy()
+        assert found[name]["accuracy"] == pytest.approx(right.mean())
+
+
+def test_top5_equals_numpy():
+    torch.manual_seed(0)
+    logits, labels = torch.randn(30, 8), torch.randint(8, (30,))
+    metric = Classification("abcdefgh", torch.zeros(2, 3, 8, 8)).metric()
+    for part in range(0, 30, 7):  # the last part is smaller
+        metric.update(logits[part : part + 7], labels[part : part + 7])
+    found = metric.compute()
+    places = np.argsort(-logits.numpy(), 1)
+    top5 = (places[:, :5] == labels.numpy()[:, None]).any(1).mean()
+    assert float(found["top5"]) == pytest.approx(top5)
+    assert float(found["accuracy"]) == pytest.approx((places[:, 0] == labels.numpy()).mean())
+
+
+def test_batch_size_changes_nothing(method):
+    assert judged(method, loader(3)) == judged(method, loader(10))
+
+
+def test_details_hear_of_the_student_only(method):
+    details = task().details()
+    judged(method, loader(), details=details)
+    confusion = details["confusion"].compute().numpy()
+    method.eval()
+    (whole,) = loader(size=10)
+    with torch.no_grad():
+        said = method.predict(whole.inputs)["student"].argmax(1).numpy()
+    want = np.zeros((len(CLASSES), len(CLASSES)), int)
+    np.add.at(want, (whole.targets.numpy(), said), 1)
+    assert (confusion == want).all()
+
+
+def test_modes_come_back_as_they_were(method):
+    method.student.network[0].eval()
+    modes = [module.training for module in method.modules()]
+    judged(method, loader())
+    assert [module.training for module in method.modules()] == modes
+
+
+def test_modes_come_back_after_a_fault(method):
+    modes = [module.training for module in method.modules()]
+
+    def broken():
+        yield from loader()
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        judged(method, broken())
+    assert [module.training for module in method.modules()] == modes
+
+
+def test_looking_changes_no_statistics_and_no_generator(method):
+    before = {name: value.clone() for name, value in method.state_dict().items()}
+    state = torch.get_rng_state()
+    judged(method, loader())
+    assert all(torch.equal(value, before[name]) for name, value in method.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)

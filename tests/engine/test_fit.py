@@ -1,0 +1,224 @@
+"""The training loop: divergence, accumulation, clipping, averaging, and how a run is stopped."""
+
+import json
+import os
+import signal
+
+import pytest
+import torch
+from engine_runs import STEPS, Calls, Slice, final, images, lines, make, network, task
+from torch import nn
+
+from selfdistill.core import DivergenceError, Method, Step
+from selfdistill.engine.fit import Interrupted
+from selfdistill.recipe.build import make_method
+
+
+class Terms(Method):
+    """Two terms; from step 2 on, one of them goes wrong in the loss or in its gradient."""
+
+    def __init__(self, fault: str):
+        super().__init__()
+        self.student, self.fault = network("group"), fault
+
+    def forward(self, batch, now):
+        out = self.student(batch.inputs)
+        good, bad = out.square().mean(), out.abs().mean()
+        if now.step >= 2 and self.fault == "loss":
+            bad = bad * torch.inf
+        elif now.step >= 2 and self.fault == "gradient":
+            bad = (bad * 0).sqrt()  # finite, and its slope is not
+        return Step(out, {"good": good, "bad": bad})
+
+    def predictors(self):
+        return {"student": self.student}
+
+
+@pytest.mark.parametrize("fault", ["loss", "gradient"])
+@pytest.mark.parametrize("clip", [0.0, 1.0])
+def test_divergence_names_the_term_and_moves_no_weight(tmp_path, fault, clip):
+    method, seen = Terms(fault), []
+
+    def note(step):
+        seen.append({n: p.detach().clone() for n, p in method.named_parameters()})
+
+    fit = make(tmp_path, method=method, clip=clip, display=Calls(note))
+    with pytest.raises(DivergenceError, match=rf"{fault}.*\bbad\b.*at step 2") as told:
+        fit.run()
+    assert "good" not in str(told.value)
+    assert "--lr" in str(told.value)
+    assert told.value.exit_code == 5
+    assert len(seen) == 2
+    assert all(torch.equal(p, seen[-1][n]) for n, p in method.named_parameters())
+
+
+def test_divergence_in_the_first_part_of_an_accumulated_step_is_named(tmp_path):
+    class First(Terms):
+        calls = 0
+
+        def forward(self, batch, now):
+            self.calls += 1
+            step = super().forward(batch, now)
+            wrong = torch.inf if self.calls == 1 else 0.0
+            return Step(step.outputs, step.losses | {"bad": step.losses["bad"] * (1 + wrong)})
+
+    with pytest.raises(DivergenceError, match=r"\bbad\b"):
+        make(tmp_path, method=First("none"), train=Slice(parts=2)).run()
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_four_parts_make_the_step_of_the_whole(tmp_path, kind):
+    for parts in (1, 4):
+        # both add the same terms, in another order; adamw divides by roots of tiny squares
+        out = tmp_path / str(parts)
+        fit = make(out, net={"norm": "group"}, train=Slice(parts), optimiser=kind, lr=1e-3)
+        fit.run()
+    first, second = (final(tmp_path / str(parts)).tensors["model"] for parts in (1, 4))
+    for name, value in first.items():
+        torch.testing.assert_close(second[name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_equals_a_loop_of_ten_lines(tmp_path):
+    fit = make(tmp_path, net={"norm": "group"}, lr=0.1, schedule="constant", weight_decay=0.01)
+    fit.run()
+    torch.manual_seed(0)
+    net = network("group")
+    make_method("ce", net, task())
+    optimiser = torch.optim.SGD(net.parameters(), 0.1, 0.9, nesterov=True, weight_decay=0.01)
+    for epoch in range(2):
+        for (batch,) in Slice().epoch(epoch):
+            optimiser.zero_grad()
+            nn.functional.cross_entropy(net(batch.inputs), batch.targets).backward()
+            optimiser.step()
+    found = final(tmp_path).tensors["model"]
+    for name, value in net.state_dict().items():
+        torch.testing.assert_close(found[name], value, rtol=1e-6, atol=1e-7)
+
+
+def test_clip_bounds_the_gradient_and_logs_its_true_norm(tmp_path):
+    seen = []
+
+    free = make(tmp_path / "free", log_every=1)
+    free.run()
+    tight = make(tmp_path / "tight", log_every=1, clip=1e-3, momentum=0.0, weight_decay=0.0,
+                 schedule="constant", lr=1.0)  # fmt: skip
+    before = {n: p.detach().clone() for n, p in tight.method.named_parameters()}
+
+    def moved(step):
+        now = {n: p.detach().clone() for n, p in tight.method.named_parameters()}
+        seen.append(sum((now[n] - before[n]).square().sum() for n in now).sqrt())
+        before.update(now)
+
+    tight.display = Calls(moved)
+    tight.run()
+    norms = [e["grad_norm"] for e in lines(tmp_path / "free") if e["kind"] == "step"]
+    clipped = [e["grad_norm"] for e in lines(tmp_path / "tight") if e["kind"] == "step"]
+    assert clipped[0] == pytest.approx(norms[0], rel=1e-5)  # the norm before clipping
+    assert all(float(size) <= 1e-3 * (1 + 1e-4) for size in seen)
+    assert max(float(size) for size in seen) > 0.9e-3
+
+
+def test_average_follows_a_hand_loop(tmp_path):
+    state, decay = {}, 0.7
+
+    def follow(step):
+        for name, value in method.state_dict().items():
+            if step == 1 or not value.is_floating_point():
+                state[name] = born[name].clone() if step == 1 else value.clone()
+            if value.is_floating_point():
+                state[name] += (1 - decay) * (value - state[name])
+            else:
+                state[name] = value.clone()
+
+    fit = make(tmp_path, ema=decay, display=Calls(follow))
+    method = fit.method
+    born = {name: value.clone() for name, value in method.state_dict().items()}
+    plain = make(tmp_path / "plain")
+    # the display hears of a step after the average has moved with it
+    fit.run()
+    plain.run()
+    found = final(tmp_path)
+    for name, value in state.items():
+        torch.testing.assert_close(found.tensors["average"][name], value)
+    live, without = found.tensors["model"], final(tmp_path / "plain").tensors["model"]
+    assert all(torch.equal(live[name], without[name]) for name in live)  # it joins no training
+
+
+def test_lines_of_a_run(tmp_path):
+    make(tmp_path, "muse").run()
+    entries = lines(tmp_path)
+    assert [(e["kind"], e["step"]) for e in entries] == [
+        ("step", 2), ("epoch", 3), ("step", 4), ("step", 6), ("epoch", 6)
+    ]  # fmt: skip
+    for entry in entries:
+        assert {"task", "task/1", "soft/1", "mutual/1", "self/1"} == entry["losses"].keys()
+        assert {"mutual/1", "self/1"} <= entry["monitors"].keys()
+        assert json.dumps(entry)
+    assert entries[-1]["val"].keys() == {"exit1", "student"}
+    assert all(0 <= v["accuracy"] <= 1 for v in entries[-1]["val"].values())
+
+
+def test_means_of_an_epoch_are_means_of_its_steps(tmp_path):
+    make(tmp_path, log_every=1).run()
+    entries = lines(tmp_path)
+    for epoch in (0, 1):
+        steps = [
+            e["losses"]["task"] for e in entries if e["kind"] == "step" and e["epoch"] == epoch
+        ]
+        (mean,) = (
+            e["losses"]["task"] for e in entries if e["kind"] == "epoch" and e["epoch"] == epoch
+        )
+        assert len(steps) == STEPS
+        assert mean == pytest.approx(sum(steps) / STEPS)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_saves_and_stops(tmp_path, number):
+    before = signal.getsignal(number)
+    fit = make(tmp_path, display=Calls(lambda s: s == 2 and os.kill(os.getpid(), number)))
+    with pytest.raises(Interrupted) as stop:
+        fit.run()
+    assert stop.value.number == number
+    assert final(tmp_path).state["step"] == 2
+    assert not final(tmp_path).state["finished"]
+    assert signal.getsignal(number) is before
+
+
+def test_second_interrupt_stops_at_once(tmp_path):
+    def twice(step):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path, display=Calls(twice)).run()
+
+
+def test_runs_where_signals_are_somebody_elses(tmp_path):
+    import threading
+
+    fit = make(tmp_path)
+    thread = threading.Thread(target=fit.run)
+    thread.start()
+    thread.join()
+    assert final(tmp_path).state["finished"]
+
+
+def test_all_samples_of_a_step_are_trained_on(tmp_path):
+    class Counts(Method):
+        def __init__(self):
+            super().__init__()
+            self.student, self.seen = network(), []
+
+        def forward(self, batch, now):
+            self.seen += batch.index.tolist()
+            out = self.student(batch.inputs)
+            return Step(out, {"task": nn.functional.cross_entropy(out, batch.targets)})
+
+        def predictors(self):
+            return {"student": self.student}
+
+    method = Counts()
+    make(tmp_path, method=method, train=Slice(parts=2)).run()
+    first, second = method.seen[: STEPS * 8], method.seen[STEPS * 8 :]
+    assert len(set(first)) == len(first) == len(set(second)) == len(second) == STEPS * 8
+    assert set(first) <= set(range(len(images())))

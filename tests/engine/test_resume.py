@@ -1,0 +1,170 @@
+"""A run that was stopped anywhere and goes on equals, bit for bit, one that was never stopped."""
+
+import signal
+
+import pytest
+import torch
+from engine_runs import STEPS, Calls, assert_same_run, final, lines, make
+
+from selfdistill.core import ArtefactError
+from selfdistill.engine import checkpoint
+from selfdistill.engine.fit import Interrupted
+
+RUNS = {
+    "muse": {"name": "muse", "options": {"negatives": "roll"}},
+    "muse, product": {"name": "muse", "options": {"combine": "mul"}, "save_every": 1},
+    "byot": {"name": "byot"},
+    "exits": {"name": "exits", "save_every": 2},
+    "ce, dropout": {"name": "ce", "net": {"dropout": 0.5}},
+    "ce, average": {"name": "ce", "ema": 0.9, "save_every": 2},
+    "ce, adamw": {"name": "ce", "optimiser": "adamw", "lr": 1e-3, "save_every": 1},
+    "ce, clip and warm-up": {"name": "ce", "clip": 0.1, "warmup": 1.0},
+    "all": {"name": "muse", "options": {"negatives": "roll"}, "net": {"dropout": 0.3},
+            "ema": 0.9, "optimiser": "adamw", "lr": 1e-3, "save_every": 1, "log_every": 1},
+}  # fmt: skip
+every_run = pytest.mark.parametrize("keys", RUNS.values(), ids=RUNS)
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """Runs that were never stopped, made once each."""
+    made = {}
+
+    def run(keys):
+        if str(keys) not in made:
+            made[str(keys)] = tmp_path_factory.mktemp("straight")
+            make(made[str(keys)], **keys).run()
+        return made[str(keys)]
+
+    return run
+
+
+@every_run
+@pytest.mark.parametrize("stop", range(1, 2 * STEPS + 1))
+def test_stopped_by_a_signal_after_any_step(tmp_path, straight, keys, stop):
+    fit = make(tmp_path, **keys)
+
+    def ask(step):
+        fit.signal = signal.SIGTERM if step == stop else 0
+
+    fit.display = Calls(ask)
+    with pytest.raises(Interrupted):
+        fit.run()
+    assert final(tmp_path).state["step"] == stop
+    make(tmp_path, **keys).run()
+    assert_same_run(tmp_path, straight(keys))
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing of ours catches it."""
+
+
+def kill_at(fit, monkeypatch, event: int) -> None:
+    """Raise at the `event`-th of: a step done, a line logged, a checkpoint begun or renamed."""
+    count = 0
+
+    def tick():
+        nonlocal count
+        count += 1
+        if count == event:
+            raise Killed
+
+    def around(function):
+        def run(*args, **kwargs):
+            tick()
+            result = function(*args, **kwargs)
+            tick()
+            return result
+
+        return run
+
+    fit.display = Calls(lambda step: tick())
+    fit.directory.log = around(fit.directory.log)
+    monkeypatch.setattr(checkpoint, "save", around(checkpoint.save))
+
+
+def killed_everywhere(tmp_path, monkeypatch, want, keys):
+    """Kill at the first event, go on and kill at the second, and so on; then the same each anew."""
+    chain = tmp_path / "chain"
+    for event in range(1, 60):
+        alone = tmp_path / f"alone-{event}"
+        for out in (alone, chain):
+            with monkeypatch.context() as patch:
+                fit = make(out, **keys)
+                kill_at(fit, patch, event)
+                try:
+                    fit.run()
+                except Killed:
+                    continue
+            if out == alone:  # more events than there are: all places were tried
+                assert event > 10
+                assert_same_run(alone, want)
+                return
+        make(alone, **keys).run()
+        assert_same_run(alone, want)
+        if checkpoint.newest(chain / "checkpoints") and final(chain).state["finished"]:
+            make(chain, **keys).run()
+            assert_same_run(chain, want)
+    pytest.fail("the run has more events than this test knows")
+
+
+KILLED = {
+    "epochs": {"name": "ce", "log_every": 2},
+    "every step": {"name": "ce", "log_every": 1, "save_every": 1},
+    "every second step": {"name": "ce", "log_every": 2, "save_every": 2},
+    "every third step": {"name": "muse", "log_every": 1, "save_every": 3},
+}
+
+
+@pytest.mark.parametrize("keys", KILLED.values(), ids=KILLED)
+def test_killed_at_any_event(tmp_path, monkeypatch, straight, keys):
+    killed_everywhere(tmp_path, monkeypatch, straight(keys), keys)
+
+
+@pytest.mark.slow
+@every_run
+def test_every_run_killed_at_any_event(tmp_path, monkeypatch, straight, keys):
+    killed_everywhere(tmp_path, monkeypatch, straight(keys), keys)
+
+
+def test_goes_on_from_the_one_before_a_corrupt_checkpoint(tmp_path, straight):
+    keys = RUNS["all"]
+    fit = make(tmp_path, **keys)
+    fit.display = Calls(lambda step: setattr(fit, "signal", signal.SIGTERM if step == 5 else 0))
+    with pytest.raises(Interrupted):
+        fit.run()
+    broken = tmp_path / "checkpoints" / "step-000005" / "model.safetensors"
+    broken.write_bytes(broken.read_bytes()[:-1] + b"\xff")
+    with pytest.warns(UserWarning, match="going on from step-000004"):
+        make(tmp_path, **keys).run()
+    assert_same_run(tmp_path, straight(keys))
+
+
+def test_resuming_a_finished_run_changes_nothing(tmp_path, straight):
+    keys = RUNS["muse"]
+    make(tmp_path, **keys).run()
+    make(tmp_path, **keys).run()
+    assert_same_run(tmp_path, straight(keys))
+
+
+def test_checkpoint_of_another_network_is_refused_in_a_sentence(tmp_path):
+    make(tmp_path, "exits").run()
+    with pytest.raises(ArtefactError, match="does not fit"):
+        make(tmp_path, "ce").run()
+
+
+def test_seed_of_a_step_does_not_hang_on_what_ran_before(tmp_path):
+    keys = {"name": "ce", "net": {"dropout": 0.5}}
+    for out, seed in (("a", 1), ("b", 2)):
+        fit = make(tmp_path / out, **keys)
+        torch.manual_seed(seed)
+        fit.run()
+    assert_same_run(tmp_path / "a", tmp_path / "b")
+
+
+def test_lines_are_in_order_and_single(tmp_path):
+    keys = KILLED["every step"]
+    make(tmp_path, **keys).run()
+    marks = [(e["step"], e["kind"]) for e in lines(tmp_path)]
+    assert len(set(marks)) == len(marks)
+    assert [step for step, _ in marks] == sorted(step for step, _ in marks)

@@ -1,0 +1,119 @@
+"""Two processes on the CPU against one: the same weights, the same samples."""
+
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from engine_runs import STEPS, final, lines, network, start, write_npz
+
+from selfdistill.core import METHODS
+from selfdistill.recipe.build import assemble  # noqa: F401  registers the methods
+
+LEARN = {
+    "method": "ce", "device": "cpu", "epochs": 2, "batch_size": 8, "log_every": 1, "workers": 0,
+    "model": {"norm": "group"}, "lr": 0.05,
+}  # fmt: skip
+
+
+def free_port() -> str:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return str(found.getsockname()[1])
+
+
+def ranks(out: Path, keys: dict) -> None:
+    """Train in two processes that were started from outside, as torchrun does it."""
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": "2",
+             "NODE_RANK": "0"}  # fmt: skip
+    processes = [
+        start(keys | {"devices": 2, "out": str(out)}, env=place | {"LOCAL_RANK": str(rank)})
+        for rank in (0, 1)
+    ]
+    for process in processes:
+        process.join(90)
+    assert [process.exitcode for process in processes] == [0, 0]
+
+
+@pytest.fixture(scope="module")
+def npz(tmp_path_factory):
+    return write_npz(tmp_path_factory.mktemp("data") / "tiny.npz")
+
+
+@pytest.fixture(scope="module")
+def both(npz, tmp_path_factory):
+    """The directories of a run in one process and of the same in two."""
+    root = tmp_path_factory.mktemp("both")
+    keys = LEARN | {"data": f"npz:{npz}"}
+    alone = start(keys | {"out": str(root / "one")})
+    alone.join(60)
+    assert alone.exitcode == 0
+    ranks(root / "two", keys)
+    return root / "one", root / "two"
+
+
+def test_weights_are_those_of_one_process(both):
+    one, two = (final(out) for out in both)
+    assert two.state["step"] == one.state["step"]
+    for stem in ("model", "optimizer"):
+        assert two.tensors[stem].keys() == one.tensors[stem].keys()
+        for name, value in one.tensors[stem].items():
+            # a mean of two means of 4 is not rounded as a mean of 8 is, ten steps in a row
+            torch.testing.assert_close(two.tensors[stem][name], value, rtol=1e-5, atol=1e-5)
+
+
+def test_lines_are_those_of_one_process(both):
+    one, two = (lines(out) for out in both)
+    assert [(e["kind"], e["step"]) for e in two] == [(e["kind"], e["step"]) for e in one]
+    for mine, its in zip(two, one, strict=True):
+        for name, value in its.get("losses", {}).items():
+            assert mine["losses"][name] == pytest.approx(value, rel=1e-4)
+        assert mine.get("val") == its.get("val")
+        assert mine.get("test") == its.get("test")
+
+
+def test_both_processes_see_all_samples_between_them():
+    from engine_runs import flat, images
+
+    from selfdistill.data import Loader
+
+    usual = {"batch_size": 8, "seed": 0, "mean": (0.5,) * 3, "std": (0.3,) * 3, "crop": 1,
+             "flip": True}  # fmt: skip
+    whole = Loader(images(), **usual)
+    shares = [Loader(images(), rank=rank, world_size=2, **usual) for rank in (0, 1)]
+    for epoch in (0, 1):
+        split = [flat(share.epoch(epoch)) for share in shares]
+        assert len(split[0]) == len(split[1]) == STEPS * 4
+        assert sorted(split[0] + split[1]) == sorted(flat(whole.epoch(epoch)))
+
+
+@pytest.mark.slow
+def test_command_starts_its_processes_itself(tmp_path, npz, both):
+    import subprocess
+
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "import torch; torch.set_num_threads(1)\n"
+        "from engine_runs import network\n"
+        "from selfdistill import api\n"
+        "torch.manual_seed(0)\n"
+        f"keys = {LEARN | {'data': f'npz:{npz}', 'devices': 2, 'out': str(tmp_path / 'run')}!r}\n"
+        "keys['model'] = network(**keys['model'])\n"
+        "api.train(**keys)\n"
+    )
+    words = [sys.executable, str(script), str(Path(__file__).parent)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    first, second = final(tmp_path / "run").tensors["model"], final(both[1]).tensors["model"]
+    assert all(torch.equal(first[name], second[name]) for name in second)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains_in_two_processes(tmp_path, npz, method):
+    keys = LEARN | {"data": f"npz:{npz}", "method": method, "model": {"norm": "batch"}, "ema": 0.9}
+    ranks(tmp_path / "run", keys)
+    assert final(tmp_path / "run").state["finished"]
+    assert network().state_dict().keys() == final(tmp_path / "run").tensors["model"].keys()
