@@ -51,6 +51,8 @@ class Taps(nn.Module):
             names = find_taps(network, example) if names == "auto" else names.split(",")
         self.names = tuple(name.strip() for name in names)
         modules = dict(network.named_modules())
+        if len(set(self.names)) < len(self.names):
+            raise ConfigError(f"a tap is named twice in {', '.join(self.names)}")
         for name in self.names:
             if name not in modules or not name:
                 raise ConfigError(

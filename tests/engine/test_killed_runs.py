@@ -117,8 +117,10 @@ def command(*words) -> subprocess.Popen:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_terminated_command_saves_and_says_so(tmp_path, npz, number, code):
     out = tmp_path / "run"
-    process = command("--data", f"npz:{npz}", "--model", "cifar/resnet10_w16", "--epochs", 500,
-                      "--device", "cpu", "--batch-size", 8, "--save-every", 5, "--out", out)  # fmt: skip
+    small = ("--model", "cifar/resnet10_w16", "--batch-size", 8, "--device", "cpu")
+    process = command(
+        "--data", f"npz:{npz}", *small, "--epochs", 500, "--save-every", 5, "--out", out
+    )
     wait_for(out, 5)
     process.send_signal(number)
     said, complained = process.communicate(timeout=60)

@@ -111,7 +111,7 @@ def test_command_starts_its_processes_itself(tmp_path, npz, both):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", list(METHODS))
 def test_every_method_trains_in_two_processes(tmp_path, npz, method):
     keys = LEARN | {"data": f"npz:{npz}", "method": method, "model": {"norm": "batch"}, "ema": 0.9}
     ranks(tmp_path / "run", keys)

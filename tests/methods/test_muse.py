@@ -350,6 +350,7 @@ def test_defaults():
         "width": None,
         "negatives": None,
         "positives": "instance",
+        "positives": "instance",
         "estimator": "jsd",
         "global_share": 0.0,
         "bottleneck": "slim",

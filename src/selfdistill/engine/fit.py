@@ -107,10 +107,14 @@ class Fit:
                 epoch, start = divmod(self.at, self.train.steps_per_epoch)
                 for micro_batches in self.train.epoch(epoch, start):
                     self.step(epoch, micro_batches)
-                    if self._asked_to_stop():
+                    # The last step of an epoch is followed by its end, come what may: a
+                    # checkpoint between the two would leave the epoch without one.
+                    if self._asked_to_stop() and self.at % self.train.steps_per_epoch:
                         self.save()
                         raise Interrupted(self.signal)
                 self.end_epoch(epoch)
+                if self.signal:
+                    raise Interrupted(self.signal)
 
     def step(self, epoch: int, micro_batches: list[Batch]) -> None:
         """One optimiser step."""
@@ -121,14 +125,15 @@ class Fit:
         set_learning_rate(
             self.optimiser, learning_rate(settings, self.at, self.train.steps_per_epoch)
         )
+        steps: list[Step] = []
         for place, batch in enumerate(micro_batches, 1):
             syncs = place == len(micro_batches)
             with self.fabric.no_backward_sync(self.wrapped, enabled=not syncs):
-                step: Step = self.wrapped(batch, now)
-                self.fabric.backward(step.total / len(micro_batches))
-            self.meters.add(step)
+                steps.append(self.wrapped(batch, now))
+                self.fabric.backward(steps[-1].total / len(micro_batches))
+            self.meters.add(steps[-1])
             self.images += len(batch.index) * self.fabric.world_size
-        norm = self._checked_norm(step, micro_batches[-1], now)
+        norm = self._checked_norm(steps, micro_batches, now)
         self.optimiser.step()
         self.optimiser.zero_grad()
         self.method.after_step(now)
@@ -137,8 +142,9 @@ class Fit:
         self.at += 1
         self.display.advance(self.at, self.total)
         if self.at % settings.log_every == 0 or self.at == self.total:
-            self._log_step(epoch, step, micro_batches[-1], norm)
-        if settings.save_every and self.at % settings.save_every == 0:
+            self._log_step(epoch, steps[-1], micro_batches[-1], norm)
+        every = settings.save_every
+        if every and self.at % every == 0 and self.at % self.train.steps_per_epoch:
             self.save()
 
     def end_epoch(self, epoch: int) -> None:
@@ -220,7 +226,7 @@ class Fit:
         fraction = torch.full((), self.at / self.total, device=self.fabric.device)
         return Progress(number(self.settings.seed), number(epoch), number(self.at), fraction)
 
-    def _checked_norm(self, step: Step, batch: Batch, now: Progress) -> Tensor:
+    def _checked_norm(self, steps: list[Step], batches: list[Batch], now: Progress) -> Tensor:
         """The norm of the gradient, which is also clipped if asked for; not finite raises."""
         if self.settings.clip:
             clipped = self.fabric.clip_gradients(
@@ -233,10 +239,11 @@ class Fit:
         else:
             norm = get_total_norm(p.grad for p in self.method.parameters() if p.grad is not None)
         # The scaler of fp16 meets infinite gradients as a matter of course and skips their steps.
-        proof = step.total if self.settings.precision == "fp16" else step.total + norm
+        proof = sum((step.total for step in steps), start=self.zero)
+        proof = proof if self.settings.precision == "fp16" else proof + norm
         if not torch.isfinite(proof.detach()).item():
             raise DivergenceError(
-                f"{culprit(self.method, step, batch, now)} at step {self.at}; {_WAY_OUT}"
+                f"{culprit(self.method, steps, batches, now)} at step {self.at}; {_WAY_OUT}"
             )
         return norm
 

@@ -68,8 +68,8 @@ def nwj(positive: Tensor, negative: Tensor) -> Tensor:
 
 
 def _count(scores: Tensor) -> Tensor:
-    """How many places hold a score; -inf adds nothing to any sum here, and must not be counted."""
-    return (scores > -torch.inf).sum()
+    """How many places hold a score, 1 or more; -inf adds nothing to any sum here, nor counts."""
+    return (scores > -torch.inf).sum().clamp(min=1)
 
 
 def variational_gaussian(target: Tensor, mean: Tensor, raw_variance: Tensor) -> Tensor:

@@ -2,7 +2,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from ..core import METHODS, Batch, Method, Progress, Step, Task
+from ..core import METHODS, Batch, ConfigError, Method, Progress, Step, Task
 from ..modules.exits import Exits
 from ..taps import Taps
 
@@ -38,6 +38,8 @@ class SupervisedExits(Method):
         bottleneck: Literal["slim", "byot"] = "slim",
     ) -> None:
         super().__init__()
+        if not (supervised or soft):
+            raise ConfigError("exits need a loss: give supervised or soft a weight")
         self.student, self.task = student, task
         self.exits = Exits(student, task, bottleneck)
         self.weights = {"supervised": supervised, "soft": soft, "temperature": temperature}

@@ -29,7 +29,7 @@ class Exits(nn.Module):
         super().__init__()
         if len(student.names) < 2:
             raise ConfigError(
-                f"exits need two taps or more, and there is one ('{student.names[0]}'); "
+                f"exits need two taps or more, not {len(student.names)}; "
                 "`selfdistill taps MODEL` lists the modules to tap"
             )
         self.task = task

@@ -20,7 +20,7 @@ NotNegative = Annotated[float, Field(ge=0)]
 class Recipe(BaseModel):
     """One run. Field descriptions are the documentation; defaults are those of the quick start."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     method: str = Field("muse", description="how to train; `selfdistill methods` lists them")
     model: str = Field(
@@ -52,7 +52,9 @@ class Recipe(BaseModel):
     nesterov: bool = Field(True, description="Nesterov's form of the momentum")
     weight_decay: NotNegative = Field(5e-4, description="on all weights, heads and critics too")
     schedule: Literal["cosine", "step", "constant"] = Field("cosine", description="of the rate")
-    milestones: tuple[int, ...] = Field((), description="epochs (from 0) at which 'step' drops it")
+    milestones: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        (), description="epochs (from 0) at which 'step' drops it"
+    )
     gamma: Annotated[float, Field(gt=0, le=1)] = Field(0.1, description="factor of a drop")
     warmup: NotNegative = Field(0.0, description="epochs of linear warm-up")
     clip: NotNegative = Field(0.0, description="largest norm of the gradient; 0 does not clip")
@@ -96,7 +98,9 @@ def check_options(method: type[Method], name: str, chosen: Mapping[str, Any]) ->
         if key not in known:
             raise ConfigError(f"method '{name}' has no option '{key}'{nearest(key, known)}")
     fields: dict[str, Any] = {o.name: (o.annotation, o.default) for o in known.values()}
-    model = create_model("Options", __config__=ConfigDict(extra="forbid"), **fields)
+    model = create_model(
+        "Options", __config__=ConfigDict(extra="forbid", allow_inf_nan=False), **fields
+    )
     try:
         return dict(model.model_validate(dict(chosen)))
     except ValidationError as error:
@@ -135,9 +139,11 @@ def literal(text: str) -> Any:
     if text.lower() == "none":
         return None
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        value = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
         return {"True": True, "False": False}.get(text, text)
+    plain = len(value) == 1 and isinstance(value["value"], (bool, int, float, str, list))
+    return value["value"] if plain else text
 
 
 def type_name(annotation: Any) -> str:
