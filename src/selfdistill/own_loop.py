@@ -66,7 +66,7 @@ class Lesson(nn.Module):
 
 def wrap(
     network: nn.Module,
-    method: str = "muse",
+    method: str,
     *,
     example: Tensor,
     classes: int | Sequence[str],

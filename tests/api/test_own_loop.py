@@ -84,4 +84,4 @@ def test_wrong_words_are_told(name, options, words):
 
 def test_wrong_number_of_classes_is_told():
     with pytest.raises(ConfigError, match="num_classes=7"):
-        selfdistill.wrap(small(), example=pictures()[0][:2], classes=7)
+        selfdistill.wrap(small(), "ce", example=pictures()[0][:2], classes=7)

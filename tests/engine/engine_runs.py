@@ -124,7 +124,7 @@ def flat(steps: Iterator[list[Batch]]) -> list[int]:
 
 # Processes of their own. A fork server imports everything once, so that a start takes no time.
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["engine_runs", "selfdistill.api"])
+SERVER.set_forkserver_preload(["pytest", "selfdistill.api"])
 
 
 def train_here(keys: dict[str, Any], env: dict[str, str], each_step: float = 0.0) -> None:

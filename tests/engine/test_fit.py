@@ -10,7 +10,7 @@ from engine_runs import STEPS, Calls, Slice, final, images, lines, make, network
 from torch import nn
 
 from selfdistill.core import DivergenceError, Method, Step
-from selfdistill.engine.fit import Interrupted
+from selfdistill.engine.signals import Interrupted
 from selfdistill.recipe.build import make_method
 
 

@@ -8,7 +8,7 @@ from engine_runs import STEPS, Calls, assert_same_run, final, lines, make
 
 from selfdistill.core import ArtefactError
 from selfdistill.engine import checkpoint
-from selfdistill.engine.fit import Interrupted
+from selfdistill.engine.signals import Interrupted
 
 RUNS = {
     "muse": {"name": "muse", "options": {"negatives": "roll"}},
@@ -45,7 +45,7 @@ def test_stopped_by_a_signal_after_any_step(tmp_path, straight, keys, stop):
     fit = make(tmp_path, **keys)
 
     def ask(step):
-        fit.signal = signal.SIGTERM if step == stop else 0
+        fit.signals.asked = signal.SIGTERM if step == stop else 0
 
     fit.display = Calls(ask)
     with pytest.raises(Interrupted):

@@ -350,7 +350,6 @@ def test_defaults():
         "width": None,
         "negatives": None,
         "positives": "instance",
-        "positives": "instance",
         "estimator": "jsd",
         "global_share": 0.0,
         "bottleneck": "slim",

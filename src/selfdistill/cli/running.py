@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def run(recipe: "Recipe", place: Path, *, resume: bool) -> None:
     """Train, and tell of it if this process is the one that talks."""
     from ..api import run_recipe
-    from ..engine.fit import Interrupted
+    from ..engine.signals import Interrupted
 
     # lightning greets from every process; what matters it warns of
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)

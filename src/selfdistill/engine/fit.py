@@ -1,9 +1,8 @@
 """The training loop: from a method, batches and settings to a trained method, and nothing else."""
 
-import signal
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, cast
 
 import torch
@@ -28,6 +27,7 @@ from .optimise import (
 )
 from .run_directory import RunDirectory
 from .settings import Settings
+from .signals import Interrupted, Signals
 from .state import averaged, restore_method, split_student
 
 _STEP = purpose("step")
@@ -42,14 +42,6 @@ class Batches(Protocol):
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[list[Batch]]:
         """From step `start` of an epoch: the batches whose gradients make one optimiser step."""
-
-
-class Interrupted(Exception):  # noqa: N818  no error: the run is saved and can go on
-    """A signal asked the run to stop; its last checkpoint is of this step."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name}")
-        self.number = number
 
 
 class Fit:
@@ -81,7 +73,7 @@ class Fit:
         self.train, self.val, self.directory = train, val, directory
         self.display = display or Silent()
         self.total = settings.epochs * train.steps_per_epoch
-        self.meters, self.at, self.signal = Meters(), 0, 0
+        self.meters, self.at, self.signals = Meters(), 0, Signals()
         self.diagnosed: set[str] = set()  # what the user has heard of need not be said each epoch
         if settings.channels_last:
             method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -102,7 +94,7 @@ class Fit:
         """
         self.resume()
         self.method.train()
-        with self._signals():
+        with self.signals.caught():
             while self.at < self.total:
                 epoch, start = divmod(self.at, self.train.steps_per_epoch)
                 for micro_batches in self.train.epoch(epoch, start):
@@ -111,10 +103,10 @@ class Fit:
                     # checkpoint between the two would leave the epoch without one.
                     if self._asked_to_stop() and self.at % self.train.steps_per_epoch:
                         self.save()
-                        raise Interrupted(self.signal)
+                        raise Interrupted(self.signals.asked)
                 self.end_epoch(epoch)
-                if self.signal:
-                    raise Interrupted(self.signal)
+                if self.signals.asked:
+                    raise Interrupted(self.signals.asked)
 
     def step(self, epoch: int, micro_batches: list[Batch]) -> None:
         """One optimiser step."""
@@ -274,28 +266,10 @@ class Fit:
 
     def _asked_to_stop(self) -> bool:
         if self.fabric.world_size > 1:  # all processes must leave the loop at the same step
-            asked = torch.tensor(self.signal, device=self.fabric.device)
-            self.signal = int(cast(Tensor, self.fabric.all_reduce(asked, reduce_op="max")))
-        return bool(self.signal)
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Inside, SIGTERM and a first Ctrl-C only ask; the step at hand is finished and saved."""
-
-        def ask(number: int, frame: object) -> None:
-            if self.signal == number == signal.SIGINT:
-                raise KeyboardInterrupt
-            self.signal = number
-
-        try:
-            before = {n: signal.signal(n, ask) for n in (signal.SIGTERM, signal.SIGINT)}
-        except ValueError:  # not the main thread: signals are somebody else's
-            before = {}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            asked = torch.tensor(self.signals.asked, device=self.fabric.device)
+            highest = self.fabric.all_reduce(asked, reduce_op="max")
+            self.signals.asked = int(cast(Tensor, highest))
+        return bool(self.signals.asked)
 
 
 _WAY_OUT = "the optimiser did not move: try a lower --lr, a --warmup, --clip 1 or fp32"
