@@ -130,7 +130,9 @@ def test_every_run_killed_at_any_event(tmp_path, monkeypatch, straight, keys):
 def test_goes_on_from_the_one_before_a_corrupt_checkpoint(tmp_path, straight):
     keys = RUNS["all"]
     fit = make(tmp_path, **keys)
-    fit.display = Calls(lambda step: setattr(fit, "signal", signal.SIGTERM if step == 5 else 0))
+    fit.display = Calls(
+        lambda step: setattr(fit.signals, "asked", signal.SIGTERM if step == 5 else 0)
+    )
     with pytest.raises(Interrupted):
         fit.run()
     broken = tmp_path / "checkpoints" / "step-000005" / "model.safetensors"

@@ -1,0 +1,128 @@
+"""Write docs/measurements.md from the csv files in results/.
+
+uv run python benchmarks/tables.py
+"""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+HERE = Path(__file__).parent
+PAGE = HERE.parent / "docs" / "measurements.md"
+
+
+def rows(name: str) -> list[dict[str, str]]:
+    """A result file, or nothing where it was not made."""
+    path = HERE / "results" / f"{name}.csv"
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A markdown table."""
+    marks = ["---" if i == 0 else "---:" for i in range(len(header))]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (header, marks, *lines))
+
+
+def origin(found: list[dict[str, str]]) -> str:
+    """Where the figures come from, as one line."""
+    first = found[0]
+    return (
+        f"{first['machine']}; torch {first['torch']}; commit {first['commit']}; {first['date']}; "
+        f"`{first['command']}`"
+    )
+
+
+def accuracy() -> str:
+    """The small CIFAR-100 study: test accuracy of each exit, and paired differences."""
+    found = rows("accuracy-cifar100-small")
+    if not found:
+        return ""
+    exits = ["exit1", "exit2", "exit3", "student"]
+    cells = {
+        (r["row"], r["exit"]): f"{r['mean']} ± {r['std']}" for r in found if r["split"] == "test"
+    }
+    names = list(dict.fromkeys(r["row"] for r in found))
+    lines = [[name, *(cells.get((name, e), "") for e in exits)] for name in names]
+    n = found[0]["n"]
+    paired = [
+        [r["difference"], r["split"], r["mean"], f"{r['low']} … {r['high']}", r["verdict"]]
+        for r in rows("accuracy-cifar100-small-paired")
+    ]
+    return "\n\n".join(
+        [
+            "## CIFAR-100, 4,000 images, a small network",
+            "`cifar/resnet10_w16` (320,436 parameters), 4,000 training images, 40 epochs, batch "
+            "128, SGD 0.1 with Nesterov momentum 0.9, weight decay 5e-4, 8 epochs of warm-up, "
+            "cosine, bf16. Top-1 on the 10,000 test images, last epoch, "
+            f"mean ± standard deviation, n = {n} seeds:",
+            table(["row", "exit 1", "exit 2", "exit 3", "final"], lines),
+            "Differences of the final exit, paired by seed, in points, with 95 % t intervals "
+            "(validation: 5,000 held-out training images):",
+            table(["difference", "images", "mean", "interval", ""], paired),
+            origin(found),
+        ]
+    )
+
+
+def steps(name: str, title: str) -> str:
+    """One table of step ratios."""
+    found = rows(name)
+    if not found:
+        return ""
+    kinds = list(dict.fromkeys(r["arithmetic"] for r in found))
+    cells = {(r["case"], r["arithmetic"]): r["ratio_median"] for r in found}
+    cases = list(dict.fromkeys(r["case"] for r in found))
+    lines = [[case, *(cells.get((case, kind), "") for kind in kinds)] for case in cases]
+    return "\n\n".join(
+        [
+            f"## {title}",
+            "Time of an optimiser step ÷ that of plain cross-entropy in the same arithmetic, median "
+            f"of {found[0]['rounds']} interleaved rounds, batch {found[0]['batch']}:",
+            table(["step", *kinds], lines),
+            origin(found),
+        ]
+    )
+
+
+def loops() -> str:
+    """The loop and the loader."""
+    parts = ["## The loop and the loader"]
+    for found in (rows("speed-loop"), rows("speed-loader")):
+        if found and "ours_images_per_second" in found[0]:
+            r = found[0]
+            parts += [
+                f"Resident loader {int(r['ours_images_per_second']):,} images/s, torchvision's "
+                f"pipeline {int(r['torchvision_images_per_second']):,} images/s, ratio "
+                f"{r['ratio_median']} (crop, flip, normalise; 32×32, one process).",
+                origin(found),
+            ]
+        elif found:
+            r = found[0]
+            parts += [
+                f"Our loop ÷ a bare hand-written one, {r['model']}, batch {r['batch']}: "
+                f"{r['ratio_median']} (median of {r['rounds']}; {r['ratio_min']} to "
+                f"{r['ratio_max']}).",
+                origin(found),
+            ]
+    return "\n\n".join(parts)
+
+
+def main() -> None:
+    parts = [
+        "# Measurements",
+        "Made by `benchmarks/tables.py` from `benchmarks/results/*.csv`; do not edit by hand. "
+        "The machine is shared: speeds are ratios within one run.",
+        accuracy(),
+        steps("speed-steps-resnet18", "Step time, ResNet-18 at 32×32"),
+        steps("speed-steps-resnet10-w16", "Step time, resnet10_w16 at 32×32"),
+        loops(),
+    ]
+    PAGE.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
+    print(PAGE)
+
+
+if __name__ == "__main__":
+    main()
