@@ -79,8 +79,8 @@ def steps(name: str, title: str) -> str:
     return "\n\n".join(
         [
             f"## {title}",
-            "Time of an optimiser step ÷ that of plain cross-entropy in the same arithmetic, median "
-            f"of {found[0]['rounds']} interleaved rounds, batch {found[0]['batch']}:",
+            "Time of an optimiser step ÷ that of plain cross-entropy in the same arithmetic, "
+            f"median of {found[0]['rounds']} interleaved rounds, batch {found[0]['batch']}:",
             table(["step", *kinds], lines),
             origin(found),
         ]

@@ -12,7 +12,7 @@ from typing import Any
 from lightning_fabric import Fabric
 from torch import nn
 
-from .core import ConfigError, Method
+from .core import ConfigError, Method, SelfdistillError
 from .data import ImageData, Loader
 from .engine import checkpoint
 from .engine.evaluate import evaluate as judge
@@ -135,11 +135,16 @@ def run_recipe(
     batches = train_loader(recipe, parts.data, parts.method, fabric)
     display = display if display and fabric.is_global_zero else Silent()
     with ExitStack() as stack:
+        fault: SelfdistillError | None = None
         if fabric.is_global_zero:
-            stack.enter_context(directory.held())
-            if not resume:
-                directory.begin(write(recipe))
-        fabric.barrier()
+            try:
+                stack.enter_context(directory.held())
+                if not resume:
+                    directory.begin(write(recipe))
+            except SelfdistillError as error:
+                fault = error
+        if fault := fabric.broadcast(fault):  # the others would wait for the first for ever
+            raise fault
         display.begin(facts(recipe, parts, fabric, directory))
         return _train(recipe, parts, batches, fabric, directory, display)
 

@@ -142,5 +142,9 @@ CASES = DEFAULTS + [
     for variant, options in variants.items()
     for task in TASKS
 ]
-every_case = pytest.mark.parametrize("case", CASES, ids=str)
+# Every variant meets the first task in the usual suite, the second one in the slow half.
+_MARKS = {str(c): pytest.mark.slow for c in CASES[len(DEFAULTS) :] if c.task != TASKS[0]}
+every_case = pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=_MARKS.get(str(case), ())) for case in CASES], ids=str
+)
 every_default = pytest.mark.parametrize("case", DEFAULTS, ids=str)

@@ -3,6 +3,9 @@
 import json
 import multiprocessing
 import os
+import signal
+import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,15 +14,17 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from safetensors.torch import save_file
 from torch import nn
 
-from selfdistill.core import Batch, Method
+from selfdistill.core import Batch, Method, SelfdistillError
 from selfdistill.data import EvalLoader, Loader, Resident
 from selfdistill.engine import checkpoint
 from selfdistill.engine.fit import Fit
 from selfdistill.engine.log import Silent
 from selfdistill.engine.run_directory import RunDirectory
 from selfdistill.engine.settings import Settings
+from selfdistill.engine.signals import Interrupted
 from selfdistill.recipe.build import make_method
 from selfdistill.tasks import Classification
 
@@ -127,26 +132,57 @@ SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["pytest", "selfdistill.api"])
 
 
-def train_here(keys: dict[str, Any], env: dict[str, str], each_step: float = 0.0) -> None:
-    """What a child process does: `selfdistill.train`, its warnings to nobody."""
-    import time
+class Acts(Silent):
+    """A slow display; it may send its own process a signal when it hears of an epoch."""
 
+    def __init__(self, each_step: float, signal_at_epoch: int) -> None:
+        self.each_step, self.signal_at_epoch = each_step, signal_at_epoch
+
+    def advance(self, step: int, total: int) -> None:
+        time.sleep(self.each_step)
+
+    def epoch(self, entry: dict[str, Any]) -> None:
+        if entry["epoch"] == self.signal_at_epoch:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def train_here(keys: dict[str, Any], env: dict[str, str], acts: tuple[float, int]) -> None:
+    """What a child process does: `selfdistill.train`, ended as the command would end it.
+
+    The trained method's state is left beside the run, one file a process.
+    """
     from selfdistill import api
 
     os.environ.update(env)
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    if "model" in keys and not isinstance(keys["model"], str):
-        torch.manual_seed(0)
-        keys["model"] = network(**keys["model"])
-    api.train(display=Calls(lambda step: time.sleep(each_step)), **keys)
+    keys["model"] = network_of(keys["model"])
+    try:
+        run = api.train(display=Acts(*acts), **keys)
+    except SelfdistillError as error:
+        sys.exit(error.exit_code)
+    except Interrupted as stop:
+        sys.exit(128 + stop.number)
+    state = {name: value.clone() for name, value in run.method.state_dict().items()}
+    rank = env.get("LOCAL_RANK", "0")
+    save_file(state, Path(keys["out"]).with_suffix(f".rank{rank}.safetensors"))
+
+
+def network_of(keys: dict[str, Any]) -> nn.Module:
+    torch.manual_seed(0)
+    return network(**keys)
 
 
 def start(
-    keys: dict[str, Any], *, env: dict[str, str] | None = None, each_step: float = 0.0
+    keys: dict[str, Any],
+    *,
+    env: dict[str, str] | None = None,
+    each_step: float = 0.0,
+    signal_at_epoch: int = -1,
 ) -> Any:
     """A training process that runs by itself."""
-    process = SERVER.Process(target=train_here, args=(keys, env or {}, each_step))
+    acts = (each_step, signal_at_epoch)
+    process = SERVER.Process(target=train_here, args=(keys, env or {}, acts))
     process.start()
     return process
 

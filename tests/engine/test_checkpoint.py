@@ -272,3 +272,10 @@ def test_foreign_folder_beside_the_checkpoints_is_passed_over(tmp_path):
     assert checkpoint.newest(tmp_path).state["step"] == 1
     saved(tmp_path, 2, keep=2)
     assert (tmp_path / "step-best").exists()
+
+
+def test_drafts_of_killed_processes_are_swept_away(tmp_path):
+    (tmp_path / ".step-000001.999999").mkdir()
+    (tmp_path / ".step-000001.999999" / "model.safetensors").write_bytes(b"half")
+    saved(tmp_path, 2)
+    assert [p.name for p in tmp_path.iterdir()] == ["step-000002"]

@@ -163,3 +163,13 @@ def test_average_equals_a_hand_loop():
     torch.testing.assert_close(average.state["w"], want["w"])
     torch.testing.assert_close(average.state["b"], want["b"])
     assert average.state["w"].data_ptr() != state["w"].data_ptr()
+
+
+def test_slots_live_where_their_parameter_lives():
+    first, there = Pair(), Pair().to("meta")
+    optimiser = make_optimiser(first, Settings(lr=0.05))
+    advance(first, optimiser, range(2))
+    second = make_optimiser(there, Settings(lr=0.05))
+    restore_optimiser(second, there, optimiser_tensors(optimiser, first))
+    for parameter, state in second.state.items():
+        assert state["momentum_buffer"].device == parameter.device, tuple(parameter.shape)

@@ -1,12 +1,16 @@
 """Two processes on the CPU against one: the same weights, the same samples."""
 
+import os
+import signal
 import socket
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 from engine_runs import STEPS, final, lines, network, start, write_npz
+from safetensors.torch import load_file
 
 from selfdistill.core import METHODS
 from selfdistill.recipe.build import assemble  # noqa: F401  registers the methods
@@ -23,17 +27,23 @@ def free_port() -> str:
         return str(found.getsockname()[1])
 
 
-def ranks(out: Path, keys: dict) -> None:
-    """Train in two processes that were started from outside, as torchrun does it."""
+def started(out: Path, keys: dict, **acts) -> list:
+    """Two processes that were started from outside, as torchrun does it."""
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": "2",
              "NODE_RANK": "0"}  # fmt: skip
-    processes = [
-        start(keys | {"devices": 2, "out": str(out)}, env=place | {"LOCAL_RANK": str(rank)})
-        for rank in (0, 1)
-    ]
+    keys = keys | {"devices": 2, "out": str(out)}
+    return [start(keys, env=place | {"LOCAL_RANK": str(rank)}, **acts) for rank in (0, 1)]
+
+
+def codes(processes: list) -> list[int]:
     for process in processes:
-        process.join(90)
-    assert [process.exitcode for process in processes] == [0, 0]
+        process.join(120)
+    return [process.exitcode for process in processes]
+
+
+def ranks(out: Path, keys: dict) -> None:
+    """Train in two processes to the end."""
+    assert codes(started(out, keys)) == [0, 0]
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +96,51 @@ def test_both_processes_see_all_samples_between_them():
         split = [flat(share.epoch(epoch)) for share in shares]
         assert len(split[0]) == len(split[1]) == STEPS * 4
         assert sorted(split[0] + split[1]) == sorted(flat(whole.epoch(epoch)))
+
+
+BATCH_NORM = {"model": {"norm": "batch"}, "method": "muse"}
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_all_processes_end_with_the_network_that_was_saved(tmp_path, npz, ema):
+    ranks(tmp_path / "run", LEARN | BATCH_NORM | {"data": f"npz:{npz}", "ema": ema})
+    first, second = (load_file(tmp_path / f"run.rank{rank}.safetensors") for rank in (0, 1))
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+    saved = final(tmp_path / "run").tensors
+    saved = saved["average"] if ema else {
+        **saved["method"], **{f"student.network.{n}": v for n, v in saved["model"].items()}
+    }  # fmt: skip
+    assert saved.keys() == first.keys()
+    assert all(torch.equal(saved[name], first[name]) for name in saved)
+
+
+def test_a_signal_between_two_epochs_stops_all_processes(tmp_path, npz):
+    keys = LEARN | {"data": f"npz:{npz}", "epochs": 4}
+    processes = started(tmp_path / "run", keys, signal_at_epoch=1)  # reaches the first one only
+    assert codes(processes) == [143, 143]
+    assert not final(tmp_path / "run").state["finished"]
+
+
+def test_a_signal_to_one_process_stops_both_and_a_resume_goes_on(tmp_path, npz):
+    keys = LEARN | BATCH_NORM | {"data": f"npz:{npz}", "epochs": 4}
+    ranks(tmp_path / "straight", keys)
+    processes = started(tmp_path / "run", keys, each_step=0.2)
+    end = time.monotonic() + 120
+    while len(list((tmp_path / "run").glob("checkpoints/step-*"))) < 1:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    time.sleep(0.3)  # into the second epoch
+    os.kill(processes[1].pid, signal.SIGTERM)
+    assert codes(processes) == [143, 143]
+    assert not final(tmp_path / "run").state["finished"]
+    ranks(tmp_path / "run", keys | {"resume": True})
+    first, second = (final(tmp_path / name).tensors for name in ("straight", "run"))
+    for stem, tensors in first.items():
+        for name, value in tensors.items():
+            if "running" in name:  # a mean over the processes, taken twice in one of the runs
+                torch.testing.assert_close(second[stem][name], value, rtol=1e-5, atol=1e-6)
+            else:
+                assert torch.equal(second[stem][name], value), name
 
 
 @pytest.mark.slow

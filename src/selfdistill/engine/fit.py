@@ -105,7 +105,7 @@ class Fit:
                         self.save()
                         raise Interrupted(self.signals.asked)
                 self.end_epoch(epoch)
-                if self.signals.asked:
+                if self._asked_to_stop():
                     raise Interrupted(self.signals.asked)
 
     def step(self, epoch: int, micro_batches: list[Batch]) -> None:
@@ -204,12 +204,13 @@ class Fit:
         """Give every process the mean of all processes' BatchNorm statistics."""
         if self.fabric.world_size == 1:
             return
-        for module in self.method.modules():
-            if isinstance(module, _BatchNorm):
-                for buffer in (module.running_mean, module.running_var):
-                    if buffer is not None:
-                        mean = self.fabric.all_reduce(buffer, reduce_op="mean")
-                        buffer.copy_(cast(Tensor, mean))
+        norms = [n for n, m in self.method.named_modules() if isinstance(m, _BatchNorm)]
+        states = [dict(self.method.named_buffers()), self.average.state if self.average else {}]
+        for name in (f"{n}.running_{stat}" for n in norms for stat in ("mean", "var")):
+            for state in states:
+                if name in state:
+                    mean = self.fabric.all_reduce(state[name], reduce_op="mean")
+                    state[name].copy_(cast(Tensor, mean))
 
     def _progress(self, epoch: int) -> Progress:
         def number(value: int) -> Tensor:

@@ -97,4 +97,4 @@ def restore_optimiser(optimiser: Optimizer, method: nn.Module, tensors: dict[str
         name, _, slot = key.rpartition("/")
         state: dict[str, Any] = optimiser.state[parameters[name]]
         # A step counter stays where torch keeps it, on the CPU; all else lives with its parameter.
-        state[slot] = value if value.dim() == 0 else value.to(parameters[name])
+        state[slot] = value if slot == "step" else value.to(parameters[name])
