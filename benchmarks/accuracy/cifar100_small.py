@@ -1,4 +1,4 @@
-"""Self-distillation on 4,000 images of CIFAR-100, at a size that a CPU trains in minutes.
+"""Self-distillation on a few images of CIFAR-100, at a size that a CPU trains in minutes.
 
     uv run python benchmarks/accuracy/cifar100_small.py --data npz:cifar100.npz --seeds 0 1 2 3 4
 
@@ -26,16 +26,11 @@ from selfdistill.export.exits import ExitRow, from_csv
 
 RECIPE: dict[str, Any] = {
     "model": "cifar/resnet10_w16",
-    "limit": 4000,
-    "epochs": 40,
     "batch_size": 128,
     "lr": 0.1,
-    "warmup": 8,
     "weight_decay": 5e-4,
     "crop": 4,
     "flip": True,
-    "val_every": 40,
-    "log_every": 31,
     "precision": "bf16",
     "channels_last": True,
 }
@@ -54,7 +49,8 @@ def run(row: str, seed: int, args: argparse.Namespace) -> list[ExitRow]:
     out = args.runs / row / f"s{seed}"
     if not (out / "exits.csv").exists():
         resume = (out / "recipe.toml").exists()
-        keys = {**RECIPE, **ROWS[row], "seed": seed}
+        shape = {"limit": args.limit, "epochs": args.epochs, "warmup": args.epochs / 5}
+        keys = {**RECIPE, **shape, "val_every": args.epochs, **ROWS[row], "seed": seed}
         selfdistill.train(data=args.data, out=out, resume=resume, **keys)
     return from_csv((out / "exits.csv").read_text(encoding="utf-8"))
 
@@ -116,6 +112,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", default="npz:cifar100.npz")
     parser.add_argument("--runs", type=Path, default=Path("runs/cifar100-small"))
+    parser.add_argument("--limit", type=int, default=4000, help="training images")
+    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--name", default="accuracy-cifar100-small", help="results/NAME.csv")
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--threads", type=int, default=1)
@@ -126,8 +125,9 @@ def main() -> None:
     paired = [line for split in ("val", "test") for line in differences(found, args.rows, split)]
     for line in table + paired:
         print(*line.values(), sep="\t")
-    print(record("accuracy-cifar100-small", table))
-    print(record("accuracy-cifar100-small-paired", paired))
+    print(record(args.name, table))
+    if paired:
+        print(record(f"{args.name}-paired", paired))
 
 
 if __name__ == "__main__":

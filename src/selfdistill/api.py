@@ -131,7 +131,8 @@ def run_recipe(
     if not resume:
         directory.check_free()
     fabric.barrier()  # nobody writes before everybody has looked
-    parts = assemble(recipe, data=data, model=model)
+    start = recipe.model_copy(update={"weights": ""}) if resume else recipe  # a checkpoint has them
+    parts = assemble(start, data=data, model=model)
     batches = train_loader(recipe, parts.data, parts.method, fabric)
     display = display if display and fabric.is_global_zero else Silent()
     with ExitStack() as stack:

@@ -56,7 +56,7 @@ class Taps(nn.Module):
         for name in self.names:
             if name not in modules or not name:
                 raise ConfigError(
-                    f"{type(network).__name__} has no module '{name}'{nearest(name, modules)}; "
+                    f"{type(network).__name__} has no module '{name}'{nearest(name, filter(None, modules))}; "
                     "`selfdistill taps MODEL` lists them"
                 )
             modules[name].register_forward_hook(partial(self._catch, name))

@@ -46,13 +46,13 @@ class ResourceError(SelfdistillError, OSError):
     exit_code = 7
 
 
-def nearest(word: str, choices: Iterable[str]) -> str:
+def nearest(word: str, choices: Iterable[str], *, list_all: bool = True) -> str:
     """A hint for a misspelt name, ` (did you mean 'layer4'?)`, or the choices if none is near."""
     choices = list(choices)
     close = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
     if close:
         return f" (did you mean '{close[0]}'?)"
-    if not choices:
+    if not (choices and list_all):
         return ""
     shown = ", ".join(choices[:12]) + (", …" if len(choices) > 12 else "")
     return f" (there are: {shown})"

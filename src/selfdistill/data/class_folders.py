@@ -34,7 +34,7 @@ def read(path: Path) -> Parts:
     """
     if not path.is_dir():
         beside = (p.name for p in path.parent.iterdir()) if path.parent.is_dir() else ()
-        raise DataError(f"there is no folder {path}{nearest(path.name, beside)}")
+        raise DataError(f"there is no folder {path}{nearest(path.name, beside, list_all=False)}")
     split = (path / "train").is_dir()
     root = path / "train" if split else path
     classes = _subfolders(root)

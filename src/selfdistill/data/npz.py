@@ -40,7 +40,8 @@ def read(path: Path) -> Parts:
 def _arrays(path: Path) -> dict[str, Array]:
     if not path.is_file():
         beside = path.parent.glob("*.npz") if path.parent.is_dir() else ()
-        raise DataError(f"there is no file {path}{nearest(path.name, (p.name for p in beside))}")
+        hint = nearest(path.name, (p.name for p in beside), list_all=False)
+        raise DataError(f"there is no file {path}{hint}")
     try:
         with path.open("rb") as file:
             loaded = np.load(file, allow_pickle=False)
