@@ -50,13 +50,13 @@ class Taps(nn.Module):
         if isinstance(names, str):
             names = find_taps(network, example) if names == "auto" else names.split(",")
         self.names = tuple(name.strip() for name in names)
-        modules = dict(network.named_modules())
+        modules = {name: module for name, module in network.named_modules() if name}
         if len(set(self.names)) < len(self.names):
             raise ConfigError(f"a tap is named twice in {', '.join(self.names)}")
         for name in self.names:
-            if name not in modules or not name:
+            if name not in modules:
                 raise ConfigError(
-                    f"{type(network).__name__} has no module '{name}'{nearest(name, filter(None, modules))}; "
+                    f"{type(network).__name__} has no module '{name}'{nearest(name, modules)}; "
                     "`selfdistill taps MODEL` lists them"
                 )
             modules[name].register_forward_hook(partial(self._catch, name))
