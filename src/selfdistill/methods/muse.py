@@ -36,14 +36,14 @@ class Muse(Method):
     stages 1 … i and exit i, each its own critic, and neither touches a classifier.
 
     No code of MUSE is public and its supplement is lost; what the paper leaves open is marked below
-    as chosen here, on held-out data where a figure is named.
+    as chosen here.
 
     Args:
         student: a network with two taps or more.
         task: what the labels mean.
         combine: "add" (MI + SI, Eq. 4) or "mul" (MI × SI, Eq. 6).
-        information: weight λ of MI and SI together. Chosen here: 1 clearly hurts a small network,
-            0.1 does not.
+        information: weight λ of MI and SI together. Chosen here, small: both terms also tell images
+            of one class apart, which is not what the task asks for.
         mutual: weight of MI in the sum, its exponent in the product; 0 leaves it out (Table 5).
         self_information: the same for SI.
         supervised: weight a of an exit's supervised loss; 0 leaves it out. Chosen here (BYOT's

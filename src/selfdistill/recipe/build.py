@@ -17,7 +17,7 @@ from ..core.keyed_random import bits, purpose
 from ..data import EvalLoader, ImageData, Loader, load
 from ..engine.settings import Settings
 from ..models import build as build_network
-from ..taps import Taps
+from ..taps import Taps, probing
 from ..tasks import Classification
 from .schema import Recipe
 
@@ -90,10 +90,8 @@ def probe(network: nn.Module, example: Tensor) -> None:
             f"{type(network).__name__} takes {first.in_channels} channels and the images have "
             f"{channels}; build it for {channels}, or convert the images"
         )
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
     try:
-        with torch.no_grad():
+        with probing(network):
             network(example)
     except (RuntimeError, ValueError, AssertionError, IndexError) as error:
         reason = str(error).splitlines()[0]
@@ -101,9 +99,6 @@ def probe(network: nn.Module, example: Tensor) -> None:
             f"{type(network).__name__} cannot take images of {height}×{width}; "
             f"try --image-size 32, 64 or 224 ({reason})"
         ) from error
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def make_method(
