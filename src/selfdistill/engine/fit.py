@@ -81,6 +81,7 @@ class Fit:
             method.compile()
         self.wrapped, self.optimiser = fabric.setup(method, make_optimiser(method, settings))
         self.average = Average(trained_state(method), settings.ema) if settings.ema else None
+        self.metric = task.metric().to(fabric.device)  # making one anew takes milliseconds
         self.zero = torch.zeros((), device=fabric.device)
         self.clock = time.perf_counter()
         self.images = 0
@@ -247,11 +248,10 @@ class Fit:
         entry |= {kind: self._gathered(m.means()) for kind, m in self.meters.window.items()}
         for meter in self.meters.window.values():
             meter.reset()
-        metric = self.task.metric().to(self.fabric.device)
-        metric.sync_on_compute = False
+        self.metric.reset()
         with torch.no_grad():
-            values = metric(step.outputs, batch.targets)
-        entry["train"] = {name: float(value) for name, value in values.items()}
+            self.metric.update(step.outputs, batch.targets)
+        entry["train"] = {name: float(v) for name, v in self.metric.compute().items()}
         entry |= {"grad_norm": float(norm), "images_per_second": self.images / elapsed}
         self.images = 0
         if self.fabric.is_global_zero:
