@@ -63,6 +63,8 @@ def accuracy(name: str, images: str, epochs: int) -> str:
             "Differences of the final exit, paired by seed, in points, with 95 % t intervals "
             "(validation: 5,000 held-out training images):",
             table(["difference", "images", "mean", "interval", ""], paired),
+            "The runs were made while the code was being finished, over several commits before the "
+            "one named here; the command trains them anew.",
             origin(found),
         ]
     )
