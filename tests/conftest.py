@@ -69,4 +69,4 @@ def batch() -> Batch:
 
 @pytest.fixture
 def now() -> Progress:
-    return Progress(torch.tensor(0), torch.tensor(0), torch.tensor(0), torch.tensor(0.0))
+    return Progress(torch.tensor(0), torch.tensor(0), torch.tensor(0), torch.tensor(1000))

@@ -64,7 +64,7 @@ def make_case(
         _wait(device)
         start = time.perf_counter()
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            step = method(batch, Progress(zero, zero, zero + count, zero.float()))
+            step = method(batch, Progress(zero, zero, zero + count, zero + 1000))
         step.total.backward()
         optimiser.step()
         optimiser.zero_grad()

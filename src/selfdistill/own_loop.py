@@ -12,6 +12,9 @@ from .recipe.schema import check_options
 from .tasks import Classification
 
 
+_ENDLESS = 1 << 60  # steps: a run that never gets anywhere
+
+
 class Lesson(nn.Module):
     """A method that is called like a loss: ``loss = lesson(images, labels)``.
 
@@ -33,7 +36,7 @@ class Lesson(nn.Module):
 
     def __init__(self, method: Method, *, seed: int = 0, total_steps: int | None = None) -> None:
         super().__init__()
-        self.method, self.seed, self.total_steps = method, seed, total_steps
+        self.method, self.seed, self.total_steps = method, seed, total_steps or _ENDLESS
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 
     def forward(self, images: Tensor, labels: Any) -> Tensor:
@@ -55,13 +58,8 @@ class Lesson(nn.Module):
         return self.method.predict(images)
 
     def _now(self, images: Tensor, step: Tensor) -> Progress:
-        seed = torch.full_like(step, self.seed)
-        part = (
-            step / self.total_steps
-            if self.total_steps
-            else torch.zeros_like(step, dtype=torch.float32)
-        )
-        return Progress(seed, torch.zeros_like(step), step.clone(), part.clamp(max=1 - 1e-6))
+        seed, total = torch.full_like(step, self.seed), torch.full_like(step, self.total_steps)
+        return Progress(seed, torch.zeros_like(step), step.clone(), total)
 
 
 def wrap(

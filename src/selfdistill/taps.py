@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .core import ConfigError, nearest
+from .core import ConfigError, Frozen, nearest
 
 
 class Taps(nn.Module):
@@ -68,8 +68,11 @@ class Taps(nn.Module):
         """The network's own output."""
         return self.network(x)
 
-    def tapped(self, x: Tensor) -> tuple[Any, dict[str, Tensor]]:
-        """The network's output and {tap: (B, C, H, W)}, shallowest first."""
+    def tapped(self, x: Tensor, *, raw: bool = False) -> tuple[Any, dict[str, Tensor]]:
+        """The network's output and {tap: (B, C, H, W)}, shallowest first.
+
+        `raw` features are as the network passes them on, to be given to its next layers.
+        """
         caught: dict[str, Tensor] = {}
         self._caught = caught
         try:
@@ -81,7 +84,7 @@ class Taps(nn.Module):
                 f"tap '{silent[0]}' of {type(self.network).__name__} stayed silent: the forward "
                 "pass does not call this module; tap one that it calls"
             )
-        return out, {name: caught[name] for name in self.names}
+        return out, {n: caught[n] if raw else as_map(caught[n]) for n in self.names}
 
     def until(self, name: str, x: Tensor) -> Tensor:
         """The feature (B, C, H, W) at one tap; nothing after the tap is computed."""
@@ -89,7 +92,7 @@ class Taps(nn.Module):
         try:
             self.network(x)
         except _Reached as reached:
-            return reached.feature
+            return as_map(reached.feature)
         finally:
             self._caught = self._stop_at = None
         raise ConfigError(f"tap '{name}' stayed silent")
@@ -106,9 +109,32 @@ class Taps(nn.Module):
             raise ConfigError(
                 f"tap '{name}' gives a {type(output).__name__}, no tensor; tap a module inside it"
             )
-        self._caught[name] = as_map(output)
+        self._caught[name] = output
         if name == self._stop_at:
             raise _Reached(self._caught[name])
+
+
+class Teacher(Frozen):
+    """A frozen network with taps, for targets alone: nothing that it says carries a gradient.
+
+    Args:
+        taps: of the teacher's network.
+    """
+
+    def __init__(self, taps: Taps) -> None:
+        super().__init__(taps)
+        self.shapes = taps.shapes
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Any:
+        """The teacher's output."""
+        return self.network(x)
+
+    @torch.no_grad()
+    def tapped(self, x: Tensor) -> tuple[Any, dict[str, Tensor]]:
+        """The teacher's output and features, as `Taps.tapped` gives them."""
+        out, features = self.network.tapped(x)  # type: ignore[operator]
+        return out, features
 
 
 class _Reached(Exception):  # noqa: N818  no error: it ends a pass that has served its purpose

@@ -1,6 +1,7 @@
 """Rules of the code base that no linter knows."""
 
 import ast
+import inspect
 import re
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import selfdistill.methods
-from selfdistill.core import METHODS
+from selfdistill.core import METHODS, Evidence
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "selfdistill"
@@ -59,6 +60,15 @@ def test_every_method_has_a_file_of_its_own():
     homes = [METHODS[name].__module__ for name in METHODS]
     assert len(set(homes)) == len(homes)
     assert all(home.startswith(f"{selfdistill.methods.__name__}.") for home in homes)
+
+
+def test_kind_is_what_the_constructor_takes():
+    for name in METHODS:
+        takes = inspect.signature(METHODS[name]).parameters
+        kind = METHODS[name].kind
+        assert ("teacher" in takes) == (kind == "offline"), name
+        assert ("peers" in takes) == (kind == "online"), name
+        assert isinstance(METHODS[name].evidence, Evidence), name
 
 
 @every_file

@@ -1,5 +1,6 @@
 """Every registered method, every variant of it, on two tasks: what the contract tests run over."""
 
+import inspect
 from collections import OrderedDict
 from typing import Any, NamedTuple
 
@@ -15,7 +16,8 @@ from selfdistill.functional.divergence import kl_divergence
 from selfdistill.recipe.build import make_method
 from selfdistill.tasks import Classification
 
-K, SIDE = 5, 16
+K, SIDE, SAMPLES = 5, 16, 40
+STAGES = ["stage1", "stage2", "stage3", "stage4"]
 
 # A method that is not named here is tested with its defaults.
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
@@ -52,6 +54,8 @@ class Segmentation(Task):
     """One class a pixel: a second task, which no method should tell from the first."""
 
     headline = "accuracy"
+    name = "segmentation"
+    scores = True
     example = torch.zeros(2, 3, SIDE, SIDE)
 
     def head(self, channels: int) -> nn.Module:
@@ -75,8 +79,12 @@ def resized(x: Tensor, size: Any) -> Tensor:
     return F.interpolate(x.float(), size=tuple(size), mode="bilinear", align_corners=False)
 
 
-def trunk(last_stride: int) -> dict[str, nn.Module]:
-    sizes = [(3, 8, 1), (8, 8, 2), (8, 12, 2), (12, 16, last_stride)]
+WIDTHS, TEACHER_WIDTHS, PEER_WIDTHS = (8, 8, 12, 16), (8, 12, 16, 24), (6, 8, 10, 12)
+
+
+def trunk(last_stride: int, widths: tuple[int, ...]) -> dict[str, nn.Module]:
+    strides, channels = (1, 2, 2, last_stride), (3, *widths)
+    sizes = zip(channels, widths, strides, strict=False)
     return {
         f"stage{i}": nn.Sequential(
             nn.Conv2d(c, w, 3, stride, 1, bias=False), nn.BatchNorm2d(w), nn.ReLU()
@@ -101,18 +109,36 @@ class Case(NamedTuple):
             return Segmentation()
         return Classification("abcde", torch.zeros(2, 3, SIDE, SIDE))
 
-    def network(self, seed: int = 0) -> nn.Module:
+    def network(self, seed: int = 0, widths: tuple[int, ...] = WIDTHS) -> nn.Module:
         torch.manual_seed(seed)
         if self.task == "segmentation":
             up = nn.Upsample(size=(SIDE, SIDE), mode="bilinear")
-            return nn.Sequential(OrderedDict(**trunk(1), classify=nn.Conv2d(16, K, 1), up=up))
+            classify = nn.Conv2d(widths[-1], K, 1)
+            return nn.Sequential(OrderedDict(**trunk(1, widths), classify=classify, up=up))
         pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        return nn.Sequential(OrderedDict(**trunk(2), pool=pool, fc=nn.Linear(16, K)))
+        return nn.Sequential(OrderedDict(**trunk(2, widths), pool=pool, fc=nn.Linear(widths[-1], K)))
+
+    def company(self, seed: int = 0, taps: Any = None) -> dict[str, Any]:
+        """Teacher, peers and labels, as far as the method takes them; the teacher is always one."""
+        given: dict[str, Any] = {}
+        takes = inspect.signature(METHODS[self.name]).parameters
+        if "teacher" in takes:
+            teacher = self.network(7, TEACHER_WIDTHS)
+            given |= {"teacher": teacher, "teacher_taps": taps or STAGES}
+        if "peers" in takes:
+            given["peers"] = [self.network(seed + 100, PEER_WIDTHS)]
+        if "train_labels" in takes:
+            given["train_labels"] = torch.arange(SAMPLES) % K
+        return given
 
     def method(self, seed: int = 0, taps: Any = None, network: nn.Module | None = None) -> Method:
+        company = self.company(seed, taps)
         network = network or self.network(seed)
-        taps = taps or ["stage1", "stage2", "stage3", "stage4"]
-        return make_method(self.name, network, self.make_task(), taps, self.options).train()
+        task = self.make_task()
+        torch.manual_seed(seed + 50)  # of what the method adds, however the network was made
+        return make_method(
+            self.name, network, task, taps or STAGES, self.options, **company
+        ).train()
 
     def batch(self, seed: int = 0, size: int = 8) -> Batch:
         generator = torch.Generator().manual_seed(seed)
@@ -126,21 +152,33 @@ class Case(NamedTuple):
             targets = targets.repeat_interleave(SIDE // 2, 1).repeat_interleave(SIDE // 2, 2)
             palette = 2 * torch.randn(K, 3, generator=torch.Generator().manual_seed(0))
             colours = palette[targets].movedim(3, 1)  # (B, 3, H, W)
-        views = tuple(colours + images() for _ in range(METHODS[self.name].needs.views - 1))
-        return Batch(colours + images(), targets, torch.arange(size), views)
+        needs = METHODS[self.name].needs
+        views = tuple(colours + images() for _ in range(needs.views - 1))
+        partners = colours + images() if needs.partners else None
+        return Batch(colours + images(), targets, torch.arange(size), views, partners)
 
 
 def moment(step: int = 0, seed: int = 0) -> Progress:
-    return Progress(torch.tensor(seed), torch.tensor(0), torch.tensor(step), torch.tensor(0.1))
+    return Progress(*map(torch.tensor, (seed, 0, step, 1000)))
 
 
 TASKS = ("classification", "segmentation")
-DEFAULTS = [Case(name, "defaults", {}, task) for name in METHODS for task in TASKS]
+
+
+def serves(name: str, task: str) -> bool:
+    needs = METHODS[name].needs
+    return task == "classification" or not needs.labels
+
+
+DEFAULTS = [
+    Case(name, "defaults", {}, task) for name in METHODS for task in TASKS if serves(name, task)
+]
 CASES = DEFAULTS + [
     Case(name, variant, options, task)
     for name, variants in VARIANTS.items()
     for variant, options in variants.items()
     for task in TASKS
+    if serves(name, task)
 ]
 # Every variant meets the first task in the usual suite, the second one in the slow half.
 _MARKS = {str(c): pytest.mark.slow for c in CASES[len(DEFAULTS) :] if c.task != TASKS[0]}

@@ -21,9 +21,11 @@ def check(case, backend: str) -> None:
             # two orders of the same fp32 sums
             torch.testing.assert_close(got.losses, want.losses, rtol=1e-5, atol=1e-5)
             got.total.backward()
+            for each in (method, plain):
+                each.after_step(now)
 
 
-@pytest.mark.parametrize("case", DEFAULTS[::2], ids=str)
+@pytest.mark.parametrize("case", [c for c in DEFAULTS if c.task == "classification"], ids=str)
 def test_compiles_once(case):
     check(case, "eager")
 

@@ -51,6 +51,25 @@ def test_state_carries_everything(case):
 
 
 @every_case
+def test_nothing_frozen_moves(case):
+    method = case.method()
+    frozen = [m for m in method.modules() if isinstance(m, Frozen) and not m.saved]
+    assert bool(frozen) == (METHODS[case.name].kind == "offline")
+    before = [{k: v.clone() for k, v in m.state_dict().items()} for m in frozen]
+    optimiser = torch.optim.SGD(method.param_groups(), lr=0.1, weight_decay=0.1)
+    for i in range(3):
+        optimiser.zero_grad()
+        method(case.batch(i), moment(i)).total.backward()
+        optimiser.step()
+        method.after_step(moment(i))
+        method.after_epoch([case.batch(i)])
+        method.train()
+    for module, was in zip(frozen, before, strict=True):
+        assert all(p.grad is None for p in module.parameters())
+        assert same(was, module.state_dict())
+
+
+@every_case
 def test_predict_is_each_predictor_alone(case):
     method, inputs = trained(case).eval(), case.batch(9).inputs
     together, alone = outputs(method, inputs), method.predictors()
@@ -135,10 +154,11 @@ def test_networks_nobody_adapted(name):
     task.check(network)
     for method_name in METHODS:
         case = Case(method_name, "defaults", {}, "classification")
-        method = make_method(method_name, copy.deepcopy(network), task).train()
+        method = make_method(method_name, copy.deepcopy(network), task, **case.company()).train()
         batch = case.batch(size=4)
         views = tuple(torch.randn_like(images) for _ in batch.views)
-        step = method(batch._replace(inputs=images, views=views), moment())
+        partners = None if batch.partners is None else torch.randn_like(images)
+        step = method(batch._replace(inputs=images, views=views, partners=partners), moment())
         step.total.backward()
         assert torch.isfinite(step.total)
         assert all(p.grad is not None for p in method.parameters() if p.requires_grad)
@@ -150,6 +170,6 @@ def test_registered_networks_by_name():
     task = Classification("abcde", torch.zeros(2, 3, 16, 16))
     for method_name in METHODS:
         case = Case(method_name, "defaults", {}, "classification")
-        method = make_method(method_name, copy.deepcopy(network), task).train()
+        method = make_method(method_name, copy.deepcopy(network), task, **case.company()).train()
         method(case.batch(), moment()).total.backward()
         assert all(p.grad is not None for p in method.parameters() if p.requires_grad)

@@ -207,6 +207,7 @@ def read(method: Method, case) -> Step:
         targets=batch.targets.to("meta"),
         index=batch.index.to("meta"),
         views=tuple(view.to("meta") for view in batch.views),
+        partners=None if batch.partners is None else batch.partners.to("meta"),
     )
     return there(batch, type(moment())(*(t.to("meta") for t in moment())))
 

@@ -12,7 +12,7 @@ from .errors import (
     nearest,
 )
 from .frozen import Frozen, trained_state
-from .method import Method
+from .method import Evidence, Kind, Method
 from .registry import METHODS, Option, Registry, options
 from .task import Task
 
@@ -23,7 +23,9 @@ __all__ = [
     "ConfigError",
     "DataError",
     "DivergenceError",
+    "Evidence",
     "Frozen",
+    "Kind",
     "Method",
     "Needs",
     "Option",

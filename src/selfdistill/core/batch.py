@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -13,31 +14,39 @@ class Batch(NamedTuple):
         targets: what the task's loss takes; for classification (B,) int64.
         index: place of each sample in the training set, (B,) int64.
         views: further independent augmentations of the same images, as many as `Needs.views` − 1.
+        partners: for each image another one of its class (or itself), (B, C, H, W), augmented on
+            its own; None unless `Needs.partners`.
     """
 
     inputs: Tensor
     targets: Any
     index: Tensor  # type: ignore[assignment]  # hides tuple.index, which no batch needs
     views: tuple[Tensor, ...] = ()
+    partners: Tensor | None = None
 
 
 class Progress(NamedTuple):
-    """Where training stands: 0-d tensors on the batch's device.
+    """Where training stands: 0-d int64 tensors on the batch's device.
 
     Tensors, not numbers: a compiled step would be compiled anew for each value of a number, and a
     draw keyed by them costs no synchronisation with the host.
 
     Attributes:
-        seed: int64, the run's seed.
-        epoch: int64, from 0.
-        step: int64, optimiser steps taken since the start of the run.
-        fraction: float32 in [0, 1), the part of the run that is done.
+        seed: the run's seed.
+        epoch: from 0.
+        step: optimiser steps taken since the start of the run.
+        total: optimiser steps of the whole run.
     """
 
     seed: Tensor
     epoch: Tensor
     step: Tensor
-    fraction: Tensor
+    total: Tensor
+
+    @property
+    def fraction(self) -> Tensor:
+        """The part of the run that is done, in [0, 1), float32."""
+        return self.step.to(torch.float32) / self.total
 
 
 class Step(NamedTuple):
@@ -60,12 +69,18 @@ class Step(NamedTuple):
 
 
 class Needs(NamedTuple):
-    """What a method wants of the data.
+    """What a method wants of data and task.
 
     Attributes:
         views: independent augmentations of each image.
         batch: fewest samples a process must see at once; 2 where a term needs a negative.
+        partners: with each image another one of its class, `Batch.partners`.
+        labels: the task gives each image one class label (`Task.labels`).
+        scores: outputs are class scores along dim 1 and targets a tensor (`Task.scores`).
     """
 
     views: int = 1
     batch: int = 1
+    partners: bool = False
+    labels: bool = False
+    scores: bool = False

@@ -8,16 +8,17 @@ from torch import Tensor, nn
 class Frozen(nn.Module):
     """A network that never trains: no gradient for its parameters, always in evaluation mode.
 
-    Its tensors are left out of checkpoints (`trained_state`), since whoever made the run can make
-    it again. Gradients still flow through it to its input.
+    Gradients still flow through it to its input.
 
     Args:
         network: any module; its parameters are changed to `requires_grad=False`.
+        saved: whether checkpoints keep its tensors. They need not where whoever made the run can
+            make it again, as a teacher; they must where the run itself made it, as a snapshot.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, *, saved: bool = False) -> None:
         super().__init__()
-        self.network = network.eval().requires_grad_(False)
+        self.network, self.saved = network.eval().requires_grad_(False), saved
 
     def train(self, mode: bool = True) -> Self:
         """Does nothing: batch statistics of a teacher must not move."""
@@ -29,6 +30,19 @@ class Frozen(nn.Module):
 
 
 def trained_state(module: nn.Module) -> dict[str, Tensor]:
-    """The module's state without what lies inside a `Frozen`."""
-    frozen = tuple(f"{n}." if n else "" for n, m in module.named_modules() if isinstance(m, Frozen))
-    return {k: v for k, v in module.state_dict().items() if not k.startswith(frozen)}
+    """The module's state without what lies inside a `Frozen` that need not be saved.
+
+    A tensor that is known by several names is there once, by the first of them.
+    """
+    frozen = tuple(
+        f"{name}." if name else ""
+        for name, part in module.named_modules()
+        if isinstance(part, Frozen) and not part.saved
+    )
+    state: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        if not name.startswith(frozen) and id(tensor) not in seen:
+            seen.add(id(tensor))
+            state[name] = tensor.detach()
+    return state

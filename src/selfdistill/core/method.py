@@ -1,28 +1,54 @@
 """The one contract between training and everything that can be trained."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
 from .batch import Batch, Needs, Progress, Step
+
+Kind = Literal["baseline", "self", "online", "offline"]
+
+
+class Evidence(StrEnum):
+    """How sure it is that a method here is the one of its paper."""
+
+    CODE = "paper and its authors' code"
+    PAPER = "paper; weights and parts it leaves open are chosen here"
+    NOTES = "notes and code of others about the paper"
+    ABSTRACT = "reconstruction from the abstract"
 
 
 class Method(nn.Module, ABC):
     """A way to train a student: one module that owns all that is trained.
 
     A subclass lives in one file of `methods/`, registers itself with `METHODS.add(NAME)` and must
-    write `forward`. Its constructor is its interface: positional parameters are what it is given
-    (`student`, `task`, …), keyword-only ones are what a user may tune; command line, recipes and
-    documentation are read from that signature.
+    write `forward` and `predictors`. Its constructor is its interface: positional parameters are
+    what it is given (`student`, `teacher`, `peers`, `task`, `train_labels`), keyword-only ones are
+    what a user may tune; command line, recipes and documentation are read from that signature.
+
+    Attributes:
+        kind: whom the student learns from: nobody else ("baseline"), "self", peers that are trained
+            with it ("online") or a teacher ("offline").
+        evidence: how sure it is that this is the paper's method.
+        needs: of data and task; an instance may ask for more than its class.
+        cycles: in how many equal parts the run is cut; the learning rate starts anew in each.
     """
 
-    needs: ClassVar[Needs] = Needs()
+    kind: ClassVar[Kind]
+    evidence: ClassVar[Evidence]
+    needs: Needs = Needs()
+    cycles: int = 1
 
     @abstractmethod
     def forward(self, batch: Batch, now: Progress) -> Step:
-        """Outputs, weighted loss terms and monitors of one batch."""
+        """Outputs, weighted loss terms and monitors of one batch.
+
+        A function of the method's state: what a step is to change beside the weights is changed by
+        `after_step`.
+        """
 
     @abstractmethod
     def predictors(self) -> dict[str, nn.Module]:
@@ -33,7 +59,13 @@ class Method(nn.Module, ABC):
         return {name: network(inputs) for name, network in self.predictors().items()}
 
     def after_step(self, now: Progress) -> None:
-        """Runs after each optimiser step: moving-average teachers, memories, snapshots."""
+        """Runs after each optimiser step: moving-average teachers, memories, snapshots.
+
+        `now` is that of the step that was just taken.
+        """
+
+    def after_epoch(self, held_out: Iterable[Batch]) -> None:
+        """Runs after each epoch; `held_out` are this process's validation batches, maybe none."""
 
     def param_groups(self) -> list[dict[str, Any]]:
         """Parameter groups for the optimiser; a group may carry `lr_scale` or `weight_decay`."""

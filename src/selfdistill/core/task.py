@@ -1,7 +1,7 @@
 """What labels mean: the one place that knows whether a target is a class, a mask or boxes."""
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -12,10 +12,16 @@ class Task(ABC):
     Attributes:
         example: two inputs as the network takes them, (2, C, H, W), to learn shapes from.
         headline: the name among the metrics that says how good a network is.
+        name: what users call the task.
+        labels: whether targets are one class label an image, (B,) int64, and outputs (B, K).
+        scores: whether outputs are class scores along dim 1, (B, K, ...), and targets a tensor.
     """
 
     example: Tensor
     headline: str
+    name: ClassVar[str]
+    labels: ClassVar[bool] = False
+    scores: ClassVar[bool] = False
 
     @abstractmethod
     def head(self, channels: int) -> nn.Module:

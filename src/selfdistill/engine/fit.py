@@ -217,8 +217,8 @@ class Fit:
         def number(value: int) -> Tensor:
             return torch.full((), value, dtype=torch.int64, device=self.fabric.device)
 
-        fraction = torch.full((), self.at / self.total, device=self.fabric.device)
-        return Progress(number(self.settings.seed), number(epoch), number(self.at), fraction)
+        numbers = self.settings.seed, epoch, self.at, self.total
+        return Progress(*map(number, numbers))
 
     def _checked_norm(self, steps: list[Step], batches: list[Batch], now: Progress) -> Tensor:
         """The norm of the gradient, which is also clipped if asked for; not finite raises."""

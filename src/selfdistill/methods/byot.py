@@ -2,7 +2,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from ..core import METHODS, Batch, Method, Progress, Step, Task
+from ..core import METHODS, Batch, Evidence, Method, Progress, Step, Task
 from ..modules.exits import Exits
 from ..taps import Taps
 
@@ -32,6 +32,9 @@ class BeYourOwnTeacher(Method):
         temperature: of the soft loss; 3 in the port.
         bottleneck: exit head, "byot" (the port's) or "slim" (pools first).
     """
+
+    kind = "self"
+    evidence = Evidence.CODE
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
 from torch import nn
 
-from ..core import METHODS, Batch, Method, Progress, Step, Task
+from ..core import METHODS, Batch, Evidence, Method, Progress, Step, Task
 
 
 @METHODS.add("ce")
@@ -13,6 +13,9 @@ class CrossEntropy(Method):
         student: the network.
         task: what the labels mean; its supervised loss is the only term.
     """
+
+    kind = "baseline"
+    evidence = Evidence.PAPER
 
     def __init__(self, student: nn.Module, task: Task) -> None:
         super().__init__()

@@ -2,7 +2,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from ..core import METHODS, Batch, ConfigError, Method, Progress, Step, Task
+from ..core import METHODS, Batch, ConfigError, Evidence, Method, Progress, Step, Task
 from ..modules.exits import Exits
 from ..taps import Taps
 
@@ -26,6 +26,9 @@ class SupervisedExits(Method):
         temperature: of the soft loss; 3 as in BYOT's code.
         bottleneck: exit head, "slim" (pools first) or "byot" (the BYOT port's).
     """
+
+    kind = "self"
+    evidence = Evidence.PAPER
 
     def __init__(
         self,

@@ -4,7 +4,7 @@ from typing import Any, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core import METHODS, Batch, ConfigError, Method, Needs, Progress, Step, Task
+from ..core import METHODS, Batch, ConfigError, Evidence, Method, Needs, Progress, Step, Task
 from ..core.keyed_random import integers, purpose
 from ..functional.mutual_information import CHANCE, POSITIVE_ESTIMATORS
 from ..modules.exits import Exits
@@ -70,6 +70,8 @@ class Muse(Method):
         detach_last: keep MI from training the last feature. The paper wants both sides to learn.
     """
 
+    kind = "self"
+    evidence = Evidence.PAPER
     needs = Needs(batch=2)
 
     def __init__(

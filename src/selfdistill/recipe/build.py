@@ -2,6 +2,7 @@
 
 import inspect
 import typing
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -107,21 +108,86 @@ def make_method(
     task: Task,
     taps: Any = "auto",
     chosen: dict[str, Any] | None = None,
+    *,
+    teacher: nn.Module | None = None,
+    teacher_taps: Any = "auto",
+    peers: Sequence[nn.Module] = (),
+    train_labels: Tensor | None = None,
 ) -> Method:
-    """A method around a network: its constructor says by its annotations what it is to be given."""
+    """A method around a network: its constructor says by its annotations what it is to be given.
+
+    Args:
+        name: of the method.
+        network: the student.
+        task: what the labels mean.
+        taps, teacher_taps: where to read features, see `find_taps`; peers like the student where
+            they have those modules, else where their own stages end.
+        chosen: the method's options.
+        teacher: for methods that learn from one.
+        peers: for methods that train several networks.
+        train_labels: of all training images, (N,), for methods that keep something for each.
+
+    Raises:
+        ConfigError: the method lacks something, or has no use for what it is given.
+    """
     cls = METHODS[name]
+    _check_company(name, cls, task, teacher, peers, train_labels)
     hints = typing.get_type_hints(cls.__init__)
+
+    def as_wanted(wanted: Any, net: nn.Module, names: Any) -> nn.Module:
+        return Taps(net, names, example=_like(task.example, net)) if wanted is Taps else net
+
     given: dict[str, Any] = {}
-    for parameter in list(inspect.signature(cls).parameters.values()):
-        if parameter.kind is parameter.KEYWORD_ONLY:
-            continue
-        if parameter.name == "student" and hints["student"] is Taps:
-            given["student"] = Taps(network, taps, example=_like(task.example, network))
-        elif parameter.name == "student":
-            given["student"] = network
+    for parameter in inspect.signature(cls).parameters.values():
+        wanted = hints[parameter.name]
+        if parameter.name == "student":
+            given["student"] = as_wanted(wanted, network, taps)
+        elif parameter.name == "teacher" and teacher is not None:
+            given["teacher"] = as_wanted(wanted, teacher, teacher_taps)
+        elif parameter.name == "peers":
+            each = typing.get_args(wanted)[0]
+            given["peers"] = [as_wanted(each, p, _taps_of_peer(p, taps)) for p in peers]
         elif parameter.name == "task":
             given["task"] = task
+        elif parameter.name == "train_labels":
+            given["train_labels"] = train_labels
     return cls(**given, **(chosen or {}))
+
+
+def _taps_of_peer(peer: nn.Module, taps: Any) -> Any:
+    names = taps.split(",") if isinstance(taps, str) else taps
+    there = dict(peer.named_modules())
+    return taps if all(name.strip() in there for name in names) else "auto"
+
+
+def _check_company(
+    name: str,
+    cls: type[Method],
+    task: Task,
+    teacher: nn.Module | None,
+    peers: Sequence[nn.Module],
+    train_labels: Tensor | None,
+) -> None:
+    def others(kind: str) -> str:
+        return ", ".join(n for n in METHODS if METHODS[n].kind == kind)
+
+    takes = inspect.signature(cls).parameters
+    if "teacher" in takes and teacher is None:
+        raise ConfigError(
+            f"method '{name}' learns from a teacher: give --teacher RUN, WEIGHTS or timm/NAME"
+        )
+    if "teacher" not in takes and teacher is not None:
+        raise ConfigError(f"method '{name}' has no teacher; these have: {others('offline')}")
+    if "peers" in takes and not peers:
+        raise ConfigError(f"method '{name}' trains several networks: give --peer MODEL")
+    if "peers" not in takes and peers:
+        raise ConfigError(f"method '{name}' has no peers; these have: {others('online')}")
+    if "train_labels" in takes and train_labels is None:
+        raise ConfigError(f"method '{name}' wants train_labels, the labels of all training images")
+    if cls.needs.labels and not task.labels:
+        raise ConfigError(f"method '{name}' wants one class label an image; {task.name} has none")
+    if cls.needs.scores and not task.scores:
+        raise ConfigError(f"method '{name}' wants outputs that are class scores, unlike {task.name}")
 
 
 def _like(example: Tensor, network: nn.Module) -> Tensor:

@@ -26,6 +26,9 @@ class Classification(Task):
     """
 
     headline = "accuracy"
+    name = "classification"
+    labels = True
+    scores = True
 
     def __init__(
         self, classes: Sequence[str], example: Tensor, *, label_smoothing: float = 0.0

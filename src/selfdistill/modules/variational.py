@@ -1,0 +1,36 @@
+"""A learned Gaussian that predicts one feature from another."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ..functional.mutual_information import variational_gaussian
+
+START = math.log(math.expm1(5 - 1e-5))  # softplus of it plus 1e-5 is a variance of 5
+
+
+class VariationalGaussian(nn.Module):
+    """The variational bound of VID: a network gives the mean, each channel has its own variance.
+
+    Ahn et al. 2019, https://arxiv.org/abs/1904.05835, Eq. 5 and 6, as the CRD benchmark builds it:
+    three 1×1 convolutions without bias or batch norm, ReLU between them, all variances 5 at first.
+
+    Args:
+        source, target: channels of the two maps.
+    """
+
+    def __init__(self, source: int, target: int) -> None:
+        super().__init__()
+        self.mean = nn.Sequential(
+            nn.Conv2d(source, target, 1, bias=False),
+            nn.ReLU(),
+            nn.Conv2d(target, target, 1, bias=False),
+            nn.ReLU(),
+            nn.Conv2d(target, target, 1, bias=False),
+        )
+        self.raw_variance = nn.Parameter(torch.full((target,), START))
+
+    def forward(self, source: Tensor, target: Tensor) -> Tensor:
+        """Negated bound of maps (B, source, H, W) and (B, target, H, W), 0-d, up to a constant."""
+        return variational_gaussian(target, self.mean(source), self.raw_variance)
