@@ -11,7 +11,6 @@ from .recipe.build import make_method
 from .recipe.schema import check_options
 from .tasks import Classification
 
-
 _ENDLESS = 1 << 60  # steps: a run that never gets anywhere
 
 

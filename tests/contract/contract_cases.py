@@ -116,7 +116,9 @@ class Case(NamedTuple):
             classify = nn.Conv2d(widths[-1], K, 1)
             return nn.Sequential(OrderedDict(**trunk(1, widths), classify=classify, up=up))
         pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        return nn.Sequential(OrderedDict(**trunk(2, widths), pool=pool, fc=nn.Linear(widths[-1], K)))
+        return nn.Sequential(
+            OrderedDict(**trunk(2, widths), pool=pool, fc=nn.Linear(widths[-1], K))
+        )
 
     def company(self, seed: int = 0, taps: Any = None) -> dict[str, Any]:
         """Teacher, peers and labels, as far as the method takes them; the teacher is always one."""

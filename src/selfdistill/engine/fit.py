@@ -116,7 +116,8 @@ class Fit:
         # Dropout draws from the global generator: keyed by the step, it needs no saving.
         torch.manual_seed(int(bits(_STEP, settings.seed, self.at, self.fabric.global_rank)))
         set_learning_rate(
-            self.optimiser, learning_rate(settings, self.at, self.train.steps_per_epoch)
+            self.optimiser,
+            learning_rate(settings, self.at, self.train.steps_per_epoch, self.method.cycles),
         )
         steps: list[Step] = []
         for place, batch in enumerate(micro_batches, 1):
@@ -151,6 +152,7 @@ class Fit:
         if self.val is not None and due:
             with self.averaged():
                 entry["val"] = evaluate(self.fabric, self.method, self.task, self.val)
+        self.method.after_epoch(self.val or ())
         if self.fabric.is_global_zero:
             self.directory.log(entry)
             self.display.epoch(entry)
@@ -254,6 +256,7 @@ class Fit:
         entry["train"] = {name: float(v) for name, v in self.metric.compute().items()}
         entry |= {"grad_norm": float(norm), "images_per_second": self.images / elapsed}
         self.images = 0
+        self.method.after_epoch(self.val or ())
         if self.fabric.is_global_zero:
             self.directory.log(entry)
             self.display.step(entry, self.total)

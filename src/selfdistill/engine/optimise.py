@@ -29,12 +29,12 @@ def make_optimiser(method: Method, settings: Settings) -> Optimizer:
     )
 
 
-def learning_rate(settings: Settings, step: int, steps_per_epoch: int) -> float:
+def learning_rate(settings: Settings, step: int, steps_per_epoch: int, cycles: int = 1) -> float:
     """The rate at an optimiser step: a pure function, so a resume needs no scheduler's state.
 
     `warmup` epochs rise linearly from lr / steps to lr. "step" multiplies by gamma at each of the
     `milestones` (0-based epochs, counted from the start of the run); "cosine" falls to zero over
-    what follows the warm-up.
+    what follows the warm-up, in each of the `cycles` that the run is cut into.
     """
     warm = round(settings.warmup * steps_per_epoch)
     if step < warm:
@@ -43,7 +43,10 @@ def learning_rate(settings: Settings, step: int, steps_per_epoch: int) -> float:
         passed = sum(step // steps_per_epoch >= m for m in settings.milestones)
         return settings.lr * settings.gamma**passed
     if settings.schedule == "cosine":
-        total = settings.epochs * steps_per_epoch
+        whole = settings.epochs * steps_per_epoch
+        cycle = step * cycles // whole
+        start, end = -(-cycle * whole // cycles), -(-(cycle + 1) * whole // cycles)
+        warm, step, total = max(0, warm - start), step - start, end - start
         return settings.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
     return settings.lr
 

@@ -7,8 +7,8 @@ from torch import Tensor
 def attention_map(x: Tensor, like: Tensor | None = None) -> Tensor:
     """(B, C, H, W) -> (B, h·w) of unit length: the mean of squared channels.
 
-    Activation-based attention (Zagoruyko and Komodakis 2017, https://arxiv.org/abs/1612.03928, Eq. 1
-    with p = 2), in fp32, pooled to the size of `like` where that is given and smaller.
+    Activation-based attention (Zagoruyko and Komodakis 2017, https://arxiv.org/abs/1612.03928, Eq.
+    1 with p = 2), in fp32, pooled to the size of `like` where that is given and smaller.
     """
     energy = x.float().square().mean(1, keepdim=True)  # (B, 1, H, W)
     if like is not None:

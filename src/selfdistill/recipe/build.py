@@ -187,7 +187,9 @@ def _check_company(
     if cls.needs.labels and not task.labels:
         raise ConfigError(f"method '{name}' wants one class label an image; {task.name} has none")
     if cls.needs.scores and not task.scores:
-        raise ConfigError(f"method '{name}' wants outputs that are class scores, unlike {task.name}")
+        raise ConfigError(
+            f"method '{name}' wants outputs that are class scores, unlike {task.name}"
+        )
 
 
 def _like(example: Tensor, network: nn.Module) -> Tensor:
