@@ -176,6 +176,18 @@ def zipped(bomb, path) -> bytes:
     return path.read_bytes()
 
 
+@pytest.mark.parametrize("start", [b"\x80", b"P"])
+def test_a_header_whose_length_looks_like_a_pickle_is_none(tmp_path, start):
+    for length in range(600):
+        place = checkpoint.save(
+            tmp_path, Checkpoint({"m": {"w" * length: torch.ones(1)}}, {"step": 1})
+        )
+        if (place / "m.safetensors").read_bytes().startswith(start):
+            assert checkpoint.load(place).tensors["m"]["w" * length] == 1
+            return
+    raise AssertionError("no such header was met")
+
+
 @pytest.mark.parametrize("kind", ["pickle", "old pickle", "zip"])
 @pytest.mark.parametrize("name", ["model__safetensors", "state__json", "manifest.json"])
 def test_pickle_is_refused_and_never_run(tmp_path, kind, name):

@@ -123,8 +123,9 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
 
 def _refuse_pickle(file: Path) -> None:
     with file.open("rb") as stream:
-        start = stream.read(2)
-    if start == b"PK" or start[:1] == b"\x80":
+        start = stream.read(9)
+    # A safetensors file starts with eight bytes of length, which may look like anything, and "{".
+    if start[8:] != b"{" and (start[:2] == b"PK" or start[:1] == b"\x80"):
         raise ArtefactError(
             f"{file} is a pickle, which can run code when read; it was not opened. "
             "Checkpoints are safetensors files"
