@@ -25,7 +25,7 @@ from selfdistill.engine.fit import Fit
 from selfdistill.engine.run_directory import RunDirectory
 from selfdistill.engine.settings import Settings
 from selfdistill.models import build
-from selfdistill.recipe.build import make_method
+from selfdistill.recipe.making import make_method
 from selfdistill.tasks import Classification
 
 

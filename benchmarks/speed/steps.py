@@ -20,8 +20,8 @@ from record import record
 
 from selfdistill.core import METHODS, Batch, Progress
 from selfdistill.models import build
-from selfdistill.recipe.build import make_method
-from selfdistill.recipe.schema import check_options
+from selfdistill.recipe.making import make_method
+from selfdistill.recipe.options import check_options
 from selfdistill.tasks import Classification
 
 CASES = {

@@ -1,64 +1,34 @@
 """Training as a function call: what `import selfdistill` offers and what the command calls."""
 
-import csv
-import io
-import tomllib
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning_fabric import Fabric
 from torch import nn
 
-from .core import ConfigError, Method, SelfdistillError
-from .data import ImageData, Loader
+from .core import ConfigError
+from .data import ImageData
 from .engine import checkpoint
-from .engine.evaluate import evaluate as judge
-from .engine.fit import Fit
-from .engine.log import Display, Silent
+from .engine.log import Display
 from .engine.run_directory import RunDirectory
 from .engine.state import restore_method
-from .export.exits import ExitRow, exit_rows, from_csv, to_csv
+from .export.exits import from_csv
 from .recipe.build import (
-    Parts,
+    Company,
     assemble,
-    eval_loader,
-    make_fabric,
-    settings_of,
-    train_loader,
 )
-from .recipe.schema import Recipe, parse, read, write
-from .report.html import write_report
+from .recipe.schema import Recipe, parse, read
+from .running import Run, next_free, recipe_of, run_recipe
 
-
-@dataclass
-class Run:
-    """What a training run left behind.
-
-    Attributes:
-        path: its directory.
-        recipe: all that made it.
-        method: trained, on its device, in evaluation mode.
-        exits: accuracy and cost of every predictor, shallowest first.
-    """
-
-    path: Path
-    recipe: Recipe
-    method: Method = field(repr=False)
-    exits: list[ExitRow]
-
-    @property
-    def network(self) -> nn.Module:
-        """The trained student, as it was given: no heads, no critics."""
-        return self.method.predictors()["student"]
+__all__ = ["Run", "load", "merged", "next_free", "recipe_of", "run_recipe", "train"]
 
 
 def train(
     *,
     model: str | nn.Module | None = None,
     data: str | ImageData | None = None,
+    teacher: str | Path | nn.Module | None = None,
+    peers: Sequence[str | nn.Module] = (),
     out: str | Path | None = None,
     resume: bool = False,
     recipe: str | Path | None = None,
@@ -71,9 +41,12 @@ def train(
         model: a name (`selfdistill models`) or any module, which is trained in place; None is the
             recipe's.
         data: a name, ``folder:PATH``, ``npz:PATH`` or an `ImageData`; None is the recipe's.
+        teacher: for offline methods: a run's directory, a weights file, ``timm/NAME`` or a module.
+        peers: for online methods: names or modules, all of them one or the other; none is one more
+            network like the student.
         out: the run's directory; None takes the next free one in runs/.
-        resume: go on with the run in `out`, by its own recipe; of the rest only `model` and `data`
-            objects need be given again.
+        resume: go on with the run in `out`, by its own recipe; of the rest only what was given as
+            an object (`model`, `data`, `teacher`, `peers`) need be given again.
         recipe: a TOML file to start from.
         display: who is shown the progress; None is nobody.
         keys: any key of a recipe, and the method's own options by their names.
@@ -93,8 +66,22 @@ def train(
         keys["data"] = data.name
     elif data is not None:
         keys["data"], data = data, None
+    company = Company()
+    if isinstance(teacher, nn.Module):
+        company = company._replace(teacher=teacher)
+        keys["teacher"] = type(teacher).__name__
+    elif teacher is not None:
+        keys["teacher"] = str(teacher)
+    modules = [peer for peer in peers if isinstance(peer, nn.Module)]
+    if modules and len(modules) < len(peers):
+        raise ConfigError("peers are names or modules, not some of each")
+    company = company._replace(peers=modules)
+    if peers:
+        keys["peers"] = [type(p).__name__ if modules else p for p in peers]
     chosen = parse(merged(read(Path(recipe)) if recipe else {}, keys))
-    return run_recipe(chosen, out=out, resume=resume, display=display, data=data, model=model)
+    return run_recipe(
+        chosen, out=out, resume=resume, display=display, data=data, model=model, company=company
+    )
 
 
 def merged(base: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,137 +100,20 @@ def merged(base: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def run_recipe(
-    recipe: Recipe,
+def load(
+    path: str | Path,
     *,
-    out: str | Path | None = None,
-    resume: bool = False,
-    display: Display | None = None,
     data: ImageData | None = None,
     model: nn.Module | None = None,
+    teacher: nn.Module | None = None,
+    peers: Sequence[nn.Module] = (),
 ) -> Run:
-    """Train what a recipe says; `train` is the comfortable way in."""
-    if resume:
-        recipe = recipe_of(out)
-    fabric = make_fabric(recipe)
-    fabric.launch()
-    directory = RunDirectory(Path(fabric.broadcast(str(out or next_free(recipe)))))
-    if not resume:
-        directory.check_free()
-    fabric.barrier()  # nobody writes before everybody has looked
-    start = recipe.model_copy(update={"weights": ""}) if resume else recipe  # a checkpoint has them
-    parts = assemble(start, data=data, model=model)
-    batches = train_loader(recipe, parts.data, parts.method, fabric)
-    display = display if display and fabric.is_global_zero else Silent()
-    with ExitStack() as stack:
-        fault: SelfdistillError | None = None
-        if fabric.is_global_zero:
-            try:
-                stack.enter_context(directory.held())
-                if not resume:
-                    directory.begin(write(recipe))
-            except SelfdistillError as error:
-                fault = error
-        if fault := fabric.broadcast(fault):  # the others would wait for the first for ever
-            raise fault
-        display.begin(facts(recipe, parts, fabric, directory))
-        return _train(recipe, parts, batches, fabric, directory, display)
-
-
-def facts(recipe: Recipe, parts: Parts, fabric: Fabric, directory: RunDirectory) -> dict[str, str]:
-    """What a run is, in a line each."""
-    data = parts.data
-    splits = {"train": data.train, "val": data.val, "test": data.test}
-    sizes = ", ".join(f"{len(images):,} {name}" for name, images in splits.items() if images)
-    shape = " × ".join(str(side) for side in data.train.shape)
-    parameters = sum(p.numel() for p in parts.network.parameters())
-    several = f" × {fabric.world_size}" if fabric.world_size > 1 else ""
-    return {
-        "method": recipe.method,
-        "network": f"{recipe.model}, {parameters:,} parameters",
-        "data": f"{data.name}: {sizes}; {len(data.classes)} classes, {shape}",
-        "device": f"{fabric.device.type}{several}, {recipe.precision}",
-        "run": str(directory.path),
-    }
-
-
-def _train(
-    recipe: Recipe,
-    parts: Parts,
-    batches: Loader,
-    fabric: Fabric,
-    directory: RunDirectory,
-    display: Display,
-) -> Run:
-    data, method = parts.data, parts.method
-    val = eval_loader(recipe, data, data.val, fabric) if data.val else None
-    settings = settings_of(recipe)
-    fit = Fit(fabric, method, parts.task, batches, val, settings, directory, display)
-    fit.run()
-    display.say("judging the finished network")
-    with fit.averaged():
-        rows = _finish(recipe, parts, fabric, directory, fit.total)
-    if fit.average:
-        method.load_state_dict(fit.average.state, strict=False)
-    return Run(directory.path, recipe, method.eval(), rows)
-
-
-def _finish(
-    recipe: Recipe, parts: Parts, fabric: Fabric, directory: RunDirectory, step: int
-) -> list[ExitRow]:
-    """Judge on validation and test images, once, and write the tables and the page."""
-    data, task = parts.data, parts.task
-    entry: dict[str, Any] = {"kind": "final", "step": step}
-    details = {name: metric.to(fabric.device) for name, metric in task.details().items()}
-    for name, images in (("val", data.val), ("test", data.test)):
-        if images is not None:
-            for metric in details.values():
-                metric.reset()
-            batches = eval_loader(recipe, data, images, fabric)
-            entry[name] = judge(fabric, parts.method, task, batches, details)
-    rows = exit_rows(parts.method, task.example, task.headline, entry.get("val"), entry.get("test"))
-    matrices = {name: metric.compute().tolist() for name, metric in details.items()}
-    if fabric.is_global_zero:
-        directory.log(entry)
-        directory.write("exits.csv", to_csv(rows))
-        for name, matrix in matrices.items():
-            directory.write(f"{name}.csv", _matrix_csv(task.classes, matrix))
-        write_report(directory)
-    return rows
-
-
-def _matrix_csv(header: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def next_free(recipe: Recipe) -> Path:
-    """runs/DATA-MODEL-METHOD-sSEED, with a number behind it if that is taken."""
-    parts = (recipe.data, recipe.model.split("/")[-1], recipe.method, f"s{recipe.seed}")
-    name = "-".join(Path(part.split(":")[-1]).stem for part in parts)
-    place, n = Path("runs") / name, 1
-    while place.exists():
-        n += 1
-        place = Path("runs") / f"{name}-{n}"
-    return place
-
-
-def recipe_of(path: str | Path | None) -> Recipe:
-    """The recipe of a run that exists."""
-    if path is None:
-        raise ConfigError("which run is to be resumed? name its directory")
-    return parse(tomllib.loads(RunDirectory(Path(path)).recipe()))
-
-
-def load(path: str | Path, *, data: ImageData | None = None, model: nn.Module | None = None) -> Run:
     """A run from its directory, with the weights of its newest checkpoint.
 
     Args:
         path: the run's directory.
-        data, model: the objects that the run was made with, if they were no names.
+        data, model, teacher, peers: the objects that the run was made with, if they were no names.
+            A teacher that was one is built without its weights: a trained run has no use for them.
 
     Raises:
         ConfigError: there is no run, or nothing was saved yet.
@@ -253,7 +123,9 @@ def load(path: str | Path, *, data: ImageData | None = None, model: nn.Module | 
     found = checkpoint.newest(directory.checkpoints)
     if found is None:
         raise ConfigError(f"{path} has no checkpoint yet")
-    parts = assemble(recipe.model_copy(update={"weights": ""}), data=data, model=model)
+    bare = recipe.model_copy(update={"weights": ""})
+    company = Company(teacher, peers)
+    parts = assemble(bare, data=data, model=model, company=company, taught=False)
     restore_method(parts.method, found, average=True)
     table = directory.path / "exits.csv"
     rows = from_csv(table.read_text(encoding="utf-8")) if table.exists() else []

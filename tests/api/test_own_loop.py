@@ -1,6 +1,7 @@
 """A method in somebody else's loop: the README's three lines, and what they promise."""
 
 import copy
+import inspect
 import re
 from pathlib import Path
 
@@ -16,8 +17,8 @@ from selfdistill.models import build
 README = Path(__file__).parents[2] / "README.md"
 
 
-def small() -> nn.Module:
-    torch.manual_seed(0)
+def small(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
     return build("cifar/resnet8", num_classes=10)
 
 
@@ -46,8 +47,15 @@ def test_the_readme_lines_run_and_teach():
 def test_the_network_is_the_one_that_was_given(name):
     network, (images, labels) = small(), pictures()
     keys, before = list(network.state_dict()), copy.deepcopy(network.state_dict())
-    lesson = selfdistill.wrap(network, name, example=images[:2], classes=10)
-    lesson(images, labels).backward()
+    takes = inspect.signature(METHODS[name]).parameters
+    company = {"teacher": small()} if "teacher" in takes else {}
+    company |= {"peers": [small(1)]} if "peers" in takes else {}
+    company |= {"train_labels": labels} if "train_labels" in takes else {}
+    lesson = selfdistill.wrap(network, name, example=images[:2], classes=10, **company)
+    views = [images.flip(3)] * (METHODS[name].needs.views - 1)
+    partners = images.roll(1, 0) if METHODS[name].needs.partners else None
+    index = torch.arange(len(images))
+    lesson(images, labels, index=index, views=views, partners=partners).backward()
     torch.optim.SGD(lesson.parameters(), lr=0.1).step()
     assert list(network.state_dict()) == keys
     assert not torch.equal(network.state_dict()["fc.weight"], before["fc.weight"])

@@ -1,5 +1,6 @@
 """Tiny runs of the engine, and runs in processes of their own that can be killed."""
 
+import inspect
 import json
 import multiprocessing
 import os
@@ -17,7 +18,7 @@ from lightning_fabric import Fabric
 from safetensors.torch import save_file
 from torch import nn
 
-from selfdistill.core import Batch, Method, SelfdistillError
+from selfdistill.core import METHODS, Batch, Method, Needs, SelfdistillError
 from selfdistill.data import EvalLoader, Loader, Resident
 from selfdistill.engine import checkpoint
 from selfdistill.engine.fit import Fit
@@ -25,7 +26,7 @@ from selfdistill.engine.log import Silent
 from selfdistill.engine.run_directory import RunDirectory
 from selfdistill.engine.settings import Settings
 from selfdistill.engine.signals import Interrupted
-from selfdistill.recipe.build import make_method
+from selfdistill.recipe.making import make_method
 from selfdistill.tasks import Classification
 
 CLASSES, SIDE = "abc", 8
@@ -51,19 +52,30 @@ def network(norm: str = "batch", dropout: float = 0.0) -> nn.Module:
     return Net(stage(3, 4), stage(4, 8), pool, nn.Flatten(), nn.Linear(8, len(CLASSES)))
 
 
+_PLAIN = Needs()
+
+
 class Slice:
     """Training batches without augmentation, cut into `parts` micro-batches."""
 
     steps_per_epoch = STEPS
 
-    def __init__(self, parts: int = 1) -> None:
+    def __init__(self, parts: int = 1, needs: Needs = _PLAIN) -> None:
         loader = Loader(images(), batch_size=8, seed=0, mean=(0.5,) * 3, std=(0.3,) * 3,
-                        crop=1, flip=True, micro_batches=parts)  # fmt: skip
+                        crop=1, flip=True, micro_batches=parts, views=needs.views,
+                        partners=needs.partners)  # fmt: skip
         self.epoch = loader.epoch
 
 
 def task() -> Classification:
     return Classification(CLASSES, torch.zeros(2, 3, SIDE, SIDE))
+
+
+def company(name: str, make_network: Callable[[], Any] = network) -> dict[str, Any]:
+    """A teacher and a peer for methods that have them."""
+    takes = inspect.signature(METHODS[name]).parameters
+    teacher = {"teacher": make_network()} if "teacher" in takes else {}
+    return teacher | ({"peers": [make_network()]} if "peers" in takes else {})
 
 
 def make(
@@ -81,11 +93,18 @@ def make(
     torch.manual_seed(0)
     usual = {"epochs": 2, "log_every": 2, "lr": 0.05}
     fabric = Fabric(accelerator="cpu", devices=1)
-    method = method or make_method(name, network(**(net or {})), task(), chosen=options)
+    student = network(**(net or {}))
+    labels = (
+        images().labels if "train_labels" in inspect.signature(METHODS[name]).parameters else None
+    )
+    method = method or make_method(
+        name, student, task(), chosen=options, train_labels=labels, **company(name)
+    )
     val = EvalLoader(images(10), batch_size=4, mean=(0.5,) * 3, std=(0.3,) * 3)
     directory = RunDirectory(out)
     directory.checkpoints.mkdir(parents=True, exist_ok=True)
-    return Fit(fabric, method, task(), train or Slice(), val, Settings(**(usual | settings)),
+    train = train or Slice(needs=method.needs)
+    return Fit(fabric, method, task(), train, val, Settings(**(usual | settings)),
                directory, display)  # fmt: skip
 
 
@@ -156,7 +175,7 @@ def train_here(keys: dict[str, Any], env: dict[str, str], acts: tuple[float, int
     os.environ.update(env)
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    keys["model"] = network_of(keys["model"])
+    networks_of(keys)
     try:
         run = api.train(display=Acts(*acts), **keys)
     except SelfdistillError as error:
@@ -166,6 +185,15 @@ def train_here(keys: dict[str, Any], env: dict[str, str], acts: tuple[float, int
     state = {name: value.clone() for name, value in run.method.state_dict().items()}
     rank = env.get("LOCAL_RANK", "0")
     save_file(state, Path(keys["out"]).with_suffix(f".rank{rank}.safetensors"))
+
+
+def networks_of(keys: dict[str, Any]) -> None:
+    """Keywords for networks become networks, in place."""
+    keys["model"] = network_of(keys["model"])
+    if "teacher" in keys:
+        keys["teacher"] = network_of(keys["teacher"])
+    if "peers" in keys:
+        keys["peers"] = [network(**each) for each in keys["peers"]]
 
 
 def network_of(keys: dict[str, Any]) -> nn.Module:

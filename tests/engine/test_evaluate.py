@@ -6,7 +6,7 @@ from lightning_fabric import Fabric
 
 from selfdistill.data import EvalLoader
 from selfdistill.engine.evaluate import evaluate
-from selfdistill.recipe.build import make_method
+from selfdistill.recipe.making import make_method
 from selfdistill.tasks import Classification
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from selfdistill.core import DivergenceError, Method, Step
 from selfdistill.engine.signals import Interrupted
-from selfdistill.recipe.build import make_method
+from selfdistill.recipe.making import make_method
 
 
 class Terms(Method):

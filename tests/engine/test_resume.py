@@ -8,7 +8,7 @@ import pytest
 import torch
 from engine_runs import STEPS, Calls, assert_same_run, final, lines, make
 
-from selfdistill.core import ArtefactError
+from selfdistill.core import METHODS, ArtefactError
 from selfdistill.engine import checkpoint
 from selfdistill.engine.signals import Interrupted
 
@@ -61,6 +61,11 @@ def test_stopped_by_a_signal_after_any_step(tmp_path, straight, keys, stop):
     assert final(tmp_path).state["step"] == stop
     make(tmp_path, **keys).run()
     assert_same_run(tmp_path, straight(keys))
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_every_method_goes_on_from_the_middle_of_an_epoch(tmp_path, straight, name):
+    test_stopped_by_a_signal_after_any_step(tmp_path, straight, {"name": name}, STEPS + 1)
 
 
 class Killed(BaseException):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from engine_runs import STEPS, final, lines, network, start, write_npz
+from engine_runs import STEPS, company, final, lines, network, start, write_npz
 from safetensors.torch import load_file
 
 from selfdistill.core import METHODS
@@ -169,6 +169,7 @@ def test_command_starts_its_processes_itself(tmp_path, npz, both):
 @pytest.mark.parametrize("method", list(METHODS))
 def test_every_method_trains_in_two_processes(tmp_path, npz, method):
     keys = LEARN | {"data": f"npz:{npz}", "method": method, "model": {"norm": "batch"}, "ema": 0.9}
+    keys |= company(method, lambda: {"norm": "batch"})
     ranks(tmp_path / "run", keys)
     assert final(tmp_path / "run").state["finished"]
     assert network().state_dict().keys() == final(tmp_path / "run").tensors["model"].keys()

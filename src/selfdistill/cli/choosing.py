@@ -38,7 +38,8 @@ def _settings(
     texts: list[str], given: Mapping[str, Any], values: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The pairs of --set, refused where they name nothing or what an option has named."""
-    from ..core import METHODS, ConfigError, nearest, options
+    from ..core import ConfigError, nearest
+    from ..recipe.options import known_options
     from ..recipe.schema import Recipe, literal
 
     found: dict[str, Any] = {}
@@ -50,7 +51,7 @@ def _settings(
             raise ConfigError(f"--set {key} and --{key.replace('_', '-')} say the same; give one")
         found[key] = literal(value)
     method = found.get("method", values.get("method", Recipe.model_fields["method"].default))
-    known = [*options(METHODS[method]), *(k for k in Recipe.model_fields if k != "options")]
+    known = [*known_options(method), *(k for k in Recipe.model_fields if k != "options")]
     for key in found:
         if key not in known:
             raise ConfigError(

@@ -2,12 +2,15 @@
 
 import inspect
 import re
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
 from .screen import OUT, line, table
+
+if TYPE_CHECKING:
+    from ..core import Method
 
 
 def methods(
@@ -19,13 +22,45 @@ def methods(
 
     if name:
         return _explain(name)
-    made = table("method", "what it does", "paper")
-    for each in METHODS:
-        doc = inspect.getdoc(METHODS[each]) or ""
-        made.add_row(Text(each, style="bold"), doc.partition("\n")[0], _paper(doc))
-    OUT.print(made)
-    line("\nselfdistill methods NAME explains one; selfdistill train --method NAME uses it.", "dim")
+    for kind, words in _KINDS.items():
+        made = table("method", "what it does", "labels", "certain by", "paper")
+        for each in (n for n in METHODS if METHODS[n].kind == kind):
+            method, doc = METHODS[each], inspect.getdoc(METHODS[each]) or ""
+            summary = doc.partition("\n")[0]
+            certain = method.evidence.name.lower()
+            made.add_row(Text(each, style="bold"), summary, _labels(method), certain, _paper(doc))
+        line(f"{kind}: {words}", "bold")
+        OUT.print(made)
+        line()
+    _legend()
     return None
+
+
+_KINDS = {
+    "baseline": "plain training",
+    "self": "the student teaches itself",
+    "online": "networks that start together teach each other; --peer MODEL",
+    "offline": "a trained teacher; --teacher RUN, WEIGHTS or timm/NAME",
+}
+
+
+def _legend() -> None:
+    from ..core import Evidence
+
+    line("labels: what training images must have; any: classes, masks or else", "dim")
+    for evidence in Evidence:
+        line(f"certain by {evidence.name.lower()}: {evidence.value}", "dim")
+    line(
+        "\nselfdistill methods NAME explains one; selfdistill train --method NAME uses it, and "
+        "A+B joins two.",
+        "dim",
+    )
+
+
+def _labels(method: "type[Method]") -> str:
+    if method.needs.labels:
+        return "a class an image"
+    return "classes" if method.needs.scores else "any"
 
 
 def _explain(name: str) -> None:
@@ -33,7 +68,9 @@ def _explain(name: str) -> None:
     from ..recipe.schema import type_name
 
     summary, _, rest = (inspect.getdoc(METHODS[name]) or "").partition("\n")
+    method = METHODS[name]
     line(f"{name}: {summary}\n", "bold")
+    line(f"{method.kind}; labels: {_labels(method)}; certain by: {method.evidence}\n")
     for paragraph in readable(rest.partition("Args:\n")[0]):
         OUT.print(paragraph + "\n", soft_wrap=paragraph.startswith(" "))
     known = options(METHODS[name])

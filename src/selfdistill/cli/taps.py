@@ -9,7 +9,7 @@ from .screen import OUT, line, table
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from ..taps import Firing
+    from ..stages import Firing
 
 
 def taps(
@@ -28,7 +28,7 @@ def taps(
 
     from ..models import build
     from ..recipe.build import probe
-    from ..taps import firings
+    from ..stages import firings
 
     example = torch.zeros(2, channels, image_size, image_size)
     network = build(model, num_classes=classes, in_channels=channels)
@@ -49,7 +49,7 @@ def taps(
 def _automatic(network: "nn.Module", example: "Tensor") -> tuple[list[str], str]:
     """The automatic choice, or none and why."""
     from ..core import ConfigError
-    from ..taps import find_taps
+    from ..stages import find_taps
 
     try:
         return find_taps(network, example), ""

@@ -38,6 +38,26 @@ def train(
     taps: Annotated[
         str | None, _option(_WHAT, "Where to read features; see selfdistill taps.", "auto")
     ] = None,
+    teacher: Annotated[
+        str | None,
+        _option(_WHAT, "For offline methods: a run, a weights file or timm/NAME."),
+    ] = None,
+    teacher_model: Annotated[
+        str | None, _option(_WHAT, "The network of a teacher's weights file.")
+    ] = None,
+    teacher_taps: Annotated[
+        str | None, _option(_WHAT, "Where to read the teacher's features.", "auto")
+    ] = None,
+    peers: Annotated[
+        list[str] | None,
+        _option(
+            _WHAT,
+            "For online methods: a network to train along; may be repeated.",
+            "",
+            "--peer",
+            metavar="MODEL",
+        ),
+    ] = None,
     image_size: Annotated[
         int | None, _option(_WHAT, "Side of the images in pixels.", "the data's own")
     ] = None,

@@ -5,8 +5,21 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from torch import nn
 
 from ..core import Batch, Method, Task
+
+
+def accuracy_of(
+    fabric: Fabric, network: nn.Module, task: Task, batches: Iterable[Batch]
+) -> dict[str, float]:
+    """{metric: value} of a network by itself, over the batches of all processes."""
+    metric = task.metric().to(fabric.device)
+    network.to(fabric.device).eval()
+    with torch.inference_mode(), fabric.autocast():
+        for batch in batches:
+            metric.update(network(batch.inputs), batch.targets)
+    return {name: float(value) for name, value in metric.compute().items()}
 
 
 def evaluate(

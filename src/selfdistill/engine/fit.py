@@ -28,7 +28,7 @@ from .optimise import (
 from .run_directory import RunDirectory
 from .settings import Settings
 from .signals import Interrupted, Signals
-from .state import averaged, restore_method, split_student
+from .state import averaged, restore_method, split_student, student_prefix
 
 _STEP = purpose("step")
 
@@ -177,6 +177,7 @@ class Fit:
                 tensors["average"] = self.average.state
             state = {
                 "step": self.at,
+                "student": student_prefix(self.method),
                 "epoch": self.at // self.train.steps_per_epoch,
                 "finished": self.at == self.total,
                 "meters": self.meters.state(),

@@ -1,6 +1,7 @@
 """Networks by name: our CIFAR networks, timm's and torchvision's; weights from files."""
 
 from .build import build, names
-from .weights import load_weights
+from .pretrained import Pretrained, pretrained
+from .weights import SUFFIXES, load_weights
 
-__all__ = ["build", "load_weights", "names"]
+__all__ = ["SUFFIXES", "Pretrained", "build", "load_weights", "names", "pretrained"]

@@ -39,7 +39,7 @@ def build(
     else:
         family, _, name = model.partition("/")
         if family not in _FAMILIES or not name:
-            raise ConfigError(f"there is no network '{model}'{_hint(model)}")
+            raise ConfigError(f"there is no network '{model}'{hint(model)}")
         network = _FAMILIES[family](name, num_classes, in_channels, pretrained)
     if weights and not pretrained:
         load_weights(network, weights)
@@ -78,7 +78,7 @@ def _matches(family: str, name: str, pattern: str) -> bool:
     return any(fnmatch.fnmatchcase(n, pattern) for n in (name, f"{family}/{name}"))
 
 
-def _hint(model: str) -> str:
+def hint(model: str) -> str:
     """What the user may have meant; of two networks of one name our own comes first."""
     everything = names()
     if "/" in model:
@@ -91,7 +91,7 @@ def _hint(model: str) -> str:
 
 def _cifar(name: str, num_classes: int, in_channels: int, pretrained: bool) -> nn.Module:
     if name not in NETWORKS:
-        raise ConfigError(f"there is no network 'cifar/{name}'{_hint(f'cifar/{name}')}")
+        raise ConfigError(f"there is no network 'cifar/{name}'{hint(f'cifar/{name}')}")
     if pretrained:
         raise ConfigError(
             f"no pretrained weights exist for cifar/ networks such as '{name}'; "
@@ -104,7 +104,7 @@ def _timm(name: str, num_classes: int, in_channels: int, pretrained: bool) -> nn
     import timm
 
     if not timm.is_model(name):
-        raise ConfigError(f"there is no network 'timm/{name}'{_hint(f'timm/{name}')}")
+        raise ConfigError(f"there is no network 'timm/{name}'{hint(f'timm/{name}')}")
     offered = timm.models.is_model_pretrained(name)
     architecture, _, tag = name.partition(".")  # resnet50.a1_in1k: one of its sets of weights
     if tag and not offered:
@@ -114,7 +114,7 @@ def _timm(name: str, num_classes: int, in_channels: int, pretrained: bool) -> nn
         raise ConfigError(f"timm has no pretrained weights for '{name}'; give a weights file")
     keywords: dict[str, Any] = {"num_classes": num_classes, "in_chans": in_channels}
     if pretrained:
-        return _fetch(f"timm/{name}", timm.create_model, pretrained=True, **keywords)
+        return fetch(f"timm/{name}", timm.create_model, pretrained=True, **keywords)
     return timm.create_model(name, **keywords)
 
 
@@ -128,7 +128,7 @@ def _torchvision(name: str, num_classes: int, in_channels: int, pretrained: bool
     from torchvision.models import get_model  # type: ignore[attr-defined]
 
     if name not in _torchvision_names():
-        raise ConfigError(f"there is no network 'torchvision/{name}'{_hint(f'torchvision/{name}')}")
+        raise ConfigError(f"there is no network 'torchvision/{name}'{hint(f'torchvision/{name}')}")
     if in_channels != 3:
         raise ConfigError(
             f"torchvision networks take 3 channels, not {in_channels}; timm/ and cifar/ take any"
@@ -137,14 +137,14 @@ def _torchvision(name: str, num_classes: int, in_channels: int, pretrained: bool
     auxiliary = name in ("googlenet", "inception_v3")
     keywords: dict[str, Any] = {"aux_logits": False} if auxiliary else {}
     if pretrained:
-        network = _fetch(f"torchvision/{name}", get_model, weights="DEFAULT", **keywords)
+        network = fetch(f"torchvision/{name}", get_model, weights="DEFAULT", **keywords)
         return _with_classes(network, num_classes)
     if auxiliary:
         keywords["init_weights"] = True  # torchvision warns of a change of its default
     return get_model(name, num_classes=num_classes, **keywords)  # type: ignore[no-any-return]
 
 
-def _fetch(model: str, create: Callable[..., nn.Module], **keywords: Any) -> nn.Module:
+def fetch(model: str, create: Callable[..., nn.Module], **keywords: Any) -> nn.Module:
     """Make a network whose weights come over the net."""
     try:
         return create(model.partition("/")[2], **keywords)

@@ -1,7 +1,5 @@
 """From a recipe to all that trains: the only place that sees models, data and methods together."""
 
-import inspect
-import typing
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -12,26 +10,38 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 
-from .. import methods as _all_methods  # noqa: F401  importing them is what registers them
-from ..core import METHODS, ConfigError, DataError, Method, ResourceError, Task
+from ..core import ConfigError, DataError, Method, ResourceError
 from ..core.keyed_random import bits, purpose
 from ..data import EvalLoader, ImageData, Loader, load
 from ..engine.settings import Settings
 from ..models import build as build_network
-from ..taps import Taps, probing
+from ..stages import probing
 from ..tasks import Classification
+from .company import find_peers, find_teacher, untrained_teacher
+from .making import make_method
+from .options import parts_of
 from .schema import Recipe
 
 _WEIGHTS = purpose("weights")
 
 
 class Parts(NamedTuple):
-    """What a run is made of."""
+    """What a run is made of; the recipe is complete, with the teacher's network named."""
 
+    recipe: Recipe
     data: ImageData
     task: Classification
     network: nn.Module
     method: Method
+    teacher: nn.Module | None
+    peers: Sequence[nn.Module]
+
+
+class Company(NamedTuple):
+    """Networks that are given as modules instead of by name."""
+
+    teacher: nn.Module | None = None
+    peers: Sequence[nn.Module] = ()
 
 
 def load_data(recipe: Recipe) -> ImageData:
@@ -49,16 +59,21 @@ def load_data(recipe: Recipe) -> ImageData:
 
 
 def assemble(
-    recipe: Recipe, *, data: ImageData | None = None, model: nn.Module | None = None
+    recipe: Recipe,
+    *,
+    data: ImageData | None = None,
+    model: nn.Module | None = None,
+    company: Company | None = None,
+    taught: bool = True,
 ) -> Parts:
-    """Build data, task, network and method; the weights depend on the recipe's seed alone.
+    """Build data, task, networks and method; the weights depend on the recipe's seed alone.
 
     Args:
         recipe: what to build.
-        data: instead of the recipe's.
-        model: instead of the recipe's.
+        data, model, company: instead of the recipe's.
+        taught: whether the teacher is to have its weights; a run that is only judged needs none.
     """
-    data = data or load_data(recipe)
+    data, company = data or load_data(recipe), company or Company()
     torch.manual_seed(int(bits(_WEIGHTS, recipe.seed)))
     example = torch.zeros(2, *data.train.shape)
     task = Classification(data.classes, example, label_smoothing=recipe.label_smoothing)
@@ -72,10 +87,30 @@ def assemble(
             weights=recipe.weights,
         )
     )
-    probe(network, example)
-    task.check(network)
-    method = make_method(recipe.method, network, task, recipe.taps, recipe.options)
-    return Parts(data, task, network, method)
+    kinds = {cls.kind for cls in parts_of(recipe.method).values()}
+    peers = company.peers or (find_peers(recipe, data) if "online" in kinds else ())
+    teacher = company.teacher
+    if teacher is None and recipe.teacher and "offline" in kinds:
+        if taught:
+            teacher, kind_of_network = find_teacher(recipe, data)
+            recipe = recipe.model_copy(update={"teacher_model": kind_of_network})
+        else:
+            teacher = untrained_teacher(recipe, data)
+    for each in (network, *peers, *([teacher] if teacher else [])):
+        probe(each, example)
+        task.check(each)
+    method = make_method(
+        recipe.method,
+        network,
+        task,
+        recipe.taps,
+        recipe.options,
+        teacher=teacher,
+        teacher_taps=recipe.teacher_taps,
+        peers=peers,
+        train_labels=data.train.labels,
+    )
+    return Parts(recipe, data, task, network, method, teacher, peers)
 
 
 def probe(network: nn.Module, example: Tensor) -> None:
@@ -100,101 +135,6 @@ def probe(network: nn.Module, example: Tensor) -> None:
             f"{type(network).__name__} cannot take images of {height}×{width}; "
             f"try --image-size 32, 64 or 224 ({reason})"
         ) from error
-
-
-def make_method(
-    name: str,
-    network: nn.Module,
-    task: Task,
-    taps: Any = "auto",
-    chosen: dict[str, Any] | None = None,
-    *,
-    teacher: nn.Module | None = None,
-    teacher_taps: Any = "auto",
-    peers: Sequence[nn.Module] = (),
-    train_labels: Tensor | None = None,
-) -> Method:
-    """A method around a network: its constructor says by its annotations what it is to be given.
-
-    Args:
-        name: of the method.
-        network: the student.
-        task: what the labels mean.
-        taps, teacher_taps: where to read features, see `find_taps`; peers like the student where
-            they have those modules, else where their own stages end.
-        chosen: the method's options.
-        teacher: for methods that learn from one.
-        peers: for methods that train several networks.
-        train_labels: of all training images, (N,), for methods that keep something for each.
-
-    Raises:
-        ConfigError: the method lacks something, or has no use for what it is given.
-    """
-    cls = METHODS[name]
-    _check_company(name, cls, task, teacher, peers, train_labels)
-    hints = typing.get_type_hints(cls.__init__)
-
-    def as_wanted(wanted: Any, net: nn.Module, names: Any) -> nn.Module:
-        return Taps(net, names, example=_like(task.example, net)) if wanted is Taps else net
-
-    given: dict[str, Any] = {}
-    for parameter in inspect.signature(cls).parameters.values():
-        wanted = hints[parameter.name]
-        if parameter.name == "student":
-            given["student"] = as_wanted(wanted, network, taps)
-        elif parameter.name == "teacher" and teacher is not None:
-            given["teacher"] = as_wanted(wanted, teacher, teacher_taps)
-        elif parameter.name == "peers":
-            each = typing.get_args(wanted)[0]
-            given["peers"] = [as_wanted(each, p, _taps_of_peer(p, taps)) for p in peers]
-        elif parameter.name == "task":
-            given["task"] = task
-        elif parameter.name == "train_labels":
-            given["train_labels"] = train_labels
-    return cls(**given, **(chosen or {}))
-
-
-def _taps_of_peer(peer: nn.Module, taps: Any) -> Any:
-    names = taps.split(",") if isinstance(taps, str) else taps
-    there = dict(peer.named_modules())
-    return taps if all(name.strip() in there for name in names) else "auto"
-
-
-def _check_company(
-    name: str,
-    cls: type[Method],
-    task: Task,
-    teacher: nn.Module | None,
-    peers: Sequence[nn.Module],
-    train_labels: Tensor | None,
-) -> None:
-    def others(kind: str) -> str:
-        return ", ".join(n for n in METHODS if METHODS[n].kind == kind)
-
-    takes = inspect.signature(cls).parameters
-    if "teacher" in takes and teacher is None:
-        raise ConfigError(
-            f"method '{name}' learns from a teacher: give --teacher RUN, WEIGHTS or timm/NAME"
-        )
-    if "teacher" not in takes and teacher is not None:
-        raise ConfigError(f"method '{name}' has no teacher; these have: {others('offline')}")
-    if "peers" in takes and not peers:
-        raise ConfigError(f"method '{name}' trains several networks: give --peer MODEL")
-    if "peers" not in takes and peers:
-        raise ConfigError(f"method '{name}' has no peers; these have: {others('online')}")
-    if "train_labels" in takes and train_labels is None:
-        raise ConfigError(f"method '{name}' wants train_labels, the labels of all training images")
-    if cls.needs.labels and not task.labels:
-        raise ConfigError(f"method '{name}' wants one class label an image; {task.name} has none")
-    if cls.needs.scores and not task.scores:
-        raise ConfigError(
-            f"method '{name}' wants outputs that are class scores, unlike {task.name}"
-        )
-
-
-def _like(example: Tensor, network: nn.Module) -> Tensor:
-    first = next(network.parameters(), example)
-    return example.to(first.device)
 
 
 def settings_of(recipe: Recipe) -> Settings:
@@ -253,6 +193,7 @@ def train_loader(recipe: Recipe, data: ImageData, method: Method, fabric: Fabric
         flip=data.flip,
         resized_crop=data.resized_crop,
         views=method.needs.views,
+        partners=method.needs.partners,
         rank=fabric.global_rank,
         world_size=fabric.world_size,
         micro_batches=recipe.accumulate,

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..core import METHODS, ConfigError, Method, nearest, options
+from ..core import ConfigError, nearest
+from .options import check_company, check_options, sentence
 
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -22,7 +23,9 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    method: str = Field("muse", description="how to train; `selfdistill methods` lists them")
+    method: str = Field(
+        "muse", description="how to train; `selfdistill methods` lists them, + joins several"
+    )
     model: str = Field(
         "cifar/resnet10_w16", description="the network; `selfdistill models` lists them"
     )
@@ -30,6 +33,16 @@ class Recipe(BaseModel):
         "", description="start from 'pretrained' or a .safetensors, .pt or .pth file"
     )
     taps: str = Field("auto", description="where to read features: 'auto', or names with commas")
+    teacher: str = Field(
+        "", description="a run's directory, a weights file or timm/NAME; for offline methods"
+    )
+    teacher_model: str = Field(
+        "", description="the network of a teacher's weights file; none is the student's"
+    )
+    teacher_taps: str = Field("auto", description="where to read the teacher's features")
+    peers: tuple[str, ...] = Field(
+        (), description="networks trained along, for online methods; none is one like the student"
+    )
     data: str = Field("digits", description="a data set's name, folder:PATH or npz:PATH")
     data_root: str = Field("data", description="where downloaded data sets are kept")
     image_size: Positive | None = Field(
@@ -86,31 +99,10 @@ def parse(values: Mapping[str, Any]) -> Recipe:
     try:
         recipe = Recipe.model_validate(dict(values))
     except ValidationError as error:
-        raise ConfigError(_sentence(error)) from None
-    chosen = check_options(METHODS[recipe.method], recipe.method, recipe.options)
+        raise ConfigError(sentence(error)) from None
+    check_company(recipe.method, bool(recipe.teacher), bool(recipe.peers))
+    chosen = check_options(recipe.method, recipe.options)
     return recipe.model_copy(update={"options": chosen})
-
-
-def check_options(method: type[Method], name: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """All keyword options of a method, the chosen ones checked against its signature."""
-    known = options(method)
-    for key in chosen:
-        if key not in known:
-            raise ConfigError(f"method '{name}' has no option '{key}'{nearest(key, known)}")
-    fields: dict[str, Any] = {o.name: (o.annotation, o.default) for o in known.values()}
-    model = create_model(
-        "Options", __config__=ConfigDict(extra="forbid", allow_inf_nan=False), **fields
-    )
-    try:
-        return dict(model.model_validate(dict(chosen)))
-    except ValidationError as error:
-        raise ConfigError(f"method '{name}': {_sentence(error)}") from None
-
-
-def _sentence(error: ValidationError) -> str:
-    first = error.errors()[0]
-    name = ".".join(str(part) for part in first["loc"][:1])
-    return f"{name} = {first['input']!r} does not fit: {first['msg'][0].lower()}{first['msg'][1:]}"
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -130,8 +122,15 @@ def read(path: Path) -> dict[str, Any]:
 def write(recipe: Recipe) -> str:
     """The recipe as TOML; what is none is left out, since TOML has no word for it."""
     flat = recipe.model_dump(exclude={"options"}, exclude_none=True)
-    chosen = {key: value for key, value in recipe.options.items() if value is not None}
-    return tomli_w.dumps({**flat, "options": chosen})
+    return tomli_w.dumps({**flat, "options": _without_none(recipe.options)})
+
+
+def _without_none(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _without_none(value) if isinstance(value, Mapping) else value
+        for key, value in table.items()
+        if value is not None
+    }
 
 
 def literal(text: str) -> Any:

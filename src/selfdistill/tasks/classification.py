@@ -10,7 +10,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 
 from ..core import ConfigError, DataError, Task
 from ..functional.divergence import kl_divergence
-from ..taps import probing
+from ..stages import probing
 
 
 class Classification(Task):

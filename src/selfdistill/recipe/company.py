@@ -1,0 +1,153 @@
+"""Who trains with the student: a teacher that was trained before, peers that start with it."""
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from ..core import ArtefactError, ConfigError, nearest
+from ..data import ImageData
+from ..engine import checkpoint
+from ..engine.run_directory import RunDirectory
+from ..models import SUFFIXES, build, load_weights, pretrained
+from .schema import Recipe, parse
+
+_FAR = 0.05  # of a standard deviation: subsets of one data set stay far below
+DATA_FILE = "data.json"
+"""What data a run was trained on, in its directory."""
+
+
+class Training(NamedTuple):
+    """The data that a network was trained on, as far as they are known."""
+
+    classes: Sequence[str]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def describe_data(data: ImageData) -> str:
+    """What a later student has to know of a run's data, as the text of its `data.json`."""
+    facts = {"name": data.name, "classes": data.classes, "mean": data.mean, "std": data.std}
+    return json.dumps(facts, indent=1)
+
+
+def find_teacher(recipe: Recipe, data: ImageData) -> tuple[nn.Module, str]:
+    """The teacher that a recipe names, with its weights, and the name of its architecture.
+
+    Raises:
+        ConfigError: there is none of that name; its classes or its normalisation are not the
+            data's.
+        ArtefactError: its weights are corrupt or do not fit.
+    """
+    name = recipe.teacher
+    if Path(name).is_dir():
+        return _from_run(Path(name), data)
+    if Path(name).suffix in SUFFIXES:
+        model = recipe.teacher_model or recipe.model
+        network = _empty(model, data)
+        load_weights(network, name)
+        return network, model
+    if name.partition("/")[0] in ("timm", "torchvision"):
+        found = pretrained(name)
+        if found.classes != len(data.classes):
+            raise ConfigError(
+                f"teacher '{name}' tells {found.classes} classes apart and '{data.name}' has "
+                f"{len(data.classes)}; train it on these data first and give its run as --teacher"
+            )
+        _check(f"teacher '{name}'", Training(data.classes, found.mean, found.std), data)
+        return found.network, name
+    beside = Path(name).parent
+    choices = [str(p) for p in beside.iterdir()] if beside.is_dir() else []
+    raise ConfigError(
+        f"there is no teacher '{name}'{nearest(name, choices, list_all=False)}; give the directory "
+        f"of a run, a weights file ({', '.join(SUFFIXES)}) or timm/NAME"
+    )
+
+
+def untrained_teacher(recipe: Recipe, data: ImageData) -> nn.Module:
+    """The teacher's architecture alone, for a run that is only to be judged."""
+    return _empty(recipe.teacher_model, data)
+
+
+def find_peers(recipe: Recipe, data: ImageData) -> list[nn.Module]:
+    """The networks to be trained along; one like the student where none is named."""
+    return [_empty(model, data) for model in recipe.peers or (recipe.model,)]
+
+
+def _empty(model: str, data: ImageData) -> nn.Module:
+    return build(model, num_classes=len(data.classes), in_channels=data.train.shape[0])
+
+
+def _from_run(path: Path, data: ImageData) -> tuple[nn.Module, str]:
+    run = RunDirectory(path)
+    recipe = parse(tomllib.loads(run.recipe()))
+    found = checkpoint.newest(run.checkpoints)
+    if found is None:
+        raise ConfigError(f"teacher {path} has no checkpoint yet; train it to the end first")
+    if not found.state["finished"]:
+        raise ConfigError(
+            f"teacher {path} is not trained to the end; `selfdistill train --resume {path}` does it"
+        )
+    _check(f"teacher {path}", _trained_on(path), data)
+    network = _empty(recipe.model, data)
+    state, prefix = found.tensors["model"], found.state.get("student")
+    if "average" in found.tensors and prefix is not None:  # what the run was judged by
+        state = {name: found.tensors["average"][prefix + name] for name in state}
+    try:
+        network.load_state_dict(state)
+    except RuntimeError:
+        raise ArtefactError(f"the weights of teacher {path} do not fit {recipe.model}") from None
+    return network, recipe.model
+
+
+def _trained_on(path: Path) -> Training:
+    try:
+        facts = json.loads((path / DATA_FILE).read_text(encoding="utf-8"))
+        return Training(facts["classes"], tuple(facts["mean"]), tuple(facts["std"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ArtefactError(
+            f"{path / DATA_FILE} cannot be read: without it nobody knows which classes and which "
+            "normalisation the teacher learned; train it anew"
+        ) from None
+
+
+def _check(who: str, theirs: Training, data: ImageData) -> None:
+    if len(theirs.classes) != len(data.classes):
+        raise ConfigError(
+            f"{who} tells {len(theirs.classes)} classes apart and '{data.name}' has "
+            f"{len(data.classes)}; a teacher must know the student's classes"
+        )
+    pairs = zip(theirs.classes, data.classes, strict=True)
+    if different := next(((a, b) for a, b in pairs if a != b), None):
+        raise ConfigError(
+            f"{who} has '{different[0]}' where '{data.name}' has '{different[1]}': both must have "
+            "the same classes in the same order"
+        )
+    apart = [
+        max(abs(m - n) / s, abs(t / s - 1))
+        for m, n, s, t in zip(theirs.mean, data.mean, data.std, theirs.std, strict=False)
+    ]
+    if len(theirs.mean) != len(data.mean) or max(apart) > _FAR:
+        raise ConfigError(
+            f"{who} learned images of mean {_shown(theirs.mean)} and deviation "
+            f"{_shown(theirs.std)}, and '{data.name}' is brought to {_shown(data.mean)} and "
+            f"{_shown(data.std)}; train the teacher on the student's data"
+        )
+
+
+def _shown(numbers: tuple[float, ...]) -> str:
+    return "(" + ", ".join(f"{x:.3f}" for x in numbers) + ")"
+
+
+def fingerprint(network: nn.Module) -> str:
+    """SHA-256 of a network's state, to tell whether a teacher is still the same."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

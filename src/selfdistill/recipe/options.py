@@ -1,0 +1,93 @@
+"""The options of a method, or of several that are joined by `+`, checked against signatures."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ConfigDict, ValidationError, create_model
+
+from ..core import METHODS, ConfigError, Method, Option, nearest, options
+
+
+def parts_of(name: str) -> dict[str, type[Method]]:
+    """The methods that `a+b` joins, by name; of a plain name that one.
+
+    Raises:
+        ConfigError: an unknown method, or one that is named twice.
+    """
+    names = [part.strip() for part in name.split("+")]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"'{name}' names a method twice")
+    return {part: METHODS[part] for part in names}
+
+
+def check_company(name: str, teacher: bool, peers: bool) -> None:
+    """Raises `ConfigError` if there is a teacher or a peer that the method has no use for."""
+    kinds = {cls.kind for cls in parts_of(name).values()}
+    for what, there, kind in (("a teacher", teacher, "offline"), ("peers", peers, "online")):
+        if there and kind not in kinds:
+            others = ", ".join(n for n in METHODS if METHODS[n].kind == kind)
+            raise ConfigError(f"method '{name}' has no use for {what}; these have: {others}")
+
+
+def known_options(name: str) -> dict[str, Option]:
+    """All keys that a user may set: `combine`, and of joined methods `muse.combine`, too."""
+    parts = parts_of(name)
+    plain = {o: option for part in parts for o, option in options(METHODS[part]).items()}
+    if len(parts) == 1:
+        return plain
+    full = {f"{part}.{o}": option for part in parts for o, option in options(METHODS[part]).items()}
+    return plain | full
+
+
+def check_options(name: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """All options, the chosen ones checked; of joined methods one dictionary each.
+
+    Raises:
+        ConfigError: an unknown option, one that several of the methods have, or a wrong value.
+    """
+    parts = parts_of(name)
+    if len(parts) == 1:
+        return _checked(name, chosen)
+    sorted_out: dict[str, dict[str, Any]] = {part: {} for part in parts}
+    for key, value in chosen.items():
+        part, _, option = key.rpartition(".")
+        if key in parts and isinstance(value, Mapping):
+            sorted_out[key] |= value
+        elif part in parts:
+            sorted_out[part][option] = value
+        else:
+            sorted_out[_owner(name, key)][key] = value
+    return {part: _checked(part, own) for part, own in sorted_out.items()}
+
+
+def _owner(name: str, key: str) -> str:
+    owners = [part for part in parts_of(name) if key in options(METHODS[part])]
+    if len(owners) > 1:
+        choices = " or ".join(f"{owner}.{key}" for owner in owners)
+        raise ConfigError(f"several of '{name}' have an option '{key}'; write {choices}")
+    if not owners:
+        hint = nearest(key, known_options(name))
+        raise ConfigError(f"method '{name}' has no option '{key}'{hint}")
+    return owners[0]
+
+
+def _checked(name: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    known = options(METHODS[name])
+    for key in chosen:
+        if key not in known:
+            raise ConfigError(f"method '{name}' has no option '{key}'{nearest(key, known)}")
+    fields: dict[str, Any] = {o.name: (o.annotation, o.default) for o in known.values()}
+    model = create_model(
+        "Options", __config__=ConfigDict(extra="forbid", allow_inf_nan=False), **fields
+    )
+    try:
+        return dict(model.model_validate(dict(chosen)))
+    except ValidationError as error:
+        raise ConfigError(f"method '{name}': {sentence(error)}") from None
+
+
+def sentence(error: ValidationError) -> str:
+    """What the first fault is, for a person."""
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"][:1])
+    return f"{name} = {first['input']!r} does not fit: {first['msg'][0].lower()}{first['msg'][1:]}"
