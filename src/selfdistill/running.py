@@ -137,7 +137,7 @@ def _introduce(
 ) -> None:
     """Say how good the teacher is, and make sure that a resumed run has the one it began with."""
     mark, place = fingerprint(teacher), directory.path / "teacher.json"
-    if place.exists():
+    if fabric.broadcast(place.exists()):  # all processes must go the same way
         if json.loads(place.read_text(encoding="utf-8"))["sha256"] != mark:
             raise ArtefactError(
                 f"teacher {recipe.teacher} is no longer the one that this run began with; "

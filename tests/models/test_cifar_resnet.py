@@ -3,14 +3,17 @@
 import pytest
 import torch
 import torchvision
+from timm.layers import BatchNormAct2d, create_conv2d
+from timm.models.resnetv2 import DownsampleConv, PreActBasic
 from torch import nn
 
 from selfdistill.models.cifar import NETWORKS
-from selfdistill.models.cifar.resnet import BasicBlock, ResNet
+from selfdistill.models.cifar.resnet import BasicBlock, PreActBlock, ResNet
 
 LITERATURE = {  # millions at 10 classes, He et al. 2016, table 6, with projections: the same digits
     "resnet20": 0.27,
     "resnet32": 0.46,
+    "resnet44": 0.66,
     "resnet56": 0.85,
     "resnet110": 1.7,
 }
@@ -36,6 +39,45 @@ def test_parameters_at_ten_classes(name):
     with torch.device("meta"):
         total = sum(p.numel() for p in NETWORKS[name](num_classes=10).parameters())
     assert total / 1e6 == pytest.approx(LITERATURE[name], rel=0.03)
+
+
+@pytest.mark.parametrize(("width", "stride"), [(16, 1), (16, 2), (24, 1), (24, 2)])
+def test_block_with_preactivation_is_timms_but_for_the_plain_shortcut(width, stride):
+    torch.manual_seed(0)
+    ours = PreActBlock(16, width, stride)
+    layers = {"conv_layer": create_conv2d, "norm_layer": BatchNormAct2d}
+    theirs = PreActBasic(16, width, stride=stride, proj_layer=DownsampleConv, **layers)
+    pairs = [("norm.bn", "norm1"), ("residual.conv1", "conv1"), ("residual.norm.bn", "norm2")]
+    pairs.append(("residual.conv2", "conv2"))
+    if theirs.downsample is not None:
+        pairs.append(("shortcut", "downsample.conv"))
+    for mine, other in pairs:
+        ours.get_submodule(mine).load_state_dict(theirs.get_submodule(other).state_dict())
+    x = torch.randn(4, 16, 8, 8)
+    want = theirs(x)
+    if theirs.downsample is None:  # timm, as the paper, hands the input itself on
+        want = want - x + ours.norm(x)
+    torch.testing.assert_close(ours(x), want)
+
+
+def test_preactivation_pools_plain_sums():
+    torch.manual_seed(0)
+    network = ResNet(PreActBlock, (1, 1, 1, 1), (4, 4, 4, 4), num_classes=3).eval()
+    sums = []
+    network.layer4.register_forward_hook(lambda _, __, out: sums.append(out))
+    logits = network(torch.randn(2, 3, 32, 32))
+    assert sums[0].lt(0).any()
+    torch.testing.assert_close(logits, network.fc(sums[0].mean((2, 3))))
+
+
+@pytest.mark.parametrize(("name", "blocks"), [("resnet8x4", 1), ("resnet32x4", 5)])
+def test_quadrupled_width_starts_from_a_double_stem(name, blocks):
+    with torch.device("meta"):
+        network = NETWORKS[name](num_classes=100)
+    assert network.stem.conv.out_channels == 32
+    stages = [network.layer1, network.layer2, network.layer3]
+    assert [len(stage) for stage in stages] == [blocks] * 3
+    assert network.layer1[0].shortcut.conv.stride == (1, 1)  # the width changes, the size does not
 
 
 def test_initialisation_is_he_normal_by_fan_out():

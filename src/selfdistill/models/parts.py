@@ -18,12 +18,15 @@ def conv_bn(
     *,
     relu: bool = True,
     bias: bool = False,
+    groups: int = 1,
 ) -> nn.Sequential:
     """Convolution that keeps the size at stride 1 (odd kernel), batch norm and, if asked, ReLU.
 
     The ReLU never works in place: features are handed out by hooks and must stay what they were.
     """
-    conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=bias)
+    conv = nn.Conv2d(
+        in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=bias
+    )
     block = named(conv=conv, bn=nn.BatchNorm2d(out_channels))
     if relu:
         block.add_module("relu", nn.ReLU())

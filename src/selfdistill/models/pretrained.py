@@ -1,5 +1,7 @@
 """Networks as their publishers trained them: all outputs, and the images that they expect."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -9,15 +11,15 @@ from .build import fetch, hint
 
 
 class Pretrained(NamedTuple):
-    """A published network.
+    """A published network, known before it is fetched.
 
     Attributes:
-        network: with its own classes.
-        classes: how many.
+        load: fetches it; raises `ResourceError` where that fails.
+        classes: how many outputs it has.
         mean, std: of the pixels in [0, 1] that it was trained on, one number a channel.
     """
 
-    network: nn.Module
+    load: Callable[[], nn.Module]
     classes: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -28,7 +30,6 @@ def pretrained(model: str) -> Pretrained:
 
     Raises:
         ConfigError: there is no such network, or it has no published weights.
-        ResourceError: the weights could not be fetched.
     """
     family, _, name = model.partition("/")
     if family == "timm":
@@ -43,11 +44,11 @@ def _timm(name: str) -> Pretrained:
 
     if not timm.is_model(name):
         raise ConfigError(f"there is no network 'timm/{name}'{hint(f'timm/{name}')}")
-    if not timm.models.is_model_pretrained(name):
+    about: Any = timm.get_pretrained_cfg(name)
+    if about is None or not about.has_weights:
         raise ConfigError(f"timm has no pretrained weights for '{name}'")
-    network = fetch(f"timm/{name}", timm.create_model, pretrained=True)
-    about: dict[str, Any] = vars(network)["pretrained_cfg"]
-    return Pretrained(network, about["num_classes"], tuple(about["mean"]), tuple(about["std"]))
+    load = partial(fetch, f"timm/{name}", timm.create_model, pretrained=True)
+    return Pretrained(load, about.num_classes, tuple(about.mean), tuple(about.std))
 
 
 def _torchvision(name: str) -> Pretrained:
@@ -57,7 +58,6 @@ def _torchvision(name: str) -> Pretrained:
     if name not in models.list_models(module=models):
         raise ConfigError(f"there is no network 'torchvision/{name}'{hint(f'torchvision/{name}')}")
     weights = models.get_model_weights(name)["DEFAULT"]
-    images = weights.transforms()
-    network = fetch(f"torchvision/{name}", models.get_model, weights=weights)
-    classes = len(weights.meta["categories"])
-    return Pretrained(network, classes, tuple(images.mean), tuple(images.std))
+    images, classes = weights.transforms(), len(weights.meta["categories"])
+    load = partial(fetch, f"torchvision/{name}", models.get_model, weights=weights)
+    return Pretrained(load, classes, tuple(images.mean), tuple(images.std))

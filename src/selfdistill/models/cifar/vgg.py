@@ -15,15 +15,26 @@ class VGG(nn.Module):
     are the first three pools (64×16×16, 128×8×8 and 256×4×4 for a 32×32 image) and the fifth block
     before its pool (512×2×2). Convolutions have a bias.
 
+    `vgg8` and `vgg13` are those of the CRD benchmark, https://arxiv.org/abs/1910.10699: of
+    `vgg13_bn` only the pools differ. The fourth makes 4×4 of any size, which leaves a 32×32 image's
+    maps alone and halves those of a 64×64 one, as the public code does by a condition; the fifth is
+    missing. Their cuts are blocks 1, 2, 3 and 5 (64×32×32, 128×16×16, 256×8×8 and 512×4×4).
+
     Args:
         depths: convolutions of each block.
+        grid: rows and columns of the last block's maps; without it, each block halves the image.
         num_classes: outputs.
         in_channels: channels of the images.
     """
 
-    cuts = ("features.pool1", "features.pool2", "features.pool3", "features.block5")
-
-    def __init__(self, depths: tuple[int, ...], *, num_classes: int, in_channels: int = 3) -> None:
+    def __init__(
+        self,
+        depths: tuple[int, ...],
+        *,
+        grid: int | None = None,
+        num_classes: int,
+        in_channels: int = 3,
+    ) -> None:
         super().__init__()
         self.features = nn.Sequential()
         channels, widths = in_channels, (64, 128, 256, 512, 512)
@@ -33,8 +44,13 @@ class VGG(nn.Module):
                 block.append(conv_bn(channels, width, 3, bias=True))
                 channels = width
             self.features.add_module(f"block{i}", block)
-            self.features.add_module(f"pool{i}", nn.MaxPool2d(2))
+            if i < 4 or grid is None:
+                self.features.add_module(f"pool{i}", nn.MaxPool2d(2))
+            elif i == 4:
+                self.features.add_module("pool4", nn.AdaptiveMaxPool2d(grid))
         self.fc = nn.Linear(channels, num_classes)
+        shallow = "pool" if grid is None else "block"
+        self.cuts = (*(f"features.{shallow}{i}" for i in (1, 2, 3)), "features.block5")
         init_kaiming(self)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -47,4 +63,6 @@ NETWORKS = {
     "vgg13_bn": partial(VGG, (2, 2, 2, 2, 2)),
     "vgg16_bn": partial(VGG, (2, 2, 3, 3, 3)),
     "vgg19_bn": partial(VGG, (2, 2, 4, 4, 4)),
+    "vgg8": partial(VGG, (1, 1, 1, 1, 1), grid=4),
+    "vgg13": partial(VGG, (2, 2, 2, 2, 2), grid=4),
 }

@@ -1,0 +1,170 @@
+"""Methods joined on one student: their terms side by side, one pass, one state."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from selfdistill.core import METHODS, Batch, ConfigError, Progress, trained_state
+from selfdistill.recipe.making import make_method
+from selfdistill.recipe.options import check_options, known_options
+
+STAGES = ["stage1", "stage2", "stage3", "stage4"]
+
+
+@pytest.fixture
+def batch(batch) -> Batch:
+    generator = torch.Generator().manual_seed(2)
+    return batch._replace(partners=torch.randn(8, 3, 16, 16, generator=generator))
+
+
+def joined(net, task, name="muse+cskd", options=None, **company):
+    torch.manual_seed(0)
+    return make_method(name, net, task, STAGES, options, **company).train()
+
+
+def test_terms_are_those_of_each_and_the_first_ones_task(tiny_net, tiny_task, batch, now):
+    twin = copy.deepcopy(tiny_net)
+    both = joined(tiny_net, tiny_task)
+    muse = make_method("muse", twin, tiny_task, STAGES).train()
+    muse.load_state_dict(both.parts["muse"].state_dict())
+    cskd = make_method("cskd", copy.deepcopy(twin), tiny_task).train()
+    mine, cs = muse(batch, now), cskd(batch, now)
+    step = both(batch, now)
+    want = {f"muse/{k}": v for k, v in mine.losses.items()}
+    want |= {f"cskd/{k}": v for k, v in cs.losses.items() if k != "task"}
+    assert step.losses.keys() == want.keys()
+    torch.testing.assert_close(step.losses, want)
+    assert {k for k in step.monitors if k.startswith("muse/")} == {
+        f"muse/{k}" for k in mine.monitors
+    }
+    assert torch.equal(step.outputs, mine.outputs)
+
+
+def test_one_pass_over_an_input_serves_all(tiny_net, tiny_task, batch, now):
+    seen = []
+    tiny_net.stage1.register_forward_hook(lambda m, args, out: seen.append(len(args[0])))
+    joined(tiny_net, tiny_task)(batch, now)
+    assert len(seen) == 1 + 1 + 1  # probe of the taps, anchors, partners
+    statistics = tiny_net.stage1[1].num_batches_tracked
+    assert int(statistics) == 2
+
+
+def test_predictors_and_predict(tiny_net, tiny_task, batch):
+    both = joined(tiny_net, tiny_task).eval()
+    assert list(both.predictors()) == ["exit1", "exit2", "exit3", "student"]
+    assert both.predictors()["student"] is tiny_net
+    said = both.predict(batch.inputs)
+    assert list(said) == list(both.predictors())
+    for name, network in both.predictors().items():
+        assert torch.equal(network(batch.inputs), said[name])
+
+
+def test_parameters_are_optimised_once_and_all_trained(tiny_net, tiny_task, batch, now):
+    both = joined(tiny_net, tiny_task)
+    given = [id(p) for group in both.param_groups() for p in group["params"]]
+    assert len(given) == len(set(given))
+    assert set(given) == {id(p) for p in both.parameters() if p.requires_grad}
+    both(batch, now).total.backward()
+    assert all(p.grad is not None for p in both.parameters())
+
+
+def test_state_holds_the_student_once_and_comes_back(tiny_net, tiny_task, batch, now):
+    both = joined(tiny_net, tiny_task)
+    state = trained_state(both)
+    student = [k for k in state if k.endswith("fc.weight")]
+    assert student == ["student.network.fc.weight"]
+    other = joined(copy.deepcopy(tiny_net), tiny_task)
+    with torch.no_grad():
+        for p in other.parameters():
+            p.add_(1)
+    other.load_state_dict(state, strict=False)
+    assert torch.equal(other(batch, now).total, both(batch, now).total)
+
+
+def test_compiles_once(tiny_net, tiny_task, batch, now):
+    torch._dynamo.reset()
+    both = joined(tiny_net, tiny_task)
+    plain = copy.deepcopy(both)
+    both.compile(backend="eager")
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for step in range(3):
+            moment = now._replace(step=torch.tensor(step))
+            torch.testing.assert_close(both(batch, moment).losses, plain(batch, moment).losses)
+
+
+def test_offline_and_self(tiny_net, tiny_task, batch, now):
+    torch.manual_seed(1)
+    teacher = nn.Sequential(copy.deepcopy(tiny_net))
+    both = joined(tiny_net, tiny_task, "muse+kd", None, teacher=teacher,
+                  teacher_taps=["0.stage1", "0.stage4"])  # fmt: skip
+    terms = both(batch, now).losses
+    assert "muse/task" in terms
+    assert "kd/soft" in terms
+    assert "kd/task" not in terms
+    assert not any(p.requires_grad for p in teacher.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("muse+byot", "each puts its own 'exit1'"),
+        ("muse+ce", "nothing to add"),
+        ("muse+muse", "names a method twice"),
+        ("muse+cskt", "did you mean 'cskd'"),
+        ("dml+afd", "each trains the peers"),
+    ],
+)
+def test_what_cannot_go_together(tiny_net, tiny_task, name, words):
+    peers = [copy.deepcopy(tiny_net)] if "dml" in name else []
+    with pytest.raises(ConfigError, match=words):
+        joined(tiny_net, tiny_task, name, None, peers=peers)
+
+
+def test_options_go_to_their_owner():
+    chosen = check_options("muse+cskd", {"combine": "mul", "cskd.temperature": 3.0})
+    assert chosen["muse"]["combine"] == "mul"
+    assert (chosen["muse"]["temperature"], chosen["cskd"]["temperature"]) == (3.0, 3.0)
+    assert check_options("muse+cskd", chosen) == chosen
+    assert {"combine", "muse.combine", "cskd.temperature"} <= known_options("muse+cskd").keys()
+
+
+@pytest.mark.parametrize(
+    ("chosen", "words"),
+    [
+        ({"temperature": 2.0}, "write muse.temperature or cskd.temperature"),
+        ({"combin": "mul"}, "did you mean 'combine'"),
+        ({"muse.combin": "mul"}, "did you mean 'combine'"),
+        ({"muse": {"combine": "div"}}, "combine = 'div' does not fit"),
+        ({"byot.alpha": 1}, "no option 'byot.alpha'"),
+    ],
+)
+def test_wrong_options_are_told(chosen, words):
+    with pytest.raises(ConfigError, match=words):
+        check_options("muse+cskd", chosen)
+
+
+def test_needs_are_those_of_all(tiny_net, tiny_task):
+    both = joined(tiny_net, tiny_task, "muse+cskd+ddgsd")
+    assert both.needs == (2, 2, True, True, False)
+    assert isinstance(both.needs, type(METHODS["muse"].needs))
+
+
+def test_diagnosis_names_the_method(tiny_net, tiny_task):
+    both = joined(tiny_net, tiny_task)
+    assert list(both.diagnose({"muse/mutual/1": 1.3863, "cskd/mutual/1": 1.3863})) == [
+        "muse/mutual/1"
+    ]
+
+
+def test_progress_is_passed_on(tiny_net, tiny_task, batch):
+    seen = []
+    both = joined(tiny_net, tiny_task)
+    for part in both.parts.values():
+        part.after_step = seen.append
+        part.after_epoch = seen.append
+    now = Progress(*map(torch.tensor, (0, 0, 1, 10)))
+    both.after_step(now)
+    both.after_epoch(())
+    assert seen == [now, now, (), ()]

@@ -1,0 +1,213 @@
+"""Teachers and peers: found by name, refused where they do not fit, said to be good or bad."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+import selfdistill
+from selfdistill.core import ArtefactError, ConfigError
+from selfdistill.engine import checkpoint
+from selfdistill.engine.log import Silent
+from selfdistill.models import build
+from selfdistill.recipe.build import assemble, load_data
+from selfdistill.recipe.company import find_teacher, fingerprint
+from selfdistill.recipe.schema import parse
+
+TINY = {"epochs": 1, "limit": 64, "batch_size": 32, "model": "cifar/resnet8"}
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    """The directory of a trained run; not to be changed."""
+    place = tmp_path_factory.mktemp("teacher") / "run"
+    selfdistill.train(method="ce", out=place, epochs=2, model="cifar/resnet10_w16")
+    return place
+
+
+@pytest.fixture
+def own(teacher, tmp_path):
+    """A copy that may be changed."""
+    return shutil.copytree(teacher, tmp_path / "own")
+
+
+def taught(**keys):
+    recipe = parse({**TINY, "method": "kd", **{k: str(v) for k, v in keys.items()}})
+    return find_teacher(recipe, load_data(recipe))
+
+
+def weights_of(run):
+    newest = max((run / "checkpoints").glob("step-*"))
+    return newest / "model.safetensors"
+
+
+def test_of_a_run(teacher):
+    network, model = taught(teacher=teacher)
+    trained = selfdistill.load(teacher).network
+    assert model == "cifar/resnet10_w16"
+    assert fingerprint(network) == fingerprint(trained)
+
+
+def test_of_a_run_with_averaged_weights(tmp_path):
+    run = selfdistill.train(method="muse", out=tmp_path / "run", ema=0.5, **TINY)
+    network, _ = taught(teacher=run.path)
+    assert fingerprint(network) == fingerprint(run.network)
+    newest = max((run.path / "checkpoints").glob("step-*"))
+    live = build("cifar/resnet8", num_classes=10, in_channels=1)
+    live.load_state_dict(checkpoint.load(newest).tensors["model"])
+    assert fingerprint(network) != fingerprint(live)
+
+
+def test_of_a_weights_file(teacher):
+    file = weights_of(teacher)
+    network, _ = taught(teacher=file, teacher_model="cifar/resnet10_w16")
+    assert fingerprint(network) == fingerprint(selfdistill.load(teacher).network)
+    with pytest.raises(ArtefactError, match="do not fit"):
+        taught(teacher=file)  # the student's network is another
+
+
+def test_a_teacher_of_other_classes(own):
+    facts = json.loads((own / "data.json").read_text())
+    for change, words in (
+        ({"classes": facts["classes"][:-1]}, "tells 9 classes apart and 'digits' has 10"),
+        ({"classes": facts["classes"][::-1]}, "has '9' where 'digits' has '0'"),
+        ({"mean": [0.9]}, "learned images of mean"),
+        ({"std": [0.1]}, "learned images of mean"),
+        ({"mean": facts["mean"] * 3, "std": facts["std"] * 3}, "learned images of mean"),
+    ):
+        (own / "data.json").write_text(json.dumps(facts | change))
+        with pytest.raises(ConfigError, match=words.replace("(", r"\(")):
+            taught(teacher=own)
+
+
+def test_a_subset_has_nearly_the_same_normalisation(own):
+    facts = json.loads((own / "data.json").read_text())
+    facts["mean"] = [facts["mean"][0] + 0.02 * facts["std"][0]]
+    (own / "data.json").write_text(json.dumps(facts))
+    taught(teacher=own)
+
+
+def test_a_run_that_says_nothing_of_its_data(own):
+    (own / "data.json").unlink()
+    with pytest.raises(ArtefactError, match=r"data\.json cannot be read"):
+        taught(teacher=own)
+
+
+def test_an_unfinished_run(own):
+    newest = max((own / "checkpoints").glob("step-*"))
+    shutil.rmtree(newest)
+    with pytest.raises(ConfigError, match="no checkpoint yet"):
+        taught(teacher=own)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("runs/nothing", "there is no teacher 'runs/nothing'"),
+        ("timm/resnet18", "tells 1000 classes apart and 'digits' has 10"),
+        ("timm/resnt18", "did you mean"),
+    ],
+)
+def test_a_teacher_that_is_not_there(name, words):
+    with pytest.raises(ConfigError, match=words):
+        taught(teacher=name)
+
+
+def test_a_nearby_name_is_hinted_at(teacher):
+    with pytest.raises(ConfigError, match="did you mean"):
+        taught(teacher=teacher.parent / "rum")
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"method": "muse", "teacher": "x"}, "'muse' has no use for a teacher"),
+        ({"method": "ce", "peers": ["cifar/resnet8"]}, "'ce' has no use for peers"),
+        ({"method": "kd", "peers": ["cifar/resnet8"]}, "'kd' has no use for peers"),
+    ],
+)
+def test_company_that_a_method_has_no_use_for(keys, words):
+    with pytest.raises(ConfigError, match=words):
+        parse(keys)
+
+
+def test_an_offline_method_without_a_teacher():
+    with pytest.raises(ConfigError, match="learns from a teacher: give --teacher"):
+        assemble(parse({**TINY, "method": "kd"}))
+
+
+class Says(Silent):
+    def __init__(self):
+        self.words, self.facts = [], {}
+
+    def begin(self, facts):
+        self.facts = facts
+
+    def say(self, sentence):
+        self.words.append(sentence)
+
+
+def test_the_teacher_is_judged_before_training(teacher, tmp_path):
+    told = Says()
+    run = selfdistill.train(method="kd", teacher=teacher, out=tmp_path / "r", display=told, **TINY)
+    about = json.loads((run.path / "teacher.json").read_text())
+    assert told.words[0].startswith(f"the teacher gets {about['accuracy']:.1%} of 144")
+    assert told.facts["teacher"].startswith(f"{teacher}, 308,538")
+    assert run.recipe.teacher_model == "cifar/resnet10_w16"
+    assert selfdistill.load(run.path).exits == run.exits
+
+
+def test_a_run_can_be_judged_when_its_teacher_is_gone(own, tmp_path):
+    run = selfdistill.train(method="kd", teacher=own, out=tmp_path / "r", **TINY)
+    shutil.rmtree(own)
+    assert fingerprint(selfdistill.load(run.path).network) == fingerprint(run.network)
+
+
+def test_a_teacher_that_changed_is_no_teacher_to_go_on_with(own, tmp_path):
+    out = tmp_path / "r"
+    selfdistill.train(method="kd", teacher=own, out=out, **TINY)
+    newest = max((own / "checkpoints").glob("step-*"))
+    found = checkpoint.load(newest)
+    found.tensors["model"]["fc.bias"] += 1
+    checkpoint.save(own / "checkpoints", found)
+    with pytest.raises(ArtefactError, match="no longer the one that this run began with"):
+        selfdistill.train(out=out, resume=True)
+
+
+def test_a_guessing_teacher_is_warned_of(tmp_path):
+    torch.manual_seed(0)
+    guesses = build("cifar/resnet8", num_classes=10, in_channels=1)
+    nn.init.zeros_(guesses.fc.weight)
+    with pytest.warns(UserWarning, match="about chance"):
+        run = selfdistill.train(method="kd", teacher=guesses, out=tmp_path / "r", **TINY)
+    assert run.recipe.teacher == "ResNet"
+
+
+def test_teacher_file_that_is_a_pickle_with_code(tmp_path):
+    file = tmp_path / "t.pt"
+    torch.save(nn.Linear(2, 2), file)
+    with pytest.raises(ArtefactError, match="hold more than tensors"):
+        taught(teacher=file)
+    save_file({"x": torch.ones(1)}, tmp_path / "t.safetensors")
+    with pytest.raises(ArtefactError, match="do not fit"):
+        taught(teacher=tmp_path / "t.safetensors")
+
+
+def test_peers_by_name_by_module_and_by_default(tmp_path):
+    by_name = selfdistill.train(
+        method="dml", peers=["cifar/resnet14", "cifar/resnet8"], out=tmp_path / "a", **TINY
+    )
+    assert [row.predictor for row in by_name.exits] == ["peer1", "peer2", "student"]
+    assert selfdistill.load(by_name.path).exits == by_name.exits
+    like = selfdistill.train(method="dml", out=tmp_path / "b", **TINY)
+    assert [row.parameters for row in like.exits] == [like.exits[1].parameters] * 2
+    first, second = like.method.predictors().values()
+    assert fingerprint(first) != fingerprint(second)
+    peer = build("cifar/resnet8", num_classes=10, in_channels=1)
+    own = selfdistill.train(method="dml", peers=[peer], out=tmp_path / "c", **TINY)
+    assert own.method.predictors()["peer1"] is peer
+    with pytest.raises(ConfigError, match="names or modules"):
+        selfdistill.train(method="dml", peers=[peer, "cifar/resnet8"], out=tmp_path / "d", **TINY)
