@@ -75,3 +75,67 @@ def test_a_copy_is_frozen_too():
     pair = copy.deepcopy(Pair()).train()
     assert not pair.teacher.network.training
     assert not any(p.requires_grad for p in pair.teacher.parameters())
+
+
+class Saved(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.student, self.teacher = network(), Frozen(network(), saved=True)
+
+
+def test_trained_state_keeps_what_the_run_itself_made():
+    both = Saved().train()
+    assert trained_state(both).keys() == both.state_dict().keys()
+    assert not both.teacher.network.training
+    assert not any(p.requires_grad for p in both.teacher.parameters())
+
+
+def test_a_saved_network_inside_one_that_is_not_saved_stays_out():
+    outer = nn.ModuleDict({"teacher": Frozen(Saved()), "student": nn.Linear(1, 1)})
+    assert trained_state(outer).keys() == {"student.weight", "student.bias"}
+    inner = nn.ModuleDict({"kept": Frozen(Pair(), saved=True)})
+    want = {f"kept.network.student.{name}" for name in network().state_dict()}
+    assert trained_state(inner).keys() == want
+
+
+def test_a_copy_is_as_saved():
+    assert copy.deepcopy(Saved()).teacher.saved
+    assert not copy.deepcopy(Pair()).teacher.saved
+
+
+def test_a_tensor_known_by_several_names_is_there_once():
+    shared = network()
+    both = nn.ModuleDict({"first": shared, "second": nn.ModuleDict({"again": shared})})
+    assert trained_state(both).keys() == {f"first.{name}" for name in shared.state_dict()}
+
+
+def test_tied_weights_are_there_once():
+    tied = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    tied[1].weight = tied[0].weight
+    assert list(trained_state(tied)) == ["0.weight", "0.bias", "1.bias"]
+
+
+def test_one_name_is_enough_to_restore_all_of_them():
+    first, second = (
+        nn.ModuleDict({"a": part, "b": part}) for part in (network(), nn.Sequential(*network()))
+    )
+    with torch.no_grad():
+        for value in second.state_dict().values():
+            value.fill_(7)
+    missing, unexpected = second.load_state_dict(trained_state(first), strict=False)
+    assert not unexpected
+    assert all(name.startswith("b.") for name in missing)
+    assert all(torch.equal(v, first.state_dict()[k]) for k, v in second.state_dict().items())
+
+
+def test_a_student_that_a_frozen_network_holds_too_is_kept():
+    student = network()
+    both = nn.ModuleDict({"teacher": Frozen(nn.Sequential(student)), "student": student})
+    assert trained_state(both).keys() == {f"student.{name}" for name in student.state_dict()}
+
+
+def test_trained_state_is_the_tensors_themselves_without_their_graph():
+    both = Saved()
+    state = trained_state(both)
+    assert not any(value.requires_grad for value in state.values())
+    assert all(v.data_ptr() == state[k].data_ptr() for k, v in both.state_dict().items())

@@ -3,6 +3,9 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import settings as settings_of_hypothesis
+from hypothesis import strategies as st
 from torch import nn
 
 from selfdistill.core import Method, Step
@@ -102,6 +105,54 @@ def test_cosine_falls_to_nearly_nothing():
 def test_warm_up_longer_than_the_run_does_not_divide_by_zero():
     rates = ours(Settings(epochs=1, lr=1.0, warmup=3.0), 4)
     assert all(math.isfinite(rate) and rate > 0 for rate in rates)
+
+
+def cycled(settings: Settings, spe: int, cycles: int) -> list[float]:
+    return [learning_rate(settings, s, spe, cycles) for s in range(settings.epochs * spe)]
+
+
+@pytest.mark.parametrize("cycles", [1, 2, 3, 6])
+def test_cycles_equal_torchs_warm_restarts(cycles):
+    settings = Settings(epochs=6, lr=0.3, schedule="cosine")
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts
+    want = theirs(lambda o: scheduler(o, T_0=30 // cycles), settings, 30)
+    assert cycled(settings, 5, cycles) == pytest.approx(want, rel=1e-9, abs=1e-12)
+
+
+@settings_of_hypothesis(max_examples=60, deadline=None)
+@given(st.integers(1, 6), st.integers(1, 9), st.integers(1, 70))
+def test_cycles_of_any_number_start_anew_and_fall(epochs, spe, cycles):
+    settings, total = Settings(epochs=epochs, lr=0.3, schedule="cosine"), epochs * spe
+    rates = cycled(settings, spe, cycles)
+    cycle = [step * cycles // total for step in range(total)]
+    for step, rate in enumerate(rates):
+        if step == 0 or cycle[step] != cycle[step - 1]:
+            assert rate == settings.lr
+        else:
+            assert 0 < rate < rates[step - 1]
+    lengths = [cycle.count(c) for c in range(cycles)]
+    assert max(lengths) - min(lengths) <= 1
+
+
+def test_warm_up_is_of_the_first_cycle_alone():
+    rates = cycled(Settings(epochs=8, lr=0.4, schedule="cosine", warmup=1.0), 5, 2)
+    assert rates[:5] == pytest.approx([0.4 * (i + 1) / 5 for i in range(5)])
+    assert rates[5] == rates[20] == 0.4
+    assert rates[20:] == cycled(Settings(epochs=8, lr=0.4, schedule="cosine"), 5, 2)[20:]
+    assert 0 < rates[19] < rates[18]
+
+
+def test_warm_up_beyond_the_first_cycle_meets_the_second():
+    rates = cycled(Settings(epochs=8, lr=0.4, schedule="cosine", warmup=5.0), 4, 2)
+    assert rates[:20] == pytest.approx([0.4 * (i + 1) / 20 for i in range(20)])
+    assert rates[20] == 0.4
+    assert all(a > b for a, b in itertools.pairwise(rates[20:]))
+
+
+@pytest.mark.parametrize("schedule", ["step", "constant"])
+def test_other_schedules_know_no_cycles(schedule):
+    settings = Settings(epochs=6, lr=0.3, schedule=schedule, milestones=(2, 4), gamma=0.5)
+    assert cycled(settings, 5, 3) == ours(settings, 5)
 
 
 def test_groups_scale_the_rate_and_keep_their_decay():

@@ -8,6 +8,7 @@ from torch import Tensor
 from ..core import Batch, ConfigError, DataError, keyed_random
 from .augment import normalise, random_crop, random_flip, resized_crop, resized_crop_box
 from .images import Folder, Images, Resident
+from .partners import Partners
 from .stream import pictures
 
 _ORDER = keyed_random.purpose("order")
@@ -30,6 +31,8 @@ class Loader:
         flip: whether to mirror half of the images.
         resized_crop: whether to cut parts of random size first.
         views: independent augmentations of each image; those after the first are `Batch.views`.
+        partners: whether each image comes with another one of its class, `Batch.partners`, which is
+            augmented with the image's own draws of a further view: two images may share a partner.
         rank, world_size: which process of how many.
         micro_batches: into how many parts a process cuts its share of a step.
         device: where the batches are wanted.
@@ -53,6 +56,7 @@ class Loader:
         flip: bool,
         resized_crop: bool = False,
         views: int = 1,
+        partners: bool = False,
         rank: int = 0,
         world_size: int = 1,
         micro_batches: int = 1,
@@ -66,6 +70,7 @@ class Loader:
         self.labels = images.labels.to(self.device)
         self.batch_size, self.seed, self.mean, self.std = batch_size, seed, mean, std
         self.crop, self.flip, self.resized_crop, self.views = crop, flip, resized_crop, views
+        self.partners = Partners(images.labels, seed) if partners else None
         self.rank, self.world_size, self.micro_batches = rank, world_size, micro_batches
         self.workers, self.channels_last = workers, channels_last
 
@@ -91,17 +96,29 @@ class Loader:
         return whole.view(shape)[:, self.rank]
 
     def _views(self, rows: Tensor, epoch: int) -> Iterator[list[Tensor]]:
-        """For each row its images before crop and flip: one (B, C, H, W) uint8 per view."""
+        """For each row its images before crop and flip: one (B, C, H, W) uint8 per view.
+
+        Behind the views come the partners, if they are wanted.
+        """
+        partners = self.partners.draw(epoch, rows) if self.partners else None
         if isinstance(self.images, Folder):
-            boxes = (self.seed, epoch, self.views) if self.resized_crop else None
-            decoded = pictures(self.images, rows.unbind(), boxes, self.workers, self.device)
-            for row in decoded:
-                views = list(row.to(self.device, non_blocking=True).unbind(1))
-                yield views if self.resized_crop else views * self.views  # one decoding serves all
+            yield from self._decoded(self.images, rows, partners, epoch)
             return
-        for index in rows.to(self.device):
-            images = self.images.fetch(index)
-            yield [self._boxed(images, epoch, index, view) for view in range(self.views)]
+        sources = rows[None] if partners is None else torch.stack([rows, partners])
+        for index, *others in sources.to(self.device).unbind(1):
+            views = [self.images.fetch(index)] * self.views + [self.images.fetch(o) for o in others]
+            yield [self._boxed(images, epoch, index, view) for view, images in enumerate(views)]
+
+    def _decoded(
+        self, images: Folder, rows: Tensor, partners: Tensor | None, epoch: int
+    ) -> Iterator[list[Tensor]]:
+        boxes = (self.seed, epoch, self.views) if self.resized_crop else None
+        others = None if partners is None else partners.unbind()
+        decoded = pictures(images, rows.unbind(), boxes, self.workers, self.device, others)
+        for row in decoded:
+            first, *rest = row.to(self.device, non_blocking=True).unbind(1)
+            again = 0 if boxes else self.views - 1  # one decoding serves all views
+            yield [first] * again + [first, *rest]
 
     def _boxed(self, images: Tensor, epoch: int, index: Tensor, view: int) -> Tensor:
         if not self.resized_crop:
@@ -114,7 +131,9 @@ class Loader:
         first, *others = (
             self._augmented(images, epoch, index, view) for view, images in enumerate(views)
         )
-        return Batch(first, self.labels.index_select(0, index), index, tuple(others))
+        partners = others.pop() if self.partners else None
+        labels = self.labels.index_select(0, index)
+        return Batch(first, labels, index, tuple(others), partners)
 
     def _augmented(self, images: Tensor, epoch: int, index: Tensor, view: int) -> Tensor:
         images = random_crop(images, self.crop, self.seed, epoch, index, view)

@@ -1,0 +1,129 @@
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..core import (
+    METHODS,
+    Batch,
+    ConfigError,
+    Evidence,
+    Frozen,
+    Method,
+    Needs,
+    Progress,
+    Step,
+    Task,
+)
+
+
+@METHODS.add("snapshot")
+class SnapshotDistillation(Method):
+    r"""Cut the run into generations, each of which learns from what the one before it became.
+
+    Yang et al. 2019, https://arxiv.org/abs/1812.00123. The first generation is plain training; in
+    the others the network as it stood at the end of the last generation teaches:
+
+    .. math:: L = \left(1 + \frac{1}{\tau}\right) CE(z, y) - \sum_k softmax(z_{teacher} / \tau)_k
+        \log softmax(z)_k
+
+    Only the teacher is softened, which is the paper's point: it keeps the two apart although they
+    are of one line. So there is no factor τ², either.
+
+    A generation is a cycle of the learning rate, which with the cosine schedule starts anew in each
+    one. It ends with an optimiser step, whether or not an epoch ends there. The teacher costs a
+    forward pass a step from the second generation on, and is kept in checkpoints.
+
+    No authors' code is public. The form of the loss is that of a port, which has a temperature of 3
+    and four generations; temperature and number of generations here are recalled from the paper.
+    The length of the run must be known: in a loop of your own give `total_steps`, or the first
+    generation never ends.
+
+    Args:
+        student: the network.
+        task: what the labels mean.
+        generations: parts of equal length that the run is cut into, 1 or more; 2 as recalled.
+        supervised: weight of the supervised loss from the second generation on; none takes 1 + 1/τ.
+        soft: weight of the soft loss; the port's 1.
+        temperature: τ > 0 of the teacher; 2 as recalled.
+    """
+
+    kind = "self"
+    evidence = Evidence.NOTES
+    needs = Needs(scores=True)
+    generation: Tensor
+
+    def __init__(
+        self,
+        student: nn.Module,
+        task: Task,
+        *,
+        generations: int = 2,
+        supervised: float | None = None,
+        soft: float = 1.0,
+        temperature: float = 2.0,
+    ) -> None:
+        super().__init__()
+        if generations < 1:
+            raise ConfigError(f"generations={generations} leaves nothing to train; give 1 or more")
+        if temperature <= 0:
+            raise ConfigError(f"temperature={temperature:g} must be above 0; the default is 2")
+        self.student, self.task, self.cycles = student, task, generations
+        self.soft, self.temperature = soft, temperature
+        self.supervised = 1 + 1 / temperature if supervised is None else supervised
+        self.teacher = Frozen(copy_without_hooks(student), saved=True)
+        self.register_buffer("generation", torch.zeros((), dtype=torch.int64))
+        # Whether `generation` is above 0, where forward may look without waiting for the device;
+        # a compiled step is compiled once more when it changes.
+        self.taught = False
+        self.register_load_state_dict_post_hook(_look_again)
+
+    def forward(self, batch: Batch, now: Progress) -> Step:
+        """`task` and `soft`, which is zero in the first generation."""
+        out = self.student(batch.inputs)
+        task = self.task.loss(out, batch.targets)
+        if not self.taught:
+            return Step(out, {"task": task, "soft": torch.zeros_like(task)})
+        with torch.no_grad():
+            reference = self.teacher(batch.inputs)
+        soft = asymmetric_cross_entropy(out, reference, self.temperature)
+        return Step(out, {"task": self.supervised * task, "soft": self.soft * soft})
+
+    def after_step(self, now: Progress) -> None:
+        """Makes the student the teacher where a generation has ended and another one follows."""
+        step, total = int(now.step), int(now.total)
+        before, after = (done * self.cycles // total for done in (step, step + 1))
+        if before < after < self.cycles:
+            self.teacher.network.load_state_dict(self.student.state_dict())
+            self.generation.fill_(after)
+            self.taught = True
+
+    def predictors(self) -> dict[str, nn.Module]:
+        """The student alone."""
+        return {"student": self.student}
+
+
+def asymmetric_cross_entropy(outputs: Tensor, reference: Tensor, temperature: float) -> Tensor:
+    """Cross-entropy of the outputs with the softened reference, both (B, K, ...), in fp32.
+
+    The mean over samples and positions. The gradient flows to both.
+    """
+    target = (reference.float() / temperature).softmax(1)
+    return -(target * outputs.float().log_softmax(1)).sum(1).mean()
+
+
+def copy_without_hooks(network: nn.Module) -> nn.Module:
+    """A deep copy that reports to nobody: who watches the network does not watch the copy.
+
+    Hooks that run before a module stay, since they may be part of what it computes.
+    """
+    twin = copy.deepcopy(network)
+    for module in twin.modules():
+        module._forward_hooks.clear()
+    return twin
+
+
+def _look_again(method: nn.Module, keys: Any) -> None:
+    assert isinstance(method, SnapshotDistillation)
+    method.taught = bool(method.generation)
