@@ -1,12 +1,13 @@
-"""Self-distillation on a few images of CIFAR-100, at a size that a CPU trains in minutes.
+"""Every method on a few images of CIFAR-100, at a size that a CPU trains in minutes.
 
-    uv run python benchmarks/accuracy/cifar100_small.py --data npz:cifar100.npz --seeds 0 1 2 3 4
+    uv run python benchmarks/accuracy/cifar100_small.py --data npz:cifar100.npz --table self
 
 `cifar100.npz` is CIFAR-100 in MedMNIST's layout with 5,000 training images as `val_images`. Choices
-are made on those; test images are looked at once, for the table. All rows share one recipe and
-the same seeds; a run that is there is not made again, one that was cut off goes on. Two tables:
-mean and standard deviation of each exit at the last epoch, and paired differences by seed with
-their 95 % t interval.
+are made on those; test images are looked at once, for the table. The tables are `self`, `offline`
+(one teacher for all, trained first on the same images) and `online`. All rows of a table share one
+recipe and the same seeds, and every method has its paper's defaults; a run that is there is not
+made again, one that was cut off goes on. Two results: mean and standard deviation of each exit at
+the last epoch, and paired differences by seed with their 95 % t interval.
 """
 
 import argparse
@@ -22,6 +23,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from record import record
 
 import selfdistill
+import selfdistill.methods  # registers them
+from selfdistill.core import METHODS
 from selfdistill.export.exits import ExitRow, from_csv
 
 RECIPE: dict[str, Any] = {
@@ -34,25 +37,58 @@ RECIPE: dict[str, Any] = {
     "precision": "bf16",
     "channels_last": True,
 }
-ROWS: dict[str, dict[str, Any]] = {
+Rows = dict[str, dict[str, Any]]
+SELF: Rows = {
     "ce": {"method": "ce"},
     "exits": {"method": "exits"},
     "byot": {"method": "byot", "bottleneck": "slim"},
     "muse-add": {"method": "muse", "information": 0.1},
     "muse-mul": {"method": "muse", "information": 0.1, "combine": "mul"},
     "muse-class": {"method": "muse", "information": 0.3, "positives": "class"},
+    "sad": {"method": "sad"},
+    "snapshot": {"method": "snapshot"},
+    "cskd": {"method": "cskd"},
+    "one": {"method": "one"},
+    "frskd": {"method": "frskd"},
+    "ddgsd": {"method": "ddgsd"},
+    "mixskd": {"method": "mixskd"},
 }
+OFFLINE: Rows = {
+    name: {"method": name, "model": "cifar/resnet8"}
+    for name in ("ce", "kd", "fitnets", "at", "vid", "crd", "nst", "sp", "rkd", "dkd", "mimkd")
+} | {
+    "muse-offline-add": {"method": "muse-offline", "model": "cifar/resnet8"},
+    "muse-offline-mul": {"method": "muse-offline", "model": "cifar/resnet8", "combine": "mul"},
+}
+ONLINE: Rows = {
+    name: {"method": name, "model": "cifar/resnet8"} for name in ("ce", "dml", "kdcl", "afd")
+} | {
+    "muse-online-add": {"method": "muse-online", "model": "cifar/resnet8"},
+    "muse-online-mul": {"method": "muse-online", "model": "cifar/resnet8", "combine": "mul"},
+}
+TABLES = {"self": SELF, "offline": OFFLINE, "online": ONLINE}
+BASES = {"self": ("ce", "exits"), "offline": ("ce", "kd"), "online": ("ce", "dml")}
+TEACHER = {"method": "ce", "model": "cifar/resnet20"}
 
 
 def run(row: str, seed: int, args: argparse.Namespace) -> list[ExitRow]:
     """The exits of one run, trained if it is not there yet."""
-    out = args.runs / row / f"s{seed}"
+    keys = TABLES[args.table][row]
+    if METHODS[keys["method"]].kind == "offline":
+        keys = {**keys, "teacher": trained(TEACHER, args.runs / "teacher", 0, args)}
+    trained(keys, args.runs / row / f"s{seed}", seed, args)
+    return from_csv((args.runs / row / f"s{seed}" / "exits.csv").read_text(encoding="utf-8"))
+
+
+def trained(keys: dict[str, Any], out: Path, seed: int, args: argparse.Namespace) -> Path:
+    """The directory of a run that is trained to the end."""
     if not (out / "exits.csv").exists():
         resume = (out / "recipe.toml").exists()
         shape = {"limit": args.limit, "epochs": args.epochs, "warmup": args.epochs / 5}
-        keys = {**RECIPE, **shape, "val_every": args.epochs, **ROWS[row], "seed": seed}
-        selfdistill.train(data=args.data, out=out, resume=resume, **keys)
-    return from_csv((out / "exits.csv").read_text(encoding="utf-8"))
+        whole = {**RECIPE, **shape, "val_every": args.epochs, **keys, "seed": seed}
+        print(f"{out} …", flush=True)
+        selfdistill.train(data=args.data, out=out, resume=resume, **whole)
+    return out
 
 
 def summary(found: dict[tuple[str, int], list[ExitRow]], rows: list[str]) -> list[dict[str, Any]]:
@@ -78,11 +114,14 @@ def summary(found: dict[tuple[str, int], list[ExitRow]], rows: list[str]) -> lis
 
 
 def differences(
-    found: dict[tuple[str, int], list[ExitRow]], rows: list[str], split: str
+    found: dict[tuple[str, int], list[ExitRow]],
+    rows: list[str],
+    split: str,
+    bases: tuple[str, ...],
 ) -> list[dict[str, Any]]:
-    """Paired by seed, final exit: each row minus `ce` and minus `exits`."""
+    """Paired by seed, final exit: each row minus each of the bases."""
     lines = []
-    for base in ("ce", "exits"):
+    for base in bases:
         for row in rows:
             seeds = sorted({s for r, s in found if r == row} & {s for r, s in found if r == base})
             if row == base or len(seeds) < 2:
@@ -110,19 +149,22 @@ def differences(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--table", default="self", choices=list(TABLES))
     parser.add_argument("--data", default="npz:cifar100.npz")
     parser.add_argument("--runs", type=Path, default=Path("runs/cifar100-small"))
     parser.add_argument("--limit", type=int, default=4000, help="training images")
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--name", default="accuracy-cifar100-small", help="results/NAME.csv")
-    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
+    parser.add_argument("--rows", nargs="+", help="some of the table's rows")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
+    rows = args.rows or list(TABLES[args.table])
     torch.set_num_threads(args.threads)
-    found = {(row, seed): run(row, seed, args) for seed in args.seeds for row in args.rows}
-    table = summary(found, args.rows)
-    paired = [line for split in ("val", "test") for line in differences(found, args.rows, split)]
+    found = {(row, seed): run(row, seed, args) for seed in args.seeds for row in rows}
+    table = summary(found, rows)
+    bases = tuple(base for base in BASES[args.table] if base in rows)
+    paired = [line for split in ("val", "test") for line in differences(found, rows, split, bases)]
     for line in table + paired:
         print(*line.values(), sep="\t")
     print(record(args.name, table))

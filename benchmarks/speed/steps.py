@@ -1,87 +1,151 @@
 """One training step of each method against plain cross-entropy, interleaved in one process.
 
-    uv run python benchmarks/speed/steps.py --model cifar/resnet18 --batch 64 --rounds 7
+    uv run python benchmarks/speed/steps.py --model cifar/resnet18 --batch 64 --rounds 7 --name x
 
 Every round runs each case once, so that whatever else the machine does falls on all of them; a
 ratio is the median over the rounds of (case ÷ plain step of the same arithmetic in that round).
+Beside it stand the ratio of the multiply-adds that the step makes (forward and backward, counted
+by torch), which time cannot fall below by much, and the peak memory of the process above that of
+one that has only imported torch (each case in a process of its own).
 """
 
 import argparse
+import inspect
+import multiprocessing
+import resource
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from record import record
 
-from selfdistill.core import METHODS, Batch, Progress
+from selfdistill.core import METHODS, Batch, Method, Progress
 from selfdistill.models import build
 from selfdistill.recipe.making import make_method
 from selfdistill.recipe.options import check_options
 from selfdistill.tasks import Classification
 
-CASES = {
+IMAGES = 50_000  # of the training set that memories are made for
+CASES: dict[str, tuple[str, dict[str, object]]] = {
     "ce": ("ce", {}),
-    "exits": ("exits", {}),
-    "byot": ("byot", {}),
     "muse separable": ("muse", {}),
     "muse separable, mul": ("muse", {"combine": "mul"}),
     "muse separable, roll": ("muse", {"negatives": "roll"}),
     "muse concat": ("muse", {"critic": "concat"}),
     "muse concat, byot head": ("muse", {"critic": "concat", "bottleneck": "byot"}),
-}
+} | {name: (name, {}) for name in METHODS if name not in ("ce", "muse")}
 
 
-def make_case(
-    name: str, options: dict[str, object], args: argparse.Namespace, bf16: bool
-) -> Callable[[], float]:
-    """A function that runs one optimiser step and says how long it took, in seconds."""
-    device = torch.device(args.device)
+def make(name: str, options: dict[str, object], args: argparse.Namespace, bf16: bool) -> Method:
+    """The method with all that it is to be given."""
     torch.manual_seed(0)
     task = Classification([str(i) for i in range(100)], torch.zeros(2, 3, args.size, args.size))
+    takes = inspect.signature(METHODS[name]).parameters
+    company: dict[str, Any] = {}
+    if "teacher" in takes:
+        company["teacher"] = build(args.teacher, num_classes=100)
+    if "peers" in takes:
+        company["peers"] = [build(args.model, num_classes=100)]
+    if "train_labels" in takes:
+        company["train_labels"] = torch.arange(IMAGES) % 100
     network = build(args.model, num_classes=100)
-    method = make_method(name, network, task, "auto", check_options(METHODS[name], name, options))
-    images = torch.randn(args.batch, 3, args.size, args.size)
+    method = make_method(name, network, task, "auto", check_options(name, options), **company)
     if bf16:
-        method.to(memory_format=torch.channels_last)
-        images = images.contiguous(memory_format=torch.channels_last)
-    method.to(device)
+        method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    method.to(args.device)
     if args.compile:
         method.compile()
-    labels = torch.randint(0, 100, (args.batch,))
-    batch = Batch(images.to(device), labels.to(device), torch.arange(args.batch, device=device))
-    optimiser = torch.optim.SGD(method.parameters(), lr=1e-3, momentum=0.9)
+    return method
+
+
+def make_batch(method: Method, args: argparse.Namespace, bf16: bool) -> Batch:
+    """Random images, as many views and partners as the method needs."""
+
+    def images() -> torch.Tensor:
+        drawn = torch.randn(args.batch, 3, args.size, args.size)
+        form = torch.channels_last if bf16 else torch.contiguous_format
+        return drawn.contiguous(memory_format=form).to(args.device)
+
+    index = torch.arange(args.batch, device=args.device)
+    views = tuple(images() for _ in range(method.needs.views - 1))
+    partners = images() if method.needs.partners else None
+    return Batch(images(), index % 100, index, views, partners)
+
+
+def stepper(
+    name: str, options: dict[str, object], args: argparse.Namespace, bf16: bool
+) -> Callable[[], None]:
+    """A function that runs one optimiser step."""
+    device = torch.device(args.device)
+    method = make(name, options, args, bf16)
+    batch = make_batch(method, args, bf16)
+    optimiser = torch.optim.SGD(method.param_groups(), lr=1e-3, momentum=0.9)
     zero = torch.zeros((), dtype=torch.int64, device=device)
     count = 0
 
-    def run() -> float:
+    def run() -> None:
         nonlocal count
-        count += 1
-        _wait(device)
-        start = time.perf_counter()
+        now = Progress(zero, zero, zero + count, zero + 1000)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            step = method(batch, Progress(zero, zero, zero + count, zero + 1000))
+            step = method(batch, now)
         step.total.backward()
         optimiser.step()
         optimiser.zero_grad()
-        _wait(device)
-        return time.perf_counter() - start
+        method.after_step(now)
+        count += 1
 
     return run
 
 
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
+def seconds(run: Callable[[], None], device: str) -> float:
+    """How long one call takes."""
+    if device == "cuda":
         torch.cuda.synchronize()
+    start = time.perf_counter()
+    run()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
 
 
-def main() -> None:
+def flops(run: Callable[[], None]) -> int:
+    """Of one step, forward and backward."""
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops()
+
+
+def _peak(case: str, args: argparse.Namespace, answers: Any) -> None:
+    torch.set_num_threads(args.threads)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    run = stepper(*CASES[case], args, bf16=False)
+    for _ in range(2):
+        run()
+    answers.put((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+
+
+def peak_memory(case: str, args: argparse.Namespace) -> int:
+    """Peak MiB of a process that builds the case and takes two steps in fp32."""
+    context = multiprocessing.get_context("spawn")
+    answers = context.Queue()
+    process = context.Process(target=_peak, args=(case, args, answers))
+    process.start()
+    found = answers.get(timeout=600)
+    process.join()
+    return round(found)
+
+
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="cifar/resnet18")
+    parser.add_argument("--teacher", default="cifar/resnet34")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--size", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=7)
@@ -89,38 +153,47 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--memory", action="store_true", help="measure peak memory, too")
     parser.add_argument("--arithmetic", nargs="+", default=["fp32", "bf16"])
     parser.add_argument("--cases", nargs="+", default=list(CASES))
     parser.add_argument("--name", required=True, help="results/NAME.csv")
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments()
     torch.set_num_threads(args.threads)
     keys = [(arithmetic, case) for arithmetic in args.arithmetic for case in args.cases]
-    runs = {key: make_case(*CASES[key[1]], args, key[0] == "bf16") for key in keys}
+    runs = {key: stepper(*CASES[key[1]], args, key[0] == "bf16") for key in keys}
+    counted = {key: flops(run) for key, run in runs.items()}
     times: dict[tuple[str, str], list[float]] = {key: [] for key in keys}
     for round_ in range(-args.warmup, args.rounds):
         for key, run in runs.items():
-            spent = run()
+            spent = seconds(run, args.device)
             if round_ >= 0:
                 times[key].append(spent)
+    memory = {case: peak_memory(case, args) if args.memory else "" for case in args.cases}
     rows = []
     for arithmetic, case in keys:
         plain, mine = times[arithmetic, "ce"], times[arithmetic, case]
         ratios = [a / b for a, b in zip(mine, plain, strict=True)]
         row = {
             "model": args.model,
+            "teacher": args.teacher if METHODS[CASES[case][0]].kind == "offline" else "",
             "batch": args.batch,
             "arithmetic": arithmetic + (" channels_last" if arithmetic == "bf16" else ""),
             "compile": args.compile,
             "case": case,
             "ratio_median": round(statistics.median(ratios), 3),
             "ratio_of_minima": round(min(mine) / min(plain), 3),
+            "flops_ratio": round(counted[arithmetic, case] / counted[arithmetic, "ce"], 3),
+            "peak_mib": memory[case],
             "milliseconds_median": round(statistics.median(mine) * 1e3, 2),
             "rounds": args.rounds,
         }
         rows.append(row)
-        print(
-            *[row[k] for k in ("arithmetic", "case", "ratio_median", "ratio_of_minima")], sep="\t"
-        )
+        shown = ("arithmetic", "case", "ratio_median", "flops_ratio", "peak_mib")
+        print(*[row[k] for k in shown], sep="\t")
     print(record(args.name, rows))
 
 

@@ -13,7 +13,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from selfdistill.core import METHODS, Batch, Method, Progress, Task
 from selfdistill.functional.divergence import kl_divergence
-from selfdistill.recipe.build import make_method
+from selfdistill.recipe.making import make_method
 from selfdistill.tasks import Classification
 
 K, SIDE, SAMPLES = 5, 16, 40
@@ -41,7 +41,92 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "detached": {"detach_last": True},
     },
     "byot": {"slim": {"bottleneck": "slim"}, "no hint": {"hint": 0.0}},
-    "exits": {"labels only": {"soft": 0.0}, "soft only": {"supervised": 0.0}},
+    "frskd": {
+        "labels only": {"soft": 0.0, "attention": 0.0},
+        "no features": {"attention": 0.0},
+        "narrow": {"width": 0.5, "depth": 1, "resize": "bilinear", "attention": 1.0},
+    },
+    "exits": {
+        "labels only": {"soft": 0.0},
+        "soft only": {"supervised": 0.0},
+        "l2": {"discrepancy": "l2"},
+        "l2 alone": {"discrepancy": "l2", "supervised": 0.0, "soft": 0.0},
+        "mmd": {"discrepancy": "mmd", "soft": 0.0, "discrepancy_weight": 1.0},
+        "vid": {"discrepancy": "vid", "soft": 0.0},
+        "adversarial": {"discrepancy": "adversarial", "soft": 0.0},
+        "adversarial, detached": {"discrepancy": "adversarial", "detach_last": True},
+    },
+    "muse-offline": {
+        "mul": {"combine": "mul"},
+        "concat": {"critic": "concat", "width": 16},
+        "roll": {"negatives": "roll", "global_share": 0.5},
+        "logits only": {"information": 0.0},
+        "self only": {"mutual": 0.0},
+    },
+    "muse-online": {
+        "two peers": {},
+        "mul": {"combine": "mul"},
+        "concat": {"critic": "concat", "width": 16},
+        "roll": {"negatives": "roll", "global_share": 0.5},
+        "logits only": {"information": 0.0},
+        "detached": {"detach_peer": True},
+        "mutual only": {"self_information": 0.0, "soft": 0.0},
+    },
+    "sad": {"lanes": {"attention": 0.1, "energy": "sum", "start": 2 / 3}},
+    "snapshot": {"thirty": {"generations": 30}},
+    "dml": {"two peers": {}, "labels only": {"soft": 0.0}, "warm": {"temperature": 4.0}},
+    "crd": {
+        "few": {"negatives": 3, "width": 16},
+        "soft": {"soft": 1.0, "positives": "class"},
+    },
+    "mimkd": {
+        "all places": {"negatives_at": "all", "width": 16},
+        "separable": {"critic": "separable", "width": 16},
+        "concat": {"critic": "concat", "width": 16, "feature_width": 16},
+        "soft": {"soft": 1.0, "width": 16},
+        "global only": {"local": 0.0, "feature": 0.0, "width": 16},
+        "feature only": {"local": 0.0, "glob": 0.0},
+    },
+    "kdcl": {
+        "naive": {"target": "naive"},
+        "linear": {"target": "linear"},
+        "general": {"target": "general"},
+        "two peers": {},
+        "linear, two peers": {"target": "linear"},
+        "general, two peers": {"target": "general"},
+        "labels only": {"soft": 0.0},
+    },
+    "afd": {
+        "two peers": {"width": 16},
+        "narrow": {"width": 4, "discriminator_lr": 1.0},
+        "logits only": {"adversarial": 0.0},
+        "maps only": {"soft": 0.0},
+    },
+    "kd": {"soft only": {"supervised": 0.0}, "labels only": {"soft": 0.0}},
+    "fitnets": {
+        "shallow": {"tap": 4},
+        "deepest": {"tap": 1, "soft": 0.9},
+        "linear": {"relu": False},
+        "no hint": {"hint": 0.0},
+    },
+    "at": {"soft": {"soft": 0.9}},
+    "vid": {"soft": {"soft": 0.9}, "no bound": {"variational": 0.0}},
+    "nst": {"soft": {"soft": 0.9}},
+    "sp": {"all": {"stages": "all"}, "soft": {"soft": 0.9}},
+    "rkd": {"distance": {"angle": 0.0}, "angle": {"distance": 0.0}, "soft": {"soft": 0.9}},
+    "dkd": {"no warm-up": {"warmup": 0.0}, "target": {"others": 0.0}, "others": {"target": 0.0}},
+    "one": {
+        "two branches": {"branches": 2},
+        "no ramp": {"ramp": 0.0},
+        "labels only": {"soft": 0.0},
+    },
+    "mixskd": {
+        "released": {"variant": "released"},
+        "uniform": {"mixup": 1.0},
+        "scores only": {"feature": 0.0, "adversarial": 0.0},
+        "maps only": {"soft": 0.0},
+        "released maps": {"variant": "released", "soft": 0.0},
+    },
 }
 
 
@@ -104,6 +189,11 @@ class Case(NamedTuple):
     def __str__(self) -> str:
         return f"{self.name} {self.variant} {self.task}".replace(" ", "-").replace(",", "")
 
+    @property
+    def peers(self) -> int:
+        """How many a method is given that trains several networks."""
+        return 2 if "two peers" in self.variant else 1
+
     def make_task(self) -> Task:
         if self.task == "segmentation":
             return Segmentation()
@@ -128,7 +218,8 @@ class Case(NamedTuple):
             teacher = self.network(7, TEACHER_WIDTHS)
             given |= {"teacher": teacher, "teacher_taps": taps or STAGES}
         if "peers" in takes:
-            given["peers"] = [self.network(seed + 100, PEER_WIDTHS)]
+            seeds = range(seed + 100, seed + 100 + self.peers)
+            given["peers"] = [self.network(s, PEER_WIDTHS) for s in seeds]
         if "train_labels" in takes:
             given["train_labels"] = torch.arange(SAMPLES) % K
         return given
@@ -155,9 +246,12 @@ class Case(NamedTuple):
             palette = 2 * torch.randn(K, 3, generator=torch.Generator().manual_seed(0))
             colours = palette[targets].movedim(3, 1)  # (B, 3, H, W)
         needs = METHODS[self.name].needs
-        views = tuple(colours + images() for _ in range(needs.views - 1))
-        partners = colours + images() if needs.partners else None
-        return Batch(colours + images(), targets, torch.arange(size), views, partners)
+        further = self.peers - 1 if needs.views > 1 else 0  # whose networks have views of their own
+        views = tuple(colours + images() for _ in range(needs.views - 1 + further))
+        inputs = colours + images()
+        # classes come in order: image k is the first of class k, and its whole class's partner
+        partners = inputs[torch.arange(size) % K] + 0.1 * images() if needs.partners else None
+        return Batch(inputs, targets, torch.arange(size), views, partners)
 
 
 def moment(step: int = 0, seed: int = 0) -> Progress:
@@ -172,8 +266,13 @@ def serves(name: str, task: str) -> bool:
     return task == "classification" or not needs.labels
 
 
+# The paper's weight is for maps of 8×8 and more.
+GENTLE = {("sad", "segmentation"): {"attention": 100.0}}
 DEFAULTS = [
-    Case(name, "defaults", {}, task) for name in METHODS for task in TASKS if serves(name, task)
+    Case(name, "defaults", GENTLE.get((name, task), {}), task)
+    for name in METHODS
+    for task in TASKS
+    if serves(name, task)
 ]
 CASES = DEFAULTS + [
     Case(name, variant, options, task)

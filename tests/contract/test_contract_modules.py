@@ -10,7 +10,7 @@ from torch import Tensor
 
 from selfdistill.core import METHODS, Frozen, Method, trained_state
 from selfdistill.models import build
-from selfdistill.recipe.build import make_method
+from selfdistill.recipe.making import make_method
 from selfdistill.tasks import Classification
 
 

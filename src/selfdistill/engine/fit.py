@@ -257,7 +257,6 @@ class Fit:
         entry["train"] = {name: float(v) for name, v in self.metric.compute().items()}
         entry |= {"grad_norm": float(norm), "images_per_second": self.images / elapsed}
         self.images = 0
-        self.method.after_epoch(self.val or ())
         if self.fabric.is_global_zero:
             self.directory.log(entry)
             self.display.step(entry, self.total)

@@ -60,7 +60,7 @@ def find_teacher(recipe: Recipe, data: ImageData) -> tuple[nn.Module, str]:
                 f"{len(data.classes)}; train it on these data first and give its run as --teacher"
             )
         _check(f"teacher '{name}'", Training(data.classes, found.mean, found.std), data)
-        return found.network, name
+        return found.load(), name
     beside = Path(name).parent
     choices = [str(p) for p in beside.iterdir()] if beside.is_dir() else []
     raise ConfigError(

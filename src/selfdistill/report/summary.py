@@ -3,7 +3,7 @@
 from html import escape
 from statistics import median
 
-from .contents import Contents, Exit
+from .contents import Contents, Exit, stage
 from .words import count, percent, share, shown, thousands
 
 _NEAR = 0.01  # an exit this close to the whole network serves as well
@@ -46,7 +46,8 @@ def cheaper(contents: Contents) -> list[tuple[float, Exit]]:
     full = contents.last
     if full is None:
         return []
-    rows = sorted((row for row in contents.exits if row.macs < full.macs), key=lambda r: r.macs)
+    exits = (row for row in contents.exits if stage(row.name) and row.macs < full.macs)
+    rows = sorted(exits, key=lambda row: row.macs)
     by = chooser(contents)
     return [(score, row) for row in rows if (score := row.score(by)) is not None]
 
