@@ -77,13 +77,13 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "dml": {"two peers": {}, "labels only": {"soft": 0.0}, "warm": {"temperature": 4.0}},
     "crd": {
         "few": {"negatives": 3, "width": 16},
-        "soft": {"soft": 1.0, "positives": "class"},
+        "soft": {"soft": 0.1, "positives": "class"},
     },
     "mimkd": {
         "all places": {"negatives_at": "all", "width": 16},
         "separable": {"critic": "separable", "width": 16},
         "concat": {"critic": "concat", "width": 16, "feature_width": 16},
-        "soft": {"soft": 1.0, "width": 16},
+        "soft": {"soft": 0.1, "width": 16},
         "global only": {"local": 0.0, "feature": 0.0, "width": 16},
         "feature only": {"local": 0.0, "glob": 0.0},
     },

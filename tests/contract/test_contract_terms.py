@@ -132,7 +132,7 @@ def test_one_step_moves_every_parameter(case):
 def check_learns(case):
     method, batch, seen = case.method(), case.batch(size=16), []
     optimiser = torch.optim.Adam(method.param_groups(), lr=1e-2)
-    for i in range(40):
+    for i in range(60):
         step = method(batch, moment(i))
         seen.append(step.losses.get("task", step.total).detach())
         optimiser.zero_grad()

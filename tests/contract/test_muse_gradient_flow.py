@@ -10,20 +10,29 @@ TRUNK = {f"stage{i}" for i in range(1, 5)}
 
 
 def group(name: str) -> str:
-    """The part that a parameter belongs to: "stage2", "fc", "bottleneck 1", "critic self 3", …"""
+    """The part that a parameter belongs to: "stage2", "fc", "bottleneck 1", "critic self 3", …
+
+    What belongs to a peer is called "peer stage2", "peer bottleneck 1", …
+    """
     parts = name.split(".")
     if parts[0] == "student":
         return parts[2]
+    if parts[0] == "peers":
+        return f"peer {parts[3]}"
+    if parts[1].isdigit():  # of muse-online, whose networks are numbered, the student first
+        return ("peer " if parts[1] == "1" else "") + group(".".join([parts[0], *parts[2:]]))
     if parts[0] == "critics":
         return f"critic {parts[1]} {int(parts[2]) + 1}"
     return f"{parts[1].removesuffix('s')} {int(parts[2]) + 1}"
 
 
-def reached(options, case_task: str = "classification") -> dict[str, set[str]]:
+def reached(options, name: str = "muse") -> dict[str, set[str]]:
     """{term: the parts that its gradient reaches, by values that are not all zero}."""
-    method = Case("muse", "", options, case_task).method()
-    step = method(Case("muse", "", options, case_task).batch(), moment())
-    names, parameters = zip(*method.named_parameters(), strict=True)
+    case = Case(name, "", options, "classification")
+    method = case.method()
+    step = method(case.batch(), moment())
+    trained = ((n, p) for n, p in method.named_parameters() if p.requires_grad)
+    names, parameters = zip(*trained, strict=True)
     found = {}
     for term, loss in step.losses.items():
         grads = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
@@ -75,6 +84,41 @@ def test_detached_last_feature_learns_nothing_from_the_exits():
         assert found[f"mutual/{i}"] == until(i) | {f"bottleneck {i}", f"critic mutual {i}"}
 
 
+@pytest.mark.parametrize("combine", ["add", "mul"])
+def test_a_teacher_trains_the_stages_before_the_last_and_nothing_of_its_own(combine):
+    found = reached({"combine": combine}, "muse-offline")
+    assert found.pop("task") == found.pop("soft") == TRUNK | {"fc"}
+    for i in (1, 2, 3):
+        exit_ = until(i) | {f"bottleneck {i}"}
+        critics = [{f"critic mutual {i}"}, {f"critic self {i}"}]
+        if combine == "mul":
+            assert found.pop(f"product/{i}") == exit_ | critics[0] | critics[1]
+        else:
+            assert found.pop(f"mutual/{i}") == exit_ | critics[0]
+            assert found.pop(f"self/{i}") == exit_ | critics[1]
+    assert not found
+
+
+@pytest.mark.parametrize("detached", [False, True])
+def test_networks_train_one_another_through_their_last_features_alone(detached):
+    found = reached({"detach_peer": detached}, "muse-online")
+
+    def of_peer(names: set[str]) -> set[str]:
+        return {f"peer {name}" for name in names}
+
+    assert found.pop("task") == found.pop("soft") == TRUNK | {"fc"}
+    assert found.pop("peer1/task") == found.pop("peer1/soft") == of_peer(TRUNK | {"fc"})
+    for i in (1, 2, 3):
+        exit_ = until(i) | {f"bottleneck {i}"}
+        mutual, own = exit_ | {f"critic mutual {i}"}, exit_ | {f"critic self {i}"}
+        assert found.pop(f"mutual/{i}") == mutual | (set() if detached else of_peer(TRUNK))
+        assert found.pop(f"self/{i}") == own
+        theirs = of_peer(mutual) | (set() if detached else TRUNK)
+        assert found.pop(f"peer1/mutual/{i}") == theirs
+        assert found.pop(f"peer1/self/{i}") == of_peer(own)
+    assert not found
+
+
 @pytest.mark.parametrize("negatives", ["all", "roll"])
 def test_gradient_of_a_product_is_the_product_rule(negatives):
     case = Case("muse", "", {"combine": "mul", "negatives": negatives}, "classification")
@@ -97,14 +141,21 @@ def test_gradient_of_a_product_is_the_product_rule(negatives):
             torch.testing.assert_close(g, weight * (own * m + mutual * s), rtol=1e-4, atol=1e-6)
 
 
-def test_all_weights_zero_trains_the_student_as_plain_cross_entropy():
-    off = {"information": 0.0, "supervised": 0.0, "soft": 0.0}
-    case, plain = (Case(*of, "classification") for of in (("muse", "", off), ("ce", "", {})))
+@pytest.mark.parametrize(
+    ("name", "off"),
+    [
+        ("muse", {"information": 0.0, "supervised": 0.0, "soft": 0.0}),
+        ("muse-offline", {"information": 0.0, "soft": 0.0}),
+        ("muse-online", {"information": 0.0, "soft": 0.0}),
+    ],
+)
+def test_all_weights_zero_trains_the_student_as_plain_cross_entropy(name, off):
+    case, plain = (Case(*of, "classification") for of in ((name, "", off), ("ce", "", {})))
     first, second = case.method(), plain.method()
     first.load_state_dict({f"student.network.{k.removeprefix('student.')}": v
                            for k, v in second.state_dict().items()}, strict=False)  # fmt: skip
     for method in (first, second):
-        optimiser = torch.optim.SGD(method.parameters(), lr=0.1)
+        optimiser = torch.optim.SGD(method.param_groups(), lr=0.1)
         for i in range(3):
             optimiser.zero_grad()
             method(plain.batch(i), moment(i)).total.backward()
