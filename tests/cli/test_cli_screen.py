@@ -29,7 +29,9 @@ def rows(*exits):
 
 
 def test_the_cheapest_exit_within_a_point():
-    sentence = bargain(rows(("exit1", 1, 0.9, 1), ("exit2", 40, 0.97, 0), ("student", 100, 0.98, 0)))
+    sentence = bargain(
+        rows(("exit1", 1, 0.9, 1), ("exit2", 40, 0.97, 0), ("student", 100, 0.98, 0))
+    )
     assert sentence == "Best trade-off: exit2, 40 % of the student's MACs at -1.0 points (val)."
 
 

@@ -69,7 +69,9 @@ def show_exits(rows: "list[ExitRow]") -> None:
     test = any(row.test_accuracy is not None for row in rows)
     parts = [name for name, there in ((">val", val), (">test", test)) if there]
     exits = any(row.predictor.startswith("exit") for row in rows)
-    made = table("exit" if exits else "network", *parts, ">parameters", ">MACs", ">of the student's")
+    made = table(
+        "exit" if exits else "network", *parts, ">parameters", ">MACs", ">of the student's"
+    )
     whole = next(row.macs for row in rows if row.predictor == "student")
     for row in rows:
         scores = [percent(row.val_accuracy)] * val + [percent(row.test_accuracy)] * test
