@@ -7,7 +7,7 @@ import torch
 from contract_cases import DEFAULTS, every_case, every_default, moment
 from torch import nn
 
-from selfdistill.core import METHODS, Method, Step
+from selfdistill.core import METHODS, Frozen, Method, Step
 
 
 @every_case
@@ -129,10 +129,24 @@ def test_one_step_moves_every_parameter(case):
         assert noise or not torch.equal(parameter, before[name]), name
 
 
+def teach(teacher, task, batch):
+    """Trains a teacher on the batch: one that knows nothing keeps its student from learning."""
+    teacher.train().requires_grad_(True)
+    optimiser = torch.optim.Adam(teacher.parameters(), lr=1e-2)
+    for _ in range(40):
+        optimiser.zero_grad()
+        task.loss(teacher(batch.inputs), batch.targets).backward()
+        optimiser.step()
+    teacher.eval().requires_grad_(False).zero_grad()
+
+
 def check_learns(case):
     method, batch, seen = case.method(), case.batch(size=16), []
+    taught = [m.network for m in method.modules() if isinstance(m, Frozen) and not m.saved]
+    for teacher in taught:
+        teach(teacher, case.make_task(), batch)
     optimiser = torch.optim.Adam(method.param_groups(), lr=1e-2)
-    for i in range(60):
+    for i in range(160 if taught else 60):  # features weigh more than labels at first
         step = method(batch, moment(i))
         seen.append(step.losses.get("task", step.total).detach())
         optimiser.zero_grad()

@@ -4,19 +4,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def attention_map(x: Tensor, like: Tensor | None = None) -> Tensor:
-    """(B, C, H, W) -> (B, h·w) of unit length: the mean of squared channels.
+def attention_map(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, H·W) of unit length: the mean of squared channels, in fp32.
 
     Activation-based attention (Zagoruyko and Komodakis 2017, https://arxiv.org/abs/1612.03928, Eq.
-    1 with p = 2), in fp32, pooled to the size of `like` where that is given and smaller.
+    1 with p = 2); their sum over the channels differs by a factor that the unit length takes away.
     """
-    energy = x.float().square().mean(1, keepdim=True)  # (B, 1, H, W)
-    if like is not None:
-        energy = pooled_to(energy, like)
-    return F.normalize(energy.flatten(1))
+    return F.normalize(x.float().square().mean(1).flatten(1))
 
 
 def pooled_to(x: Tensor, like: Tensor) -> Tensor:
     """A map averaged down to the size of another; a side that is smaller already stays."""
-    size = tuple(min(mine, its) for mine, its in zip(x.shape[-2:], like.shape[-2:], strict=True))
-    return x if size == tuple(x.shape[-2:]) else F.adaptive_avg_pool2d(x, size)
+    height, width = (min(a, b) for a, b in zip(x.shape[-2:], like.shape[-2:], strict=True))
+    same = (height, width) == tuple(x.shape[-2:])
+    return x if same else F.adaptive_avg_pool2d(x, (height, width))

@@ -1,7 +1,18 @@
-"""Distances between sets of vectors in the space of a kernel."""
+"""Inner products of vectors, and distances between sets of them in the space of a kernel."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+def gram(x: Tensor, y: Tensor) -> Tensor:
+    """All inner products (..., N, M) of vectors (..., N, D) and (..., M, D).
+
+    In fp32 under autocast, too: what is made of them are differences of nearly equal numbers.
+    """
+    device = "cpu" if x.is_meta else x.device.type  # autocast knows no meta device
+    with torch.autocast(device, enabled=False):
+        return x.float() @ y.float().mT
 
 
 def channel_discrepancy(x: Tensor, y: Tensor) -> Tensor:
@@ -24,4 +35,4 @@ def channel_discrepancy(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _kernel(x: Tensor, y: Tensor) -> Tensor:
-    return (x @ y.transpose(1, 2)).square().mean()
+    return gram(x, y).square().mean()

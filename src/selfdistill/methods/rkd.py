@@ -1,0 +1,113 @@
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..core import METHODS, Batch, Evidence, Method, Needs, Progress, Step, Task
+from ..functional.kernel import gram
+from ..taps import Taps, Teacher
+
+
+@METHODS.add("rkd")
+class RelationalDistillation(Method):
+    r"""Place images relative to each other as a frozen teacher places them.
+
+    Park et al. 2019, https://arxiv.org/abs/1904.05068. Of the pooled last features x
+    of the images of a batch,
+
+    .. math:: d_{ij} = \frac{\lVert x_i - x_j \rVert}{\mu} \qquad a_{ijk} = \left\langle
+        \frac{x_i - x_j}{\lVert x_i - x_j \rVert}, \frac{x_k - x_j}{\lVert x_k - x_j \rVert}
+        \right\rangle
+
+    with μ the mean of the batch's distances, are compared between student s and teacher t with the
+    Huber loss l, whose bend is at 1:
+
+    .. math:: L = L_{task} + \lambda_d \, \overline{l(d^s, d^t)} + \lambda_a \, \overline{l(a^s,
+        a^t)}
+
+    The means run over all pairs and all triplets, those with twice the same image among them, as in
+    the authors' code; μ runs over the distances above 0. Weights are those of the CRD benchmark
+    (https://arxiv.org/abs/1910.10699). Two images have no relation but 1, so the terms want three.
+    The B³ cosines and the B² differences of D channels are what it costs in memory; each process
+    compares the images of its own share.
+
+    Not to be confused with residual distillation, which is called RKD, too.
+
+    Args:
+        student: the network.
+        teacher: a trained network.
+        task: what the labels mean.
+        distance: weight of the distances; the benchmark's 25. 0 leaves them out.
+        angle: weight of the angles; the benchmark's 50. 0 leaves them out.
+        soft: weight of a soft loss towards the teacher's output; none in the benchmark.
+        temperature: of the soft loss; 4 as in the benchmark.
+    """
+
+    kind = "offline"
+    evidence = Evidence.CODE
+    needs = Needs(batch=3)
+
+    def __init__(
+        self,
+        student: Taps,
+        teacher: Taps,
+        task: Task,
+        *,
+        distance: float = 25.0,
+        angle: float = 50.0,
+        soft: float = 0.0,
+        temperature: float = 4.0,
+    ) -> None:
+        super().__init__()
+        self.student, self.teacher, self.task = student, Teacher(teacher), task
+        self.distance, self.angle = distance, angle
+        self.soft, self.temperature = soft, temperature
+
+    def forward(self, batch: Batch, now: Progress) -> Step:
+        """`task`, `soft` if it has a weight, `distance` and `angle`."""
+        out, mine = self.student.tapped(batch.inputs)
+        reference, theirs = self.teacher.tapped(batch.inputs)  # without a gradient
+        losses = {"task": self.task.loss(out, batch.targets)}
+        if self.soft:
+            losses["soft"] = self.soft * self.task.soft_loss(out, reference, self.temperature)
+        own = differences(mine[self.student.names[-1]])
+        its = differences(list(theirs.values())[-1])
+        if self.distance:
+            gap = F.smooth_l1_loss(relative_distances(own), relative_distances(its))
+            losses["distance"] = self.distance * gap
+        if self.angle:
+            losses["angle"] = self.angle * F.smooth_l1_loss(cosines(own), cosines(its))
+        return Step(out, losses)
+
+    def predictors(self) -> dict[str, nn.Module]:
+        """The student alone."""
+        return {"student": self.student.network}
+
+
+def differences(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, B, C): from each image's pooled feature to each other's, in fp32."""
+    pooled = x.float().mean((2, 3))
+    return pooled[None] - pooled[:, None]
+
+
+def lengths(difference: Tensor) -> tuple[Tensor, Tensor]:
+    """Norms (..., C) -> (...), 1 in place of 0, and whether they are above 0.
+
+    The root is taken of the replaced squares: at 0 its slope is infinite.
+    """
+    square = difference.square().sum(-1)
+    apart = square > 0
+    return torch.where(apart, square, 1.0).sqrt(), apart
+
+
+def relative_distances(difference: Tensor) -> Tensor:
+    """(B, B, C) -> (B, B): distances over the mean of those above 0; 0 where all images are one."""
+    length, apart = lengths(difference)
+    distance = length * apart
+    mean = distance.sum() / apart.sum().clamp(min=1)
+    return distance / torch.where(apart.any(), mean, 1.0)
+
+
+def cosines(difference: Tensor) -> Tensor:
+    """(B, B, C) -> (B, B, B): at image j between the directions to i and to k, [j, i, k]."""
+    direction = difference / lengths(difference)[0].unsqueeze(-1)
+    return gram(direction, direction)

@@ -1,0 +1,86 @@
+"""Hints: the regressor's forms, the term against numpy, and a copy that needs no regressor."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from offline_pairs import STAGES, features, offline, reached, teacher_net
+from torch import nn
+
+from selfdistill.core import ConfigError
+from selfdistill.methods.fitnets import mean_square, regressor
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "kind", "kernel", "stride"),
+    [
+        ((6, 8, 8), (9, 8, 8), nn.Conv2d, (1, 1), (1, 1)),
+        ((6, 16, 16), (9, 8, 8), nn.Conv2d, (3, 3), (2, 2)),
+        ((6, 8, 4), (9, 16, 8), nn.ConvTranspose2d, (4, 4), (2, 2)),
+        ((6, 8, 7), (9, 5, 7), nn.Conv2d, (4, 1), (1, 1)),
+        ((6, 2, 2), (9, 2, 1), nn.Conv2d, (1, 2), (1, 1)),
+    ],
+)
+def test_regressor_brings_the_source_to_the_target(source, target, kind, kernel, stride):
+    made = regressor(source, target, relu=True)
+    assert type(made[0]) is kind
+    assert (made[0].kernel_size, made[0].stride, made[0].bias) == (kernel, stride, None)
+    assert made(torch.randn(2, *source)).shape == (2, *target)
+    assert made(torch.randn(2, *source)).min() == 0
+    assert regressor(source, target, relu=False)(torch.randn(2, *source)).min() < 0
+
+
+@pytest.mark.parametrize(("source", "target"), [((6, 4, 4), (9, 7, 7)), ((6, 17, 1), (9, 4, 4))])
+def test_what_no_convolution_fits_meets_at_the_smaller_size(source, target):
+    made = regressor(source, target, relu=True)
+    assert made[0].kernel_size == (1, 1)
+    assert mean_square(made(torch.randn(2, *source)), torch.randn(2, *target)).dim() == 0
+
+
+@pytest.mark.parametrize(("tap", "place"), [(1, 3), (2, 2), (4, 0)])
+def test_term_equals_numpy(tap, place, tiny_net, tiny_task, batch, now):
+    method = offline("fitnets", tiny_net, tiny_task, tap=tap, hint=3.0)
+    loss = method(batch, now).losses["hint"].item()
+    mine, theirs = features(method, batch.inputs)
+    convolution, norm, _ = method.regressor
+    weight = convolution.weight.detach().double().numpy()[:, :, 0, 0]
+    guess = np.einsum("dc,bchw->bdhw", weight, mine[place])
+    guess = np.maximum(guess / np.sqrt(1 + norm.eps), 0)  # in evaluation mode, untrained
+    assert loss == pytest.approx(3 * np.mean((guess - theirs[place]) ** 2), rel=1e-4)
+
+
+def test_a_copy_is_its_own_hint(tiny_net, tiny_task, batch, now):
+    method = offline("fitnets", tiny_net, tiny_task, copy.deepcopy(tiny_net))
+    method.regressor = nn.Identity()
+    assert method(batch, now).losses["hint"].item() == 0
+
+
+def test_hint_trains_the_regressor_and_what_lies_before_the_tap(tiny_net, tiny_task, batch, now):
+    method = offline("fitnets", tiny_net, tiny_task).train()
+    losses = method(batch, now).losses
+    assert reached(losses["hint"], tiny_net) == {"stage1", "stage2", "stage3"}
+    assert reached(losses["hint"], method.regressor) == {"0", "1"}
+    assert reached(losses["task"], tiny_net) == {*STAGES, "fc"}
+    given = {id(p) for group in method.param_groups() for p in group["params"]}
+    assert {id(p) for p in method.regressor.parameters()} <= given
+
+
+def test_networks_may_have_different_numbers_of_taps(tiny_net, tiny_task):
+    method = offline("fitnets", tiny_net, tiny_task, taps=STAGES[1:], tap=3)
+    assert (method.guided, method.hinting) == ("stage2", "stage2")
+
+
+@pytest.mark.parametrize("tap", [0, 5, -1])
+def test_a_tap_that_is_not_there(tap, tiny_net, tiny_task):
+    with pytest.raises(ConfigError, match=r"give 1 … 4"):
+        offline("fitnets", tiny_net, tiny_task, tap=tap)
+
+
+def test_without_weight_it_is_plain_training(tiny_net, tiny_task, batch, now):
+    method = offline("fitnets", tiny_net, tiny_task, teacher_net(), hint=0.0)
+    step = method(batch, now)
+    assert step.losses.keys() == {"task"}
+    assert method.regressor is None
+    assert step.total.item() == pytest.approx(F.cross_entropy(step.outputs, batch.targets).item())
