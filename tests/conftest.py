@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+import selfdistill.methods  # noqa: F401  registers them
 from selfdistill.core import Batch, Progress
 from selfdistill.tasks import Classification
 

@@ -131,15 +131,16 @@ def test_any_number_of_taps(case, taps):
 
 
 FOREIGN = {
-    "regnetx_002": {},
-    "convnext_atto": {"depths": (1, 1, 1, 1), "dims": (8, 16, 24, 32)},
-    "vit_tiny_patch16_224": {
+    "timm/regnetx_002": {},
+    "timm/convnext_atto": {"depths": (1, 1, 1, 1), "dims": (8, 16, 24, 32)},
+    "timm/vit_tiny_patch16_224": {
         "img_size": 32,
         "patch_size": 8,
         "depth": 4,
         "embed_dim": 48,
         "num_heads": 2,
     },
+    "torchvision/shufflenet_v2_x0_5": {},
 }
 
 
@@ -148,7 +149,10 @@ def test_networks_nobody_adapted(name):
     import timm
 
     torch.manual_seed(0)
-    network = timm.create_model(name, num_classes=5, **FOREIGN[name])
+    if name.startswith("timm/"):
+        network = timm.create_model(name[5:], num_classes=5, **FOREIGN[name])
+    else:
+        network = build(name, num_classes=5)
     task = Classification("abcde", torch.zeros(2, 3, 32, 32))
     images = torch.randn(4, 3, 32, 32)
     task.check(network)

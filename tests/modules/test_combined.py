@@ -168,3 +168,8 @@ def test_progress_is_passed_on(tiny_net, tiny_task, batch):
     both.after_step(now)
     both.after_epoch(())
     assert seen == [now, now, (), ()]
+
+
+def test_a_choice_called_none_is_no_missing_value():
+    assert check_options("exits", {"discrepancy": None})["discrepancy"] == "none"
+    assert check_options("muse", {"width": None})["width"] is None

@@ -5,14 +5,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core import METHODS, Batch, ConfigError, Evidence, Method, Needs, Progress, Step, Task
-from ..core.keyed_random import integers, purpose
-from ..functional.mutual_information import CHANCE, POSITIVE_ESTIMATORS
 from ..modules.exits import Exits
 from ..modules.heads import grid_of
-from ..modules.information import Estimate, InformationLoss
+from ..modules.information import Estimate
+from ..modules.stagewise import StageInformation, powers_of
 from ..taps import Taps
-
-_NEGATIVES = purpose("muse.negatives")
 
 
 @METHODS.add("muse")
@@ -98,11 +95,9 @@ class Muse(Method):
         detach_last: bool = False,
     ) -> None:
         super().__init__()
-        if combine == "mul" and estimator not in POSITIVE_ESTIMATORS:
-            raise ConfigError(
-                f"a product needs losses that stay above zero, and '{estimator}' does not; "
-                "use estimator='jsd' or combine='add'"
-            )
+        powers = powers_of(
+            mutual, self_information, information=information, combine=combine, estimator=estimator
+        )
         by_class = positives == "class"
         if by_class and (critic != "separable" or negatives == "roll" or estimator != "jsd"):
             raise ConfigError(
@@ -110,34 +105,27 @@ class Muse(Method):
                 "negatives='all' and estimator='jsd' only"
             )
         self.student, self.task = student, task
-        self.combine, self.information = combine, information
-        self.estimator, self.by_class = estimator, by_class
+        self.combine, self.information, self.by_class = combine, information, by_class
         self.site, self.self_view, self.detach_last = site, self_view, detach_last
         self.weights = {"supervised": supervised, "soft": soft, "temperature": temperature}
-        powers = {"mutual": mutual, "self": self_information}
-        self.powers = {term: power for term, power in powers.items() if power and information}
         predict = bool(supervised or soft)
-        views = site == "bottleneck" or ("self" in self.powers and self_view == "encoded")
-        encodes = predict or (bool(self.powers) and views)
+        views = site == "bottleneck" or ("self" in powers and self_view == "encoded")
+        encodes = predict or (bool(powers) and views)
         self.exits = Exits(student, task, bottleneck if encodes else None, predict=predict)
         *shallow, last = student.shapes.values()
         self.grids = [grid_of(shape, last) for shape in shallow]
         local = [shape[0] if site == "raw" else last[0] for shape in shallow]
-        self.critics = nn.ModuleDict()
-        for term in self.powers:
-            globs = local if term == "self" and self_view == "pool" else [last[0]] * len(shallow)
-            self.critics[term] = nn.ModuleList(
-                InformationLoss(
-                    c,
-                    g,
-                    critic=critic,
-                    width=width,
-                    negatives=negatives,
-                    estimator=estimator,
-                    global_share=global_share,
-                )
-                for c, g in zip(local, globs, strict=True)
-            )
+        self.critics = StageInformation(
+            powers,
+            local,
+            [last[0]],
+            own=None if self_view == "pool" else [last[0]] * len(shallow),
+            critic=critic,
+            width=width,
+            negatives=negatives,
+            estimator=estimator,
+            global_share=global_share,
+        )
 
     def forward(self, batch: Batch, now: Progress) -> Step:
         """`task`, `task/i`, `soft/i`, then `mutual/i` and `self/i` (add) or `product/i` (mul)."""
@@ -145,47 +133,25 @@ class Muse(Method):
         maps, outputs = self.exits(features)
         losses = {"task": self.task.loss(out, batch.targets)}
         losses |= self.exits.losses(outputs, out, batch.targets, **self.weights)
-        alike = self.task.alike(batch.targets) if self.by_class else None
-        estimates = self._estimates(list(features.values()), maps, alike, now)
-        losses |= self._combined({name: e.loss for name, e in estimates.items()})
-        monitors = {name: e.loss.detach() for name, e in estimates.items()}
-        monitors |= {f"score/{name}": e.score for name, e in estimates.items()}
-        return Step(out, losses, monitors)
+        found = self._information(list(features.values()), maps, batch.targets, now)
+        losses |= self.critics.terms(found, combine=self.combine, information=self.information)
+        return Step(out, losses, self.critics.monitors(found))
 
-    def _estimates(
-        self, features: list[Tensor], maps: list[Tensor], alike: Tensor | None, now: Progress
+    def _information(
+        self, features: list[Tensor], maps: list[Tensor], targets: Any, now: Progress
     ) -> dict[str, Estimate]:
-        """{"mutual/1": …, "self/1": …}: the raw losses of every exit."""
-        batch = len(features[0])
-        if batch < 2:
-            raise ConfigError(
-                "mutual information needs a second image to compare with; batch 2 or more"
-            )
-        shift = 1 + integers(batch - 1, _NEGATIVES, now.seed, now.step)
-        last = features[-1].mean((2, 3))  # (B, C_last)
-        last = last.detach() if self.detach_last else last
-        found: dict[str, Estimate] = {}
-        for i, (feature, encoded, grid) in enumerate(zip(features, maps, self.grids, strict=False)):
-            local = F.adaptive_avg_pool2d(feature, grid) if self.site == "raw" else encoded
-            own = (local if self.self_view == "pool" else encoded).mean((2, 3))
-            for term, glob in (("mutual", last), ("self", own)):
-                if term in self.powers:
-                    critic = self.critics.get_submodule(f"{term}.{i}")
-                    found[f"{term}/{i + 1}"] = critic(local, glob, shift, alike)
+        """The raw losses of every exit, on the views that were chosen."""
+        *shallow, last = features
+        deep = last.mean((2, 3))  # (B, C_last)
+        deep = deep.detach() if self.detach_last else deep
+        local = maps
+        if self.site == "raw":
+            pairs = zip(shallow, self.grids, strict=True)
+            local = [F.adaptive_avg_pool2d(feature, grid) for feature, grid in pairs]
+        own = None if self.self_view == "pool" else [encoded.mean((2, 3)) for encoded in maps]
+        alike = self.task.alike(targets) if self.by_class else None
+        found: dict[str, Estimate] = self.critics(local, [deep], now, own=own, alike=alike)
         return found
-
-    def _combined(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Eq. 4 or Eq. 6, on losses, weighted."""
-        if self.combine == "add":
-            weight = {term: self.information * power for term, power in self.powers.items()}
-            return {name: weight[name.split("/")[0]] * loss for name, loss in losses.items()}
-        products: dict[str, Tensor] = {}
-        for name, loss in losses.items():
-            term, exit_ = name.split("/")
-            factor = loss ** self.powers[term]
-            product = f"product/{exit_}"
-            products[product] = products.get(product, self.information) * factor
-        return products
 
     def predictors(self) -> dict[str, nn.Module]:
         """`exit1`, `exit2`, … (if they have heads) and `student`."""
@@ -197,11 +163,4 @@ class Muse(Method):
 
     def diagnose(self, monitors: Mapping[str, float]) -> dict[str, str]:
         """Terms that teach nothing: at chance, or solved, which silences a product whole."""
-        if self.estimator != "jsd":
-            return {}
-        terms = {n: value for n, value in monitors.items() if n.split("/")[0] in self.powers}
-        dead = {n: v for n, v in terms.items() if abs(v - CHANCE) < 0.02 * CHANCE}
-        solved = {n: v for n, v in terms.items() if v < 1e-3}
-        return {
-            n: f"is dead: {v:.3f} is chance (2 ln 2); raise its weight" for n, v in dead.items()
-        } | {n: f"is saturated: {v:.1e}; its critic is always right" for n, v in solved.items()}
+        return self.critics.diagnose(monitors)

@@ -1,0 +1,87 @@
+"""Gradients turned around, and kept out of a module."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from selfdistill.functional.gradient import judged_by, reverse_grad
+
+
+def leaf(*shape: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator).requires_grad_()
+
+
+def cubed(x: torch.Tensor) -> torch.Tensor:
+    return (x**3).sum()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_reversal_leaves_the_value_alone(dtype):
+    x = leaf(3, 4).to(dtype)
+    assert torch.equal(reverse_grad(x, 0.3), x)
+    assert reverse_grad(x).dtype == dtype
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.floats(-4, 4))
+def test_gradient_comes_back_times_minus_the_scale(scale):
+    x = leaf(5)
+    cubed(reverse_grad(x, scale)).backward()
+    torch.testing.assert_close(x.grad, -scale * 3 * x.detach() ** 2)
+
+
+def test_two_reversals_are_none():
+    x = leaf(5)
+    cubed(reverse_grad(reverse_grad(x))).backward()
+    torch.testing.assert_close(x.grad, 3 * x.detach() ** 2)
+
+
+def test_what_is_before_works_against_what_is_behind():
+    """One descent on the sum: the judge's own loss falls by its weights and rises by the input."""
+    judge, x = nn.Linear(3, 1), leaf(6, 3)
+    loss = judge(reverse_grad(x)).square().mean()
+    of_x, of_judge = torch.autograd.grad(loss, [x, judge.weight])
+    plain = judge(x).square().mean()
+    want_x, want_judge = torch.autograd.grad(plain, [x, judge.weight])
+    torch.testing.assert_close(of_x, -want_x)
+    torch.testing.assert_close(of_judge, want_judge)
+
+
+def test_reversal_needs_no_value():
+    x = torch.zeros(4, device="meta", requires_grad=True)
+    reverse_grad(x).sum().backward()
+    assert x.grad.is_meta
+
+
+def test_a_judge_says_what_it_always_says():
+    judge, x = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1)), leaf(6, 3)
+    assert torch.equal(judged_by(judge, x), judge(x))
+
+
+def test_a_judge_is_not_trained_by_what_it_judges():
+    judge, x = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1)), leaf(6, 3)
+    judged_by(judge, x).square().mean().backward()
+    assert all(p.grad is None and p.requires_grad for p in judge.parameters())
+    got, x.grad = x.grad, None
+    judge(x).square().mean().backward()
+    torch.testing.assert_close(got, x.grad)
+
+
+def test_a_judge_learns_from_its_own_term_alone_in_one_backward_pass():
+    judge, x = nn.Linear(3, 1), leaf(6, 3)
+    own = judge(x.detach()).square().mean()
+    (own + (1 - judged_by(judge, x)).square().mean()).backward()
+    want = torch.autograd.grad(judge(x.detach()).square().mean(), list(judge.parameters()))
+    for parameter, gradient in zip(judge.parameters(), want, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
+
+
+def test_a_judge_of_two_inputs():
+    judge, x, y = nn.Bilinear(3, 4, 1), leaf(6, 3), leaf(6, 4, seed=1)
+    judged_by(judge, x, y).sum().backward()
+    assert x.grad.abs().sum() > 0
+    assert y.grad.abs().sum() > 0
+    assert judge.weight.grad is None
