@@ -23,12 +23,12 @@ def methods(
     if name:
         return _explain(name)
     for kind, words in _KINDS.items():
-        made = table("method", "what it does", "labels", "certain by", "paper")
+        made = table("method", "what it does", "tasks", "certain by", "paper")
         for each in (n for n in METHODS if METHODS[n].kind == kind):
             method, doc = METHODS[each], inspect.getdoc(METHODS[each]) or ""
             summary = doc.partition("\n")[0]
             certain = method.evidence.name.lower()
-            made.add_row(Text(each, style="bold"), summary, _labels(method), certain, _paper(doc))
+            made.add_row(Text(each, style="bold"), summary, _tasks(method), certain, _paper(doc))
         line(f"{kind}: {words}", "bold")
         OUT.print(made)
         line()
@@ -47,7 +47,7 @@ _KINDS = {
 def _legend() -> None:
     from ..core import Evidence
 
-    line("labels: what training images must have; any: classes, masks or else", "dim")
+    line("any of classes: an image, or each pixel of it, has one of K classes", "dim")
     for evidence in Evidence:
         line(f"certain by {evidence.name.lower()}: {evidence.value}", "dim")
     line(
@@ -57,10 +57,11 @@ def _legend() -> None:
     )
 
 
-def _labels(method: "type[Method]") -> str:
+def _tasks(method: "type[Method]") -> str:
+    """Which tasks a method serves, by what it needs of them."""
     if method.needs.labels:
-        return "a class an image"
-    return "classes" if method.needs.scores else "any"
+        return "classification"
+    return "any of classes" if method.needs.scores else "any"
 
 
 def _explain(name: str) -> None:
@@ -70,7 +71,7 @@ def _explain(name: str) -> None:
     summary, _, rest = (inspect.getdoc(METHODS[name]) or "").partition("\n")
     method = METHODS[name]
     line(f"{name}: {summary}\n", "bold")
-    line(f"{method.kind}; labels: {_labels(method)}; certain by: {method.evidence}\n")
+    line(f"{method.kind}; tasks: {_tasks(method)}; certain by: {method.evidence}\n")
     for paragraph in readable(rest.partition("Args:\n")[0]):
         OUT.print(paragraph + "\n", soft_wrap=paragraph.startswith(" "))
     known = options(METHODS[name])

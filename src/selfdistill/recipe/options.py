@@ -1,7 +1,7 @@
 """The options of a method, or of several that are joined by `+`, checked against signatures."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ConfigDict, ValidationError, create_model
 
@@ -76,6 +76,11 @@ def _checked(name: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
     for key in chosen:
         if key not in known:
             raise ConfigError(f"method '{name}' has no option '{key}'{nearest(key, known)}")
+    # Off a command line or out of a file without a word for nothing, "none" arrives as None.
+    chosen = {
+        key: "none" if value is None and "none" in get_args(known[key].annotation) else value
+        for key, value in chosen.items()
+    }
     fields: dict[str, Any] = {o.name: (o.annotation, o.default) for o in known.values()}
     model = create_model(
         "Options", __config__=ConfigDict(extra="forbid", allow_inf_nan=False), **fields

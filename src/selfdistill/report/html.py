@@ -159,14 +159,16 @@ def _pair(figures: list[str]) -> str:
 
 def _information(contents: Contents) -> str:
     found = families(contents, "monitors")
-    jensen_shannon = contents.recipe.get("options", {}).get("estimator", "jsd") == "jsd"
+    options = contents.recipe.get("options", {})
+    own = [options, *(part for part in options.values() if isinstance(part, dict))]  # of A+B
+    jensen_shannon = all(part.get("estimator", "jsd") == "jsd" for part in own)
     draw = partial(
         plots.lines, value=decimals, zero=True, chance=CHANCE if jensen_shannon else None
     )
     said = {
         "mutual": (
             "Mutual information with the last feature",
-            "How much an exit's feature tells about the network's last feature. ",
+            f"How much an exit's feature tells about {_whose(contents)}. ",
         ),
         "self": (
             "Self-information",
@@ -176,11 +178,25 @@ def _information(contents: Contents) -> str:
     how = "Lower loss is more information"
     how += "; on the dashed line the critic only guesses." if jensen_shannon else "."
     figures = [
-        _figure(draw(found[family], family, "loss"), title, what + how)
-        for family, (title, what) in said.items()
-        if family in found
+        _figure(draw(curves, family.replace("/", "-"), "loss"), title, what + how)
+        for family, curves in found.items()
+        for title, what in [said.get(_measure(family), ("", ""))]
+        if title
     ]
     return _section("Information between stages", _pair(figures))
+
+
+def _measure(family: str) -> str:
+    """The term "mutual" or "self" of the student's stages, also in a run of joined methods, else nothing."""
+    whose, _, term = family.rpartition("/")
+    return term if term in ("mutual", "self") and not whose.startswith("peer") else ""
+
+
+def _whose(contents: Contents) -> str:
+    if contents.recipe.get("teacher"):
+        return "the teacher's last feature"
+    several = any(row.name.startswith("peer") for row in contents.exits)
+    return "the other networks' last features" if several else "the network's last feature"
 
 
 def _losses(contents: Contents) -> str:
@@ -256,9 +272,7 @@ def _recipe(contents: Contents) -> str:
 def _monitors(contents: Contents) -> str:
     """What is seldom asked for, folded away: further monitors, and where the run was made."""
     parts = []
-    further = {
-        f: c for f, c in families(contents, "monitors").items() if f not in ("mutual", "self")
-    }
+    further = {f: c for f, c in families(contents, "monitors").items() if not _measure(f)}
     if further:
         figures = [
             _figure(_small(curves, f"monitor-{place}"), escape(family))
