@@ -187,9 +187,10 @@ def _information(contents: Contents) -> str:
 
 
 def _measure(family: str) -> str:
-    """The term "mutual" or "self" of the student's stages, also in a run of joined methods, else nothing."""
-    whose, _, term = family.rpartition("/")
-    return term if term in ("mutual", "self") and not whose.startswith("peer") else ""
+    """Which of the two a family is of the student's, in joined methods, too, or nothing."""
+    *where, term = family.split("/")
+    others = "score" in where or any(part.startswith("peer") for part in where)
+    return term if term in ("mutual", "self") and not others else ""
 
 
 def _whose(contents: Contents) -> str:
