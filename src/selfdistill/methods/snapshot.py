@@ -1,4 +1,3 @@
-import copy
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from ..core import (
     Step,
     Task,
 )
+from ..segments import copied
 
 
 @METHODS.add("snapshot")
@@ -72,7 +72,7 @@ class SnapshotDistillation(Method):
         self.student, self.task, self.cycles = student, task, generations
         self.soft, self.temperature = soft, temperature
         self.supervised = 1 + 1 / temperature if supervised is None else supervised
-        self.teacher = Frozen(copy_without_hooks(student), saved=True)
+        self.teacher = Frozen(copied(student), saved=True)
         self.register_buffer("generation", torch.zeros((), dtype=torch.int64))
         # Whether `generation` is above 0, where forward may look without waiting for the device;
         # a compiled step is compiled once more when it changes.
@@ -111,17 +111,6 @@ def asymmetric_cross_entropy(outputs: Tensor, reference: Tensor, temperature: fl
     """
     target = (reference.float() / temperature).softmax(1)
     return -(target * outputs.float().log_softmax(1)).sum(1).mean()
-
-
-def copy_without_hooks(network: nn.Module) -> nn.Module:
-    """A deep copy that reports to nobody: who watches the network does not watch the copy.
-
-    Hooks that run before a module stay, since they may be part of what it computes.
-    """
-    twin = copy.deepcopy(network)
-    for module in twin.modules():
-        module._forward_hooks.clear()
-    return twin
 
 
 def _look_again(method: nn.Module, keys: Any) -> None:

@@ -1,0 +1,213 @@
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..core import (
+    METHODS,
+    Batch,
+    ConfigError,
+    Evidence,
+    Frozen,
+    Method,
+    Needs,
+    Progress,
+    Step,
+    Task,
+)
+from ..core.keyed_random import purpose
+from ..functional.gradient import reverse_grad
+from ..functional.mixing import beta, mixed, shuffled
+from ..modules.discriminators import Discriminator
+from ..segments import cut, fresh
+from ..stages import as_map
+from ..taps import Taps
+
+_RATIO, _PARTNERS = purpose("mixskd.ratio"), purpose("mixskd.partners")
+
+
+@METHODS.add("mixskd")
+class MixSelfDistillation(Method):
+    r"""A mixed image's output and the mixture of its two images' outputs teach each other.
+
+    MixSKD, Yang et al. 2022, https://arxiv.org/abs/2208.05768, and its authors' code
+    (winycg/Self-KD-Lib). Images are mixed, :math:`\tilde x = \lambda x + (1 - \lambda) x'` with one
+    :math:`\lambda \sim Beta(a, a)` a step, and pass the network together with the plain ones, so
+    that batch norm sees both. Behind every tap but the last hangs a branch: fresh copies of all
+    that follows the tap. So T branches, the last one the student itself, have outputs z and last
+    maps f of one size. A tilde marks what is said of a mixed image, a bar the mixture, with the
+    same λ, of what is said of its two images. A self-teacher, a 1×1 convolution and a head on T
+    maps side by side, says :math:`\bar h` of the maps :math:`\bar f` and :math:`\tilde h` of
+    :math:`\tilde f`. With the supervised loss :math:`L_{mix} = \lambda L_{task}(\cdot, y) + (1 -
+    \lambda) L_{task}(\cdot, y')`
+
+    .. math::
+        L = & \sum_{k \le T} \left[ L_{task}(z_k) + L_{mix}(\tilde z_k) \right]
+            + L_{mix}(\bar h) + L_{mix}(\tilde h) \\
+            & + \sum_{k < T} \left[ L_{soft}(\bar z_k, sg\, \tilde z_k)
+            + L_{soft}(\tilde z_k, sg\, \bar z_k) \right]
+            + L_{soft}(\bar z_T, sg\, \tilde h) + L_{soft}(\tilde z_T, sg\, \bar h) \\
+            & + \sum_{k \le T} \left[ \operatorname{mean} (\bar f_k - \tilde f_k)^2
+            + L_{dis}(\bar f_k, \tilde f_k) \right]
+
+    Both maps of the squared difference learn. :math:`L_{dis}` is the binary cross-entropy of a
+    discriminator that tells the two kinds of map apart; the maps learn to deceive it, by gradients
+    that are turned around.
+
+    The code mixes outputs before the softmax, where the paper speaks of probabilities; we follow
+    the code. Beyond that its two scripts differ. The one for ImageNet sums all terms. The one for
+    CIFAR computes the mixed and the self-teacher's supervised terms and leaves them out of the sum,
+    so that its self-teacher stays as random as it was born. In neither does an optimiser see the
+    discriminators, which are in a plain list, and no gradient is turned around, so that the maps
+    learn to be told apart by random networks. `variant="released"` is what the CIFAR script
+    optimises; "paper" is what is written above, with discriminators that learn. The code also
+    reports the best of all epochs and branches, where only the student counts here.
+
+    Args:
+        student: a network with two taps or more that can be cut at all of them.
+        task: what the labels mean; its outputs are class scores.
+        variant: "paper", all terms, or "released", as the public CIFAR script: without the
+            supervised terms of mixtures and self-teacher, this one and the discriminators random
+            and fixed, gradients not turned around.
+        mixup: a > 0 of the Beta distribution; the code's 0.4 for CIFAR (0.2 for ImageNet).
+        temperature: of the soft terms; the paper's 3.
+        soft: weight of the soft terms; 0 leaves them out. This and the next two are 1 in the code.
+        feature: weight of the squared differences of maps; 0 leaves them out.
+        adversarial: weight of the discriminators' terms; 0 leaves them out.
+    """
+
+    kind = "self"
+    evidence = Evidence.CODE
+    needs = Needs(batch=2, scores=True)
+
+    def __init__(
+        self,
+        student: Taps,
+        task: Task,
+        *,
+        variant: Literal["paper", "released"] = "paper",
+        mixup: float = 0.4,
+        temperature: float = 3.0,
+        soft: float = 1.0,
+        feature: float = 1.0,
+        adversarial: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if len(student.names) < 2:
+            raise ConfigError(
+                "a branch hangs on every tap but the last, and there is only one tap; "
+                "`selfdistill taps MODEL` lists the modules to tap"
+            )
+        if mixup <= 0:
+            raise ConfigError(f"mixup, the Beta distribution's a, is above 0 and not {mixup}")
+        self.student, self.task, self.variant = student, task, variant
+        self.mixup, self.temperature = mixup, temperature
+        self.soft, self.feature, self.adversarial = soft, feature, adversarial
+        _, *stages, last = cut(student.network, student.names)
+        self.stages = nn.ModuleList(fresh(nn.Sequential(*stages[i:])) for i in range(len(stages)))
+        self.heads = nn.ModuleList(fresh(last) for _ in stages)
+        count, channels = len(student.names), student.shapes[student.names[-1]][0]
+        conv = nn.Conv2d(count * channels, channels, 1, bias=False)
+        judges = [Discriminator(channels, outputs=2) for _ in range(count if adversarial else 0)]
+        self.self_teacher: nn.Module = nn.Sequential(conv, task.head(channels))
+        self.discriminators = nn.ModuleList(judges)
+        if variant == "released":
+            # never trained, but the student learns by them: checkpoints must keep them
+            self.self_teacher = Frozen(self.self_teacher, saved=True)
+            self.discriminators = nn.ModuleList(Frozen(judge, saved=True) for judge in judges)
+
+    def forward(self, batch: Batch, now: Progress) -> Step:
+        """`task`, `mixed`, `feature` and `adversarial` of the student and, /k, of branch k.
+
+        Further `self_teacher`, `branch/k`, what the two sides of branch k's output teach each
+        other, and `soft`, what the student learns from the self-teacher.
+        """
+        keys = (now.seed, now.step)
+        partners = shuffled(_PARTNERS, *keys, batch.index)
+        mixing = Mixing(partners, beta(self.mixup, _RATIO, *keys, batch.index[0]))
+        outputs, maps = self._said(torch.cat([batch.inputs, mixing(batch.inputs)]))
+        scores, features = [mixing.pair(z) for z in outputs], [mixing.pair(f) for f in maps]
+        of_both = [torch.cat(sides, 1) for sides in zip(*features, strict=True)]  # (B, T·C, h, w)
+        taught = Pair(*self.self_teacher(torch.cat(of_both)).chunk(2))
+
+        def mixed_loss(out: Tensor) -> Tensor:
+            its = batch.targets[partners]
+            own, other = self.task.loss(out, batch.targets), self.task.loss(out, its)
+            return mixing.ratio * own + (1 - mixing.ratio) * other
+
+        plain = [z.chunk(2)[0] for z in outputs]
+        losses = {_of("task", k): self.task.loss(z, batch.targets) for k, z in enumerate(plain)}
+        if self.variant == "paper":
+            losses |= {_of("mixed", k): mixed_loss(z.of_mixture) for k, z in enumerate(scores)}
+            losses["self_teacher"] = mixed_loss(taught.mixture) + mixed_loss(taught.of_mixture)
+        losses |= self._soft(scores, taught) if self.soft else {}
+        return Step(plain[0], losses | self._matched(features))
+
+    def _said(self, inputs: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Outputs and last maps (B, C, h, w) of the student and of branches 1, 2, …"""
+        out, features = self.student.tapped(inputs, raw=True)
+        *shallow, last = features.values()
+        ends = [stages(x) for stages, x in zip(self.stages, shallow, strict=True)]
+        outputs = [out, *(head(x) for head, x in zip(self.heads, ends, strict=True))]
+        return outputs, [as_map(x) for x in (last, *ends)]
+
+    def _soft(self, scores: list["Pair"], taught: "Pair") -> dict[str, Tensor]:
+        """Each side towards the other one of its own branch; the student's of the self-teacher."""
+        losses = {}
+        for k, z in enumerate(scores):
+            target = z if k else taught
+            # crossed: the mixture of what is said learns from what is said of the mixture
+            mixture = self._towards(z.mixture, target.of_mixture)
+            of_mixture = self._towards(z.of_mixture, target.mixture)
+            losses[_of("branch", k) if k else "soft"] = self.soft * (mixture + of_mixture)
+        return losses
+
+    def _towards(self, out: Tensor, target: Tensor) -> Tensor:
+        return self.task.soft_loss(out, target.detach(), self.temperature)
+
+    def _matched(self, features: list["Pair"]) -> dict[str, Tensor]:
+        """The maps of both sides: drawn together, and such that no discriminator tells them."""
+        losses = {}
+        for k, (mixture, of_mixture) in enumerate(features):
+            if self.feature:
+                gap = F.mse_loss(mixture, of_mixture)
+                losses[_of("feature", k)] = self.feature * gap
+        for k, (judge, maps) in enumerate(zip(self.discriminators, features, strict=False)):
+            both = torch.cat(maps)
+            scores = judge(reverse_grad(both) if self.variant == "paper" else both).float()
+            sides = torch.eye(2, device=scores.device).repeat_interleave(len(both) // 2, 0)
+            told = F.binary_cross_entropy_with_logits(scores, sides)
+            losses[_of("adversarial", k)] = self.adversarial * told
+        return losses
+
+    def predictors(self) -> dict[str, nn.Module]:
+        """The student alone."""
+        return {"student": self.student.network}
+
+
+class Pair(NamedTuple):
+    """The mixture of what is said of two images, and what is said of their mixture."""
+
+    mixture: Tensor
+    of_mixture: Tensor
+
+
+class Mixing(NamedTuple):
+    """How the images of a batch are mixed: with whom, (B,) int64, and the own share, 0-d."""
+
+    partners: Tensor
+    ratio: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(B, ...), mixed."""
+        return mixed(x, self.partners, self.ratio)
+
+    def pair(self, said: Tensor) -> Pair:
+        """What is said of the images and, behind it, of their mixtures, (2B, ...), in fp32."""
+        images, mixtures = said.float().chunk(2)
+        return Pair(self(images), mixtures)
+
+
+def _of(term: str, branch: int) -> str:
+    return f"{term}/{branch}" if branch else term

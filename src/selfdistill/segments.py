@@ -1,0 +1,186 @@
+"""A network cut at its taps into a chain of modules, and copies of those with weights anew."""
+
+import copy
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from .core import ConfigError
+from .stages import probing
+
+
+def cut(network: nn.Module, names: Sequence[str]) -> list[nn.Module]:
+    """The network as a chain: input to first tap, tap to tap, last tap to output.
+
+    What one module of the chain gives is what the next one takes, raw as the network passes it on
+    (`Taps.tapped(x, raw=True)`), and the last one gives the network's output, to the last bit. The
+    modules are traced with `torch.fx`, which looks into what contains a tap and nothing else, and
+    they share the network's submodules: `fresh` makes copies that train on their own.
+
+    Args:
+        network: any module that takes one tensor; it is not changed.
+        names: taps as `Taps` accepts them, shallowest first.
+
+    Returns:
+        One module more than there are names.
+
+    Raises:
+        ConfigError: the network cannot be traced, or a tap does not part it in two.
+
+    Example:
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 2))
+        >>> first, second = cut(network, ["0"])
+        >>> x = torch.randn(5, 3, 8, 8)
+        >>> torch.equal(second(first(x)), network(x))
+        True
+    """
+    roots, chains = [], []
+    try:
+        with probing(network), torch.enable_grad():
+            for training in (True, False):
+                network.train(training)
+                roots.append(nn.Sequential(OrderedDict(network=network)))  # takes one tensor
+                chains.append(_chain(_traced(roots[-1], names), names))
+        for pair in zip(*chains, strict=True):
+            _follow_mode(*pair)
+    except _Uncut as reason:
+        raise ConfigError(
+            f"{type(network).__name__} cannot be cut into stages ({reason}); methods that copy "
+            "stages cannot serve it, those that only read features can"
+        ) from reason
+    roots[0].training = network.training  # which the parts take over
+    return [fx.GraphModule(roots[0], part, class_name="Segment") for part in chains[0]]
+
+
+def fresh(module: nn.Module) -> nn.Module:
+    """An independent copy whose weights are drawn anew, without forward hooks.
+
+    The entries of each trained parameter of two or more dimensions change places at random, so that
+    they keep the distribution that the network's own initialisation gave them, whatever it is.
+    Vectors (norms, biases), buffers and what is not trained stay as they are.
+    """
+    twin = copied(module)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            if parameter.requires_grad and parameter.dim() > 1:
+                order = torch.randperm(parameter.numel()).to(parameter.device)
+                parameter.copy_(parameter.flatten()[order].view(parameter.shape))
+    return twin
+
+
+def copied(module: nn.Module) -> nn.Module:
+    """A deep copy that reports to nobody: who watches the module does not watch the copy.
+
+    The hooks of taps lead to the whole network, which the copy would drag along. Hooks that run
+    before a module stay, since they may be part of what it computes.
+    """
+    memo: dict[int, Any] = {id(m._forward_hooks): OrderedDict() for m in module.modules()}
+    return copy.deepcopy(module, memo)
+
+
+# A tap's module hands these what they then overwrite, so a copy of theirs meets it overwritten.
+_TWICE_IS_ONCE = ("", "ReLU", "ReLU6", "relu", "relu_", "relu6")
+
+
+class _Uncut(Exception):  # noqa: N818  told as a ConfigError, with the network's name
+    """Why a network cannot be cut."""
+
+
+class _Trace(fx.Tracer):
+    """Looks into the modules that contain a tap and into no other."""
+
+    def __init__(self, root: nn.Module, taps: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.proxy_buffer_attributes = True  # else what is computed from a buffer would be frozen
+        self.nodes: dict[nn.Module, fx.Node] = {}
+        self.taps = set(taps)
+        self.around = {m for m in root.modules() if (self.taps - {m}) & set(m.modules())}
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return m not in self.around
+
+    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        out = super().call_module(m, forward, args, kwargs)
+        if m in self.taps:
+            self.nodes[m] = out.node
+        return out
+
+
+def _traced(root: nn.Module, names: Sequence[str]) -> tuple[fx.Graph, list[fx.Node]]:
+    """The network's graph, and in it the outputs of the taps."""
+    taps = [root.get_submodule(f"network.{name}") for name in names]
+    tracer = _Trace(root, taps)
+    try:
+        graph = tracer.trace(root)
+    except Exception as error:  # whatever code does that is shown no numbers
+        reason = str(error).strip() or type(error).__name__
+        raise _Uncut(f"it cannot be traced: {reason.splitlines()[0]}") from error
+    if silent := [name for name, tap in zip(names, taps, strict=True) if tap not in tracer.nodes]:
+        raise _Uncut(f"it does not always call tap '{silent[0]}'")
+    found = [tracer.nodes[tap] for tap in taps]
+    for node in graph.nodes:
+        operation = _in_place(root, node)
+        if operation and not node.users:
+            raise _Uncut(f"it drops the result of {operation}, which works in place")
+        if operation not in _TWICE_IS_ONCE and set(found) & set(node.all_input_nodes):
+            raise _Uncut(f"{operation} works in place on the feature at a tap; tap the {operation}")
+    return graph, found
+
+
+def _in_place(root: nn.Module, node: fx.Node) -> str:
+    """What overwrites its input here, or ""."""
+    if node.op == "call_module":
+        module = root.get_submodule(str(node.target))
+        return type(module).__name__ if getattr(module, "inplace", False) else ""
+    if node.op not in ("call_function", "call_method"):
+        return ""
+    name: str = getattr(node.target, "__name__", str(node.target))
+    overwrites = node.kwargs.get("inplace") or (name.endswith("_") and not name.endswith("__"))
+    return name if overwrites else ""
+
+
+def _chain(traced: tuple[fx.Graph, list[fx.Node]], names: Sequence[str]) -> list[fx.Graph]:
+    graph, taps = traced
+    start, *_, end = graph.nodes
+    starts, ends = [start, *taps], [*taps, end.args[0]]
+    return [
+        _between(graph, *pair, name)
+        for pair, name in zip(zip(starts, ends, strict=True), ["", *names], strict=True)
+    ]
+
+
+def _between(graph: fx.Graph, start: fx.Node, end: Any, tap: str) -> fx.Graph:
+    """What leads from one value to another; `tap` is the name of the first."""
+    todo: list[fx.Node] = []
+    fx.map_arg(end, lambda node: todo.append(node))
+    needed = {start}
+    while todo:
+        node = todo.pop()
+        if node not in needed:
+            needed.add(node)
+            todo += node.all_input_nodes
+    part = fx.Graph()
+    twins = {start: part.placeholder("x")}
+    for node in graph.nodes:
+        if node in needed and node is not start:
+            if node.op == "placeholder":
+                raise _Uncut(
+                    f"a connection leads around tap '{tap}'; tap the block that contains it"
+                )
+            twins[node] = part.node_copy(node, twins.__getitem__)
+    part.output(fx.map_arg(end, twins.__getitem__))
+    return part
+
+
+def _follow_mode(training: fx.Graph, evaluation: fx.Graph) -> None:
+    """Let functional dropout ask the module for its mode; traced, it knows one mode only."""
+    for nodes in zip(training.nodes, evaluation.nodes, strict=False):
+        if [node.kwargs.get("training") for node in nodes] == [True, False]:
+            for node, graph in zip(nodes, (training, evaluation), strict=True):
+                with graph.inserting_before(node):
+                    node.update_kwarg("training", graph.get_attr("training"))
+    if training.python_code("self").src != evaluation.python_code("self").src:
+        raise _Uncut("it computes something else in training than in evaluation")
