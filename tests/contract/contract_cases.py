@@ -114,7 +114,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "nst": {"soft": {"soft": 0.9}},
     "sp": {"all": {"stages": "all"}, "soft": {"soft": 0.9}},
     "rkd": {"distance": {"angle": 0.0}, "angle": {"distance": 0.0}, "soft": {"soft": 0.9}},
-    "dkd": {"no warm-up": {"warmup": 0.0}, "target": {"others": 0.0}, "others": {"target": 0.0}},
+    "dkd": {"no warm-up": {"ramp": 0.0}, "target": {"others": 0.0}, "others": {"target": 0.0}},
     "one": {
         "two branches": {"branches": 2},
         "no ramp": {"ramp": 0.0},
@@ -268,7 +268,7 @@ def serves(name: str, task: str) -> bool:
 
 
 # The paper's weight is for maps of 8×8 and more.
-GENTLE = {("sad", "segmentation"): {"attention": 100.0}}
+GENTLE = {("sad", "segmentation"): {"attention": 10.0}}
 DEFAULTS = [
     Case(name, "defaults", GENTLE.get((name, task), {}), task)
     for name in METHODS

@@ -157,7 +157,7 @@ def check_learns(case):
     assert (step.outputs.argmax(1) == batch.targets).float().mean() > 0.97
 
 
-@every_default
+@pytest.mark.parametrize("case", [c for c in DEFAULTS if c.task == "classification"], ids=str)
 def test_learns_one_batch(case):
     check_learns(case)
 

@@ -290,5 +290,5 @@ def test_needs_and_defaults(tiny_net, tiny_task):
         "positives": "instance",
         "temperature": 0.07,
         "width": 128,
-        "momentum": 0.5,
+        "bank_momentum": 0.5,
     }

@@ -69,7 +69,7 @@ def test_two_classes_have_no_others():
 
 
 def test_gradients_of_the_parts_are_apart(batch, tiny_task, now):
-    method = METHODS["dkd"](Says(torch.randn(8, 5)), Says(torch.randn(8, 5)), tiny_task, warmup=0.0)
+    method = METHODS["dkd"](Says(torch.randn(8, 5)), Says(torch.randn(8, 5)), tiny_task, ramp=0.0)
     losses = method(batch, now).losses
     own = batch.targets[:, None]
     (others,) = torch.autograd.grad(losses["others"], method.student.logits, retain_graph=True)
@@ -96,7 +96,7 @@ def test_terms_grow_over_the_first_twelfth_of_the_run(tiny_net, tiny_task, batch
 
 def test_weights_and_terms(tiny_net, tiny_task, batch, now):
     teacher = teacher_net()
-    method = METHODS["dkd"](tiny_net, teacher, tiny_task, target=0.0, warmup=0.0).eval()
+    method = METHODS["dkd"](tiny_net, teacher, tiny_task, target=0.0, ramp=0.0).eval()
     losses = method(batch, now).losses
     assert losses.keys() == {"task", "others"}
     raw = decoupled(method.student(batch.inputs), teacher(batch.inputs), batch.targets, 4.0)
@@ -109,7 +109,7 @@ def test_options_that_cannot_be(tiny_net, tiny_task):
     with pytest.raises(ConfigError, match="needs a loss"):
         METHODS["dkd"](tiny_net, teacher_net(), tiny_task, supervised=0.0, target=0.0, others=0.0)
     with pytest.raises(ConfigError, match="no part of a run"):
-        METHODS["dkd"](tiny_net, teacher_net(), tiny_task, warmup=20.0)
+        METHODS["dkd"](tiny_net, teacher_net(), tiny_task, ramp=20.0)
 
 
 def test_defaults_and_needs():
@@ -119,6 +119,6 @@ def test_defaults_and_needs():
         "target": 1.0,
         "others": 8.0,
         "temperature": 4.0,
-        "warmup": pytest.approx(1 / 12),
+        "ramp": pytest.approx(1 / 12),
     }
     assert METHODS["dkd"].needs.labels

@@ -53,7 +53,7 @@ class ContrastiveRepresentation(Method):
             the code's mode "relax".
         temperature: τ > 0 of the contrast.
         width: D, of the embeddings.
-        momentum: share of its old value that a row of the memory keeps, in [0, 1).
+        bank_momentum: share of its old value that a row of the memory keeps, in [0, 1).
     """
 
     kind = "offline"
@@ -75,7 +75,7 @@ class ContrastiveRepresentation(Method):
         positives: Literal["instance", "class"] = "instance",
         temperature: float = 0.07,
         width: int = 128,
-        momentum: float = 0.5,
+        bank_momentum: float = 0.5,
     ) -> None:
         super().__init__()
         if not contrast:
@@ -89,8 +89,8 @@ class ContrastiveRepresentation(Method):
         self.negatives = min(negatives, self.draws.fewest_others)
         self.embed_student = nn.Linear(list(student.shapes.values())[-1][0], width)
         self.embed_teacher = nn.Linear(list(teacher.shapes.values())[-1][0], width)
-        self.memory_student = MemoryBank(len(train_labels), width, momentum)
-        self.memory_teacher = MemoryBank(len(train_labels), width, momentum)
+        self.memory_student = MemoryBank(len(train_labels), width, bank_momentum)
+        self.memory_teacher = MemoryBank(len(train_labels), width, bank_momentum)
         self.register_buffer("constants", torch.full((2,), -1.0))  # Z of both sides; below 0: unset
         self.seen: list[tuple[Tensor, ...]] = []  # by the passes since the last optimiser step
 

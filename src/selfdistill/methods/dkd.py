@@ -44,7 +44,7 @@ class DecoupledDistillation(Method):
         target: weight α of the label's part; 1 in the code. 0 leaves it out.
         others: weight β of the other classes' part; 8 in the code, see above. 0 leaves it out.
         temperature: τ > 0; 4 in the code.
-        warmup: part w of the run, in [0, 1), over which the two terms grow to their weights. Above
+        ramp: part w of the run, in [0, 1), over which the two terms grow to their weights. Above
             0 the length of the run must be known.
     """
 
@@ -62,15 +62,15 @@ class DecoupledDistillation(Method):
         target: float = 1.0,
         others: float = 8.0,
         temperature: float = 4.0,
-        warmup: float = 20 / 240,
+        ramp: float = 20 / 240,
     ) -> None:
         super().__init__()
         if not (supervised or target or others):
             raise ConfigError("dkd needs a loss: give supervised, target or others a weight")
-        if not 0 <= warmup < 1:
-            raise ConfigError(f"warmup={warmup:g} is no part of a run; give 0 … 0.99")
+        if not 0 <= ramp < 1:
+            raise ConfigError(f"ramp={ramp:g} is no part of a run; give 0 … 0.99")
         self.student, self.teacher, self.task = student, Frozen(teacher), task
-        self.supervised, self.temperature, self.warmup = supervised, temperature, warmup
+        self.supervised, self.temperature, self.ramp = supervised, temperature, ramp
         self.weights = {"target": target, "others": others}
 
     def forward(self, batch: Batch, now: Progress) -> Step:
@@ -81,7 +81,7 @@ class DecoupledDistillation(Method):
             losses["task"] = self.supervised * self.task.loss(out, batch.targets)
         with torch.no_grad():
             reference = self.teacher(batch.inputs)
-        ramp = (now.fraction / self.warmup).clamp(max=1) if self.warmup else 1.0
+        ramp = (now.fraction / self.ramp).clamp(max=1) if self.ramp else 1.0
         parts = decoupled(out, reference, batch.targets, self.temperature)
         for name, value in parts._asdict().items():
             if self.weights[name]:
