@@ -121,17 +121,23 @@ def test_resnet18_costs_what_the_authors_does():
         network = build("cifar/resnet18", num_classes=100)
         task = Classification([str(i) for i in range(100)], torch.zeros(2, 3, 32, 32))
         taps = Taps(network, ["layer1", "layer2", "layer3", "layer4"], example=task.example)
-        method = METHODS["frskd"](taps, task)
-        assert sum(p.numel() for p in parts(method)) == 6_375_794
-        teacher, student = (cost(p, task.example) for p in method.predictors().values())
+        extra = {}
+        for resize in ("bilinear", "nearest"):
+            method = METHODS["frskd"](taps, task, resize=resize)
+            assert sum(p.numel() for p in parts(method)) == 6_375_794
+            teacher, student = (cost(p, task.example) for p in method.predictors().values())
+            extra[resize] = teacher.macs - student.macs
     assert student.parameters == 11_220_132
-    assert teacher.macs - student.macs == pytest.approx(392.2e6, rel=1e-3)
+    assert extra["bilinear"] == pytest.approx(392.2e6, rel=1e-3)  # in the authors' order
+    saved = sum(0.75 * side**2 * c * 2 * c for side, c in ((32, 128), (16, 256), (8, 512)))
+    assert extra["bilinear"] - extra["nearest"] == saved
 
 
 def test_wide_resnet_has_the_ratios_of_table_6():
     network = build("cifar/wrn_16_2", num_classes=100)
     task = Classification([str(i) for i in range(100)], torch.zeros(2, 3, 32, 32))
-    method = METHODS["frskd"](Taps(network, "block1,block2,norm", example=task.example), task)
+    taps = Taps(network, "block1,block2,norm", example=task.example)
+    method = METHODS["frskd"](taps, task, resize="bilinear")  # which counts in the authors' order
     assert [tuple(s) for s in method.student.shapes.values()] == [
         (32, 32, 32),
         (64, 16, 16),
@@ -139,9 +145,8 @@ def test_wide_resnet_has_the_ratios_of_table_6():
     ]
     student = cost(network, task.example)
     teacher = cost(method.predictors()["teacher"], task.example)
-    assert sum(p.numel() for p in parts(method)) / student.parameters == pytest.approx(
-        0.59, abs=0.005
-    )
+    share = sum(p.numel() for p in parts(method)) / student.parameters
+    assert share == pytest.approx(0.59, abs=0.005)
     assert teacher.macs / student.macs - 1 == pytest.approx(0.67, abs=0.005)
 
 

@@ -131,11 +131,30 @@ def test_maps_grow_by_repetition_or_interpolation():
     nearest, bilinear = (pyramid(channels, resize=r).eval() for r in ("nearest", "bilinear"))
     grown = {}
     for name, net in (("nearest", nearest), ("bilinear", bilinear)):
-        net.up["1"].register_forward_hook(lambda m, args, out, n=name: grown.update({n: args[0]}))
+        net.top_down["1"].register_forward_hook(
+            lambda m, args, out, n=name: grown.update({n: args[1]})
+        )
         net(maps(channels, sizes))
     corner = grown["nearest"][:, :, :4, :4]
     assert torch.equal(corner, corner[:, :, :1, :1].expand_as(corner))
     assert not torch.equal(grown["bilinear"][:, :, 0, 1], grown["bilinear"][:, :, 0, 2])
+
+
+@pytest.mark.parametrize("sizes", [[(8, 8), (4, 4)], [(9, 6), (3, 2)], [(7, 7), (4, 4)]])
+def test_a_convolution_before_repetition_is_one_behind_it(sizes):
+    net = pyramid((3, 4))
+    conv, (like, x) = net.up["1"], maps((3, net.up["1"][0].in_channels), sizes)
+    x.requires_grad_()
+    got = net._from_above(conv, x, like)
+    want = conv(torch.nn.functional.interpolate(x, size=like.shape[-2:], mode="nearest"))
+    torch.testing.assert_close(got, want)
+    weights = torch.randn_like(want)
+    for ours, theirs in zip(
+        torch.autograd.grad((got * weights).sum(), [x, *conv.parameters()]),
+        torch.autograd.grad((want * weights).sum(), [x, *conv.parameters()]),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("levels", [2, 4])

@@ -68,7 +68,7 @@ class BiFPN(nn.Module):
         coarse = {last: self.lateral[str(last)](given[last])}  # P
         for i in reversed(shallow):
             level, x = str(i), given[i]
-            above = self.up[level](self._resized(coarse[i + 1], x))
+            above = self._from_above(self.up[level], coarse[i + 1], x)
             coarse[i] = self.top_down[level](self.lateral[level](x), above)
         refined = {1: coarse[1]}  # T
         for i in self.levels[1:]:
@@ -77,6 +77,16 @@ class BiFPN(nn.Module):
             below = self.down[level](pooled_down(refined[i - 1], x))
             refined[i] = self.bottom_up[level](self.again[level](x), *middle, below)
         return list(refined.values())
+
+    def _from_above(self, conv: nn.Module, x: Tensor, like: Tensor) -> Tensor:
+        """`conv` of the map that is made as large as `like`."""
+        sides = zip(like.shape[-2:], x.shape[-2:], strict=True)
+        if self.resize == "nearest" and all(large % small == 0 for large, small in sides):
+            # each cell is repeated equally often: convolution, batch statistics and ReLU come to
+            # the same before it, on a quarter of the cells
+            return self._resized(conv(x), like)
+        out: Tensor = conv(self._resized(x, like))
+        return out
 
     def _resized(self, x: Tensor, like: Tensor) -> Tensor:
         size = like.shape[-2:]
