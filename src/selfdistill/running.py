@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning_fabric import Fabric
 from torch import nn
 
@@ -127,6 +128,9 @@ def _named_peers(parts: Parts) -> list[tuple[str, nn.Module]]:
     return list(zip(names, parts.peers, strict=True))
 
 
+_JURY = 10_000  # images that a teacher is judged by, at most
+
+
 def _introduce(
     teacher: nn.Module,
     recipe: Recipe,
@@ -144,20 +148,19 @@ def _introduce(
                 "give the old one back, or start a new run"
             )
         return
-    about: dict[str, Any] = {"teacher": recipe.teacher, "sha256": mark}
-    if parts.data.val is not None:
-        batches = eval_loader(recipe, parts.data, parts.data.val, fabric)
-        about |= accuracy_of(fabric, teacher, parts.task, batches)
-        right = about[parts.task.headline]
-        display.say(
-            f"the teacher gets {right:.1%} of {len(parts.data.val):,} validation images right"
+    data = parts.data
+    images, kind = (data.val, "validation") if data.val is not None else (data.train, "training")
+    images = images.take(torch.arange(min(len(images), _JURY)))
+    scores = accuracy_of(fabric, teacher, parts.task, eval_loader(recipe, data, images, fabric))
+    right = scores[parts.task.headline]
+    display.say(f"the teacher gets {right:.1%} of {len(images):,} {kind} images right")
+    if right < 2 / len(data.classes):
+        warnings.warn(
+            f"teacher {recipe.teacher} guesses: {right:.1%} is about chance; "
+            "is it trained on these classes, in this order?",
+            stacklevel=2,
         )
-        if right < 2 / len(parts.data.classes):
-            warnings.warn(
-                f"teacher {recipe.teacher} guesses: {right:.1%} is about chance; "
-                "is it trained on these classes, in this order?",
-                stacklevel=2,
-            )
+    about = {"teacher": recipe.teacher, "sha256": mark, "images": f"{len(images)} {kind}", **scores}
     if fabric.is_global_zero:
         directory.write(place.name, json.dumps(about, indent=1))
 

@@ -160,6 +160,14 @@ def test_the_teacher_is_judged_before_training(teacher, tmp_path):
     assert selfdistill.load(run.path).exits == run.exits
 
 
+def test_without_validation_images_training_images_judge_it(teacher, tmp_path):
+    told = Says()
+    selfdistill.train(
+        method="kd", teacher=teacher, out=tmp_path / "r", display=told, val=0.0, **TINY
+    )
+    assert "of 64 training images right" in told.words[0]
+
+
 def test_a_run_can_be_judged_when_its_teacher_is_gone(own, tmp_path):
     run = selfdistill.train(method="kd", teacher=own, out=tmp_path / "r", **TINY)
     shutil.rmtree(own)
