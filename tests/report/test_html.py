@@ -213,3 +213,11 @@ def test_no_run_is_said(tmp_path):
 def test_is_the_same_page_every_time(full):
     run, text, _ = full
     assert read(run)[0] == text
+
+
+def test_peers_are_networks_and_no_exits(tmp_path):
+    peers = [("peer1", *EXITS[0][1:]), EXITS[-1]]
+    _, page = read(made_run(tmp_path / "run", exits=peers))
+    assert "Accuracy and cost of every network" in page.titles["h2"]
+    assert "peer 1" in page.text
+    assert "Best cheaper exit" not in page.text

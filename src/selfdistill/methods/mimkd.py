@@ -18,7 +18,7 @@ _NEGATIVES = purpose("mimkd.negatives")
 class MutualInformationMaximisation(Method):
     r"""Raise the information that student and teacher share, globally, locally and stage by stage.
 
-    **A reconstruction from the abstract** of Shrivastava et al. 2021, "Estimating and Maximizing
+    A reconstruction from the abstract of Shrivastava et al. 2021, "Estimating and Maximizing
     Mutual Information for Knowledge Distillation", https://arxiv.org/abs/2110.15946. What the
     abstract says: a contrastive objective estimates and at the same time maximises a lower bound on
     the mutual information between local and global features of a teacher and a student (its first

@@ -10,7 +10,7 @@ import numpy as np
 from ..engine.run_directory import RunDirectory
 from . import plots
 from .canvas import palette
-from .contents import Confusion, Contents, read
+from .contents import Confusion, Contents, read, stage
 from .curves import Curve, accuracies, curve, families, total
 from .heatmap import FEW, confusion_map
 from .summary import cards, lede
@@ -86,12 +86,18 @@ def _figure(svg: str, title: str, caption: str = "") -> str:
 def _exits(contents: Contents) -> str:
     if not contents.exits:
         return ""
-    title = "Accuracy and cost of every exit" if len(contents.exits) > 1 else "Accuracy and cost"
-    note = "Multiply-adds and parameters are those of the network that is exported for this row: "
-    note += "for an exit the stages up to it and its head."
-    if len(contents.exits) == 1:
-        note = ""
+    title, note = "Accuracy and cost", ""
+    if len(contents.exits) > 1:
+        title += " of every exit" if _has_exits(contents) else " of every network"
+        note = "Multiply-adds and parameters are those of the network that is exported for this row"
+        note += ": for an exit the stages up to it and its head." if _has_exits(contents) else "."
     return _section(title, exits_table(contents), _note(note), _note(_certainty(contents)))
+
+
+def _has_exits(contents: Contents) -> bool:
+    if not contents.exits:  # the run was killed before it was judged
+        return contents.stages > 0
+    return any(stage(row.name) for row in contents.exits)
 
 
 def _note(text: str) -> str:
@@ -138,7 +144,7 @@ def _epochs(contents: Contents) -> str:
         caption = "Up is more accurate, left is cheaper: an exit beats those to its lower right."
         figures.append(_figure(drawn, "Accuracy against cost", caption))
     return _section(
-        "Accuracy, and what depth buys" if contents.stages else "Accuracy", _pair(figures)
+        "Accuracy, and what depth buys" if _has_exits(contents) else "Accuracy", _pair(figures)
     )
 
 

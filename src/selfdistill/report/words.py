@@ -13,8 +13,9 @@ def shown(name: str) -> str:
     """A predictor's or term's name for people: "exit 3", "full network", else the name itself."""
     if name == LAST:
         return "full network"
-    number = stage(name)
-    return f"exit {number}" if number else name
+    if number := stage(name):
+        return f"exit {number}"
+    return f"peer {name[4:]}" if name[:4] == "peer" and name[4:].isdecimal() else name
 
 
 def percent(fraction: float, places: int = 1) -> str:
