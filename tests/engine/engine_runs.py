@@ -18,7 +18,7 @@ from lightning_fabric import Fabric
 from safetensors.torch import save_file
 from torch import nn
 
-from selfdistill.core import METHODS, Batch, Method, Needs, SelfdistillError
+from selfdistill.core import Batch, Method, Needs, SelfdistillError
 from selfdistill.data import EvalLoader, Loader, Resident
 from selfdistill.engine import checkpoint
 from selfdistill.engine.fit import Fit
@@ -27,6 +27,7 @@ from selfdistill.engine.run_directory import RunDirectory
 from selfdistill.engine.settings import Settings
 from selfdistill.engine.signals import Interrupted
 from selfdistill.recipe.making import make_method
+from selfdistill.recipe.options import parts_of
 from selfdistill.tasks import Classification
 
 CLASSES, SIDE = "abc", 8
@@ -71,9 +72,14 @@ def task() -> Classification:
     return Classification(CLASSES, torch.zeros(2, 3, SIDE, SIDE))
 
 
+def parameters(name: str) -> set[str]:
+    """What the constructors of a method, or of joined ones, take."""
+    return {p for cls in parts_of(name).values() for p in inspect.signature(cls).parameters}
+
+
 def company(name: str, make_network: Callable[[], Any] = network) -> dict[str, Any]:
     """A teacher and a peer for methods that have them."""
-    takes = inspect.signature(METHODS[name]).parameters
+    takes = parameters(name)
     teacher = {"teacher": make_network()} if "teacher" in takes else {}
     return teacher | ({"peers": [make_network()]} if "peers" in takes else {})
 
@@ -94,9 +100,7 @@ def make(
     usual = {"epochs": 2, "log_every": 2, "lr": 0.05}
     fabric = Fabric(accelerator="cpu", devices=1)
     student = network(**(net or {}))
-    labels = (
-        images().labels if "train_labels" in inspect.signature(METHODS[name]).parameters else None
-    )
+    labels = images().labels if "train_labels" in parameters(name) else None
     method = method or make_method(
         name, student, task(), chosen=options, train_labels=labels, **company(name)
     )

@@ -17,6 +17,8 @@ RUNS = {
     "muse, product": {"name": "muse", "options": {"combine": "mul"}, "save_every": 1},
     "byot": {"name": "byot"},
     "exits": {"name": "exits", "save_every": 2},
+    "joined": {"name": "muse+cskd+snapshot", "save_every": 1, "ema": 0.5},
+    "joined, taught": {"name": "muse+crd+kd"},
     "ce, dropout": {"name": "ce", "net": {"dropout": 0.5}},
     "ce, average": {"name": "ce", "ema": 0.9, "save_every": 2},
     "ce, adamw": {"name": "ce", "optimiser": "adamw", "lr": 1e-3, "save_every": 1},
