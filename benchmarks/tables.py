@@ -116,15 +116,17 @@ def steps(name: str, title: str) -> str:
     header = ["step", *kinds]
     about = ""
     if "flops_ratio" in found[0]:
+        memory = {r["case"]: r for r in rows(f"memory-{name.partition('-')[2]}")}
         by_case = {r["case"]: r for r in found}
-        header += ["multiply-adds", "peak MiB"]
+        header += ["multiply-adds", *["peak memory"] * bool(memory)]
         for line in lines:
-            line += [by_case[line[0]]["flops_ratio"], by_case[line[0]]["peak_mib"]]
+            line.append(by_case[line[0]]["flops_ratio"])
+            if memory:
+                line.append(f"{memory[line[0]]['ratio']} ({memory[line[0]]['peak_mib']} MiB)")
         about = (
-            " Beside it the multiply-adds of the step, forward and backward, over those of the "
-            "plain one, and the peak memory of a process that makes two steps (fp32), above one "
-            f"that has only imported torch. The teacher is {_teacher(found)}, a peer is like the "
-            "student, CRD remembers 50,000 images."
+            " Beside it the multiply-adds of the step, forward and backward, and the peak memory "
+            "of a process that makes two steps, both over those of the plain one. The teacher is "
+            f"{_teacher(found)}, a peer is like the student, CRD remembers 50,000 images."
         )
     return "\n\n".join(
         [

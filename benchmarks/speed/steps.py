@@ -4,16 +4,13 @@
 
 Every round runs each case once, so that whatever else the machine does falls on all of them; a
 ratio is the median over the rounds of (case ÷ plain step of the same arithmetic in that round).
-Beside it stand the ratio of the multiply-adds that the step makes (forward and backward, counted
-by torch), which time cannot fall below by much, and the peak memory of the process above that of
-one that has only imported torch (each case in a process of its own).
+Beside it stands the ratio of the multiply-adds that the step makes (forward and backward, counted
+by torch), which time cannot fall below by much.
 """
 
 import argparse
 import inspect
 import math
-import multiprocessing
-import resource
 import statistics
 import sys
 import time
@@ -130,26 +127,6 @@ def flops(run: Callable[[], None]) -> int:
     return counter.get_total_flops()
 
 
-def _peak(case: str, args: argparse.Namespace, answers: Any) -> None:
-    torch.set_num_threads(args.threads)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    run = stepper(*CASES[case], args, bf16=False)
-    for _ in range(2):
-        run()
-    answers.put((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
-
-
-def peak_memory(case: str, args: argparse.Namespace) -> int:
-    """Peak MiB of a process that builds the case and takes two steps in fp32."""
-    context = multiprocessing.get_context("spawn")
-    answers = context.Queue()
-    process = context.Process(target=_peak, args=(case, args, answers))
-    process.start()
-    found = answers.get(timeout=600)
-    process.join()
-    return round(found)
-
-
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="cifar/resnet18")
@@ -161,7 +138,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--memory", action="store_true", help="measure peak memory, too")
     parser.add_argument("--arithmetic", nargs="+", default=["fp32", "bf16"])
     parser.add_argument("--cases", nargs="+", default=list(CASES))
     parser.add_argument("--name", required=True, help="results/NAME.csv")
@@ -180,7 +156,6 @@ def main() -> None:
             spent = seconds(run, args.device)
             if round_ >= 0:
                 times[key].append(spent)
-    memory = {case: peak_memory(case, args) if args.memory else "" for case in args.cases}
     rows = []
     for arithmetic, case in keys:
         plain, mine = times[arithmetic, "ce"], times[arithmetic, case]
@@ -195,12 +170,11 @@ def main() -> None:
             "ratio_median": round(statistics.median(ratios), 3),
             "ratio_of_minima": round(min(mine) / min(plain), 3),
             "flops_ratio": round(counted[arithmetic, case] / counted[arithmetic, "ce"], 3),
-            "peak_mib": memory[case],
             "milliseconds_median": round(statistics.median(mine) * 1e3, 2),
             "rounds": args.rounds,
         }
         rows.append(row)
-        shown = ("arithmetic", "case", "ratio_median", "flops_ratio", "peak_mib")
+        shown = ("arithmetic", "case", "ratio_median", "flops_ratio")
         print(*[row[k] for k in shown], sep="\t")
     print(record(args.name, rows))
 
