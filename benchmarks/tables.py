@@ -9,6 +9,10 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "measurements.md"
+EARLIER = (
+    "The runs were made while the code was being finished, over several commits before the one "
+    "named here; the command trains them anew."
+)
 
 
 def rows(name: str) -> list[dict[str, str]]:
@@ -63,8 +67,7 @@ def accuracy(name: str, images: str, epochs: int) -> str:
             "Differences of the final exit, paired by seed, in points, with 95 % t intervals "
             "(validation: 5,000 held-out training images):",
             table(["difference", "images", "mean", "interval", ""], paired),
-            "The runs were made while the code was being finished, over several commits before the "
-            "one named here; the command trains them anew.",
+            EARLIER,
             origin(found),
         ]
     )
@@ -107,7 +110,7 @@ def methods(kind: str, title: str, about: str) -> str:
                 else ", **one seed**: a sign that the method runs, no comparison. "
             )
             + "So short a training on so few images underfits: it does not show how methods rank "
-            "when trained to the end.",
+            f"when trained to the end. {EARLIER}",
             table(["row", "n", "student", f"minus {base}" if base else "", "beside it"], lines),
             origin(found),
         ]
@@ -123,7 +126,7 @@ def one_seed(name: str) -> str:
     return "\n\n".join(
         [
             "## CIFAR-100, 4,000 images, 40 epochs, seed 0 alone",
-            "The recipe of the first table, test top-1 of one seed: hints, no more.",
+            f"The recipe of the first table, test top-1 of one seed: hints, no more. {EARLIER}",
             table(["row", "network", "top-1"], lines),
             origin(found),
         ]
