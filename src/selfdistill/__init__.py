@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .api import Run, load, train
-    from .own_loop import wrap
+    from .loops.plain import wrap
 
     __version__: str
 
 __all__ = ["Run", "__version__", "load", "train", "wrap"]
 
-_HOMES = {"Run": ".api", "load": ".api", "train": ".api", "wrap": ".own_loop"}
+_HOMES = {"Run": ".api", "load": ".api", "train": ".api", "wrap": ".loops.plain"}
 
 
 def __getattr__(name: str) -> Any:

@@ -22,7 +22,7 @@ from .engine.evaluate import evaluate as judge
 from .engine.fit import Fit
 from .engine.log import Display, Silent
 from .engine.run_directory import RunDirectory
-from .export.exits import ExitRow, exit_rows, to_csv
+from .export.exits import ExitRow, exit_rows, from_csv, to_csv
 from .recipe.build import (
     Company,
     Parts,
@@ -216,6 +216,35 @@ def _matrix_csv(header: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
     writer.writerow(header)
     writer.writerows(rows)
     return text.getvalue()
+
+
+def finished(recipe: Recipe, place: Path, **given: Any) -> list[ExitRow]:
+    """The exits of the run at a place: read if it is finished, else resumed or trained.
+
+    `given` are `run_recipe`'s objects (`data`, `model`, `company`, `display`).
+
+    Raises:
+        ConfigError: the run there was made by another recipe.
+    """
+    table = place / "exits.csv"
+    begun = (place / "recipe.toml").exists()
+    if begun and (other := _difference(recipe, recipe_of(place))):
+        raise ConfigError(f"{place} holds a run with another {other}; name another directory")
+    if not table.exists():
+        run_recipe(recipe, out=place, resume=begun, **given)
+    return from_csv(table.read_text(encoding="utf-8"))
+
+
+# What decides where a run is made, and not what comes out of it.
+_WHERE = {"device", "devices", "nodes", "workers", "data_root", "teacher_model"}
+
+
+def _difference(one: Recipe, other: Recipe) -> str:
+    """The first key in which two recipes ask for different runs, or ""."""
+    for key, value in one.model_dump().items():
+        if key not in _WHERE and value != getattr(other, key):
+            return f"{key} ({getattr(other, key)!r}, not {value!r})"
+    return ""
 
 
 def next_free(recipe: Recipe) -> Path:

@@ -1,4 +1,4 @@
-"""A network cut at its taps into a chain of modules, and copies of those with weights anew."""
+"""A network cut at its taps into a chain of modules, and copies of such parts."""
 
 import copy
 from collections import OrderedDict
@@ -53,6 +53,32 @@ def cut(network: nn.Module, names: Sequence[str]) -> list[nn.Module]:
         ) from reason
     roots[0].training = network.training  # which the parts take over
     return [fx.GraphModule(roots[0], part, class_name="Segment") for part in chains[0]]
+
+
+def until(network: nn.Module, name: str) -> nn.Module:
+    """What leads from the input to a tap, to be evaluated; the layers behind it are gone.
+
+    Connections that lead around the tap are cut off with them, so more networks can be shortened
+    than can be parted in two. The part shares the network's submodules.
+
+    Args:
+        network: any module that takes one tensor; it is not changed.
+        name: the tap.
+
+    Raises:
+        ConfigError: the network cannot be traced.
+    """
+    try:
+        with probing(network), torch.enable_grad():
+            root = nn.Sequential(OrderedDict(network=network))
+            graph, (tap,) = _traced(root, [name])
+            part = _between(graph, next(iter(graph.nodes)), tap, "")
+    except _Uncut as reason:
+        raise ConfigError(
+            f"{type(network).__name__} cannot be cut behind '{name}' ({reason}); "
+            "take the whole network"
+        ) from reason
+    return fx.GraphModule(root, part, class_name="Segment").eval()
 
 
 def fresh(module: nn.Module) -> nn.Module:

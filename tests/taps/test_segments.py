@@ -12,7 +12,7 @@ from torchvision import models
 
 from selfdistill.core import ConfigError
 from selfdistill.models import build
-from selfdistill.segments import cut, fresh
+from selfdistill.segments import cut, fresh, until
 from selfdistill.taps import Taps
 
 NO_POSITION = {"img_size": 32, "patch_size": 8, "depth": 4, "embed_dim": 48, "num_heads": 2}
@@ -394,3 +394,46 @@ def test_fresh_copies_carry_no_hooks():
         assert not any(m._forward_hooks for m in fresh(part).modules())
     assert len(network.layer2._forward_hooks) == 2
     assert len(taps.tapped(images())[1]) == 4
+
+
+class Around(nn.Module):
+    """The input comes back behind the tap, so that the network cannot be parted in two there."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 2, 1)
+
+    def forward(self, x):
+        return self.second(self.first(x) + x)
+
+
+def test_a_connection_around_the_tap_does_not_hinder_the_part_before_it():
+    network, x = Around(), torch.randn(2, 3, 4, 4)
+    with pytest.raises(ConfigError, match="leads around"):
+        cut(network, ["first"])
+    part = until(network, "first")
+    assert torch.equal(part(x), network.first(x))
+    assert not any("second" in name for name, _ in part.named_parameters())
+
+
+class Counting(nn.Module):
+    def forward(self, x):
+        return x if x.sum() > 0 else -x
+
+
+def test_the_part_before_a_tap_of_what_cannot_be_traced():
+    network = nn.Sequential(Counting(), nn.Sequential(nn.Conv2d(3, 3, 1)))
+    assert isinstance(until(network, "1"), nn.Module)  # looks into nothing that has no tap
+    network = nn.Sequential(Around(), nn.Sequential(Counting(), nn.Conv2d(3, 3, 1)))
+    until(network, "1.1")
+
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 3, 1)
+
+        def forward(self, x):
+            return self.conv(x) if x.sum() > 0 else x
+
+    with pytest.raises(ConfigError, match=r"Odd cannot be cut behind 'conv'.*whole network"):
+        until(Odd(), "conv")

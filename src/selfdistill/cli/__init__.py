@@ -1,4 +1,4 @@
-"""Floor 6: the command `selfdistill`, one file per command.
+"""Floor 8: the command `selfdistill`, one file per command.
 
 Nothing here imports torch, pydantic or another floor until a command runs and needs it, so that
 help and mistyped options are answered at once.

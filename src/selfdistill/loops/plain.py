@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .core import Batch, ConfigError, Method, Progress, Step
-from .recipe.making import make_method
-from .recipe.options import check_options, parts_of
-from .tasks import Classification
+from ..core import Batch, ConfigError, Method, Progress, Step
+from ..recipe.making import make_method
+from ..recipe.options import check_options, parts_of
+from ..tasks import Classification
 
 _ENDLESS = 1 << 60  # steps: a run that never gets anywhere
 

@@ -1,0 +1,1 @@
+"""Floor 6: methods in training loops that are not ours."""
