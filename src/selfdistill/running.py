@@ -1,11 +1,9 @@
 """A run from its recipe to what it leaves behind."""
 
-import csv
-import io
 import json
 import tomllib
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,12 +15,12 @@ from torch import nn
 
 from .core import ArtefactError, ConfigError, Method, SelfdistillError
 from .data import ImageData, Loader
-from .engine.evaluate import accuracy_of
-from .engine.evaluate import evaluate as judge
+from .engine.evaluate import Verdict, accuracy_of, examine
 from .engine.fit import Fit
 from .engine.log import Display, Silent
 from .engine.run_directory import RunDirectory
-from .export.exits import ExitRow, exit_rows, from_csv, to_csv
+from .export.exits import ExitRow, calibration_csv, exit_rows, from_csv, to_csv
+from .export.tables import csv_text
 from .recipe.build import (
     Company,
     Parts,
@@ -32,9 +30,16 @@ from .recipe.build import (
     settings_of,
     train_loader,
 )
-from .recipe.company import DATA_FILE, describe_data, fingerprint
+from .recipe.company import (
+    DATA_FILE,
+    TEACHER_FILE,
+    check_modules,
+    describe_data,
+    fingerprint,
+)
 from .recipe.schema import Recipe, parse, write
 from .report.html import write_report
+from .taps import Taps
 
 
 @dataclass
@@ -72,6 +77,7 @@ def run_recipe(
     """Train what a recipe says; `train` is the comfortable way in."""
     if resume:
         recipe = recipe_of(out)
+        check_modules(recipe, model, company.peers if company else ())
     fabric = make_fabric(recipe)
     fabric.launch()
     directory = RunDirectory(Path(fabric.broadcast(str(out or next_free(recipe)))))
@@ -140,7 +146,7 @@ def _introduce(
     display: Display,
 ) -> None:
     """Say how good the teacher is, and make sure that a resumed run has the one it began with."""
-    mark, place = fingerprint(teacher), directory.path / "teacher.json"
+    mark, place = fingerprint(teacher), directory.path / TEACHER_FILE
     if fabric.broadcast(place.exists()):  # all processes must go the same way
         if json.loads(place.read_text(encoding="utf-8"))["sha256"] != mark:
             raise ArtefactError(
@@ -148,21 +154,32 @@ def _introduce(
                 "give the old one back, or start a new run"
             )
         return
+    scores, images, doubt = judged_teacher(teacher, recipe, parts, fabric)
+    display.say(f"the teacher gets {scores[parts.task.headline]:.1%} of {images} images right")
+    if doubt:
+        warnings.warn(doubt, stacklevel=2)
+    about = {"teacher": recipe.teacher, "sha256": mark, "images": images, **scores}
+    taps = (m for m in parts.method.modules() if isinstance(m, Taps) and m.network is teacher)
+    about["taps"] = next((each.shapes for each in taps), {})
+    if fabric.is_global_zero:
+        directory.write(place.name, json.dumps(about, indent=1))
+
+
+def judged_teacher(
+    teacher: nn.Module, recipe: Recipe, parts: Parts, fabric: Fabric
+) -> tuple[dict[str, float], str, str]:
+    """How good a teacher is: its scores, on which images, and what is to be feared, or ""."""
     data = parts.data
     images, kind = (data.val, "validation") if data.val is not None else (data.train, "training")
     images = images.take(torch.arange(min(len(images), _JURY)))
     scores = accuracy_of(fabric, teacher, parts.task, eval_loader(recipe, data, images, fabric))
-    right = scores[parts.task.headline]
-    display.say(f"the teacher gets {right:.1%} of {len(images):,} {kind} images right")
+    right, doubt = scores[parts.task.headline], ""
     if right < 2 / len(data.classes):
-        warnings.warn(
+        doubt = (
             f"teacher {recipe.teacher} guesses: {right:.1%} is about chance; "
-            "is it trained on these classes, in this order?",
-            stacklevel=2,
+            "is it trained on these classes, in this order?"
         )
-    about = {"teacher": recipe.teacher, "sha256": mark, "images": f"{len(images)} {kind}", **scores}
-    if fabric.is_global_zero:
-        directory.write(place.name, json.dumps(about, indent=1))
+    return scores, f"{len(images):,} {kind}", doubt
 
 
 def _train(
@@ -191,31 +208,33 @@ def _finish(
 ) -> list[ExitRow]:
     """Judge on validation and test images, once, and write the tables and the page."""
     data, task = parts.data, parts.task
-    entry: dict[str, Any] = {"kind": "final", "step": step}
-    details = {name: metric.to(fabric.device) for name, metric in task.details().items()}
-    for name, images in (("val", data.val), ("test", data.test)):
-        if images is not None:
-            for metric in details.values():
-                metric.reset()
-            batches = eval_loader(recipe, data, images, fabric)
-            entry[name] = judge(fabric, parts.method, task, batches, details)
-    rows = exit_rows(parts.method, task.example, task.headline, entry.get("val"), entry.get("test"))
-    matrices = {name: metric.compute().tolist() for name, metric in details.items()}
+    verdicts = {
+        name: examine(fabric, parts.method, task, eval_loader(recipe, data, images, fabric))
+        for name, images in (("val", data.val), ("test", data.test))
+        if images is not None
+    }
+    scores = {name: verdict.scores for name, verdict in verdicts.items()}
+    rows = exit_rows(
+        parts.method, task.example, task.headline, scores.get("val"), scores.get("test")
+    )
     if fabric.is_global_zero:
-        directory.log(entry)
+        directory.log({"kind": "final", "step": step, **scores})
+        _write_details(directory, task.classes, verdicts)
         directory.write("exits.csv", to_csv(rows))
-        for name, matrix in matrices.items():
-            directory.write(f"{name}.csv", _matrix_csv(task.classes, matrix))
         write_report(directory)
     return rows
 
 
-def _matrix_csv(header: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue()
+def _write_details(
+    directory: RunDirectory, classes: Sequence[str], verdicts: Mapping[str, Verdict]
+) -> None:
+    """The calibration of all predictors, and the student's matrices on the last of the splits."""
+    tables = {name: verdict.calibration for name, verdict in verdicts.items()}
+    if any(tables.values()):
+        directory.write("calibration.csv", calibration_csv(tables))
+    for verdict in list(verdicts.values())[-1:]:
+        for name, matrix in verdict.details.items():
+            directory.write(f"{name}.csv", csv_text(classes, matrix.tolist()))
 
 
 def finished(recipe: Recipe, place: Path, **given: Any) -> list[ExitRow]:
@@ -228,7 +247,7 @@ def finished(recipe: Recipe, place: Path, **given: Any) -> list[ExitRow]:
     """
     table = place / "exits.csv"
     begun = (place / "recipe.toml").exists()
-    if begun and (other := _difference(recipe, recipe_of(place))):
+    if begun and (other := difference(recipe, recipe_of(place))):
         raise ConfigError(f"{place} holds a run with another {other}; name another directory")
     if not table.exists():
         run_recipe(recipe, out=place, resume=begun, **given)
@@ -239,7 +258,7 @@ def finished(recipe: Recipe, place: Path, **given: Any) -> list[ExitRow]:
 _WHERE = {"device", "devices", "nodes", "workers", "data_root", "teacher_model"}
 
 
-def _difference(one: Recipe, other: Recipe) -> str:
+def difference(one: Recipe, other: Recipe) -> str:
     """The first key in which two recipes ask for different runs, or ""."""
     for key, value in one.model_dump().items():
         if key not in _WHERE and value != getattr(other, key):

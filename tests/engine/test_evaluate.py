@@ -5,7 +5,7 @@ from engine_runs import CLASSES, images, network, task
 from lightning_fabric import Fabric
 
 from selfdistill.data import EvalLoader
-from selfdistill.engine.evaluate import evaluate
+from selfdistill.engine.evaluate import evaluate, examine
 from selfdistill.recipe.making import make_method
 from selfdistill.tasks import Classification
 
@@ -55,10 +55,45 @@ def test_batch_size_changes_nothing(method):
     assert judged(method, loader(3)) == judged(method, loader(10))
 
 
+def examined(method, batches, the_task=None):
+    return examine(Fabric(accelerator="cpu", devices=1), method, the_task or task(), batches)
+
+
+def test_further_metrics_hear_of_their_predictor(method):
+    metrics = {name: task().metric() for name in ("exit1", "student")}
+    found = judged(method, loader(), further={name: [m] for name, m in metrics.items()})
+    for name, metric in metrics.items():
+        assert metric.compute()["accuracy"].item() == found[name]["accuracy"]
+
+
+def test_all_that_the_task_offers(method):
+    verdict = examined(method, loader())
+    assert verdict.scores == judged(method, loader())
+    for name, scores in verdict.scores.items():
+        assert verdict.correct[name].float().mean().item() == pytest.approx(scores["accuracy"])
+        images, _, right = verdict.calibration[name].T
+        assert images.sum() == 10
+        assert (images * right).nansum() / 10 == pytest.approx(scores["accuracy"])
+
+
+def test_a_task_need_offer_nothing(method):
+    class Bare(Classification):
+        def details(self):
+            return {}
+
+        def calibration(self):
+            return None
+
+        def correct(self, outputs, targets):
+            return None
+
+    verdict = examined(method, loader(), Bare(CLASSES, task().example))
+    assert verdict.scores == judged(method, loader())
+    assert verdict[1:] == ({}, {}, {})
+
+
 def test_details_hear_of_the_student_only(method):
-    details = task().details()
-    judged(method, loader(), details=details)
-    confusion = details["confusion"].compute().numpy()
+    confusion = examined(method, loader()).details["confusion"].numpy()
     method.eval()
     (whole,) = loader(size=10)
     with torch.no_grad():

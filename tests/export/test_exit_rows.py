@@ -4,12 +4,13 @@ import csv
 import io
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfdistill.core import METHODS
 from selfdistill.export.cost import cost
-from selfdistill.export.exits import ExitRow, exit_rows, from_csv, to_csv
+from selfdistill.export.exits import ExitRow, calibration_csv, exit_rows, from_csv, to_csv
 from selfdistill.taps import Taps
 
 share = st.none() | st.floats(0, 1)
@@ -56,3 +57,12 @@ def test_macs_grow_towards_the_student(method, tiny_task):
     rows = exit_rows(method, tiny_task.example, "accuracy", None, None)
     assert all(r.val_accuracy is None and r.test_accuracy is None for r in rows)
     assert rows[0].macs < rows[-1].macs
+
+
+def test_calibration_is_a_row_for_each_bin():
+    nan = float("nan")
+    tables = {"val": {"exit1": torch.tensor([[0, nan, nan], [4, 0.75, 0.5]])}}
+    rows = list(csv.DictReader(io.StringIO(calibration_csv(tables))))
+    assert [row["images"] for row in rows] == ["0", "4"]
+    assert list(rows[0].values()) == ["val", "exit1", "0.0", "0.5", "0", "", ""]
+    assert list(rows[1].values()) == ["val", "exit1", "0.5", "1.0", "4", "0.75", "0.5"]

@@ -99,3 +99,45 @@ def _tables(path, exits, levels, classes, images, rng) -> None:
     np.add.at(counts, (truth, np.where(wrong, near, truth)), 1)
     with (path / "confusion.csv").open("w", newline="") as stream:
         csv.writer(stream, lineterminator="\n").writerows([classes, *counts.tolist()])
+    _write(path / "calibration.csv", _bins(levels, images))
+
+
+def _bins(levels, images) -> list[list]:
+    """Four bins of 0.25: one empty, one of few images, two of which the last is too sure."""
+    rows = [["split", "predictor", "low", "high", "images", "confidence", "accuracy"]]
+    for name in levels:
+        rows.append(["test", name, 0, 0.25, 0, "", ""])
+        rows.append(["test", name, 0.25, 0.5, 4, 0.4, 0.25])
+        rows.append(["test", name, 0.5, 0.75, images // 4, 0.6, 0.7])
+        rows.append(["test", name, 0.75, 1, images - images // 4 - 4, 0.95, 0.9])
+    return rows
+
+
+MEASURED = ["predictor", "front", "parameters", "macs", "bytes", "cpu_ms_1", "cuda_ms_32"]
+MEASURED += [
+    f"{split}_{what}"
+    for split in ("val", "test")
+    for what in ("accuracy", "ece", "difference", "low", "high")
+]
+MEASURED += ["cost", "epoch", "threads", "machine", "torch", "baseline", "notes"]
+
+
+def measure(run: RunDirectory, counting: str = "honest", notes: str = "") -> RunDirectory:
+    """Write what `selfdistill exits` would, with a baseline; nothing could be cut at exit 2."""
+    about = [counting, 3, 2, "a <CPU>, 2 threads", "2.10.0", "runs/plain", notes]
+    rows = [MEASURED]
+    for place, (name, parameters, macs) in enumerate((*EXITS, ("baseline", *EXITS[-1][1:]))):
+        own = ["", "", ""] if name == "exit2" else [4 * parameters, 0.5 + place, 2 + place / 8]
+        found = [name, int(name != "baseline"), parameters, macs, *own]
+        for score in (0.90, 0.92):
+            gap = 0.01 * (place - 1)
+            against = ["", "", ""] if name == "baseline" else [gap, gap - 0.015, gap + 0.015]
+            found += [score + place / 100, 0.02, *against]
+        rows.append([*found, *about])
+    _write(run.path / "exits-measured.csv", rows)
+    return run
+
+
+def _write(path: Path, rows: list[list]) -> None:
+    with path.open("w", newline="") as stream:
+        csv.writer(stream, lineterminator="\n").writerows(rows)

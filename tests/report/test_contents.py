@@ -1,5 +1,5 @@
 import pytest
-from made_run import EXITS, made_run
+from made_run import EXITS, made_run, measure
 
 from selfdistill.core import ArtefactError, ConfigError
 from selfdistill.report.contents import read, stage
@@ -29,6 +29,33 @@ def test_reads_what_was_written(tmp_path):
     assert [e["epoch"] for e in contents.epochs] == [0, 1]
 
 
+BINS = "split,predictor,low,high,images,confidence,accuracy"
+
+
+def test_calibration_is_that_of_the_headline_images(tmp_path):
+    run = made_run(tmp_path / "run")
+    text = (run.path / "calibration.csv").read_text()
+    run.write("calibration.csv", text + "val,student,0,1,10,0.5,0.75\n")
+    contents = read(run)
+    assert list(contents.calibration) == [name for name, *_ in EXITS]
+    table = contents.calibration["student"]
+    assert table.edges.tolist() == [0, 0.25, 0.5, 0.75, 1]
+    assert table.images.sum() == 360
+    assert contents.calibrations["val"]["student"].error == 0.25
+
+
+def test_what_was_measured_comes_back(tmp_path):
+    measured = read(measure(made_run(tmp_path / "run"))).measured
+    assert [row.name for row in measured.rows] == [*(name for name, *_ in EXITS), "baseline"]
+    assert measured.passes == [("cpu", 1), ("cuda", 32)]
+    first, second, *_, last = measured.rows
+    assert first.times == {("cpu", 1): 0.5, ("cuda", 32): 2.0}
+    assert (second.size, second.times) == (None, {})
+    assert first.accuracy == {"validation": 0.9, "test": 0.92}
+    assert first.against["test"] == pytest.approx((-0.01, -0.025, 0.005))
+    assert last.against == {}
+
+
 @pytest.mark.parametrize(
     ("name", "text", "error"),
     [
@@ -42,6 +69,10 @@ def test_reads_what_was_written(tmp_path):
         ("confusion.csv", "", ArtefactError),
         ("confusion.csv", "a,b\n1,x\n2,3\n", ArtefactError),
         ("environment.json", "{", ArtefactError),
+        ("calibration.csv", "split,predictor\ntest,student\n", ArtefactError),
+        ("calibration.csv", f"{BINS}\ntest,student,0,1,x,0,0\n", ArtefactError),
+        ("exits-measured.csv", "", ArtefactError),
+        ("exits-measured.csv", "predictor\nexit1\n", ArtefactError),
         ("recipe.toml", "=", ConfigError),
     ],
 )

@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 
 import pytest
-from made_run import EXITS, made_run
+from made_run import EXITS, made_run, measure
 
 from selfdistill.core import ConfigError
 from selfdistill.engine.run_directory import RunDirectory
@@ -13,7 +13,8 @@ from selfdistill.report.html import write_report
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 SECTIONS = ["Accuracy and cost of every exit", "Accuracy, and what depth buys"]
-SECTIONS += ["Information between stages", "Loss terms", "Optimiser", "Confusion", "Recipe"]
+SECTIONS += ["Information between stages", "Loss terms", "Optimiser", "Calibration", "Confusion"]
+SECTIONS += ["Recipe"]
 
 
 class Page(HTMLParser):
@@ -92,7 +93,7 @@ def test_ids_are_unique_and_references_lead_somewhere(full):
 def test_pictures_are_xml_in_the_colours_of_the_page(full):
     _, text, _ = full
     pictures = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
-    assert len(pictures) == 4 + 5 + 2 + 1 + 1
+    assert len(pictures) == 4 + 5 + 2 + 2 + 1 + 1
     for picture in pictures:
         ET.fromstring(picture.replace("xlink:href", "href"))
         assert "var(--muted)" in picture
@@ -160,10 +161,11 @@ def test_a_network_without_exits(tmp_path):
 
 def test_what_is_missing_has_no_section(tmp_path):
     run = made_run(tmp_path / "run")
-    for name in ("exits.csv", "confusion.csv", "environment.json"):
+    for name in ("exits.csv", "calibration.csv", "confusion.csv", "environment.json"):
         (run.path / name).unlink()
     titles = read(run)[1].titles
-    assert titles["h2"] == [t for t in SECTIONS if t not in (SECTIONS[0], "Confusion")]
+    lost = (SECTIONS[0], "Calibration", "Confusion")
+    assert titles["h2"] == [t for t in SECTIONS if t not in lost]
     assert titles["summary"] == ["Further monitors"]
 
 
@@ -180,7 +182,7 @@ def test_without_validation_and_test_images(tmp_path):
 
 def test_a_run_before_its_first_epoch(tmp_path):
     run = made_run(tmp_path / "run")
-    for name in ("metrics.jsonl", "exits.csv", "confusion.csv"):
+    for name in ("metrics.jsonl", "exits.csv", "calibration.csv", "confusion.csv"):
         (run.path / name).unlink()
     _, page = read(run)
     assert "No epoch was finished" in page.text
@@ -221,3 +223,44 @@ def test_peers_are_networks_and_no_exits(tmp_path):
     assert "Accuracy and cost of every network" in page.titles["h2"]
     assert "peer 1" in page.text
     assert "Best cheaper exit" not in page.text
+
+
+def test_the_error_of_every_exit_and_what_the_network_makes_of_it(full):
+    _, text, page = full
+    # few are too sure by 0.15, a quarter too modest by 0.1, the rest too sure by 0.05
+    error = (4 * 0.15 + 90 * 0.1 + 266 * 0.05) / 360
+    assert page.text.count(f"{100 * error:.2f} %") == 4
+    assert f"off by {100 * error:.2f} points" in page.text
+    assert f"calibration error {100 * error:.1f} %" in text
+    assert "The full network on 360 test images" in page.text
+
+
+def test_the_front_is_marked_in_table_and_picture(tmp_path):
+    run = made_run(tmp_path / "run")
+    head, *rows = (run.path / "exits.csv").read_text().splitlines()
+    cells = [row.split(",") for row in rows]
+    cells[1][3] = "0.1"  # exit 2 is worse than exit 1 on validation images, and better on test
+    run.write("exits.csv", "\n".join([head, *(",".join(row) for row in cells)]) + "\n")
+    text, page = read(run)
+    rows = text[text.index("<tbody>") : text.index("</tbody>")].split("<tr")[1:]
+    assert ["✓" in row for row in rows] == [True, False, True, True]
+    assert "The Pareto front is that of the validation accuracy" in page.text
+
+
+def test_what_was_measured_has_a_section(tmp_path):
+    run = measure(made_run(tmp_path / "run"))
+    _, page = read(run)
+    assert page.titles["h2"][2] == "Size and time"
+    assert "a <CPU>, 2 threads" in page.text
+    for words in ("608 kB", "0.5 ms", "1 image, cpu", "32 images, cuda", "runs/plain"):
+        assert words in page.text
+    assert "−1.0 (−2.5 … +0.5) within noise" in page.text
+    assert "+2.0 (+0.5 … +3.5) better" in page.text
+    assert "Accuracy against time" in page.titles["h3"]
+    assert "Note:" not in page.text
+
+
+def test_what_was_measured_of_an_unfinished_run(tmp_path):
+    run = measure(made_run(tmp_path / "run"), notes="it stands at epoch 2 of 3")
+    (run.path / "exits.csv").unlink()
+    assert "Note: it stands at epoch 2 of 3." in read(run)[1].text

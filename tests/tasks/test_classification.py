@@ -82,6 +82,10 @@ def test_confusion_has_true_classes_in_rows():
     assert np.array_equal(confusion.compute().numpy(), want)
 
 
+def test_correct_is_where_the_largest_logit_is():
+    assert task().correct(LOGITS, LABELS).tolist() == [True, False, False, True]
+
+
 def test_check_is_content_with_what_fits():
     network = nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(192, 3)).train()
     before = network[0].running_mean.clone()

@@ -47,6 +47,18 @@ class Task(ABC):
         """Further metrics of the final student, {name: metric that computes a matrix}."""
         return {}
 
+    def calibration(self) -> Any:
+        """A fresh metric of one predictor that computes a reliability table, or None.
+
+        The table is (bins, 3), over equal parts of 0 … 1: how many predictions are so sure, how
+        sure in the mean, and the share that is right; the latter two are nan in an empty bin.
+        """
+        return None
+
+    def correct(self, outputs: Any, targets: Any) -> Tensor | None:
+        """(B,) bool: which samples are answered right; None where that is no yes or no."""
+        return None
+
     @abstractmethod
     def check(self, network: nn.Module) -> None:
         """Raises `ConfigError` if the network's outputs are not of this task's form."""

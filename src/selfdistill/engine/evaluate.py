@@ -1,11 +1,11 @@
 """How good every predictor of a method is."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
-from torch import nn
+from torch import Tensor, nn
 
 from ..core import Batch, Method, Task
 
@@ -27,12 +27,12 @@ def evaluate(
     method: Method,
     task: Task,
     batches: Iterable[Batch],
-    details: Mapping[str, Any] | None = None,
+    further: Mapping[str, Iterable[Any]] | None = None,
 ) -> dict[str, dict[str, float]]:
     """{predictor: {metric: value}} over this process's batches, gathered over all processes.
 
-    `details` are further metrics that are fed the student's outputs, for the caller to compute.
-    The method is put into evaluation mode for it and back into what it was.
+    `further` are more metrics of some predictors, for the caller to compute. The method is put into
+    evaluation mode for it and back into what it was.
     """
     modes = {module: module.training for module in method.modules()}
     method.eval()
@@ -41,10 +41,8 @@ def evaluate(
         with torch.inference_mode(), fabric.autocast():
             for batch in batches:
                 for name, out in method.predict(batch.inputs).items():
-                    metrics[name].update(out, batch.targets)
-                    if name == "student":
-                        for metric in (details or {}).values():
-                            metric.update(out, batch.targets)
+                    for metric in (metrics[name], *(further or {}).get(name, ())):
+                        metric.update(out, batch.targets)
     finally:
         for module, mode in modes.items():
             module.training = mode
@@ -52,3 +50,48 @@ def evaluate(
         name: {key: float(value) for key, value in metric.compute().items()}
         for name, metric in metrics.items()
     }
+
+
+class Verdict(NamedTuple):
+    """All that a set of images says of a method.
+
+    Attributes:
+        scores: {predictor: {metric: value}}.
+        calibration: {predictor: (bins, 3)}, see `Task.calibration`; empty where a task has none.
+        details: {name: matrix} of the student, see `Task.details`.
+        correct: {predictor: (N,) bool}, this process's samples in order, see `Task.correct`.
+    """
+
+    scores: dict[str, dict[str, float]]
+    calibration: dict[str, Tensor]
+    details: dict[str, Tensor]
+    correct: dict[str, Tensor]
+
+
+def examine(fabric: Fabric, method: Method, task: Task, batches: Iterable[Batch]) -> Verdict:
+    """Judge by everything that the task offers; `evaluate` gives the metrics alone."""
+    names = list(method.predictors())
+    details = {name: metric.to(fabric.device) for name, metric in task.details().items()}
+    tables = {name: m.to(fabric.device) for name in names if (m := task.calibration()) is not None}
+    marks = {name: _Marks(task) for name in names}
+    further = {name: [marks[name], *([tables[name]] if tables else [])] for name in names}
+    further["student"] += details.values()
+    scores = evaluate(fabric, method, task, batches, further)
+    return Verdict(
+        scores,
+        {name: table.compute().cpu() for name, table in tables.items()},
+        {name: metric.compute().cpu() for name, metric in details.items()},
+        {name: torch.cat(mark.parts) for name, mark in marks.items() if mark.parts},
+    )
+
+
+class _Marks:
+    """Which samples a predictor answers right, in order."""
+
+    def __init__(self, task: Task) -> None:
+        self.task, self.parts = task, list[Tensor]()
+
+    def update(self, outputs: Any, targets: Any) -> None:
+        """Take in a batch."""
+        if (right := self.task.correct(outputs, targets)) is not None:
+            self.parts.append(right.cpu())

@@ -3,12 +3,13 @@
 import csv
 import io
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from ..core import Method
 from .cost import cost
+from .tables import csv_text
 
 
 class ExitRow(NamedTuple):
@@ -45,11 +46,7 @@ def exit_rows(
 
 def to_csv(rows: list[ExitRow]) -> str:
     """The rows as csv text with a header."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(ExitRow._fields)
-    writer.writerows(["" if value is None else value for value in row] for row in rows)
-    return text.getvalue()
+    return csv_text(ExitRow._fields, rows)
 
 
 def from_csv(text: str) -> list[ExitRow]:
@@ -64,3 +61,23 @@ def from_csv(text: str) -> list[ExitRow]:
         )
         for row in csv.DictReader(io.StringIO(text))
     ]
+
+
+Tables = Mapping[str, Mapping[str, Tensor]]
+
+
+def calibration_csv(tables: Tables) -> str:
+    """Reliability tables as csv text: a row for each bin of each predictor on each split.
+
+    Args:
+        tables: {split: {predictor: (bins, 3)}}, see `Task.calibration`.
+    """
+    header = ["split", "predictor", "low", "high", "images", "confidence", "accuracy"]
+    rows: list[list[Any]] = []
+    for split, predictors in tables.items():
+        for predictor, table in predictors.items():
+            for place, (images, *means) in enumerate(table.tolist()):
+                edges = [round(edge / len(table), 6) for edge in (place, place + 1)]
+                known = means if images else [None, None]
+                rows.append([split, predictor, *edges, int(images), *known])
+    return csv_text(header, rows)

@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ..core import ArtefactError, ConfigError
 from ..engine.run_directory import RunDirectory
+from ..functional.calibration import expected_error
+from .measured import Measured, read_measured
 
 LAST = "student"  # the predictor that is the whole network
 
@@ -32,6 +35,27 @@ class Exit(NamedTuple):
     def score(self, split: str) -> float | None:
         """The accuracy on "test" or "validation"."""
         return self.test if split == "test" else self.val
+
+
+class Calibration(NamedTuple):
+    """A predictor's reliability table on the images of one split.
+
+    Attributes:
+        edges: of the bins, one more than there are bins.
+        images: in each bin.
+        confidence, accuracy: their mean probability and the share that is right; nan in empty bins.
+    """
+
+    edges: NDArray[np.float64]
+    images: NDArray[np.int64]
+    confidence: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+
+    @property
+    def error(self) -> float:
+        """The expected calibration error."""
+        columns = (self.images, self.confidence, self.accuracy)
+        return expected_error(torch.from_numpy(np.stack(columns, 1)))
 
 
 class Confusion(NamedTuple):
@@ -53,6 +77,8 @@ class Contents:
         final: the last line of kind "final", or {}.
         exits: rows of exits.csv.
         confusion: of the whole network.
+        calibrations: of each predictor, by split.
+        measured: what `selfdistill exits` found.
     """
 
     name: str
@@ -63,6 +89,13 @@ class Contents:
     final: dict[str, Any]
     exits: list[Exit]
     confusion: Confusion | None
+    calibrations: dict[str, dict[str, Calibration]]
+    measured: Measured | None
+
+    @property
+    def calibration(self) -> dict[str, Calibration]:
+        """Of each predictor, on the images that the headline figures are of."""
+        return self.calibrations.get("test" if self.split == "test" else "val", {})
 
     @cached_property
     def last(self) -> Exit | None:
@@ -127,6 +160,8 @@ def read(run: RunDirectory) -> Contents:
         final=kinds["final"][-1] if kinds["final"] else {},
         exits=_exits(run.path / "exits.csv"),
         confusion=_confusion(run.path / "confusion.csv"),
+        calibrations=_calibrations(run.path / "calibration.csv"),
+        measured=read_measured(run.path / "exits-measured.csv"),
     )
 
 
@@ -167,3 +202,27 @@ def _confusion(path: Path) -> Confusion | None:
     if counts.shape != (len(classes), len(classes)):
         raise ArtefactError(f"{path} has {len(classes)} classes, but counts {counts.shape}")
     return Confusion([" ".join(name.split()) for name in classes], counts)
+
+
+def _calibrations(path: Path) -> dict[str, dict[str, Calibration]]:
+    """{split: {predictor: table}}."""
+    if not path.exists():
+        return {}
+    bins: dict[str, dict[str, list[list[float]]]] = {}
+    columns = ("low", "high", "images", "confidence", "accuracy")
+    with path.open(encoding="utf-8", newline="") as stream:
+        try:
+            for row in csv.DictReader(stream):
+                cells = [float(row[column] or "nan") for column in columns]
+                bins.setdefault(row["split"], {}).setdefault(row["predictor"], []).append(cells)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtefactError(f"{path} is no table of calibration ({error})") from None
+    return {
+        split: {name: _calibration(np.array(table)) for name, table in predictors.items()}
+        for split, predictors in bins.items()
+    }
+
+
+def _calibration(table: NDArray[np.float64]) -> Calibration:
+    low, high, images, confidence, accuracy = table.T
+    return Calibration(np.append(low, high[-1]), images.astype(int), confidence, accuracy)

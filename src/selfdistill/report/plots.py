@@ -8,9 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
 from .canvas import (
-    GRID,
     MUTED,
-    PAGE,
     SMALL,
     TEXT,
     Margins,
@@ -21,9 +19,8 @@ from .canvas import (
     svg,
     ticks,
 )
-from .contents import Exit, stage
 from .curves import Curve
-from .words import GAP, LETTER, Words, count, number, percent, shown
+from .words import GAP, LETTER, Words, number, percent, shown
 
 WIDE, NARROW = (480.0, 300.0), (340.0, 215.0)
 
@@ -129,65 +126,3 @@ def _end_labels(axes: Axes, curves: Sequence[Curve], ends: Sequence[str]) -> Non
                 "relpos": (0, 0.5),
             },
         )
-
-
-def cost_scatter(rows: Sequence[Exit], split: str, name: str) -> str:
-    """Accuracy of every predictor against its multiply-adds, each point labelled."""
-    points = [(row, score) for row in rows if (score := row.score(split)) is not None]
-    figure, axes = canvas(*WIDE, Margins(right=24))
-    grid(axes, "multiply-adds an image", f"{split} accuracy")
-    x, y = np.array([[row.macs, score] for row, score in points]).T
-    room = (y.max() - y.min()) or 0.01
-    axes.set_xlim(0, 1.12 * x.max())
-    axes.set_ylim(y.min() - 0.15 * room, y.max() + 0.25 * room)
-    axes.xaxis.set_major_locator(ticks())
-    axes.yaxis.set_major_locator(ticks())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda at, _: count(at)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda at, _: f"{100 * at:g} %"))
-    order = np.argsort(x)
-    axes.plot(x[order], y[order], color=GRID, linewidth=1.5, zorder=1)
-    labels = [f"{shown(row.name)}{GAP}{percent(score)}" for row, score in points]
-    places = _clear_places(axes.transData.transform(np.stack([x, y], 1)), labels, axes)
-    for (row, score), label, (dx, dy) in zip(points, labels, places, strict=True):
-        colour = stage_colour(stage(row.name))
-        axes.plot(row.macs, score, "o", color=colour, markersize=9, mec=PAGE, mew=1.5, zorder=3)
-        axes.annotate(
-            label,
-            (row.macs, score),
-            (dx, dy),
-            textcoords="offset points",
-            color=colour,
-            fontsize=TEXT,
-            va="center",
-        )
-    return svg(figure, name, f"Accuracy against multiply-adds. {escape('; '.join(labels))}")
-
-
-Box = tuple[float, float, float, float]  # left, bottom, right, top
-
-
-def _clear_places(
-    points: np.ndarray, labels: Sequence[str], axes: Axes
-) -> list[tuple[float, float]]:
-    """For each point the first place around it where its label hides no point and no label."""
-    taken: list[Box] = [(x - 6, y - 6, x + 6, y + 6) for x, y in points]
-    (left, bottom), (right, top) = axes.transAxes.transform([(0, 0), (1, 1)])
-    chosen: list[tuple[float, float]] = []
-    for (x, y), label in zip(points, labels, strict=True):
-        width = len(label) * LETTER
-        around = [
-            (dx, dy)
-            for dy in (0, 15, -15, 30, -30, 45)
-            for dx in ((10, -10 - width) if dy == 0 else (-width / 2, 4, -4 - width))
-        ]
-        boxes = [(x + dx, y + dy - 7, x + dx + width, y + dy + 7) for dx, dy in around]
-        clear = [
-            i
-            for i, (x0, y0, x1, y1) in enumerate(boxes)
-            if left < x0 and x1 < right + 20 and bottom < y0 and y1 < top + 4
-            if all(x1 < u[0] or x0 > u[2] or y1 < u[1] or y0 > u[3] for u in taken)
-        ]
-        best = clear[0] if clear else 0
-        taken.append(boxes[best])
-        chosen.append(around[best])
-    return chosen

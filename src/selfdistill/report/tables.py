@@ -6,9 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from .canvas import stage_colour, variable
+from ..functional.pareto import front
+from .canvas import MUTED, stage_colour, variable
 from .contents import LAST, Confusion, Contents, Exit, stage
-from .words import count, percent, share, shown
+from .measured import BASELINE, Against, Measured, MeasuredRow
+from .summary import chooser
+from .words import count, file_size, milliseconds, percent, share, shown
 
 MOST_PAIRS = 10
 
@@ -19,10 +22,15 @@ def exits_table(contents: Contents) -> str:
     splits = [s for s in ("test", "validation") if any(r.score(s) is not None for r in rows)]
     shares = full is not None and len(rows) > 1
     further = _further(contents)
+    if contents.calibration:
+        errors = {name: table.error for name, table in contents.calibration.items()}
+        further[f"{contents.split} calibration error"] = errors
     heads = ["", *(f"{split} accuracy" for split in splits), *further]
     heads += ["parameters", *["of full"] * shares, "multiply-adds", *["of full"] * shares]
+    heads += ["Pareto front"] * (len(rows) > 1)
+    marks = front([row.macs for row in rows], [row.score(chooser(contents)) for row in rows])
     body = []
-    for row in rows:
+    for row, mark in zip(rows, marks, strict=True):
         cells = [_score(row.score(split)) for split in splits]
         cells += [_score(scores.get(row.name)) for scores in further.values()]
         for cost in ("parameters", "macs"):
@@ -30,6 +38,7 @@ def exits_table(contents: Contents) -> str:
             cells.append(f'<span title="{value}">{count(value)}</span>')
             if full and shares:
                 cells.append(_bar(value / max(getattr(full, cost), 1), row))
+        cells += ["✓" if mark else ""] * (len(rows) > 1)
         kind = ' class="full"' if row.name == LAST and len(rows) > 1 else ""
         numbers = "".join(f'<td class="number">{cell}</td>' for cell in cells)
         body.append(f'<tr{kind}><th scope="row">{_swatch(row)}{_name(row)}</th>{numbers}</tr>')
@@ -39,11 +48,11 @@ def exits_table(contents: Contents) -> str:
 def _further(contents: Contents) -> dict[str, dict[str, float]]:
     """What else than accuracy was judged in the end: {"test top5": {"exit1": …}, …}."""
     split = "test" if "test" in contents.final else "val"
+    label = "test" if split == "test" else "validation"
     judged: Mapping[str, Mapping[str, float]] = contents.final.get(split) or {}
     metrics = dict.fromkeys(m for scores in judged.values() for m in scores if m != "accuracy")
     if any("accuracy" not in scores for scores in judged.values()):
         return {}
-    label = "test" if split == "test" else "validation"
     return {f"{label} {m}": {p: s[m] for p, s in judged.items() if m in s} for m in metrics}
 
 
@@ -51,12 +60,42 @@ def _score(value: float | None) -> str:
     return "–" if value is None else percent(value, 2)
 
 
-def _swatch(row: Exit) -> str:
-    colour = variable(stage_colour(stage(row.name)))
+def measured_table(measured: Measured) -> str:
+    """Size and times of every predictor, and its difference from the baseline."""
+    splits = [s for s in ("test", "validation") if any(s in row.against for row in measured.rows)]
+    heads = ["", "file", *(_pass(which) for which in measured.passes)]
+    heads += [f"{split} against the baseline" for split in splits]
+    body = []
+    for row in measured.rows:
+        cells = ["–" if row.size is None else file_size(row.size)]
+        times = [row.times.get(which) for which in measured.passes]
+        cells += ["–" if time is None else milliseconds(time) for time in times]
+        cells += [_against(row.against.get(split)) for split in splits]
+        numbers = "".join(f'<td class="number">{cell}</td>' for cell in cells)
+        body.append(f'<tr><th scope="row">{_swatch(row)}{_name(row)}</th>{numbers}</tr>')
+    return _table(heads, body)
+
+
+def _pass(which: tuple[str, int]) -> str:
+    device, images = which
+    return f"{images} image{'s' * (images > 1)}, {device}"
+
+
+def _against(found: Against | None) -> str:
+    if found is None:
+        return "–"
+    mean, low, high = (f"{100 * value:+.1f}".replace("-", "−") for value in found)
+    noise = found.low <= 0 <= found.high
+    word = "within noise" if noise else "better" if found.mean > 0 else "worse"
+    return f"{mean} ({low} … {high}) {word}"
+
+
+def _swatch(row: Exit | MeasuredRow) -> str:
+    colour = variable(MUTED if row.name == BASELINE else stage_colour(stage(row.name)))
     return f'<i class="swatch" style="background:{colour}"></i>'
 
 
-def _name(row: Exit) -> str:
+def _name(row: Exit | MeasuredRow) -> str:
     return escape(shown(row.name))
 
 

@@ -49,3 +49,13 @@ def count(value: float) -> str:
         if value >= size:
             return f"{value / size:.3g}{unit}"
     return f"{value:.0f}"
+
+
+def milliseconds(value: float) -> str:
+    """0.4213 as "0.421 ms"."""
+    return f"{value:.3g} ms"
+
+
+def file_size(size: int) -> str:
+    """1_230_000 as "1.23 MB"."""
+    return f"{count(size)}B" if size >= 1000 else f"{size} B"

@@ -11,6 +11,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 from ..core import ConfigError, DataError, Task
 from ..functional.divergence import kl_divergence
 from ..stages import probing
+from .reliability import Reliability
 
 
 class Classification(Task):
@@ -68,6 +69,14 @@ class Classification(Task):
     def details(self) -> dict[str, Metric]:
         """The confusion matrix: rows are true classes, columns predicted ones."""
         return {"confusion": MulticlassConfusionMatrix(len(self.classes))}
+
+    def calibration(self) -> Metric:
+        """A reliability table of the class that an image is taken for."""
+        return Reliability()
+
+    def correct(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Whether each image is taken for its own class, (B,)."""
+        return outputs.argmax(1) == targets
 
     def check(self, network: nn.Module) -> None:
         """The network must map (B, C, H, W) to (B, K)."""

@@ -1,0 +1,151 @@
+"""`selfdistill exits`: what every exit is worth, what it costs, and which beat the baseline."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .screen import OUT, amount, line, percent, table
+
+if TYPE_CHECKING:
+    from ..study.baseline import Paired
+    from ..study.measured import Measured, MeasuredExit
+
+_WORDS = {"val": "validation", "test": "test"}
+_COSTS = {"honest": "Costs of what runs", "paper": "Costs as MUSE's Table 3 counts them"}
+
+
+def exits(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The directory of the run.")],
+    baseline: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="The run to compare with.",
+            show_default="one beside it, of the same recipe without distillation",
+        ),
+    ] = None,
+    cost: Annotated[
+        str,
+        typer.Option(
+            metavar="[honest|paper]",
+            help="Count what runs, or convolutions as MUSE's Table 3 does.",
+        ),
+    ] = "honest",
+    batch: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=1, help="Images of a timed pass; may be repeated.", show_default="1 and 32"
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Of the processor, for timing.", show_default="all")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu, cuda or mps.", show_default="the run's")
+    ] = None,
+) -> None:
+    """Judge and measure every exit of a run, and compare it with the run without distillation."""
+    from ..engine.run_directory import RunDirectory
+    from ..report.html import write_report
+    from ..report.picture import write_picture
+    from ..study.exits import measure
+    from ..study.measured import FILE, measured_csv
+
+    found = measure(
+        run,
+        baseline=baseline,
+        counting=cost,
+        batches=list(dict.fromkeys(batch or (1, 32))),
+        thread_count=threads,
+        device=device,
+        say=lambda sentence: line(sentence, "dim"),
+    )
+    _show(found)
+    _compare(found, run)
+    for note in found.notes:
+        line(f"Note: {note}.")
+    directory = RunDirectory(run)
+    directory.write(FILE, measured_csv(found))
+    pictures = [write_picture(directory)] if found.splits else []
+    line("\nWritten:")
+    for place in (run / FILE, *pictures, write_report(directory)):
+        line(f"  {place}")
+
+
+def _show(found: "Measured") -> None:
+    """All that was measured; the front is starred."""
+    devices = len({device for device, _ in found.passes})
+    times = [f">{device if devices > 1 else 'batch'} {batch}" for device, batch in found.passes]
+    splits = [f">{split}" for split in found.splits]
+    several_rows = len(found.rows) > 1
+    name = "exit" if any(row.predictor.startswith("exit") for row in found.rows) else "network"
+    made = table("", name, *splits, ">ECE", ">params", ">MACs", ">file", *times)
+    for row in [*found.rows, *([found.baseline] if found.baseline else [])]:
+        star = "*" if row.front and several_rows else ""
+        made.add_row(star, row.predictor, *_cells(row, found))
+    line()
+    OUT.print(made)
+    line()
+    if found.splits and several_rows:
+        line(f"* Pareto front by MACs and {_WORDS[found.splits[0]]} accuracy", "dim")
+    line(f"{_COSTS[found.about['cost']]}; times are medians, {found.about['machine']}", "dim")
+
+
+def _cells(row: "MeasuredExit", found: "Measured") -> list[str]:
+    times = [row.seconds.get(which) for which in found.passes]
+    return [
+        *(percent(row.accuracy[split]) for split in found.splits),
+        percent(row.ece.get(found.splits[-1]) if found.splits else None),
+        amount(row.cost.parameters),
+        amount(row.cost.macs),
+        "–" if row.size is None else f"{amount(row.size)}B",
+        *("–" if time is None else f"{1000 * time:.2f} ms" for time in times),
+    ]
+
+
+def _compare(found: "Measured", run: Path) -> None:
+    """Each exit against the baseline, image by image."""
+    from ..study.baseline import how_to_make
+
+    if found.baseline is None:
+        if command := how_to_make(run):
+            line("\nThere is no baseline beside this run to compare with; this trains it:")
+            line(f"  {command}")
+        return
+    line(f"\nAgainst {found.about['baseline']}, in points, with 95 % intervals over the images:\n")
+    made = table("", *found.splits)
+    for row in found.rows:
+        made.add_row(row.predictor, *(_difference(row.against.get(s)) for s in found.splits))
+    OUT.print(made)
+    if found.splits:
+        line(f"\n{_conclusion(found, found.baseline, found.splits[-1])}")
+
+
+def _difference(paired: "Paired | None") -> str:
+    if paired is None:
+        return "–"
+    low, high = (100 * end for end in paired.interval)
+    return f"{100 * paired.mean:+.1f} ({low:+.1f} … {high:+.1f}) {_word(paired)}"
+
+
+def _word(paired: "Paired") -> str:
+    if paired.interval.holds(0):
+        return "within noise"
+    return "better" if paired.mean > 0 else "worse"
+
+
+def _conclusion(found: "Measured", baseline: "MeasuredExit", split: str) -> str:
+    """Which exits beat the baseline beyond noise, and at which part of its cost."""
+    sentences, whole = [], max(1, baseline.cost.macs)
+    for word in ("better", "worse"):
+        named = [
+            f"{row.predictor} ({100 * row.cost.macs / whole:.0f} % of its MACs)"
+            for row in found.rows
+            if split in row.against and _word(row.against[split]) == word
+        ]
+        if named:
+            sentences.append(f"{word.capitalize()} beyond noise on {split}: {', '.join(named)}.")
+        elif word == "better":
+            sentences.append(f"Nothing beats the baseline beyond noise on {split}.")
+    return " ".join(sentences)

@@ -1,0 +1,164 @@
+"""The sections on what a run came to: accuracy, cost, calibration, confusion."""
+
+from html import escape
+
+import numpy as np
+
+from . import plots
+from .contents import LAST, Confusion, Contents, stage
+from .curves import Curve, accuracies
+from .heatmap import FEW, confusion_map
+from .layout import figure, note, pair, section
+from .reliability import FEW_IMAGES, confidence_histogram, reliability_diagram
+from .scatter import cost_scatter, measured_points, points
+from .summary import chooser
+from .tables import exits_table, measured_table, pairs_table
+from .words import milliseconds, percent, thousands
+
+_SCATTER = (
+    "Up is more accurate, left is cheaper. Full points are the Pareto front: nothing is both as "
+    "cheap and as accurate as they are, and better in one of the two."
+)
+
+
+def exits(contents: Contents) -> str:
+    """Accuracy and cost of all predictors."""
+    if not contents.exits:
+        return ""
+    title, said = "Accuracy and cost", ""
+    if len(contents.exits) > 1:
+        title += " of every exit" if _has_exits(contents) else " of every network"
+        said = "Multiply-adds and parameters are those of the network that is exported for this row"
+        said += ": for an exit the stages up to it and its head." if _has_exits(contents) else "."
+        if chooser(contents) == "validation":
+            said += " The Pareto front is that of the validation accuracy."
+    return section(title, exits_table(contents), note(said), note(_certainty(contents)))
+
+
+def _has_exits(contents: Contents) -> bool:
+    if not contents.exits:  # the run was killed before it was judged
+        return contents.stages > 0
+    return any(stage(row.name) for row in contents.exits)
+
+
+def _certainty(contents: Contents) -> str:
+    """How far apart two accuracies must be to mean something, if the number of images is known."""
+    split, images = judged_by(contents)
+    if not images or contents.accuracy is None:
+        return ""
+    error = 2 * np.sqrt(contents.accuracy * (1 - contents.accuracy) / images)
+    if error == 0:
+        return ""
+    return (
+        f"With {thousands(images)} {split} images, the full network's accuracy is known to about "
+        f"± {100 * error:.1f} points; smaller differences may be chance."
+    )
+
+
+def judged_by(contents: Contents) -> tuple[str, int]:
+    """The images of the confusion matrix: which they are, told by the accuracy, and how many."""
+    if contents.confusion is None:
+        return "", 0
+    images = int(contents.confusion.counts.sum())
+    right = float(np.trace(contents.confusion.counts)) / max(images, 1)
+    for split in ("test", "validation"):
+        score = contents.last.score(split) if contents.last else None
+        if score is not None and abs(score - right) < 1e-4:
+            return split, images
+    return "", images
+
+
+def accuracy(contents: Contents) -> str:
+    """Accuracy over epochs, and against cost."""
+    if not contents.epochs:
+        return section("Training", "<p>No epoch was finished, so there is nothing to show yet.</p>")
+    curves = [c for c in accuracies(contents) if len(c.x)]
+    figures = [_over_epochs(curves, len(contents.epochs))] if curves else []
+    split = chooser(contents)
+    judged = points(contents, split)
+    if len(judged) > 1:
+        drawn = cost_scatter(judged, "cost", f"{split} accuracy")
+        figures.append(figure(drawn, "Accuracy against cost", _SCATTER))
+    return section(
+        "Accuracy, and what depth buys" if _has_exits(contents) else "Accuracy", pair(figures)
+    )
+
+
+def _over_epochs(curves: list[Curve], epochs: int) -> str:
+    late = epochs >= 10
+    drawn = plots.lines(
+        curves, "accuracy", "validation accuracy", x_label="epoch", value=percent, late=late
+    )
+    caption = "After each epoch, on images that were not trained on."
+    if late:
+        caption += " The lowest tenth of the points is cut off, to show how the exits end."
+    return figure(drawn, "Validation accuracy over epochs", caption)
+
+
+def measured(contents: Contents) -> str:
+    """What `selfdistill exits` found: size, time, and the difference from the baseline."""
+    found = contents.measured
+    if found is None:
+        return ""
+    about, split = found.about, found.split
+    said = f"By selfdistill exits, on {about['machine']}; torch {about['torch']}, eager, fp32. "
+    said += "Times are medians of whole passes, sizes those of safetensors files. "
+    if about["baseline"]:
+        said += f"Differences are in points from {about['baseline']}, with 95 % intervals over the "
+        said += "images. "
+    said += f"Note: {about['notes']}." if about["notes"] else ""
+    parts = [measured_table(found), note(escape(said))]
+    for which in found.passes[:1]:
+        judged = measured_points(found, split, which)
+        if len(judged) > 1:
+            device, images = which
+            x_label = f"milliseconds for {images} image{'s' * (images > 1)}, {device}"
+            drawn = cost_scatter(judged, "time", f"{split} accuracy", x_label, milliseconds)
+            parts.append(pair([figure(drawn, "Accuracy against time", _SCATTER)]))
+    return section("Size and time", *parts)
+
+
+def calibration(contents: Contents) -> str:
+    """Whether the full network is as often right as it is sure."""
+    table = contents.calibration.get(LAST)
+    if table is None or not table.images.sum():
+        return ""
+    said = f"The full network on {thousands(int(table.images.sum()))} {contents.split} images: its "
+    said += f"confidence is off by {100 * table.error:.2f} points in the mean over the images "
+    said += "(expected calibration error)."
+    said += " The first table has that of the others." if len(contents.exits) > 1 else ""
+    bars = "Grey is the share that is right among the images of one confidence, orange the gap "
+    bars += "between the two: on top of the grey it is too sure, over the grey too modest. "
+    bars += f"Pale bars hold fewer than {FEW_IMAGES} images."
+    spread = "All images by confidence. Where the orange line is right of the black one, the "
+    spread += "network is too sure on the whole."
+    figures = [
+        figure(reliability_diagram(table, "reliability"), "Reliability", bars),
+        figure(confidence_histogram(table, "confidence"), "How sure it is", spread),
+    ]
+    return section("Calibration", note(said), pair(figures))
+
+
+def confusion(contents: Contents) -> str:
+    """Which class the full network takes for which."""
+    if contents.confusion is None:
+        return ""
+    split, images = judged_by(contents)
+    drawn = figure(
+        confusion_map(contents.confusion, "confusion"),
+        "Which class is taken for which",
+        _confusion_caption(contents.confusion),
+    )
+    pairs = pairs_table(contents.confusion) or "<p>There are none.</p>"
+    table = f"<figure><h3>Most frequent mistakes</h3>{pairs}</figure>"
+    said = f"The full network on {thousands(images)} {split} images."
+    return section("Confusion", note(said), pair([drawn, table]))
+
+
+def _confusion_caption(confusion: Confusion) -> str:
+    hit, miss = (f'<i class="swatch square {kind}"></i>' for kind in ("hit", "miss"))
+    text = f"Rows are the true classes. {hit}right, {miss}mistaken; stronger is a larger part of "
+    text += "the row. Mistakes are shown stronger than hits, or the rare ones would not be seen."
+    if len(confusion.classes) > FEW:
+        text += " Classes are numbered in their own order, from 0."
+    return text

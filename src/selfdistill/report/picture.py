@@ -1,0 +1,46 @@
+"""`exits-measured.svg`: accuracy against cost as a file of its own."""
+
+import re
+from importlib.resources import files
+from pathlib import Path
+
+from ..core import ConfigError
+from ..engine.run_directory import RunDirectory
+from .canvas import palette
+from .contents import Contents, read
+from .scatter import cost_scatter, measured_points
+
+
+def write_picture(run: RunDirectory) -> Path:
+    """Draw what `selfdistill exits` measured, for papers and slides.
+
+    Raises:
+        ConfigError: there is no run here, or its exits were not measured.
+        ArtefactError: a table in the directory cannot be read.
+        ResourceError: the picture cannot be written.
+    """
+    contents = read(run)
+    measured = contents.measured
+    found = measured_points(measured, measured.split) if measured else []
+    if not (measured and found):
+        raise ConfigError(f"no exits of {run.path} were measured; selfdistill exits does it")
+    x_label = "multiply-adds an image"
+    x_label += ", as MUSE's Table 3 counts" if measured.about["cost"] == "paper" else ""
+    drawn = cost_scatter(found, "cost", f"{measured.split} accuracy", x_label)
+    return run.write("exits-measured.svg", _alone(drawn, contents))
+
+
+def _alone(svg: str, contents: Contents) -> str:
+    """A picture of the page in the light theme's colours, with a name space and a background."""
+    style = files(__package__).joinpath("style.css").read_text(encoding="utf-8")
+    colours: dict[str, str] = {}
+    for name, colour in re.findall(r"--(\w+): (#\w+);", style):
+        colours.setdefault(name, colour)  # the dark theme comes second
+    for number, colour in enumerate(palette(contents.stages)["light"], 1):
+        colours[f"exit-{number}"] = colour
+    svg = re.sub(r"var\(--([\w-]+)\)", lambda found: colours[found[1]], svg)
+    spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    ground = f'<rect width="100%" height="100%" fill="{colours["page"]}"/>'
+    letters = "<style>text { font-family: system-ui, sans-serif !important; }</style>"
+    opening, rest = svg.split(">", 1)
+    return f"{opening.replace('<svg', f'<svg {spaces}', 1)}>{letters}{ground}{rest}\n"
