@@ -1,0 +1,243 @@
+"""`selfdistill compare`."""
+
+import shlex
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import options
+from .screen import OUT, line, percent, table, tell
+
+if TYPE_CHECKING:
+    from ..study.compare import Comparison
+    from ..study.grid import Study
+    from ..study.results import Outcome
+
+_COMPARE, _RUNS = "What to compare", "Runs"
+
+
+def _option(panel: str, meaning: str, *names: str, **more: Any) -> Any:
+    return typer.Option(*names, help=meaning, rich_help_panel=panel, **more)
+
+
+# The recipe's options are those of `train`; what belongs to a row stands in --methods.
+def compare(
+    methods: Annotated[
+        list[str] | None,
+        _option(
+            _COMPARE,
+            "Rows with commas between: METHOD, METHOD:key=value,… or NAME=METHOD:… "
+            "(the recipe's method)",
+            metavar="ROWS",
+        ),
+    ] = None,
+    seeds: Annotated[str | None, _option(_COMPARE, "As 0-4, or 0,3,7. (0-4)")] = None,
+    exit: Annotated[
+        str | None,
+        _option(_COMPARE, "The predictor to compare with the baseline's student. (student)"),
+    ] = None,
+    out: Annotated[
+        Path | None, _option(_RUNS, "The study's directory. (studies/DATA-MODEL)")
+    ] = None,
+    resume: Annotated[
+        Path | None, _option(_RUNS, "Go on with this study, as it was asked.", metavar="STUDY")
+    ] = None,
+    jobs: Annotated[
+        str | None,
+        _option(_RUNS, "Runs at a time. (auto: one a GPU, or one a core)", metavar="N|auto"),
+    ] = None,
+    threads: Annotated[
+        int | None, _option(_RUNS, "Threads of each run. (the cores shared out)")
+    ] = None,
+    launcher: Annotated[str | None, _option(_RUNS, "local, or submitit for SLURM. (local)")] = None,
+    slurm: Annotated[
+        list[str] | None,
+        _option(_RUNS, "submitit's options: partition=gpu,timeout_min=600.", metavar="KEY=VALUE,…"),
+    ] = None,
+    model: options.Model = None,
+    data: options.Data = None,
+    recipe: options.RecipeFile = None,
+    weights: options.Weights = None,
+    taps: options.Taps = None,
+    teacher: options.Teacher = None,
+    teacher_model: options.TeacherModel = None,
+    teacher_taps: options.TeacherTaps = None,
+    peers: options.Peers = None,
+    image_size: options.ImageSize = None,
+    val: options.Val = None,
+    limit: options.Limit = None,
+    settings: options.Settings = None,
+    epochs: options.Epochs = None,
+    batch_size: options.BatchSize = None,
+    optimiser: options.Optimiser = None,
+    lr: options.LearningRate = None,
+    schedule: options.Schedule = None,
+    warmup: options.Warmup = None,
+    weight_decay: options.WeightDecay = None,
+    device: options.Device = None,
+    devices: options.Devices = None,
+    precision: options.Precision = None,
+    channels_last: options.ChannelsLast = None,
+    compile: options.Compile = None,
+    workers: options.Workers = None,
+    save_every: options.SaveEvery = None,
+) -> None:
+    """Train several methods with several seeds by one recipe, and compare them with a baseline."""
+    given = {key: value for key, value in locals().items() if value not in (None, [])}
+    from ..engine.signals import Interrupted
+    from ..study.compare import compare as run
+
+    screen = _Screen()
+    try:
+        found = run(**_arguments(given), watcher=screen)
+    except Interrupted as stop:
+        line(f"\n{stop}, and all is saved; go on with\n  {_again(screen.path)}")
+        raise SystemExit(128 + stop.number) from None
+    _conclude(found)
+
+
+_LAUNCH = {"exit", "jobs", "threads", "launcher", "slurm"}  # may differ when a study goes on
+_OWN = {"methods", "seeds", "recipe", "out", "resume", *_LAUNCH}  # no keys of a recipe
+
+
+def _arguments(given: dict[str, Any]) -> dict[str, Any]:
+    """The options as `study.compare.compare` takes them."""
+    from ..core import ConfigError
+
+    given = dict(given)
+    if others := [key for key in given if "resume" in given and key not in {"resume", *_LAUNCH}]:
+        names = {"settings": "set", "peers": "peer"}
+        said = " and --".join(names.get(key, key.replace("_", "-")) for key in others)
+        raise ConfigError(f"--resume goes on with the study as it is; leave out --{said}")
+    if "resume" in given:
+        given |= {"out": given["resume"], "resume": True}
+    if "jobs" in given:
+        given["jobs"] = _jobs(given["jobs"])
+    for pair in given.pop("settings", []):
+        key, value = _pair(pair, "--set")
+        if key in given:
+            raise ConfigError(f"--set {key} and --{key.replace('_', '-')} say the same; give one")
+        if key in _OWN:
+            raise ConfigError(f"--set is for what a recipe holds; '{key}' is given by --{key}")
+        given[key] = value
+    if "slurm" in given:
+        pairs = [pair for text in given["slurm"] for pair in text.split(",")]
+        given["slurm"] = dict(_pair(pair, "--slurm") for pair in pairs)
+    return given
+
+
+def _jobs(text: str) -> int | None:
+    from ..core import ConfigError
+
+    if text == "auto":
+        return None
+    if not text.removeprefix("-").isdecimal():
+        raise ConfigError(f"--jobs is a number or auto, not '{text}'")
+    return int(text)
+
+
+def _pair(text: str, option: str) -> tuple[str, Any]:
+    from ..core import ConfigError
+    from ..recipe.schema import literal
+
+    key, equals, value = (part.strip() for part in text.partition("="))
+    if not (key and equals):
+        raise ConfigError(f"{option} takes KEY=VALUE, not '{text}'")
+    return key, literal(value)
+
+
+class _Screen:
+    """A line for each run that has ended."""
+
+    path = Path()
+
+    def begin(self, study: "Study", path: Path, done: int, how: str) -> None:
+        """What is to be made."""
+        self.path, self.began = path, time.monotonic()
+        self.study, self.all, self.done = study, len(study.cells), done
+        self.made = 0
+        shared = study.shared
+        line(f"network  {shared['model']}")
+        line(f"data     {shared['data']}")
+        line(f"epochs   {shared['epochs']}")
+        line(f"rows     {', '.join(study.rows)}")
+        line(f"seeds    {', '.join(map(str, study.seeds))}")
+        if done == self.all:
+            line(f"runs     {self.all}, all of them there")
+        else:
+            there = f", {done} of them there" if done else ""
+            line(f"runs     {self.all}{there}; {how}\n")
+
+    def ended(self, outcome: "Outcome", seconds: float) -> None:
+        """The run, what came of it, and how long the rest may take."""
+        self.done, self.made = self.done + 1, self.made + 1
+        score = outcome.accuracy("student", "test")
+        score = outcome.accuracy("student", "val") if score is None else score
+        width = max(map(len, self.study.rows))
+        said = outcome.failure and f"failed: {outcome.failure}"
+        words = [
+            f"{self.done:>{len(str(self.all))}} of {self.all}",
+            f"{outcome.row:<{width}}  seed {outcome.seed}",
+            said or f"{percent(score):>7}",
+            _clock(seconds),
+        ]
+        left = (time.monotonic() - self.began) / self.made * (self.all - self.done)
+        words += [f"about {_clock(left)} left"] if self.done < self.all else []
+        line("  ".join(words))
+
+    def warn(self, sentence: str) -> None:
+        """A warning of a run."""
+        tell("warning", sentence)
+
+
+def _clock(seconds: float) -> str:
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+
+
+def _conclude(found: "Comparison") -> None:
+    """The table, what it says in words, the files, and what failed."""
+    from ..study.results import sentence
+
+    _show(found)
+    baseline = found.study.baseline
+    others = [result for result in found.summary if result.row != baseline]
+    for result in others:
+        line(sentence(result, baseline))
+    line("\nWritten:" if others else "Written:")
+    for name in ("study.html", "summary.csv", "results.csv", "study.toml", "runs/"):
+        line(f"  {found.path / name}{'/' * name.endswith('/')}")
+    if failed := found.failed:
+        line(f"\n{len(failed)} of {len(found.outcomes)} runs failed. To try them again:")
+        line(f"  {_again(found.path)}")
+        for outcome in failed:
+            tell("error", f"{outcome.row} seed {outcome.seed} failed: {outcome.failure}")
+        raise SystemExit(failed[0].code if failed[0].code > 0 else 7)
+
+
+def _show(found: "Comparison") -> None:
+    """A line for each row, also where nothing came of it."""
+    from ..study.results import judged_split, points
+
+    part, asked = judged_split(found.results), len(found.study.seeds)
+    made = table("row", ">seeds", f">{part}", f">minus {found.study.baseline}")
+    results = {result.row: result for result in found.summary}
+    for row in found.study.rows:
+        result = results.get(row)
+        there = len(result.scores) if result else 0
+        cells = [row, str(there) if there == asked else f"{there} of {asked}"]
+        if result:
+            spread = "" if result.std is None else f" ± {100 * result.std:.2f}"
+            cells.append(f"{100 * result.mean:.2f}{spread} %")
+            cells += [points(result.difference.mean)] if result.difference else []
+        made.add_row(*cells)
+    line()
+    OUT.print(made)
+    line()
+
+
+def _again(path: Path) -> str:
+    return f"selfdistill compare --resume {shlex.quote(str(path))}"
