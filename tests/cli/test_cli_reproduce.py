@@ -1,0 +1,199 @@
+"""`selfdistill reproduce`: the rows, one of them made again, and the quick check."""
+
+import csv
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from command import say
+
+from selfdistill.engine.run_directory import RunDirectory
+from selfdistill.recipe.schema import parse
+from selfdistill.study import ledger as rows
+from selfdistill.study import smoke
+
+TINY = """
+order = 1
+source = "nobody"
+smoke = "made/table1/resnet8/kd"
+
+[recipes.digits]
+data = "digits"
+limit = 32
+val = 0.0
+epochs = 1
+batch_size = 32
+
+[networks]
+resnet8 = { model = "cifar/resnet8", teacher = "made/table1/teacher/ce" }
+teacher = { model = "cifar/resnet8" }
+
+[methods.all]
+ce = { method = "ce" }
+kd = { method = "kd", deviations = ["seen at night"] }
+
+[tables.table1]
+title = "Made up"
+evidence = "paper"
+epoch = "the last"
+recipe = "digits"
+methods = "all"
+
+[tables.table1.rows]
+"teacher/ce" = { published = [] }
+"resnet8/kd" = ["99.00 ± 0.10"]
+"""
+
+
+@pytest.fixture
+def made(tmp_path, monkeypatch):
+    """A ledger of two rows that are trained in a moment."""
+    folder = tmp_path / "published"
+    folder.mkdir()
+    (folder / "made.toml").write_text(TINY)
+    (folder / "ours.csv").write_text("row,predictor,n,mean,std,epochs,machine,commit\n")
+    monkeypatch.setattr(rows, "FOLDER", folder)
+    monkeypatch.setattr("selfdistill.study.reproduce.FOLDER", folder)
+    rows.ledger.cache_clear()
+    yield
+    rows.ledger.cache_clear()
+
+
+def test_lists_all_rows():
+    said = say("reproduce", "--list")
+    assert said.code == 0
+    lines = [re.split(r" {2,}", line) for line in said.out.splitlines()]
+    assert len(lines) == len(rows.ledger())
+    assert ["muse/table2/resnet18/mi+si", "78.75 ± 0.31", "–", "yes"] in lines
+    assert ["muse/table4/yolov5x/mixsi", "0.672 ± 0.001", "–", "no"] in lines
+    assert ["muse/table3/vgg19/mixsi", "exit3 69.26", "–", "yes"] in lines
+    assert ["muse/table7a/resnet20-resnet56/dml", "71.13 / 74.97", "–", "yes"] in lines
+
+
+def test_tells_all_of_one_row():
+    said = say("reproduce", "--list", "muse/table7a/shufflenet_v1-wrn_40_2/kd")
+    assert "student 70.50, peer1 75.61" in said.out
+    assert "Deviation: sic" in said.out
+    assert "Cannot be run: the paper does not say" in said.out
+    assert "Ours, last epoch, test: not measured yet" in said.out
+
+
+def test_prints_a_recipe_that_trains():
+    said = say("reproduce", "muse/table2/resnet18/mi+si", "--recipe")
+    recipe = parse(tomllib.loads(said.out))
+    assert recipe == rows.find("muse/table1/resnet18/mi+si").recipe()
+    assert "# Published, top-1 accuracy, %: student 78.75 ± 0.31" in said.out
+
+
+@pytest.mark.filterwarnings("ignore:teacher .* guesses")
+def test_trains_a_row_and_its_teacher_and_goes_on(made):
+    said = say("reproduce", "made/table1/resnet8/kd", "--seeds", 1, "--device", "cpu")
+    assert said.code == 0, said.err
+    place = Path("runs/reproduce/made/table1")
+    assert {p.parent.relative_to(place).as_posix() for p in place.rglob("exits.csv")} == {
+        "teacher/ce/s0",
+        "resnet8/kd/s0",
+    }
+    assert "Deviation: seen at night" in said.out
+    assert "too few seeds to say" in said.out
+    assert "--val 0.1 holds out a tenth" in said.out
+    more = say("reproduce", "made/table1/resnet8/kd", "--device", "cpu")
+    assert more.out.count("trained already") == 2
+    with (place / "resnet8/kd/result.csv").open() as stream:
+        (line,) = csv.DictReader(stream)
+    assert (line["row"], line["predictor"], line["n"]) == ("made/table1/resnet8/kd", "student", "3")
+    assert f"{float(line['mean']):.2f} ± {float(line['std']):.2f}" in more.out
+    assert "beyond noise" in more.out
+
+
+def test_the_best_epoch_is_of_held_out_images(made):
+    words = ("reproduce", "made/table1/teacher/ce", "--seeds", 1, "--val", 0.2, "--device", "cpu")
+    said = say(*words)
+    assert said.code == 0, said.err
+    assert "best epoch, validation" in said.out
+    run = RunDirectory(Path("runs/reproduce/made/table1/teacher/ce/val0.2/s0"))
+    scores = [e["val"]["student"]["accuracy"] for e in run.metrics() if e["kind"] == "epoch"]
+    assert f"{100 * max(scores):.2f}" in said.out
+
+
+def test_the_best_epoch_is_the_students(tmp_path):
+    from selfdistill.study.reproduce import best_epoch
+
+    entries = [(0.1, 0.5), (0.3, 0.2), (0.2, 0.9)]  # student, exit1
+    lines = [
+        {"kind": "epoch", "step": k, "val": {"exit1": {"accuracy": e}, "student": {"accuracy": s}}}
+        for k, (s, e) in enumerate(entries)
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert best_epoch(tmp_path) == {"exit1": 0.2, "student": 0.3}
+    assert best_epoch(tmp_path / "nowhere") == {}
+
+
+def test_the_mean_of_networks_that_train_together(tmp_path):
+    from selfdistill.export.exits import ExitRow
+    from selfdistill.study.reproduce import outcomes
+
+    row = rows.find("muse/table7a/resnet20-resnet20/dml")
+    exits = [ExitRow("peer1", 1, 1, None, 0.70), ExitRow("student", 1, 1, None, 0.72)]
+    found = {each.predictor: each for each in outcomes(row, {tmp_path: exits})}
+    assert found["average"].last.mean == pytest.approx(71.0)
+    assert found["average"].published.mean == 70.84
+    assert found["student"].published is None
+
+
+def test_smoke_of_one_row():
+    said = say("reproduce", "muse/table7b/resnet20/baseline", "--smoke", "--device", "cpu")
+    assert said.code == 0, said.out + said.err
+    steps = [line.split()[:2] for line in said.out.splitlines() if line.startswith("  ")]
+    assert steps == [[s, "ok"] for s in ("train", "resume", "evaluate", "table", "report")]
+    assert "bit for bit" in said.out
+    assert "1 of 1 rows passed" in said.out
+    assert not Path("runs").exists()
+
+
+@pytest.mark.slow
+def test_smoke_of_all_systems():
+    said = say("reproduce", "--smoke", "--device", "cpu")
+    assert said.code == 0, said.out + said.err
+    assert "4 of 4 rows passed" in said.out
+
+
+def test_smoke_stops_at_what_fails(monkeypatch):
+    def broken(*_, **__):
+        raise ValueError("nobody\nthought of it")
+
+    monkeypatch.setattr(smoke, "run_recipe", broken)
+    said = say("reproduce", "muse/table7b/resnet20/baseline", "--smoke", "--device", "cpu")
+    assert said.code == 1
+    assert "train     failed: ValueError: nobody thought of it" in said.out
+    assert "evaluate" not in said.out
+    assert "0 of 1 rows passed" in said.out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        ([], 2, "which row? reproduce --list shows them all"),
+        (["muse/table2/resnet18/mi+s"], 2, "did you mean 'muse/table2/resnet18/mi+si'?"),
+        (["muse/table4/yolov5s/mi+si"], 2, "cannot be run: object detection"),
+        (["muse/table4/yolov5s/mi+si", "--smoke"], 2, "cannot be run: object detection"),
+        (["muse/table4/yolov5s/mi+si", "--recipe"], 2, "cannot be run: object detection"),
+        (["muse/table9", "--list"], 2, "no row matches 'muse/table9'"),
+        (["--recipe"], 2, "which row?"),
+        (["--list", "--smoke"], 2, "--list and --smoke ask for different things"),
+        (["--list", "--seeds", "3"], 2, "--list has no use for --seeds"),
+        (["--smoke", "--val", "0.1"], 2, "--smoke has no use for --val"),
+        (["muse/table7b/resnet20/baseline", "--seeds", "0"], 2, "makes no run"),
+        (["muse/table7b/resnet20/baseline", "--val", "1.5"], 2, "val = 1.5"),
+        (["muse/table7b/resnet20/baseline", "--data", "npz:none.npz"], 4, "there is no file"),
+        (["muse/table1/resnet18-imagenet/baseline"], 4, "there is no folder data/imagenet"),
+    ],
+)
+def test_bad_input(words, code, sentence):
+    said = say("reproduce", *words)
+    assert sentence in " ".join(said.err.split())
+    assert said.err.startswith("error: ")
+    assert said.code == code
+    assert len(said.err.splitlines()) == 1
