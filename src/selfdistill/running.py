@@ -5,7 +5,6 @@ import tomllib
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from .core import ArtefactError, ConfigError, Method, SelfdistillError
+from .core import ArtefactError, ConfigError, SelfdistillError
 from .data import ImageData, Loader
 from .engine.evaluate import Verdict, accuracy_of, examine
 from .engine.fit import Fit
@@ -39,29 +38,8 @@ from .recipe.company import (
 )
 from .recipe.schema import Recipe, parse, write
 from .report.html import write_report
+from .run import Run
 from .taps import Taps
-
-
-@dataclass
-class Run:
-    """What a training run left behind.
-
-    Attributes:
-        path: its directory.
-        recipe: all that made it.
-        method: trained, on its device, in evaluation mode.
-        exits: accuracy and cost of every predictor, shallowest first.
-    """
-
-    path: Path
-    recipe: Recipe
-    method: Method = field(repr=False)
-    exits: list[ExitRow]
-
-    @property
-    def network(self) -> nn.Module:
-        """The trained student, as it was given: no heads, no critics."""
-        return self.method.predictors()["student"]
 
 
 def run_recipe(

@@ -96,10 +96,9 @@ def bargain(rows: "list[ExitRow]") -> str:
     scores = {row.predictor: getattr(row, f"{part}_accuracy") for row in rows}
     if len(rows) < 2 or None in scores.values():
         return ""
-    student = next(row for row in rows if row.predictor == "student")
-    # a hair of tolerance: .98 - .97 is more than .01 to a computer
-    close = [r for r in rows if scores["student"] - scores[r.predictor] <= 0.01 + 1e-9]
-    best = min(close, key=lambda row: row.macs)
+    from ..export.choose import bargain as cheapest
+
+    student, best = next(row for row in rows if row.predictor == "student"), cheapest(rows, part)
     if best.macs >= student.macs:
         return f"Best trade-off: the student; no exit comes within one point of it ({part})."
     gap = 100 * (scores[best.predictor] - scores["student"])

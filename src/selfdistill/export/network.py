@@ -1,14 +1,30 @@
 """A trained predictor by itself: nothing of it watches, and nothing hangs on it."""
 
-from collections import OrderedDict
-
 from torch import Tensor, nn
 
-from ..core import ConfigError, Method, nearest
+from ..core import ArtefactError, ConfigError, Method, nearest
 from ..modules.exits import EarlyExit
 from ..segments import copied, until
 from ..stages import as_map
 from ..taps import Taps
+
+
+class CutExit(nn.Module):
+    """The layers before a tap, and the head that hangs there.
+
+    Args:
+        trunk: from the input to the tap, as `until` gives it.
+        head: from the feature (B, C, H, W) to the output.
+    """
+
+    def __init__(self, trunk: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.trunk, self.head = trunk, head
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The exit's output."""
+        output: Tensor = self.head(as_map(self.trunk(x)))
+        return output
 
 
 def bare(method: Method, name: str) -> nn.Module:
@@ -29,17 +45,50 @@ def bare(method: Method, name: str) -> nn.Module:
         raise ConfigError(f"there is no predictor '{name}'{nearest(name, networks)}")
     network = networks[name]
     if isinstance(network, EarlyExit):
-        trunk = until(network.student.network, network.name)
-        parts = {"trunk": trunk, "map": _Map(), "head": network.head}
-        network = nn.Sequential(OrderedDict(parts))
+        network = CutExit(until(network.student.network, network.name), network.head)
     elif any(isinstance(module, Taps) for module in network.modules()):
         raise ConfigError(f"'{name}' helps to train and is no network by itself; take the student")
     return copied(network).eval()
 
 
-class _Map(nn.Module):
-    """A feature as the exits take it, (B, C, H, W)."""
+_TRUNK = "trunk.network."  # where `until` puts the network that it cuts
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The map."""
-        return as_map(x)
+
+def weights(network: nn.Module) -> dict[str, Tensor]:
+    """The state of a bare network, by the names of the network that went into training.
+
+    Those of an exit's head start with `head.`.
+
+    Raises:
+        ConfigError: a layer before the exit is called `head`, too.
+    """
+    return {new: tensor for new, (_, tensor) in _renamed(network).items()}
+
+
+def put_weights(network: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Load what `weights` gave into a bare network of the same kind.
+
+    Raises:
+        ArtefactError: a name is missing or too many, or a shape differs.
+    """
+    own = {old: tensors[new] for new, (old, _) in _renamed(network).items() if new in tensors}
+    try:
+        network.load_state_dict(own)
+    except RuntimeError as error:
+        raise ArtefactError(f"the weights do not fit ({str(error).splitlines()[-1]})") from None
+    if unknown := tensors.keys() - _renamed(network).keys():
+        raise ArtefactError(f"the weights do not fit (nothing is called '{min(unknown)}')")
+
+
+def _renamed(network: nn.Module) -> dict[str, tuple[str, Tensor]]:
+    """{name in a file: (name in the module, tensor)}."""
+    state = network.state_dict()
+    if not isinstance(network, CutExit):
+        return {name: (name, tensor) for name, tensor in state.items()}
+    named = {name.removeprefix(_TRUNK): (name, tensor) for name, tensor in state.items()}
+    if len(named) < len(state):
+        raise ConfigError(
+            "a layer before the exit is called 'head', as the exit's own is; take --format onnx "
+            "or pt2"
+        )
+    return named

@@ -1,0 +1,209 @@
+"""The model card beside an exported network: a Markdown page that a person can act on."""
+
+import json
+import tomllib
+from importlib.metadata import version
+from typing import Any, NamedTuple
+
+from ..core import METHODS
+from ..data import ImageData
+from .exits import ExitRow
+from .fold import Folded
+from .licences import licence_of
+from .verify import TOLERANCE, Comparison
+
+_SHOWN = 20  # names of classes; the rest is in the file
+
+
+class Facts(NamedTuple):
+    """What there is to say.
+
+    Attributes:
+        recipe: of the run, as TOML.
+        data: that the run was trained on, at the size of the export.
+        row: the exported predictor.
+        student: the whole network.
+        comparison: of the file with the method.
+        format: of the file.
+        file: its name.
+        folded: what became of BatchNorm; None where it was left alone.
+    """
+
+    recipe: str
+    data: ImageData
+    row: ExitRow
+    student: ExitRow
+    comparison: Comparison
+    format: str
+    file: str
+    folded: Folded | None
+
+
+def card(facts: Facts) -> str:
+    """The page, with front matter as the Hugging Face hub reads it."""
+    parts = [_front, _title, _use, _accuracy, _cost, _verified, _data, _recipe]
+    recipe = tomllib.loads(facts.recipe)
+    return "\n".join(part(facts, recipe).strip() + "\n" for part in parts)
+
+
+def _front(facts: Facts, recipe: dict[str, Any]) -> str:
+    library = {"onnx": "onnx", "pt2": "pytorch", "safetensors": "pytorch"}[facts.format]
+    return f"""---
+pipeline_tag: image-classification
+library_name: {library}
+tags: {json.dumps(["image-classification", "knowledge-distillation", recipe["method"]])}
+metrics: ["accuracy"]
+---"""
+
+
+def _title(facts: Facts, recipe: dict[str, Any]) -> str:
+    whole = facts.row.predictor == facts.student.predictor
+    what = "The whole network" if whole else f"`{facts.row.predictor}`, cut out of the network"
+    return f"""# {recipe["model"]} on {recipe["data"]}: {facts.row.predictor}
+
+{what}, without anything that only served its training. It tells {len(facts.data.classes)} classes
+of images apart."""
+
+
+def _use(facts: Facts, recipe: dict[str, Any]) -> str:
+    channels, height, width = facts.data.train.shape
+    shape = f"(B, {channels}, {height}, {width})"
+    scale = "which the file brings to its own scale"
+    if facts.format == "safetensors":
+        scale = "normalised by `mean` and `std`, which stand in the file's header"
+    return f"""## Use
+
+```python
+{_CODE[facts.format].format(file=facts.file, network=_built(facts, recipe))}
+```
+
+Images are float32 of shape {shape} in 0 … 1, {scale}; B is free. Resize pictures to
+{height} × {width} first. The output is one logit a class, (B, {len(facts.data.classes)})."""
+
+
+_CODE = {
+    "onnx": """import json
+import numpy as np
+import onnxruntime
+
+session = onnxruntime.InferenceSession("{file}")
+classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
+images = np.load("images.npy")  # (B, C, H, W), bytes
+(logits,) = session.run(None, {{"images": images.astype(np.float32) / 255}})
+print([classes[best] for best in logits.argmax(1)])""",
+    "pt2": """import json
+import torch
+
+notes = {{"classes": ""}}
+network = torch.export.load("{file}", extra_files=notes).module()
+images = torch.load("images.pt")  # (B, C, H, W), bytes
+logits = network(images.float() / 255)
+print([json.loads(notes["classes"])[best] for best in logits.argmax(1)])""",
+    "safetensors": """from safetensors import safe_open
+from safetensors.torch import load_file
+
+{network}
+network.load_state_dict(load_file("{file}"))
+network.eval()
+notes = safe_open("{file}", "pt").metadata()  # classes, mean, std""",
+}
+
+
+def _built(facts: Facts, recipe: dict[str, Any]) -> str:
+    """The line that makes the architecture that the weights belong to."""
+    family, _, name = recipe["model"].partition("/")
+    classes, channels = len(facts.data.classes), facts.data.train.shape[0]
+    if facts.row.predictor != facts.student.predictor:
+        return f"network = ...  # {recipe['model']}, or its first layers, and a head of your own"
+    if family == "timm":
+        make = f"timm.create_model({name!r}, num_classes={classes}, in_chans={channels})"
+        return f"import timm\n\nnetwork = {make}"
+    if family == "torchvision":
+        make = f"torchvision.models.get_model({name!r}, num_classes={classes})"
+        return f"import torchvision\n\nnetwork = {make}"
+    if family == "cifar":
+        make = f"build({recipe['model']!r}, num_classes={classes}, in_channels={channels})"
+        return f"from selfdistill.models import build\n\nnetwork = {make}"
+    return f"network = {recipe['model']}(...)"
+
+
+def _accuracy(facts: Facts, recipe: dict[str, Any]) -> str:
+    rows = []
+    for part in ("val", "test"):
+        images = getattr(facts.data, part)
+        own, whole = (getattr(row, f"{part}_accuracy") for row in (facts.row, facts.student))
+        if own is not None and images:
+            name = {"val": "validation", "test": "test"}[part]
+            rows.append(f"| {name} | {len(images):,} | {own:.2%} | {whole:.2%} |")
+    if not rows:
+        return "## Accuracy\n\nNot known: the run held no images out."
+    table = "\n".join(rows)
+    return f"""## Accuracy
+
+| part | images | this network | the whole network |
+|---|---:|---:|---:|
+{table}
+
+One run, seed {recipe["seed"]}, judged after the last of {recipe["epochs"]} epochs."""
+
+
+def _cost(facts: Facts, recipe: dict[str, Any]) -> str:
+    row, student = facts.row, facts.student
+    parameters, macs = row.parameters / student.parameters, row.macs / max(1, student.macs)
+    _, height, width = facts.data.train.shape
+    return f"""## Cost
+
+| | this network | of the whole network |
+|---|---:|---:|
+| parameters | {row.parameters:,} | {parameters:.1%} |
+| multiply-adds, {height} × {width} | {row.macs:,} | {macs:.1%} |"""
+
+
+def _verified(facts: Facts, recipe: dict[str, Any]) -> str:
+    it, folded = facts.comparison, facts.folded
+    images = {"test": "test images", "val": "validation images", "random": "random images"}
+    judge = "onnxruntime " + version("onnxruntime") if facts.format == "onnx" else "torch"
+    lines = [
+        f"The file was run by {judge} on {it.images:,} {images[it.part]} beside the network as it "
+        f"was in training. Their logits differ by {it.difference:.1e} at most; {it.allowed:.1e} "
+        f"({TOLERANCE:g} of the largest logit) would be taken for rounding. Both find the same "
+        f"class for {it.agree:,} of {it.images:,}."
+    ]
+    if it.right is not None:
+        lines.append(f"The file is right on {it.right:,}.")
+    if folded and folded.gone + folded.left:
+        rest = " to the ONNX exporter" if facts.format == "onnx" else ""
+        lines.append(
+            f"BatchNorm folded into convolutions: {folded.gone}; left{rest}: {folded.left}."
+        )
+    return "## Verified\n\n" + "\n".join(lines)
+
+
+def _data(facts: Facts, recipe: dict[str, Any]) -> str:
+    names = facts.data.classes
+    more = f", … ({len(names)} in all, which are in the file)" if len(names) > _SHOWN else ""
+    return f"""## Data
+
+`{recipe["data"]}`, {len(facts.data.train):,} images to learn from. Classes:
+{", ".join(names[:_SHOWN])}{more}.
+
+Licence of the data: {licence_of(recipe["data"])}."""
+
+
+def _recipe(facts: Facts, recipe: dict[str, Any]) -> str:
+    evidence = "\n".join(
+        f"- `{name}`: {METHODS[name].evidence}"
+        for name in (part.strip() for part in recipe["method"].split("+"))
+    )
+    return f"""## Recipe
+
+How sure it is that the method is its paper's:
+
+{evidence}
+
+Made by selfdistill {version("selfdistill")} with torch {version("torch")}.
+`selfdistill train --recipe` takes this:
+
+```toml
+{facts.recipe.strip()}
+```"""

@@ -1,0 +1,39 @@
+"""The weights of a bare network as a safetensors file, for code that has the architecture."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ..segments import copied
+from .deployed import Deployed
+from .network import put_weights, weights
+
+
+def write_weights(network: nn.Module, path: Path, *, notes: Mapping[str, str]) -> None:
+    """Write a safetensors file.
+
+    Args:
+        network: as `bare` gives it.
+        path: the file.
+        notes: texts by name, kept in the file's header.
+    """
+    # Shared tensors are written once for each name: a file that can be loaded by any code.
+    plain = {name: tensor.contiguous().clone() for name, tensor in weights(network).items()}
+    save_file(plain, path, {"format": "pt", **notes})
+
+
+def weights_runner(
+    path: Path, network: nn.Module, mean: Sequence[float], std: Sequence[float]
+) -> Callable[[Tensor], Tensor]:
+    """What the file's weights say to images, in another network of this kind.
+
+    Raises:
+        ArtefactError: the file's names or shapes are not the network's.
+    """
+    other = copied(network)
+    for tensor in other.state_dict().values():
+        tensor.zero_()
+    put_weights(other, load_file(path))
+    return Deployed(other, mean, std).eval()

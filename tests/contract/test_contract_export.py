@@ -1,0 +1,60 @@
+"""The student of any method exports bare, peers and exits too, and what only helped is refused."""
+
+import copy
+
+import pytest
+import torch
+from contract_cases import DEFAULTS, every_default, moment
+from safetensors.torch import load_file
+
+from selfdistill.core import ConfigError
+from selfdistill.export.deployed import Deployed
+from selfdistill.export.fold import folded
+from selfdistill.export.network import bare
+from selfdistill.export.onnx_file import onnx_runner, write_onnx
+from selfdistill.export.weights_file import write_weights
+
+HELPERS = ("teacher", "ensemble")
+_SLOW = {case: pytest.mark.slow for case in map(str, DEFAULTS) if "segmentation" in case}
+
+
+def trained(case):
+    """A method after a step, so that no statistic is what it was made with."""
+    method = case.method()
+    step = method(case.batch(), moment())
+    step.total.backward()
+    torch.optim.SGD(method.param_groups(), lr=0.01).step()
+    return method.eval()
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=_SLOW.get(str(case), ())) for case in DEFAULTS], ids=str
+)
+def test_predictors_are_bare_and_the_student_fits_its_architecture(case, tmp_path):
+    method, x = trained(case), case.batch(seed=1).inputs
+    said = copy.deepcopy(method).predict(x)  # an export works on a copy
+    for name, want in said.items():
+        if name in HELPERS:
+            with pytest.raises(ConfigError, match=f"'{name}' helps to train"):
+                bare(method, name)
+            continue
+        taken = bare(method, name)
+        assert not [m for m in taken.modules() if m._forward_hooks or m._forward_pre_hooks]
+        assert not {id(p) for p in taken.parameters()} & {id(p) for p in method.parameters()}
+        assert torch.equal(taken(x), want)
+    write_weights(taken, tmp_path / "model.safetensors", notes={})  # of the student, the last one
+    other = case.network(seed=9).eval()
+    other.load_state_dict(load_file(tmp_path / "model.safetensors"))  # the very keys, no more
+    assert torch.equal(other(x), said["student"])
+
+
+@pytest.mark.slow
+@every_default
+def test_every_predictor_runs_as_onnx(case, tmp_path):
+    method, x = trained(case), torch.rand(5, 3, 16, 16)
+    for name, want in method.predict((x - 0.5) / 0.25).items():
+        if name not in HELPERS:
+            network = Deployed(folded(bare(method, name)).network, [0.5] * 3, [0.25] * 3).eval()
+            write_onnx(network, x[:2], tmp_path / f"{name}.onnx")
+            got = onnx_runner(tmp_path / f"{name}.onnx")(x)
+            torch.testing.assert_close(got, want.detach(), rtol=1e-4, atol=1e-4)

@@ -1,0 +1,106 @@
+"""A folder to pass on, from Python: what cannot be cut, and runs that stay as they are."""
+
+import json
+from collections import OrderedDict
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from selfdistill.core import ArtefactError, ConfigError, DataError, ResourceError
+from selfdistill.data import ImageData
+from selfdistill.data.images import Resident
+from selfdistill.export.exits import ExitRow
+from selfdistill.export.package import export_run, judged
+from selfdistill.recipe.company import describe_data
+from selfdistill.recipe.making import make_method
+
+ROWS = [ExitRow("exit1", 9, 9, 0.5, None), ExitRow("student", 99, 99, 0.6, None)]
+
+
+def made(network, task, place):
+    """A run as training leaves it, and its data."""
+    pixels = torch.randint(256, (40, 3, 16, 16), dtype=torch.uint8)
+    images = Resident(pixels, torch.arange(40) % 5)
+    about = {"classes": list("abcde"), "mean": (0.5,) * 3, "std": (0.25,) * 3}
+    about |= {"crop": 0, "flip": False, "resized_crop": False}
+    data = ImageData("mine", images, images, None, **about)
+    place.mkdir()
+    recipe = 'method = "muse"\nmodel = "Mine"\ndata = "mine"\nseed = 0\nepochs = 1\n'
+    (place / "recipe.toml").write_text(recipe)
+    (place / "data.json").write_text(describe_data(data))
+    method = make_method("muse", network, task, "stage1,stage2", {})
+    return SimpleNamespace(path=place, method=method, exits=ROWS), data
+
+
+class Undecided(nn.Sequential):
+    """A network that runs and cannot be traced."""
+
+    def forward(self, x):
+        return super().forward(x if x.mean() < 1e9 else x / 2)
+
+
+def test_a_network_that_cannot_be_cut(tiny_net, tiny_task, tmp_path):
+    network = Undecided(OrderedDict(tiny_net.named_children()))
+    run, data = made(network, tiny_task, tmp_path / "run")
+    sentence = "Undecided cannot be cut behind 'stage1' .* take the whole network"
+    with pytest.raises(ConfigError, match=sentence):
+        export_run(run, data, exit=1)
+    with pytest.raises(ConfigError, match=r"cannot be written as a graph.*--format safetensors"):
+        export_run(run, data, exit="final", format="pt2")
+    assert not list((run.path / "export").iterdir())
+    done = export_run(run, data, exit="final", format="safetensors")
+    assert done.comparison.holds
+    assert done.comparison.part == "val"
+
+
+def test_the_run_stays_as_it_is(tiny_net, tiny_task, tmp_path):
+    run, data = made(tiny_net, tiny_task, tmp_path / "run")
+    run.method.train()
+    before = {name: tensor.clone() for name, tensor in run.method.state_dict().items()}
+    export_run(run, data, exit=1, format="safetensors", out=tmp_path / "a" / "b")
+    judged(run, data)
+    assert all(module.training for module in run.method.modules())
+    assert all(torch.equal(t, before[n]) for n, t in run.method.state_dict().items())
+    assert [file.name for file in (tmp_path / "a").iterdir()] == ["b"]
+
+
+def test_a_size_that_the_network_does_not_take(tiny_net, tiny_task, tmp_path):
+    tiny_net.pool = nn.Identity()
+    tiny_net.fc = nn.Linear(64, 5)
+    run, data = made(tiny_net, tiny_task, tmp_path / "run")
+    small = Resident(data.train.images[:, :, :8, :8].contiguous(), data.train.labels)
+    about = {name: getattr(data, name) for name in ("classes", "mean", "std")}
+    other = ImageData("x", small, small, None, **about, crop=0, flip=False, resized_crop=False)
+    with pytest.raises(ConfigError, match="cannot take images of 8×8"):
+        judged(run, other)
+
+
+def test_a_disk_that_is_full(tiny_net, tiny_task, tmp_path, monkeypatch):
+    run, data = made(tiny_net, tiny_task, tmp_path / "run")
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("selfdistill.export.package.write_weights", full)
+    with pytest.raises(ResourceError, match="could not be written: No space left on device"):
+        export_run(run, data, exit=1, format="safetensors")
+    assert not list((run.path / "export").iterdir())
+
+
+def test_data_that_changed_since(tiny_net, tiny_task, tmp_path):
+    """The file is normalised as the network learned it, not as the pictures are now."""
+    run, data = made(tiny_net, tiny_task, tmp_path / "run")
+    now = replace(data, mean=(0.1, 0.2, 0.3))
+    done = export_run(run, now, exit=1, format="safetensors")
+    with safe_open(done.file, "pt") as file:
+        assert json.loads(file.metadata()["mean"]) == [0.5, 0.5, 0.5]
+    with pytest.raises(DataError, match="'mine' has other classes than when"):
+        export_run(run, replace(data, classes=list("abcdx")), exit="final")
+    for text in ("{", "{}", "[]"):
+        (run.path / "data.json").write_text(text)
+        with pytest.raises(ArtefactError, match=r"data.json cannot be read"):
+            export_run(run, data, exit="final")
