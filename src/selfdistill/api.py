@@ -1,26 +1,32 @@
 """Training as a function call: what `import selfdistill` offers and what the command calls."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
-from .core import ConfigError
+from .core import ConfigError, DataError
 from .data import ImageData
 from .engine import checkpoint
 from .engine.log import Display
 from .engine.run_directory import RunDirectory
 from .engine.state import restore_method
+from .export.anytime import Anytime, exits_of, make_anytime, prices_of, watch
 from .export.exits import from_csv
+from .export.thresholds import Threshold, as_thresholds, calibrate
 from .recipe.build import (
     Company,
     assemble,
+    load_data,
 )
+from .recipe.company import absent_teacher, check_modules
 from .recipe.schema import Recipe, parse, read
-from .running import Run, next_free, recipe_of, run_recipe
+from .run import Run
+from .running import next_free, recipe_of, run_recipe
 
-__all__ = ["Run", "load", "merged", "next_free", "recipe_of", "run_recipe", "train"]
+__all__ = ["Run", "anytime", "load", "merged", "next_free", "recipe_of", "run_recipe", "train"]
 
 
 def train(
@@ -78,7 +84,8 @@ def train(
     company = company._replace(peers=modules)
     if peers:
         keys["peers"] = [type(p).__name__ if modules else p for p in peers]
-    chosen = parse(merged(read(Path(recipe)) if recipe else {}, keys))
+    base = read(Path(recipe)) if recipe else {}
+    chosen = recipe_of(out) if resume else parse(merged(base, keys))
     return run_recipe(
         chosen, out=out, resume=resume, display=display, data=data, model=model, company=company
     )
@@ -112,21 +119,69 @@ def load(
 
     Args:
         path: the run's directory.
-        data, model, teacher, peers: the objects that the run was made with, if they were no names.
-            A teacher that was one is built without its weights: a trained run has no use for them.
+        data, model, peers: the objects that the run was made with, if they were no names.
+        teacher: goes into the method, to train it further. Without one the method has a teacher of
+            the same shapes that says nothing: a trained run has no use for it.
 
     Raises:
-        ConfigError: there is no run, or nothing was saved yet.
+        ConfigError: there is no run, nothing was saved yet, or an object is missing.
         ArtefactError: its checkpoints are corrupt or of a newer version.
     """
     recipe, directory = recipe_of(path), RunDirectory(Path(path))
     found = checkpoint.newest(directory.checkpoints)
     if found is None:
         raise ConfigError(f"{path} has no checkpoint yet")
-    bare = recipe.model_copy(update={"weights": ""})
-    company = Company(teacher, peers)
-    parts = assemble(bare, data=data, model=model, company=company, taught=False)
+    check_modules(recipe, model, peers)
+    data, bare = data or load_data(recipe), recipe.model_copy(update={"weights": ""})
+    if teacher is None and recipe.teacher:
+        teacher = absent_teacher(directory.path, data)
+        bare = bare.model_copy(update={"teacher_taps": "auto"})
+    parts = assemble(bare, data=data, model=model, company=Company(teacher, peers))
     restore_method(parts.method, found, average=True)
     table = directory.path / "exits.csv"
     rows = from_csv(table.read_text(encoding="utf-8")) if table.exists() else []
     return Run(directory.path, recipe, parts.method.eval(), rows)
+
+
+def anytime(
+    run: Run,
+    threshold: Threshold | Iterable[Threshold] = None,
+    *,
+    max_loss: float = 0.01,
+    data: ImageData | None = None,
+) -> Anytime:
+    """The network of a run, with its exits, that computes each image only until one is sure of it.
+
+    Args:
+        run: of a method that leaves exits.
+        threshold: the class probability from which on an image leaves, in (0, 1]: one for all
+            exits, or one each, None to leave an exit out. Without any, thresholds are chosen on the
+            run's validation images: those of least mean multiply-adds.
+        max_loss: how much lower than the student's the accuracy on the validation images may then
+            be; 0.01 is one point.
+        data: the run's data, if they were no name.
+
+    Returns:
+        A module of its own on the run's device: normalised images in, logits and exits out.
+
+    Raises:
+        ConfigError: there are no exits, the network cannot be parted at them, or a threshold is no
+            probability.
+        DataError: thresholds are to be chosen, and there are no validation images.
+
+    Example:
+        >>> network = anytime(run, threshold=0.9)  # doctest: +SKIP
+        >>> logits, exits = network(images)  # doctest: +SKIP
+    """
+    exits = list(exits_of(run.method))
+    if threshold is not None:
+        return make_anytime(run.method, as_thresholds(threshold, exits))
+    data = data or load_data(run.recipe)
+    if data.val is None:
+        raise DataError(
+            "thresholds are chosen on validation images, and the run held none out; give a "
+            "threshold"
+        )
+    watched = watch(run.method, data, data.val, workers=run.recipe.workers)
+    example = torch.zeros(1, *data.train.shape)
+    return make_anytime(run.method, calibrate(watched, prices_of(run.method, example), max_loss))

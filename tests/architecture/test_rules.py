@@ -29,7 +29,7 @@ def test_floors_import_downwards_only():
 
 
 # The default of the quick start has to be named somewhere, and shown by the command.
-NAMED = {"recipe/schema.py": {"muse"}, "cli/train.py": {"muse"}}
+NAMED = {"recipe/schema.py": {"muse"}, "cli/options.py": {"muse"}}
 # A discrepancy is named after the paper that made it, which is a method's name, too.
 NAMED["methods/exits.py"] = {"vid"}
 # A bottleneck is named after the paper that made it, which is a method's name, too.

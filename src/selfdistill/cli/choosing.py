@@ -28,10 +28,23 @@ def chosen_recipe(given: Mapping[str, Any]) -> "Recipe":
     from ..recipe.schema import parse, read
 
     file = read(given["recipe"]) if "recipe" in given else {}
+    if "method" in given and file.get("method", given["method"]) != given["method"]:
+        file = _for_another(given["method"], file)
     keys = {k: v for k, v in given.items() if k not in ("recipe", "settings", "out")}
     values = merged(file, keys)
     settings = _settings(given.get("settings", []), keys, values)
     return parse(merged(values, settings))
+
+
+def _for_another(method: str, file: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe file without what belongs to its own method: options, and company of no use here."""
+    from ..recipe.options import parts_of
+
+    kinds = {cls.kind for cls in parts_of(method).values()}
+    left_out = {"options"}
+    left_out |= set() if "offline" in kinds else {"teacher", "teacher_model", "teacher_taps"}
+    left_out |= set() if "online" in kinds else {"peers"}
+    return {key: value for key, value in file.items() if key not in left_out}
 
 
 def _settings(

@@ -1,13 +1,14 @@
 """A method as a loss, for training loops that are not ours."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..core import Batch, ConfigError, Method, Progress, Step
+from ..engine.state import student_prefix
 from ..recipe.making import make_method
 from ..recipe.options import check_options, parts_of
 from ..tasks import Classification
@@ -21,15 +22,18 @@ class Lesson(nn.Module):
     It owns everything that trains: give `lesson.parameters()` to the optimiser and save
     `lesson.state_dict()`. The step count is part of that state.
 
+    Each call in training mode is one step. What a method does after a step (memories, snapshots) is
+    done when the next call comes or the state is asked for, by when the optimiser has moved.
+
     Args:
         method: as `make_method` builds it.
         seed: of the method's own draws.
-        total_steps: how long training will be, for methods whose weights change over it.
+        total_steps: how many calls training will take, for methods whose weights change over it.
         indexed: whether calls must say which images they bring.
 
     Attributes:
         method: what is taught.
-        last: outputs, named terms and monitors of the latest call, for logging.
+        last: outputs, named terms and monitors of the latest call, detached, for logging.
     """
 
     step: Tensor
@@ -44,9 +48,11 @@ class Lesson(nn.Module):
         indexed: bool = False,
     ) -> None:
         super().__init__()
-        self.indexed = indexed
-        self.method, self.seed, self.total_steps = method, seed, total_steps or _ENDLESS
+        self.method, self.seed, self.total_steps = method, seed, total_steps
+        self.indexed, self._pending = indexed, False
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+        self.register_state_dict_pre_hook(_settle)
+        self.register_load_state_dict_pre_hook(_settle)
 
     def forward(
         self,
@@ -59,9 +65,6 @@ class Lesson(nn.Module):
     ) -> Tensor:
         """The loss of a batch: images (B, C, H, W) and what the task takes as labels.
 
-        The optimiser's step on the batch before counts as done: in training mode, what the
-        method does after a step happens at the start of the next call.
-
         Args:
             images, labels: the batch.
             index: place of each image in the training set, (B,), for methods that keep something
@@ -70,21 +73,52 @@ class Lesson(nn.Module):
             partners: for each image another one of its class, for methods that compare those.
 
         Raises:
-            ConfigError: the method needs one of the last three and it is missing.
+            ConfigError: the method needs one of the last three and it is missing, or it needs one
+                class an image and the labels are mixed.
         """
-        self._check(index, views, partners)
+        self._check(labels, index, views, partners)
+        if self.training:
+            self.settle()
         if index is None:
             index = torch.arange(len(images), device=images.device)
-        if self.training and self.step > 0:
-            self.method.after_step(self._now(images, self.step - 1))
-        batch = Batch(images, labels, index, tuple(views), partners)
-        self.last = self.method(batch, self._now(images, self.step))
+        step = self.method(Batch(images, labels, index, tuple(views), partners), self._now())
+        self.last = _detached(step)
         if self.training:
             self.step += 1
-        return self.last.total
+            self._pending = True
+        total: Tensor = step.total
+        return total
+
+    def settle(self) -> None:
+        """Do what the method does after a step, if that of the last one is still to be done."""
+        if self._pending:
+            self._pending = False
+            self.method.after_step(self._now(behind=1))
+
+    def after_epoch(self, held_out: Iterable[tuple[Tensor, Any]]) -> None:
+        """Let a method measure itself on held-out (images, labels), where it wants that."""
+        self.method.after_epoch(
+            Batch(images, labels, torch.arange(len(images), device=images.device))
+            for images, labels in held_out
+        )
+
+    def param_groups(self) -> list[dict[str, Any]]:
+        """What trains, for the optimiser; a group may carry `lr_scale`, a factor on the rate."""
+        return self.method.param_groups()
+
+    def no_weight_decay(self) -> set[str]:
+        """Parameters that the student wants without weight decay, as timm asks its networks."""
+        student = self.method.predictors()["student"]
+        theirs: set[str] = getattr(student, "no_weight_decay", set)()
+        prefix = student_prefix(self.method)
+        return set() if prefix is None else {f"method.{prefix}{name}" for name in theirs}
+
+    def predict(self, images: Tensor) -> dict[str, Any]:
+        """The output of every exit and of the student."""
+        return self.method.predict(images)
 
     def _check(
-        self, index: Tensor | None, views: Sequence[Tensor], partners: Tensor | None
+        self, labels: Any, index: Tensor | None, views: Sequence[Tensor], partners: Tensor | None
     ) -> None:
         needs = self.method.needs
         if len(views) + 1 < needs.views:
@@ -102,14 +136,33 @@ class Lesson(nn.Module):
                 "this method remembers every image: call lesson(images, labels, index=...) with "
                 "its place in the training set"
             )
+        if needs.labels and isinstance(labels, Tensor) and labels.is_floating_point():
+            raise ConfigError(
+                "this method wants one class an image, and these labels are mixtures; "
+                "train it without mixup and cutmix"
+            )
 
-    def predict(self, images: Tensor) -> dict[str, Any]:
-        """The output of every exit and of the student."""
-        return self.method.predict(images)
+    def _now(self, *, behind: int = 0) -> Progress:
+        """Where training stands, or stood some steps ago."""
+        numbers = self.seed, 0, self.total_steps or _ENDLESS
+        seed, epoch, total = (torch.full_like(self.step, number) for number in numbers)
+        return Progress(seed, epoch, self.step - behind, total)
 
-    def _now(self, images: Tensor, step: Tensor) -> Progress:
-        seed, total = torch.full_like(step, self.seed), torch.full_like(step, self.total_steps)
-        return Progress(seed, torch.zeros_like(step), step.clone(), total)
+
+def _settle(lesson: nn.Module, *rest: Any) -> None:
+    assert isinstance(lesson, Lesson)
+    lesson.settle()
+
+
+def _detached(value: Any) -> Any:
+    """The same without gradients, whatever it is made of."""
+    if isinstance(value, Tensor):
+        return value.detach()
+    if isinstance(value, dict):
+        return {name: _detached(part) for name, part in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*map(_detached, value))
+    return type(value)(map(_detached, value)) if isinstance(value, list | tuple) else value
 
 
 def wrap(
@@ -123,6 +176,7 @@ def wrap(
     teacher_taps: str | Sequence[str] = "auto",
     peers: Sequence[nn.Module] = (),
     train_labels: Tensor | None = None,
+    label_smoothing: float = 0.0,
     seed: int = 0,
     total_steps: int | None = None,
     **options: Any,
@@ -138,8 +192,9 @@ def wrap(
         teacher: for methods that learn from one; left as it is.
         peers: networks that are trained along, for methods that train several.
         train_labels: of all training images, (N,), for methods that remember every image.
+        label_smoothing: of the supervised loss, in [0, 1).
         seed: of the method's own draws.
-        total_steps: how long training will be, for methods whose weights change over it.
+        total_steps: how many calls training will take, for methods whose weights change over it.
         options: the method's own keywords.
 
     Returns:
@@ -158,7 +213,7 @@ def wrap(
         >>> lesson(images, labels).backward()
     """
     names = [str(i) for i in range(classes)] if isinstance(classes, int) else list(classes)
-    task = Classification(names, example)
+    task = Classification(names, example, label_smoothing=label_smoothing)
     for each in (network, *peers, *([teacher] if teacher else [])):
         task.check(each)
     built = make_method(

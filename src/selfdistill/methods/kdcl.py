@@ -161,8 +161,7 @@ def best_mixture(logits: Tensor, labels: Tensor) -> Tensor:
     right = at_label(logits, labels)
 
     def gradient(shares: Tensor) -> Tensor:
-        each = (mixed(logits, shares).softmax(-1) * logits).sum(-1) - right
-        return each - each.mean(0)  # what all have in common leaves the simplex and drowns the rest
+        return (mixed(logits, shares).softmax(-1) * logits).sum(-1) - right
 
     if len(logits) == 2:
         low = torch.zeros_like(right[0])

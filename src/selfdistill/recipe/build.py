@@ -17,7 +17,7 @@ from ..engine.settings import Settings
 from ..models import build as build_network
 from ..stages import probing
 from ..tasks import Classification
-from .company import find_peers, find_teacher, untrained_teacher
+from .company import find_peers, find_teacher
 from .making import make_method
 from .options import parts_of
 from .schema import Recipe
@@ -64,14 +64,12 @@ def assemble(
     data: ImageData | None = None,
     model: nn.Module | None = None,
     company: Company | None = None,
-    taught: bool = True,
 ) -> Parts:
     """Build data, task, networks and method; the weights depend on the recipe's seed alone.
 
     Args:
         recipe: what to build.
         data, model, company: instead of the recipe's.
-        taught: whether the teacher is to have its weights; a run that is only judged needs none.
     """
     data, company = data or load_data(recipe), company or Company()
     torch.manual_seed(int(bits(_WEIGHTS, recipe.seed)))
@@ -91,11 +89,8 @@ def assemble(
     peers = company.peers or (find_peers(recipe, data) if "online" in kinds else ())
     teacher = company.teacher
     if teacher is None and recipe.teacher and "offline" in kinds:
-        if taught:
-            teacher, kind_of_network = find_teacher(recipe, data)
-            recipe = recipe.model_copy(update={"teacher_model": kind_of_network})
-        else:
-            teacher = untrained_teacher(recipe, data)
+        teacher, kind_of_network = find_teacher(recipe, data)
+        recipe = recipe.model_copy(update={"teacher_model": kind_of_network})
     for each in (network, *peers, *([teacher] if teacher else [])):
         probe(each, example)
         task.check(each)

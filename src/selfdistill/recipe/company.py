@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..core import ArtefactError, ConfigError, nearest
 from ..data import ImageData
@@ -20,6 +20,8 @@ from .schema import Recipe, parse
 _FAR = 0.05  # of a standard deviation: subsets of one data set stay far below
 DATA_FILE = "data.json"
 """What data a run was trained on, in its directory."""
+TEACHER_FILE = "teacher.json"
+"""How good a run's teacher was, and what it looks like to a method."""
 
 
 class Training(NamedTuple):
@@ -65,13 +67,71 @@ def find_teacher(recipe: Recipe, data: ImageData) -> tuple[nn.Module, str]:
     choices = [str(p) for p in beside.iterdir()] if beside.is_dir() else []
     raise ConfigError(
         f"there is no teacher '{name}'{nearest(name, choices, list_all=False)}; give the directory "
-        f"of a run, a weights file ({', '.join(SUFFIXES)}) or timm/NAME"
+        f"of a run, a weights file ({', '.join(SUFFIXES)}), timm/NAME or, in Python, a module"
     )
 
 
-def untrained_teacher(recipe: Recipe, data: ImageData) -> nn.Module:
-    """The teacher's architecture alone, for a run that is only to be judged."""
-    return _empty(recipe.teacher_model, data)
+def absent_teacher(path: Path, data: ImageData) -> nn.Module:
+    """What a run remembers of its teacher, for the run to be judged: taps, but nothing to say.
+
+    Raises:
+        ArtefactError: the run does not remember it.
+    """
+    try:
+        facts = json.loads((path / TEACHER_FILE).read_text(encoding="utf-8"))
+        return _Absent([(int(c), int(h), int(w)) for c, h, w in facts["taps"].values()], data)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise ArtefactError(
+            f"{path / TEACHER_FILE} does not tell the shapes of the teacher's features, which the "
+            "method is built by; give the teacher, in Python: teacher="
+        ) from None
+
+
+class _Absent(nn.Module):
+    """A network whose features have the shapes that were asked for, and are zero.
+
+    Args:
+        shapes: (C, H, W) of each tap.
+        data: whose classes it does not tell apart.
+    """
+
+    def __init__(self, shapes: Sequence[tuple[int, int, int]], data: ImageData) -> None:
+        super().__init__()
+        self.classes = len(data.classes)
+        self.stages = nn.ModuleList(_Zeros(shape) for shape in shapes)
+        self.cuts = tuple(f"stages.{i}" for i in range(len(shapes)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for stage in self.stages:
+            stage(x)
+        return x.new_zeros(len(x), self.classes)
+
+
+class _Zeros(nn.Module):
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.shape = shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        channels, height, width = self.shape
+        if width == 1:  # as tokens or a vector come: a map of one column could be misread
+            return x.new_zeros(len(x), height, channels)
+        return x.new_zeros(len(x), channels, height, width)
+
+
+def check_modules(
+    recipe: Recipe, model: nn.Module | None = None, peers: Sequence[nn.Module] = ()
+) -> None:
+    """Raises `ConfigError` if a run was made with networks of a user's that are not given again."""
+    needed = {"model": (recipe.model,) if model is None else (), "peers": recipe.peers}
+    if peers:
+        del needed["peers"]
+    for what, names in needed.items():
+        if own := next((name for name in names if "/" not in name), None):
+            raise ConfigError(
+                f"this run was made with a network that was given as a module, {own}; give one "
+                f"like it again, in Python: {what}="
+            )
 
 
 def find_peers(recipe: Recipe, data: ImageData) -> list[nn.Module]:

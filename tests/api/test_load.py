@@ -1,0 +1,104 @@
+"""A run from its directory: what must be given again of the objects that it was made with."""
+
+import json
+import re
+
+import pytest
+import torch
+from torch import nn
+
+import selfdistill
+from selfdistill.core import METHODS, ArtefactError, ConfigError
+from selfdistill.models import build
+
+TINY = {"epochs": 1, "limit": 16, "batch_size": 16, "val": 0.02, "model": "cifar/resnet8"}
+QUICK = ("fitnets", "kd")
+OFFLINE = [
+    name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
+    for name in METHODS
+    if METHODS[name].kind == "offline"
+]
+ABOUT_CHANCE = pytest.mark.filterwarnings("ignore:teacher .* guesses")
+
+
+def module(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return build("cifar/resnet10_w16", num_classes=10, in_channels=1)
+
+
+@ABOUT_CHANCE
+@pytest.mark.parametrize("name", OFFLINE)
+def test_a_teacher_that_was_a_module_is_not_asked_for(name, tmp_path):
+    run = selfdistill.train(method=name, teacher=module(), out=tmp_path / "run", **TINY)
+    again = selfdistill.load(tmp_path / "run")
+    images = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    for mine, theirs in zip(
+        again.method.predict(images).values(), run.method.predict(images).values(), strict=True
+    ):
+        assert torch.equal(mine, theirs)
+
+
+@pytest.mark.slow
+@ABOUT_CHANCE
+def test_tokens_keep_their_shape_when_the_teacher_is_gone(tmp_path):
+    import timm
+
+    torch.manual_seed(0)
+    small = {"img_size": 8, "patch_size": 2, "embed_dim": 16, "depth": 4, "num_heads": 2}
+    teacher = timm.create_model("vit_tiny_patch16_224", num_classes=10, in_chans=1, **small)
+    selfdistill.train(method="muse-offline", teacher=teacher, out=tmp_path / "run", **TINY)
+    shapes = json.loads((tmp_path / "run" / "teacher.json").read_text())["taps"]
+    method = selfdistill.load(tmp_path / "run").method
+    assert list(map(list, method.teacher.shapes.values())) == list(shapes.values())
+    assert list(shapes.values())[-1] == [16, 17, 1]
+
+
+@ABOUT_CHANCE
+def test_a_teacher_that_is_given_is_taken(tmp_path):
+    teacher = module()
+    selfdistill.train(method="kd", teacher=teacher, out=tmp_path / "run", **TINY)
+    loaded = selfdistill.load(tmp_path / "run", teacher=teacher)
+    assert teacher in loaded.method.modules()
+    (tmp_path / "run" / "teacher.json").write_text("{}")
+    with pytest.raises(ArtefactError, match=r"does not tell the shapes.*teacher="):
+        selfdistill.load(tmp_path / "run")
+
+
+@ABOUT_CHANCE
+def test_to_go_on_it_is_needed(tmp_path):
+    out = tmp_path / "run"
+    selfdistill.train(method="kd", teacher=module(), out=out, **TINY)
+    with pytest.raises(ConfigError, match=r"no teacher 'ResNet'.*or, in Python, a module"):
+        selfdistill.train(out=out, resume=True)
+    assert selfdistill.train(out=out, resume=True, teacher=module()).path == out
+
+
+class Own(nn.Module):
+    """A network that no name stands for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(1, 8, 3, 2, 1), nn.ReLU())
+        self.classify = nn.Linear(8, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.classify(self.first(x).mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("method", "objects"),
+    [("ce", {"model": Own}), ("dml", {"peers": lambda: [Own()]})],
+)
+def test_a_network_that_was_a_module_is_asked_for(method, objects, tmp_path):
+    made = {what: make() for what, make in objects.items()}
+    (what,) = made
+    run = selfdistill.train(**{**TINY, "method": method, "out": tmp_path / "run", **made})
+    sentence = re.escape(f"given as a module, Own; give one like it again, in Python: {what}=")
+    with pytest.raises(ConfigError, match=sentence):
+        selfdistill.load(tmp_path / "run")
+    with pytest.raises(ConfigError, match=sentence):
+        selfdistill.train(out=tmp_path / "run", resume=True)
+    again = selfdistill.load(tmp_path / "run", **{what: make() for what, make in objects.items()})
+    assert again.exits == run.exits
+    for key, value in run.network.state_dict().items():
+        assert torch.equal(again.network.state_dict()[key], value)
