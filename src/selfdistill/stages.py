@@ -1,7 +1,7 @@
 """Where the stages of any network end, found by watching one pass."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -12,11 +12,15 @@ from torch import Tensor, nn
 from .core import ConfigError
 
 
-def as_map(x: Tensor) -> Tensor:
+def as_map(x: Tensor, image: Sequence[int] = (1, 1)) -> Tensor:
     """Any batched feature as (B, C, H, W).
 
-    A 4-d feature whose dims 1 and 2 agree while 3 differs is taken for channels-last (Swin): of a
-    square image no channels-first map looks like that.
+    A 4-d feature is taken for channels-last (Swin) if its dims 1 and 2 have the image's
+    proportions and its dims 2 and 3 have not.
+
+    Args:
+        x: the feature.
+        image: height and width of the network's input, or numbers in their proportion.
     """
     if x.dim() == 2:
         return x[:, :, None, None]
@@ -24,8 +28,14 @@ def as_map(x: Tensor) -> Tensor:
         return x.transpose(1, 2).unsqueeze(-1)
     if x.dim() == 4:
         _, a, b, c = x.shape
-        return x.permute(0, 3, 1, 2) if a == b != c else x
+        last = _alike((a, b), image) and not _alike((b, c), image)
+        return x.permute(0, 3, 1, 2) if last else x
     raise ConfigError(f"a feature of shape {tuple(x.shape)} is neither a map nor a token sequence")
+
+
+def _alike(sides: Sequence[int], image: Sequence[int]) -> bool:
+    """Whether a map's height and width are the image's, divided by one number and rounded."""
+    return abs(sides[0] * image[1] - sides[1] * image[0]) < max(image)
 
 
 @contextmanager
@@ -62,10 +72,11 @@ class Firing(NamedTuple):
 def firings(network: nn.Module, example: Tensor) -> list[Firing]:
     """All modules that ran exactly once and gave a feature, in order of completion."""
     seen: list[tuple[str, nn.Module, tuple[int, ...]]] = []
+    size = example.shape[-2:]
 
     def record(name: str, module: nn.Module, args: Any, output: Any) -> None:
         usable = isinstance(output, Tensor) and 3 <= output.dim() <= 4
-        seen.append((name, module, tuple(as_map(output).shape[1:]) if usable else ()))
+        seen.append((name, module, tuple(as_map(output, size).shape[1:]) if usable else ()))
 
     handles = [m.register_forward_hook(partial(record, n)) for n, m in network.named_modules() if n]
     try:

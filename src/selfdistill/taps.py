@@ -77,7 +77,7 @@ class Taps(nn.Module):
         `raw` features are as the network passes them on, to be given to its next layers.
         """
         out, caught = self._known_pass(x) or self._pass(x)
-        return out, {n: caught[n] if raw else as_map(caught[n]) for n in self.names}
+        return out, {n: caught[n] if raw else as_map(caught[n], x.shape[-2:]) for n in self.names}
 
     def _known_pass(self, x: Tensor) -> tuple[Any, dict[str, Tensor]] | None:
         for known, graded, out, caught in self._passes or ():
@@ -116,7 +116,7 @@ class Taps(nn.Module):
         try:
             self.network(x)
         except _Reached as reached:
-            return as_map(reached.feature)
+            return as_map(reached.feature, x.shape[-2:])
         finally:
             self._caught = self._stop_at = None
         raise ConfigError(f"tap '{name}' stayed silent")

@@ -85,6 +85,14 @@ def test_shapes_become_maps(shape, want):
     assert as_map(torch.zeros(shape)).shape == want
 
 
+def test_of_an_image_that_is_not_square_the_proportions_tell():
+    wide = (64, 96)
+    assert as_map(torch.zeros(2, 16, 16, 24), wide).shape == (2, 16, 16, 24)  # 16 channels
+    assert as_map(torch.zeros(2, 16, 24, 7), wide).shape == (2, 7, 16, 24)  # channels last
+    assert as_map(torch.zeros(2, 23, 15, 20), (180, 240)).shape == (2, 23, 15, 20)
+    assert as_map(torch.zeros(2, 6, 8, 96), (180, 240)).shape == (2, 96, 6, 8)
+
+
 def test_tokens_keep_their_order():
     tokens = torch.randn(2, 7, 5)
     assert torch.equal(as_map(tokens)[1, :, 3, 0], tokens[1, 3])

@@ -23,7 +23,7 @@ class CutExit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The exit's output."""
-        output: Tensor = self.head(as_map(self.trunk(x)))
+        output: Tensor = self.head(as_map(self.trunk(x), x.shape[-2:]))
         return output
 
 

@@ -150,7 +150,7 @@ class MixSelfDistillation(Method):
         *shallow, last = features.values()
         ends = [stages(x) for stages, x in zip(self.stages, shallow, strict=True)]
         outputs = [out, *(head(x) for head, x in zip(self.heads, ends, strict=True))]
-        return outputs, [as_map(x) for x in (last, *ends)]
+        return outputs, [as_map(x, inputs.shape[-2:]) for x in (last, *ends)]
 
     def _soft(self, scores: list["Pair"], taught: "Pair") -> dict[str, Tensor]:
         """Each side towards the other one of its own branch; the student's of the self-teacher."""
