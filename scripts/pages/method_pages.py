@@ -1,0 +1,139 @@
+"""docs/methods/: an overview, a page a method, and their place in the navigation."""
+
+import inspect
+import re
+import tomllib
+from pathlib import Path
+
+from markup import choices, table, with_maths
+
+import selfdistill.methods  # noqa: F401  registers them
+from selfdistill.core import METHODS, Evidence, Method, options
+from selfdistill.recipe.schema import type_name
+
+ROOT = Path(__file__).parents[2]
+MADE = "<!-- Made by scripts/pages from the code; do not edit by hand. -->"
+KINDS = {
+    "baseline": ("Baseline", "nobody else"),
+    "self": ("Self-distillation", "itself"),
+    "online": ("With peers", "networks that start together with it, `--peer MODEL`, repeatable"),
+    "offline": ("From a teacher", "a trained network, `--teacher RUN|WEIGHTS|timm/NAME`"),
+}
+COMPANY = {"offline": " --teacher runs/digits-ce", "online": " --peer cifar/resnet8"}
+
+
+def pages() -> dict[str, str]:
+    """All of them, by their paths below docs/."""
+    made = {f"methods/{name}.md": page(name) for name in METHODS}
+    return {"methods/index.md": overview(), "methods/.nav.md": navigation(), **made}
+
+
+def of_kind(kind: str) -> list[str]:
+    """Names of the methods that learn from the same company."""
+    return [name for name in METHODS if METHODS[name].kind == kind]
+
+
+def navigation() -> str:
+    """The methods' part of the navigation, by kind."""
+    lines = ["- [Overview](index.md)"]
+    for kind, (title, _) in KINDS.items():
+        lines += [f"- {title}", *(f"    - [{name}]({name}.md)" for name in of_kind(kind))]
+    return "\n".join(lines) + "\n"
+
+
+def overview() -> str:
+    """What there is, by kind, with how sure it is."""
+    parts = [
+        MADE,
+        "# Methods",
+        "`selfdistill train --method NAME` trains by one of them, `--method A+B` by "
+        "[two at once](../guide/joined.md). `selfdistill methods NAME` prints what its page says.",
+    ]
+    for kind, (title, company) in KINDS.items():
+        rows = [_row(name) for name in of_kind(kind)]
+        head = ("name", "what it does", "certain by")
+        parts += [f"## {title}", f"The student learns from {company}.", table(head, rows)]
+    parts += ["## How sure it is", "That a method here is the one of its paper is known from:"]
+    parts += ["\n".join(f"- **{e.name.lower()}**: {e.value}" for e in Evidence)]
+    parts += ["[Evidence](../concepts/evidence.md) says what follows from each."]
+    return "\n\n".join(parts) + "\n"
+
+
+def _row(name: str) -> list[str]:
+    method = METHODS[name]
+    return [f"[`{name}`]({name}.md)", summary(method), method.evidence.name.lower()]
+
+
+def summary(method: type[Method]) -> str:
+    """The first line of its docstring."""
+    return (inspect.getdoc(method) or "").partition("\n")[0]
+
+
+def tasks(method: type[Method]) -> str:
+    """Which tasks it serves."""
+    if method.needs.labels:
+        return "one class an image"
+    return "any of class scores" if method.needs.scores else "any"
+
+
+def needs(method: type[Method]) -> str:
+    """What it wants of the data loader."""
+    wanted = method.needs
+    words = ["another image of the class with each"] * wanted.partners
+    words += [f"{wanted.views} views of each image"] * (wanted.views > 1)
+    words += [f"{wanted.batch} images a process"] * (wanted.batch > 1)
+    return ", ".join(words)
+
+
+def page(name: str) -> str:
+    """One method: where it comes from, how it works, what can be tuned, what it logs."""
+    method = METHODS[name]
+    _, _, rest = (inspect.getdoc(method) or "").partition("\n")
+    known = [
+        [
+            f"`{option.name}`",
+            choices(type_name(option.annotation)),
+            f"`{'none' if option.default is None else str(option.default).lower()}`",
+            with_maths(option.meaning),
+        ]
+        for option in options(method).values()
+    ]
+    head = ("option", "type", "default", "meaning")
+    parts = [MADE, f"# {name}", f"*{summary(method)}*", facts(name), "## Try it", example(name)]
+    parts += ["## How it works", with_maths(rest.partition("Args:\n")[0])]
+    parts += ["## Options", table(head, known) if known else "It has none."]
+    parts += ["## What it logs", with_maths(inspect.getdoc(method.forward) or "")]
+    parts += ["## Networks it leaves", with_maths(inspect.getdoc(method.predictors) or "")]
+    return "\n\n".join(parts) + "\n"
+
+
+def facts(name: str) -> str:
+    """Where it comes from and what it asks for, in a table."""
+    method = METHODS[name]
+    source = re.search(r"https?://[^\s),;]+", inspect.getdoc(method) or "")
+    file = Path(inspect.getfile(method)).relative_to(ROOT).as_posix()
+    rows = [
+        ["learns from", KINDS[method.kind][1]],
+        ["paper", f"<{source[0].rstrip('.')}>" if source else ""],
+        ["certain by", f"[{method.evidence}](../concepts/evidence.md)"],
+        ["tasks", tasks(method)],
+        ["needs", needs(method)],
+        ["in recipes/", ", ".join(f"`{recipe}`" for recipe in recipes(name))],
+        ["file", f"`{file}`"],
+    ]
+    return table(("", ""), [row for row in rows if row[1]])
+
+
+def recipes(name: str) -> list[str]:
+    """The files in recipes/ that train by it."""
+    files = sorted((ROOT / "recipes").glob("*.toml"))
+    return [f.name for f in files if tomllib.loads(f.read_text("utf-8")).get("method") == name]
+
+
+def example(name: str) -> str:
+    """The command that trains by it for seconds."""
+    company = COMPANY.get(METHODS[name].kind, "")
+    command = f"selfdistill train --method {name}{company} --epochs 2"
+    words = "Two epochs on handwritten digits take seconds"
+    words += "; any finished run can be the teacher" if "--teacher" in company else ""
+    return f"{words}:\n\n```bash\n{command}\n```"

@@ -1,0 +1,67 @@
+"""What the pages find in their working directory, and the list of blocks that are not run."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from blocks import ROOT, blocks, pages
+from filelock import FileLock
+from PIL import Image
+
+FLOWERS = {"daisy": (230, 230, 220), "poppy": (220, 60, 40), "violet": (110, 60, 190)}
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if config.getoption("--runslow"):
+        terminalreporter.section("blocks of the documentation that are not run")
+        for page in pages():
+            for block in blocks(page.read_text(encoding="utf-8")):
+                if block.excuse:
+                    place = f"{page.relative_to(ROOT)}:{block.line}"
+                    terminalreporter.write_line(f"{place}: {block.excuse}")
+
+
+@pytest.fixture(scope="session")
+def surroundings(tmp_path_factory, testrun_uid) -> dict[str, str]:
+    """The environment of a block: this one's command, one thread, no downloads."""
+    scripts = Path(sys.executable).parent
+    changed = {
+        "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "MPLBACKEND": "Agg",
+        # Every command is a process of its own: they share what has been compiled.
+        "PYTHONPYCACHEPREFIX": str(tmp_path_factory.getbasetemp().parent / f"pyc-{testrun_uid}"),
+    }
+    kept = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    return kept | changed
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory, testrun_uid, surroundings) -> Path:
+    """What the pages take for granted, made once by whichever test process comes first."""
+    place = tmp_path_factory.getbasetemp().parent / f"workspace-{testrun_uid}"
+    with FileLock(f"{place}.lock"):
+        if not place.exists():
+            flowers(place / "flowers")
+            for method in ("muse", "ce"):
+                words = ["selfdistill", "train", "--method", method, "--epochs", "3"]
+                words += ["--out", f"runs/digits-{method}"]
+                subprocess.run(words, cwd=place, env=surroundings, check=True, capture_output=True)
+    return place
+
+
+def flowers(place: Path) -> None:
+    """Class folders of 40 pictures each, 32×32: a disc in the class's colour on noisy green."""
+    draw = np.random.default_rng(0)
+    rows, columns = np.mgrid[:32, :32]
+    for name, colour in FLOWERS.items():
+        (place / name).mkdir(parents=True)
+        for number in range(40):
+            x, y, radius = draw.integers(10, 22), draw.integers(10, 22), draw.integers(5, 10)
+            picture = np.full((32, 32, 3), (60, 120, 50)) + draw.integers(-40, 40, (32, 32, 3))
+            picture[(rows - y) ** 2 + (columns - x) ** 2 < radius**2] = colour
+            Image.fromarray(picture.astype(np.uint8)).save(place / name / f"{number:02}.png")

@@ -1,0 +1,18 @@
+"""The page of the Python interface has all that `import selfdistill` offers."""
+
+import inspect
+import re
+
+from blocks import ROOT
+
+import selfdistill
+
+PAGE = (ROOT / "docs" / "reference" / "python.md").read_text(encoding="utf-8")
+
+
+def test_everything_offered_has_an_entry():
+    shown = set(re.findall(r"^::: (\S+)$", PAGE, re.MULTILINE))
+    for name in set(selfdistill.__all__) - {"__version__"}:
+        offered = getattr(selfdistill, name)
+        assert f"{inspect.getmodule(offered).__name__}.{name}" in shown
+        assert f"`{name}`" in PAGE
