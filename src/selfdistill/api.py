@@ -60,7 +60,7 @@ def train(
     Returns:
         The run, judged on validation and test images.
 
-    Example:
+    Examples:
         >>> run = train(method="muse", data="digits", epochs=20)  # doctest: +SKIP
         >>> run.exits[0].test_accuracy, run.network  # doctest: +SKIP
     """
@@ -169,7 +169,7 @@ def anytime(
             probability.
         DataError: thresholds are to be chosen, and there are no validation images.
 
-    Example:
+    Examples:
         >>> network = anytime(run, threshold=0.9)  # doctest: +SKIP
         >>> logits, exits = network(images)  # doctest: +SKIP
     """

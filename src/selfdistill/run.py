@@ -60,7 +60,7 @@ class Run:
         Raises:
             SelfdistillError: see `export.package.export_run`.
 
-        Example:
+        Examples:
             >>> run.export(exit="auto", min_accuracy=0.95).path  # doctest: +SKIP
         """
         check_finished(self.path)

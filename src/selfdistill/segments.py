@@ -30,7 +30,7 @@ def cut(network: nn.Module, names: Sequence[str]) -> list[nn.Module]:
     Raises:
         ConfigError: the network cannot be traced, or a tap does not part it in two.
 
-    Example:
+    Examples:
         >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 2))
         >>> first, second = cut(network, ["0"])
         >>> x = torch.randn(5, 3, 8, 8)

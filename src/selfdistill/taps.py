@@ -34,7 +34,7 @@ class Taps(nn.Module):
         ConfigError: a name that does not exist, a tap that stays silent or fires twice in one pass,
             or whose output is not a tensor.
 
-    Example:
+    Examples:
         >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))
         >>> taps = Taps(network, ["1"], example=torch.zeros(2, 3, 8, 8))
         >>> out, features = taps.tapped(torch.zeros(5, 3, 8, 8))

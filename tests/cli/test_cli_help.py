@@ -7,6 +7,7 @@ import pytest
 from command import say
 
 import selfdistill
+from selfdistill.cli import app
 
 HEAVY = ("torch", "torchvision", "timm", "lightning_fabric", "torchmetrics", "selfdistill.core")
 
@@ -28,7 +29,7 @@ def test_the_package_imports_nothing_heavy():
 
 
 def test_the_package_offers_its_names():
-    assert {"Run", "load", "train", "wrap"} <= set(dir(selfdistill))
+    assert {"Run", "anytime", "compare", "load", "train", "wrap"} <= set(dir(selfdistill))
     assert callable(selfdistill.train)
     assert callable(selfdistill.load)
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
@@ -40,7 +41,9 @@ def test_version():
 
 
 def test_every_command_has_help():
-    for command in ("train", "evaluate", "methods", "models", "taps"):
+    there = {command.name or command.callback.__name__ for command in app.registered_commands}
+    assert there >= {"train", "evaluate", "exits", "export", "anytime", "compare", "reproduce"}
+    for command in there:
         assert say(command, "-h").code == 0
 
 

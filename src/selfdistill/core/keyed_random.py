@@ -50,7 +50,7 @@ def purpose(name: str) -> int:
 def bits(purpose: int, *keys: Tensor | int) -> Tensor:
     """Uniform integers in 0 … 2⁶³−1, one for each element of the broadcast keys (int64).
 
-    Example:
+    Examples:
         >>> bits(purpose("order"), 0, torch.arange(3)).shape
         torch.Size([3])
     """

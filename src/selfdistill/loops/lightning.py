@@ -31,7 +31,7 @@ class LightningLesson(LightningModule):
         lr: the highest learning rate of `configure_optimizers`.
         momentum, weight_decay: of its SGD.
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> from selfdistill import wrap
         >>> network = nn.Sequential(

@@ -203,7 +203,7 @@ def wrap(
     Raises:
         ConfigError: an unknown method or option, or a network whose outputs do not fit the classes.
 
-    Example:
+    Examples:
         >>> network = nn.Sequential(
         ...     nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1), nn.ReLU(),
         ...     nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))

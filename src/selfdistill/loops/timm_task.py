@@ -37,7 +37,7 @@ class DistillTask(TrainingTask):  # type: ignore[misc]
     Raises:
         ConfigError: the method wants more of a batch than timm's loaders give.
 
-    Example:
+    Examples:
         >>> from selfdistill import wrap
         >>> network = nn.Sequential(
         ...     nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1), nn.ReLU(),

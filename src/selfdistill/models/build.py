@@ -19,7 +19,7 @@ def build(
 ) -> nn.Module:
     """A network by name: `cifar/resnet18`, `timm/convnext_tiny`, `torchvision/resnet50`.
 
-    Example:
+    Examples:
         >>> network = build("cifar/resnet20", num_classes=10)
         >>> network.cuts
         ('stem', 'layer1', 'layer2', 'layer3')
@@ -49,7 +49,7 @@ def build(
 def names(pattern: str = "") -> list[str]:
     """Names of all networks that `build` knows.
 
-    Example:
+    Examples:
         >>> names("cifar/resnet1*_w16")
         ['cifar/resnet10_w16', 'cifar/resnet18_w16']
 

@@ -111,7 +111,7 @@ def compare(
             something else.
         RunBusyError: another process works on the study.
 
-    Example:
+    Examples:
         >>> found = compare("muse,byot", seeds="0-2", epochs=20)  # doctest: +SKIP
         >>> [(r.row, r.mean, r.difference) for r in found.summary]  # doctest: +SKIP
     """
