@@ -1,5 +1,6 @@
 """What all tests share: one thread, no stray warnings, a tiny network and its batch."""
 
+import os
 from collections import OrderedDict
 
 import pytest
@@ -11,6 +12,7 @@ from selfdistill.core import Batch, Progress
 from selfdistill.tasks import Classification
 
 torch.set_num_threads(1)
+os.environ["COLUMNS"] = "110"  # of the console, which is made once; pytest-xdist says 80
 
 NOISE = [
     # torch's own: ATen calls what it deprecates, gloo is chatty, ONNX and inductor import slowly

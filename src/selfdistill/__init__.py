@@ -4,14 +4,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .api import Run, load, train
+    from .api import Run, anytime, load, train
+    from .loops.lightning import LightningLesson as LightningLesson
     from .loops.plain import wrap
+    from .loops.timm_task import DistillTask as DistillTask
+    from .study.compare import compare
 
     __version__: str
 
-__all__ = ["Run", "__version__", "load", "train", "wrap"]
+__all__ = ["Run", "__version__", "anytime", "compare", "load", "train", "wrap"]
 
-_HOMES = {"Run": ".api", "load": ".api", "train": ".api", "wrap": ".loops.plain"}
+_HOMES = {"Run": ".api", "anytime": ".api", "load": ".api", "train": ".api", "wrap": ".loops.plain"}
+_HOMES["compare"] = ".study.compare"
+# not in __all__: a star import must not ask for Lightning
+_HOMES |= {"DistillTask": ".loops.timm_task", "LightningLesson": ".loops.lightning"}
 
 
 def __getattr__(name: str) -> Any:
@@ -26,4 +32,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *__all__]
+    return sorted({*globals(), *__all__, *_HOMES})

@@ -8,10 +8,17 @@ from typing import Annotated
 
 import typer
 
+from .anytime import anytime
+from .compare import compare
+from .doctor import doctor
 from .errors import told
 from .evaluate import evaluate
+from .exits import exits
+from .export import export
+from .information import information
 from .methods import methods
 from .models import models
+from .reproduce import reproduce
 from .taps import taps
 from .train import train
 
@@ -23,7 +30,20 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (train, evaluate, methods, models, taps):
+for _command in (
+    train,
+    anytime,
+    compare,
+    doctor,
+    evaluate,
+    exits,
+    export,
+    information,
+    methods,
+    models,
+    reproduce,
+    taps,
+):
     app.command()(told(_command))
 
 

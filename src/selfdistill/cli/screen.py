@@ -10,7 +10,10 @@ from rich.table import Table
 if TYPE_CHECKING:
     from ..export.exits import ExitRow
 
-OUT = Console(markup=False, highlight=False, emoji=False)
+_FILE = 120  # columns of what goes to a file or another program: no table is cut off there
+_narrow = sys.stdout.isatty() or "COLUMNS" in os.environ
+_size = {} if _narrow else {"width": _FILE, "height": 25}  # a width alone is not always heeded
+OUT = Console(markup=False, highlight=False, emoji=False, **_size)
 
 _COLOURS = {"error": "31", "warning": "33"}
 _RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")

@@ -1,0 +1,131 @@
+"""`selfdistill information`: numbers, files, and what cannot be measured."""
+
+import csv
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command import TINY, pictures, say
+
+QUICK = ("--steps", 3, "--batch-size", 32, "--device", "cpu")
+
+
+@pytest.fixture(scope="module")
+def said(first, tmp_path_factory):
+    """What was said of the run and of a fresh network like it, and where it was written."""
+    place = tmp_path_factory.mktemp("information") / "out"
+    words = ("information", first[1], "--runs", "cifar/resnet10_w16", *QUICK, "--out", place)
+    return say(*words), place
+
+
+def test_the_table_on_the_screen_is_that_of_the_file(said, first):
+    shown, place = said
+    assert shown.code == 0, shown.err
+    assert shown.err == ""
+    assert "By 128 validation images" in shown.out
+    assert "2 ln 2 = 1.386 is chance" in shown.out
+    with (place / "information.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert {row["network"] for row in rows} == {str(first[1]), "cifar/resnet10_w16"}
+    last = [row for row in rows if (row["step"], row["split"]) == ("3", "held out")]
+    figures = re.findall(r"^(MI|SI) of module (\d) +([\d.]+) +([\d.]+)$", shown.out, re.M)
+    assert len(figures) == 6
+    for kind, module, *losses in figures:
+        term = f"{'mutual' if kind == 'MI' else 'self'}/{module}"
+        want = [float(row["loss"]) for row in last if row["term"] == term]
+        np.testing.assert_allclose([float(loss) for loss in losses], want, atol=5.1e-4)
+
+
+def test_writes_a_page_and_a_picture(said):
+    shown, place = said
+    for name in ("information.html", "information.svg", "information.csv"):
+        assert (place / name).stat().st_size > 1000
+        assert str(place / name) in shown.out
+    assert "selfdistill information" in (place / "information.html").read_text(encoding="utf-8")
+
+
+def test_overwrites_nothing(said, first):
+    _, place = said
+    before = (place / "information.csv").read_bytes()
+    again = say("information", first[1], *QUICK, "--out", place)
+    assert again.code == 3
+    assert "holds a measurement already; choose another --out" in again.err
+    assert (place / "information.csv").read_bytes() == before
+
+
+def test_takes_the_next_free_folder(first):
+    for name in ("information", "information-2"):
+        assert say("information", first[1], *QUICK, "--seeds", 2).code == 0
+        text = Path(name, "information.csv").read_text()
+        assert {line.split(",")[1] for line in text.splitlines()[1:]} == {"0", "1"}
+    first_, second = (
+        Path(n, "information.csv").read_text() for n in ("information", "information-2")
+    )
+    assert first_ == second
+
+
+def test_leaves_the_run_as_it_is(run):
+    before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+    said = say("information", run, *QUICK, "--trainable", "--out", "o")
+    assert said.code == 0, said.err
+    assert "trainable networks" in said.out
+    assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
+
+
+def refused(*words):
+    said = say("information", *words)
+    assert "Traceback" not in said.err + said.out
+    assert said.err.startswith("error: ")
+    assert not Path("information").exists()
+    return said.err, said.code
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (["runs/nowhere"], 2, "there is no run and no network 'runs/nowhere'"),
+        (["."], 2, "holds no run"),
+        (["cifar/resnet8", "--taps", "layer1"], 2, "tapped at one module and information needs"),
+        (["cifar/resnet8", "--taps", "layr1,layer2"], 2, "did you mean 'layer1'"),
+        (["cifar/resnet8", "--critic", "concatt"], 2, "did you mean 'concat'"),
+        (["cifar/resnet8", "--estimator", "mine"], 2, "no estimator 'mine'"),
+        (["cifar/resnet8", "--data", "digts"], 4, "did you mean 'digits'"),
+        (["cifar/resnet8", "--lr", "0"], 2, "lr=0"),
+        (["cifar/resnet8", "--device", "gpu"], 2, "device = 'gpu' does not fit"),
+        (["cifar/resnet8", "cifar/resnet8"], 2, "named twice"),
+        (["torchvision/resnet18"], 2, "3 channels"),
+        ([], 2, "Missing argument"),
+    ],
+)
+def test_bad_input(words, code, sentence):
+    if not words:
+        assert sentence in say("information").err
+        return
+    said, got = refused(*words, "--steps", 2)
+    assert sentence in said
+    assert got == code
+
+
+def test_images_that_the_run_does_not_take(run, tmp_path):
+    pictures(tmp_path / "colour", each=10, side=8)
+    said, code = refused(run, "--data", f"folder:{tmp_path / 'colour'}")
+    assert "1 × 8 × 8 and these are 3 × 8 × 8" in said
+    assert code == 4
+
+
+def test_a_run_that_has_not_begun(run):
+    shutil.rmtree(run / "checkpoints")
+    said, code = refused(run)
+    assert "has no checkpoint yet" in said
+    assert code == 2
+
+
+def test_a_run_that_held_nothing_out(tmp_path):
+    pictures(tmp_path / "flowers", each=20, side=8)
+    words = ("--data", f"folder:{tmp_path / 'flowers'}", "--set", "val=0", "--method", "ce")
+    assert say("train", *TINY, *words, "--batch-size", 8, "--out", "run").code == 0
+    said = say("information", "run", "--steps", 2, "--device", "cpu")
+    assert "held out from the critics" in said.out
+    assert said.code == 0

@@ -1,0 +1,262 @@
+"""Critics on features whose information is known."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from views import QUICK, Views, data_of, losses, noise, of, steady
+
+from selfdistill.core import ConfigError, DataError, DivergenceError
+from selfdistill.data import Resident
+from selfdistill.information import HELD_OUT, TRAINING, Plan, Subject, measure
+
+CHANCE = 2 * math.log(2)
+
+
+def halves(x):
+    return x[:, :4]
+
+
+def others(x):
+    return x[:, 4:]
+
+
+def test_independent_features_stay_at_chance():
+    found = losses(Views(halves, others), data_of(noise(2304, 8)))
+    assert found["mutual/1"] == pytest.approx(CHANCE, abs=0.03)
+
+
+def test_a_feature_knows_itself():
+    found = losses(Views(halves, halves), data_of(steady(1280, 8)))
+    assert all(loss < CHANCE / 2 for loss in found.values())
+    assert found["mutual/1"] == pytest.approx(found["self/1"], abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("rho", "lowest"), [(0.9, 0.9572), pytest.param(0.5, 1.3125, marks=pytest.mark.slow)]
+)
+def test_gaussians_reach_the_loss_of_theory(rho, lowest, monkeypatch):
+    """2 ln 2 − 2 JSD of a bivariate Gaussian, by quadrature; the critic is linear in x and x²."""
+    monkeypatch.setattr("selfdistill.information.measuring._MOST", 4096)
+    x, y = noise(12288, 2, side=1).split(1, 1)
+    network = Views(lambda x: torch.cat([x[:, :1], x[:, :1] ** 2], 1), lambda x: x[:, 1:])
+    pairs = torch.cat([x, rho * x + math.sqrt(1 - rho**2) * y], 1)
+    plan = Plan(steps=150, width=16, lr=0.02)
+    assert losses(network, data_of(pairs, 4096), plan)["mutual/1"] == pytest.approx(
+        lowest, abs=0.03
+    )
+
+
+def test_the_nearer_module_has_more():
+    """Module i shows the last feature behind noise that falls with i."""
+    network = Views(
+        lambda x: x[:, :4] + 3 * x[:, 4:], lambda x: x[:, :4] + x[:, 4:], lambda x: x[:, :4]
+    )
+    found = losses(network, data_of(steady(1280, 8)))
+    assert found["mutual/2"] < found["mutual/1"] - 0.1
+    assert found["mutual/1"] < CHANCE - 0.05
+    assert list(found) == ["mutual/1", "mutual/2", "self/1", "self/2", "self/3"]
+
+
+def test_self_information_is_what_places_share():
+    own, shared = noise(1280, 4), steady(1280, 4)
+    values = torch.cat([own, 0.3 * own + shared], 1)
+    found = losses(Views(halves, others), data_of(values))
+    assert found["self/2"] < found["self/1"] - 0.3
+
+
+def test_blind_to_the_scale_of_features():
+    plan, data = replace(QUICK, steps=10), data_of(steady(320, 8), 64)
+    one = Views(halves, lambda x: halves(x) + 0.5 * others(x))
+    other = Views(lambda x: 1000 * halves(x) - 7, lambda x: 20 * halves(x) + 10 * others(x))
+    found = losses(one, data, plan)
+    assert losses(other, data, plan) == pytest.approx(found, abs=2e-3)
+
+
+def test_held_out_images_are_mixed():
+    """In class order a batch would hold one class alone, and no critic could tell images apart."""
+    labels = torch.arange(1280) // 640 % 2
+    order = torch.arange(1024) % 2 * 640 + torch.arange(1024) // 2 % 640
+    values = (2.0 * labels - 1)[:, None, None, None].expand(-1, 8, 2, 2) + 0.1 * noise(1280, 8)
+    train, held = (
+        values[order],
+        values[torch.arange(128).repeat(2) + torch.tensor([0, 640]).repeat_interleave(128)],
+    )
+    data = data_of(torch.cat([train, held]))
+    assert losses(Views(halves, others), data)["mutual/1"] < CHANCE - 0.2
+
+
+@pytest.fixture
+def trained(tiny_net):
+    """A network with BatchNorm, left in training mode."""
+    return tiny_net.train()
+
+
+@pytest.fixture
+def images():
+    generator = torch.Generator().manual_seed(0)
+    pictures = torch.randint(0, 256, (96, 3, 16, 16), generator=generator, dtype=torch.uint8)
+    return replace(
+        data_of(noise(4, 3), 2),
+        train=Resident(pictures[:64], torch.arange(64) % 5),
+        val=Resident(pictures[64:], torch.arange(32) % 5),
+        classes=list("abcde"),
+        crop=2,
+        flip=True,
+    )
+
+
+SHORT = Plan(steps=4, batch_size=16, width=8)
+
+
+@pytest.mark.parametrize("trainable", [False, True])
+def test_the_network_stays_as_it_is(trained, images, trainable):
+    before = {name: tensor.clone() for name, tensor in trained.state_dict().items()}
+    draws = torch.get_rng_state()
+    measure({"network": trained}, images, replace(SHORT, trainable=trainable))
+    for name, tensor in trained.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+    assert all(module.training for module in trained.modules())
+    assert not any(module._forward_hooks for module in trained.modules())
+    assert all(p.grad is None and p.requires_grad for p in trained.parameters())
+    assert torch.equal(draws, torch.get_rng_state())
+
+
+def test_a_frozen_network_stays_frozen_inside_too(trained, images, monkeypatch):
+    """The copy that is measured neither learns nor moves its BatchNorm."""
+    from selfdistill.information import measuring
+
+    seen = []
+
+    def copied(network):
+        seen.append(original(network))
+        return seen[-1]
+
+    original = measuring.copied
+    monkeypatch.setattr(measuring, "copied", copied)
+    for trainable in (False, True):
+        measure({"network": trained}, images, replace(SHORT, trainable=trainable))
+    frozen, moved = (
+        [torch.equal(*pair) for pair in zip(trained.state_dict().values(), copy, strict=True)]
+        for copy in (list(network.state_dict().values()) for network in seen)
+    )
+    assert all(frozen)
+    assert not any(moved)
+
+
+def test_is_a_function_of_the_seed(trained, images):
+    plan = replace(SHORT, seeds=(0, 1))
+    first, again = (measure({"network": trained}, images, plan).rows for _ in range(2))
+    assert first == again
+    by_seed = [[r.loss for r in first if r.seed == seed] for seed in (0, 1)]
+    assert by_seed[0] != by_seed[1]
+    alone = measure({"network": trained}, images, replace(SHORT, seeds=(1,))).rows
+    assert [row.loss for row in alone] == by_seed[1]
+
+
+def test_networks_see_the_same(trained, images):
+    found = measure({"one": trained, "two": Subject(trained)}, images, SHORT)
+    assert of(found, "one") == of(found, "two")
+    other = Subject(trained, taps="stage2,stage4", mean=(0.0,) * 3, std=(1.0,) * 3)
+    found = measure({"other": other}, images, SHORT)
+    assert found.taps["other"] == ("stage2", "stage4")
+    assert found.terms("other") == ["mutual/1", "self/1", "self/2"]
+
+
+def test_a_network_that_learns_along_has_other_losses(trained, images):
+    frozen, moved = (
+        of(measure({"network": trained}, images, replace(SHORT, trainable=trainable)))
+        for trainable in (False, True)
+    )
+    assert frozen != moved
+
+
+def test_looks_at_held_out_images_twenty_times(trained, images):
+    found = measure({"network": trained}, images, replace(SHORT, steps=40))
+    for split in (HELD_OUT, TRAINING):
+        assert found.track("network", "self/1", split).steps.tolist() == list(range(2, 41, 2))
+    assert found.held_out == "32 validation images"
+
+
+def test_one_cell_has_no_self_information(images):
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    network = nn.Sequential(network, nn.Linear(4, 5))
+    found = measure({"network": Subject(network, taps="0.0,0.1")}, images, SHORT)
+    assert found.terms("network") == ["mutual/1", "self/1"]
+
+
+@pytest.mark.parametrize(
+    ("estimator", "critic", "chance"),
+    [("infonce", "separable", math.log(64)), ("infonce", "concat", math.log(2)),
+     ("dv", "separable", 0.0), ("nwj", "separable", 0.0)],
+)  # fmt: skip
+def test_other_estimators_find_nothing_in_noise_either(estimator, critic, chance):
+    plan = replace(QUICK, steps=30, lr=0.02, estimator=estimator, critic=critic)
+    found = measure({"n": Views(halves, others)}, data_of(noise(1280, 8)), plan)
+    assert found.chance == pytest.approx(chance)
+    assert of(found, "n")["mutual/1"] == pytest.approx(chance, abs=0.1)
+
+
+def test_info_nce_is_a_bound_in_nats():
+    """Four copies of one Gaussian pair of I = 0.83 nats; the bound may come near, not above."""
+    x, y = noise(2304, 2, side=1).split(1, 1)
+    rho = 0.9
+    pairs = torch.cat([x, rho * x + math.sqrt(1 - rho**2) * y], 1)
+    network = Views(lambda x: torch.cat([x[:, :1], x[:, :1] ** 2], 1), lambda x: x[:, 1:])
+    found = measure({"n": network}, data_of(pairs), replace(QUICK, estimator="infonce"))
+    information = -0.5 * math.log(1 - rho**2)
+    assert 0.7 < (found.chance - of(found, "n")["mutual/1"]) / information < 1.1
+
+
+def test_without_validation_images(images):
+    test = replace(images, val=None, test=images.val)
+    none = replace(images, val=None)
+    network = Views(lambda x: x[:, :2], lambda x: x, classes=5)
+    assert measure({"n": network}, test, SHORT).held_out == "32 test images"
+    said = measure({"n": network}, none, SHORT).held_out
+    assert said == "6 training images of the network, held out from the critics"
+
+
+@pytest.mark.parametrize(
+    ("network", "sentence"),
+    [(Views(halves), "one module"), (nn.Sequential(nn.Conv2d(1, 4, 1)), "takes 1 channels")],
+)
+def test_networks_that_cannot_be_measured(network, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        measure({"n": network}, data_of(noise(64, 8), 16), SHORT)
+
+
+@pytest.mark.parametrize("sizes", [(3, 1), (1, 3)])
+def test_too_few_images(images, sizes):
+    few = [images.train.take(torch.arange(n)) for n in sizes]
+    with pytest.raises(DataError, match="give two or more of each"):
+        measure({"n": Views(halves, halves)}, replace(images, train=few[0], val=few[1]), SHORT)
+
+
+def test_too_few_images_to_hold_some_out(images):
+    few = replace(images, train=images.train.take(torch.arange(3)), val=None)
+    with pytest.raises(DataError, match="too few to hold some out"):
+        measure({"n": Views(halves, halves)}, few, SHORT)
+
+
+def test_a_loss_that_is_not_finite():
+    plan = replace(SHORT, lr=1e4, estimator="nwj", steps=20)
+    with pytest.raises(DivergenceError, match="lower --lr"):
+        measure({"n": Views(halves, others)}, data_of(steady(128, 8), 32), plan)
+
+
+@pytest.mark.parametrize(
+    ("keys", "sentence"),
+    [
+        ({"critic": "seperable"}, "no critic 'seperable' .did you mean 'separable'"),
+        ({"estimator": "jds"}, "no estimator 'jds' .did you mean 'jsd'"),
+        ({"steps": 0}, "steps=0"),
+        ({"lr": 0.0}, "lr=0"),
+        ({"seeds": ()}, "one or more"),
+    ],
+)
+def test_plans_that_are_none(keys, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        Plan(**keys)
