@@ -172,6 +172,90 @@ def _teacher(found: list[dict[str, str]]) -> str:
     return next((r["teacher"] for r in found if r.get("teacher")), "none")
 
 
+def plain(name: str, title: str, about: str, columns: dict[str, str]) -> str:
+    """A result file as it is: {column of the file: heading}."""
+    found = rows(name)
+    if not found:
+        return ""
+    lines = [[r[column] for column in columns] for r in found]
+    return "\n\n".join([f"## {title}", about, table([*columns.values()], lines), origin(found)])
+
+
+def deployed() -> list[str]:
+    """What the exits cost, as files and image by image, and what the stages tell."""
+    sides = {"parameters": "params", "macs": "MACs"}
+    counts = {
+        f"{part}_{cost}_{how}": f"{part} {word}, {how}"
+        for part in ("whole", "exit")
+        for cost, word in sides.items()
+        for how in ("printed", "paper", "honest")
+    }
+    return [
+        plain(
+            "speed-exported-resnet18",
+            "Exported exits in onnxruntime, ResNet-18 at 32×32",
+            "Latency ÷ that of the whole network exported alike, beside the multiply-adds. Goals: "
+            "0.36, 0.60, 0.82. Ratios that lie below the multiply-adds' say that the machine was "
+            "busy, not that an exit is that fast.",
+            {
+                "bottleneck": "bottleneck",
+                "predictor": "exit",
+                "batch": "batch",
+                "threads": "threads",
+                "macs_ratio": "multiply-adds",
+                "ratio_median": "latency, median",
+                "ratio_of_minima": "latency, of minima",
+            },
+        ),
+        plain(
+            "anytime-cifar100-small",
+            "Anytime inference, CIFAR-100",
+            "The runs of the first table, 5 seeds; thresholds are chosen on 5,000 validation "
+            "images for a loss of so many points. Test top-1 in percent, change against the "
+            "student in points, multiply-adds in percent of the student's, and the share of "
+            "images that leave at each exit.",
+            {
+                "method": "method",
+                "choice": "choice",
+                "accuracy": "top-1",
+                "change": "change",
+                "change_std": "±",
+                "macs": "multiply-adds",
+                "macs_std": "±",
+                **{f"share_{e}": e for e in ("exit1", "exit2", "exit3", "student")},
+            },
+        ),
+        plain(
+            "anytime-latency",
+            "Anytime inference, one image at a time",
+            "On a network this small the decisions cost as much as the layers they save: eager "
+            "torch is slower than the student, onnxruntime about even.",
+            {
+                "method": "method",
+                "max_loss": "points lost",
+                "runtime": "runtime",
+                "macs_ratio": "multiply-adds",
+                "latency_ratio": "latency",
+            },
+        ),
+        plain(
+            "information-cifar100-small-paired",
+            "What training with exits changes inside, CIFAR-100",
+            "Critics trained alone on the finished, frozen networks of the first table: held-out "
+            "loss, paired by seed; below zero is more information than in plain training.",
+            {"difference": "networks", "term": "term", "n": "n", "mean": "mean", "low": "low"}
+            | {"high": "high", "verdict": "verdict"},
+        ),
+        plain(
+            "costs-table3",
+            "The costs of MUSE's Table 3, counted its way and honestly",
+            "Millions. `printed` stands in the paper, `paper` is its rule as it was found out, "
+            "`honest` counts heads, BatchNorm, the last layer and pooling as they are.",
+            {"network": "network", "side": "pixels", "exit": "exit", **counts},
+        ),
+    ]
+
+
 def loops() -> str:
     """The loop and the loader."""
     parts = ["## The loop and the loader"]
@@ -222,6 +306,7 @@ def main() -> None:
         steps("speed-methods-resnet18", "Step time of every method, ResNet-18 at 32×32"),
         steps("speed-steps-resnet18", "Step time, ResNet-18 at 32×32"),
         steps("speed-steps-resnet10-w16", "Step time, resnet10_w16 at 32×32"),
+        *deployed(),
         loops(),
     ]
     PAGE.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
