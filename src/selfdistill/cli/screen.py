@@ -11,9 +11,8 @@ if TYPE_CHECKING:
     from ..export.exits import ExitRow
 
 _FILE = 120  # columns of what goes to a file or another program: no table is cut off there
-_narrow = sys.stdout.isatty() or "COLUMNS" in os.environ
-_size = {} if _narrow else {"width": _FILE, "height": 25}  # a width alone is not always heeded
-OUT = Console(markup=False, highlight=False, emoji=False, **_size)
+_wide = not (sys.stdout.isatty() or "COLUMNS" in os.environ)
+OUT = Console(markup=False, highlight=False, emoji=False, width=_FILE if _wide else None)
 
 _COLOURS = {"error": "31", "warning": "33"}
 _RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
