@@ -3,13 +3,12 @@
 import shlex
 import sys
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 
 from ..core import ResourceError, RunBusyError
 from ..engine.run_directory import RunDirectory
 from ..report.canvas import palette
-from ..report.layout import figure, folded, note, pair, section
+from ..report.layout import document, figure, folded, note, pair, section
 from ..report.words import decimals
 from .found import Amount, Information
 from .pictures import FAMILIES, colours_needed, module_of, over_depth, over_steps, together
@@ -42,36 +41,10 @@ def save(found: Information, folder: str | Path) -> list[Path]:
 
 def page(found: Information) -> str:
     """The whole document."""
-    style = files("selfdistill.report").joinpath("style.css").read_text(encoding="utf-8")
-    light, dark = (
-        " ".join(f"--exit-{i}: {colour};" for i, colour in enumerate(colours, 1))
-        for colours in palette(colours_needed(found)).values()
-    )
-    title = escape(" · ".join(found.networks))
     body = "\n".join([_compared(found), *(_family(found, f) for f in FAMILIES), _how(found)])
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Information inside {title} – selfdistill</title>
-<style>
-{style}:root {{ {light} }}
-@media screen and (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}
-</style>
-</head>
-<body>
-<header>
-<p class="kicker">selfdistill information</p>
-<h1>{title}</h1>
-<p class="lede">{_lede(found)}</p>
-</header>
-<main>
-{body}
-</main>
-</body>
-</html>
-"""
+    header = f'<p class="lede">{_lede(found)}</p>'
+    name = " · ".join(found.networks)
+    return document("information", name, header, body, palette(colours_needed(found)))
 
 
 def _lede(found: Information) -> str:

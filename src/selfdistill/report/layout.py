@@ -1,6 +1,50 @@
-"""The page's building blocks as HTML: sections, figures, notes."""
+"""A page and its building blocks as HTML: sections, figures, notes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from html import escape
+from importlib.resources import files
+
+
+def document(
+    kind: str, name: str, header: str, body: str, colours: Mapping[str, Sequence[str]]
+) -> str:
+    """A whole page: one file, no scripts, nothing loaded from anywhere.
+
+    Args:
+        kind: what sort of page it is, as a few words.
+        name: of what it shows, as plain text.
+        header: what stands below the name.
+        body: the sections.
+        colours: of exits 1, 2, …, for the themes "light" and "dark", see `canvas.palette`.
+    """
+    style = files(__package__).joinpath("style.css").read_text(encoding="utf-8")
+    light, dark = (
+        " ".join(f"--exit-{i}: {colour};" for i, colour in enumerate(colours[theme], 1))
+        for theme in ("light", "dark")
+    )
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(name)} – selfdistill</title>
+<style>
+{style}:root {{ {light} }}
+@media screen and (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}
+</style>
+</head>
+<body>
+<header>
+<p class="kicker">selfdistill {kind}</p>
+<h1>{escape(name)}</h1>
+{header}
+</header>
+<main>
+{body}
+</main>
+</body>
+</html>
+"""
 
 
 def section(title: str, *parts: str) -> str:

@@ -2,12 +2,11 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
-from importlib.resources import files
 from typing import NamedTuple
 
 from ..engine.run_directory import environment
 from ..report.canvas import palette
-from ..report.layout import figure, folded, note, pair, section
+from ..report.layout import document, figure, folded, note, pair, section
 from ..report.tables import keys_table
 from ..report.words import percent, shown
 from . import pictures
@@ -54,33 +53,8 @@ def page(name: str, study: Study, outcomes: Sequence[Outcome], results: Sequence
     makers: tuple[Callable[[Findings], str], ...]
     makers = (_comparison, _exits, _runs, _reading, _recipe, _environment)
     sections = "\n".join(part for maker in makers if (part := maker(found)))
-    style = files("selfdistill.report").joinpath("style.css").read_text(encoding="utf-8")
-    light, dark = (f":root {{ --exit-1: {colours[1]}; }}" for colours in palette(2).values())
-    title = escape(name)
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title} – selfdistill</title>
-<style>
-{style}a {{ color: inherit; text-underline-offset: 3px; }}
-{light}
-@media screen and (prefers-color-scheme: dark) {{ {dark} }}
-</style>
-</head>
-<body>
-<header>
-<p class="kicker">selfdistill comparison</p>
-<h1>{title}</h1>
-<p class="lede">{_lede(found)}</p>
-</header>
-<main>
-{sections}
-</main>
-</body>
-</html>
-"""
+    colours = {theme: some[1:] for theme, some in palette(2).items()}  # one, that stands out
+    return document("comparison", name, f'<p class="lede">{_lede(found)}</p>', sections, colours)
 
 
 def _lede(found: Findings) -> str:
