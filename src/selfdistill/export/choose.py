@@ -73,7 +73,9 @@ def _named(rows: Sequence[ExitRow], wanted: str) -> ExitRow:
         return by_name[name]
     if len(_exits(rows)) == 1 and name.startswith("exit"):
         raise ConfigError(f"there is no exit '{wanted}': this run has none; take final")
-    raise ConfigError(f"there is no exit '{wanted}'{nearest(name, by_name)}")
+    # a number that does not exist is no slip of the pen: every exit is as near as the other
+    hint = f" (there are: {', '.join(by_name)})" if wanted.isdecimal() else nearest(name, by_name)
+    raise ConfigError(f"there is no exit '{wanted}'{hint}")
 
 
 def _val(row: ExitRow) -> float:
