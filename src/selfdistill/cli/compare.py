@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import options
-from .screen import OUT, line, percent, table, tell
+from .screen import OUT, clock, line, percent, table, tell
 
 if TYPE_CHECKING:
     from ..study.compare import Comparison
@@ -181,21 +181,15 @@ class _Screen:
             f"{self.done:>{len(str(self.all))}} of {self.all}",
             f"{outcome.row:<{width}}  seed {outcome.seed}",
             said or f"{percent(score):>7}",
-            _clock(seconds),
+            clock(seconds),
         ]
         left = (time.monotonic() - self.began) / self.made * (self.all - self.done)
-        words += [f"about {_clock(left)} left"] if self.done < self.all else []
+        words += [f"about {clock(left)} left"] if self.done < self.all else []
         line("  ".join(words))
 
     def warn(self, sentence: str) -> None:
         """A warning of a run."""
         tell("warning", sentence)
-
-
-def _clock(seconds: float) -> str:
-    minutes, second = divmod(round(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
 def _conclude(found: "Comparison") -> None:

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from .screen import OUT, percent
+from .screen import OUT, clock, percent
 
 _FAMILIES = 6  # of loss terms in a line
 
@@ -90,9 +90,7 @@ class Terminal:
             return ""
         start, first = self.began
         seconds = (time.perf_counter() - start) / (self.at - first) * (self.total - self.at)
-        minutes, second = divmod(round(seconds), 60)
-        hours, minute = divmod(minutes, 60)
-        return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+        return clock(seconds)
 
 
 class _Bar(Progress):

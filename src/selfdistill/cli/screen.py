@@ -60,6 +60,13 @@ def _three(number: float) -> str:
     return f"{number:.{decimals}f}"
 
 
+def clock(seconds: float) -> str:
+    """A length of time, `0:07`, `12:30` or `1:02:03`."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+
+
 def percent(share: float | None) -> str:
     """`97.2 %`, or a dash where there is nothing."""
     return "–" if share is None else f"{100 * share:.1f} %"

@@ -17,6 +17,30 @@ from filelock import FileLock, Timeout
 
 from ..core import ConfigError, ResourceError, RunBusyError
 
+LOCK = ".lock"
+
+
+@contextmanager
+def locked(folder: Path, busy: str, inside: str = "") -> Iterator[None]:
+    """Hold a folder for this process; it and a folder inside it are made if they are not there.
+
+    Raises:
+        RunBusyError: another process holds it, told as `busy`.
+        ResourceError: it cannot be made or written.
+    """
+    try:
+        (folder / inside).mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RunBusyError(busy) from None
+    except OSError as error:
+        raise ResourceError(
+            f"the directory {folder} cannot be written: {error.strerror or error}"
+        ) from error
+    with lock:
+        yield
+
 
 class RunDirectory:
     """Recipe, environment, metrics and checkpoints of one run.
@@ -38,19 +62,8 @@ class RunDirectory:
             RunBusyError: another process trains here.
             ResourceError: the folder cannot be made or written.
         """
-        try:
-            self.checkpoints.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path / ".lock")
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise RunBusyError(
-                f"another process is training in {self.path}; choose another --out"
-            ) from None
-        except OSError as error:
-            raise ResourceError(
-                f"the run directory {self.path} cannot be written: {error.strerror or error}"
-            ) from error
-        with lock:
+        busy = f"another process is training in {self.path}; choose another --out"
+        with locked(self.path, busy, self.checkpoints.name):
             yield
 
     def check_free(self) -> None:

@@ -7,17 +7,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import tomli_w
-from filelock import FileLock, Timeout
 
-from ..core import ArtefactError, ConfigError, ResourceError, RunBusyError
-from ..engine.run_directory import RunDirectory
+from ..core import ArtefactError, ConfigError, RunBusyError
+from ..engine.run_directory import LOCK, RunDirectory, locked
 from ..export.exits import ExitRow
 from ..recipe.schema import write
 from ..running import finished
 from .grid import Study, from_plain
 from .order import Order
 
-ASKED, _LOCK = "study.toml", ".lock"
+ASKED = "study.toml"
 _PATIENCE = 60.0  # seconds in which runs of a study that was killed have saved and stopped
 
 
@@ -48,19 +47,8 @@ class StudyDirectory:
             RunBusyError: another process compares here.
             ResourceError: the folder cannot be made or written.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path / _LOCK)
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise RunBusyError(
-                f"another process works on {self.path}; wait for it, or choose another --out"
-            ) from None
-        except OSError as error:
-            raise ResourceError(
-                f"the directory {self.path} cannot be written: {error.strerror or error}"
-            ) from error
-        with lock:
+        busy = f"another process works on {self.path}; wait for it, or choose another --out"
+        with locked(self.path, busy):
             yield
 
     def read(self) -> Study | None:
@@ -88,7 +76,7 @@ class StudyDirectory:
         """Whether there is anything here but the lock of a study that was refused."""
         if not self.path.is_dir():
             return self.path.exists()
-        return any(place.name != _LOCK for place in self.path.iterdir())
+        return any(place.name != LOCK for place in self.path.iterdir())
 
     def write(self, study: Study) -> None:
         """Write down what is asked for, and each row's recipe."""
