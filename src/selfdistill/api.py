@@ -62,7 +62,7 @@ def train(
 
     Examples:
         >>> run = train(method="muse", data="digits", epochs=20)  # doctest: +SKIP
-        >>> run.exits[0].test_accuracy, run.network  # doctest: +SKIP
+        >>> run.exits[0].test_score, run.network  # doctest: +SKIP
     """
     if isinstance(model, nn.Module):
         keys["model"] = type(model).__name__

@@ -51,7 +51,7 @@ def test_what_it_says():
 
 
 def test_a_run_that_held_nothing_out():
-    rows = EXIT._replace(val_accuracy=None, test_accuracy=None)
+    rows = EXIT._replace(val_score=None, test_score=None)
     assert "Not known: the run held no images out" in page(rows, parts={"val": None, "test": None})
 
 

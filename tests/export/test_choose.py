@@ -52,9 +52,9 @@ def test_automatic(limits, name):
 
 
 def test_a_point_is_a_point():
-    rows = [ROWS[0]._replace(val_accuracy=0.97), ROWS[3]._replace(val_accuracy=0.98)]
+    rows = [ROWS[0]._replace(val_score=0.97), ROWS[3]._replace(val_score=0.98)]
     assert bargain(rows, "val").predictor == "exit1"
-    assert bargain([rows[0]._replace(val_accuracy=0.9699), rows[1]], "val").predictor == "student"
+    assert bargain([rows[0]._replace(val_score=0.9699), rows[1]], "val").predictor == "student"
 
 
 def test_without_exits_the_student_is_all_there_is():
@@ -88,7 +88,7 @@ def test_what_is_not_there(wanted, limits, sentence):
     ("wanted", "limits"), [("auto", {}), ("auto", {"max_macs": 1e9}), ("2", {"min_accuracy": 0.5})]
 )
 def test_test_images_are_not_to_choose_by(wanted, limits):
-    rows = [row._replace(val_accuracy=None) for row in ROWS]
+    rows = [row._replace(val_score=None) for row in ROWS]
     with pytest.raises(ConfigError, match=r"held out no validation images.*exit1, exit2, exit3"):
         chosen(rows, wanted, **limits)
     assert chosen(rows, "2", max_macs=1e9).predictor == "exit2"

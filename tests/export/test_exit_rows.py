@@ -49,13 +49,13 @@ def test_rows_are_the_predictors_in_order(method, tiny_task):
     assert [r.predictor for r in rows] == ["exit1", "exit2", "exit3", "student"]
     for row, network in zip(rows, method.predictors().values(), strict=True):
         assert (row.parameters, row.macs) == cost(network, tiny_task.example)
-        assert row.val_accuracy == val[row.predictor]["accuracy"]
-        assert row.test_accuracy == test[row.predictor]["accuracy"]
+        assert row.val_score == val[row.predictor]["accuracy"]
+        assert row.test_score == test[row.predictor]["accuracy"]
 
 
 def test_macs_grow_towards_the_student(method, tiny_task):
     rows = exit_rows(method, tiny_task.example, "accuracy", None, None)
-    assert all(r.val_accuracy is None and r.test_accuracy is None for r in rows)
+    assert all(r.val_score is None and r.test_score is None for r in rows)
     assert rows[0].macs < rows[-1].macs
 
 

@@ -75,7 +75,7 @@ def _show(made: "Exported") -> None:
     """What was taken, what was written, and how sure it is."""
     row, it = made.row, made.comparison
     shown = table("exported", ">val", ">test", ">parameters", ">MACs", ">of the student's")
-    scores = percent(row.val_accuracy), percent(row.test_accuracy)
+    scores = percent(row.val_score), percent(row.test_score)
     share = f"{100 * row.macs / max(1, made.student.macs):.0f} %"
     shown.add_row(row.predictor, *scores, amount(row.parameters), amount(row.macs), share)
     OUT.print(shown)

@@ -74,8 +74,8 @@ def percent(share: float | None) -> str:
 
 def show_exits(rows: "list[ExitRow]") -> None:
     """The table of exits, and which of them is the best bargain."""
-    val = any(row.val_accuracy is not None for row in rows)
-    test = any(row.test_accuracy is not None for row in rows)
+    val = any(row.val_score is not None for row in rows)
+    test = any(row.test_score is not None for row in rows)
     parts = [name for name, there in ((">val", val), (">test", test)) if there]
     exits = any(row.predictor.startswith("exit") for row in rows)
     made = table(
@@ -83,7 +83,7 @@ def show_exits(rows: "list[ExitRow]") -> None:
     )
     whole = next(row.macs for row in rows if row.predictor == "student")
     for row in rows:
-        scores = [percent(row.val_accuracy)] * val + [percent(row.test_accuracy)] * test
+        scores = [percent(row.val_score)] * val + [percent(row.test_score)] * test
         costs = (
             amount(row.parameters),
             amount(row.macs),
@@ -101,8 +101,8 @@ def bargain(rows: "list[ExitRow]") -> str:
     Chosen on validation images where there are some, so that the test images stay a test.
     """
     rows = [row for row in rows if row.predictor.startswith(("exit", "student"))]
-    part = "test" if any(row.val_accuracy is None for row in rows) else "val"
-    scores = {row.predictor: getattr(row, f"{part}_accuracy") for row in rows}
+    part = "test" if any(row.val_score is None for row in rows) else "val"
+    scores = {row.predictor: getattr(row, f"{part}_score") for row in rows}
     if len(rows) < 2 or None in scores.values():
         return ""
     from ..export.choose import bargain as cheapest

@@ -14,9 +14,10 @@ from .errors import (
 from .frozen import Frozen, trained_state
 from .method import Evidence, Kind, Method
 from .registry import METHODS, Option, Registry, options
-from .task import Task
+from .task import IGNORE, Task
 
 __all__ = [
+    "IGNORE",
     "METHODS",
     "ArtefactError",
     "Batch",

@@ -77,6 +77,7 @@ class Needs(NamedTuple):
         partners: with each image another one of its class, `Batch.partners`.
         labels: the task gives each image one class label (`Task.labels`).
         scores: outputs are class scores along dim 1 and targets a tensor (`Task.scores`).
+        places: outputs are scores of every place, (B, K, H, W) (`Task.places`).
     """
 
     views: int = 1
@@ -84,3 +85,4 @@ class Needs(NamedTuple):
     partners: bool = False
     labels: bool = False
     scores: bool = False
+    places: bool = False

@@ -5,23 +5,30 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+IGNORE = 255
+"""The label of a pixel that belongs to no class."""
+
 
 class Task(ABC):
     """What methods ask about the labels, so that no method needs to know which task it serves.
 
     Attributes:
+        classes: their names, in the order of their labels.
         example: two inputs as the network takes them, (2, C, H, W), to learn shapes from.
         headline: the name among the metrics that says how good a network is.
         name: what users call the task.
         labels: whether targets are one class label an image, (B,) int64, and outputs (B, K).
         scores: whether outputs are class scores along dim 1, (B, K, ...), and targets a tensor.
+        places: whether outputs are scores of every place of the image, (B, K, H, W).
     """
 
     example: Tensor
+    classes: list[str]
     headline: str
     name: ClassVar[str]
     labels: ClassVar[bool] = False
     scores: ClassVar[bool] = False
+    places: ClassVar[bool] = False
 
     @abstractmethod
     def head(self, channels: int) -> nn.Module:
@@ -39,6 +46,14 @@ class Task(ABC):
     def metric(self) -> Any:
         """A fresh `torchmetrics.MetricCollection` over (outputs, targets), fractions in 0 … 1."""
 
+    def train_metric(self) -> Any:
+        """The same for a batch in training, now and then: what is cheap of `metric`."""
+        return self.metric()
+
+    def comparable(self, outputs: Any, reference: Any) -> bool:
+        """Whether `soft_loss` has a meaning for these two; where not, it is left out."""
+        return True
+
     def alike(self, targets: Any) -> Tensor | None:
         """(B, B) bool: which samples carry the same label; None where labels do not compare."""
         return None
@@ -46,6 +61,29 @@ class Task(ABC):
     def details(self) -> dict[str, Any]:
         """Further metrics of the final student, {name: metric that computes a matrix}."""
         return {}
+
+    def by_class(self) -> Any:
+        """A fresh metric of one predictor that computes {column: (K,)}, or None.
+
+        Shares are fractions, counts whole numbers; nan stands where there is nothing to judge.
+        """
+        return None
+
+    def pictures(self, images: Tensor, targets: Any, outputs: Any) -> list[Tensor]:
+        """What was asked and what was answered, drawn into each image; none where that says little.
+
+        Args:
+            images: (B, 3, H, W) uint8, not normalised.
+            targets, outputs: of these images.
+
+        Returns:
+            (3, height, width) uint8 each: the truth on the left, the answer on the right.
+        """
+        return []
+
+    def deployed(self, network: nn.Module) -> nn.Module:
+        """The network as users run it: from its input to what they asked for, in tensors."""
+        return network
 
     def calibration(self) -> Any:
         """A fresh metric of one predictor that computes a reliability table, or None.

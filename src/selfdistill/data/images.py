@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..core import DataError
+from .targets import Labels, Targets
 
 _CHUNK = 1024  # images treated at once where a float copy of the whole set would not fit
 _BROKEN = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
@@ -25,15 +26,20 @@ class Images(ABC):
     """Labelled images, all of one shape once fetched.
 
     Attributes:
-        labels: (N,) int64.
+        targets: what belongs to each image.
         shape: (C, H, W) of one image.
     """
 
-    labels: Tensor
+    targets: Targets
     shape: tuple[int, int, int]
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.targets)
+
+    @property
+    def labels(self) -> Tensor:
+        """(N,) int64; of images without one label each, zeros."""
+        return self.targets.strata
 
     @abstractmethod
     def fetch(self, index: Tensor) -> Tensor:
@@ -49,12 +55,13 @@ class Resident(Images):
 
     Args:
         images: (N, C, H, W) uint8.
-        labels: (N,) int64 on the same device.
+        targets: of each image, on the same device; (N,) int64 are labels.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor) -> None:
+    def __init__(self, images: Tensor, targets: Targets | Tensor) -> None:
         channels, height, width = images.shape[1:]
-        self.images, self.labels, self.shape = images, labels, (channels, height, width)
+        self.images, self.shape = images, (channels, height, width)
+        self.targets = targets if isinstance(targets, Targets) else Labels(targets)
 
     def fetch(self, index: Tensor) -> Tensor:
         """The images at these places; the index must be on the images' device."""
@@ -62,21 +69,22 @@ class Resident(Images):
 
     def take(self, index: Tensor) -> Self:
         """Only the images at these places, in this order."""
-        return type(self)(self.fetch(index), self.labels[index])
+        return type(self)(self.fetch(index), self.targets.take(index))
 
     def to(self, device: torch.device | str) -> Self:
         """The same images on a device; free of cost where they are there already."""
-        return type(self)(self.images.to(device), self.labels.to(device))
+        return type(self)(self.images.to(device), self.targets.to(device))
 
     def resized(self, size: int) -> Self:
-        """Every image brought to size × size, bilinear with antialiasing."""
-        if self.shape[1:] == (size, size):
+        """Every image brought to size × size, bilinear with antialiasing, its targets with it."""
+        old = self.shape[1:]
+        if old == (size, size):
             return self
         parts = [
             F.interpolate(part, size=(size, size), mode="bilinear", antialias=True)
             for part in self.images.split(_CHUNK)
         ]
-        return type(self)(torch.cat(parts), self.labels)
+        return type(self)(torch.cat(parts), self.targets.resized(old, (size, size)))
 
     def moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of each channel, of pixels in [0, 1].
@@ -118,7 +126,7 @@ class Folder(Images):
         # one block of bytes: a million strings would be copied by every worker that counts their
         # references
         self._paths = np.array([os.fsencode(p) for p in paths])
-        self.labels, self.shape, self.zoom = labels, (3, *size), zoom
+        self.targets, self.shape, self.zoom = Labels(labels), (3, *size), zoom
 
     def path(self, place: int) -> str:
         """The file of one picture."""
@@ -160,7 +168,7 @@ class Folder(Images):
             with Image.open(self.path(place)) as picture:
                 return picture.convert("RGB")
         except _BROKEN as fault:
-            raise _unreadable(self.path(place), fault) from None
+            raise unreadable(self.path(place), fault) from None
 
     def stored_size(self, place: int) -> tuple[int, int]:
         """Height and width of the picture in its file; reads the header only."""
@@ -168,7 +176,7 @@ class Folder(Images):
             with Image.open(self.path(place)) as picture:
                 return picture.height, picture.width
         except _BROKEN as fault:
-            raise _unreadable(self.path(place), fault) from None
+            raise unreadable(self.path(place), fault) from None
 
     def centre(self, picture: Image.Image) -> Tensor:
         """The middle of a picture at the wanted size: (3, H, W) uint8."""
@@ -190,7 +198,8 @@ class Folder(Images):
         return _tensor(picture.crop(corners).resize(size, Image.Resampling.BILINEAR))
 
 
-def _unreadable(path: str, fault: BaseException) -> DataError:
+def unreadable(path: str, fault: BaseException) -> DataError:
+    """What to say of a picture that cannot be decoded."""
     reason = str(fault).replace("\n", " ") or type(fault).__name__
     return DataError(f"cannot read the image {path} ({reason}); mend or remove the file")
 
@@ -211,6 +220,8 @@ class ImageData:
         crop: padding of the random crop that suits this data, in pixels; 0 for none.
         flip: whether a mirrored image keeps its meaning.
         resized_crop: whether random parts of random sizes suit this data.
+        zoom: the largest random enlargement that suits this data; 1 for none.
+        task: what the targets are for, a name in `tasks.TASKS`.
     """
 
     name: str
@@ -223,3 +234,5 @@ class ImageData:
     crop: int
     flip: bool
     resized_crop: bool
+    zoom: float = 1.0
+    task: str = "classification"

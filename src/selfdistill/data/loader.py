@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from ..core import Batch, ConfigError, DataError, keyed_random
-from .augment import normalise, random_crop, random_flip, resized_crop, resized_crop_box
+from .augment import normalise
+from .geometry import Geometry
 from .images import Folder, Images, Resident
 from .partners import Partners
 from .stream import pictures
@@ -30,6 +31,7 @@ class Loader:
         crop: padding of the random crop in pixels; 0 for none.
         flip: whether to mirror half of the images.
         resized_crop: whether to cut parts of random size first.
+        zoom: largest random enlargement; 1 for none.
         views: independent augmentations of each image; those after the first are `Batch.views`.
         partners: whether each image comes with another one of its class, `Batch.partners`, which is
             augmented with the image's own draws of a further view: two images may share a partner.
@@ -55,6 +57,7 @@ class Loader:
         crop: int,
         flip: bool,
         resized_crop: bool = False,
+        zoom: float = 1.0,
         views: int = 1,
         partners: bool = False,
         rank: int = 0,
@@ -67,9 +70,9 @@ class Loader:
         _check_batch(batch_size, world_size * micro_batches, len(images))
         self.device = torch.device(device)
         self.images = images.to(self.device) if isinstance(images, Resident) else images
-        self.labels = images.labels.to(self.device)
+        self.targets = images.targets.to(self.device)
         self.batch_size, self.seed, self.mean, self.std = batch_size, seed, mean, std
-        self.crop, self.flip, self.resized_crop, self.views = crop, flip, resized_crop, views
+        self.geometry, self.views = Geometry(seed, crop, flip, resized_crop, zoom), views
         self.partners = Partners(images.labels, seed) if partners else None
         self.rank, self.world_size, self.micro_batches = rank, world_size, micro_batches
         self.workers, self.channels_last = workers, channels_last
@@ -107,12 +110,12 @@ class Loader:
         sources = rows[None] if partners is None else torch.stack([rows, partners])
         for index, *others in sources.to(self.device).unbind(1):
             views = [self.images.fetch(index)] * self.views + [self.images.fetch(o) for o in others]
-            yield [self._boxed(images, epoch, index, view) for view, images in enumerate(views)]
+            yield [self.geometry.cut(x, epoch, index, view) for view, x in enumerate(views)]
 
     def _decoded(
         self, images: Folder, rows: Tensor, partners: Tensor | None, epoch: int
     ) -> Iterator[list[Tensor]]:
-        boxes = (self.seed, epoch, self.views) if self.resized_crop else None
+        boxes = (self.seed, epoch, self.views) if self.geometry.resized_crop else None
         others = None if partners is None else partners.unbind()
         decoded = pictures(images, rows.unbind(), boxes, self.workers, self.device, others)
         for row in decoded:
@@ -120,25 +123,16 @@ class Loader:
             again = 0 if boxes else self.views - 1  # one decoding serves all views
             yield [first] * again + [first, *rest]
 
-    def _boxed(self, images: Tensor, epoch: int, index: Tensor, view: int) -> Tensor:
-        if not self.resized_crop:
-            return images
-        height, width = images.shape[2:]
-        boxes = resized_crop_box(self.seed, epoch, index, height, width, view=view)
-        return resized_crop(images, boxes)
-
     def _batch(self, views: list[Tensor], index: Tensor, epoch: int) -> Batch:
         first, *others = (
             self._augmented(images, epoch, index, view) for view, images in enumerate(views)
         )
         partners = others.pop() if self.partners else None
-        labels = self.labels.index_select(0, index)
-        return Batch(first, labels, index, tuple(others), partners)
+        targets = self.targets.at(index, self.geometry, epoch)
+        return Batch(first, targets, index, tuple(others), partners)
 
     def _augmented(self, images: Tensor, epoch: int, index: Tensor, view: int) -> Tensor:
-        images = random_crop(images, self.crop, self.seed, epoch, index, view)
-        if self.flip:
-            images = random_flip(images, self.seed, epoch, index, view)
+        images = self.geometry.shift(images, epoch, index, view)
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         return normalise(images, self.mean, self.std)
@@ -174,7 +168,7 @@ class EvalLoader:
             raise ConfigError(f"batch_size={batch_size} must be 1 or more")
         self.device, self.workers, self.batch_size = torch.device(device), workers, batch_size
         self.images = images.to(self.device) if isinstance(images, Resident) else images
-        self.labels, self.mean, self.std = images.labels.to(self.device), mean, std
+        self.targets, self.mean, self.std = images.targets.to(self.device), mean, std
         first, last = (len(images) * r // world_size for r in (rank, rank + 1))
         self.samples = torch.arange(first, last)
 
@@ -186,9 +180,7 @@ class EvalLoader:
         rows = self.samples.split(self.batch_size) if len(self.samples) else ()
         for decoded, row in zip(self._decoded(rows), rows, strict=True):
             index = row.to(self.device)
-            yield Batch(
-                normalise(decoded, self.mean, self.std), self.labels.index_select(0, index), index
-            )
+            yield Batch(normalise(decoded, self.mean, self.std), self.targets.at(index), index)
 
     def _decoded(self, rows: tuple[Tensor, ...]) -> Iterator[Tensor]:
         if isinstance(self.images, Folder):

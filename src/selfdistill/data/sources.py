@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from ..core import ConfigError, DataError, ResourceError, nearest
-from . import class_folders, npz
+from . import class_folders, masks, npz
 from .images import Folder, ImageData, Resident
 from .parts import Moments, Parts
 from .split import hold_out, hold_out_share, limited
@@ -41,8 +41,17 @@ _DOWNLOADS = {
     "stl10": _Download("STL10", True, True),
     "svhn": _Download("SVHN", True, False),
 }
+_VOC = (
+    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair",
+    "cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa",
+    "train", "tvmonitor",
+)  # fmt: skip
 _FILES: dict[str, Callable[[Path], Parts]] = {"folder": class_folders.read, "npz": npz.read}
-SOURCES = ("digits", *_DOWNLOADS, "folder:PATH", "npz:FILE")
+SOURCES = {
+    "classification": ("digits", *_DOWNLOADS, "folder:PATH", "npz:FILE"),
+    "segmentation": ("voc", "folder:PATH"),
+}
+"""By task: names, and what takes a path."""
 
 
 def load(
@@ -52,6 +61,8 @@ def load(
     val: float = 0.1,
     image_size: int | None = None,
     limit: int | None = None,
+    task: str = "classification",
+    ignore: int | None = None,
 ) -> ImageData:
     """Load a data set and split it; the same call gives the same parts on every machine.
 
@@ -61,11 +72,13 @@ def load(
     Args:
         name: `digits` (no download), a set that torchvision fetches, `folder:PATH` with one folder
             per class (see `class_folders.read` for train, val and test), or `npz:FILE` in
-            MedMNIST's layout.
+            MedMNIST's layout. For segmentation `voc`, or `folder:PATH` as `masks.read` takes it.
         root: where downloads are kept.
         val: share of the training images held out for validation; 0 for none.
         image_size: height and width to bring all images to.
         limit: most training images to keep, every class by its share, after `val` was taken.
+        task: what the targets are for, a key of `SOURCES`.
+        ignore: value of a mask that is no class, besides 255.
 
     Raises:
         ConfigError: an option out of its range.
@@ -73,12 +86,16 @@ def load(
         ResourceError: a download that failed.
     """
     _check_options(val, image_size, limit)
-    parts = _read(name, Path(root).expanduser())
+    place = Path(root).expanduser()
+    if task == "segmentation":
+        parts = _masked(name, place, image_size, ignore)
+    else:
+        parts = _read(name, place)
     train, held = parts.train, parts.val
     if held is None:
         train, held = hold_out_share(train, val)
     parts = parts._replace(train=limited(train, limit), val=held)
-    return _finished(name, _resized(parts, image_size))
+    return _finished(name, _resized(parts, image_size), task)
 
 
 def _check_options(val: float, image_size: int | None, limit: int | None) -> None:
@@ -97,8 +114,31 @@ def _read(name: str, root: Path) -> Parts:
         return _digits()
     if name in _DOWNLOADS:
         return _downloaded(name, root)
-    hint = f" (did you mean 'folder:{name}'?)" if Path(name).is_dir() else nearest(name, SOURCES)
-    raise DataError(f"there is no data set '{name}'{hint}")
+    raise _unknown(name, "classification")
+
+
+def _unknown(name: str, task: str) -> DataError:
+    folder = Path(name).is_dir()
+    hint = f" (did you mean 'folder:{name}'?)" if folder else nearest(name, SOURCES[task])
+    return DataError(f"there is no data set '{name}' for {task}{hint}")
+
+
+def _masked(name: str, root: Path, image_size: int | None, ignore: int | None) -> Parts:
+    kind, _, path = name.partition(":")
+    if path and kind == "folder":
+        return masks.read(Path(path).expanduser(), image_size=image_size, ignore=ignore)
+    if name == "voc":
+        return _voc(root, image_size, ignore)
+    raise _unknown(name, "segmentation")
+
+
+def _voc(root: Path, image_size: int | None, ignore: int | None) -> Parts:
+    """PASCAL VOC 2012: 1,464 pictures to train on; its validation part has the last word."""
+    files = {}
+    for part, split in (("train", "train"), ("test", "val")):
+        found = _fetched("voc", root, "VOCSegmentation", image_set=split)
+        files[part] = ([Path(p) for p in found.images], [Path(p) for p in found.targets])
+    return masks.paired(root, files, list(_VOC), image_size, ignore)
 
 
 def _digits() -> Parts:
@@ -112,26 +152,31 @@ def _digits() -> Parts:
 
 def _downloaded(name: str, root: Path) -> Parts:
     source = _DOWNLOADS[name]
-    reader = getattr(torchvision.datasets, source.reader)
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        train, test = (
-            reader(
-                root,
-                download=True,
-                **({"split": p} if source.by_split else {"train": p == "train"}),
-            )
-            for p in ("train", "test")
+    train, test = (
+        _fetched(
+            name,
+            root,
+            source.reader,
+            **({"split": p} if source.by_split else {"train": p == "train"}),
         )
-    except (OSError, RuntimeError, EOFError, ValueError) as fault:
-        reason = (str(fault).splitlines() or [type(fault).__name__])[0]
-        raise ResourceError(
-            f"cannot get '{name}' ({reason}); place the files of torchvision's {source.reader} in "
-            f"{root}, or give the images as folder:PATH or npz:FILE"
-        ) from fault
+        for p in ("train", "test")
+    )
     first, second = _resident(train), _resident(test)
     names = getattr(train, "classes", range(int(first.labels.max()) + 1))
     return Parts(first, None, second, [str(n) for n in names], source.flip, source.moments)
+
+
+def _fetched(name: str, root: Path, reader: str, **split: Any) -> Any:
+    """A part of one of torchvision's data sets, downloaded if it is not there."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        return getattr(torchvision.datasets, reader)(root, download=True, **split)
+    except (OSError, RuntimeError, EOFError, ValueError) as fault:
+        reason = (str(fault).splitlines() or [type(fault).__name__])[0]
+        raise ResourceError(
+            f"cannot get '{name}' ({reason}); place the files of torchvision's {reader} in "
+            f"{root}, or give the images as folder:PATH or npz:FILE"
+        ) from fault
 
 
 def _resident(dataset: Any) -> Resident:
@@ -155,12 +200,13 @@ def _resized(parts: Parts, image_size: int | None) -> Parts:
     return parts._replace(**settled)
 
 
-def _finished(name: str, parts: Parts) -> ImageData:
+def _finished(name: str, parts: Parts, task: str) -> ImageData:
     train = parts.train
     streamed = not isinstance(train, Resident)
     mean, std = parts.moments or (
         train.moments() if isinstance(train, Resident) else class_folders.IMAGENET
     )
+    scenes = task != "classification"  # whose objects come in all sizes
     return ImageData(
         name,
         train,
@@ -169,7 +215,9 @@ def _finished(name: str, parts: Parts) -> ImageData:
         parts.classes,
         mean,
         std,
-        crop=0 if streamed else max(1, min(train.shape[1:]) // 8),
+        crop=0 if streamed or scenes else max(1, min(train.shape[1:]) // 8),
         flip=parts.flip,
-        resized_crop=streamed,
+        resized_crop=streamed and not scenes,
+        zoom=masks.ZOOM if scenes else 1.0,
+        task=task,
     )

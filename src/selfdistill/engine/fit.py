@@ -81,7 +81,7 @@ class Fit:
             method.compile()
         self.wrapped, self.optimiser = fabric.setup(method, make_optimiser(method, settings))
         self.average = Average(trained_state(method), settings.ema) if settings.ema else None
-        self.metric = task.metric().to(fabric.device)  # making one anew takes milliseconds
+        self.metric = task.train_metric().to(fabric.device)  # making one anew takes milliseconds
         self.zero = torch.zeros((), device=fabric.device)
         self.clock = time.perf_counter()
         self.images = 0

@@ -131,7 +131,7 @@ def _accuracy(facts: Facts, recipe: dict[str, Any]) -> str:
     rows = []
     for part in ("val", "test"):
         images = getattr(facts.data, part)
-        own, whole = (getattr(row, f"{part}_accuracy") for row in (facts.row, facts.student))
+        own, whole = (getattr(row, f"{part}_score") for row in (facts.row, facts.student))
         if own is not None and images:
             name = {"val": "validation", "test": "test"}[part]
             rows.append(f"| {name} | {len(images):,} | {own:.2%} | {whole:.2%} |")

@@ -32,7 +32,7 @@ def chosen(
     """
     automatic = wanted == "auto"
     pool = _exits(rows) if automatic else [_named(rows, str(wanted))]
-    if (automatic or min_accuracy is not None) and any(r.val_accuracy is None for r in pool):
+    if (automatic or min_accuracy is not None) and any(r.val_score is None for r in pool):
         raise ConfigError(
             "the run held out no validation images, and test images are not to choose by; name an "
             f"exit and no accuracy ({', '.join(row.predictor for row in rows)})"
@@ -56,7 +56,7 @@ def bargain(rows: Sequence[ExitRow], part: str) -> ExitRow:
         part: whose accuracy counts, "val" or "test".
     """
     rows = _exits(rows)
-    score = {row.predictor: float(getattr(row, f"{part}_accuracy")) for row in rows}
+    score = {row.predictor: float(getattr(row, f"{part}_score")) for row in rows}
     close = [row for row in rows if score["student"] - score[row.predictor] <= _POINT]
     return min(close, key=lambda row: row.macs)
 
@@ -79,7 +79,7 @@ def _named(rows: Sequence[ExitRow], wanted: str) -> ExitRow:
 
 
 def _val(row: ExitRow) -> float:
-    return -1.0 if row.val_accuracy is None else row.val_accuracy
+    return -1.0 if row.val_score is None else row.val_score
 
 
 def _missed(

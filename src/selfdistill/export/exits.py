@@ -13,13 +13,18 @@ from .tables import csv_text
 
 
 class ExitRow(NamedTuple):
-    """One predictor; accuracies are fractions, None where there was nothing to judge by."""
+    """One predictor; scores are fractions, None where there was nothing to judge by.
+
+    Attributes:
+        metric: what the scores are, the task's headline: "accuracy", "miou", "map".
+    """
 
     predictor: str
     parameters: int
     macs: int
-    val_accuracy: float | None
-    test_accuracy: float | None
+    val_score: float | None
+    test_score: float | None
+    metric: str = "accuracy"
 
 
 Scores = Mapping[str, Mapping[str, float]]
@@ -33,33 +38,38 @@ def exit_rows(
     Args:
         method: the trained method.
         example: an input of the network.
-        headline: the metric that counts as accuracy.
+        headline: the metric that counts.
         val, test: {predictor: {metric: value}}, or None.
     """
     rows = []
     for name, network in method.predictors().items():
         spent = cost(network, example)
-        scores = [part[name][headline] if part else None for part in (val, test)]
-        rows.append(ExitRow(name, spent.parameters, spent.macs, *scores))
+        left, right = (part[name][headline] if part else None for part in (val, test))
+        rows.append(ExitRow(name, spent.parameters, spent.macs, left, right, headline))
     return rows
 
 
 def to_csv(rows: list[ExitRow]) -> str:
-    """The rows as csv text with a header."""
-    return csv_text(ExitRow._fields, rows)
+    """The rows as csv text with a header, which names the metric."""
+    metric = rows[0].metric if rows else ExitRow._field_defaults["metric"]
+    header = ["predictor", "parameters", "macs", f"val_{metric}", f"test_{metric}"]
+    return csv_text(header, (row[:5] for row in rows))
 
 
 def from_csv(text: str) -> list[ExitRow]:
     """The rows that `to_csv` wrote."""
+    reader = csv.reader(io.StringIO(text))
+    metric = next(reader)[3].removeprefix("val_")
     return [
         ExitRow(
-            row["predictor"],
-            int(row["parameters"]),
-            int(row["macs"]),
-            float(row["val_accuracy"]) if row["val_accuracy"] else None,
-            float(row["test_accuracy"]) if row["test_accuracy"] else None,
+            predictor,
+            int(parameters),
+            int(macs),
+            float(val) if val else None,
+            float(test) if test else None,
+            metric,
         )
-        for row in csv.DictReader(io.StringIO(text))
+        for predictor, parameters, macs, val, test in reader
     ]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from ..core import ConfigError, ResourceError, nearest
+from . import scenes
 from .cifar import NETWORKS
 from .weights import load_weights
 
@@ -61,7 +62,8 @@ def names(pattern: str = "") -> list[str]:
     families = {
         "cifar": sorted(NETWORKS),
         "timm": timm.list_models(),
-        "torchvision": _torchvision_names(),
+        "torchvision": [*_torchvision_names(), *scenes.torchvision_names()],
+        "fpn": ["small", "timm/BACKBONE"],
     }
     pattern = pattern.lower()
     return [
@@ -127,12 +129,14 @@ def _torchvision_names() -> list[str]:
 def _torchvision(name: str, num_classes: int, in_channels: int, pretrained: bool) -> nn.Module:
     from torchvision.models import get_model  # type: ignore[attr-defined]
 
-    if name not in _torchvision_names():
+    if name not in (*_torchvision_names(), *scenes.torchvision_names()):
         raise ConfigError(f"there is no network 'torchvision/{name}'{hint(f'torchvision/{name}')}")
     if in_channels != 3:
         raise ConfigError(
             f"torchvision networks take 3 channels, not {in_channels}; timm/ and cifar/ take any"
         )
+    if name in scenes.torchvision_names():
+        return scenes.from_torchvision(name, num_classes, pretrained)
     # these two would return a tuple of outputs while they train
     auxiliary = name in ("googlenet", "inception_v3")
     keywords: dict[str, Any] = {"aux_logits": False} if auxiliary else {}
@@ -171,4 +175,5 @@ _FAMILIES: dict[str, Callable[[str, int, int, bool], nn.Module]] = {
     "cifar": _cifar,
     "timm": _timm,
     "torchvision": _torchvision,
+    "fpn": scenes.fpn,
 }

@@ -61,7 +61,7 @@ class Exits(nn.Module):
         for i, out in enumerate(outputs, 1):
             if supervised:
                 terms[f"task/{i}"] = supervised * self.task.loss(out, targets)
-            if soft:
+            if soft and self.task.comparable(out, final):
                 reference = final.detach()
                 terms[f"soft/{i}"] = soft * self.task.soft_loss(out, reference, temperature)
         return terms

@@ -16,7 +16,7 @@ from ..data import EvalLoader, ImageData, Loader, load
 from ..engine.settings import Settings
 from ..models import build as build_network
 from ..stages import probing
-from ..tasks import Classification
+from ..tasks import TASKS, Classification, Segmentation
 from .company import find_peers, find_teacher
 from .making import make_method
 from .options import parts_of
@@ -30,7 +30,7 @@ class Parts(NamedTuple):
 
     recipe: Recipe
     data: ImageData
-    task: Classification
+    task: Classification | Segmentation
     network: nn.Module
     method: Method
     teacher: nn.Module | None
@@ -52,10 +52,13 @@ def load_data(recipe: Recipe) -> ImageData:
         val=recipe.val,
         image_size=recipe.image_size,
         limit=recipe.limit,
+        task=recipe.task,
+        ignore=recipe.ignore,
     )
     crop = data.crop if recipe.crop is None else recipe.crop
     flip = data.flip if recipe.flip is None else recipe.flip
-    return replace(data, crop=crop, flip=flip)
+    zoom = data.zoom if recipe.zoom is None else recipe.zoom
+    return replace(data, crop=crop, flip=flip, zoom=zoom)
 
 
 def assemble(
@@ -74,7 +77,7 @@ def assemble(
     data, company = data or load_data(recipe), company or Company()
     torch.manual_seed(int(bits(_WEIGHTS, recipe.seed)))
     example = torch.zeros(2, *data.train.shape)
-    task = Classification(data.classes, example, label_smoothing=recipe.label_smoothing)
+    task = TASKS[data.task](data.classes, example, label_smoothing=recipe.label_smoothing)
     network = (
         model
         if model is not None
@@ -187,6 +190,7 @@ def train_loader(recipe: Recipe, data: ImageData, method: Method, fabric: Fabric
         crop=data.crop,
         flip=data.flip,
         resized_crop=data.resized_crop,
+        zoom=data.zoom,
         views=method.needs.views,
         partners=method.needs.partners,
         rank=fabric.global_rank,

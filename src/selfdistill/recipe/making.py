@@ -114,6 +114,16 @@ def _check(name: str, parts: Mapping[str, type[Method]], given: Given) -> None:
             raise ConfigError(
                 f"method '{part}' wants outputs that are class scores, unlike {given.task.name}'s"
             )
+        if cls.needs.places and not given.task.places:
+            raise ConfigError(
+                f"method '{part}' compares the places of an image, of which {given.task.name} has "
+                "none; train it with --task segmentation"
+            )
+        if cls.needs.views > 1 and not given.task.labels:
+            raise ConfigError(
+                f"method '{part}' compares two augmentations of an image, whose labels "
+                f"{given.task.name} has at different places"
+            )
     takes = {parameter for cls in parts.values() for parameter in inspect.signature(cls).parameters}
     check_company(name, given.teacher is not None, bool(given.peers))
     if "teacher" in takes and given.teacher is None:

@@ -43,6 +43,9 @@ class Recipe(BaseModel):
     peers: tuple[str, ...] = Field(
         (), description="networks trained along, for online methods; none is one like the student"
     )
+    task: Literal["classification", "segmentation"] = Field(
+        "classification", description="what the labels of the data mean"
+    )
     data: str = Field("digits", description="a data set's name, folder:PATH or npz:PATH")
     data_root: str = Field("data", description="where downloaded data sets are kept")
     image_size: Positive | None = Field(
@@ -54,6 +57,12 @@ class Recipe(BaseModel):
         None, description="padding of the random crop; none takes the data's own"
     )
     flip: bool | None = Field(None, description="mirror at random; none takes the data's own")
+    zoom: Annotated[float, Field(ge=1)] | None = Field(
+        None, description="largest random enlargement, 1 is none; none takes the data's own"
+    )
+    ignore: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="value of a mask that is no class, besides 255"
+    )
     label_smoothing: Fraction = Field(0.0, description="of the supervised loss")
     epochs: Positive = Field(30, description="passes over the training images")
     batch_size: Positive = Field(64, description="images an optimiser step, over all devices")
@@ -87,6 +96,10 @@ class Recipe(BaseModel):
     options: dict[str, Any] = Field(default_factory=dict, description="the method's own keywords")
 
 
+_MODELS = {"segmentation": "fpn/small"}
+"""The network where none is named, by task."""
+
+
 def parse(values: Mapping[str, Any]) -> Recipe:
     """A checked and complete recipe; the method's defaults are filled in.
 
@@ -96,8 +109,9 @@ def parse(values: Mapping[str, Any]) -> Recipe:
     for key in values:
         if key not in Recipe.model_fields:
             raise ConfigError(f"a recipe has no key '{key}'{nearest(key, Recipe.model_fields)}")
+    usual = {"model": _MODELS[values["task"]]} if values.get("task") in _MODELS else {}
     try:
-        recipe = Recipe.model_validate(dict(values))
+        recipe = Recipe.model_validate({**usual, **values})
     except ValidationError as error:
         raise ConfigError(sentence(error)) from None
     check_company(recipe.method, bool(recipe.teacher), bool(recipe.peers))

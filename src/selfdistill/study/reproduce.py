@@ -71,7 +71,7 @@ def outcomes(row: Row, runs: Mapping[Path, list[ExitRow]]) -> list[Outcome]:
         row: what was made again.
         runs: {directory: exits} of its runs.
     """
-    last = [_with_average({e.predictor: e.test_accuracy for e in exits}) for exits in runs.values()]
+    last = [_with_average({e.predictor: e.test_score for e in exits}) for exits in runs.values()]
     best = [_with_average(best_epoch(place)) for place in runs]
     found = []
     for name in last[0]:

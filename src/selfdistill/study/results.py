@@ -34,7 +34,7 @@ class Outcome(NamedTuple):
         """The accuracy of a predictor, None if there is none."""
         for exit_ in self.exits:
             if exit_.predictor == predictor:
-                return exit_.val_accuracy if split == "val" else exit_.test_accuracy
+                return exit_.val_score if split == "val" else exit_.test_score
         return None
 
 

@@ -141,7 +141,7 @@ class _Path:
         batches = eval_loader(self.recipe, self.data, self.data.test, fabric)
         scores = evaluate(fabric, run.method, task, batches)
         for row in run.exits:
-            if scores[row.predictor]["accuracy"] != row.test_accuracy:
+            if scores[row.predictor]["accuracy"] != row.test_score:
                 raise ArtefactError(f"judged again, {row.predictor} came to something else")
         return f"{len(self.data.test or ())} images, the same verdict"
 

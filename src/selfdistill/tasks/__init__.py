@@ -1,5 +1,9 @@
 """Floor 3: what labels mean."""
 
 from .classification import Classification
+from .segmentation import Segmentation
 
-__all__ = ["Classification"]
+TASKS = {cls.name: cls for cls in (Classification, Segmentation)}
+"""By the name that users call them."""
+
+__all__ = ["TASKS", "Classification", "Segmentation"]

@@ -1,0 +1,94 @@
+from typing import Literal
+
+from torch import Tensor, nn
+
+from ..core import METHODS, Batch, ConfigError, Evidence, Method, Progress, Step, Task
+from ..functional.attention import pooled_to
+from ..taps import Taps, Teacher
+
+_DIMENSIONS = {"space": (2, 3), "batch": (0, 2, 3), "sample": (1, 2, 3), "channel": (1,)}
+
+
+@METHODS.add("nfd")
+class NormalisedFeatures(Method):
+    r"""Imitate a frozen teacher's feature up to its magnitude.
+
+    Liu et al. 2022, https://arxiv.org/abs/2207.05256, made for semantic segmentation. **A
+    reconstruction from the abstract**, which says that the magnitude of a feature need not be
+    copied and that both features are normalised before their distance is taken:
+
+    .. math:: L = L_{task} + \lambda \, \overline{(N(p(x)) - N(t))^2} \qquad
+        N(f) = \frac{f - mean(f)}{std(f) + 10^{-5}}
+
+    where x and t are features of the student and of the teacher, p a 1×1 convolution if their
+    channels differ, and the bar is the mean over all elements. With the default, mean and standard
+    deviation are those of each channel of each image over its places, and the term is twice one
+    minus the correlation, so between 0 and 4. Not known to us are the dimensions that the paper
+    normalises over, the weight, the layer, and whether p has a norm; all are chosen here.
+
+    Args:
+        student: the network.
+        teacher: a trained network.
+        task: what the labels mean.
+        feature: weight λ ≥ 0 of the term; chosen here.
+        over: what mean and standard deviation are taken over: "space" each channel of each image,
+            "batch" each channel, "sample" each image, "channel" each place; chosen here.
+        tap: which tap of both networks, counted from the deepest, 1; chosen here.
+        soft: weight of a soft loss towards the teacher's output; none here.
+        temperature: of the soft loss.
+    """
+
+    kind = "offline"
+    evidence = Evidence.ABSTRACT
+
+    def __init__(
+        self,
+        student: Taps,
+        teacher: Taps,
+        task: Task,
+        *,
+        feature: float = 1.0,
+        over: Literal["space", "batch", "sample", "channel"] = "space",
+        tap: int = 1,
+        soft: float = 0.0,
+        temperature: float = 4.0,
+    ) -> None:
+        super().__init__()
+        fewest = min(len(student.names), len(teacher.names))
+        if not 1 <= tap <= fewest:
+            raise ConfigError(
+                f"tap={tap} is counted from the deepest, and both networks have taps up to "
+                f"{fewest}; give 1 … {fewest}, or name more with --taps and --teacher-taps"
+            )
+        self.guided, self.guiding = student.names[-tap], teacher.names[-tap]
+        own, wanted = student.shapes[self.guided][0], teacher.shapes[self.guiding][0]
+        self.student, self.teacher, self.task = student, Teacher(teacher), task
+        self.feature, self.soft, self.temperature = feature, soft, temperature
+        self.over = _DIMENSIONS[over]
+        self.projection = nn.Conv2d(own, wanted, 1) if feature and own != wanted else nn.Identity()
+
+    def forward(self, batch: Batch, now: Progress) -> Step:
+        """`task`, `soft` if it has a weight, and `feature`."""
+        out, mine = self.student.tapped(batch.inputs)
+        reference, theirs = self.teacher.tapped(batch.inputs)  # without a gradient
+        losses = {"task": self.task.loss(out, batch.targets)}
+        if self.soft:
+            losses["soft"] = self.soft * self.task.soft_loss(out, reference, self.temperature)
+        if self.feature:
+            x, t = self.projection(mine[self.guided]), theirs[self.guiding]
+            gap = normalised(pooled_to(x, t), self.over) - normalised(pooled_to(t, x), self.over)
+            losses["feature"] = self.feature * gap.square().mean()
+        return Step(out, losses)
+
+    def predictors(self) -> dict[str, nn.Module]:
+        """The student alone."""
+        return {"student": self.student.network}
+
+
+def normalised(x: Tensor, over: tuple[int, ...]) -> Tensor:
+    """(B, C, H, W) with mean 0 and standard deviation 1 over some dimensions, in fp32."""
+    x = x.float()
+    centred = x - x.mean(over, keepdim=True)
+    # a small number inside the root, too: a constant channel would have no gradient but nan
+    deviation = (centred.square().mean(over, keepdim=True) + 1e-12).sqrt()
+    return centred / (deviation + 1e-5)

@@ -1,0 +1,129 @@
+"""Masks and boxes go where their images go: each is compared with pixels that were moved."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from selfdistill.core import IGNORE
+from selfdistill.data.geometry import Geometry, zoom_box
+from selfdistill.data.images import Resident
+from selfdistill.data.loader import Loader
+from selfdistill.data.targets import NONE, Boxes, Labels, Masks
+
+SIZE = (24, 32)
+INDEX = torch.arange(16)
+
+
+def blocks() -> torch.Tensor:
+    """Masks of large blocks of the classes 1 … 3."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.randint(1, 4, (16, 3, 4), generator=generator).to(torch.uint8)
+    return coarse.repeat_interleave(8, 1).repeat_interleave(8, 2)
+
+
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        Geometry(3, crop=4),
+        Geometry(3, flip=True),
+        Geometry(3, zoom=2.0),
+        Geometry(3, crop=3, flip=True, zoom=1.5),
+    ],
+)
+def test_a_mask_moves_with_its_image(geometry):
+    masks = blocks()
+    images = (masks * 60)[:, None].repeat(1, 3, 1, 1)  # an image whose colour is its class
+    moved = geometry.shift(geometry.cut(images, 2, INDEX), 2, INDEX)[:, 0]
+    labels = Masks(masks).at(INDEX, geometry, 2)
+    colour = torch.where(labels == IGNORE, 0, labels * 60)
+    # bilinear colours differ along the blocks' edges only
+    assert ((moved.long() - colour).abs() <= 2).float().mean() > 0.85
+    assert set(labels.unique().tolist()) <= {1, 2, 3, IGNORE}
+
+
+def test_without_zoom_every_pixel_is_exact():
+    masks, geometry = blocks(), Geometry(5, crop=6, flip=True)
+    images = masks[:, None].repeat(1, 3, 1, 1)
+    moved = geometry.shift(images, 1, INDEX)[:, 0].long()
+    labels = Masks(masks).at(INDEX, geometry, 1)
+    assert torch.equal(torch.where(labels == IGNORE, 0, labels), moved)
+    assert (labels == IGNORE).any()
+
+
+def test_evaluation_moves_nothing():
+    assert torch.equal(Masks(blocks()).at(INDEX), blocks().long())
+
+
+def drawn(rows: torch.Tensor) -> torch.Tensor:
+    """Images that are white inside each row's box."""
+    y = torch.arange(SIZE[0])[:, None] + 0.5
+    x = torch.arange(SIZE[1])[None] + 0.5
+    x1, y1, x2, y2 = (rows[:, 0, i, None, None] for i in range(1, 5))
+    inside = (x > x1) & (x < x2) & (y > y1) & (y < y2)
+    return (inside * 255).to(torch.uint8)[:, None].repeat(1, 3, 1, 1)
+
+
+@pytest.mark.parametrize(
+    "geometry",
+    [Geometry(1, crop=4), Geometry(1, flip=True), Geometry(1, flip=True, zoom=1.6)],
+)
+def test_a_box_moves_with_its_image(geometry):
+    rows = torch.tensor([[[1.0, 8, 6, 20, 16]]]).repeat(16, 1, 1)
+    moved = geometry.shift(geometry.cut(drawn(rows), 0, INDEX), 0, INDEX)[:, 0] > 127
+    for picture, row in zip(moved, Boxes(rows, SIZE).at(INDEX, geometry), strict=True):
+        assert row[0, 0] == 1
+        y, x = picture.nonzero().unbind(1)
+        seen = torch.stack([x.min(), y.min(), x.max() + 1, y.max() + 1])
+        assert (row[0, 1:] - seen).abs().max() <= 1.5  # bilinear edges
+
+
+def test_a_box_that_leaves_the_image_is_none():
+    rows = torch.tensor([[[2.0, 0, 0, 3, 3], [NONE, 0, 0, 0, 0]]]).repeat(16, 1, 1)
+    found = Boxes(rows, SIZE).at(INDEX, Geometry(0, crop=8))
+    assert (found[:, 1, 0] == NONE).all()
+    gone = found[:, 0, 0] == NONE
+    assert gone.any()
+    assert (found[gone][:, 0, 1:] == 0).all()
+    inside = found[~gone][:, 0, 1:]
+    assert (inside >= 0).all()
+    assert (inside <= torch.tensor([32, 24, 32, 24])).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**31), st.floats(1.01, 4.0))
+def test_a_zoom_lies_in_the_image_or_around_it(seed, zoom):
+    top, left, tall, wide = zoom_box(seed, 0, torch.arange(64), *SIZE, zoom).unbind(1)
+    for start, side, whole in ((top, tall, SIZE[0]), (left, wide, SIZE[1])):
+        assert ((side >= whole / zoom - 1e-3) & (side <= whole * zoom + 1e-3)).all()
+        near = side <= whole
+        assert (start[near] >= -1e-3).all()
+        assert (start + side <= whole + 1e-2)[near].all()
+        assert (start[~near] <= 1e-3).all()
+        assert (start + side >= whole - 1e-2)[~near].all()
+
+
+def test_batches_carry_moved_masks_and_other_epochs_other_draws():
+    images = Resident(torch.zeros(16, 3, *SIZE, dtype=torch.uint8), Masks(blocks()))
+    loader = Loader(
+        images, batch_size=8, seed=0, mean=(0.0,) * 3, std=(1.0,) * 3, crop=0, flip=True, zoom=2.0
+    )
+    batches = [next(iter(loader.epoch(epoch)))[0] for epoch in (0, 0, 1)]
+    assert batches[0].targets.shape == (8, *SIZE)
+    assert torch.equal(batches[0].targets, batches[1].targets)
+    assert not torch.equal(batches[0].targets, batches[2].targets)
+    want = Masks(blocks()).at(batches[0].index, Geometry(0, flip=True, zoom=2.0), 0)
+    assert torch.equal(batches[0].targets, want)
+
+
+@pytest.mark.parametrize("targets", [Labels(INDEX), Masks(blocks())])
+def test_taken_targets_are_those_of_the_places(targets):
+    picked = torch.tensor([3, 1])
+    assert torch.equal(targets.take(picked).at(torch.arange(2)), targets.at(picked))
+
+
+def test_stretched_boxes_and_masks():
+    rows = torch.tensor([[[0.0, 8, 6, 20, 16]]])
+    found = Boxes(rows, SIZE).resized(SIZE, (48, 32)).at(torch.tensor([0]))
+    assert found[0, 0].tolist() == [0, 8, 12, 20, 32]
+    assert torch.equal(Masks(blocks()).resized(SIZE, (12, 16)).masks, blocks()[:, 1::2, 1::2])

@@ -1,0 +1,105 @@
+"""Pixels against numpy; what is ignored counts nowhere."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from selfdistill.core import IGNORE, ConfigError, DataError
+from selfdistill.tasks import Segmentation
+from selfdistill.tasks.segmentation import resized
+
+K = 4
+
+
+@pytest.fixture
+def task():
+    return Segmentation("abcd", torch.zeros(2, 3, 8, 8))
+
+
+@pytest.fixture
+def said():
+    """Scores at half the resolution, and targets of which a part is ignored and class 3 absent."""
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(2, K, 4, 4, generator=generator)
+    targets = torch.randint(0, 3, (2, 8, 8), generator=generator)
+    targets[0, :3] = IGNORE
+    return scores, targets
+
+
+def taken(scores, targets):
+    return resized(scores, targets.shape[-2:]).argmax(1).numpy(), targets.numpy()
+
+
+def test_intersection_over_union_of_numpy(task, said):
+    found, true = taken(*said)
+    counted = true != IGNORE
+    shares = []
+    for k in range(K):
+        mine, theirs = (found == k) & counted, true == k
+        if (mine | theirs).any():
+            shares.append((mine & theirs).sum() / (mine | theirs).sum())
+    metric = task.metric()
+    metric.update(*said)
+    scores = metric.compute()
+    assert float(scores["miou"]) == pytest.approx(np.mean(shares))
+    assert float(scores["accuracy"]) == pytest.approx((found == true)[counted].mean())
+
+
+def test_a_class_that_occurs_nowhere_does_not_count(task):
+    targets = torch.zeros(1, 8, 8, dtype=torch.int64)
+    targets[:, 4:] = 1
+    right = F.one_hot(targets, K).movedim(3, 1).float()
+    metric = task.metric()
+    metric.update(right, targets)
+    assert float(metric.compute()["miou"]) == 1
+
+
+def test_confusion_counts_pixels(task, said):
+    found, true = taken(*said)
+    metric = task.details()["confusion"]
+    metric.update(*said)
+    want = np.zeros((K, K))
+    np.add.at(want, (true[true != IGNORE], found[true != IGNORE]), 1)
+    np.testing.assert_array_equal(metric.compute().numpy(), want)
+
+
+def test_the_loss_is_the_mean_over_pixels_that_count(task, said):
+    scores, targets = said
+    large = resized(scores, (8, 8)).double().numpy()
+    logs = large - np.log(np.exp(large).sum(1, keepdims=True))
+    picked = [-logs[b, t, y, x] for (b, y, x), t in np.ndenumerate(targets.numpy()) if t != IGNORE]
+    assert task.loss(scores, targets).item() == pytest.approx(np.mean(picked), rel=1e-5)
+
+
+def test_nothing_to_count_is_no_loss_and_no_nan(task, said):
+    scores = said[0].requires_grad_()
+    loss = task.loss(scores, torch.full((2, 8, 8), IGNORE))
+    loss.backward()
+    assert loss == 0
+    assert not scores.grad.any()
+
+
+def test_soft_loss_of_like_scores_is_nothing_and_meets_the_larger(task, said):
+    scores, _ = said
+    assert task.soft_loss(scores, scores, 4.0).item() == pytest.approx(0, abs=1e-6)
+    assert task.soft_loss(scores, resized(scores, (8, 8)), 4.0).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_a_head_keeps_the_resolution(task):
+    assert task.head(32)(torch.zeros(2, 32, 5, 7)).shape == (2, K, 5, 7)
+
+
+def test_a_network_that_says_one_class_an_image_is_refused(task):
+    task.check(nn.Conv2d(3, K, 1))
+    network = nn.Sequential(nn.Flatten(), nn.Linear(192, K))
+    with pytest.raises(ConfigError, match="asks for"):
+        task.check(network)
+    with pytest.raises(ConfigError, match=r"5 classes|asks for"):
+        task.check(nn.Conv2d(3, 5, 1))
+
+
+def test_one_class_is_none():
+    with pytest.raises(DataError, match="two classes"):
+        Segmentation("a", torch.zeros(2, 3, 8, 8))
