@@ -41,6 +41,18 @@ class Pair(Method):
         return [{"params": [*self.student.parameters(), self.scale]}, slow]
 
 
+def test_cosine_ends_at_a_part_of_the_rate():
+    settings = Settings(lr=0.01, lr_end=0.2, epochs=7)
+    optimiser = torch.optim.SGD([torch.zeros(1)], lr=0.01)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 35, eta_min=0.002)
+    for step in range(35):
+        assert learning_rate(settings, step, 5) == pytest.approx(
+            optimiser.param_groups[0]["lr"], rel=1e-9
+        )
+        optimiser.step()
+        scheduler.step()
+
+
 def test_published_schedule():  # BYOT's and MUSE's: 0.1, a tenth at epochs 75, 130 and 180
     settings = Settings(epochs=200, lr=0.1, schedule="step", milestones=(75, 130, 180))
     spe = 391

@@ -33,8 +33,8 @@ def learning_rate(settings: Settings, step: int, steps_per_epoch: int, cycles: i
     """The rate at an optimiser step: a pure function, so a resume needs no scheduler's state.
 
     `warmup` epochs rise linearly from lr / steps to lr. "step" multiplies by gamma at each of the
-    `milestones` (0-based epochs, counted from the start of the run); "cosine" falls to zero over
-    what follows the warm-up, in each of the `cycles` that the run is cut into.
+    `milestones` (0-based epochs, counted from the start of the run); "cosine" falls to
+    `lr_end` · lr over what follows the warm-up, in each of the `cycles` that the run is cut into.
     """
     warm = round(settings.warmup * steps_per_epoch)
     if step < warm:
@@ -47,7 +47,8 @@ def learning_rate(settings: Settings, step: int, steps_per_epoch: int, cycles: i
         cycle = step * cycles // whole
         start, end = -(-cycle * whole // cycles), -(-(cycle + 1) * whole // cycles)
         warm, step, total = max(0, warm - start), step - start, end - start
-        return settings.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
+        part = 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
+        return settings.lr * (settings.lr_end + (1 - settings.lr_end) * part)
     return settings.lr
 
 

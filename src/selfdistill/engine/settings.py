@@ -18,6 +18,7 @@ class Settings:
     schedule: Literal["cosine", "step", "constant"] = "cosine"
     milestones: tuple[int, ...] = ()
     gamma: float = 0.1
+    lr_end: float = 0.0
     warmup: float = 0.0
     clip: float = 0.0
     ema: float = 0.0

@@ -10,13 +10,13 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 
-from ..core import ConfigError, DataError, Method, ResourceError
+from ..core import ConfigError, DataError, Method, ResourceError, Task
 from ..core.keyed_random import bits, purpose
 from ..data import EvalLoader, ImageData, Loader, load
 from ..engine.settings import Settings
 from ..models import build as build_network
 from ..stages import probing
-from ..tasks import TASKS, Classification, Segmentation
+from ..tasks import TASKS
 from .company import find_peers, find_teacher
 from .making import make_method
 from .options import parts_of
@@ -30,7 +30,7 @@ class Parts(NamedTuple):
 
     recipe: Recipe
     data: ImageData
-    task: Classification | Segmentation
+    task: Task
     network: nn.Module
     method: Method
     teacher: nn.Module | None

@@ -5,7 +5,7 @@ import json
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from ..data import ImageData
 from ..engine import checkpoint
 from ..engine.run_directory import RunDirectory
 from ..models import SUFFIXES, build, load_weights, pretrained
+from ..tasks import TASKS
 from .schema import Recipe, parse
 
 _FAR = 0.05  # of a standard deviation: subsets of one data set stay far below
@@ -25,16 +26,26 @@ TEACHER_FILE = "teacher.json"
 
 
 class Training(NamedTuple):
-    """The data that a network was trained on, as far as they are known."""
+    """The data that a network was trained on, as far as they are known.
+
+    `task` is empty for a network that was not trained here.
+    """
 
     classes: Sequence[str]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    task: str = ""
 
 
 def describe_data(data: ImageData) -> str:
     """What a later student has to know of a run's data, as the text of its `data.json`."""
-    facts = {"name": data.name, "classes": data.classes, "mean": data.mean, "std": data.std}
+    facts = {
+        "name": data.name,
+        "task": data.task,
+        "classes": data.classes,
+        "mean": data.mean,
+        "std": data.std,
+    }
     return json.dumps(facts, indent=1)
 
 
@@ -92,19 +103,20 @@ class _Absent(nn.Module):
 
     Args:
         shapes: (C, H, W) of each tap.
-        data: whose classes it does not tell apart.
+        data: whose task gives its outputs their form; they say nothing.
     """
 
     def __init__(self, shapes: Sequence[tuple[int, int, int]], data: ImageData) -> None:
         super().__init__()
-        self.classes = len(data.classes)
+        task = TASKS[data.task](data.classes, torch.zeros(2, *data.train.shape))
+        self.head = task.head(1)
         self.stages = nn.ModuleList(_Zeros(shape) for shape in shapes)
         self.cuts = tuple(f"stages.{i}" for i in range(len(shapes)))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         for stage in self.stages:
             stage(x)
-        return x.new_zeros(len(x), self.classes)
+        return self.head(x.new_zeros(len(x), 1, 1, 1))
 
 
 class _Zeros(nn.Module):
@@ -168,7 +180,8 @@ def _from_run(path: Path, data: ImageData) -> tuple[nn.Module, str]:
 def _trained_on(path: Path) -> Training:
     try:
         facts = json.loads((path / DATA_FILE).read_text(encoding="utf-8"))
-        return Training(facts["classes"], tuple(facts["mean"]), tuple(facts["std"]))
+        classes, mean, std = facts["classes"], tuple(facts["mean"]), tuple(facts["std"])
+        return Training(classes, mean, std, facts.get("task", "classification"))
     except (OSError, ValueError, KeyError, TypeError):
         raise ArtefactError(
             f"{path / DATA_FILE} cannot be read: without it nobody knows which classes and which "
@@ -177,6 +190,11 @@ def _trained_on(path: Path) -> Training:
 
 
 def _check(who: str, theirs: Training, data: ImageData) -> None:
+    if theirs.task not in ("", data.task):
+        raise ConfigError(
+            f"{who} was trained for {theirs.task} and the student is for {data.task}; "
+            "a teacher must know the student's task"
+        )
     if len(theirs.classes) != len(data.classes):
         raise ConfigError(
             f"{who} tells {len(theirs.classes)} classes apart and '{data.name}' has "

@@ -43,7 +43,7 @@ class Recipe(BaseModel):
     peers: tuple[str, ...] = Field(
         (), description="networks trained along, for online methods; none is one like the student"
     )
-    task: Literal["classification", "segmentation"] = Field(
+    task: Literal["classification", "segmentation", "detection"] = Field(
         "classification", description="what the labels of the data mean"
     )
     data: str = Field("digits", description="a data set's name, folder:PATH or npz:PATH")
@@ -78,6 +78,9 @@ class Recipe(BaseModel):
         (), description="epochs (from 0) at which 'step' drops it"
     )
     gamma: Annotated[float, Field(gt=0, le=1)] = Field(0.1, description="factor of a drop")
+    lr_end: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.0, description="part of the highest rate at which 'cosine' ends"
+    )
     warmup: NotNegative = Field(0.0, description="epochs of linear warm-up")
     clip: NotNegative = Field(0.0, description="largest norm of the gradient; 0 does not clip")
     ema: Fraction = Field(0.0, description="decay of averaged weights, which are then judged")
@@ -96,7 +99,7 @@ class Recipe(BaseModel):
     options: dict[str, Any] = Field(default_factory=dict, description="the method's own keywords")
 
 
-_MODELS = {"segmentation": "fpn/small"}
+_MODELS = {"segmentation": "fpn/small", "detection": "yolov5/n"}
 """The network where none is named, by task."""
 
 
