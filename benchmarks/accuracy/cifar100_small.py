@@ -11,21 +11,19 @@ the last epoch, and paired differences by seed with their 95 % t interval.
 """
 
 import argparse
-import statistics
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
-from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from record import record
+from seeds import differences, summary, trained
 
-import selfdistill
-import selfdistill.methods  # registers them
+import selfdistill.methods  # noqa: F401  registers them
 from selfdistill.core import METHODS
-from selfdistill.export.exits import ExitRow, from_csv
+from selfdistill.export.exits import ExitRow
 
 RECIPE: dict[str, Any] = {
     "model": "cifar/resnet10_w16",
@@ -74,77 +72,13 @@ TEACHER = {"method": "ce", "model": "cifar/resnet20"}
 def run(row: str, seed: int, args: argparse.Namespace) -> list[ExitRow]:
     """The exits of one run, trained if it is not there yet."""
     keys = TABLES[args.table][row]
+    shape = {"limit": args.limit, "epochs": args.epochs, "warmup": args.epochs / 5}
+    whole = {**RECIPE, **shape, "val_every": args.epochs, "data": args.data}
     if METHODS[keys["method"]].kind == "offline":
-        keys = {**keys, "teacher": trained(TEACHER, args.runs / "teacher", 0, args)}
-    trained(keys, args.runs / row / f"s{seed}", seed, args)
-    return from_csv((args.runs / row / f"s{seed}" / "exits.csv").read_text(encoding="utf-8"))
-
-
-def trained(keys: dict[str, Any], out: Path, seed: int, args: argparse.Namespace) -> Path:
-    """The directory of a run that is trained to the end."""
-    if not (out / "exits.csv").exists():
-        resume = (out / "recipe.toml").exists()
-        shape = {"limit": args.limit, "epochs": args.epochs, "warmup": args.epochs / 5}
-        whole = {**RECIPE, **shape, "val_every": args.epochs, **keys, "seed": seed}
-        print(f"{out} …", flush=True)
-        selfdistill.train(data=args.data, out=out, resume=resume, **whole)
-    return out
-
-
-def summary(found: dict[tuple[str, int], list[ExitRow]], rows: list[str]) -> list[dict[str, Any]]:
-    """Mean ± standard deviation in percent, a line for each row, exit and split."""
-    lines = []
-    for row in rows:
-        runs = [exits for (name, _), exits in found.items() if name == row]
-        for place, exit_ in enumerate(runs[0]):
-            for split in ("val", "test"):
-                values = [100 * getattr(exits[place], f"{split}_accuracy") for exits in runs]
-                lines.append(
-                    {
-                        "row": row,
-                        "exit": exit_.predictor,
-                        "split": split,
-                        "n": len(values),
-                        "mean": round(statistics.mean(values), 2),
-                        "std": round(statistics.stdev(values), 2) if len(values) > 1 else "",
-                        "values": " ".join(f"{v:.2f}" for v in values),
-                    }
-                )
-    return lines
-
-
-def differences(
-    found: dict[tuple[str, int], list[ExitRow]],
-    rows: list[str],
-    split: str,
-    bases: tuple[str, ...],
-) -> list[dict[str, Any]]:
-    """Paired by seed, final exit: each row minus each of the bases."""
-    lines = []
-    for base in bases:
-        for row in rows:
-            seeds = sorted({s for r, s in found if r == row} & {s for r, s in found if r == base})
-            if row == base or len(seeds) < 3:  # two differences have no spread to speak of
-                continue
-            pairs = [(found[row, s][-1], found[base, s][-1]) for s in seeds]
-            key = f"{split}_accuracy"
-            diffs = [100 * (getattr(a, key) - getattr(b, key)) for a, b in pairs]
-            mean, error = statistics.mean(diffs), statistics.stdev(diffs) / len(diffs) ** 0.5
-            reach = float(stats.t.ppf(0.975, len(diffs) - 1)) * error
-            lines.append(
-                {
-                    "difference": f"{row} - {base}",
-                    "split": split,
-                    "n": len(diffs),
-                    "mean": round(mean, 2),
-                    "low": round(mean - reach, 2),
-                    "high": round(mean + reach, 2),
-                    "verdict": "within noise"
-                    if mean - reach < 0 < mean + reach
-                    else "beyond noise",
-                }
-            )
-    return lines
+        teacher = args.runs / "teacher"
+        trained(teacher, **{**whole, **TEACHER, "seed": 0})
+        keys = {**keys, "teacher": teacher}
+    return trained(args.runs / row / f"s{seed}", **{**whole, **keys, "seed": seed})
 
 
 def main() -> None:

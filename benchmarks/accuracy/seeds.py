@@ -1,0 +1,72 @@
+"""Rows × seeds: train what is not there, and tabulate what is."""
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+from scipy import stats
+
+import selfdistill
+from selfdistill.export.exits import ExitRow, from_csv
+
+Found = dict[tuple[str, int], list[ExitRow]]
+
+
+def trained(out: Path, **keys: Any) -> list[ExitRow]:
+    """The exits of a run, which is read, resumed or made."""
+    if not (out / "exits.csv").exists():
+        print(f"{out} …", flush=True)
+        selfdistill.train(out=out, resume=(out / "recipe.toml").exists(), **keys)
+    return from_csv((out / "exits.csv").read_text(encoding="utf-8"))
+
+
+def summary(found: Found, rows: list[str]) -> list[dict[str, Any]]:
+    """Mean ± standard deviation in percent, a line for each row, exit and split."""
+    lines = []
+    for row in rows:
+        runs = [exits for (name, _), exits in found.items() if name == row]
+        for place, exit_ in enumerate(runs[0]):
+            for split in ("val", "test"):
+                values = [100 * getattr(exits[place], f"{split}_score") for exits in runs]
+                lines.append(
+                    {
+                        "row": row,
+                        "exit": exit_.predictor,
+                        "split": split,
+                        "n": len(values),
+                        "mean": round(statistics.mean(values), 2),
+                        "std": round(statistics.stdev(values), 2) if len(values) > 1 else "",
+                        "values": " ".join(f"{v:.2f}" for v in values),
+                    }
+                )
+    return lines
+
+
+def differences(
+    found: Found, rows: list[str], split: str, bases: tuple[str, ...]
+) -> list[dict[str, Any]]:
+    """Paired by seed, whole network: each row minus each of the bases."""
+    lines = []
+    for base in bases:
+        for row in rows:
+            seeds = sorted({s for r, s in found if r == row} & {s for r, s in found if r == base})
+            if row == base or len(seeds) < 3:  # two differences have no spread to speak of
+                continue
+            pairs = [(found[row, s][-1], found[base, s][-1]) for s in seeds]
+            key = f"{split}_score"
+            diffs = [100 * (getattr(a, key) - getattr(b, key)) for a, b in pairs]
+            mean, error = statistics.mean(diffs), statistics.stdev(diffs) / len(diffs) ** 0.5
+            reach = float(stats.t.ppf(0.975, len(diffs) - 1)) * error
+            noise = mean - reach < 0 < mean + reach
+            lines.append(
+                {
+                    "difference": f"{row} - {base}",
+                    "split": split,
+                    "n": len(diffs),
+                    "mean": round(mean, 2),
+                    "low": round(mean - reach, 2),
+                    "high": round(mean + reach, 2),
+                    "verdict": "within noise" if noise else "beyond noise",
+                }
+            )
+    return lines
