@@ -28,8 +28,9 @@ from selfdistill.core import METHODS, Batch, Method, Progress
 from selfdistill.models import build
 from selfdistill.recipe.making import make_method
 from selfdistill.recipe.options import check_options
-from selfdistill.tasks import Classification
+from selfdistill.tasks import TASKS
 
+_BOXES = 8  # an image
 IMAGES = 50_000  # of the training set that memories are made for
 CASES: dict[str, tuple[str, dict[str, object]]] = {
     "ce": ("ce", {}),
@@ -44,16 +45,17 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {
 def make(name: str, options: dict[str, object], args: argparse.Namespace, bf16: bool) -> Method:
     """The method with all that it is to be given."""
     torch.manual_seed(0)
-    task = Classification([str(i) for i in range(100)], torch.zeros(2, 3, args.size, args.size))
+    classes = [str(i) for i in range(args.classes)]
+    task = TASKS[args.task](classes, torch.zeros(2, 3, args.size, args.size))
     takes = inspect.signature(METHODS[name]).parameters
     company: dict[str, Any] = {}
     if "teacher" in takes:
-        company["teacher"] = build(args.teacher, num_classes=100)
+        company["teacher"] = build(args.teacher, num_classes=args.classes)
     if "peers" in takes:
-        company["peers"] = [build(args.model, num_classes=100)]
+        company["peers"] = [build(args.model, num_classes=args.classes)]
     if "train_labels" in takes:
-        company["train_labels"] = torch.arange(IMAGES) % 100
-    network = build(args.model, num_classes=100)
+        company["train_labels"] = torch.arange(IMAGES) % args.classes
+    network = build(args.model, num_classes=args.classes)
     method = make_method(name, network, task, "auto", check_options(name, options), **company)
     if bf16:
         method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -74,7 +76,17 @@ def make_batch(method: Method, args: argparse.Namespace, bf16: bool) -> Batch:
     index = torch.arange(args.batch, device=args.device)
     views = tuple(images() for _ in range(method.needs.views - 1))
     partners = images() if method.needs.partners else None
-    return Batch(images(), index % 100, index, views, partners)
+    return Batch(images(), targets(args).to(args.device), index, views, partners)
+
+
+def targets(args: argparse.Namespace) -> torch.Tensor:
+    """Labels, masks, or eight boxes an image, at random."""
+    shape = {"segmentation": (args.size, args.size), "detection": (_BOXES, 1)}.get(args.task, ())
+    labels = torch.randint(args.classes, (args.batch, *shape))
+    if args.task != "detection":
+        return labels
+    corner, side = args.size * torch.rand(2, args.batch, _BOXES, 2) / 2
+    return torch.cat([labels, corner, corner + side + 1], 2)
 
 
 def stepper(
@@ -131,6 +143,8 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="cifar/resnet18")
     parser.add_argument("--teacher", default="cifar/resnet34")
+    parser.add_argument("--task", default="classification", choices=list(TASKS))
+    parser.add_argument("--classes", type=int, default=100)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--size", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=7)

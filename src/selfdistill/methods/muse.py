@@ -30,7 +30,9 @@ class Muse(Method):
     cells of the map and its mean.
 
     Nothing is detached but the target of the soft loss: MI_i trains stages 1 … T and exit i, SI_i
-    stages 1 … i and exit i, each its own critic, and neither touches a classifier.
+    stages 1 … i and exit i, each its own critic, and neither touches a classifier. Exits have no
+    soft loss where their outputs and the network's do not compare, as in the paper's section 4.2:
+    there an exit is one more head on one map, and the network's own head reads three.
 
     No code of MUSE is public and its supplement is lost; what the paper leaves open is marked below
     as chosen here.

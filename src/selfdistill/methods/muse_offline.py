@@ -41,7 +41,8 @@ class MuseOffline(Method):
         supervised: weight a of the supervised loss; 0 leaves it out. The paper writes the sum of
             the two losses without weights; chosen here: 1 each (the CRD benchmark, whose baselines
             Table 7 quotes, has 0.1 and 0.9 for soft labels alone).
-        soft: weight b of the soft loss; 0 leaves it out. Chosen here, see `supervised`.
+        soft: weight b of the soft loss; 0 leaves it out, and outputs that do not compare have none.
+            Chosen here, see `supervised`.
         temperature: of the soft loss; 4 as in the CRD benchmark.
         critic: "separable" (a dot product, fast), "concat" (1×1 convolutions, closest to the paper)
             or "global".
@@ -108,7 +109,7 @@ class MuseOffline(Method):
         losses: dict[str, Tensor] = {}
         if self.supervised:
             losses["task"] = self.supervised * self.task.loss(out, batch.targets)
-        if self.soft:
+        if self.soft and self.task.comparable(out, reference):
             losses["soft"] = self.soft * self.task.soft_loss(out, reference, self.temperature)
         maps, _ = self.exits(features)
         deep = list(theirs.values())[-1].mean((2, 3))  # (B, C_teacher)

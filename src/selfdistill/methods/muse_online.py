@@ -47,7 +47,8 @@ class MuseOnline(Method):
         self_information: the same for SI.
         supervised: weight a of the supervised losses; 0 leaves them out. Chosen here, as in mutual
             learning.
-        soft: weight b of the soft losses; 0 leaves them out. Chosen here, as in mutual learning.
+        soft: weight b of the soft losses; 0 leaves them out, and outputs that do not
+            compare have none. Chosen here, as in mutual learning.
         temperature: of the soft losses. Chosen here: 1 as in mutual learning.
         critic: "separable" (a dot product, fast), "concat" (1×1 convolutions, closest to the paper)
             or "global".
@@ -143,8 +144,9 @@ class MuseOnline(Method):
         terms: dict[str, Tensor] = {}
         if self.supervised:
             terms["task"] = self.supervised * self.task.loss(out, targets)
-        if self.soft:
-            each = [self.task.soft_loss(out, o.detach(), self.temperature) for o in others]
+        alike = [other.detach() for other in others if self.task.comparable(out, other)]
+        if self.soft and alike:
+            each = [self.task.soft_loss(out, other, self.temperature) for other in alike]
             terms["soft"] = self.soft * torch.stack(each).mean()
         return terms
 
