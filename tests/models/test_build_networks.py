@@ -159,7 +159,9 @@ def test_names_of_all_families():
     everything = names()
     assert {"cifar/resnet18", "timm/resnet18", "torchvision/resnet18"} <= set(everything)
     assert len(everything) == len(set(everything))
-    assert not [n for n in everything if "quantized" in n or "rcnn" in n or "deeplab" in n]
+    assert {"torchvision/deeplabv3_resnet50", "torchvision/fcos_resnet50_fpn"} <= set(everything)
+    assert {"fpn/small", "yolov5/n", "yolov5/x"} <= set(everything)
+    assert not [n for n in everything if "quantized" in n or "maskrcnn" in n]
 
 
 @pytest.mark.parametrize(

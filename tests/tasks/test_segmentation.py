@@ -8,6 +8,7 @@ from torch import nn
 
 from selfdistill.core import IGNORE, ConfigError, DataError
 from selfdistill.tasks import Segmentation
+from selfdistill.tasks.palette import colours
 from selfdistill.tasks.segmentation import resized
 
 K = 4
@@ -103,3 +104,44 @@ def test_a_network_that_says_one_class_an_image_is_refused(task):
 def test_one_class_is_none():
     with pytest.raises(DataError, match="two classes"):
         Segmentation("a", torch.zeros(2, 3, 8, 8))
+
+
+def test_each_class_of_numpy_and_their_mean(task, said):
+    found, true = taken(*said)
+    counted = true != IGNORE
+    metric = task.by_class()
+    metric.update(*said)
+    columns = {name: column.numpy() for name, column in metric.compute().items()}
+    for k in range(K):
+        mine, theirs = (found == k) & counted, true == k
+        both = (mine & theirs).sum()
+        assert columns["pixels"][k] == theirs.sum()
+        assert columns["iou"][k] == pytest.approx(both / (mine | theirs).sum())
+        share = both / theirs.sum() if theirs.any() else np.nan
+        assert columns["accuracy"][k] == pytest.approx(share, nan_ok=True)
+    assert np.isnan(columns["accuracy"][3])
+    whole = task.metric()
+    whole.update(*said)
+    assert np.nanmean(columns["iou"]) == pytest.approx(float(whole.compute()["miou"]))
+
+
+def test_a_picture_is_the_truth_beside_the_answer(task):
+    images = torch.full((1, 3, 8, 8), 100, dtype=torch.uint8)
+    truth = torch.randint(0, K, (1, 8, 8), generator=torch.Generator().manual_seed(0))
+    right = F.one_hot(truth, K).movedim(3, 1).float()
+    truth[0, :2] = IGNORE
+    (drawn,) = task.pictures(images, truth, right)
+    left, answer = drawn[..., :8], drawn[..., -8:]
+    assert drawn.dtype == torch.uint8
+    assert drawn.shape[0] == 3
+    assert drawn.shape[1] == 8
+    assert (left[:, :2] == 100).all()
+    assert (left[:, 2:] == answer[:, 2:]).all()
+    colour = np.array(colours(K))[truth[0, 2:].numpy()]  # (6, 8, 3)
+    want = 0.4 * 100 + 0.6 * colour
+    assert np.abs(left[:, 2:].permute(1, 2, 0).numpy() - want).max() <= 1
+
+
+def test_answers_of_another_resolution_are_drawn(task, said):
+    images = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+    assert len(task.pictures(images, said[1], said[0])) == 2

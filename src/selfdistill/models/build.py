@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from ..core import ConfigError, ResourceError, nearest
-from . import scenes
+from . import detectors, scenes, yolov5
 from .cifar import NETWORKS
 from .weights import load_weights
 
@@ -62,8 +62,13 @@ def names(pattern: str = "") -> list[str]:
     families = {
         "cifar": sorted(NETWORKS),
         "timm": timm.list_models(),
-        "torchvision": [*_torchvision_names(), *scenes.torchvision_names()],
+        "torchvision": [
+            *_torchvision_names(),
+            *scenes.torchvision_names(),
+            *detectors.torchvision_names(),
+        ],
         "fpn": ["small", "timm/BACKBONE"],
+        "yolov5": list(yolov5.SCALES),
     }
     pattern = pattern.lower()
     return [
@@ -129,14 +134,20 @@ def _torchvision_names() -> list[str]:
 def _torchvision(name: str, num_classes: int, in_channels: int, pretrained: bool) -> nn.Module:
     from torchvision.models import get_model  # type: ignore[attr-defined]
 
-    if name not in (*_torchvision_names(), *scenes.torchvision_names()):
+    places = {
+        **dict.fromkeys(scenes.torchvision_names(), scenes.from_torchvision),
+        **dict.fromkeys(detectors.torchvision_names(), detectors.from_torchvision),
+    }
+    if name not in (*_torchvision_names(), *places):
         raise ConfigError(f"there is no network 'torchvision/{name}'{hint(f'torchvision/{name}')}")
     if in_channels != 3:
         raise ConfigError(
             f"torchvision networks take 3 channels, not {in_channels}; timm/ and cifar/ take any"
         )
-    if name in scenes.torchvision_names():
-        return scenes.from_torchvision(name, num_classes, pretrained)
+    if (create := places.get(name)) and pretrained:
+        return fetch(f"torchvision/{name}", create, num_classes=num_classes, pretrained=True)
+    if create:
+        return create(name, num_classes, False)
     # these two would return a tuple of outputs while they train
     auxiliary = name in ("googlenet", "inception_v3")
     keywords: dict[str, Any] = {"aux_logits": False} if auxiliary else {}
@@ -176,4 +187,5 @@ _FAMILIES: dict[str, Callable[[str, int, int, bool], nn.Module]] = {
     "timm": _timm,
     "torchvision": _torchvision,
     "fpn": scenes.fpn,
+    "yolov5": yolov5.yolov5,
 }

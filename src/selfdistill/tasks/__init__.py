@@ -1,9 +1,10 @@
 """Floor 3: what labels mean."""
 
 from .classification import Classification
+from .detection import Detection
 from .segmentation import Segmentation
 
-TASKS = {cls.name: cls for cls in (Classification, Segmentation)}
+TASKS = {cls.name: cls for cls in (Classification, Detection, Segmentation)}
 """By the name that users call them."""
 
-__all__ = ["TASKS", "Classification", "Segmentation"]
+__all__ = ["TASKS", "Classification", "Detection", "Segmentation"]

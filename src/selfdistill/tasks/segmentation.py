@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
@@ -11,10 +12,15 @@ from torchmetrics.classification import (
     MulticlassConfusionMatrix,
     MulticlassJaccardIndex,
 )
+from torchvision.utils import draw_segmentation_masks
 
 from ..core import IGNORE, ConfigError, DataError, Task
 from ..functional.divergence import kl_divergence
 from ..stages import probing
+from .palette import colours
+
+_STRENGTH = 0.6  # of a colour over the photograph
+_GAP = 4  # pixels between truth and answer
 
 
 class Segmentation(Task):
@@ -82,6 +88,31 @@ class Segmentation(Task):
         """The confusion matrix of pixels: rows are true classes, columns predicted ones."""
         return {"confusion": _Confusion(len(self.classes), ignore_index=IGNORE)}
 
+    def by_class(self) -> Metric:
+        """Intersection over union, accuracy (the share found of a class) and pixels of each."""
+        return _ByClass(len(self.classes), ignore_index=IGNORE)
+
+    def pictures(self, images: Tensor, targets: Tensor, outputs: Tensor) -> list[Tensor]:
+        """Each class in its colour over the image; what is ignored in the truth stays bare."""
+        answers = resized(outputs, targets.shape[-2:]).argmax(1)
+        return [
+            torch.cat([self._drawn(image, truth), _gap(image), self._drawn(image, answer)], -1)
+            for image, truth, answer in zip(images, targets, answers, strict=True)
+        ]
+
+    def _drawn(self, image: Tensor, labels: Tensor) -> Tensor:
+        """An image (3, H, W) under the colours of its labels (H, W)."""
+        classes = torch.arange(len(self.classes), device=labels.device)
+        of_class = labels == classes[:, None, None]  # (K, H, W)
+        drawn: Tensor = draw_segmentation_masks(
+            image, of_class, alpha=_STRENGTH, colors=list(colours(len(self.classes)))
+        )
+        return drawn
+
+    def deployed(self, network: nn.Module) -> nn.Module:
+        """Scores of every pixel of the image, (B, K, H, W)."""
+        return _Enlarged(network)
+
     def check(self, network: nn.Module) -> None:
         """The network must map (B, C, H, W) to (B, K, h, w)."""
         device = next((p.device for p in network.parameters()), self.example.device)
@@ -105,6 +136,26 @@ def resized(scores: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(scores, size=tuple(size), mode="bilinear", align_corners=False)
 
 
+class _Enlarged(nn.Module):
+    """A network whose scores are brought to the image's resolution.
+
+    Args:
+        network: (B, C, H, W) to scores (B, K, h, w).
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, K, H, W)."""
+        return resized(self.network(x), x.shape[-2:])
+
+
+def _gap(image: Tensor) -> Tensor:
+    return image.new_full((*image.shape[:2], _GAP), 255)
+
+
 class _Pixels:
     """Lets a metric of classes take scores of another resolution than the targets'."""
 
@@ -123,3 +174,13 @@ class _Accuracy(_Pixels, MulticlassAccuracy):
 
 class _Confusion(_Pixels, MulticlassConfusionMatrix):
     pass
+
+
+class _ByClass(_Confusion):
+    """What the confusion matrix says of each class."""
+
+    def compute(self) -> dict[str, Tensor]:  # type: ignore[override]
+        """{"iou": (K,), "accuracy": (K,), "pixels": (K,)}; nan where there is nothing to share."""
+        counts = super().compute()  # (K, K), rows are true
+        hits, true, taken = counts.diagonal(), counts.sum(1), counts.sum(0)
+        return {"iou": hits / (true + taken - hits), "accuracy": hits / true, "pixels": true}
