@@ -10,6 +10,7 @@ from PIL import Image
 
 from selfdistill.data import ImageData, load
 from selfdistill.data.images import Folder, Resident
+from selfdistill.data.targets import NONE, Boxes, Masks
 from selfdistill.doctor.data import look_at_data
 
 
@@ -109,3 +110,48 @@ def test_validation_images_that_say_little():
     assert (
         "5 validation images for 3 classes" in look_at_data(data(val=images([0] * 5))).warnings[0]
     )
+
+
+def with_boxes(*classes, side=4.0, empty=0) -> ImageData:
+    """An image for each class, with one box of it, and images without one."""
+    rows = torch.tensor([[[label, 1, 1, 7, 1 + side]] for label in classes])
+    none = torch.tensor([[[NONE, 0, 0, 0, 0]]]).repeat(empty, 1, 1)
+    train = images([0] * (len(classes) + empty))
+    train = Resident(train.images, Boxes(torch.cat([rows, none]).float(), (8, 8)))
+    return replace(data(train), task="detection", layout="YOLO")
+
+
+def test_boxes_are_counted():
+    found = look_at_data(with_boxes(*[0, 1, 2] * 8, empty=3))
+    assert (found.unit, found.counts, found.layout) == ("boxes", [8, 8, 8], "YOLO")
+    assert (found.empty, found.thin, found.warnings) == (3, 0, [])
+
+
+@pytest.mark.parametrize(
+    ("mine", "sentence"),
+    [
+        (with_boxes(*[0] * 50, *[1] * 9, *[2] * 5), "'a' has 50 training boxes and 'c' 5"),
+        (with_boxes(*[0] * 20, *[1] * 4, *[2] * 9), "class 'b' has only 4 training boxes"),
+        (with_boxes(*[0, 1] * 9), "class 'c' has no training box"),
+        (with_boxes(*[0, 1, 2] * 9, side=3.9), "27 of 27 training boxes are less than 4 pixels"),
+        (with_boxes(*[0, 1, 2] * 9, empty=28), "28 of 55 training images hold nothing"),
+    ],
+)
+def test_boxes_that_are_told(mine, sentence):
+    (warning,) = look_at_data(mine).warnings
+    assert sentence in warning
+
+
+def test_pixels_are_counted():
+    masks = torch.zeros(20, 8, 8, dtype=torch.uint8)
+    masks[:, :2], masks[:, 4:], masks[3] = 1, 2, 255
+    train = Resident(images([0] * 20).images, Masks(masks))
+    found = look_at_data(replace(data(train), task="segmentation"))
+    assert (found.unit, found.counts) == ("pixels", [19 * 16, 19 * 16, 19 * 32])
+    assert (found.empty, found.warnings) == (1, [])
+    masks[masks == 1] = 2
+    masks[0, 0, 0] = 1
+    assert look_at_data(replace(data(train), task="segmentation")).warnings == []
+    masks[0, 0, 0] = 2
+    (warning,) = look_at_data(replace(data(train), task="segmentation")).warnings
+    assert "class 'b' has no training pixel" in warning

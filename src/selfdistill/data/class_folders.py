@@ -9,7 +9,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from ..core import DataError, nearest
 from .images import Folder, Images
-from .parts import Moments, Parts
+from .parts import Moments, Parts, last_word
 
 IMAGENET: Moments = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _ANNOTATIONS = "val_annotations.txt"
@@ -45,9 +45,7 @@ def read(path: Path) -> Parts:
         for part in ("val", "test")
         if split and _has_labels(path / part, classes)
     }
-    val, test = others.get("val"), others.get("test")
-    if test is None:
-        val, test = None, val
+    val, test = last_word(others.get("val"), others.get("test"))
     return Parts(train, val, test, classes, flip=True)
 
 

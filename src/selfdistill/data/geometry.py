@@ -11,6 +11,8 @@ from ..core import IGNORE, keyed_random
 from .augment import crop_offsets, flipped, random_crop, random_flip, resized_crop, resized_crop_box
 
 _ZOOM = keyed_random.purpose("zoom")
+GREY = 114
+"""What surrounds a picture that does not fill its frame: about the mean of photographs."""
 
 
 class Geometry(NamedTuple):
@@ -63,28 +65,35 @@ class Geometry(NamedTuple):
             masks = gathered(masks, top - self.crop, left - self.crop, *sides)
         return random_flip(masks[:, None], self.seed, epoch, index)[:, 0] if self.flip else masks
 
-    def boxes(self, boxes: Tensor, epoch: int, index: Tensor, size: tuple[int, int]) -> Tensor:
+    def boxes(
+        self, boxes: Tensor, epoch: int, index: Tensor, size: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
         """What both do to boxes of the first view: (B, N, 4) as x1, y1, x2, y2 in pixels.
 
-        They are not clipped: who uses them decides what a box is worth that is cut off.
+        They are clipped by each cut: what has left the image does not come back.
+
+        Returns:
+            The boxes as far as they are in sight, and (B, N) the share of their area that is.
         """
         height, width = size
+        limit = boxes.new_tensor([width, height])
         corners = boxes.view(*boxes.shape[:2], 2, 2)
+        whole = _area(corners)
         if self.zoom > 1:
             top, left, tall, wide = self._boxes(epoch, index, height, width, 0).unbind(1)
             start, side = torch.stack([left, top], -1), torch.stack([wide, tall], -1)  # (B, 2)
-            scale = boxes.new_tensor([width, height]) / side
-            corners = (corners - start[:, None, None]) * scale[:, None, None]
+            scale = (limit / side)[:, None, None]
+            corners = (corners - start[:, None, None]) * scale
+            whole, corners = _area(corners), corners.clamp(min=0).minimum(limit)
         if self.crop:
             top, left = crop_offsets(self.crop, self.seed, epoch, index)
             corners = corners + (self.crop - torch.stack([left, top], -1))[:, None, None]
-        moved = corners.reshape(boxes.shape)
+            corners = corners.clamp(min=0).minimum(limit)
         if self.flip:
-            x1, y1, x2, y2 = moved.unbind(-1)
-            mirrored = torch.stack([width - x2, y1, width - x1, y2], -1)
-            chosen = flipped(self.seed, epoch, index)[:, None, None]
-            moved = torch.where(chosen, mirrored, moved)
-        return moved
+            mirrored = torch.stack([width - corners[..., [1, 0], 0], corners[..., 1]], -1)
+            chosen = flipped(self.seed, epoch, index)[:, None, None, None]
+            corners = torch.where(chosen, mirrored, corners)
+        return corners.reshape(boxes.shape), _area(corners) / whole.clamp(min=1e-6)
 
     def _boxes(self, epoch: int, index: Tensor, height: int, width: int, view: int) -> Tensor:
         return zoom_box(self.seed, epoch, index, height, width, self.zoom, view=view)
@@ -115,7 +124,7 @@ def zoom_box(
 
 
 def enlarged(images: Tensor, boxes: Tensor) -> Tensor:
-    """Parts of images brought to the images' size, bilinear, black outside.
+    """Parts of images brought to the images' size, bilinear, grey outside.
 
     Args:
         images: (B, C, H, W) uint8.
@@ -129,7 +138,8 @@ def enlarged(images: Tensor, boxes: Tensor) -> Tensor:
     y = _places(top, tall, height)[:, :, None].expand(-1, -1, width)
     x = _places(left, wide, width)[:, None, :].expand(-1, height, -1)
     grid = torch.stack([2 * x / width - 1, 2 * y / height - 1], -1)  # (B, H, W, 2)
-    cut = F.grid_sample(images.float(), grid, "bilinear", "zeros", align_corners=False)
+    above = images.float() - GREY  # outside is 0
+    cut = F.grid_sample(above, grid, "bilinear", "zeros", align_corners=False) + GREY
     return cut.round_().clamp_(0, 255).to(torch.uint8)
 
 
@@ -152,3 +162,8 @@ def _places(start: Tensor, length: Tensor, size: int) -> Tensor:
     """Where the centre of each output pixel comes from along one axis, (B, size) in pixels."""
     centre = torch.arange(size, device=start.device) + 0.5
     return start[:, None] + centre * length[:, None] / size
+
+
+def _area(corners: Tensor) -> Tensor:
+    """(B, N, 2, 2), two corners of x and y each, to (B, N)."""
+    return (corners[..., 1, :] - corners[..., 0, :]).prod(-1)

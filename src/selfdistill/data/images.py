@@ -1,5 +1,6 @@
 """Labelled images: all in memory, or in files and decoded on demand."""
 
+import copy
 import os
 import struct
 from abc import ABC, abstractmethod
@@ -111,7 +112,7 @@ class Folder(Images):
 
     Args:
         paths: the N files.
-        labels: (N,) int64.
+        targets: of each picture; (N,) int64 are labels.
         size: height and width of a fetched image.
         zoom: 256/224 is the custom for photographs; 1 loses least of a picture.
     """
@@ -119,14 +120,15 @@ class Folder(Images):
     def __init__(
         self,
         paths: Sequence[str | bytes | Path],
-        labels: Tensor,
+        targets: Targets | Tensor,
         size: tuple[int, int],
         zoom: float = 1.0,
     ) -> None:
         # one block of bytes: a million strings would be copied by every worker that counts their
         # references
         self._paths = np.array([os.fsencode(p) for p in paths])
-        self.targets, self.shape, self.zoom = Labels(labels), (3, *size), zoom
+        self.targets = targets if isinstance(targets, Targets) else Labels(targets)
+        self.shape, self.zoom = (3, *size), zoom
 
     def path(self, place: int) -> str:
         """The file of one picture."""
@@ -134,29 +136,31 @@ class Folder(Images):
 
     def fetch(self, index: Tensor) -> Tensor:
         """The images at these places, decoded one after the other."""
-        return torch.stack([self.centre(self.open(i)) for i in index.tolist()])
+        return torch.stack([self.fitted(self.open(i)) for i in index.tolist()])
 
     def take(self, index: Tensor) -> Self:
         """Only the images at these places, in this order."""
-        return type(self)(
-            self._paths[index.numpy()].tolist(), self.labels[index], self.shape[1:], self.zoom
-        )
+        taken = copy.copy(self)
+        taken._paths, taken.targets = self._paths[index.numpy()], self.targets.take(index)
+        return taken
 
     def at(self, size: tuple[int, int], zoom: float) -> Self:
         """The same pictures, fetched at another size."""
-        return type(self)(self._paths.tolist(), self.labels, size, zoom)
+        changed = copy.copy(self)
+        changed.shape, changed.zoom = (3, *size), zoom
+        return changed
 
     def resident(self) -> Resident:
         """All pictures decoded, by as many threads as the machine has cores."""
         images = torch.empty(len(self), *self.shape, dtype=torch.uint8)
 
         def decode(place: int) -> None:
-            images[place] = self.centre(self.open(place))
+            images[place] = self.fitted(self.open(place))
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for _ in pool.map(decode, range(len(self))):  # reading the results raises their errors
                 pass
-        return Resident(images, self.labels)
+        return Resident(images, self.targets)
 
     def open(self, place: int) -> Image.Image:
         """One picture, whole, in RGB.
@@ -178,24 +182,24 @@ class Folder(Images):
         except _BROKEN as fault:
             raise unreadable(self.path(place), fault) from None
 
-    def centre(self, picture: Image.Image) -> Tensor:
+    def fitted(self, picture: Image.Image) -> Tensor:
         """The middle of a picture at the wanted size: (3, H, W) uint8."""
         height, width = self.shape[1:]
         if picture.size == (width, height):
-            return _tensor(picture)
+            return as_tensor(picture)
         factor = self.zoom * max(height / picture.height, width / picture.width)
         tall = max(height, round(picture.height * factor))
         wide = max(width, round(picture.width * factor))
         picture = picture.resize((wide, tall), Image.Resampling.BILINEAR)
         top, left = (tall - height) // 2, (wide - width) // 2
-        return _tensor(picture.crop((left, top, left + width, top + height)))
+        return as_tensor(picture.crop((left, top, left + width, top + height)))
 
     def boxed(self, picture: Image.Image, box: Sequence[int]) -> Tensor:
         """A part (top, left, height, width) of a picture at the wanted size: (3, H, W) uint8."""
         top, left, height, width = box
         corners = (left, top, left + width, top + height)
         size = (self.shape[2], self.shape[1])
-        return _tensor(picture.crop(corners).resize(size, Image.Resampling.BILINEAR))
+        return as_tensor(picture.crop(corners).resize(size, Image.Resampling.BILINEAR))
 
 
 def unreadable(path: str, fault: BaseException) -> DataError:
@@ -204,7 +208,8 @@ def unreadable(path: str, fault: BaseException) -> DataError:
     return DataError(f"cannot read the image {path} ({reason}); mend or remove the file")
 
 
-def _tensor(picture: Image.Image) -> Tensor:
+def as_tensor(picture: Image.Image) -> Tensor:
+    """A picture's bytes, (3, H, W) uint8."""
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()  # (3, H, W)
 
 
@@ -222,6 +227,7 @@ class ImageData:
         resized_crop: whether random parts of random sizes suit this data.
         zoom: the largest random enlargement that suits this data; 1 for none.
         task: what the targets are for, a name in `tasks.TASKS`.
+        layout: in which of several layouts a folder was found; "" where there is one only.
     """
 
     name: str
@@ -236,3 +242,4 @@ class ImageData:
     resized_crop: bool
     zoom: float = 1.0
     task: str = "classification"
+    layout: str = ""

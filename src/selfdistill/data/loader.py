@@ -118,10 +118,14 @@ class Loader:
         boxes = (self.seed, epoch, self.views) if self.geometry.resized_crop else None
         others = None if partners is None else partners.unbind()
         decoded = pictures(images, rows.unbind(), boxes, self.workers, self.device, others)
-        for row in decoded:
+        for samples, row in zip(rows, decoded, strict=True):
             first, *rest = row.to(self.device, non_blocking=True).unbind(1)
-            again = 0 if boxes else self.views - 1  # one decoding serves all views
-            yield [first] * again + [first, *rest]
+            if boxes:
+                yield [first, *rest]
+                continue
+            views = [first] * self.views + rest  # one decoding serves all views
+            index = samples.to(self.device)
+            yield [self.geometry.cut(x, epoch, index, view) for view, x in enumerate(views)]
 
     def _batch(self, views: list[Tensor], index: Tensor, epoch: int) -> Batch:
         first, *others = (

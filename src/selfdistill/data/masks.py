@@ -13,7 +13,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from ..core import IGNORE, DataError
 from .class_folders import IMAGENET, common_size
 from .images import Folder, Resident, unreadable
-from .parts import Parts
+from .parts import Parts, last_word, listed_names
 from .targets import Masks
 
 ZOOM = 2.0  # the custom for scenes: from half to twice the size
@@ -24,6 +24,8 @@ Files = dict[str, tuple[list[Path], list[Path]]]
 
 def read(path: Path, *, image_size: int | None = None, ignore: int | None = None) -> Parts:
     """Read PATH/images and PATH/masks, or the same below PATH/train, PATH/val and PATH/test.
+
+    With `train` and `val` alone, `val` becomes the test part, as in class folders.
 
     A mask is a picture of one channel (or with a palette, as VOC has them) and of its image's size
     and name; the value of a pixel is its class, counted from 0. Names of the classes stand line by
@@ -39,7 +41,13 @@ def read(path: Path, *, image_size: int | None = None, ignore: int | None = None
         DataError: no such folder, a picture without a mask or the other way round, sizes or values
             that do not fit.
     """
-    return paired(path, _files(path), _names(path), image_size, ignore)
+    return paired(path, _files(path), listed_names(path), image_size, ignore)
+
+
+def recognised(path: Path) -> bool:
+    """Whether there are images and masks."""
+    inner = path / "train" if (path / "train").is_dir() else path
+    return (inner / "images").is_dir() and (inner / "masks").is_dir()
 
 
 def paired(
@@ -55,7 +63,8 @@ def paired(
             f"a mask in {path} has the class {used - 1} and there are {len(names)} classes; "
             f"name it in classes.txt, or give ignore={used - 1} if it is no class"
         )
-    return Parts(found["train"], found.get("val"), found.get("test"), names, True, IMAGENET)
+    val, test = last_word(found.get("val"), found.get("test"))
+    return Parts(found["train"], val, test, names, True, IMAGENET)
 
 
 def _files(path: Path) -> Files:
@@ -65,13 +74,6 @@ def _files(path: Path) -> Files:
     places = {part: path / part for part in ("train", "val", "test")} if split else {"train": path}
     there = {part: place for part, place in places.items() if place.is_dir()}
     return {part: _pairs(place) for part, place in there.items()}
-
-
-def _names(path: Path) -> list[str]:
-    place = path / "classes.txt"
-    if not place.exists():
-        return []
-    return [line.strip() for line in place.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
 def _pairs(place: Path) -> tuple[list[Path], list[Path]]:

@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from ..core import ConfigError, DataError, ResourceError, nearest
-from . import class_folders, masks, npz
+from . import boxes, class_folders, masks, npz, voc
 from .images import Folder, ImageData, Resident
 from .parts import Moments, Parts
 from .split import hold_out, hold_out_share, limited
@@ -46,10 +46,17 @@ _VOC = (
     "cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa",
     "train", "tvmonitor",
 )  # fmt: skip
+_VOC_PARTS = (
+    ("train", "2007", "trainval"),
+    ("train", "2012", "trainval"),
+    ("test", "2007", "test"),
+)
 _FILES: dict[str, Callable[[Path], Parts]] = {"folder": class_folders.read, "npz": npz.read}
+_ZOOM = {"segmentation": masks.ZOOM, "detection": boxes.ZOOM}
 SOURCES = {
     "classification": ("digits", *_DOWNLOADS, "folder:PATH", "npz:FILE"),
     "segmentation": ("voc", "folder:PATH"),
+    "detection": ("voc", "folder:PATH"),
 }
 """By task: names, and what takes a path."""
 
@@ -63,6 +70,8 @@ def load(
     limit: int | None = None,
     task: str = "classification",
     ignore: int | None = None,
+    empty: str = "keep",
+    faulty: str = "refuse",
 ) -> ImageData:
     """Load a data set and split it; the same call gives the same parts on every machine.
 
@@ -72,13 +81,17 @@ def load(
     Args:
         name: `digits` (no download), a set that torchvision fetches, `folder:PATH` with one folder
             per class (see `class_folders.read` for train, val and test), or `npz:FILE` in
-            MedMNIST's layout. For segmentation `voc`, or `folder:PATH` as `masks.read` takes it.
+            MedMNIST's layout. For segmentation `voc`, or `folder:PATH` as `masks.read` takes it;
+            for detection the same, as `boxes.read` does.
         root: where downloads are kept.
         val: share of the training images held out for validation; 0 for none.
-        image_size: height and width to bring all images to.
+        image_size: height and width to bring all images to; images with boxes keep their shape,
+            and grey fills the rest.
         limit: most training images to keep, every class by its share, after `val` was taken.
         task: what the targets are for, a key of `SOURCES`.
         ignore: value of a mask that is no class, besides 255.
+        empty: one of `boxes.EMPTY`: what to do with images without an object.
+        faulty: one of `boxes.FAULTY`: what to do with boxes that cannot be right.
 
     Raises:
         ConfigError: an option out of its range.
@@ -86,16 +99,39 @@ def load(
         ResourceError: a download that failed.
     """
     _check_options(val, image_size, limit)
+    _check_words(empty, faulty)
+    _check_task(name, task)
     place = Path(root).expanduser()
     if task == "segmentation":
         parts = _masked(name, place, image_size, ignore)
+    elif task == "detection":
+        parts = _boxed(name, place, image_size, empty, faulty)
     else:
         parts = _read(name, place)
     train, held = parts.train, parts.val
     if held is None:
         train, held = hold_out_share(train, val)
     parts = parts._replace(train=limited(train, limit), val=held)
-    return _finished(name, _resized(parts, image_size), task)
+    return _finished(name, _resized(parts, image_size, task), task)
+
+
+def _check_task(name: str, task: str) -> None:
+    """Raises `DataError` if a folder holds what another task is trained on."""
+    kind, _, path = name.partition(":")
+    place = Path(path).expanduser()
+    holds = {"segmentation": masks.recognised, "detection": boxes.recognised}
+    if kind != "folder" or not path or (task in holds and holds[task](place)):
+        return
+    for other, recognised in holds.items():
+        if recognised(place):
+            what = "masks" if other == "segmentation" else "boxes"
+            raise DataError(f"{place} holds images with {what}; give --task {other}")
+
+
+def _check_words(empty: str, faulty: str) -> None:
+    for option, word, known in (("empty", empty, boxes.EMPTY), ("faulty", faulty, boxes.FAULTY)):
+        if word not in known:
+            raise ConfigError(f"{option}='{word}' is unknown{nearest(word, known)}")
 
 
 def _check_options(val: float, image_size: int | None, limit: int | None) -> None:
@@ -139,6 +175,31 @@ def _voc(root: Path, image_size: int | None, ignore: int | None) -> Parts:
         found = _fetched("voc", root, "VOCSegmentation", image_set=split)
         files[part] = ([Path(p) for p in found.images], [Path(p) for p in found.targets])
     return masks.paired(root, files, list(_VOC), image_size, ignore)
+
+
+def _boxed(name: str, root: Path, image_size: int | None, empty: str, faulty: str) -> Parts:
+    kind, _, path = name.partition(":")
+    if path and kind == "folder":
+        place = Path(path).expanduser()
+        return boxes.read(place, image_size=image_size, empty=empty, faulty=faulty)
+    if name == "voc":
+        annotated = voc.annotated(_voc_files(root), list(_VOC[1:]))
+        return boxes.framed(annotated, "Pascal VOC", image_size, empty, faulty)
+    raise _unknown(name, "detection")
+
+
+def _voc_files(root: Path) -> dict[str, voc.Files]:
+    """PASCAL VOC as detectors are compared on it.
+
+    16,551 pictures of 2007 and 2012 to train on, and the 4,952 test pictures of 2007.
+    """
+    files: dict[str, voc.Files] = {}
+    for part, year, split in _VOC_PARTS:
+        found = _fetched("voc", root, "VOCDetection", year=year, image_set=split)
+        paths = [Path(p) for p in found.images], [Path(p) for p in found.targets]
+        images, pages = files.get(part, ((), ()))
+        files[part] = ([*images, *paths[0]], [*pages, *paths[1]])
+    return files
 
 
 def _digits() -> Parts:
@@ -190,10 +251,14 @@ def _resident(dataset: Any) -> Resident:
     return Resident(images, labels.long())
 
 
-def _resized(parts: Parts, image_size: int | None) -> Parts:
+def _resized(parts: Parts, image_size: int | None, task: str) -> Parts:
     known = {part: getattr(parts, part) for part in ("train", "val", "test")}
     folders = {part: images for part, images in known.items() if isinstance(images, Folder)}
-    settled: dict[str, Any] = dict(class_folders.settle(folders, image_size)) if folders else {}
+    settled: dict[str, Any] = {}
+    if task == "detection":
+        settled |= boxes.settle(folders)
+    elif folders:
+        settled |= class_folders.settle(folders, image_size)
     for part, images in known.items():
         if isinstance(images, Resident) and image_size:
             settled[part] = images.resized(image_size)
@@ -206,7 +271,7 @@ def _finished(name: str, parts: Parts, task: str) -> ImageData:
     mean, std = parts.moments or (
         train.moments() if isinstance(train, Resident) else class_folders.IMAGENET
     )
-    scenes = task != "classification"  # whose objects come in all sizes
+    zoom = _ZOOM.get(task, 1.0)  # objects in scenes come in all sizes
     return ImageData(
         name,
         train,
@@ -215,9 +280,10 @@ def _finished(name: str, parts: Parts, task: str) -> ImageData:
         parts.classes,
         mean,
         std,
-        crop=0 if streamed or scenes else max(1, min(train.shape[1:]) // 8),
+        crop=0 if streamed or zoom > 1 else max(1, min(train.shape[1:]) // 8),
         flip=parts.flip,
-        resized_crop=streamed and not scenes,
-        zoom=masks.ZOOM if scenes else 1.0,
+        resized_crop=streamed and zoom == 1,
+        zoom=zoom,
         task=task,
+        layout=parts.layout,
     )

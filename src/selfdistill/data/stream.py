@@ -49,7 +49,7 @@ class _Rows(Dataset[Tensor | DataError]):
 
     def _cut(self, picture: Image.Image, sample: int, view: int) -> Tensor:
         if self.boxes is None:
-            return self.images.centre(picture)
+            return self.images.fitted(picture)
         seed, epoch, _ = self.boxes
         size = picture.height, picture.width
         box = resized_crop_box(seed, epoch, torch.tensor([sample]), *size, view=view)[0]

@@ -1,12 +1,13 @@
 """What belongs to the images of a set: a label each, a mask each, or boxes."""
 
 from abc import ABC, abstractmethod
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..core import IGNORE
 from .geometry import Geometry
 
 NONE = -1
@@ -19,9 +20,11 @@ class Targets(ABC):
 
     Attributes:
         strata: (N,) int64; a part that is held out has its share of each value.
+        unit: what has a class: images, pixels or boxes.
     """
 
     strata: Tensor
+    unit: ClassVar[str]
 
     def __len__(self) -> int:
         return len(self.strata)
@@ -38,6 +41,14 @@ class Targets(ABC):
     def to(self, device: torch.device | str) -> Self:
         """The same targets on a device."""
 
+    @abstractmethod
+    def counts(self, classes: int) -> Tensor:
+        """How many units each class has, (classes,) int64."""
+
+    def empty(self) -> Tensor:
+        """(N,) bool: which images have no unit of any class."""
+        return torch.zeros_like(self.strata, dtype=torch.bool)
+
     def resized(self, old: tuple[int, int], new: tuple[int, int]) -> Self:
         """The targets of images whose height and width are brought from `old` to `new`."""
         return self
@@ -49,6 +60,8 @@ class Labels(Targets):
     Args:
         labels: (N,) int64.
     """
+
+    unit = "images"
 
     def __init__(self, labels: Tensor) -> None:
         self.strata = labels
@@ -65,6 +78,10 @@ class Labels(Targets):
         """The same labels on a device."""
         return type(self)(self.strata.to(device))
 
+    def counts(self, classes: int) -> Tensor:
+        """Images of each class."""
+        return torch.bincount(self.strata, minlength=classes)
+
 
 class Masks(Targets):
     """One class a pixel.
@@ -72,6 +89,8 @@ class Masks(Targets):
     Args:
         masks: (N, H, W) uint8; `IGNORE` is no class.
     """
+
+    unit = "pixels"
 
     def __init__(self, masks: Tensor) -> None:
         self.masks = masks
@@ -89,6 +108,15 @@ class Masks(Targets):
     def to(self, device: torch.device | str) -> Self:
         """The same masks on a device."""
         return type(self)(self.masks.to(device))
+
+    def counts(self, classes: int) -> Tensor:
+        """Pixels of each class."""
+        parts = (torch.bincount(m.flatten(), minlength=IGNORE + 1) for m in self.masks.split(256))
+        return torch.stack(list(parts)).sum(0)[:classes]
+
+    def empty(self) -> Tensor:
+        """(N,) bool: in which images no pixel has a class."""
+        return (self.masks == IGNORE).flatten(1).all(1)
 
     def resized(self, old: tuple[int, int], new: tuple[int, int]) -> Self:
         """Each pixel from its nearest."""
@@ -108,6 +136,8 @@ class Boxes(Targets):
         size: height and width of the images.
     """
 
+    unit = "boxes"
+
     def __init__(self, rows: Tensor, size: tuple[int, int]) -> None:
         self.rows, self.size = rows, size
         self.strata = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
@@ -118,12 +148,8 @@ class Boxes(Targets):
         if geometry is None:
             return rows
         classes, corners = rows[..., :1], rows[..., 1:]
-        moved = geometry.boxes(corners, epoch, index, self.size)
-        height, width = self.size
-        limit = moved.new_tensor([width, height, width, height])
-        seen = moved.clamp(min=0).minimum(limit)
-        left = _area(seen) >= _LEAST * _area(moved)
-        kept = (classes >= 0) & left[..., None] & (_area(seen) > 1)[..., None]
+        seen, share = geometry.boxes(corners, epoch, index, self.size)
+        kept = (classes >= 0) & (share >= _LEAST)[..., None]
         return torch.where(
             kept, torch.cat([classes, seen], -1), rows.new_tensor([NONE, 0, 0, 0, 0])
         )
@@ -136,14 +162,22 @@ class Boxes(Targets):
         """The same boxes on a device."""
         return type(self)(self.rows.to(device), self.size)
 
+    def counts(self, classes: int) -> Tensor:
+        """Boxes of each class."""
+        found = self.rows[..., 0].long()
+        return torch.bincount(found[found >= 0], minlength=classes)
+
+    def empty(self) -> Tensor:
+        """(N,) bool: in which images there is no object."""
+        return (self.rows[..., 0] < 0).all(1)
+
+    def thin(self, pixels: float) -> int:
+        """How many boxes are less than so many pixels wide or high."""
+        sides = self.rows[..., 3:] - self.rows[..., 1:3]
+        return int(((sides < pixels).any(-1) & (self.rows[..., 0] >= 0)).sum())
+
     def resized(self, old: tuple[int, int], new: tuple[int, int]) -> Self:
         """The boxes of stretched images."""
         scale = self.rows.new_tensor([1, new[1] / old[1], new[0] / old[0], 1, 1])
         scale[3:] = scale[1:3]
         return type(self)(self.rows * scale, new)
-
-
-def _area(corners: Tensor) -> Tensor:
-    """(B, M, 4) -> (B, M)."""
-    wide, tall = corners[..., 2] - corners[..., 0], corners[..., 3] - corners[..., 1]
-    return wide.clamp(min=0) * tall.clamp(min=0)

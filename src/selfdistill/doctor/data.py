@@ -9,14 +9,19 @@ import torch
 
 from ..data import ImageData
 from ..data.images import Folder, Images, Resident
+from ..data.targets import Boxes
 
 _DECODED = 2_000, 256  # images whose pixels are looked at: in memory, in files
 _HASHED = 50_000, 5_000  # training images among which held-out ones are looked for
 _HELD = 1_000  # of those
 _FAR = 0.5  # of a standard deviation
 _RATIO = 2.0  # of two standard deviations
-_IMBALANCE = 10  # times as many images in one class as in another
-_FEW = 5  # images in a class
+# times as many of one class as of another; a scene has large and small things by its nature
+_IMBALANCE = {"images": 10, "boxes": 10, "pixels": 1000}
+_FEW = 5  # images or boxes in a class
+_THIN = 4  # pixels: on the finest grid of most detectors (stride 8) half a cell
+_MANY = 0.05  # of all boxes
+_EMPTY = 0.5  # of all images
 
 Numbers = tuple[float, ...]
 
@@ -28,8 +33,12 @@ class DataReport(NamedTuple):
         name: as it was asked for.
         sizes: {part: images}.
         shape: (C, H, W).
+        layout: in which of several layouts a folder was found; "" where there is one only.
         classes: in order.
-        counts: training images of each class.
+        unit: what has a class: images, pixels or boxes.
+        counts: units of each class in the training part.
+        empty: training images without a unit of any class.
+        thin: boxes in the training part that are less than 4 pixels wide or high.
         normalisation: mean and standard deviation that the images are brought to 0 and 1 by.
         moments: those that a sample of the images really has.
         sampled: how many images that sample has.
@@ -40,8 +49,12 @@ class DataReport(NamedTuple):
     name: str
     sizes: dict[str, int]
     shape: tuple[int, int, int]
+    layout: str
     classes: Sequence[str]
+    unit: str
     counts: list[int]
+    empty: int
+    thin: int
     normalisation: tuple[Numbers, Numbers]
     moments: tuple[Numbers, Numbers]
     sampled: int
@@ -59,20 +72,26 @@ def look_at_data(data: ImageData) -> DataReport:
     for name, part in held.items():
         mine = _digests(part, _places(len(part), _HELD))
         repeated[name] = (sum(each in known for each in mine), len(mine))
-    counts = torch.bincount(data.train.labels, minlength=len(data.classes)).tolist()
+    targets = data.train.targets
     found = DataReport(
         data.name,
         {name: len(part) for name, part in {"train": data.train, **held}.items()},
         data.train.shape,
+        data.layout,
         data.classes,
-        counts,
+        targets.unit,
+        targets.counts(len(data.classes)).tolist(),
+        int(targets.empty().sum()),
+        targets.thin(_THIN) if isinstance(targets, Boxes) else 0,
         (data.mean, data.std),
         moments,
         len(sample),
         repeated,
         [],
     )
-    found.warnings.extend([*_on_pixels(found), *_on_classes(found), *_on_parts(found)])
+    found.warnings.extend(
+        [*_on_pixels(found), *_on_classes(found), *_on_scenes(found), *_on_parts(found)]
+    )
     return found
 
 
@@ -115,15 +134,35 @@ def _on_classes(found: DataReport) -> list[str]:
     if least == 0:
         empty = sum(count == 0 for count, _ in by_size)
         more = f" (and {empty - 1} more)" if empty > 1 else ""
-        return [f"class '{small}'{more} has no training image; leave it out, or raise --limit"]
-    if most >= _IMBALANCE * least:
-        return [
-            f"class '{large}' has {most:,} training images and '{small}' {least:,}: the accuracy "
-            "will be that of the large classes; look at confusion.csv, too"
-        ]
-    if least < _FEW:
-        return [f"class '{small}' has only {least} training images"]
+        one = {"images": "image", "boxes": "box", "pixels": "pixel"}[found.unit]
+        return [f"class '{small}'{more} has no training {one}; leave it out, or raise --limit"]
+    if most >= _IMBALANCE[found.unit] * least:
+        outcome = (
+            "the accuracy will be that of the large classes; look at confusion.csv, too"
+            if found.unit == "images"
+            else "the small classes are learned last; look at the figures of each class, too"
+        )
+        counts = f"{most:,} training {found.unit} and '{small}' {least:,}"
+        return [f"class '{large}' has {counts}: {outcome}"]
+    if least < _FEW and found.unit != "pixels":
+        return [f"class '{small}' has only {least} training {found.unit}"]
     return []
+
+
+def _on_scenes(found: DataReport) -> list[str]:
+    words, images = [], found.sizes["train"]
+    if found.empty > _EMPTY * images:
+        words.append(
+            f"{found.empty:,} of {images:,} training images hold nothing of any class: most "
+            "steps teach background alone; leave some of them out"
+        )
+    if found.thin > _MANY * sum(found.counts):
+        height, width = found.shape[1:]
+        words.append(
+            f"{found.thin:,} of {sum(found.counts):,} training boxes are less than {_THIN} pixels "
+            f"wide or high at {height}×{width}; raise --image-size"
+        )
+    return words
 
 
 def _on_parts(found: DataReport) -> list[str]:

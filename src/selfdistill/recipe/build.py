@@ -54,6 +54,8 @@ def load_data(recipe: Recipe) -> ImageData:
         limit=recipe.limit,
         task=recipe.task,
         ignore=recipe.ignore,
+        empty=recipe.empty,
+        faulty=recipe.faulty,
     )
     crop = data.crop if recipe.crop is None else recipe.crop
     flip = data.flip if recipe.flip is None else recipe.flip
@@ -118,16 +120,16 @@ def probe(network: nn.Module, example: Tensor) -> None:
         ConfigError: wrong channel count, or images smaller than the network allows.
     """
     channels, height, width = example.shape[1:]
-    first = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)
-    if first is not None and first.in_channels != channels:
-        raise ConfigError(
-            f"{type(network).__name__} takes {first.in_channels} channels and the images have "
-            f"{channels}; build it for {channels}, or convert the images"
-        )
     try:
         with probing(network):
             network(example)
     except (RuntimeError, ValueError, AssertionError, IndexError) as error:
+        first = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)
+        if first is not None and first.in_channels != channels:
+            raise ConfigError(
+                f"{type(network).__name__} takes {first.in_channels} channels and the images have "
+                f"{channels}; build it for {channels}, or convert the images"
+            ) from error
         reason = str(error).splitlines()[0]
         raise ConfigError(
             f"{type(network).__name__} cannot take images of {height}×{width}; "

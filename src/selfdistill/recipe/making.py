@@ -104,25 +104,25 @@ def _taps_of_peer(peer: nn.Module, taps: Any) -> Any:
     return taps if all(name.strip() in there for name in names) else "auto"
 
 
+def unserved(method: type[Method], task: Task | type[Task]) -> str:
+    """What a method wants and a task has not, in words; nothing where the two go together."""
+    needs, name = method.needs, task.name
+    if needs.labels and not task.labels:
+        return f"wants one class label an image, which {name} lacks"
+    if needs.places and not task.places:
+        return f"compares the scores of an image's places, which {name} has not"
+    if needs.scores and not task.scores:
+        return f"wants outputs that are class scores, unlike {name}'s"
+    if needs.views > 1 and not task.labels:
+        return f"compares two augmentations of an image, whose labels {name} has at other places"
+    return ""
+
+
 def _check(name: str, parts: Mapping[str, type[Method]], given: Given) -> None:
     for part, cls in parts.items():
-        if cls.needs.labels and not given.task.labels:
+        if lack := unserved(cls, given.task):
             raise ConfigError(
-                f"method '{part}' wants one class label an image, which {given.task.name} lacks"
-            )
-        if cls.needs.scores and not given.task.scores:
-            raise ConfigError(
-                f"method '{part}' wants outputs that are class scores, unlike {given.task.name}'s"
-            )
-        if cls.needs.places and not given.task.places:
-            raise ConfigError(
-                f"method '{part}' compares the places of an image, of which {given.task.name} has "
-                "none; train it with --task segmentation"
-            )
-        if cls.needs.views > 1 and not given.task.labels:
-            raise ConfigError(
-                f"method '{part}' compares two augmentations of an image, whose labels "
-                f"{given.task.name} has at different places"
+                f"method '{part}' {lack}; `selfdistill methods` says what each method serves"
             )
     takes = {parameter for cls in parts.values() for parameter in inspect.signature(cls).parameters}
     check_company(name, given.teacher is not None, bool(given.peers))

@@ -63,6 +63,12 @@ class Recipe(BaseModel):
     ignore: Annotated[int, Field(ge=0)] | None = Field(
         None, description="value of a mask that is no class, besides 255"
     )
+    empty: Literal["keep", "refuse", "missing"] = Field(
+        "keep", description="images without a box; missing keeps those without annotation, too"
+    )
+    faulty: Literal["refuse", "mend"] = Field(
+        "refuse", description="boxes without area or out of their image; mend drops or clips them"
+    )
     label_smoothing: Fraction = Field(0.0, description="of the supervised loss")
     epochs: Positive = Field(30, description="passes over the training images")
     batch_size: Positive = Field(64, description="images an optimiser step, over all devices")

@@ -1,0 +1,128 @@
+"""COCO's layout and its variants, compared with another reader; what is said of faults."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from faster_coco_eval import COCO
+from made_boxes import coco
+
+from selfdistill.core import DataError
+from selfdistill.data import load
+
+FILE = "annotations/instances_train2017.json"
+
+
+def read(path, **options):
+    return load(f"folder:{path}", task="detection", **options)
+
+
+def edit(path, change, file=FILE):
+    content = json.loads((path / file).read_text())
+    change(content)
+    (path / file).write_text(json.dumps(content))
+
+
+@pytest.fixture
+def place(tmp_path):
+    return coco(tmp_path / "set")
+
+
+def test_equals_another_reader(place):
+    rows = read(place, image_size=64).train.targets.rows
+    theirs = COCO(str(place / FILE))
+    for row, (number, shape) in zip(rows, theirs.imgs.items(), strict=True):
+        scale = 64 / max(shape["height"], shape["width"])
+        entries = theirs.loadAnns(theirs.getAnnIds(imgIds=[number]))
+        sides = torch.tensor([entry["bbox"][2:] for entry in entries]).reshape(-1, 2) * scale
+        kept = row[row[:, 0] >= 0]
+        torch.testing.assert_close(kept[:, 3:] - kept[:, 1:3], sides, rtol=0.02, atol=0)
+        labels = [sorted(theirs.cats).index(entry["category_id"]) for entry in entries]
+        assert kept[:, 0].tolist() == labels
+
+
+def test_crowds_are_left_out(place):
+    before = read(place).train.targets.counts(3).sum()
+    edit(place, lambda c: c["annotations"][0].update(iscrowd=1))
+    assert read(place).train.targets.counts(3).sum() == before - 1
+
+
+def test_pictures_beside_their_annotations(place):
+    """Roboflow's form, in which the validation part is called valid."""
+    want = read(place).val.targets.rows
+    for part, folder in (("train", "train"), ("val", "valid"), ("test", "test")):
+        shutil.move(place / f"{part}2017", place / folder)
+        old = place / "annotations" / f"instances_{part}2017.json"
+        shutil.move(old, place / folder / "_annotations.coco.json")
+    data = read(place)
+    assert (len(data.train), len(data.test)) == (6, 3)
+    assert torch.equal(data.val.targets.rows, want)
+    assert len(read(place / "train", val=0).train) == 6  # one part alone
+
+
+@pytest.mark.parametrize("folder", ["images/train2017", "images", "."])
+def test_pictures_in_other_usual_places(place, folder):
+    (place / folder).parent.mkdir(exist_ok=True)
+    if folder == "images/train2017":
+        shutil.move(place / "train2017", place / folder)
+    else:
+        shutil.copytree(place / "train2017", place / folder, dirs_exist_ok=True)
+        shutil.rmtree(place / "train2017")
+    assert len(read(place).train) == 6
+
+
+def test_other_annotations_are_passed_over(place):
+    for name in ("captions_train2017", "person_keypoints_train2017", "image_info_test2017"):
+        (place / "annotations" / f"{name}.json").write_text("{}")
+    assert len(read(place).train) == 6
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda c: c["images"].clear(), "there is no picture in .*instances_train2017.json"),
+        (lambda c: c.pop("categories"), "not in COCO's form, at categories: Field required"),
+        (lambda c: c["annotations"][2].pop("bbox"), "at annotations 2 bbox: Field required"),
+        (lambda c: c["annotations"][2]["bbox"].pop(), "at annotations 2 bbox 3"),
+        (lambda c: c["annotations"][1].update(image_id=5), "annotation 1 .* unknown image, id 5"),
+        (
+            lambda c: c["annotations"][1].update(category_id=4),
+            "annotation 1 .* the category 4; there are 3, 3 … 90",
+        ),
+        (lambda c: c["images"][1].update(id=100), "two pictures .* have the same id"),
+        (lambda c: c["images"][3].update(width=0), "at images 3 width"),
+        (lambda c: c["images"][3].update(file_name="x.png"), r"picture .*x\.png, and there is no"),
+        (lambda c: c["images"][5].update(width=63), "64×48 and its annotation is for 63×48"),
+        (lambda c: c["annotations"][0]["bbox"].__setitem__(2, 0), "in .*train0.png.* has no area"),
+        (lambda c: c["annotations"][0]["bbox"].__setitem__(2, 99), "reaches out of the picture"),
+        (lambda c: c["categories"][0].update(name="dog"), r"the category 90 'cat', which is 'dog'"),
+    ],
+)  # fmt: skip
+def test_faults_are_told(place, change, sentence):
+    edit(place, change)
+    with pytest.raises(DataError, match=sentence):
+        read(place)
+
+
+def test_a_file_that_is_no_json(place):
+    (place / FILE).write_text('{"images": [\n 1, }')
+    with pytest.raises(
+        DataError, match=r"train2017.json is not in COCO's form: Invalid JSON.*line"
+    ):
+        read(place)
+
+
+def test_two_files_for_one_part(place):
+    shutil.copy(place / FILE, place / "annotations" / "instances_train2014.json")
+    with pytest.raises(DataError, match=r"train2014.* and .*train2017.* both annotate the train"):
+        read(place)
+
+
+def test_a_category_that_the_training_part_lacks(place):
+    def add(content):
+        content["categories"].append({"id": 91, "name": "dog"})
+
+    edit(place, add, "annotations/instances_val2017.json")
+    with pytest.raises(DataError, match="calls the category 91 'dog', which is none in the train"):
+        read(place)

@@ -1,0 +1,141 @@
+"""Pascal VOC's layout, compared with torchvision's reader; what is said of faults."""
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+import torch
+import torchvision
+from made_boxes import page, picture, truth, voc
+from torchvision.datasets import VOCDetection
+
+from selfdistill.core import DataError, ResourceError
+from selfdistill.data import load
+
+
+def read(path, **options):
+    return load(f"folder:{path}", task="detection", **options)
+
+
+@pytest.fixture
+def place(tmp_path):
+    return voc(tmp_path / "set")
+
+
+def test_sizes_of_boxes_equal_torchvisions_reading(place):
+    rows = read(place, image_size=64).train.targets.rows
+    for row, (name, size, _) in zip(rows, truth()["train"], strict=True):
+        tree = ElementTree.parse(place / "Annotations" / f"{name}.xml").getroot()
+        content = VOCDetection.parse_voc_xml(tree)["annotation"]
+        want = [
+            [int(o["bndbox"]["xmax"]) - int(o["bndbox"]["xmin"]) + 1,  # its last pixel counts
+             int(o["bndbox"]["ymax"]) - int(o["bndbox"]["ymin"]) + 1]
+            for o in content.get("object", [])
+        ]  # fmt: skip
+        kept = row[row[:, 0] >= 0]
+        want = torch.tensor(want).reshape(-1, 2) * 64 / max(size)
+        torch.testing.assert_close(kept[:, 3:] - kept[:, 1:3], want, rtol=0.02, atol=0)
+
+
+def test_without_lists_all_are_training_pictures(place):
+    for file in (place / "ImageSets" / "Main").iterdir():
+        file.unlink()
+    data = read(place, val=0.2)
+    assert (len(data.train), len(data.val), data.test) == (9, 2, None)
+
+
+def test_names_of_classes_and_another_folder(place):
+    (place / "JPEGImages").rename(place / "images")
+    (place / "classes.txt").write_text("cat\nbee\nant\ndog\n")
+    data = read(place)
+    assert data.classes == ["cat", "bee", "ant", "dog"]
+    assert data.train.targets.rows[0, 0, 0] == 2
+    (place / "classes.txt").write_text("cart\nbee\nant\n")
+    with pytest.raises(DataError, match=r"'cat' in .*xml is no class \(did you mean 'cart'\?\)"):
+        read(place)
+
+
+def test_difficult_objects_are_left_out(place):
+    before = int(read(place).train.targets.counts(3).sum())
+    file = place / "Annotations" / "train1.xml"
+    file.write_text(file.read_text().replace("<difficult>0", "<difficult>1", 1))
+    assert read(place).train.targets.counts(3).sum() == before - 1
+
+
+def test_a_size_that_is_not_given_is_looked_up(place):
+    want = read(place).train
+    file = place / "Annotations" / "train1.xml"
+    file.write_text(file.read_text().replace("<width>64</width>", ""))
+    found = read(place).train
+    assert torch.equal(found.targets.rows, want.targets.rows)
+
+
+def test_a_missing_annotation_is_allowed_on_demand(place):
+    (place / "Annotations" / "train5.xml").unlink()
+    with pytest.raises(DataError, match=r"train5.png has no annotation .*empty=missing"):
+        read(place)
+    assert int(read(place, empty="missing").train.targets.empty().sum()) == 1
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda p: (p / "JPEGImages" / "val0.png").unlink(), "no picture .*val0.jpg, which is ann"),
+        (
+            lambda p: (p / "Annotations" / "val0.xml").write_text("<a>\n<b></a>"),
+            r"cannot read the annotation .*val0.xml \(mismatched tag: line 2",
+        ),
+        (
+            lambda p: (p / "Annotations" / "val0.xml").write_text(
+                page((56, 40), [(0, 1, 1, 9, 9)]).replace("<name>ant</name>", "")
+            ),
+            "an object in .*val0.xml lacks its name or a corner",
+        ),
+        (
+            lambda p: (p / "Annotations" / "val0.xml").write_text(
+                page((56, 40), [(0, 1, 1, 9, 9)]).replace("<xmax>9", "<xmax>x")
+            ),
+            "cannot read the annotation .*val0.xml",
+        ),
+        (
+            lambda p: (p / "Annotations" / "val0.xml").write_text(
+                page((56, 40), [(0, 1, 1, 50, 9)])
+            ),
+            r"the box \(1, 1, 50, 9\) in .*val0.png, which is 40×56, reaches out",
+        ),
+        (lambda p: (p / "ImageSets" / "Main" / "train.txt").unlink(), "no list of training"),
+    ],
+)
+def test_faults_are_told(place, damage, sentence):
+    damage(place)
+    with pytest.raises(DataError, match=sentence):
+        read(place)
+
+
+def test_voc_by_name_joins_two_years(tmp_path, monkeypatch):
+    asked = []
+
+    class Fake:
+        def __init__(self, root, *, download, year, image_set):
+            asked.append((year, image_set))
+            folder = Path(root) / f"{year}{image_set}"
+            folder.mkdir()
+            picture(year, (48, 64)).save(folder / "0.png")
+            (folder / "0.xml").write_text(page((48, 64), [(0, 1, 1, 9, 9)]).replace("ant", "sheep"))
+            self.images, self.targets = [str(folder / "0.png")], [str(folder / "0.xml")]
+
+    monkeypatch.setattr(torchvision.datasets, "VOCDetection", Fake)
+    data = load("voc", root=tmp_path, task="detection", val=0)
+    assert asked == [("2007", "trainval"), ("2012", "trainval"), ("2007", "test")]
+    assert (len(data.train), data.val, len(data.test)) == (2, None, 1)
+    assert (len(data.classes), data.layout) == (20, "Pascal VOC")
+    assert data.test.targets.rows[0, 0].tolist() == [data.classes.index("sheep"), 1, 9, 9, 17]
+
+
+def test_voc_that_cannot_be_downloaded(tmp_path, monkeypatch):
+    def fail(*args, **options):
+        raise OSError("no route")
+
+    monkeypatch.setattr(torchvision.datasets, "VOCDetection", fail)
+    with pytest.raises(ResourceError, match=r"cannot get 'voc' \(no route\).*VOCDetection"):
+        load("voc", root=tmp_path, task="detection")
