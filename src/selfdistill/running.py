@@ -38,8 +38,11 @@ from .recipe.company import (
 )
 from .recipe.schema import Recipe, parse, write
 from .report.html import write_report
+from .report.seen import write_pictures
 from .run import Run
 from .taps import Taps
+from .tasks import Classification
+from .tasks.wording import shown_metric
 
 
 def run_recipe(
@@ -93,6 +96,7 @@ def facts(recipe: Recipe, parts: Parts, fabric: Fabric, directory: RunDirectory)
     shape = " × ".join(str(side) for side in data.train.shape)
     several = f" × {fabric.world_size}" if fabric.world_size > 1 else ""
     return {
+        **({"task": data.task} if data.task != Classification.name else {}),
         "method": recipe.method,
         "network": _network(recipe.model, parts.network),
         **{f"peer {i}": _network(*peer) for i, peer in enumerate(_named_peers(parts), 1)},
@@ -113,6 +117,7 @@ def _named_peers(parts: Parts) -> list[tuple[str, nn.Module]]:
 
 
 _JURY = 10_000  # images that a teacher is judged by, at most
+_NOTHING_FOUND = 0.01  # of the boxes' mean average precision
 
 
 def _introduce(
@@ -133,7 +138,12 @@ def _introduce(
             )
         return
     scores, images, doubt = judged_teacher(teacher, recipe, parts, fabric)
-    display.say(f"the teacher gets {scores[parts.task.headline]:.1%} of {images} images right")
+    score, metric = scores[parts.task.headline], shown_metric(parts.task.headline)
+    display.say(
+        f"the teacher gets {score:.1%} of {images} images right"
+        if parts.task.labels
+        else f"the teacher reaches {score:.1%} {metric} on {images} images"
+    )
     if doubt:
         warnings.warn(doubt, stacklevel=2)
     about = {"teacher": recipe.teacher, "sha256": mark, "images": images, **scores}
@@ -151,13 +161,22 @@ def judged_teacher(
     images, kind = (data.val, "validation") if data.val is not None else (data.train, "training")
     images = images.take(torch.arange(min(len(images), _JURY)))
     scores = accuracy_of(fabric, teacher, parts.task, eval_loader(recipe, data, images, fabric))
-    right, doubt = scores[parts.task.headline], ""
-    if right < 2 / len(data.classes):
-        doubt = (
-            f"teacher {recipe.teacher} guesses: {right:.1%} is about chance; "
-            "is it trained on these classes, in this order?"
-        )
-    return scores, f"{len(images):,} {kind}", doubt
+    return scores, f"{len(images):,} {kind}", _doubt(scores, recipe, parts)
+
+
+def _doubt(scores: Mapping[str, float], recipe: Recipe, parts: Parts) -> str:
+    """What is to be feared of a teacher that is hardly better than chance, or ""."""
+    task, score = parts.task, scores[parts.task.headline]
+    chance, said = _NOTHING_FOUND, f"{shown_metric(task.headline)} is next to nothing"
+    if task.labels:
+        chance, said = 2 / len(task.classes), "is about chance"
+    elif task.places:  # it overlaps with that class alone: the mean over K is 1/K at most
+        chance = 1 / len(task.classes)
+        said = f"{shown_metric(task.headline)} is what one class everywhere can reach"
+    if score >= chance:
+        return ""
+    question = "is it trained on these classes, in this order?"
+    return f"teacher {recipe.teacher} guesses: {score:.1%} {said}; {question}"
 
 
 def _train(
@@ -198,6 +217,8 @@ def _finish(
     if fabric.is_global_zero:
         directory.log({"kind": "final", "step": step, **scores})
         _write_details(directory, task.classes, verdicts)
+        if judged := data.test or data.val:
+            write_pictures(directory, fabric, parts.method, task, judged, data)
         directory.write("exits.csv", to_csv(rows))
         write_report(directory)
     return rows
@@ -213,6 +234,10 @@ def _write_details(
     for verdict in list(verdicts.values())[-1:]:
         for name, matrix in verdict.details.items():
             directory.write(f"{name}.csv", csv_text(classes, matrix.tolist()))
+        if columns := verdict.by_class:
+            cells = zip(classes, *(column.tolist() for column in columns.values()), strict=True)
+            rows = ([None if cell != cell else cell for cell in row] for row in cells)  # nan
+            directory.write("classes.csv", csv_text(["class", *columns], rows))
 
 
 def finished(recipe: Recipe, place: Path, **given: Any) -> list[ExitRow]:

@@ -27,7 +27,7 @@ def test_the_default_shown_is_the_recipes(name):
     default = Recipe.model_fields[name].default
     _, _, shown = option.help.rstrip(")").partition(" (")
     if default is None:
-        assert shown in ("the data's own", "all")
+        assert shown in ("the data's own", "all", "")
     elif default is False or default in ("", ()):
         assert not shown
     else:

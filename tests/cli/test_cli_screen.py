@@ -2,7 +2,7 @@
 
 import pytest
 
-from selfdistill.cli.screen import amount, bargain
+from selfdistill.cli.screen import amount, bargain, show_exits
 from selfdistill.export.exits import ExitRow
 
 
@@ -50,3 +50,15 @@ def test_a_peer_is_no_exit():
 def test_nothing_to_say_of_a_student_alone():
     assert bargain(rows(("student", 2, 0.5, 0.5))) == ""
     assert bargain(rows(("exit1", 1, None, None), ("student", 2, None, None))) == ""
+
+
+def test_another_score_than_accuracy_is_named(capsys):
+    found = [
+        row._replace(metric="miou") for row in rows(("exit1", 5, 0.5, 1), ("student", 9, 0.5, 1))
+    ]
+    show_exits(found)
+    shown = capsys.readouterr().out
+    assert shown.split("\n")[0].split()[:5] == ["exit", "val", "mIoU", "test", "mIoU"]
+    assert shown.endswith("at +0.0 points (val mIoU).\n")
+    show_exits([row._replace(metric="accuracy") for row in found])
+    assert "mIoU" not in capsys.readouterr().out

@@ -3,9 +3,10 @@ import pytest
 import torch
 from engine_runs import CLASSES, images, network, task
 from lightning_fabric import Fabric
+from torchmetrics.classification import MulticlassRecall
 
 from selfdistill.data import EvalLoader
-from selfdistill.engine.evaluate import evaluate, examine
+from selfdistill.engine.evaluate import answers, evaluate, examine
 from selfdistill.recipe.making import make_method
 from selfdistill.tasks import Classification
 
@@ -89,7 +90,7 @@ def test_a_task_need_offer_nothing(method):
 
     verdict = examined(method, loader(), Bare(CLASSES, task().example))
     assert verdict.scores == judged(method, loader())
-    assert verdict[1:] == ({}, {}, {})
+    assert verdict[1:] == ({}, {}, {}, {})
 
 
 def test_details_hear_of_the_student_only(method):
@@ -128,3 +129,29 @@ def test_looking_changes_no_statistics_and_no_generator(method):
     judged(method, loader())
     assert all(torch.equal(value, before[name]) for name, value in method.state_dict().items())
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_each_class_of_the_student(method):
+    class Counted(Classification):
+        def by_class(self):
+            return Recall(len(CLASSES), average="none")
+
+    class Recall(MulticlassRecall):
+        def compute(self):
+            return {"recall": super().compute()}
+
+    assert examined(method, loader()).by_class == {}
+    verdict = examined(method, loader(), Counted(CLASSES, task().example))
+    confusion = verdict.details["confusion"]
+    recall = confusion.diagonal() / confusion.sum(1)
+    torch.testing.assert_close(verdict.by_class["recall"], recall.nan_to_num(), check_dtype=False)
+
+
+def test_answers_are_the_students_and_modes_come_back(method):
+    modes = [module.training for module in method.modules()]
+    (whole,) = loader(size=10)
+    fabric = Fabric(accelerator="cpu", devices=1)
+    said = answers(fabric, method, whole.inputs)
+    assert [module.training for module in method.modules()] == modes
+    method.eval()
+    assert (said == method.predict(whole.inputs)["student"]).all()

@@ -141,3 +141,34 @@ def measure(run: RunDirectory, counting: str = "honest", notes: str = "") -> Run
 def _write(path: Path, rows: list[list]) -> None:
     with path.open("w", newline="") as stream:
         csv.writer(stream, lineterminator="\n").writerows(rows)
+
+
+def on_another_task(
+    run: RunDirectory, task: str, metric: str, classes: Sequence[str], columns: Sequence[str]
+) -> RunDirectory:
+    """Make the run one of a task with a score of its own, and with a table of its classes.
+
+    Args:
+        run: as `made_run` left it.
+        task, metric: names.
+        classes: of the table.
+        columns: of the table; the last is a count, and the last class has nothing but a count of 0.
+    """
+    run.write("data.json", json.dumps({"task": task, "classes": list(classes)}))
+    table = (run.path / "exits.csv").read_text()
+    run.write("exits.csv", table.replace("accuracy", metric))
+    lines = run.metrics()
+    for line in lines:
+        for split in ("val", "test"):
+            for scores in line.get(split, {}).values():
+                scores[metric] = scores["accuracy"]
+                scores["accuracy"] = min(1.0, scores["accuracy"] + 0.01)
+    run.write("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    rows = [
+        [name, *([0.25 + place / 1000] * (len(columns) - 1)), 1000 * (place + 1)]
+        for place, name in enumerate(classes)
+    ]
+    rows[-1][1:] = [*[""] * (len(columns) - 1), 0]
+    _write(run.path / "classes.csv", [["class", *columns], *rows])
+    (run.path / "calibration.csv").unlink()
+    return run

@@ -25,7 +25,7 @@ def test_reads_what_was_written(tmp_path):
     assert [(r.name, r.parameters, r.macs) for r in contents.exits] == list(EXITS)
     assert contents.stages == 3
     assert contents.split == "test"
-    assert contents.accuracy == contents.last.test
+    assert contents.score == contents.last.test
     assert [e["epoch"] for e in contents.epochs] == [0, 1]
 
 
@@ -51,7 +51,7 @@ def test_what_was_measured_comes_back(tmp_path):
     first, second, *_, last = measured.rows
     assert first.times == {("cpu", 1): 0.5, ("cuda", 32): 2.0}
     assert (second.size, second.times) == (None, {})
-    assert first.accuracy == {"validation": 0.9, "test": 0.92}
+    assert first.scores == {"validation": 0.9, "test": 0.92}
     assert first.against["test"] == pytest.approx((-0.01, -0.025, 0.005))
     assert last.against == {}
 
@@ -67,6 +67,10 @@ def test_what_was_measured_comes_back(tmp_path):
         ),
         ("confusion.csv", "a,b\n1,2\n", ArtefactError),
         ("confusion.csv", "", ArtefactError),
+        ("classes.csv", "", ArtefactError),
+        ("classes.csv", "class,iou\na,x\n", ArtefactError),
+        ("classes.csv", "class,iou\na,0.5\nb\n", ArtefactError),
+        ("data.json", '{"task": "telepathy"}', ArtefactError),
         ("confusion.csv", "a,b\n1,x\n2,3\n", ArtefactError),
         ("environment.json", "{", ArtefactError),
         ("calibration.csv", "split,predictor\ntest,student\n", ArtefactError),

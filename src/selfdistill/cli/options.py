@@ -24,6 +24,15 @@ Method = Annotated[
 Model = Annotated[
     str | None, _option(_WHAT, "The network; selfdistill models lists them.", "cifar/resnet10_w16")
 ]
+Task = Annotated[
+    str | None,
+    _option(
+        _WHAT,
+        "What the labels mean: classification, segmentation or detection.",
+        "classification",
+        metavar="TASK",
+    ),
+]
 Data = Annotated[
     str | None, _option(_WHAT, "A data set's name, folder:PATH or npz:FILE.", "digits")
 ]
@@ -48,6 +57,9 @@ Peers = Annotated[
     ),
 ]
 ImageSize = Annotated[int | None, _option(_WHAT, "Side of the images in pixels.", "the data's own")]
+Ignore = Annotated[
+    int | None, _option(_WHAT, "Value of a mask that is no class, besides 255.", metavar="VALUE")
+]
 Val = Annotated[float | None, _option(_WHAT, "Share of the training images to validate by.", "0.1")]
 Limit = Annotated[int | None, _option(_WHAT, "Most training images to use.", "all")]
 Settings = Annotated[

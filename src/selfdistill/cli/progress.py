@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from .screen import OUT, clock, percent
+from .screen import OUT, clock, percent, scored
 
 _FAMILIES = 6  # of loss terms in a line
 
@@ -20,10 +20,11 @@ class Terminal:
 
     Args:
         epochs: of the whole run.
+        metric: the score that is shown after each of them, as the metrics call it.
     """
 
-    def __init__(self, epochs: int) -> None:
-        self.epochs = epochs
+    def __init__(self, epochs: int, metric: str = "accuracy") -> None:
+        self.epochs, self.metric = epochs, metric
         self.bar = _Bar(console=OUT, transient=True) if OUT.is_terminal else None
         self.began: tuple[float, int] | None = None
         self.at = self.total = 0
@@ -70,8 +71,9 @@ class Terminal:
         """One line that stays."""
         width = len(str(self.epochs))
         words = [f"epoch {entry['epoch'] + 1:>{width}}/{self.epochs}", *_terms(entry["losses"])]
-        if scores := entry.get("val", {}).get("student"):
-            words.append(f"val {percent(next(iter(scores.values()))):>7}")
+        score = entry.get("val", {}).get("student", {}).get(self.metric)
+        if score is not None:
+            words.append(f"{scored('val', self.metric)} {percent(score):>7}")
         words += [self.rate] if self.rate else []
         words += [f"{self._left()} left"] if self._left() and self.at < self.total else []
         self._line("  ".join(words))

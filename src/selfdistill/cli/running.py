@@ -17,6 +17,7 @@ def run(recipe: "Recipe", place: Path, *, resume: bool) -> None:
     """Train, and tell of it if this process is the one that talks."""
     from ..api import run_recipe
     from ..engine.signals import Interrupted
+    from ..tasks import TASKS
 
     # lightning greets from every process; what matters it warns of
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
@@ -24,7 +25,7 @@ def run(recipe: "Recipe", place: Path, *, resume: bool) -> None:
         if not rank_zero():
             run_recipe(recipe, out=place, resume=resume)
             return
-        with Terminal(recipe.epochs) as display:
+        with Terminal(recipe.epochs, TASKS[recipe.task].headline) as display:
             done = run_recipe(recipe, out=place, resume=resume, display=display)
     except Interrupted as stop:
         if rank_zero():
@@ -37,8 +38,8 @@ def conclude(done: "Run") -> None:
     """The exits, the files, and what to do next."""
     line()
     show_exits(done.exits)
-    files = ("report.html", "exits.csv", "metrics.jsonl", "recipe.toml", "checkpoints")
-    there = [done.path / name for name in files if (done.path / name).exists()]
+    files = ("report.html", "exits.csv", "classes.csv", "pictures", "metrics.jsonl", "recipe.toml")
+    there = [done.path / name for name in (*files, "checkpoints") if (done.path / name).exists()]
     line("\nWritten:")
     for place in there:
         line(f"  {place}{'/' if place.is_dir() else ''}")

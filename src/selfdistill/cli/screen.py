@@ -72,11 +72,21 @@ def percent(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.1f} %"
 
 
+def scored(split: str, metric: str) -> str:
+    """A split's score as columns and lines call it: `val` for accuracy, else `val mIoU`."""
+    if metric == "accuracy":
+        return split
+    from ..tasks.wording import shown_metric
+
+    return f"{split} {shown_metric(metric)}"
+
+
 def show_exits(rows: "list[ExitRow]") -> None:
     """The table of exits, and which of them is the best bargain."""
     val = any(row.val_score is not None for row in rows)
     test = any(row.test_score is not None for row in rows)
-    parts = [name for name, there in ((">val", val), (">test", test)) if there]
+    splits = [name for name, there in (("val", val), ("test", test)) if there]
+    parts = [f">{scored(split, rows[0].metric)}" for split in splits]
     exits = any(row.predictor.startswith("exit") for row in rows)
     made = table(
         "exit" if exits else "network", *parts, ">parameters", ">MACs", ">of the student's"
@@ -109,10 +119,11 @@ def bargain(rows: "list[ExitRow]") -> str:
 
     student, best = next(row for row in rows if row.predictor == "student"), cheapest(rows, part)
     if best.macs >= student.macs:
-        return f"Best trade-off: the student; no exit comes within one point of it ({part})."
+        judged = scored(part, student.metric)
+        return f"Best trade-off: the student; no exit comes within one point of it ({judged})."
     gap = 100 * (scores[best.predictor] - scores["student"])
     share = 100 * best.macs / student.macs
     return (
         f"Best trade-off: {best.predictor}, {share:.0f} % of the student's MACs at "
-        f"{gap:+.1f} points ({part})."
+        f"{gap:+.1f} points ({scored(part, student.metric)})."
     )

@@ -14,6 +14,7 @@ from .screen import rank_zero
 def train(
     method: options.Method = None,
     model: options.Model = None,
+    task: options.Task = None,
     data: options.Data = None,
     recipe: options.RecipeFile = None,
     weights: options.Weights = None,
@@ -23,6 +24,7 @@ def train(
     teacher_taps: options.TeacherTaps = None,
     peers: options.Peers = None,
     image_size: options.ImageSize = None,
+    ignore: options.Ignore = None,
     val: options.Val = None,
     limit: options.Limit = None,
     settings: options.Settings = None,

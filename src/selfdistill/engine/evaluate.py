@@ -1,6 +1,7 @@
 """How good every predictor of a method is."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -34,22 +35,35 @@ def evaluate(
     `further` are more metrics of some predictors, for the caller to compute. The method is put into
     evaluation mode for it and back into what it was.
     """
-    modes = {module: module.training for module in method.modules()}
-    method.eval()
     metrics = {name: task.metric().to(fabric.device) for name in method.predictors()}
-    try:
-        with torch.inference_mode(), fabric.autocast():
-            for batch in batches:
-                for name, out in method.predict(batch.inputs).items():
-                    for metric in (metrics[name], *(further or {}).get(name, ())):
-                        metric.update(out, batch.targets)
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    with _judged(method, fabric):
+        for batch in batches:
+            for name, out in method.predict(batch.inputs).items():
+                for metric in (metrics[name], *(further or {}).get(name, ())):
+                    metric.update(out, batch.targets)
     return {
         name: {key: float(value) for key, value in metric.compute().items()}
         for name, metric in metrics.items()
     }
+
+
+def answers(fabric: Fabric, method: Method, inputs: Tensor) -> Any:
+    """What the student says of some inputs; the method's modes come back as they were."""
+    with _judged(method, fabric):
+        return method.predictors()["student"](inputs.to(fabric.device))
+
+
+@contextmanager
+def _judged(method: Method, fabric: Fabric) -> Iterator[None]:
+    """In evaluation mode, without gradients, in the run's precision."""
+    modes = {module: module.training for module in method.modules()}
+    method.eval()
+    try:
+        with torch.inference_mode(), fabric.autocast():
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 class Verdict(NamedTuple):
@@ -59,12 +73,14 @@ class Verdict(NamedTuple):
         scores: {predictor: {metric: value}}.
         calibration: {predictor: (bins, 3)}, see `Task.calibration`; empty where a task has none.
         details: {name: matrix} of the student, see `Task.details`.
+        by_class: {column: (K,)} of the student, see `Task.by_class`; empty where a task has none.
         correct: {predictor: (N,) bool}, this process's samples in order, see `Task.correct`.
     """
 
     scores: dict[str, dict[str, float]]
     calibration: dict[str, Tensor]
     details: dict[str, Tensor]
+    by_class: dict[str, Tensor]
     correct: dict[str, Tensor]
 
 
@@ -75,12 +91,14 @@ def examine(fabric: Fabric, method: Method, task: Task, batches: Iterable[Batch]
     tables = {name: m.to(fabric.device) for name in names if (m := task.calibration()) is not None}
     marks = {name: _Marks(task) for name in names}
     further = {name: [marks[name], *([tables[name]] if tables else [])] for name in names}
-    further["student"] += details.values()
+    by_class = [m.to(fabric.device) for m in [task.by_class()] if m is not None]
+    further["student"] += [*details.values(), *by_class]
     scores = evaluate(fabric, method, task, batches, further)
     return Verdict(
         scores,
         {name: table.compute().cpu() for name, table in tables.items()},
         {name: metric.compute().cpu() for name, metric in details.items()},
+        {name: column.cpu() for metric in by_class for name, column in metric.compute().items()},
         {name: torch.cat(mark.parts) for name, mark in marks.items() if mark.parts},
     )
 

@@ -91,12 +91,13 @@ class RunDirectory:
         except OSError:
             raise ConfigError(f"{self.path} holds no run (no recipe.toml in it)") from None
 
-    def write(self, name: str, text: str) -> Path:
-        """Replace a file in one atomic move."""
-        place, draft = self.path / name, self.path / f".{name}.{os.getpid()}"
+    def write(self, name: str, content: str | bytes) -> Path:
+        """Replace a file in one atomic move; `name` may be in a folder that is there."""
+        place = self.path / name
+        draft = place.with_name(f".{place.name}.{os.getpid()}")
         try:
-            with draft.open("w", encoding="utf-8") as stream:
-                stream.write(text)
+            with draft.open("wb") as stream:
+                stream.write(content.encode("utf-8") if isinstance(content, str) else content)
                 stream.flush()
                 os.fsync(stream.fileno())
             draft.replace(place)

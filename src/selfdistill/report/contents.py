@@ -15,16 +15,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..core import ArtefactError, ConfigError
+from ..core import ArtefactError, ConfigError, Task
 from ..engine.run_directory import RunDirectory
 from ..functional.calibration import expected_error
+from ..tasks import TASKS, Classification
 from .measured import Measured, read_measured
 
 LAST = "student"  # the predictor that is the whole network
+PICTURES = "pictures"  # the folder of what it sees
 
 
 class Exit(NamedTuple):
-    """A row of exits.csv; accuracies are fractions, None where nothing was judged."""
+    """A row of exits.csv; scores are fractions, None where nothing was judged."""
 
     name: str
     parameters: int
@@ -33,7 +35,7 @@ class Exit(NamedTuple):
     test: float | None
 
     def score(self, split: str) -> float | None:
-        """The accuracy on "test" or "validation"."""
+        """The score on "test" or "validation"."""
         return self.test if split == "test" else self.val
 
 
@@ -65,6 +67,20 @@ class Confusion(NamedTuple):
     counts: NDArray[np.int64]
 
 
+class ByClass(NamedTuple):
+    """What is known of each class of the whole network's answers.
+
+    Attributes:
+        classes: their names.
+        columns: {name: numbers}, shares as fractions, nan where there was nothing to judge.
+        counts: the columns that hold whole numbers.
+    """
+
+    classes: list[str]
+    columns: dict[str, list[float]]
+    counts: frozenset[str]
+
+
 @dataclass(frozen=True)
 class Contents:
     """A run as the report sees it; what the directory lacks is empty or None.
@@ -76,9 +92,13 @@ class Contents:
         steps, epochs: lines of metrics.jsonl of that kind.
         final: the last line of kind "final", or {}.
         exits: rows of exits.csv.
+        task: what the labels mean, a class of `tasks.TASKS`.
+        classes: their names, by data.json.
         confusion: of the whole network.
+        by_class: of the whole network.
         calibrations: of each predictor, by split.
         measured: what `selfdistill exits` found.
+        pictures: the files in `pictures/`, in order.
     """
 
     name: str
@@ -88,9 +108,18 @@ class Contents:
     epochs: list[dict[str, Any]]
     final: dict[str, Any]
     exits: list[Exit]
+    task: type[Task]
+    classes: list[str]
     confusion: Confusion | None
+    by_class: ByClass | None
     calibrations: dict[str, dict[str, Calibration]]
     measured: Measured | None
+    pictures: list[Path]
+
+    @property
+    def metric(self) -> str:
+        """The score that the run is about, by its name in the tables."""
+        return self.task.headline
 
     @property
     def calibration(self) -> dict[str, Calibration]:
@@ -118,23 +147,18 @@ class Contents:
         return max((number for name in names if (number := stage(name))), default=0)
 
     @cached_property
-    def accuracy(self) -> float | None:
-        """The whole network's final accuracy, or that after the last epoch."""
+    def score(self) -> float | None:
+        """The whole network's final score, or that after the last epoch."""
         if self.last:
             return self.last.score(self.split)
         scores = [epoch["val"][LAST] for epoch in self.epochs if LAST in epoch.get("val", {})]
-        return headline(scores[-1]) if scores else None
+        return scores[-1].get(self.metric) if scores else None
 
 
 def stage(name: str) -> int | None:
     """The number that ends a name: 3 for "exit3" and "soft/3", None for "task" and "student"."""
     found = re.fullmatch(r"(?:exit|.*/)(\d{1,3})", name)
     return int(found[1]) if found else None
-
-
-def headline(scores: Mapping[str, float]) -> float | None:
-    """The accuracy among a predictor's metrics, else the first of them."""
-    return scores.get("accuracy", next(iter(scores.values()), None))
 
 
 def read(run: RunDirectory) -> Contents:
@@ -151,21 +175,33 @@ def read(run: RunDirectory) -> Contents:
     kinds: dict[str, list[dict[str, Any]]] = {"step": [], "epoch": [], "final": []}
     for entry in run.metrics():
         kinds.setdefault(entry.get("kind", ""), []).append(entry)
+    data = _json(run.path / "data.json")
+    task = _task(data.get("task", Classification.name))
     return Contents(
         name=run.path.resolve().name,
         recipe=recipe,
-        environment=_environment(run.path / "environment.json"),
+        environment=_json(run.path / "environment.json"),
         steps=kinds["step"],
         epochs=kinds["epoch"],
         final=kinds["final"][-1] if kinds["final"] else {},
-        exits=_exits(run.path / "exits.csv"),
+        exits=_exits(run.path / "exits.csv", task.headline),
+        task=task,
+        classes=[_one_line(name) for name in data.get("classes", [])],
         confusion=_confusion(run.path / "confusion.csv"),
+        by_class=_by_class(run.path / "classes.csv"),
         calibrations=_calibrations(run.path / "calibration.csv"),
-        measured=read_measured(run.path / "exits-measured.csv"),
+        measured=read_measured(run.path / "exits-measured.csv", task.headline),
+        pictures=sorted((run.path / PICTURES).glob("*.png")),
     )
 
 
-def _environment(path: Path) -> dict[str, Any]:
+def _task(name: str) -> type[Task]:
+    if name not in TASKS:
+        raise ArtefactError(f"data.json names the task '{name}', which this version does not know")
+    return TASKS[name]
+
+
+def _json(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
@@ -174,18 +210,18 @@ def _environment(path: Path) -> dict[str, Any]:
         raise ArtefactError(f"{path} is not JSON: {error}") from None
 
 
-def _exits(path: Path) -> list[Exit]:
+def _exits(path: Path, metric: str) -> list[Exit]:
     if not path.exists():
         return []
     with path.open(encoding="utf-8", newline="") as stream:
         try:
-            return [_exit(row) for row in csv.DictReader(stream)]
+            return [_exit(row, metric) for row in csv.DictReader(stream)]
         except (KeyError, TypeError, ValueError) as error:
             raise ArtefactError(f"{path} is no table of exits ({error})") from None
 
 
-def _exit(row: Mapping[str, str]) -> Exit:
-    scores = [float(row[f"{split}_accuracy"] or "nan") for split in ("val", "test")]
+def _exit(row: Mapping[str, str], metric: str) -> Exit:
+    scores = [float(row[f"{split}_{metric}"] or "nan") for split in ("val", "test")]
     val, test = (None if math.isnan(score) else score for score in scores)
     return Exit(row["predictor"], int(row["parameters"]), int(row["macs"]), val, test)
 
@@ -201,7 +237,26 @@ def _confusion(path: Path) -> Confusion | None:
             raise ArtefactError(f"{path} is no table of counts ({error})") from None
     if counts.shape != (len(classes), len(classes)):
         raise ArtefactError(f"{path} has {len(classes)} classes, but counts {counts.shape}")
-    return Confusion([" ".join(name.split()) for name in classes], counts)
+    return Confusion([_one_line(name) for name in classes], counts)
+
+
+def _one_line(name: str) -> str:
+    return " ".join(name.split())
+
+
+def _by_class(path: Path) -> ByClass | None:
+    if not path.exists():
+        return None
+    with path.open(encoding="utf-8", newline="") as stream:
+        try:
+            (_, *names), *rows = csv.reader(stream)
+            classes, *columns = zip(*rows, strict=True)
+            texts = dict(zip(names, columns, strict=True))
+            numbers = {name: [float(cell or "nan") for cell in texts[name]] for name in names}
+        except ValueError as error:
+            raise ArtefactError(f"{path} is no table of classes ({error})") from None
+    whole = frozenset(name for name in names if all(cell.isdecimal() for cell in texts[name]))
+    return ByClass([_one_line(name) for name in classes], numbers, whole)
 
 
 def _calibrations(path: Path) -> dict[str, dict[str, Calibration]]:

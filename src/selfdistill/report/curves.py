@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .contents import LAST, Contents, headline, stage
+from .contents import LAST, Contents, stage
 
 Array = NDArray[np.float64]
 MOST_POINTS = 400
@@ -65,11 +65,11 @@ def total(contents: Contents) -> Curve:
     return curve("total", judged, lambda entry: sum(entry["losses"].values()))
 
 
-def accuracies(contents: Contents) -> list[Curve]:
-    """Validation accuracy of every predictor after each epoch, over epochs from 1."""
+def scores(contents: Contents) -> list[Curve]:
+    """Validation score of every predictor after each epoch, over epochs from 1."""
     judged = [{**e, "step": e["epoch"] + 1} for e in contents.epochs if e.get("val")]
     names = dict.fromkeys(name for entry in judged for name in entry["val"])
     return [
-        curve(name, judged, lambda entry, n=name: headline(entry["val"].get(n, {})))  # type: ignore[misc]
+        curve(name, judged, lambda entry, n=name: entry["val"].get(n, {}).get(contents.metric))  # type: ignore[misc]
         for name in names
     ]

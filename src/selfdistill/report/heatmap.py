@@ -13,11 +13,16 @@ FEW = 20
 _HIT, _MISS = (0.18, 0.42, 0.75), (0.80, 0.33, 0.05)  # as in style.css
 
 
-def confusion_map(confusion: Confusion, name: str) -> str:
+def confusion_map(confusion: Confusion, name: str, *, in_percent: bool = False) -> str:
     """The matrix as a heat map, with numbers and names for few classes.
 
     Hits and misses have hues of their own, and misses their own scale: they are rare and would not
     be seen beside the diagonal. Empty cells are transparent, so the picture fits light and dark.
+
+    Args:
+        confusion: what to draw.
+        name: of the picture, unique on the page.
+        in_percent: write percent of the row instead of counts, which may have too many digits.
     """
     size = len(confusion.classes)
     few = size <= FEW
@@ -35,7 +40,8 @@ def confusion_map(confusion: Confusion, name: str) -> str:
     axes.imshow(rgba, interpolation="none", aspect="auto")
     _name_classes(axes, names, size, slanted=slanted)
     if few:
-        for (row, column), value in np.ndenumerate(confusion.counts):
+        written = (100 * shares).round().astype(int) if in_percent else confusion.counts
+        for (row, column), value in np.ndenumerate(written):
             if value:
                 colour = "white" if strength[row, column] > 0.55 else INK
                 place: dict[str, Any] = {

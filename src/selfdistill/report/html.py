@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ..engine.run_directory import RunDirectory
-from . import outcome, training
+from . import outcome, seen, training
 from .canvas import palette
 from .contents import Contents, read
 from .layout import document
@@ -11,12 +11,14 @@ from .summary import cards, lede
 
 _SECTIONS = (
     outcome.exits,
-    outcome.accuracy,
+    seen.seen,
+    outcome.progress,
     outcome.measured,
     training.information,
     training.losses,
     training.optimiser,
     outcome.calibration,
+    outcome.classes,
     outcome.confusion,
     training.recipe,
     training.monitors,

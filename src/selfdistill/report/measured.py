@@ -14,7 +14,7 @@ _SPLITS = {"test": "test", "validation": "val"}  # as the page and as the table 
 
 
 class Against(NamedTuple):
-    """A difference from the baseline's accuracy and its interval, as fractions."""
+    """A difference from the baseline's score and its interval, as fractions."""
 
     mean: float
     low: float
@@ -22,14 +22,14 @@ class Against(NamedTuple):
 
 
 class MeasuredRow(NamedTuple):
-    """A predictor; `accuracy` and `against` by split, `times` in ms by (device, images)."""
+    """A predictor; `scores` and `against` by split, `times` in ms by (device, images)."""
 
     name: str
     front: bool
     macs: int
     size: int | None
     times: dict[tuple[str, int], float]
-    accuracy: dict[str, float]
+    scores: dict[str, float]
     against: dict[str, Against]
 
 
@@ -47,12 +47,16 @@ class Measured(NamedTuple):
     @property
     def split(self) -> str:
         """The images to choose exits by."""
-        known = all("validation" in row.accuracy for row in self.rows)
+        known = all("validation" in row.scores for row in self.rows)
         return "validation" if known else "test"
 
 
-def read_measured(path: Path) -> Measured | None:
+def read_measured(path: Path, metric: str) -> Measured | None:
     """The table, or None if there is none.
+
+    Args:
+        path: the file.
+        metric: what the scores are, by its name in the table.
 
     Raises:
         ArtefactError: it cannot be read.
@@ -62,21 +66,21 @@ def read_measured(path: Path) -> Measured | None:
     with path.open(encoding="utf-8", newline="") as stream:
         try:
             cells = list(csv.DictReader(stream))
-            rows = [_row(row) for row in cells]
+            rows = [_row(row, metric) for row in cells]
             about = {key: cells[0][key] for key in _ABOUT}
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise ArtefactError(f"{path} is no table of measured exits ({error})") from None
     return Measured(rows, about)
 
 
-def _row(cells: Mapping[str, str]) -> MeasuredRow:
-    times, accuracy, against = {}, {}, {}
+def _row(cells: Mapping[str, str], metric: str) -> MeasuredRow:
+    times, scores, against = {}, {}, {}
     for name, text in cells.items():
         if text and (found := re.fullmatch(r"(\w+)_ms_(\d+)", name)):
             times[found[1], int(found[2])] = float(text)
     for split, key in _SPLITS.items():
-        if cells[f"{key}_accuracy"]:
-            accuracy[split] = float(cells[f"{key}_accuracy"])
+        if cells[f"{key}_{metric}"]:
+            scores[split] = float(cells[f"{key}_{metric}"])
         if cells[f"{key}_difference"]:
             ends = (float(cells[f"{key}_{end}"]) for end in ("difference", "low", "high"))
             against[split] = Against(*ends)
@@ -86,6 +90,6 @@ def _row(cells: Mapping[str, str]) -> MeasuredRow:
         int(cells["macs"]),
         int(cells["bytes"]) if cells["bytes"] else None,
         times,
-        accuracy,
+        scores,
         against,
     )

@@ -1,4 +1,4 @@
-"""The sections on what a run came to: accuracy, cost, calibration, confusion."""
+"""The sections on what a run came to: score, cost, calibration, classes, confusion."""
 
 from html import escape
 
@@ -6,32 +6,28 @@ import numpy as np
 
 from . import plots
 from .contents import LAST, Confusion, Contents, stage
-from .curves import Curve, accuracies
+from .curves import Curve, scores
 from .heatmap import FEW, confusion_map
 from .layout import figure, note, pair, section
 from .reliability import FEW_IMAGES, confidence_histogram, reliability_diagram
 from .scatter import cost_scatter, measured_points, points
 from .summary import chooser
-from .tables import exits_table, measured_table, pairs_table
-from .words import milliseconds, percent, thousands
-
-_SCATTER = (
-    "Up is more accurate, left is cheaper. Full points are the Pareto front: nothing is both as "
-    "cheap and as accurate as they are, and better in one of the two."
-)
+from .tables import classes_table, exits_table, measured_table, pairs_table
+from .words import metric, milliseconds, percent, thousands, titled
 
 
 def exits(contents: Contents) -> str:
     """Accuracy and cost of all predictors."""
     if not contents.exits:
         return ""
-    title, said = "Accuracy and cost", ""
+    title, said = titled(f"{metric(contents)} and cost"), ""
     if len(contents.exits) > 1:
         title += " of every exit" if _has_exits(contents) else " of every network"
         said = "Multiply-adds and parameters are those of the network that is exported for this row"
         said += ": for an exit the stages up to it and its head." if _has_exits(contents) else "."
         if chooser(contents) == "validation":
-            said += " The Pareto front is that of the validation accuracy."
+            said += " The Pareto front is that of the validation "
+            said += f"{metric(contents)}."
     return section(title, exits_table(contents), note(said), note(_certainty(contents)))
 
 
@@ -44,9 +40,9 @@ def _has_exits(contents: Contents) -> bool:
 def _certainty(contents: Contents) -> str:
     """How far apart two accuracies must be to mean something, if the number of images is known."""
     split, images = judged_by(contents)
-    if not images or contents.accuracy is None:
+    if not images or contents.score is None or not contents.task.labels:
         return ""
-    error = 2 * np.sqrt(contents.accuracy * (1 - contents.accuracy) / images)
+    error = 2 * np.sqrt(contents.score * (1 - contents.score) / images)
     if error == 0:
         return ""
     return (
@@ -56,43 +52,60 @@ def _certainty(contents: Contents) -> str:
 
 
 def judged_by(contents: Contents) -> tuple[str, int]:
-    """The images of the confusion matrix: which they are, told by the accuracy, and how many."""
+    """What the confusion matrix is of: which images, told by the accuracy, and how many.
+
+    Where every pixel is judged they are counted, not the images.
+    """
     if contents.confusion is None:
         return "", 0
     images = int(contents.confusion.counts.sum())
     right = float(np.trace(contents.confusion.counts)) / max(images, 1)
     for split in ("test", "validation"):
-        score = contents.last.score(split) if contents.last else None
+        score = _accuracy_of(contents, split)
         if score is not None and abs(score - right) < 1e-4:
             return split, images
     return "", images
 
 
-def accuracy(contents: Contents) -> str:
-    """Accuracy over epochs, and against cost."""
+def _accuracy_of(contents: Contents, split: str) -> float | None:
+    """The whole network's share of right answers, which need not be what the run is judged by."""
+    if contents.task.labels:
+        return contents.last.score(split) if contents.last else None
+    judged = contents.final.get("test" if split == "test" else "val") or {}
+    found: float | None = judged.get(LAST, {}).get("accuracy")
+    return found
+
+
+def progress(contents: Contents) -> str:
+    """The score over epochs, and against cost."""
     if not contents.epochs:
         return section("Training", "<p>No epoch was finished, so there is nothing to show yet.</p>")
-    curves = [c for c in accuracies(contents) if len(c.x)]
-    figures = [_over_epochs(curves, len(contents.epochs))] if curves else []
-    split = chooser(contents)
+    curves = [c for c in scores(contents) if len(c.x)]
+    figures = [_over_epochs(contents, curves)] if curves else []
+    split, word = chooser(contents), metric(contents)
     judged = points(contents, split)
     if len(judged) > 1:
-        drawn = cost_scatter(judged, "cost", f"{split} accuracy")
-        figures.append(figure(drawn, "Accuracy against cost", _SCATTER))
-    return section(
-        "Accuracy, and what depth buys" if _has_exits(contents) else "Accuracy", pair(figures)
+        drawn = cost_scatter(judged, "cost", f"{split} {word}")
+        figures.append(figure(drawn, titled(f"{word} against cost"), _scatter_caption(contents)))
+    title = f"{word}, and what depth buys" if _has_exits(contents) else word
+    return section(titled(title), pair(figures))
+
+
+def _scatter_caption(contents: Contents) -> str:
+    up, like = ("more accurate", "accurate") if contents.task.labels else ("better", "good")
+    return (
+        f"Up is {up}, left is cheaper. Full points are the Pareto front: nothing is both as cheap "
+        f"and as {like} as they are, and better in one of the two."
     )
 
 
-def _over_epochs(curves: list[Curve], epochs: int) -> str:
-    late = epochs >= 10
-    drawn = plots.lines(
-        curves, "accuracy", "validation accuracy", x_label="epoch", value=percent, late=late
-    )
+def _over_epochs(contents: Contents, curves: list[Curve]) -> str:
+    late, judged = len(contents.epochs) >= 10, f"validation {metric(contents)}"
+    drawn = plots.lines(curves, contents.metric, judged, x_label="epoch", value=percent, late=late)
     caption = "After each epoch, on images that were not trained on."
     if late:
         caption += " The lowest tenth of the points is cut off, to show how the exits end."
-    return figure(drawn, "Validation accuracy over epochs", caption)
+    return figure(drawn, titled(f"{judged} over epochs"), caption)
 
 
 def measured(contents: Contents) -> str:
@@ -113,8 +126,10 @@ def measured(contents: Contents) -> str:
         if len(judged) > 1:
             device, images = which
             x_label = f"milliseconds for {images} image{'s' * (images > 1)}, {device}"
-            drawn = cost_scatter(judged, "time", f"{split} accuracy", x_label, milliseconds)
-            parts.append(pair([figure(drawn, "Accuracy against time", _SCATTER)]))
+            word = metric(contents)
+            drawn = cost_scatter(judged, "time", f"{split} {word}", x_label, milliseconds)
+            title = titled(f"{word} against time")
+            parts.append(pair([figure(drawn, title, _scatter_caption(contents))]))
     return section("Size and time", *parts)
 
 
@@ -139,26 +154,40 @@ def calibration(contents: Contents) -> str:
     return section("Calibration", note(said), pair(figures))
 
 
+def classes(contents: Contents) -> str:
+    """What is known of each class."""
+    if contents.by_class is None:
+        return ""
+    said = f"The full network on the {contents.split} images."
+    said += " A dash stands where there is nothing of a class to judge."
+    return section("Each class", note(said), classes_table(contents.by_class))
+
+
 def confusion(contents: Contents) -> str:
     """Which class the full network takes for which."""
     if contents.confusion is None:
         return ""
-    split, images = judged_by(contents)
+    split, count = judged_by(contents)
+    pixels = contents.task.places
     drawn = figure(
-        confusion_map(contents.confusion, "confusion"),
+        confusion_map(contents.confusion, "confusion", in_percent=pixels),
         "Which class is taken for which",
-        _confusion_caption(contents.confusion),
+        _confusion_caption(contents.confusion, pixels=pixels),
     )
-    pairs = pairs_table(contents.confusion) or "<p>There are none.</p>"
+    of = "pixels" if pixels else "images"
+    pairs = pairs_table(contents.confusion, of) or "<p>There are none.</p>"
     table = f"<figure><h3>Most frequent mistakes</h3>{pairs}</figure>"
-    said = f"The full network on {thousands(images)} {split} images."
+    judged = f"pixels of the {split} images" if pixels and split else f"{split} {of}"
+    said = f"The full network on {thousands(count)} {judged}."
     return section("Confusion", note(said), pair([drawn, table]))
 
 
-def _confusion_caption(confusion: Confusion) -> str:
+def _confusion_caption(confusion: Confusion, *, pixels: bool) -> str:
     hit, miss = (f'<i class="swatch square {kind}"></i>' for kind in ("hit", "miss"))
     text = f"Rows are the true classes. {hit}right, {miss}mistaken; stronger is a larger part of "
     text += "the row. Mistakes are shown stronger than hits, or the rare ones would not be seen."
     if len(confusion.classes) > FEW:
         text += " Classes are numbered in their own order, from 0."
+    elif pixels:
+        text += " Numbers are percent of the row."
     return text

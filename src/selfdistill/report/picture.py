@@ -9,6 +9,7 @@ from ..engine.run_directory import RunDirectory
 from .canvas import palette
 from .contents import Contents, read
 from .scatter import cost_scatter, measured_points
+from .words import metric
 
 
 def write_picture(run: RunDirectory) -> Path:
@@ -26,7 +27,7 @@ def write_picture(run: RunDirectory) -> Path:
         raise ConfigError(f"no exits of {run.path} were measured; selfdistill exits does it")
     x_label = "multiply-adds an image"
     x_label += ", as MUSE's Table 3 counts" if measured.about["cost"] == "paper" else ""
-    drawn = cost_scatter(found, "cost", f"{measured.split} accuracy", x_label)
+    drawn = cost_scatter(found, "cost", f"{measured.split} {metric(contents)}", x_label)
     return run.write("exits-measured.svg", _alone(drawn, contents))
 
 

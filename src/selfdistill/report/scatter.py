@@ -1,4 +1,4 @@
-"""The picture of accuracy against cost, with the Pareto front."""
+"""The picture of scores against cost, with the Pareto front."""
 
 from collections.abc import Sequence
 from html import escape
@@ -14,7 +14,7 @@ from .canvas import MUTED, PAGE, TEXT, Margins, canvas, grid, stage_colour, svg,
 from .contents import Contents, stage
 from .measured import BASELINE, Measured
 from .plots import WIDE
-from .words import GAP, LETTER, Words, count, percent, shown
+from .words import GAP, LETTER, Words, count, percent, shown, titled
 
 
 class Point(NamedTuple):
@@ -23,7 +23,7 @@ class Point(NamedTuple):
     Attributes:
         name: its own.
         cost: what it costs, in any unit.
-        score: its accuracy.
+        score: its accuracy, or what else the run is judged by.
         front: whether it is on the Pareto front.
     """
 
@@ -56,12 +56,12 @@ def measured_points(
     measured: Measured, split: str, which: tuple[str, int] | None = None
 ) -> list[Point]:
     """What was measured, by multiply-adds or by the milliseconds of one kind of pass."""
-    rows = [row for row in measured.rows if split in row.accuracy]
+    rows = [row for row in measured.rows if split in row.scores]
     rows = [row for row in rows if which is None or which in row.times]
     costs = [row.macs if which is None else row.times[which] for row in rows]
-    scores = [None if row.name == BASELINE else row.accuracy[split] for row in rows]
+    scores = [None if row.name == BASELINE else row.scores[split] for row in rows]
     return [
-        Point(row.name, cost, row.accuracy[split], mark)
+        Point(row.name, cost, row.scores[split], mark)
         for row, cost, mark in zip(rows, costs, front(costs, scores), strict=True)
     ]
 
@@ -73,7 +73,7 @@ def cost_scatter(
     x_label: str = "multiply-adds an image",
     value: Words = count,
 ) -> str:
-    """Accuracy of every predictor against its cost, each point labelled.
+    """The score of every predictor against its cost, each point labelled.
 
     Points on the Pareto front are full, the others hollow, and the baseline is a square.
 
@@ -101,7 +101,7 @@ def cost_scatter(
             fontsize=TEXT,
             va="center",
         )
-    said = f"{y_label.capitalize()} against {x_label}. {'; '.join(labels)}"
+    said = f"{titled(y_label)} against {x_label}. {'; '.join(labels)}"
     return svg(figure, name, escape(said))
 
 

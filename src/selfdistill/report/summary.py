@@ -4,7 +4,7 @@ from html import escape
 from statistics import median
 
 from .contents import Contents, Exit, stage
-from .words import count, percent, share, shown, thousands
+from .words import count, metric, percent, share, shown, thousands
 
 _NEAR = 0.01  # an exit this close to the whole network serves as well
 
@@ -14,10 +14,15 @@ def lede(contents: Contents) -> str:
     named = {key: escape(str(contents.recipe.get(key, "?"))) for key in ("method", "model", "data")}
     how = f"Trained with <b>{named['method']}</b>"
     done, asked = len(contents.epochs), contents.recipe.get("epochs")
-    if contents.accuracy is None:
+    if contents.score is None:
         return f"{how}: <b>{named['model']}</b> on <b>{named['data']}</b>, not judged yet."
-    right = f"{percent(contents.accuracy)} of the {contents.split} images"
-    said = f"{how}, <b>{named['model']}</b> gets {right} of <b>{named['data']}</b> right"
+    reached = percent(contents.score).replace(" ", "\u00a0")
+    images = f"the {contents.split} images"
+    said = f"{how}, <b>{named['model']}</b> "
+    if contents.task.labels:
+        said += f"gets {reached} of {images} of <b>{named['data']}</b> right"
+    else:
+        said += f"reaches {reached} {metric(contents)} on {images} of <b>{named['data']}</b>"
     said += _beside(contents) + "."
     if isinstance(asked, int) and done < asked:
         said += f" {done} of {asked} epochs are done."
@@ -59,13 +64,13 @@ def chooser(contents: Contents) -> str:
 
 
 def best_cheaper(contents: Contents) -> Exit | None:
-    """The most accurate of them on the images to choose by; of equals the cheapest."""
+    """The best of them on the images to choose by; of equals the cheapest."""
     return max(cheaper(contents), key=lambda pair: pair[0], default=(0.0, None))[1]
 
 
 def cards(contents: Contents) -> str:
     """The figures to remember, as HTML."""
-    made = [*_accuracy_card(contents), *_exit_cards(contents), *_time_card(contents)]
+    made = [*_score_card(contents), *_exit_cards(contents), *_time_card(contents)]
     items = "".join(
         f'<div class="card"><dt>{label}</dt><dd class="figure">{figure}</dd>'
         f'<dd class="beside">{beside}</dd></div>'
@@ -77,17 +82,18 @@ def cards(contents: Contents) -> str:
 Card = tuple[str, str, str]  # label, figure, what stands beside it
 
 
-def _accuracy_card(contents: Contents) -> list[Card]:
-    if contents.accuracy is None:
+def _score_card(contents: Contents) -> list[Card]:
+    if contents.score is None:
         return []
     full = contents.last
     cost = f"{count(full.parameters)} parameters, {count(full.macs)} multiply-adds" if full else ""
-    return [(f"Full network, {contents.split} accuracy", percent(contents.accuracy), cost)]
+    label = f"Full network, {contents.split} {metric(contents)}"
+    return [(label, percent(contents.score), cost)]
 
 
 def _exit_cards(contents: Contents) -> list[Card]:
     best, full = best_cheaper(contents), contents.last
-    if best is None or full is None or contents.accuracy is None:
+    if best is None or full is None or contents.score is None:
         return []
     goal = (full.score(chooser(contents)) or 0.0) - _NEAR
     near = [row for score, row in cheaper(contents) if score >= goal]

@@ -7,17 +7,19 @@ from typing import Any
 import numpy as np
 
 from ..functional.pareto import front
+from ..tasks.wording import shown_metric
 from .canvas import MUTED, stage_colour, variable
-from .contents import LAST, Confusion, Contents, Exit, stage
+from .contents import LAST, ByClass, Confusion, Contents, Exit, stage
+from .layout import pair
 from .measured import BASELINE, Against, Measured, MeasuredRow
 from .summary import chooser
-from .words import count, file_size, milliseconds, percent, share, shown
+from .words import count, file_size, metric, milliseconds, percent, share, shown, thousands
 
 MOST_PAIRS = 10
 
 
 def exits_table(contents: Contents) -> str:
-    """Accuracy and cost of every predictor, and the cost's share of the whole network."""
+    """Score and cost of every predictor, and the cost's share of the whole network."""
     rows, full = contents.exits, contents.last
     splits = [s for s in ("test", "validation") if any(r.score(s) is not None for r in rows)]
     shares = full is not None and len(rows) > 1
@@ -25,7 +27,7 @@ def exits_table(contents: Contents) -> str:
     if contents.calibration:
         errors = {name: table.error for name, table in contents.calibration.items()}
         further[f"{contents.split} calibration error"] = errors
-    heads = ["", *(f"{split} accuracy" for split in splits), *further]
+    heads = ["", *(f"{split} {metric(contents)}" for split in splits), *further]
     heads += ["parameters", *["of full"] * shares, "multiply-adds", *["of full"] * shares]
     heads += ["Pareto front"] * (len(rows) > 1)
     marks = front([row.macs for row in rows], [row.score(chooser(contents)) for row in rows])
@@ -46,14 +48,18 @@ def exits_table(contents: Contents) -> str:
 
 
 def _further(contents: Contents) -> dict[str, dict[str, float]]:
-    """What else than accuracy was judged in the end: {"test top5": {"exit1": …}, …}."""
+    """What else was judged in the end: {"test top5": {"exit1": …}, …}."""
     split = "test" if "test" in contents.final else "val"
     label = "test" if split == "test" else "validation"
     judged: Mapping[str, Mapping[str, float]] = contents.final.get(split) or {}
-    metrics = dict.fromkeys(m for scores in judged.values() for m in scores if m != "accuracy")
-    if any("accuracy" not in scores for scores in judged.values()):
+    headline = contents.metric
+    metrics = dict.fromkeys(m for scores in judged.values() for m in scores if m != headline)
+    if any(headline not in scores for scores in judged.values()):
         return {}
-    return {f"{label} {m}": {p: s[m] for p, s in judged.items() if m in s} for m in metrics}
+    return {
+        f"{label} {shown_metric(m)}": {p: s[m] for p, s in judged.items() if m in s}
+        for m in metrics
+    }
 
 
 def _score(value: float | None) -> str:
@@ -105,8 +111,29 @@ def _bar(part: float, row: Exit) -> str:
     return f'{share(part)}<span class="bar"><i style="{width}"></i></span>'
 
 
-def pairs_table(confusion: Confusion) -> str:
-    """The most frequent mistakes, or "" if there are none."""
+_ONE_COLUMN = 12  # classes that a table lists before it is broken in two
+
+
+def classes_table(found: ByClass) -> str:
+    """Every class with its shares in percent and its counts; many classes in two columns."""
+    heads = ["class", *map(shown_metric, found.columns)]
+    rows = [_class_row(found, place) for place in range(len(found.classes))]
+    half = -(-len(rows) // 2) if len(rows) > _ONE_COLUMN else len(rows)
+    tables = [_table(heads, part) for part in (rows[:half], rows[half:]) if part]
+    return pair(tables)
+
+
+def _class_row(found: ByClass, place: int) -> str:
+    cells = ""
+    for name, values in found.columns.items():
+        value = values[place]
+        shown_value = thousands(int(value)) if name in found.counts else percent(value)
+        cells += f'<td class="number">{"–" if value != value else shown_value}</td>'
+    return f'<tr><th scope="row">{escape(found.classes[place])}</th>{cells}</tr>'
+
+
+def pairs_table(confusion: Confusion, of: str = "images") -> str:
+    """The most frequent mistakes, or "" if there are none; `of` is what was counted."""
     misses = confusion.counts * ~np.eye(len(confusion.classes), dtype=bool)
     body = []
     for flat in np.argsort(-misses, axis=None, kind="stable")[:MOST_PAIRS]:
@@ -116,9 +143,9 @@ def pairs_table(confusion: Confusion) -> str:
             break
         names = [escape(confusion.classes[i]) for i in (true, taken)]
         part = share(times / max(int(confusion.counts[true].sum()), 1))
-        numbers = f'<td class="number">{times}</td><td class="number">{part}</td>'
+        numbers = f'<td class="number">{thousands(times)}</td><td class="number">{part}</td>'
         body.append(f"<tr><td>{names[0]}</td><td>{names[1]}</td>{numbers}</tr>")
-    return _table(["true class", "taken for", "images", "of the class"], body, 2) if body else ""
+    return _table(["true class", "taken for", of, "of the class"], body, 2) if body else ""
 
 
 def _table(heads: Sequence[str], body: Sequence[str], words: int = 1) -> str:

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from .contents import LAST, stage
+from ..tasks.wording import shown_metric
+from .contents import LAST, Contents, stage
 
 LETTER = 6.4  # pixels of a mean letter in a plot's labels
 GAP = "\u2002"  # between a name and its value; plain spaces would collapse
@@ -16,6 +17,17 @@ def shown(name: str) -> str:
     if number := stage(name):
         return f"exit {number}"
     return f"peer {name[4:]}" if name[:4] == "peer" and name[4:].isdecimal() else name
+
+
+def metric(contents: Contents) -> str:
+    """What the run is judged by: "accuracy", "mIoU"."""
+    return shown_metric(contents.metric)
+
+
+def titled(text: str) -> str:
+    """With a capital at the beginning, unless the first word has letters of its own: "mIoU"."""
+    first = text.partition(" ")[0]
+    return text[:1].upper() + text[1:] if first.islower() else text
 
 
 def percent(fraction: float, places: int = 1) -> str:
