@@ -1,22 +1,22 @@
-"""Every registered method, every variant of it, on two tasks: what the contract tests run over."""
+"""Every registered method, every variant of it, on each task: what the contract tests run over."""
 
 import inspect
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics import MetricCollection
-from torchmetrics.classification import MulticlassAccuracy
+from torch.utils import _pytree as pytree
 
-from selfdistill.core import METHODS, Batch, Method, Progress, Task
-from selfdistill.functional.divergence import kl_divergence
-from selfdistill.recipe.making import make_method
-from selfdistill.tasks import Classification
+from selfdistill.core import IGNORE, METHODS, Batch, Method, Progress, Task
+from selfdistill.modules.anchor_head import AnchorHead
+from selfdistill.recipe.making import make_method, unserved
+from selfdistill.tasks import TASKS
 
-K, SIDE, SAMPLES = 5, 16, 40
+CLASSES, SIDE, SAMPLES = "abcde", 16, 40
+K = len(CLASSES)
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
 
 # A method that is not named here is tested with its defaults.
@@ -45,6 +45,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "labels only": {"soft": 0.0, "attention": 0.0},
         "no features": {"attention": 0.0},
         "narrow": {"width": 0.5, "depth": 1, "resize": "bilinear", "attention": 1.0},
+        "late": {"start": 0.001, "ramp": 0.01},
     },
     "exits": {
         "labels only": {"soft": 0.0},
@@ -111,6 +112,12 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "no hint": {"hint": 0.0},
     },
     "at": {"soft": {"soft": 0.9}},
+    "nfd": {
+        "batch": {"over": "batch"},
+        "sample": {"over": "sample", "tap": 2},
+        "channel": {"over": "channel", "soft": 0.9},
+    },
+    "aicsd": {"constant": {"weighting": "constant"}, "coarse": {"cells": 2}},
     "vid": {"soft": {"soft": 0.9}, "no bound": {"variational": 0.0}},
     "nst": {"soft": {"soft": 0.9}},
     "sp": {"all": {"stages": "all"}, "soft": {"soft": 0.9}},
@@ -132,40 +139,6 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
-class PixelAccuracy(MulticlassAccuracy):
-    def update(self, preds: Tensor, target: Tensor) -> None:
-        super().update(resized(preds, target.shape[-2:]), target)
-
-
-class Segmentation(Task):
-    """One class a pixel: a second task, which no method should tell from the first."""
-
-    headline = "accuracy"
-    name = "segmentation"
-    scores = True
-    example = torch.zeros(2, 3, SIDE, SIDE)
-
-    def head(self, channels: int) -> nn.Module:
-        return nn.Conv2d(channels, K, 1)
-
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(resized(outputs, targets.shape[-2:]), targets)
-
-    def soft_loss(self, outputs: Tensor, reference: Tensor, temperature: float) -> Tensor:
-        size = reference.shape[-2:]
-        return kl_divergence(resized(outputs, size), reference, temperature)
-
-    def metric(self) -> MetricCollection:
-        return MetricCollection({"accuracy": PixelAccuracy(K, average="micro")})
-
-    def check(self, network: nn.Module) -> None:
-        assert network(self.example).shape[:2] == (2, K)
-
-
-def resized(x: Tensor, size: Any) -> Tensor:
-    return F.interpolate(x.float(), size=tuple(size), mode="bilinear", align_corners=False)
-
-
 WIDTHS, TEACHER_WIDTHS, PEER_WIDTHS = (8, 8, 12, 16), (8, 12, 16, 24), (6, 8, 10, 12)
 
 
@@ -178,6 +151,17 @@ def trunk(last_stride: int, widths: tuple[int, ...]) -> dict[str, nn.Module]:
         )
         for i, (c, w, stride) in enumerate(sizes, 1)
     }
+
+
+def ending(task: str, channels: int) -> dict[str, nn.Module]:
+    """What comes after the stages."""
+    if task == "classification":
+        pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        return {"pool": pool, "fc": nn.Linear(channels, K)}
+    if task == "segmentation":
+        up = nn.Upsample(size=(SIDE, SIDE), mode="bilinear")
+        return {"classify": nn.Conv2d(channels, K, 1), "up": up}
+    return {"detect": AnchorHead([channels], K)}
 
 
 class Case(NamedTuple):
@@ -197,20 +181,12 @@ class Case(NamedTuple):
         return 2 if "two peers" in self.variant else 1
 
     def make_task(self) -> Task:
-        if self.task == "segmentation":
-            return Segmentation()
-        return Classification("abcde", torch.zeros(2, 3, SIDE, SIDE))
+        return TASKS[self.task](CLASSES, torch.zeros(2, 3, SIDE, SIDE))
 
     def network(self, seed: int = 0, widths: tuple[int, ...] = WIDTHS) -> nn.Module:
         torch.manual_seed(seed)
-        if self.task == "segmentation":
-            up = nn.Upsample(size=(SIDE, SIDE), mode="bilinear")
-            classify = nn.Conv2d(widths[-1], K, 1)
-            return nn.Sequential(OrderedDict(**trunk(1, widths), classify=classify, up=up))
-        pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        return nn.Sequential(
-            OrderedDict(**trunk(2, widths), pool=pool, fc=nn.Linear(widths[-1], K))
-        )
+        stages = trunk(2 if self.task == "classification" else 1, widths)
+        return nn.Sequential(OrderedDict(**stages, **ending(self.task, widths[-1])))
 
     def company(self, seed: int = 0, taps: Any = None) -> dict[str, Any]:
         """Teacher, peers and labels, as far as the method takes them; the teacher is always one."""
@@ -237,55 +213,100 @@ class Case(NamedTuple):
 
     def batch(self, seed: int = 0, size: int = 8) -> Batch:
         generator = torch.Generator().manual_seed(seed)
+        targets, shown = TARGETS[self.task](size, generator)
 
         def images() -> Tensor:
-            return torch.randn(size, 3, SIDE, SIDE, generator=generator)
+            return shown + torch.randn(size, 3, SIDE, SIDE, generator=generator)
 
-        targets, colours = torch.arange(size) % K, torch.zeros(())
-        if self.task == "segmentation":
-            targets = torch.randint(K, (size, 2, 2), generator=generator)
-            targets = targets.repeat_interleave(SIDE // 2, 1).repeat_interleave(SIDE // 2, 2)
-            palette = 2 * torch.randn(K, 3, generator=torch.Generator().manual_seed(0))
-            colours = palette[targets].movedim(3, 1)  # (B, 3, H, W)
         needs = METHODS[self.name].needs
         further = self.peers - 1 if needs.views > 1 else 0  # whose networks have views of their own
-        views = tuple(colours + images() for _ in range(needs.views - 1 + further))
-        inputs = colours + images()
+        views = tuple(images() for _ in range(needs.views - 1 + further))
+        inputs = images()
         # classes come in order: image k is the first of class k, and its whole class's partner
-        partners = inputs[torch.arange(size) % K] + 0.1 * images() if needs.partners else None
+        partners = inputs[torch.arange(size) % K] + 0.1 * (images() - shown)
+        partners = partners if needs.partners else None
         return Batch(inputs, targets, torch.arange(size), views, partners)
+
+
+PALETTE = 2 * torch.randn(K, 3, generator=torch.Generator().manual_seed(0))
+
+
+def one_class(size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    return torch.arange(size) % K, torch.zeros(())
+
+
+def four_fields(size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Masks of four fields of a class and its colour each; the topmost row does not count."""
+    fields = torch.randint(K, (size, 2, 2), generator=generator)
+    masks = fields.repeat_interleave(SIDE // 2, 1).repeat_interleave(SIDE // 2, 2)
+    colours = PALETTE[masks].movedim(3, 1)  # (B, 3, H, W)
+    masks[:, 0] = IGNORE
+    return masks, colours
+
+
+def one_box(size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """A box of 8×8 in the colour of its class, and beside it a row that holds none."""
+    corners = 4 * torch.randint(3, (size, 2), generator=generator)
+    kinds = torch.randint(K, (size,), generator=generator)
+    targets, colours = torch.full((size, 2, 5), -1.0), torch.zeros(size, 3, SIDE, SIDE)
+    targets[:, 0, 0], targets[:, 0, 1:] = kinds, torch.cat([corners, corners + 8], 1).float()
+    for picture, (x, y), kind in zip(colours, corners.tolist(), kinds, strict=True):
+        picture[:, y : y + 8, x : x + 8] = PALETTE[kind][:, None, None]
+    return targets, colours
+
+
+TARGETS = {"classification": one_class, "segmentation": four_fields, "detection": one_box}
 
 
 def moment(step: int = 0, seed: int = 0) -> Progress:
     return Progress(*map(torch.tensor, (seed, 0, step, 1000)))
 
 
-TASKS = ("classification", "segmentation")
+def same(first: Any, second: Any) -> bool:
+    """Whether two outputs, or dictionaries of them, are equal bit for bit, whatever their form."""
+    ones, form = pytree.tree_flatten(first)
+    others, its_form = pytree.tree_flatten(second)
+    pairs = zip(ones, others, strict=False)
+    return form == its_form and all(
+        torch.equal(a, b) if isinstance(a, Tensor) else a == b for a, b in pairs
+    )
 
 
-def serves(name: str, task: str) -> bool:
-    needs = METHODS[name].needs
-    return task == "classification" or not needs.labels
-
-
+# Each method's defaults on the first task, and these on the others, are in the usual suite.
+SHARED = ("ce", "exits", "muse", "byot", "frskd", "kd", "at", "nfd", "aicsd")
 # The paper's weight is for maps of 8×8 and more.
-GENTLE = {("sad", "segmentation"): {"attention": 10.0}}
-DEFAULTS = [
-    Case(name, "defaults", GENTLE.get((name, task), {}), task)
-    for name in METHODS
-    for task in TASKS
-    if serves(name, task)
-]
+GENTLE = {"sad": {"attention": 10.0}}
+
+
+def defaults(task: str) -> list[Case]:
+    options = {} if task == "classification" else GENTLE
+    return [
+        Case(name, "defaults", options.get(name, {}), task)
+        for name in METHODS
+        if not unserved(METHODS[name], TASKS[task])
+    ]
+
+
+DEFAULTS = [case for task in TARGETS for case in defaults(task)]
 CASES = DEFAULTS + [
-    Case(name, variant, options, task)
-    for name, variants in VARIANTS.items()
-    for variant, options in variants.items()
-    for task in TASKS
-    if serves(name, task)
+    Case(case.name, variant, options, case.task)
+    for case in DEFAULTS
+    for variant, options in VARIANTS.get(case.name, {}).items()
 ]
-# Every variant meets the first task in the usual suite, the second one in the slow half.
-_MARKS = {str(c): pytest.mark.slow for c in CASES[len(DEFAULTS) :] if c.task != TASKS[0]}
-every_case = pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=_MARKS.get(str(case), ())) for case in CASES], ids=str
-)
-every_default = pytest.mark.parametrize("case", DEFAULTS, ids=str)
+
+
+def usual(case: Case) -> bool:
+    """Whether a case is in the usual suite."""
+    return case.variant == "defaults" and (case.task == "classification" or case.name in SHARED)
+
+
+def over(cases: list[Case], fast: Callable[[Case], bool] = usual) -> pytest.MarkDecorator:
+    """Runs a test over cases; those that are not fast in the slow half."""
+    marked = [pytest.param(c, marks=() if fast(c) else pytest.mark.slow) for c in cases]
+    return pytest.mark.parametrize("case", marked, ids=str)
+
+
+every_case, every_default = over(CASES), over(DEFAULTS)
+classified = over([case for case in DEFAULTS if case.task == "classification"])
+# For the test that finds most faults: variants on the first task are in the usual suite, too.
+with_variants = over(CASES, lambda case: usual(case) or case.task == "classification")

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 import torch._dynamo
-from contract_cases import DEFAULTS, every_case, every_default, moment
+from contract_cases import classified, every_case, every_default, moment
 
 
 def check(case, backend: str) -> None:
@@ -25,7 +25,7 @@ def check(case, backend: str) -> None:
                 each.after_step(now)
 
 
-@pytest.mark.parametrize("case", [c for c in DEFAULTS if c.task == "classification"], ids=str)
+@classified
 def test_compiles_once(case):
     check(case, "eager")
 

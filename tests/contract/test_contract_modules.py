@@ -2,10 +2,11 @@
 
 import copy
 import gc
+from typing import Any
 
 import pytest
 import torch
-from contract_cases import Case, every_case, every_default, moment
+from contract_cases import DEFAULTS, Case, every_case, every_default, moment, same
 from torch import Tensor
 
 from selfdistill.core import METHODS, Frozen, Method, trained_state
@@ -27,14 +28,10 @@ def trained(case: Case, steps: int = 2) -> Method:
     return method
 
 
-def outputs(method: Method, inputs: Tensor) -> dict[str, Tensor]:
+def outputs(method: Method, inputs: Tensor) -> dict[str, Any]:
     method.eval()
     with torch.no_grad():
         return method.predict(inputs)
-
-
-def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
-    return list(first) == list(second) and all(torch.equal(first[n], second[n]) for n in first)
 
 
 @every_case
@@ -66,7 +63,7 @@ def test_nothing_frozen_moves(case):
         method.train()
     for module, was in zip(frozen, before, strict=True):
         assert all(p.grad is None for p in module.parameters())
-        assert same(was, module.state_dict())
+        assert same(was, dict(module.state_dict()))
 
 
 @every_case
@@ -91,16 +88,18 @@ def test_student_is_the_network_that_went_in(case):
 
 @every_case
 def test_student_answers_alike_with_and_without_its_method(case):
+    gc.freeze()  # what was there before has not to be searched
     method, inputs = trained(case).eval(), case.batch(9).inputs
     inside = outputs(method, inputs)["student"]
     student = method.predictors()["student"]
     del method
     gc.collect()
+    gc.unfreeze()
     other = case.network(seed=3).eval()
     other.load_state_dict(student.state_dict())
     with torch.no_grad():
-        assert torch.equal(student(inputs), inside)
-        assert torch.equal(other(inputs), inside)
+        assert same(student(inputs), inside)
+        assert same(other(inputs), inside)
 
 
 @every_case
@@ -130,6 +129,7 @@ def test_any_number_of_taps(case, taps):
     assert len(names) in (0, len(taps) - 1)
 
 
+CLASSIFIED = [case for case in DEFAULTS if case.task == "classification"]
 FOREIGN = {
     "timm/regnetx_002": {},
     "timm/convnext_atto": {"depths": (1, 1, 1, 1), "dims": (8, 16, 24, 32)},
@@ -156,9 +156,11 @@ def test_networks_nobody_adapted(name):
     task = Classification("abcde", torch.zeros(2, 3, 32, 32))
     images = torch.randn(4, 3, 32, 32)
     task.check(network)
-    for method_name in METHODS:
-        case = Case(method_name, "defaults", {}, "classification")
-        method = make_method(method_name, copy.deepcopy(network), task, **case.company()).train()
+    for case in CLASSIFIED:
+        chosen = {"tap": 2} if case.name == "nfd" else {}  # the last map may be a single cell
+        method = make_method(
+            case.name, copy.deepcopy(network), task, chosen=chosen, **case.company()
+        ).train()
         batch = case.batch(size=4)
         views = tuple(torch.randn_like(images) for _ in batch.views)
         partners = None if batch.partners is None else torch.randn_like(images)
@@ -172,8 +174,7 @@ def test_networks_nobody_adapted(name):
 def test_registered_networks_by_name():
     network = build("cifar/resnet10_w16", num_classes=5, in_channels=3)
     task = Classification("abcde", torch.zeros(2, 3, 16, 16))
-    for method_name in METHODS:
-        case = Case(method_name, "defaults", {}, "classification")
-        method = make_method(method_name, copy.deepcopy(network), task, **case.company()).train()
+    for case in CLASSIFIED:
+        method = make_method(case.name, copy.deepcopy(network), task, **case.company()).train()
         method(case.batch(), moment()).total.backward()
         assert all(p.grad is not None for p in method.parameters() if p.requires_grad)

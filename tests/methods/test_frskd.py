@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch._dynamo
 import torch.nn.functional as F
+from scene_pairs import scene_net
 from scipy import special
 
 from selfdistill.core import METHODS, ConfigError, Progress, options
@@ -14,7 +15,7 @@ from selfdistill.export.cost import cost
 from selfdistill.methods.frskd import _Said, agreement, joint_labels, quarter_turns
 from selfdistill.models import build
 from selfdistill.taps import Taps
-from selfdistill.tasks import Classification
+from selfdistill.tasks import Classification, Segmentation
 
 AUGMENTS = ("mixup", "cutmix", "sla")
 
@@ -28,6 +29,10 @@ def frskd(tiny_net, tiny_task, **keywords):
 def parts(method):
     """Everything that only the self-teacher has."""
     return [*method.pyramid.parameters(), *method.head.parameters()]
+
+
+def at(step: int, total: int = 60) -> Progress:
+    return Progress(*(torch.tensor(n) for n in (0, 0, step, total)))
 
 
 def gradient(loss, *tensors):
@@ -58,7 +63,8 @@ def test_terms_equal_numpy(tiny_net, tiny_task, batch, now):
 
 
 def taught(method, student, teacher, maps, refined):
-    return method._taught(_Said(torch.tensor(student), torch.tensor(teacher), maps, refined))
+    said = _Said(torch.tensor(student), torch.tensor(teacher), maps, refined)
+    return method._taught(said, at(0))
 
 
 def test_soft_term_of_two_known_outputs(tiny_net, tiny_task):
@@ -322,23 +328,15 @@ def test_augmentations_under_bf16(augment, tiny_net, tiny_task, batch, now):
         torch.testing.assert_close(half[name], loss, rtol=0.05, atol=0.02)
 
 
-class Unlabelled(Classification):
-    name, labels = "masks", False
-
-
-class Unscored(Unlabelled):
-    name, scores = "boxes", False
-
-
 def test_augmentations_that_a_task_does_not_allow(tiny_net):
+    task = Segmentation("abcde", torch.zeros(2, 3, 16, 16))
+    for augment in AUGMENTS:
+        said = f"augment='{augment}' wants one class label an image; segmentation has none"
+        with pytest.raises(ConfigError, match=said):
+            frskd(scene_net(), task, augment=augment)
+    assert not frskd(scene_net(), task).needs.labels
     example = torch.zeros(2, 3, 16, 16)
-    for task, ok in ((Unlabelled, {"none", "mixup"}), (Unscored, {"none"})):
-        for augment in ("none", *AUGMENTS):
-            if augment in ok:
-                frskd(tiny_net, task("abcde", example), augment=augment)
-                continue
-            with pytest.raises(ConfigError, match=task.name):
-                frskd(tiny_net, task("abcde", example), augment=augment)
+    assert frskd(tiny_net, Classification("abcde", example), augment="mixup").needs.labels
     oblong = Classification("abcde", torch.zeros(2, 3, 16, 24))
     frskd(tiny_net, oblong, augment="cutmix")
     with pytest.raises(ConfigError, match="square, not 16×24"):
@@ -361,5 +359,7 @@ def test_defaults():
         "depth": 2,
         "resize": "nearest",
         "augment": "none",
+        "start": 0.0,
+        "ramp": 0.0,
     }
     assert all(o.meaning for o in options(METHODS["frskd"]).values())

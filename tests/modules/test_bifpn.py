@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from selfdistill.core import ConfigError
-from selfdistill.modules.bifpn import BiFPN, Fusion, pooled_down
+from selfdistill.modules.bifpn import BiFPN, Fusion, Merged, pooled_down
 
 RESNET18, WRN_16_2 = (64, 128, 256, 512), (32, 64, 128)
 
@@ -164,6 +164,23 @@ def test_everything_is_trained(levels):
     last = net(maps(channels, SIZES["halves"][:levels]))[-1]
     (last * torch.rand_like(last)).sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net.parameters())
+
+
+def test_levels_are_merged_at_width_and_size_of_the_finest():
+    torch.manual_seed(0)
+    merged, levels = Merged((4, 6, 5)).eval(), maps((4, 6, 5), ((8, 12), (4, 6), (4, 6)))
+    want = levels[0].double()
+    for layers, x in zip(merged.convs, levels[1:], strict=True):
+        flat = torch.einsum("oc,bchw->bohw", layers[0].weight[..., 0, 0], x) / math.sqrt(1 + 1e-5)
+        rows, columns = (places(n, 2 * n) for n in x.shape[-2:])
+        want = want + (rows @ flat.clamp(min=0).double() @ columns.T)
+    torch.testing.assert_close(merged(levels).double(), want, rtol=1e-5, atol=1e-5)
+
+
+def places(n, size):
+    """The matrix that enlarges n cells to `size` by linear interpolation, pixels as areas."""
+    at = np.clip((np.arange(size) + 0.5) * n / size - 0.5, 0, n - 1)
+    return torch.tensor(np.stack([np.interp(at, np.arange(n), row) for row in np.eye(n)], 1))
 
 
 def test_what_cannot_be_built():

@@ -3,7 +3,19 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core import METHODS, Batch, Evidence, Frozen, Method, Needs, Progress, Step, Task
+from ..core import (
+    METHODS,
+    Batch,
+    ConfigError,
+    Evidence,
+    Frozen,
+    Method,
+    Needs,
+    Progress,
+    Step,
+    Task,
+)
+from ..functional.kernel import gram
 
 
 @METHODS.add("aicsd")
@@ -17,7 +29,8 @@ class InterClassSimilarity(Method):
     .. math:: S_{ij} = \sum_n P_{i,n} \log \frac{P_{i,n}}{P_{j,n}} \qquad
         L_{ics} = \overline{\left( \hat S^s - \hat S^t \right)^2}
 
-    with each row of S divided by its norm. The loss is
+    with each row of S divided by its norm, and the bar a mean over images and pairs of classes. Of
+    two classes a row holds a single entry, so three are the fewest. The loss is
 
     .. math:: L = a \, (L_{task} + \lambda_{ics} L_{ics}) + (1 - a) \, \lambda_{soft} \, L_{soft}
 
@@ -27,19 +40,24 @@ class InterClassSimilarity(Method):
 
     The public code differs from the formula: its softmax runs along columns of the image instead
     of over all places, its divergence is fed probabilities where logarithms are due, and its soft
-    term is divided by classes and places. We follow the formula, with the soft loss of the task;
-    the weights are the published ones, which belong to that code, so take them as a start.
+    term is divided by classes and places. We follow the formula, with the soft loss of the task.
+    The published weights, 9500 and 10, belong to that code: here they outweigh the labels a hundred
+    times, so the defaults are smaller.
 
     Args:
         student: the network.
         teacher: a trained network.
         task: what the labels mean.
-        similarity: weight :math:`\lambda_{ics}` ≥ 0; 9500 in the authors' description.
-        soft: weight :math:`\lambda_{soft}` ≥ 0; 10 in the authors' description.
+        similarity: weight :math:`\lambda_{ics}` ≥ 0; chosen here.
+        soft: weight :math:`\lambda_{soft}` ≥ 0; 0.5, the published 10 by the 21
+            classes of VOC.
         temperature: of the soft loss; 1 in the code.
         weighting: "adaptive", or "constant" for the plain sum of all terms.
         cells: scores are averaged down to at most so many places a side before they are compared,
             which bounds the memory; chosen here.
+
+    Raises:
+        ConfigError: fewer than three classes, or `cells` below 1.
     """
 
     kind = "offline"
@@ -52,13 +70,20 @@ class InterClassSimilarity(Method):
         teacher: nn.Module,
         task: Task,
         *,
-        similarity: float = 9500.0,
-        soft: float = 10.0,
+        similarity: float = 100.0,
+        soft: float = 0.5,
         temperature: float = 1.0,
         weighting: Literal["adaptive", "constant"] = "adaptive",
         cells: int = 64,
     ) -> None:
         super().__init__()
+        if similarity and len(task.classes) < 3:
+            raise ConfigError(
+                "aicsd compares where classes are seen, which takes three classes or more, not "
+                f"{len(task.classes)}; set similarity=0, or take kd"
+            )
+        if cells < 1:
+            raise ConfigError(f"cells={cells} leaves no place to look at; give 1 or more")
         self.student, self.teacher, self.task = student, Frozen(teacher), task
         self.similarity, self.soft, self.temperature = similarity, soft, temperature
         self.adaptive, self.cells = weighting == "adaptive", cells
@@ -93,5 +118,6 @@ def similarities(scores: Tensor) -> Tensor:
     logs = F.log_softmax(scores.flatten(2), dim=2)  # (B, K, N)
     shares = logs.exp()
     own = (shares * logs).sum(2, keepdim=True)  # (B, K, 1)
-    divergence = own - shares @ logs.transpose(1, 2)
-    return F.normalize(divergence, dim=2)
+    divergence = own - gram(shares, logs)
+    # two classes seen alike to the last digit would otherwise have a gradient without bounds
+    return F.normalize(divergence, dim=2, eps=1e-6)

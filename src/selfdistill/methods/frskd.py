@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -9,7 +9,7 @@ from ..core import METHODS, Batch, ConfigError, Evidence, Method, Needs, Progres
 from ..core.keyed_random import purpose
 from ..functional.attention import attention_map
 from ..functional.mixing import beta, cutmix_box, mixed, pasted, shuffled
-from ..modules.bifpn import BiFPN
+from ..modules.bifpn import BiFPN, Merged
 from ..taps import Taps, probing
 
 _RATIO, _PARTNERS, _BOX = purpose("frskd.ratio"), purpose("frskd.partners"), purpose("frskd.box")
@@ -37,6 +37,15 @@ class FeatureRefinement(Method):
     front; maps are made larger by repetition. Ports whose soft loss moves the self-teacher are
     another method.
 
+    Where outputs are scores of every place (segmentation), the self-teacher's head reads the sum of
+    all :math:`T_i`, each brought to width and size of the finest. The authors' code for
+    segmentation is built into EfficientDet: the student has a pyramid of its own, three BiFPN
+    layers of one width, and the self-teacher is two more on top, whose distillation starts late.
+    Here the student is any network, and the pyramid the one for classification. That code's numbers
+    are ``soft=1, attention=50, temperature=1, start=0.667, ramp=0.333``, for 60 epochs on VOC.
+    Where the self-teacher's outputs and the student's do not compare (a detector with several
+    grids, whose self-teacher has the last one's), the soft loss is left out.
+
     With `augment="mixup"` (a = 0.2) or `"cutmix"` (a = 1) the batch is mixed with itself, and both
     heads learn the mixture of both labels. With `"sla"`, self-supervised label augmentation (Lee et
     al. 2020, https://arxiv.org/abs/1910.05872), the four quarter turns of the images make a second
@@ -57,8 +66,18 @@ class FeatureRefinement(Method):
         width: channels of each refined map over those of the student's feature; the code's 2.
         depth: separable convolutions in each of the pyramid's fusions; the code's 2.
         resize: how maps are made larger, "nearest" (the code's) or "bilinear" (the paper's).
-        augment: "none", "mixup" (of class scores), "cutmix" (of one label an image) or "sla" (of
-            one label an image, on square images).
+        augment: "none", "mixup", "cutmix" or "sla" (on square images); all but "none" want one
+            class label an image.
+        start: part of the run, in [0, 1), that is over before the soft and attention terms join in;
+            0 in the code for classification, 2/3 in that for segmentation. With `start` or `ramp`
+            above 0 the length of the run must be known.
+        ramp: part of the run, in [0, 1], over which their weight then grows by
+            :math:`e^{-5 (1 - t)^2}`, t from 0 to 1. 0 is none; the rest of the run, 1/3, is our
+            reading of the code for segmentation.
+
+    Raises:
+        ConfigError: fewer than two taps, a part of the run that is none, or an augmentation that
+            the task does not allow.
     """
 
     kind = "self"
@@ -76,15 +95,25 @@ class FeatureRefinement(Method):
         depth: int = 2,
         resize: Literal["nearest", "bilinear"] = "nearest",
         augment: Literal["none", "mixup", "cutmix", "sla"] = "none",
+        start: float = 0.0,
+        ramp: float = 0.0,
     ) -> None:
         super().__init__()
-        self.needs = _needs(augment, task)
+        if not (0 <= start < 1 and 0 <= ramp <= 1):
+            raise ConfigError(
+                f"start={start:g} and ramp={ramp:g} are parts of a run: 0 … 0.99, and 0 … 1"
+            )
+        _check_augment(augment, task)
+        self.needs = Needs(labels=augment != "none")
+        self.start, self.ramp = start, ramp
         self.student, self.task, self.augment = student, task, augment
         self.soft, self.attention, self.temperature = soft, attention, temperature
         channels = [shape[0] for shape in student.shapes.values()]
         widths = [round(width * c) for c in channels]
         self.pyramid = BiFPN(channels, widths, depth=depth, resize=resize)
-        self.head = task.head(widths[-1])
+        # what is said of every place is read at every level, what is said of the image at the last
+        self.reading: nn.Module = Merged(widths) if task.places else Last()
+        self.head = task.head(widths[0] if task.places else widths[-1])
         self.joint = nn.ModuleDict()
         if augment == "sla":
             with probing(self.head):
@@ -95,28 +124,37 @@ class FeatureRefinement(Method):
     def forward(self, batch: Batch, now: Progress) -> Step:
         """`task`, `teacher`, `soft` and `attention/i`; with "sla" `joint/…` and `turned/…`, too."""
         if self.augment == "sla":
-            return self._with_turns(batch)
+            return self._with_turns(batch, now)
         inputs, supervised = self._mixed(batch, now)
         said = self._said(inputs)
         losses = {"task": supervised(said.student), "teacher": supervised(said.teacher)}
-        return Step(said.student, losses | self._taught(said))
+        return Step(said.student, losses | self._taught(said, now))
 
     def _said(self, inputs: Tensor) -> "_Said":
         out, features = self.student.tapped(inputs)
         maps = [x.relu() for x in features.values()]
         refined = self.pyramid(maps)
-        return _Said(out, self.head(refined[-1]), maps, refined)
+        return _Said(out, self.head(self.reading(refined)), maps, refined)
 
-    def _taught(self, said: "_Said") -> dict[str, Tensor]:
+    def _taught(self, said: "_Said", now: Progress) -> dict[str, Tensor]:
         """What the student learns from the self-teacher, which stays as it is."""
         losses: dict[str, Tensor] = {}
-        if self.soft:
-            losses["soft"] = self.soft * self._soft(said.student, said.teacher)
+        height = self._height(now)
+        if self.soft and self.task.comparable(said.student, said.teacher):
+            losses["soft"] = height * self.soft * self._soft(said.student, said.teacher)
         if self.attention:
             for i, (x, refined) in enumerate(zip(said.maps, said.refined, strict=True), 1):
                 gap = attention_map(x) - attention_map(refined.detach())  # (B, H·W)
-                losses[f"attention/{i}"] = self.attention * gap.square().mean()
+                losses[f"attention/{i}"] = height * self.attention * gap.square().mean()
         return losses
+
+    def _height(self, now: Progress) -> Tensor:
+        """The share of the soft and attention terms' weight that counts by now, 0-d."""
+        joined = now.fraction >= self.start  # 0, and then 1
+        if not self.ramp:
+            return joined.float()
+        t = ((now.fraction - self.start) / self.ramp).clamp(0, 1)
+        return joined * (-5 * (1 - t).square()).exp()
 
     def _soft(self, outputs: Any, reference: Any) -> Tensor:
         return self.task.soft_loss(outputs, reference.detach(), self.temperature)
@@ -138,7 +176,7 @@ class FeatureRefinement(Method):
         its = y[partners]
         return x, lambda outputs: ratio * loss(outputs, y) + (1 - ratio) * loss(outputs, its)
 
-    def _with_turns(self, batch: Batch) -> Step:
+    def _with_turns(self, batch: Batch, now: Progress) -> Step:
         """The step with self-supervised label augmentation."""
         upright, turned = self._said(batch.inputs), self._said(quarter_turns(batch.inputs))
         losses = {
@@ -158,12 +196,13 @@ class FeatureRefinement(Method):
             [torch.cat(pair) for pair in zip(mine, its, strict=True)]
             for mine, its in ((upright.maps, turned.maps), (upright.refined, turned.refined))
         )
-        losses |= self._taught(_Said(everything["student"], everything["teacher"], maps, refined))
-        return Step(upright.student, losses)
+        both = _Said(everything["student"], everything["teacher"], maps, refined)
+        return Step(upright.student, losses | self._taught(both, now))
 
     def predictors(self) -> dict[str, nn.Module]:
         """`teacher`, the self-teacher on top of the student's stages, and `student`."""
-        teacher = SelfTeacher(self.student, self.pyramid, self.head)
+        head = nn.Sequential(self.reading, self.head)
+        teacher = SelfTeacher(self.student, self.pyramid, head)
         return {"teacher": teacher, "student": self.student.network}
 
     def predict(self, inputs: Tensor) -> dict[str, Any]:
@@ -187,7 +226,7 @@ class SelfTeacher(nn.Module):
     Args:
         student: the network with its taps.
         pyramid: refines the features at the taps.
-        head: from the last refined map to the output.
+        head: from the refined maps to the output.
     """
 
     def __init__(self, student: Taps, pyramid: nn.Module, head: nn.Module) -> None:
@@ -197,7 +236,15 @@ class SelfTeacher(nn.Module):
     def forward(self, x: Tensor) -> Any:
         """The self-teacher's output."""
         _, features = self.student.tapped(x)
-        return self.head(self.pyramid([f.relu() for f in features.values()])[-1])
+        return self.head(self.pyramid([f.relu() for f in features.values()]))
+
+
+class Last(nn.Module):
+    """The last of several maps."""
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """The deepest level."""
+        return maps[-1]
 
 
 def quarter_turns(x: Tensor) -> Tensor:
@@ -221,18 +268,8 @@ def _joint_head(channels: int, classes: int) -> nn.Sequential:
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 4 * classes))
 
 
-def _needs(augment: str, task: Task) -> Needs:
-    """What an augmentation wants of the task.
-
-    Raises:
-        ConfigError: the task has it not.
-    """
-    if augment == "mixup" and not task.scores:
-        raise ConfigError(
-            f"augment='mixup' wants outputs that are class scores, unlike {task.name}; "
-            "use augment='none'"
-        )
-    if augment in ("cutmix", "sla") and not task.labels:
+def _check_augment(augment: str, task: Task) -> None:
+    if augment != "none" and not task.labels:
         raise ConfigError(
             f"augment='{augment}' wants one class label an image; {task.name} has none, "
             "use augment='none'"
@@ -243,4 +280,3 @@ def _needs(augment: str, task: Task) -> Needs:
             f"augment='sla' turns images, which must be square, not {height}×{width}; "
             "use another augment or an --image-size"
         )
-    return Needs(labels=augment in ("cutmix", "sla"), scores=augment == "mixup")

@@ -65,7 +65,18 @@ class NormalisedFeatures(Method):
         self.student, self.teacher, self.task = student, Teacher(teacher), task
         self.feature, self.soft, self.temperature = feature, soft, temperature
         self.over = _DIMENSIONS[over]
-        self.projection = nn.Conv2d(own, wanted, 1) if feature and own != wanted else nn.Identity()
+        cells = min(
+            h * w for _, h, w in (student.shapes[self.guided], teacher.shapes[self.guiding])
+        )
+        if over == "space" and cells == 1:
+            raise ConfigError(
+                f"the feature at tap {tap} has a single cell, whose mean over space is all there "
+                f"is; take an earlier one (tap={tap + 1}), over='batch' or larger images"
+            )
+        self.projection: nn.Module = nn.Identity()
+        if feature and own != wanted:
+            # a shift of a whole channel would be taken off again
+            self.projection = nn.Conv2d(own, wanted, 1, bias=over in ("sample", "channel"))
 
     def forward(self, batch: Batch, now: Progress) -> Step:
         """`task`, `soft` if it has a weight, and `feature`."""

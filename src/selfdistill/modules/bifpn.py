@@ -93,6 +93,30 @@ class BiFPN(nn.Module):
         return x if x.shape[-2:] == size else F.interpolate(x, size=size, mode=self.resize)
 
 
+class Merged(nn.Module):
+    """All levels in one map of the finest one's width and size, their sum.
+
+    Each deeper level goes through a 1×1 convolution (BN, ReLU) and is enlarged by bilinear
+    interpolation; the finest is taken as it is.
+
+    Args:
+        widths: of the levels' maps, finest first.
+    """
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        super().__init__()
+        finest, *others = widths
+        self.convs = nn.ModuleList(_conv(width, finest) for width in others)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """[(B, widths_i, H_i, W_i)] -> (B, widths_1, H_1, W_1)."""
+        total, *others = maps
+        size = total.shape[-2:]
+        for conv, x in zip(self.convs, others, strict=True):
+            total = total + F.interpolate(conv(x), size=size, mode="bilinear", align_corners=False)
+        return total
+
+
 class Fusion(nn.Module):
     r"""A learnt weighted mean of maps of one shape, then separable convolutions with BN and ReLU.
 

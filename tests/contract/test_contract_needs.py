@@ -1,0 +1,56 @@
+"""Each method with each task: it trains, or is refused in a sentence that tells what is missing."""
+
+import pytest
+import torch
+from contract_cases import TARGETS, Case, defaults, moment
+
+from selfdistill.core import METHODS, ConfigError
+from selfdistill.recipe.making import unserved
+from selfdistill.tasks import TASKS
+
+PAIRS = [Case(name, "defaults", {}, task) for task in TARGETS for name in METHODS]
+SERVED = {str(case) for task in TARGETS for case in defaults(task)}
+REFUSED = {
+    "aicsd": {"classification", "detection"},
+    "crd": {"segmentation", "detection"},
+    "cskd": {"segmentation", "detection"},
+    "ddgsd": {"segmentation", "detection"},
+    "dkd": {"segmentation", "detection"},
+    "kdcl": {"segmentation", "detection"},
+    "mixskd": {"detection"},
+    "one": {"detection"},
+    "snapshot": {"detection"},
+}
+
+
+def test_every_task_is_here():
+    assert TARGETS.keys() == TASKS.keys()
+
+
+def test_who_is_refused():
+    found = {}
+    for case in PAIRS:
+        if str(case) not in SERVED:
+            found.setdefault(case.name, set()).add(case.task)
+    assert found == REFUSED
+
+
+@pytest.mark.parametrize("case", [c for c in PAIRS if str(c) not in SERVED], ids=str)
+def test_refused_in_a_sentence(case):
+    with pytest.raises(ConfigError) as refusal:
+        case.method()
+    said = str(refusal.value)
+    assert said.startswith(f"method '{case.name}' {unserved(METHODS[case.name], TASKS[case.task])}")
+    assert case.task in said
+    assert said.endswith("`selfdistill methods` says what each method serves")
+    assert "\n" not in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [c for c in PAIRS if str(c) in SERVED], ids=str)
+def test_a_step_of_all_others_is_finite(case):
+    method = case.method()
+    step = method(case.batch(), moment(500))
+    step.total.backward()
+    assert all(torch.isfinite(loss) for loss in step.losses.values())
+    assert all(torch.isfinite(p.grad).all() for p in method.parameters() if p.grad is not None)
