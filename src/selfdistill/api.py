@@ -13,7 +13,7 @@ from .engine import checkpoint
 from .engine.log import Display
 from .engine.run_directory import RunDirectory
 from .engine.state import restore_method
-from .export.anytime import Anytime, exits_of, make_anytime, prices_of, watch
+from .export.anytime import Anytime, check_classes, exits_of, make_anytime, prices_of, watch
 from .export.exits import from_csv
 from .export.thresholds import Threshold, as_thresholds, calibrate
 from .recipe.build import (
@@ -165,14 +165,15 @@ def anytime(
         A module of its own on the run's device: normalised images in, logits and exits out.
 
     Raises:
-        ConfigError: there are no exits, the network cannot be parted at them, or a threshold is no
-            probability.
+        ConfigError: images have no class of their own, there are no exits, the network cannot be
+            parted at them, or a threshold is no probability.
         DataError: thresholds are to be chosen, and there are no validation images.
 
     Examples:
         >>> network = anytime(run, threshold=0.9)  # doctest: +SKIP
         >>> logits, exits = network(images)  # doctest: +SKIP
     """
+    check_classes(run.recipe.task)
     exits = list(exits_of(run.method))
     if threshold is not None:
         return make_anytime(run.method, as_thresholds(threshold, exits))

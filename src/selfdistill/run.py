@@ -21,7 +21,7 @@ class Run:
         path: its directory.
         recipe: all that made it.
         method: trained, on its device, in evaluation mode.
-        exits: accuracy and cost of every predictor, shallowest first.
+        exits: score and cost of every predictor, shallowest first.
     """
 
     path: Path

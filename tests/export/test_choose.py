@@ -84,6 +84,12 @@ def test_what_is_not_there(wanted, limits, sentence):
         taken(wanted, **limits)
 
 
+def test_other_metrics_have_their_names():
+    rows = [row._replace(metric="miou") for row in ROWS]
+    with pytest.raises(ConfigError, match=r"a validation mIoU of 99.0%; the best is student"):
+        chosen(rows, min_accuracy=0.99)
+
+
 @pytest.mark.parametrize(
     ("wanted", "limits"), [("auto", {}), ("auto", {"max_macs": 1e9}), ("2", {"min_accuracy": 0.5})]
 )

@@ -15,9 +15,7 @@ from selfdistill.taps import Taps
 
 share = st.none() | st.floats(0, 1)
 names = st.text(st.characters(codec="utf-8", exclude_characters="\r\n\0"), min_size=1, max_size=9)
-rows_ = st.builds(
-    ExitRow, names, st.integers(0), st.integers(0), share, share, st.just("accuracy")
-)
+rows_ = st.builds(ExitRow, names, st.integers(0), st.integers(0), share, share, st.just("accuracy"))
 
 
 @settings(max_examples=60, deadline=None)

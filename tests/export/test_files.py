@@ -17,7 +17,7 @@ from selfdistill.export.fold import folded
 from selfdistill.export.network import bare, put_weights, weights
 from selfdistill.export.onnx_file import onnx_runner, write_onnx
 from selfdistill.export.program import program_runner, traced, write_program
-from selfdistill.export.weights_file import weights_runner, write_weights
+from selfdistill.export.weights_file import with_weights, write_weights
 from selfdistill.recipe.making import make_method
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
@@ -138,9 +138,9 @@ def test_weights_of_an_exit(method, tmp_path):
     assert {key for key in own if key.startswith(("stage1.", "stage2."))} < keys
     assert all(key in own or key.startswith("head.") for key in keys)
     assert notes == {"format": "pt", **NOTES}
-    run = weights_runner(tmp_path / "m.safetensors", taken, MEAN, STD)
+    again = with_weights(tmp_path / "m.safetensors", taken)
     want = method.predict(normalised(images()))["exit2"]
-    torch.testing.assert_close(run(images()), want, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(again(normalised(images())), want, rtol=1e-5, atol=1e-5)
 
 
 def test_weights_that_do_not_fit(method):

@@ -204,3 +204,13 @@ def test_an_old_timm_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm.task", None)
     with pytest.raises(ConfigError, match=r"timm>=1\.0\.27"):
         reload(module)
+
+
+def test_what_is_no_classifier_is_refused():
+    network = build("fpn/small", num_classes=3, in_channels=3)
+    example = torch.zeros(2, 3, 32, 32)
+    lesson = selfdistill.wrap(network, "ce", example=example, classes=3, task="segmentation")
+    with pytest.raises(
+        ConfigError, match="trains classifiers, and this lesson is for segmentation"
+    ):
+        DistillTask(lesson)

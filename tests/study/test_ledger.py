@@ -10,6 +10,7 @@ import pytest
 from selfdistill.core import ConfigError
 from selfdistill.models import names
 from selfdistill.models.cifar import NETWORKS
+from selfdistill.models.yolov5 import SCALES
 from selfdistill.recipe.schema import Recipe, parse, read
 from selfdistill.study.figures import Figure, parse_figure
 from selfdistill.study.ledger import FOLDER, find, ledger, matching, systems
@@ -50,7 +51,8 @@ def test_a_row_that_runs_has_a_complete_recipe(row):
 def test_the_networks_exist():
     used = {model for row in RUNNING for model in (row.keys["model"], *row.keys.get("peers", ()))}
     known = {f"cifar/{name}" for name in NETWORKS}
-    assert used <= known | {f"timm/resnet{depth}" for depth in (18, 34, 50)}
+    known |= {f"timm/resnet{depth}" for depth in (18, 34, 50)}
+    assert used <= known | {f"yolov5/{scale}" for scale in SCALES}
 
 
 @pytest.mark.slow
@@ -60,8 +62,8 @@ def test_the_networks_of_others_exist():
 
 
 def test_who_cannot_be_run_says_why_and_has_no_recipe():
-    row = find("muse/table4/yolov5s/mi+si")
-    with pytest.raises(ConfigError, match="cannot be run: object detection"):
+    row = find("frskd/segmentation/efficientdet_d0-voc/frskd")
+    with pytest.raises(ConfigError, match="cannot be run: its networks"):
         row.recipe()
     with pytest.raises(ConfigError, match="cannot be run"):
         plan(row, 1)

@@ -49,12 +49,15 @@ def anytime(
     """Let each image leave at the first exit that is sure of it: what that saves, and costs."""
     import torch
 
+    from ..api import recipe_of
     from ..engine.run_directory import RunDirectory
+    from ..export.anytime import check_classes
     from ..export.anytime_table import FILE, anytime_csv, given, judge, with_times
     from ..export.measure import threads as computing_with
     from ..export.package import check_finished
 
     check_finished(run)
+    check_classes(recipe_of(run).task)
     losses = _losses(max_loss if threshold or max_loss else _LOSSES)
     if onnx:
         _check_file(onnx, len(losses) + bool(threshold))

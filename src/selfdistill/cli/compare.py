@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import options
-from .screen import OUT, clock, line, percent, table, tell
+from .screen import OUT, clock, line, percent, scored, table, tell
 
 if TYPE_CHECKING:
     from ..study.compare import Comparison
@@ -57,6 +57,7 @@ def compare(
         _option(_RUNS, "submitit's options: partition=gpu,timeout_min=600.", metavar="KEY=VALUE,…"),
     ] = None,
     model: options.Model = None,
+    task: options.Task = None,
     data: options.Data = None,
     recipe: options.RecipeFile = None,
     weights: options.Weights = None,
@@ -66,6 +67,7 @@ def compare(
     teacher_taps: options.TeacherTaps = None,
     peers: options.Peers = None,
     image_size: options.ImageSize = None,
+    ignore: options.Ignore = None,
     val: options.Val = None,
     limit: options.Limit = None,
     settings: options.Settings = None,
@@ -159,6 +161,8 @@ class _Screen:
         self.study, self.all, self.done = study, len(study.cells), done
         self.made = 0
         shared = study.shared
+        if shared["task"] != "classification":
+            line(f"task     {shared['task']}")
         line(f"network  {shared['model']}")
         line(f"data     {shared['data']}")
         line(f"epochs   {shared['epochs']}")
@@ -173,8 +177,8 @@ class _Screen:
     def ended(self, outcome: "Outcome", seconds: float) -> None:
         """The run, what came of it, and how long the rest may take."""
         self.done, self.made = self.done + 1, self.made + 1
-        score = outcome.accuracy("student", "test")
-        score = outcome.accuracy("student", "val") if score is None else score
+        score = outcome.score("student", "test")
+        score = outcome.score("student", "val") if score is None else score
         width = max(map(len, self.study.rows))
         said = outcome.failure and f"failed: {outcome.failure}"
         words = [
@@ -217,7 +221,8 @@ def _show(found: "Comparison") -> None:
     from ..study.results import judged_split, points
 
     part, asked = judged_split(found.results), len(found.study.seeds)
-    made = table("row", ">seeds", f">{part}", f">minus {found.study.baseline}")
+    judged = scored(part, found.study.metric)
+    made = table("row", ">seeds", f">{judged}", f">minus {found.study.baseline}")
     results = {result.row: result for result in found.summary}
     for row in found.study.rows:
         result = results.get(row)

@@ -20,6 +20,7 @@ _WORTH = 100_000  # bytes of a memory that are worth a word
 def doctor(
     method: options.Method = None,
     model: options.Model = None,
+    task: options.Task = None,
     data: options.Data = None,
     recipe: options.RecipeFile = None,
     weights: options.Weights = None,
@@ -29,6 +30,7 @@ def doctor(
     teacher_taps: options.TeacherTaps = None,
     peers: options.Peers = None,
     image_size: options.ImageSize = None,
+    ignore: options.Ignore = None,
     val: options.Val = None,
     limit: options.Limit = None,
     settings: options.Settings = None,
@@ -91,11 +93,17 @@ def _data(found: "DataReport") -> None:
         "images": ", ".join(f"{size:,} {name}" for name, size in found.sizes.items())
         + f"; {_size(found.shape)}",
         "classes": f"{len(found.classes)}: {names}",
-        "training images": f"{_of(by_size[0])} … {_of(by_size[-1])}",
+        f"training {found.unit}": f"{_of(by_size[0])} … {_of(by_size[-1])}",
         "normalised by": f"mean {_numbers(mean)}, deviation {_numbers(std)}",
         "measured": f"mean {_numbers(own_mean)}, deviation {_numbers(own_std)} "
         f"({found.sampled:,} images)",
     }
+    if found.layout:
+        facts["layout"] = found.layout
+    if found.empty:
+        facts["empty"] = f"{found.empty:,} training images"
+    if found.thin:
+        facts["thin"] = f"{found.thin:,} training boxes are less than 4 pixels wide or high"
     for name, (twice, looked) in found.repeated.items():
         facts[f"{name} in train"] = f"{twice:,} of {looked:,} images looked at"
     _facts(f"data: {found.name}", facts)
@@ -130,9 +138,11 @@ def _network(found: "NetworkReport") -> None:
 
 
 def _teacher(found: "TeacherReport") -> None:
+    from ..tasks.wording import shown_metric
+
     facts = {
         "parameters": amount(found.parameters),
-        "accuracy": f"{percent(found.accuracy)} of {found.images} images",
+        shown_metric(found.metric): f"{percent(found.score)} of {found.images} images",
         "classes": found.classes,
         "normalisation": found.normalisation,
     }

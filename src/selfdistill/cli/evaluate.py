@@ -87,9 +87,9 @@ def _judge(
     from ..engine.evaluate import evaluate as judge
     from ..export.exits import exit_rows
     from ..recipe.build import eval_loader
-    from ..tasks import Classification
+    from ..tasks import TASKS
 
-    task = Classification(data.classes, torch.zeros(2, *images.shape))
+    task = TASKS[data.task](data.classes, torch.zeros(2, *images.shape))
     method.to(fabric.device)
     scores = judge(fabric, method, task, eval_loader(recipe, data, images, fabric))
     val, test = (scores if part == name else None for name in ("val", "test"))

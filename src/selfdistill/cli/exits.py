@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .screen import OUT, amount, line, percent, table
+from .screen import OUT, amount, line, percent, scored, table
 
 if TYPE_CHECKING:
     from ..study.baseline import Paired
@@ -77,26 +77,30 @@ def _show(found: "Measured") -> None:
     """All that was measured; the front is starred."""
     devices = len({device for device, _ in found.passes})
     times = [f">{device if devices > 1 else 'batch'} {batch}" for device, batch in found.passes]
-    splits = [f">{split}" for split in found.splits]
+    splits = [f">{scored(split, found.metric)}" for split in found.splits]
+    sure = [">ECE"] if any(row.ece for row in found.rows) else []
     several_rows = len(found.rows) > 1
     name = "exit" if any(row.predictor.startswith("exit") for row in found.rows) else "network"
-    made = table("", name, *splits, ">ECE", ">params", ">MACs", ">file", *times)
+    made = table("", name, *splits, *sure, ">params", ">MACs", ">file", *times)
     for row in [*found.rows, *([found.baseline] if found.baseline else [])]:
         star = "*" if row.front and several_rows else ""
-        made.add_row(star, row.predictor, *_cells(row, found))
+        made.add_row(star, row.predictor, *_cells(row, found, ece=bool(sure)))
     line()
     OUT.print(made)
     line()
     if found.splits and several_rows:
-        line(f"* Pareto front by MACs and {_WORDS[found.splits[0]]} accuracy", "dim")
+        from ..tasks.wording import shown_metric
+
+        judged = f"{_WORDS[found.splits[0]]} {shown_metric(found.metric)}"
+        line(f"* Pareto front by MACs and {judged}", "dim")
     line(f"{_COSTS[found.about['cost']]}; times are medians, {found.about['machine']}", "dim")
 
 
-def _cells(row: "MeasuredExit", found: "Measured") -> list[str]:
+def _cells(row: "MeasuredExit", found: "Measured", *, ece: bool) -> list[str]:
     times = [row.seconds.get(which) for which in found.passes]
     return [
-        *(percent(row.accuracy[split]) for split in found.splits),
-        percent(row.ece.get(found.splits[-1]) if found.splits else None),
+        *(percent(row.scores[split]) for split in found.splits),
+        *([percent(row.ece.get(found.splits[-1]))] if ece else []),
         amount(row.cost.parameters),
         amount(row.cost.macs),
         "–" if row.size is None else f"{amount(row.size)}B",
@@ -113,18 +117,32 @@ def _compare(found: "Measured", run: Path) -> None:
             line("\nThere is no baseline beside this run to compare with; this trains it:")
             line(f"  {command}")
         return
-    line(f"\nAgainst {found.about['baseline']}, in points, with 95 % intervals over the images:\n")
-    made = table("", *found.splits)
+    paired = any(row.against for row in found.rows)
+    over = ", with 95 % intervals over the images" if paired else ""
+    line(f"\nAgainst {found.about['baseline']}, in points{over}:\n")
+    made = table("", *(scored(split, found.metric) for split in found.splits))
     for row in found.rows:
-        made.add_row(row.predictor, *(_difference(row.against.get(s)) for s in found.splits))
+        made.add_row(row.predictor, *(_cell(row, found.baseline, s) for s in found.splits))
     OUT.print(made)
-    if found.splits:
+    if found.splits and not paired:
+        line(
+            "\nThe score is one number of all images and has no interval over them; several seeds "
+            "tell what is noise: selfdistill compare."
+        )
+    elif found.splits:
         line(f"\n{_conclusion(found, found.baseline, found.splits[-1])}")
 
 
-def _difference(paired: "Paired | None") -> str:
-    if paired is None:
+def _cell(row: "MeasuredExit", baseline: "MeasuredExit", split: str) -> str:
+    """A difference, with its interval where there is one."""
+    if split not in row.scores or split not in baseline.scores:
         return "–"
+    if split in row.against:
+        return _difference(row.against[split])
+    return f"{100 * (row.scores[split] - baseline.scores[split]):+.1f}"
+
+
+def _difference(paired: "Paired") -> str:
     low, high = (100 * end for end in paired.interval)
     return f"{100 * paired.mean:+.1f} ({low:+.1f} … {high:+.1f}) {_word(paired)}"
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .screen import OUT, amount, line, percent, table
+from .screen import OUT, amount, line, percent, scored, table
 
 if TYPE_CHECKING:
     from ..export.package import Exported
@@ -26,7 +26,7 @@ def export(
         str | None,
         typer.Option(
             metavar="SHARE",
-            help="On validation images: 0.95 or 95%.",
+            help="On validation images, of what the task is judged by: 0.95 or 95%.",
             show_default="auto: one point below the student's",
         ),
     ] = None,
@@ -74,17 +74,14 @@ def export(
 def _show(made: "Exported") -> None:
     """What was taken, what was written, and how sure it is."""
     row, it = made.row, made.comparison
-    shown = table("exported", ">val", ">test", ">parameters", ">MACs", ">of the student's")
+    splits = [f">{scored(split, row.metric)}" for split in ("val", "test")]
+    shown = table("exported", *splits, ">parameters", ">MACs", ">of the student's")
     scores = percent(row.val_score), percent(row.test_score)
     share = f"{100 * row.macs / max(1, made.student.macs):.0f} %"
     shown.add_row(row.predictor, *scores, amount(row.parameters), amount(row.macs), share)
     OUT.print(shown)
     part = {"test": "test", "val": "validation", "random": "random"}[it.part]
-    same = "all of them" if it.agree == it.images else f"{it.agree:,} of them"
-    line(
-        f"\nVerified on {it.images:,} {part} images: logits differ by {it.difference:.1e} at most "
-        f"({it.allowed:.1e} allowed), the same class for {same}."
-    )
+    line(f"\nVerified on {it.images:,} {part} images: {it.told}.")
     if made.folded and made.folded.left and made.file.suffix != ".onnx":  # ONNX folds for itself
         line(
             f"BatchNorm: {made.folded.gone} folded; {made.folded.left} left, which follow no "

@@ -47,7 +47,6 @@ _KINDS = {
 def _legend() -> None:
     from ..core import Evidence
 
-    line("any of classes: an image, or each pixel of it, has one of K classes", "dim")
     for evidence in Evidence:
         line(f"certain by {evidence.name.lower()}: {evidence.value}", "dim")
     line(
@@ -59,9 +58,11 @@ def _legend() -> None:
 
 def _tasks(method: "type[Method]") -> str:
     """Which tasks a method serves, by what it needs of them."""
-    if method.needs.labels:
-        return "classification"
-    return "any of classes" if method.needs.scores else "any"
+    from ..recipe.making import unserved
+    from ..tasks import TASKS
+
+    served = [name for name, task in TASKS.items() if not unserved(method, task)]
+    return "any" if len(served) == len(TASKS) else ", ".join(served)
 
 
 def _explain(name: str) -> None:

@@ -7,6 +7,7 @@ from lightning_fabric import Fabric
 
 from ..recipe.build import Parts
 from ..running import judged_teacher
+from ..tasks.wording import shown_metric
 from .network import size_of
 
 
@@ -16,7 +17,8 @@ class TeacherReport(NamedTuple):
     Attributes:
         name: as it was asked for.
         parameters: of it.
-        accuracy: a fraction.
+        score: a fraction.
+        metric: what the score is, the task's headline.
         images: by which it was judged.
         classes: how it is known that its classes are the data's, in their order.
         normalisation: how it is known that it wants the data's normalisation.
@@ -25,7 +27,8 @@ class TeacherReport(NamedTuple):
 
     name: str
     parameters: int
-    accuracy: float
+    score: float
+    metric: str
     images: str
     classes: str
     normalisation: str
@@ -33,7 +36,7 @@ class TeacherReport(NamedTuple):
 
 
 _BY_ITS_RUN = "the data's, by its run's data.json"
-_BY_ACCURACY = "not known; only its accuracy speaks for it"
+_BY_SCORE = "not known; only its {metric} speaks for it"
 
 
 def look_at_teacher(parts: Parts, fabric: Fabric) -> TeacherReport | None:
@@ -42,16 +45,19 @@ def look_at_teacher(parts: Parts, fabric: Fabric) -> TeacherReport | None:
     if teacher is None:
         return None
     scores, images, doubt = judged_teacher(teacher, parts.recipe, parts, fabric)
+    metric = parts.task.headline
+    by_score = _BY_SCORE.format(metric=shown_metric(metric))
     of_run = Path(name).is_dir()
     published = not of_run and name.startswith(("timm/", "torchvision/"))
     return TeacherReport(
         name,
         size_of(teacher),
-        scores[parts.task.headline],
+        scores[metric],
+        metric,
         images,
-        _BY_ITS_RUN if of_run else _BY_ACCURACY,
+        _BY_ITS_RUN if of_run else by_score,
         _BY_ITS_RUN
         if of_run
-        else ("the data's, as it was published with" if published else _BY_ACCURACY),
+        else ("the data's, as it was published with" if published else by_score),
         [doubt] if doubt else [],
     )

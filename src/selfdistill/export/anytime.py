@@ -13,6 +13,7 @@ from ..data.images import Images
 from ..modules.exits import EarlyExit
 from ..segments import copied, cut, until
 from ..stages import as_map
+from ..tasks import TASKS
 from .cost import cost
 from .measure import latencies
 from .thresholds import Prices, Threshold, Watched
@@ -86,6 +87,15 @@ class Anytime(nn.Module):
 def confidence(logits: Tensor) -> Tensor:
     """The largest class probability: (B, K) -> (B,) float32."""
     return logits.float().softmax(1).amax(1)
+
+
+def check_classes(task: str) -> None:
+    """Raises `ConfigError` if images have no class of their own by whose sureness they leave."""
+    if not TASKS[task].labels:
+        raise ConfigError(
+            f"an image leaves early where an exit is sure of its class, and {task} gives images "
+            "none; take one exit by itself: `selfdistill export` cuts it out"
+        )
 
 
 def exits_of(method: Method) -> dict[str, EarlyExit]:

@@ -7,10 +7,12 @@ from typing import Any, NamedTuple
 
 from ..core import METHODS
 from ..data import ImageData
+from ..tasks.wording import shown_metric
 from .exits import ExitRow
 from .fold import Folded
 from .licences import licence_of
-from .verify import TOLERANCE, Comparison
+from .usage import built, code, output, purpose
+from .verify import Comparison
 
 _SHOWN = 20  # names of classes; the rest is in the file
 
@@ -48,12 +50,21 @@ def card(facts: Facts) -> str:
 
 def _front(facts: Facts, recipe: dict[str, Any]) -> str:
     library = {"onnx": "onnx", "pt2": "pytorch", "safetensors": "pytorch"}[facts.format]
+    tag, metric = _HUB[facts.data.task]
     return f"""---
-pipeline_tag: image-classification
+pipeline_tag: {tag}
 library_name: {library}
-tags: {json.dumps(["image-classification", "knowledge-distillation", recipe["method"]])}
-metrics: ["accuracy"]
+tags: {json.dumps([tag, "knowledge-distillation", recipe["method"]])}
+metrics: {json.dumps([metric])}
 ---"""
+
+
+_HUB = {
+    "classification": ("image-classification", "accuracy"),
+    "segmentation": ("image-segmentation", "mean_iou"),
+    "detection": ("object-detection", "map"),
+}
+"""By task, the hub's words for it and for its metric."""
 
 
 def _title(facts: Facts, recipe: dict[str, Any]) -> str:
@@ -61,8 +72,7 @@ def _title(facts: Facts, recipe: dict[str, Any]) -> str:
     what = "The whole network" if whole else f"`{facts.row.predictor}`, cut out of the network"
     return f"""# {recipe["model"]} on {recipe["data"]}: {facts.row.predictor}
 
-{what}, without anything that only served its training. It tells {len(facts.data.classes)} classes
-of images apart."""
+{what}, without anything that only served its training. {purpose(facts.data)}"""
 
 
 def _use(facts: Facts, recipe: dict[str, Any]) -> str:
@@ -71,60 +81,23 @@ def _use(facts: Facts, recipe: dict[str, Any]) -> str:
     scale = "which the file brings to its own scale"
     if facts.format == "safetensors":
         scale = "normalised by `mean` and `std`, which stand in the file's header"
+    lines = code(facts.format, facts.data.task, facts.file, _network(facts, recipe))
     return f"""## Use
 
 ```python
-{_CODE[facts.format].format(file=facts.file, network=_built(facts, recipe))}
+{lines}
 ```
 
 Images are float32 of shape {shape} in 0 … 1, {scale}; B is free. Resize pictures to
-{height} × {width} first. The output is one logit a class, (B, {len(facts.data.classes)})."""
+{height} × {width} first. {output(facts.format, facts.data)}"""
 
 
-_CODE = {
-    "onnx": """import json
-import numpy as np
-import onnxruntime
-
-session = onnxruntime.InferenceSession("{file}")
-classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
-images = np.load("images.npy")  # (B, C, H, W), bytes
-(logits,) = session.run(None, {{"images": images.astype(np.float32) / 255}})
-print([classes[best] for best in logits.argmax(1)])""",
-    "pt2": """import json
-import torch
-
-notes = {{"classes": ""}}
-network = torch.export.load("{file}", extra_files=notes).module()
-images = torch.load("images.pt")  # (B, C, H, W), bytes
-logits = network(images.float() / 255)
-print([json.loads(notes["classes"])[best] for best in logits.argmax(1)])""",
-    "safetensors": """from safetensors import safe_open
-from safetensors.torch import load_file
-
-{network}
-network.load_state_dict(load_file("{file}"))
-network.eval()
-notes = safe_open("{file}", "pt").metadata()  # classes, mean, std""",
-}
-
-
-def _built(facts: Facts, recipe: dict[str, Any]) -> str:
-    """The line that makes the architecture that the weights belong to."""
-    family, _, name = recipe["model"].partition("/")
-    classes, channels = len(facts.data.classes), facts.data.train.shape[0]
+def _network(facts: Facts, recipe: dict[str, Any]) -> str:
+    """The lines that make the architecture that the weights belong to."""
     if facts.row.predictor != facts.student.predictor:
         return f"network = ...  # {recipe['model']}, or its first layers, and a head of your own"
-    if family == "timm":
-        make = f"timm.create_model({name!r}, num_classes={classes}, in_chans={channels})"
-        return f"import timm\n\nnetwork = {make}"
-    if family == "torchvision":
-        make = f"torchvision.models.get_model({name!r}, num_classes={classes})"
-        return f"import torchvision\n\nnetwork = {make}"
-    if family == "cifar":
-        make = f"build({recipe['model']!r}, num_classes={classes}, in_channels={channels})"
-        return f"from selfdistill.models import build\n\nnetwork = {make}"
-    return f"network = {recipe['model']}(...)"
+    channels, classes = facts.data.train.shape[0], len(facts.data.classes)
+    return built(recipe["model"], facts.data.task, classes, channels)
 
 
 def _accuracy(facts: Facts, recipe: dict[str, Any]) -> str:
@@ -135,10 +108,12 @@ def _accuracy(facts: Facts, recipe: dict[str, Any]) -> str:
         if own is not None and images:
             name = {"val": "validation", "test": "test"}[part]
             rows.append(f"| {name} | {len(images):,} | {own:.2%} | {whole:.2%} |")
+    metric = shown_metric(facts.row.metric)
+    heading = f"## {metric.capitalize() if metric.islower() else metric}"
     if not rows:
-        return "## Accuracy\n\nNot known: the run held no images out."
+        return f"{heading}\n\nNot known: the run held no images out."
     table = "\n".join(rows)
-    return f"""## Accuracy
+    return f"""{heading}
 
 | part | images | this network | the whole network |
 |---|---:|---:|---:|
@@ -165,12 +140,10 @@ def _verified(facts: Facts, recipe: dict[str, Any]) -> str:
     judge = "onnxruntime " + version("onnxruntime") if facts.format == "onnx" else "torch"
     lines = [
         f"The file was run by {judge} on {it.images:,} {images[it.part]} beside the network as it "
-        f"was in training. Their logits differ by {it.difference:.1e} at most; {it.allowed:.1e} "
-        f"({TOLERANCE:g} of the largest logit) would be taken for rounding. Both find the same "
-        f"class for {it.agree:,} of {it.images:,}."
+        f"was in training: {it.told}. More would not be put down to rounding."
     ]
-    if it.right is not None:
-        lines.append(f"The file is right on {it.right:,}.")
+    if it.score is not None:
+        lines.append(f"The file's own {shown_metric(facts.row.metric)}: {it.score:.2%}.")
     if folded and folded.gone + folded.left:
         rest = " to the ONNX exporter" if facts.format == "onnx" else ""
         lines.append(

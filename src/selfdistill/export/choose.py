@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from ..core import ConfigError, nearest
+from ..tasks.wording import shown_metric
 from .exits import ExitRow
 
 _POINT = 0.01 + 1e-9  # a hair of tolerance: .98 - .97 is more than .01 to a computer
@@ -19,12 +20,13 @@ def chosen(
 
     `auto` takes the cheapest exit that has the accuracy, or, under a limit of cost alone, the most
     accurate within it, and without either the cheapest within one point of the student. It judges
-    by validation images, so that the test images stay a test.
+    by validation images, so that the test images stay a test, and by the headline metric of the
+    task: mean IoU of a segmenter, mean average precision of a detector.
 
     Args:
         rows: of the run.
         wanted: ``"auto"``, the number of an exit, a predictor's name, or ``"final"``, the student.
-        min_accuracy: fraction of the validation images that are to be right.
+        min_accuracy: least score on the validation images, a fraction.
         max_macs: multiply-adds of one image.
 
     Raises:
@@ -35,7 +37,7 @@ def chosen(
     if (automatic or min_accuracy is not None) and any(r.val_score is None for r in pool):
         raise ConfigError(
             "the run held out no validation images, and test images are not to choose by; name an "
-            f"exit and no accuracy ({', '.join(row.predictor for row in rows)})"
+            f"exit and no --min-accuracy ({', '.join(row.predictor for row in rows)})"
         )
     if automatic and min_accuracy is None and max_macs is None:
         return bargain(rows, "val")
@@ -53,7 +55,7 @@ def bargain(rows: Sequence[ExitRow], part: str) -> ExitRow:
 
     Args:
         rows: of a run, all judged on this part.
-        part: whose accuracy counts, "val" or "test".
+        part: whose score counts, "val" or "test".
     """
     rows = _exits(rows)
     score = {row.predictor: float(getattr(row, f"{part}_score")) for row in rows}
@@ -97,7 +99,7 @@ def _missed(
         )
     best = max(cheap, key=_val)
     limit = f" within {max_macs:,.0f} multiply-adds" if max_macs is not None else ""
-    return (
-        f"nothing gets {min_accuracy:.1%} of the validation images right{limit}; the best is "
-        f"{best.predictor} with {_val(best):.1%}"
-    )
+    missed = f"nothing gets {min_accuracy:.1%} of the validation images right"
+    if best.metric != "accuracy":
+        missed = f"nothing has a validation {shown_metric(best.metric)} of {min_accuracy:.1%}"
+    return f"{missed}{limit}; the best is {best.predictor} with {_val(best):.1%}"

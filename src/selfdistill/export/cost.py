@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from ..modules.predictions import Predictions
 
 
 class Cost(NamedTuple):
@@ -24,6 +26,8 @@ class Cost(NamedTuple):
 def cost(network: nn.Module, example: Tensor) -> Cost:
     """Count what really runs: an early exit pays for the layers before it and for its head.
 
+    Of a detector that is all the way to its boxes, whose later stages may run only then.
+
     Args:
         network: any network or early exit.
         example: an input, (B, C, H, W); one image of it is counted.
@@ -32,9 +36,12 @@ def cost(network: nn.Module, example: Tensor) -> Cost:
     image = example[:1].to(parameters[0].device if parameters else example.device)
     with _differentiable(network), FlopCounterMode(display=False) as counter:
         # With gradients asked for, torch's attention takes no fused path that hides its products.
-        outputs = _tensors(network(image))
+        outputs = network(image)
+        size = (image.shape[-2], image.shape[-1])
+        if isinstance(outputs, Predictions):
+            outputs.detections(size)
         macs = counter.get_total_flops() // 2
-        total = torch.stack([out.float().sum() for out in outputs]).sum()
+        total = _sum(outputs, size, image.device)
         grads = torch.autograd.grad(total, parameters, allow_unused=True)
     used = (p.numel() for p, g in zip(parameters, grads, strict=True) if g is not None)
     return Cost(sum(used), macs)
@@ -54,6 +61,15 @@ def _differentiable(network: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(value)
         for module, mode in modes.items():
             module.training = mode
+
+
+def _sum(outputs: Any, size: tuple[int, int], device: torch.device) -> Tensor:
+    """A number that depends on all of an output; of a detector's its loss for one box."""
+    if isinstance(outputs, Predictions):
+        tall, wide = size
+        box = [0.0, wide / 4, tall / 4, 3 * wide / 4, 3 * tall / 4]
+        return outputs.loss(torch.tensor([[box]], device=device), size)
+    return torch.stack([out.float().sum() for out in _tensors(outputs)]).sum()
 
 
 def _tensors(out: object) -> list[Tensor]:

@@ -1,6 +1,7 @@
 """A network as it is put to use: it takes images and brings them to its own scale."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ class Deployed(nn.Module):
     """Images in, the network's own output out.
 
     Args:
-        network: trained on normalised images.
+        network: trained on normalised images, as `Task.deployed` makes it ready.
         mean, std: one number per channel, of pixels in [0, 1], as it was trained with.
     """
 
@@ -25,7 +26,6 @@ class Deployed(nn.Module):
         self.register_buffer("scale", (1 / spread).float())
         self.register_buffer("shift", (-middle / spread).float())
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Any:
         """(B, C, H, W) float32 in 0 … 1 to the network's output, (B, K) of a classifier."""
-        output: Tensor = self.network(images * self.scale + self.shift)
-        return output
+        return self.network(images * self.scale + self.shift)

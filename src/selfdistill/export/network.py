@@ -1,5 +1,7 @@
 """A trained predictor by itself: nothing of it watches, and nothing hangs on it."""
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from ..core import ArtefactError, ConfigError, Method, nearest
@@ -21,10 +23,9 @@ class CutExit(nn.Module):
         super().__init__()
         self.trunk, self.head = trunk, head
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         """The exit's output."""
-        output: Tensor = self.head(as_map(self.trunk(x), x.shape[-2:]))
-        return output
+        return self.head(as_map(self.trunk(x), x.shape[-2:]))
 
 
 def bare(method: Method, name: str) -> nn.Module:

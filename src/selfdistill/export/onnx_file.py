@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,15 +53,16 @@ def write_onnx(
     made.save(path, external_data=False)
 
 
-def onnx_runner(path: Path) -> Callable[[Tensor], Tensor]:
-    """What the file says to images, computed by onnxruntime on the CPU."""
+def onnx_runner(path: Path) -> Callable[[Tensor], Any]:
+    """What the file says to images, computed by onnxruntime on the CPU: a tensor, or several."""
     # slow to import, and nothing else needs it
     from onnxruntime import InferenceSession  # type: ignore[attr-defined]
 
     session = InferenceSession(path, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
 
-    def run(images: Tensor) -> Tensor:
-        return torch.from_numpy(session.run(None, {name: images.numpy()})[0])
+    def run(images: Tensor) -> Any:
+        outputs = [torch.from_numpy(each) for each in session.run(None, {name: images.numpy()})]
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
     return run

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from lightning_fabric import Fabric
@@ -23,13 +23,15 @@ from ..core import (
     ResourceError,
     RunBusyError,
     SelfdistillError,
+    Task,
     nearest,
 )
 from ..data import EvalLoader, ImageData
 from ..engine import checkpoint
 from ..engine.evaluate import evaluate
 from ..engine.run_directory import RunDirectory
-from ..tasks import Classification
+from ..modules.predictions import Detections
+from ..tasks import TASKS
 from .card import Facts, card
 from .choose import chosen
 from .deployed import Deployed
@@ -38,8 +40,8 @@ from .fold import Folded, folded
 from .network import bare
 from .onnx_file import onnx_runner, write_onnx
 from .program import program_runner, write_program
-from .verify import Comparison, compare
-from .weights_file import weights_runner, write_weights
+from .verify import Comparison, batch_of, compare
+from .weights_file import with_weights, write_weights
 
 FORMATS = ("onnx", "pt2", "safetensors")
 
@@ -118,6 +120,11 @@ def as_trained(path: Path, data: ImageData) -> ImageData:
     return replace(data, mean=mean, std=std)
 
 
+def task_of(data: ImageData) -> Task:
+    """What the labels of the data mean."""
+    return TASKS[data.task](data.classes, torch.zeros(2, *data.train.shape))
+
+
 def judged(run: Trained, data: ImageData) -> list[ExitRow]:
     """The exits of a run on images of another size than it was trained with.
 
@@ -138,13 +145,13 @@ def judged(run: Trained, data: ImageData) -> list[ExitRow]:
         raise ConfigError(
             f"the network cannot take images of {height}×{width} ({str(error).splitlines()[0]})"
         ) from error
-    task, fabric = Classification(data.classes, example), Fabric(accelerator="cpu", devices=1)
+    task, fabric = task_of(data), Fabric(accelerator="cpu", devices=1)
     scores = {
         part: evaluate(
             fabric,
             method,
             task,
-            EvalLoader(images, batch_size=256, mean=data.mean, std=data.std),
+            EvalLoader(images, batch_size=batch_of(data), mean=data.mean, std=data.std),
         )
         for part, images in (("val", data.val), ("test", data.test))
         if images is not None
@@ -194,12 +201,12 @@ def export_run(
     method = copy.deepcopy(run.method).cpu().eval()
     network = bare(method, row.predictor)
     flat = folded(network) if fold and format != "safetensors" else None
-    recipe = RunDirectory(run.path).recipe()
+    recipe, task = RunDirectory(run.path).recipe(), task_of(data)
     with _appearing(place) as draft:
         file = draft / f"model.{format}"
         notes = _notes(row, data)
-        runner = _written(format, file, flat.network if flat else network, data, notes)
-        comparison = compare(method, row.predictor, runner, data)
+        runner = _written(format, file, flat.network if flat else network, data, task, notes)
+        comparison = compare(method, row.predictor, runner, data, task)
         _check(comparison, format)
         facts = Facts(recipe, data, row, student, comparison, format, file.name, flat)
         (draft / "README.md").write_text(card(facts), encoding="utf-8")
@@ -207,19 +214,27 @@ def export_run(
 
 
 def _written(
-    format: str, file: Path, network: nn.Module, data: ImageData, notes: Mapping[str, str]
-) -> Callable[[Tensor], Tensor]:
+    format: str,
+    file: Path,
+    network: nn.Module,
+    data: ImageData,
+    task: Task,
+    notes: Mapping[str, str],
+) -> Callable[[Tensor], Any]:
     """Write the file, and give what runs it as a user would."""
-    example = torch.zeros(2, *data.train.shape)
     if format == "safetensors":
         scale = {"mean": json.dumps(data.mean), "std": json.dumps(data.std)}
         write_weights(network, file, notes={**notes, **scale})
-        return weights_runner(file, network, data.mean, data.std)
+        again = with_weights(file, network)
+        # outputs of a detector know by themselves how to become boxes
+        again = task.deployed(again) if task.scores else again
+        return Deployed(again, data.mean, data.std).eval()
+    names = ("logits",) if task.scores else Detections._fields
     write, runner = {
-        "onnx": (partial(write_onnx, notes=notes), onnx_runner),
+        "onnx": (partial(write_onnx, notes=notes, output_names=names), onnx_runner),
         "pt2": (partial(write_program, notes=notes), program_runner),
     }[format]
-    write(Deployed(network, data.mean, data.std).eval(), example, file)
+    write(Deployed(task.deployed(network), data.mean, data.std).eval(), task.example, file)
     return runner(file)
 
 
@@ -236,9 +251,8 @@ def _notes(row: ExitRow, data: ImageData) -> dict[str, str]:
 def _check(comparison: Comparison, format: str) -> None:
     if not comparison.holds:
         raise ArtefactError(
-            f"the {format} file gives other logits than the network in training, by up to "
-            f"{comparison.difference:.1e} where {comparison.allowed:.1e} is allowed; it was not "
-            "kept. Try --no-fold or another --format"
+            f"the {format} file says something else than the network in training "
+            f"({comparison.told}); it was not kept. Try --no-fold or another --format"
         )
 
 

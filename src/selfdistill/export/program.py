@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -72,6 +73,6 @@ def write_program(
     torch.export.save(traced(network, example), path, extra_files=dict(notes or {}))
 
 
-def program_runner(path: Path) -> Callable[[Tensor], Tensor]:
-    """What the file says to images."""
+def program_runner(path: Path) -> Callable[[Tensor], Any]:
+    """What the file says to images: a tensor, or several."""
     return torch.export.load(path).module()

@@ -1,13 +1,12 @@
 """The weights of a bare network as a safetensors file, for code that has the architecture."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 from ..segments import copied
-from .deployed import Deployed
 from .network import put_weights, weights
 
 
@@ -24,10 +23,8 @@ def write_weights(network: nn.Module, path: Path, *, notes: Mapping[str, str]) -
     save_file(plain, path, {"format": "pt", **notes})
 
 
-def weights_runner(
-    path: Path, network: nn.Module, mean: Sequence[float], std: Sequence[float]
-) -> Callable[[Tensor], Tensor]:
-    """What the file's weights say to images, in another network of this kind.
+def with_weights(path: Path, network: nn.Module) -> nn.Module:
+    """Another network of this kind, with the file's weights.
 
     Raises:
         ArtefactError: the file's names or shapes are not the network's.
@@ -36,4 +33,4 @@ def weights_runner(
     for tensor in other.state_dict().values():
         tensor.zero_()
     put_weights(other, load_file(path))
-    return Deployed(other, mean, std).eval()
+    return other

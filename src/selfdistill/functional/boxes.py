@@ -6,6 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+LEAST, OVERLAP, MOST, LOOKED_AT = 0.001, 0.6, 300, 3000
+"""How boxes are thinned out, as YOLOv5 judges itself: those above a score, of two of one class with
+a larger IoU the surer one, so many an image, of the surest that are looked at (there 30,000)."""
 _TINY = 1e-7
 
 
@@ -77,7 +80,13 @@ def binary_divergence(scores: Tensor, reference: Tensor, temperature: float) -> 
 
 
 def surest(
-    boxes: Tensor, scores: Tensor, *, least: float, overlap: float, count: int, looked_at: int
+    boxes: Tensor,
+    scores: Tensor,
+    *,
+    least: float = LEAST,
+    overlap: float = OVERLAP,
+    count: int = MOST,
+    looked_at: int = LOOKED_AT,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What one image's boxes come to when those that say the same are dropped, class by class.
 

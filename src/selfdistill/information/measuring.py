@@ -16,7 +16,7 @@ from ..data.split import hold_out
 from ..recipe.build import probe as check_input
 from ..segments import copied
 from ..taps import Taps
-from ..tasks import Classification
+from ..tasks import TASKS
 from .found import HELD_OUT, TRAINING, Information, Row, chance_of
 from .plan import Plan, Subject
 from .probe import Probe
@@ -121,7 +121,7 @@ class _Session:
                 f"{name} is tapped at one module and information needs two, which it is about and "
                 "which it is in; `selfdistill taps MODEL` lists them"
             )
-        self.task = Classification(data.classes, example)
+        self.task = TASKS[data.task](data.classes, example)
         if plan.trainable:
             self.task.check(network)
         with torch.random.fork_rng(devices=[]):

@@ -23,8 +23,9 @@ class LightningLesson(LightningModule):
     """A lesson that Lightning's Trainer trains; derive from it to change any of its steps.
 
     A batch is (images, labels), or a dictionary of `Lesson.forward`'s arguments, for methods that
-    want `index`, `views` or `partners`. Logged are `train/loss`, `train/TERM`, and the accuracies
-    `val/PREDICTOR`. Checkpoints hold all that trains, and no teacher.
+    want `index`, `views` or `partners`. Logged are `train/loss`, `train/TERM` and `val/PREDICTOR`:
+    the accuracy of classifiers, and the supervised loss where no mean over batches is the metric.
+    Checkpoints hold all that trains, and no teacher.
 
     Args:
         lesson: as `selfdistill.wrap` makes it.
@@ -69,11 +70,12 @@ class LightningLesson(LightningModule):
         return loss
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """The accuracy of every exit and of the student, on labels (B,)."""
-        given = _arguments(batch)
+        """The accuracy of every exit and of the student, or their losses."""
+        given, task = _arguments(batch), self.lesson.task
         for name, out in self.lesson.predict(given["images"]).items():
-            right = (out.argmax(1) == given["labels"]).float().mean()
-            self.log(f"val/{name}", right, batch_size=len(out), sync_dist=True)
+            right = task.correct(out, given["labels"])
+            found = task.loss(out, given["labels"]) if right is None else right.float().mean()
+            self.log(f"val/{name}", found, batch_size=len(given["images"]), sync_dist=True)
 
     def forward(self, images: Tensor) -> dict[str, Any]:
         """The output of every exit and of the student."""

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..core import Batch, ConfigError, Method, Progress, Step
+from ..core import Batch, ConfigError, Method, Progress, Step, Task, nearest
 from ..engine.state import student_prefix
 from ..recipe.making import make_method
 from ..recipe.options import check_options, parts_of
-from ..tasks import Classification
+from ..tasks import TASKS
 
 _ENDLESS = 1 << 60  # steps: a run that never gets anywhere
 
@@ -27,12 +27,13 @@ class Lesson(nn.Module):
 
     Args:
         method: as `make_method` builds it.
+        task: what the labels mean.
         seed: of the method's own draws.
         total_steps: how many calls training will take, for methods whose weights change over it.
         indexed: whether calls must say which images they bring.
 
     Attributes:
-        method: what is taught.
+        method, task: as they were given.
         last: outputs, named terms and monitors of the latest call, detached, for logging.
     """
 
@@ -42,13 +43,15 @@ class Lesson(nn.Module):
     def __init__(
         self,
         method: Method,
+        task: Task,
         *,
         seed: int = 0,
         total_steps: int | None = None,
         indexed: bool = False,
     ) -> None:
         super().__init__()
-        self.method, self.seed, self.total_steps = method, seed, total_steps
+        self.method, self.task = method, task
+        self.seed, self.total_steps = seed, total_steps
         self.indexed, self._pending = indexed, False
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
         self.register_state_dict_pre_hook(_settle)
@@ -171,6 +174,7 @@ def wrap(
     *,
     example: Tensor,
     classes: int | Sequence[str],
+    task: str = "classification",
     taps: str | Sequence[str] = "auto",
     teacher: nn.Module | None = None,
     teacher_taps: str | Sequence[str] = "auto",
@@ -181,13 +185,16 @@ def wrap(
     total_steps: int | None = None,
     **options: Any,
 ) -> Lesson:
-    """Put a method around a classifier, to be trained in a loop of one's own.
+    """Put a method around a network, to be trained in a loop of one's own.
 
     Args:
         network: trained in place; afterwards the improved network, with its own keys.
         method: a name; `selfdistill methods` lists them.
         example: two images as the network takes them, (2, C, H, W).
         classes: how many, or their names.
+        task: what labels mean: ``"classification"``, labels (B,); ``"segmentation"``, masks
+            (B, H, W) int64 in which 255 is no class; ``"detection"``, rows (B, M, 5) float32 of
+            class, x1, y1, x2, y2 in pixels, of class −1 where there is no box.
         taps, teacher_taps: where to read features, see `find_taps`.
         teacher: for methods that learn from one; left as it is.
         peers: networks that are trained along, for methods that train several.
@@ -201,7 +208,8 @@ def wrap(
         A module to call as a loss, on the network's device.
 
     Raises:
-        ConfigError: an unknown method or option, or a network whose outputs do not fit the classes.
+        ConfigError: an unknown method, task or option, or a network whose outputs do not fit the
+            task and its classes.
 
     Examples:
         >>> network = nn.Sequential(
@@ -213,13 +221,15 @@ def wrap(
         >>> lesson(images, labels).backward()
     """
     names = [str(i) for i in range(classes)] if isinstance(classes, int) else list(classes)
-    task = Classification(names, example, label_smoothing=label_smoothing)
+    if task not in TASKS:
+        raise ConfigError(f"there is no task '{task}'{nearest(task, TASKS)}")
+    meaning = TASKS[task](names, example, label_smoothing=label_smoothing)
     for each in (network, *peers, *([teacher] if teacher else [])):
-        task.check(each)
+        meaning.check(each)
     built = make_method(
         method,
         network,
-        task,
+        meaning,
         taps,
         check_options(method, options),
         teacher=teacher,
@@ -230,4 +240,5 @@ def wrap(
     device = next((p.device for p in network.parameters()), example.device)
     wants = (inspect.signature(cls).parameters for cls in parts_of(method).values())
     indexed = any("train_labels" in parameters for parameters in wants)
-    return Lesson(built, seed=seed, total_steps=total_steps, indexed=indexed).to(device)
+    lesson = Lesson(built, meaning, seed=seed, total_steps=total_steps, indexed=indexed)
+    return lesson.to(device)

@@ -35,7 +35,8 @@ class DistillTask(TrainingTask):  # type: ignore[misc]
         dtype, verbose: as timm has them.
 
     Raises:
-        ConfigError: the method wants more of a batch than timm's loaders give.
+        ConfigError: the method wants more of a batch than timm's loaders give, or the lesson is for
+            another task than classification.
 
     Examples:
         >>> from selfdistill import wrap
@@ -141,6 +142,11 @@ class DistillTask(TrainingTask):  # type: ignore[misc]
 
 
 def _check(lesson: Lesson) -> None:
+    if not lesson.task.labels:
+        raise ConfigError(
+            f"timm's loop trains classifiers, and this lesson is for {lesson.task.name}; take a "
+            "loop of your own with selfdistill.wrap, or selfdistill train"
+        )
     needs = lesson.method.needs
     wants = {
         "the place of each image in the training set": lesson.indexed,

@@ -93,10 +93,7 @@ class AnchorPredictions(NamedTuple):
     def detections(self, size: tuple[int, int]) -> list[Detections]:
         """The 300 surest boxes of each image above a score of .001, after suppression at IoU .6."""
         found = zip(*self.detach().decoded(size), strict=True)
-        return [
-            Detections(*surest(boxes, scores, least=0.001, overlap=0.6, count=300, looked_at=3000))
-            for boxes, scores in found
-        ]
+        return [Detections(*surest(boxes, scores)) for boxes, scores in found]
 
     def detach(self) -> Self:
         """The same without gradients."""

@@ -27,7 +27,7 @@ from ..modules.exits import EarlyExit
 from ..recipe.build import eval_loader, load_data, make_fabric
 from ..recipe.schema import Recipe, parse
 from ..running import recipe_of
-from ..tasks import Classification
+from ..tasks import TASKS
 from .baseline import check_comparable, matched_baseline, paired_images
 from .measured import BASELINE, SPLITS, Measured, MeasuredExit
 
@@ -44,7 +44,7 @@ def measure(
     device: str | None = None,
     say: Callable[[str], None] = lambda sentence: None,
 ) -> Measured:
-    """Accuracy, calibration, cost, latency and size of each exit, by the newest checkpoint.
+    """Score, calibration, cost, latency and size of each exit, by the newest checkpoint.
 
     Args:
         place: the run's directory.
@@ -67,6 +67,8 @@ def measure(
     _check_idle(place)
     fabric, data = make_fabric(recipe), load_data(recipe)
     epoch, notes = _standing(place, recipe)
+    if not TASKS[data.task].scores:
+        notes.append("times go from images to boxes, and fall where a detector sees fewer of them")
     if baseline := baseline or matched_baseline(place):
         notes += check_comparable(place, recipe, baseline)
     say("judging the exits")
@@ -90,7 +92,8 @@ def measure(
     }
     last = rows.pop(BASELINE, None)
     about["notes"] = "; ".join(notes)
-    return Measured(_with_front(list(rows.values())), last, passes, about, notes)
+    metric = TASKS[data.task].headline
+    return Measured(_with_front(list(rows.values())), last, passes, about, notes, metric)
 
 
 def _here(place: Path, device: str | None) -> Recipe:
@@ -124,7 +127,7 @@ def _standing(place: Path, recipe: Recipe) -> tuple[int, list[str]]:
 class _Score(NamedTuple):
     """What one split says of one predictor."""
 
-    accuracy: float
+    value: float
     ece: float | None
     correct: Tensor | None  # (N,) bool
 
@@ -139,7 +142,7 @@ class _Subject(NamedTuple):
 
 
 def _judged(run: Run, recipe: Recipe, data: ImageData, fabric: Fabric) -> dict[str, _Subject]:
-    task = Classification(data.classes, torch.zeros(2, *data.train.shape))
+    task = TASKS[data.task](data.classes, torch.zeros(2, *data.train.shape))
     method = run.method.to(fabric.device)
     verdicts = {
         split: examine(fabric, method, task, eval_loader(recipe, data, images, fabric))
@@ -149,9 +152,10 @@ def _judged(run: Run, recipe: Recipe, data: ImageData, fabric: Fabric) -> dict[s
     found = {}
     for name, predictor in method.predictors().items():
         scores = {}
-        for split, (metrics, tables, _, correct) in verdicts.items():
+        for split, verdict in verdicts.items():
+            tables, score = verdict.calibration, verdict.scores[name][task.headline]
             ece = expected_error(tables[name]) if name in tables else None
-            scores[split] = _Score(metrics[name][task.headline], ece, correct.get(name))
+            scores[split] = _Score(score, ece, verdict.correct.get(name))
         try:
             alone, excuse = bare(method, name), ""
         except ConfigError as reason:
@@ -214,7 +218,7 @@ def _row(
         cost=_cost(subject.predictor, example, counting),
         size=size_on_disk(subject.alone) if subject.alone else None,
         seconds=seconds,
-        accuracy={split: score.accuracy for split, score in subject.scores.items()},
+        scores={split: score.value for split, score in subject.scores.items()},
         ece={s: score.ece for s, score in subject.scores.items() if score.ece is not None},
         against=against,
     )
@@ -230,6 +234,6 @@ def _cost(predictor: nn.Module, example: Tensor, counting: str) -> Cost:
 
 def _with_front(rows: list[MeasuredExit]) -> list[MeasuredExit]:
     """The rows, those on the front marked: by validation images where there are any."""
-    scores = [next(iter(row.accuracy.values()), None) for row in rows]
+    scores = [next(iter(row.scores.values()), None) for row in rows]
     marks = front([row.cost.macs for row in rows], scores)
     return [replace(row, front=mark) for row, mark in zip(rows, marks, strict=True)]

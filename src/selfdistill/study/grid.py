@@ -9,6 +9,7 @@ from ..core import METHODS, ArtefactError, ConfigError, nearest
 from ..recipe.options import known_options, parts_of
 from ..recipe.schema import Recipe, parse, write
 from ..running import difference
+from ..tasks import TASKS
 from .rows import Row
 
 # Whom a student learns from belongs to its method, and not to what all rows share.
@@ -39,6 +40,11 @@ class Study:
     def baseline(self) -> str:
         """The name of the row that all others are compared with."""
         return next(iter(self.rows))
+
+    @property
+    def metric(self) -> str:
+        """What the runs are judged by: the headline of their task."""
+        return TASKS[self.rows[self.baseline].task].headline
 
     @property
     def cells(self) -> list[tuple[str, int]]:

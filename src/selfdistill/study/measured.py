@@ -23,16 +23,16 @@ class MeasuredExit:
         cost: parameters and multiply-adds.
         size: bytes of its safetensors file.
         seconds: median of a forward pass, by (device, batch).
-        accuracy, ece: by split, fractions; the expected calibration error has 15 bins.
+        scores, ece: by split, fractions; the expected calibration error has 15 bins.
         against: the difference from the baseline, by split.
-        front: whether no other exit is as cheap and as accurate, and better in one of the two.
+        front: whether no other exit is as cheap and as good, and better in one of the two.
     """
 
     predictor: str
     cost: Cost
     size: int | None
     seconds: Mapping[tuple[str, int], float]
-    accuracy: Mapping[str, float]
+    scores: Mapping[str, float]
     ece: Mapping[str, float]
     against: Mapping[str, Paired] = field(default_factory=dict)
     front: bool = False
@@ -48,6 +48,7 @@ class Measured:
         passes: (device, batch) of the latencies.
         about: what the figures hold for: cost, threads, machine, torch, epoch, baseline, notes.
         notes: sentences on what could not be had.
+        metric: what the scores are, the task's headline.
     """
 
     rows: Sequence[MeasuredExit]
@@ -55,19 +56,21 @@ class Measured:
     passes: Sequence[tuple[str, int]]
     about: Mapping[str, Any]
     notes: Sequence[str]
+    metric: str
 
     @property
     def splits(self) -> list[str]:
         """The parts of the data that there were to judge by."""
-        return [split for split in SPLITS if all(split in row.accuracy for row in self.rows)]
+        return [split for split in SPLITS if all(split in row.scores for row in self.rows)]
 
 
 def measured_csv(measured: Measured) -> str:
     """One row a predictor and one for the baseline; latencies are in milliseconds."""
     header = ["predictor", "front", "parameters", "macs", "bytes"]
     header += [f"{device}_ms_{batch}" for device, batch in measured.passes]
+    kinds = (measured.metric, "ece", "difference", "low", "high")
     for split in SPLITS:
-        header += [f"{split}_{what}" for what in ("accuracy", "ece", "difference", "low", "high")]
+        header += [f"{split}_{kind}" for kind in kinds]
     header += measured.about
     rows = [*measured.rows, *([measured.baseline] if measured.baseline else [])]
     return csv_text(header, (_cells(row, measured) for row in rows))
@@ -81,5 +84,5 @@ def _cells(row: MeasuredExit, measured: Measured) -> list[Any]:
     for split in SPLITS:
         paired = row.against.get(split)
         difference = [paired.mean, *paired.interval] if paired else [None] * 3
-        cells += [row.accuracy.get(split), row.ece.get(split), *difference]
+        cells += [row.scores.get(split), row.ece.get(split), *difference]
     return cells + list(measured.about.values())

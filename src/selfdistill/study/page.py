@@ -8,7 +8,8 @@ from ..engine.run_directory import environment
 from ..report.canvas import palette
 from ..report.layout import document, figure, folded, note, pair, section
 from ..report.tables import keys_table
-from ..report.words import percent, shown
+from ..report.words import percent, shown, titled
+from ..tasks.wording import shown_metric
 from . import pictures
 from .grid import Study
 from .results import LAST, Outcome, Result, between, headlines, judged_split, points
@@ -36,6 +37,11 @@ class Findings(NamedTuple):
     def images(self) -> str:
         """The images that the figures are of."""
         return "test" if judged_split(self.results) == "test" else "validation"
+
+    @property
+    def metric(self) -> str:
+        """What they are judged by, for people."""
+        return shown_metric(self.study.metric)
 
     @property
     def others(self) -> list[Result]:
@@ -100,7 +106,7 @@ def _comparison(found: Findings) -> str:
     if not found.summary:
         return ""
     base = escape(found.study.baseline)
-    heads = ["", f"{found.images} accuracy", f"minus {base}", "verdict", "95 % t interval"]
+    heads = ["", f"{found.images} {found.metric}", f"minus {base}", "verdict", "95 % t interval"]
     heads += ["bootstrap", "seeds"]
     results = {result.row: result for result in found.summary}
     none = ["–"] * (len(heads) - 2) + ["0"]
@@ -109,7 +115,8 @@ def _comparison(found: Findings) -> str:
         for row in found.study.rows
     )
     table = _table(heads, rows)
-    figures = [figure(pictures.accuracies(found.summary, "accuracy"), "Accuracy", _POINTS)]
+    title = titled(found.metric)
+    figures = [figure(pictures.scores(found.summary, "scores", title), title, _POINTS)]
     if any(result.difference for result in found.others):
         drawn = pictures.differences(found.summary, "difference")
         figures.append(figure(drawn, f"Minus {base}, seed by seed", _PAIRS))
@@ -157,7 +164,7 @@ def _exits(found: Findings) -> str:
         [escape(row), *(cells.get((row, name), "–") for name in names)] for row in found.study.rows
     ]
     heads = ["", *(escape(shown(name)) for name in names)]
-    return section(f"Every exit, {found.images} accuracy", _table(heads, rows))
+    return section(f"Every exit, {found.images} {found.metric}", _table(heads, rows))
 
 
 def _runs(found: Findings) -> str:
@@ -180,7 +187,7 @@ def _runs(found: Findings) -> str:
 def _run(outcome: Outcome, split: str) -> str:
     if outcome.failure:
         return "failed"
-    score = outcome.accuracy(LAST, split)
+    score = outcome.score(LAST, split)
     if score is None:
         return "–"
     address = f"runs/{escape(outcome.row)}/s{outcome.seed}/report.html"

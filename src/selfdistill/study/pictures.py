@@ -28,21 +28,21 @@ ACCENT = stage_colour(1)
 _WIDTH, _LANE = 480.0, 34.0
 
 
-def accuracies(found: Sequence[Result], name: str) -> str:
+def scores(found: Sequence[Result], name: str, title: str) -> str:
     """A lane for each row: its seeds, their mean and its t interval."""
     labels = [percent(result.mean, 2) for result in found]
     figure, axes = _lanes([r.row for r in found], labels)
     for lane, result in enumerate(found):
         colour = MUTED if lane == 0 else INK
-        scores = [100 * score for score in result.scores.values()]
+        values = [100 * score for score in result.scores.values()]
         interval = None
-        if len(scores) >= FEWEST:
-            low, high = t_interval(scores)
+        if len(values) >= FEWEST:
+            low, high = t_interval(values)
             interval = Interval(max(0, low), min(100, high))
-        _lane(axes, lane, scores, interval, colour)
+        _lane(axes, lane, values, interval, colour)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda at, _: f"{at:g} %"))
     said = "; ".join(f"{r.row} {label}" for r, label in zip(found, labels, strict=True))
-    return svg(figure, name, f"Accuracy of every seed. Means: {escape(said)}")
+    return svg(figure, name, f"{title} of every seed. Means: {escape(said)}")
 
 
 def differences(found: Sequence[Result], name: str) -> str:

@@ -1,4 +1,4 @@
-"""What a study found: every accuracy, and each row beside the baseline."""
+"""What a study found: every score, and each row beside the baseline."""
 
 import csv
 import io
@@ -30,8 +30,8 @@ class Outcome(NamedTuple):
     failure: str = ""
     code: int = 0
 
-    def accuracy(self, predictor: str, split: str) -> float | None:
-        """The accuracy of a predictor, None if there is none."""
+    def score(self, predictor: str, split: str) -> float | None:
+        """The score of a predictor, None if there is none."""
         for exit_ in self.exits:
             if exit_.predictor == predictor:
                 return exit_.val_score if split == "val" else exit_.test_score
@@ -39,11 +39,11 @@ class Outcome(NamedTuple):
 
 
 class Result(NamedTuple):
-    """One predictor of one row over its seeds; accuracies are fractions.
+    """One predictor of one row over its seeds; scores are fractions.
 
     Attributes:
         row, predictor, split: what was judged on which images.
-        scores: {seed: accuracy}.
+        scores: by seed, in the headline metric of the task.
         mean, std: of the scores; std is None of a single one.
         difference: minus the baseline's student, paired by seed; None for that itself, and without
             a seed that both have.
@@ -77,8 +77,8 @@ def results(study: Study, outcomes: Iterable[Outcome]) -> list[Result]:
 
 
 def _scores(outcomes: Iterable[Outcome], row: str, predictor: str, split: str) -> dict[int, float]:
-    """{seed: accuracy} of one predictor of one row."""
-    scores = {o.seed: o.accuracy(predictor, split) for o in outcomes if o.row == row}
+    """{seed: score} of one predictor of one row."""
+    scores = {o.seed: o.score(predictor, split) for o in outcomes if o.row == row}
     return {seed: score for seed, score in sorted(scores.items()) if score is not None}
 
 
@@ -115,7 +115,7 @@ def headlines(study: Study, found: Sequence[Result]) -> list[Result]:
 
 
 def points(share: float) -> str:
-    """A difference of accuracies in percentage points, with its sign: +1.25."""
+    """A difference of scores in percentage points, with its sign: +1.25."""
     return f"{100 * share:+.2f}".replace("-", "−")
 
 
@@ -136,15 +136,15 @@ def sentence(result: Result, baseline: str) -> str:
 
 
 def results_csv(study: Study, outcomes: Iterable[Outcome]) -> str:
-    """A line for each row, seed, predictor and split."""
+    """A line for each row, seed, predictor and split; the last column is called by the metric."""
     lines = [
         (o.row, o.seed, exit_.predictor, split, score)
         for o in sorted(outcomes, key=lambda o: (list(study.rows).index(o.row), o.seed))
         for exit_ in o.exits
         for split in SPLITS
-        if (score := o.accuracy(exit_.predictor, split)) is not None
+        if (score := o.score(exit_.predictor, split)) is not None
     ]
-    return _csv(("row", "seed", "predictor", "split", "accuracy"), lines)
+    return _csv(("row", "seed", "predictor", "split", study.metric), lines)
 
 
 _SUMMARY = ["row", "predictor", "split", "n", "mean", "std", "difference", "pairs"]

@@ -90,7 +90,7 @@ class Detection(Task):
         return ClassPrecision(self.size, len(self.classes))
 
     def deployed(self, network: nn.Module) -> nn.Module:
-        """Boxes in pixels, scores and labels of the 100 surest objects, see `modules.detector`.
+        """Boxes in pixels, scores and labels of the 300 surest objects, see `modules.detector`.
 
         Raises:
             ConfigError: its outputs do not become boxes by tensor operations alone.

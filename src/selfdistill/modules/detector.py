@@ -1,0 +1,44 @@
+"""A detector as it is put to use: images in, boxes out, in tensors of fixed shape."""
+
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from ..functional.boxes import LEAST, LOOKED_AT, MOST, OVERLAP
+from ..functional.suppression import suppressed
+
+
+@runtime_checkable
+class Decodable(Protocol):
+    """Outputs of a detector that become boxes by tensor operations alone."""
+
+    def decoded(self, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Boxes (B, N, 4) in pixels and scores (B, N, K)."""
+        ...
+
+
+class Detector(nn.Module):
+    """A network, the decoding of its outputs, and suppression.
+
+    Args:
+        network: gives `Decodable` outputs.
+        size: height and width of its images in pixels.
+    """
+
+    def __init__(self, network: nn.Module, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.network, self.size = network, size
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, C, H, W) to boxes (B, 300, 4) in pixels, scores (B, 300) falling, labels (B, 300).
+
+        A score is 0 where an image has fewer boxes.
+        """
+        boxes, scores = self.network(x).decoded(self.size)
+        classes = scores.shape[-1]
+        flat = scores.flatten(1)
+        best, place = flat.topk(min(LOOKED_AT, flat.shape[1]))
+        best = torch.where(best > LEAST, best, 0.0)
+        chosen = boxes.gather(1, (place // classes)[..., None].expand(-1, -1, 4))
+        return suppressed(chosen, best, place % classes, overlap=OVERLAP, count=MOST)
