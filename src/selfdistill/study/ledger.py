@@ -102,6 +102,7 @@ class _Table(BaseModel):
     evidence: Literal["paper", "quoted", "code", "notes"]
     epoch: str
     metric: str = "top-1 accuracy, %"
+    score: str = "accuracy"
     n: int | None = None
     recipe: str = ""
     methods: str | list[str] = []
@@ -140,6 +141,7 @@ def _row(name: str, parts: Mapping[str, Any], table: _Table, entry: _Entry) -> R
         source=parts["source"],
         title=table.title,
         metric=table.metric,
+        score=table.score,
         published={who: parse_figure(text, n) for who, text in printed.items()},
         evidence=entry.evidence or table.evidence,
         epoch=table.epoch,

@@ -29,6 +29,7 @@ class Row:
         source: the paper.
         title: what the table shows.
         metric: what its figures are.
+        score: the name of that among the metrics of a run.
         published: {predictor: figure}; empty where none could be read. `average` is the mean of
             networks that train together.
         evidence: where the figures were read, a key of `EVIDENCE`.
@@ -46,6 +47,7 @@ class Row:
     source: str
     title: str
     metric: str
+    score: str
     published: Mapping[str, Figure]
     evidence: str
     epoch: str

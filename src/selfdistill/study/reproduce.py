@@ -71,8 +71,8 @@ def outcomes(row: Row, runs: Mapping[Path, list[ExitRow]]) -> list[Outcome]:
         row: what was made again.
         runs: {directory: exits} of its runs.
     """
-    last = [_with_average({e.predictor: e.test_score for e in exits}) for exits in runs.values()]
-    best = [_with_average(best_epoch(place)) for place in runs]
+    last = [_with_average(_last_epoch(row, *run)) for run in runs.items()]
+    best = [_with_average(best_epoch(place, row.score)) for place in runs]
     found = []
     for name in last[0]:
         published = row.published.get(name)
@@ -89,6 +89,14 @@ def _figure(name: str, runs: Sequence[Mapping[str, float | None]]) -> Figure | N
     return figure_of(known) if known and len(known) == len(values) else None
 
 
+def _last_epoch(row: Row, place: Path, exits: list[ExitRow]) -> dict[str, float | None]:
+    """{predictor: score on the test images} of a finished run."""
+    if exits[0].metric == row.score:
+        return {each.predictor: each.test_score for each in exits}
+    final = next(e for e in RunDirectory(place).metrics() if e.get("kind") == "final")
+    return {each.predictor: final["test"][each.predictor][row.score] for each in exits}
+
+
 def _with_average(scores: Mapping[str, float | None]) -> dict[str, float | None]:
     """With the mean of the networks that trained together, where there are several."""
     together = [v for k, v in scores.items() if k == "student" or k.startswith("peer")]
@@ -97,8 +105,8 @@ def _with_average(scores: Mapping[str, float | None]) -> dict[str, float | None]
     return {**scores, **({"average": fmean(known)} if whole else {})}
 
 
-def best_epoch(place: Path) -> dict[str, float | None]:
-    """Accuracy of every predictor at the epoch at which the student was best on held-out images."""
+def best_epoch(place: Path, score: str = "accuracy") -> dict[str, float | None]:
+    """What every predictor scored in the epoch whose student was best on held-out images."""
     epochs = [
         entry["val"]
         for entry in RunDirectory(place).metrics()
@@ -106,8 +114,8 @@ def best_epoch(place: Path) -> dict[str, float | None]:
     ]
     if not epochs:
         return {}
-    best = max(epochs, key=lambda scores: scores["student"]["accuracy"])
-    return {name: scores["accuracy"] for name, scores in best.items()}
+    best = max(epochs, key=lambda scores: scores["student"][score])
+    return {name: scores[score] for name, scores in best.items()}
 
 
 def write_result(row: Row, found: Iterable[Outcome], runs: Sequence[Planned]) -> Path:

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Generator
 
 from ..api import load
 from ..core import ArtefactError
 from ..data import ImageData
 from ..data.images import Resident
+from ..data.targets import Boxes, Labels, Targets
 from ..engine.evaluate import evaluate
 from ..engine.signals import Interrupted
 from ..export.exits import from_csv
@@ -21,7 +23,7 @@ from ..models import build
 from ..recipe.build import Company, eval_loader, make_fabric
 from ..recipe.schema import Recipe
 from ..running import recipe_of, run_recipe
-from ..tasks import Classification
+from ..tasks import TASKS
 from .paper_row import Row
 
 _CLASSES = 100
@@ -136,12 +138,12 @@ class _Path:
         """Judge the loaded run again, with the same verdict."""
         run = load(self.place / "run", data=self.data, teacher=self.company.teacher)
         fabric = make_fabric(self.recipe)
-        task = Classification(self.data.classes, torch.zeros(2, *self.data.train.shape))
+        task = TASKS[self.data.task](self.data.classes, torch.zeros(2, *self.data.train.shape))
         run.method.to(fabric.device)
         batches = eval_loader(self.recipe, self.data, self.data.test, fabric)
         scores = evaluate(fabric, run.method, task, batches)
         for row in run.exits:
-            if scores[row.predictor]["accuracy"] != row.test_score:
+            if scores[row.predictor][row.metric] != row.test_score:
                 raise ArtefactError(f"judged again, {row.predictor} came to something else")
         return f"{len(self.data.test or ())} images, the same verdict"
 
@@ -166,13 +168,13 @@ def _digests(checkpoint: Path) -> dict[str, str]:
 
 
 def noise(recipe: Recipe, side: int) -> ImageData:
-    """Images of noise with labels by chance, the same each time."""
+    """Images of noise with labels or boxes by chance, the same each time."""
     generator = torch.Generator().manual_seed(0)
     wanted = {part: n for part, n in _IMAGES.items() if part != "val" or recipe.val}
     parts = {
         part: Resident(
             torch.randint(0, 256, (n, 3, side, side), dtype=torch.uint8, generator=generator),
-            torch.randint(0, _CLASSES, (n,), generator=generator),
+            _chance(recipe.task, n, side, generator),
         )
         for part, n in wanted.items()
     }
@@ -180,5 +182,14 @@ def noise(recipe: Recipe, side: int) -> ImageData:
     half, quarter = (0.5,) * 3, (0.25,) * 3
     return ImageData(
         "noise", parts["train"], parts.get("val"), parts["test"], classes, half, quarter,
-        crop=4, flip=True, resized_crop=False,
+        crop=4, flip=True, resized_crop=False, task=recipe.task,
     )  # fmt: skip
+
+
+def _chance(task: str, count: int, side: int, generator: Generator) -> Targets:
+    """A label each, or two boxes each, a quarter to half as long as the image."""
+    if task != "detection":
+        return Labels(torch.randint(0, _CLASSES, (count,), generator=generator))
+    labels = torch.randint(0, _CLASSES, (count, 2, 1), generator=generator)
+    start, long = side / 2 * torch.rand(2, count, 2, 2, generator=generator)
+    return Boxes(torch.cat([labels, start, start + long / 2 + side / 4], 2), (side, side))
