@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from selfdistill.core import METHODS, Batch, ConfigError, Progress, trained_state
+from selfdistill.core import METHODS, Batch, ConfigError, Needs, Progress, trained_state
 from selfdistill.recipe.making import make_method
 from selfdistill.recipe.options import check_options, known_options
 
@@ -147,7 +147,7 @@ def test_wrong_options_are_told(chosen, words):
 
 def test_needs_are_those_of_all(tiny_net, tiny_task):
     both = joined(tiny_net, tiny_task, "muse+cskd+ddgsd")
-    assert both.needs == (2, 2, True, True, False)
+    assert both.needs == Needs(views=2, batch=2, partners=True, labels=True)
     assert isinstance(both.needs, type(METHODS["muse"].needs))
 
 
