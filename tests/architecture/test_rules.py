@@ -11,6 +11,7 @@ import pytest
 
 import selfdistill.methods
 from selfdistill.core import METHODS, Evidence
+from selfdistill.tasks import TASKS
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "selfdistill"
@@ -132,6 +133,15 @@ def test_no_device_is_chosen_in_a_method_or_module(file):
     if file.parent.name in ("methods", "modules", "functional"):
         text = file.read_text(encoding="utf-8")
         assert not re.findall(r"\.cuda\(|\.cpu\(|\.item\(|\.tolist\(", text)
+
+
+@every_file
+def test_no_method_or_module_names_a_task(file):
+    if file.parent.name in ("methods", "modules", "functional", "engine"):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        assert not strings(tree) & set(TASKS)
+        imported = {n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+        assert "tasks" not in {name.split(".")[0] for name in imported}
 
 
 def test_forward_has_no_switch_for_a_task():
