@@ -11,7 +11,7 @@ from ..tasks.wording import shown_metric
 from .exits import ExitRow
 from .fold import Folded
 from .licences import licence_of
-from .usage import built, code, output, purpose
+from .usage import built, code, fitted, output, purpose
 from .verify import Comparison
 
 _SHOWN = 20  # names of classes; the rest is in the file
@@ -88,8 +88,8 @@ def _use(facts: Facts, recipe: dict[str, Any]) -> str:
 {lines}
 ```
 
-Images are float32 of shape {shape} in 0 … 1, {scale}; B is free. Resize pictures to
-{height} × {width} first. {output(facts.format, facts.data)}"""
+Images are float32 of shape {shape} in 0 … 1, {scale}; B is free.
+{fitted(facts.data)} {output(facts.format, facts.data)}"""
 
 
 def _network(facts: Facts, recipe: dict[str, Any]) -> str:

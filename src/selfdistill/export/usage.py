@@ -1,6 +1,7 @@
 """What a model card says of use: lines of Python that run, and what goes in and comes out."""
 
 from ..data import ImageData
+from ..data.geometry import GREY
 from ..functional.boxes import MOST, OVERLAP
 
 SURE = 0.25
@@ -79,6 +80,18 @@ def purpose(data: ImageData) -> str:
     if data.task == "detection":
         return f"It finds objects of {classes} in images."
     return f"It tells {classes} of {'pixels' if data.task == 'segmentation' else 'images'} apart."
+
+
+def fitted(data: ImageData) -> str:
+    """How a picture comes to the size that the network takes, a sentence."""
+    _, height, width = data.train.shape
+    size = f"{height} × {width}"
+    if data.task == "detection":
+        return (
+            f"Shrink or enlarge a picture into {size} with its proportions kept, in the middle of "
+            f"grey {GREY}: boxes are in pixels of that frame."
+        )
+    return f"Resize pictures to {size} first."
 
 
 def output(format: str, data: ImageData) -> str:
