@@ -9,7 +9,9 @@ from markup import choices, table, with_maths
 
 import selfdistill.methods  # noqa: F401  registers them
 from selfdistill.core import METHODS, Evidence, Method, options
+from selfdistill.recipe.making import unserved
 from selfdistill.recipe.schema import type_name
+from selfdistill.tasks import TASKS
 
 ROOT = Path(__file__).parents[2]
 MADE = "<!-- Made by scripts/pages from the code; do not edit by hand. -->"
@@ -71,9 +73,8 @@ def summary(method: type[Method]) -> str:
 
 def tasks(method: type[Method]) -> str:
     """Which tasks it serves."""
-    if method.needs.labels:
-        return "one class an image"
-    return "any of class scores" if method.needs.scores else "any"
+    served = [name for name, task in TASKS.items() if not unserved(method, task)]
+    return "any" if len(served) == len(TASKS) else ", ".join(served)
 
 
 def needs(method: type[Method]) -> str:
@@ -133,6 +134,11 @@ def recipes(name: str) -> list[str]:
 def example(name: str) -> str:
     """The command that trains by it for seconds."""
     company = COMPANY.get(METHODS[name].kind, "")
+    if unserved(METHODS[name], TASKS["classification"]):
+        words = "It wants scenes, and a teacher that was trained on them"
+        command = f"selfdistill train --task segmentation --data folder:scenes --method {name}"
+        block = f"```bash\n{command} --teacher runs/teacher\n```"
+        return f"{words}:\n\n<!-- not run: needs images with masks -->\n{block}"
     command = f"selfdistill train --method {name}{company} --epochs 2"
     words = "Two epochs on handwritten digits take seconds"
     words += "; any finished run can be the teacher" if "--teacher" in company else ""

@@ -118,14 +118,17 @@ def test_a_feature_of_one_cell_or_a_tap_too_many_in_a_sentence(tiny_task):
     nets = [scene_net(), teacher_net()]  # 1×1 at the teacher's last tap
     taps = [Taps(n, STAGES, example=small) for n in nets]
     with pytest.raises(ConfigError, match=r"has a single cell.*take an earlier one \(tap=2\)"):
-        METHODS["nfd"](*taps, tiny_task)
-    METHODS["nfd"](*taps, tiny_task, over="batch")
+        METHODS["nfd"](*taps, tiny_task, tap=1)
+    METHODS["nfd"](*taps, tiny_task, tap=1, over="batch")
+    method = METHODS["nfd"](*taps, tiny_task)  # the deepest that has places
+    deeper = STAGES[STAGES.index(method.guiding) + 1]
+    assert [taps[1].shapes[name][1:] for name in (method.guiding, deeper)] == [(2, 2), (1, 1)]
 
 
 def test_defaults_and_evidence():
     found = {o.name: o.default for o in options(METHODS["nfd"]).values()}
     assert found == {
-        "feature": 1.0, "over": "space", "tap": 1, "soft": 0.0, "temperature": 4.0,
+        "feature": 1.0, "over": "space", "tap": None, "soft": 0.0, "temperature": 4.0,
     }  # fmt: skip
     assert METHODS["nfd"].evidence is Evidence.ABSTRACT
     assert "reconstruction" in METHODS["nfd"].__doc__

@@ -33,7 +33,8 @@ class NormalisedFeatures(Method):
         feature: weight λ ≥ 0 of the term; chosen here.
         over: what mean and standard deviation are taken over: "space" each channel of each image,
             "batch" each channel, "sample" each image, "channel" each place; chosen here.
-        tap: which tap of both networks, counted from the deepest, 1; chosen here.
+        tap: which tap of both networks, counted from the deepest, 1; none takes the deepest whose
+            features have more than one cell. Chosen here.
         soft: weight of a soft loss towards the teacher's output; none here.
         temperature: of the soft loss.
     """
@@ -49,12 +50,15 @@ class NormalisedFeatures(Method):
         *,
         feature: float = 1.0,
         over: Literal["space", "batch", "sample", "channel"] = "space",
-        tap: int = 1,
+        tap: int | None = None,
         soft: float = 0.0,
         temperature: float = 4.0,
     ) -> None:
         super().__init__()
         fewest = min(len(student.names), len(teacher.names))
+        if tap is None:
+            seen = (t for t in range(1, fewest + 1) if _cells(t, student, teacher) > 1)
+            tap = next(seen, 1)
         if not 1 <= tap <= fewest:
             raise ConfigError(
                 f"tap={tap} is counted from the deepest, and both networks have taps up to "
@@ -65,10 +69,7 @@ class NormalisedFeatures(Method):
         self.student, self.teacher, self.task = student, Teacher(teacher), task
         self.feature, self.soft, self.temperature = feature, soft, temperature
         self.over = _DIMENSIONS[over]
-        cells = min(
-            h * w for _, h, w in (student.shapes[self.guided], teacher.shapes[self.guiding])
-        )
-        if over == "space" and cells == 1:
+        if over == "space" and _cells(tap, student, teacher) == 1:
             raise ConfigError(
                 f"the feature at tap {tap} has a single cell, whose mean over space is all there "
                 f"is; take an earlier one (tap={tap + 1}), over='batch' or larger images"
@@ -94,6 +95,12 @@ class NormalisedFeatures(Method):
     def predictors(self) -> dict[str, nn.Module]:
         """The student alone."""
         return {"student": self.student.network}
+
+
+def _cells(tap: int, *networks: Taps) -> int:
+    """The fewest places that a feature has at this tap, counted from the deepest."""
+    shapes = (network.shapes[network.names[-tap]] for network in networks)
+    return min(height * width for _, height, width in shapes)
 
 
 def normalised(x: Tensor, over: tuple[int, ...]) -> Tensor:
