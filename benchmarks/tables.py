@@ -39,7 +39,7 @@ def origin(found: list[dict[str, str]]) -> str:
     )
 
 
-def accuracy(name: str, title: str, about: str, note: str = EARLIER) -> str:
+def accuracy(name: str, title: str, about: str) -> str:
     """One small study: the score of each exit on test images, and paired differences."""
     found = rows(name)
     if not found:
@@ -71,7 +71,7 @@ def accuracy(name: str, title: str, about: str, note: str = EARLIER) -> str:
             table(["row", *heads, *["beside it"] * bool(others)], lines),
             "Differences of the final exit, paired by seed, in points, with 95 % t intervals:",
             table(["difference", "images", "mean", "interval", ""], paired),
-            *([note] if note else []),
+            EARLIER,
             origin(found),
         ]
     )
@@ -97,7 +97,6 @@ def scenes() -> list[str]:
             "CamVid, segmentation with a small network",
             "`fpn/small` (305,163 parameters) on 367 images brought to 128×128, 11 classes, 40 "
             f"epochs, {shared} rate 0.05, 4 epochs warm-up, cosine. mIoU in percent.",
-            "",
         ),
         steps("speed-steps-camvid", "Step time, segmentation with fpn/small at 128×128"),
         accuracy(
@@ -106,7 +105,6 @@ def scenes() -> list[str]:
             "`yolov5/n` (1,778,344 parameters) on 205 images letterboxed to 160×160, 3 classes, 40 "
             f"epochs, {shared} rate 0.02 falling to a fifth, momentum 0.937, 3 epochs warm-up, "
             "cosine; exits have a supervised loss of weight 1. mAP over IoU .5 … .95 in percent.",
-            "",
         ),
         steps("speed-steps-bccd", "Step time, detection with yolov5/n at 160×160"),
     ]
