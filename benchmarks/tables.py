@@ -154,22 +154,6 @@ def methods(kind: str, title: str, about: str) -> str:
     )
 
 
-def one_seed(name: str) -> str:
-    """Rows that were trained by the larger recipe once."""
-    found = [r for r in rows(name) if r["split"] == "test"]
-    if not found:
-        return ""
-    lines = [[r["row"], r["exit"], r["mean"]] for r in found]
-    return "\n\n".join(
-        [
-            "## CIFAR-100, 4,000 images, 40 epochs, seed 0 alone",
-            f"The recipe of the first table, test top-1 of one seed: hints, no more. {EARLIER}",
-            table(["row", "network", "top-1"], lines),
-            origin(found),
-        ]
-    )
-
-
 def steps(name: str, title: str) -> str:
     """One table of step ratios."""
     found = rows(name)
@@ -328,7 +312,6 @@ def main() -> None:
         "The machine is shared: speeds are ratios within one run.",
         cifar100("accuracy-cifar100-small", "4,000", 40),
         cifar100("accuracy-cifar100-1000x120", "1,000", 120),
-        one_seed("accuracy-cifar100-4000x40-seed0"),
         methods(
             "self",
             "CIFAR-100, self-distillation methods",
