@@ -239,6 +239,14 @@ def test_what_is_no_detector_is_refused(task):
         task.check(nn.Conv2d(3, 8, 3))
 
 
+def test_a_detector_of_other_classes_is_refused(task):
+    other = Detection([*task.classes, "one more"], torch.zeros(2, 3, *SIZE))
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), other.head(8))
+    other.check(network)
+    with pytest.raises(ConfigError, match=rf"{len(task.classes) + 1} classes.*num_classes="):
+        task.check(network)
+
+
 def test_what_has_no_sense_is_refused():
     with pytest.raises(DataError, match="none"):
         Detection([], torch.zeros(2, 3, *SIZE))

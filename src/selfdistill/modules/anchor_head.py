@@ -49,7 +49,7 @@ class AnchorPredictions(NamedTuple):
         """
         balance = _BALANCE if len(self.maps) == len(_BALANCE) else (1.0,) * len(self.maps)
         things = _OBJECT * size[0] * size[1] / _IMAGE**2
-        kinds = _CLASS * (self.maps[0].shape[1] // self.anchors.shape[1] - 5) / 80
+        kinds = _CLASS * self.classes / 80
         total = self.anchors.new_zeros(())
         for level, weight in zip(self._levels(), balance, strict=True):
             box, thing, kind = level.losses(targets, size, self.gamma)
@@ -98,6 +98,11 @@ class AnchorPredictions(NamedTuple):
     def detach(self) -> Self:
         """The same without gradients."""
         return self._replace(maps=tuple(m.detach() for m in self.maps))
+
+    @property
+    def classes(self) -> int:
+        """K, how many classes there are."""
+        return self.maps[0].shape[1] // self.anchors.shape[1] - 5
 
     def _levels(self) -> list["_Level"]:
         return [_Level(*pair) for pair in zip(self.maps, self.anchors.float(), strict=True)]

@@ -146,3 +146,9 @@ class Detection(Task):
                 f"{type(network).__name__} gives {got}, no detector's predictions; "
                 "`selfdistill models` lists networks for detection"
             )
+        known = getattr(out, "classes", len(self.classes))  # torchvision's do not tell
+        if known != len(self.classes):
+            raise ConfigError(
+                f"{type(network).__name__} finds objects of {known} classes and the data have "
+                f"{len(self.classes)}; build it with num_classes={len(self.classes)}"
+            )
