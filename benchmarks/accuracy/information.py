@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from record import record
+from seeds import interval
 
 from selfdistill.information import Information, Plan, Row, measure
 from selfdistill.information.pictures import FAMILIES, arranged, over_depth
@@ -79,20 +79,8 @@ def differences(found: Information, bases: list[str]) -> list[dict[str, Any]]:
             diffs = [mine[seed] - theirs[seed] for seed in mine if seed in theirs]
             if row == base or len(diffs) < 3:
                 continue
-            mean, error = statistics.mean(diffs), statistics.stdev(diffs) / len(diffs) ** 0.5
-            reach = float(stats.t.ppf(0.975, len(diffs) - 1)) * error
-            within = mean - reach < 0 < mean + reach
-            lines.append(
-                {
-                    "difference": f"{row} - {base}",
-                    "term": term,
-                    "n": len(diffs),
-                    "mean": round(mean, 4),
-                    "low": round(mean - reach, 4),
-                    "high": round(mean + reach, 4),
-                    "verdict": "within noise" if within else "beyond noise",
-                }
-            )
+            about = {"difference": f"{row} - {base}", "term": term}
+            lines.append({**about, **interval(diffs, 4)})
     return lines
 
 

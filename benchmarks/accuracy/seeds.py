@@ -42,6 +42,20 @@ def summary(found: Found, rows: list[str]) -> list[dict[str, Any]]:
     return lines
 
 
+def interval(diffs: list[float], digits: int) -> dict[str, Any]:
+    """Mean of paired differences, its 95 % t interval, and whether that holds zero."""
+    mean, error = statistics.mean(diffs), statistics.stdev(diffs) / len(diffs) ** 0.5
+    reach = float(stats.t.ppf(0.975, len(diffs) - 1)) * error
+    noise = mean - reach < 0 < mean + reach
+    return {
+        "n": len(diffs),
+        "mean": round(mean, digits),
+        "low": round(mean - reach, digits),
+        "high": round(mean + reach, digits),
+        "verdict": "within noise" if noise else "beyond noise",
+    }
+
+
 def differences(
     found: Found, rows: list[str], split: str, bases: tuple[str, ...]
 ) -> list[dict[str, Any]]:
@@ -55,18 +69,6 @@ def differences(
             pairs = [(found[row, s][-1], found[base, s][-1]) for s in seeds]
             key = f"{split}_score"
             diffs = [100 * (getattr(a, key) - getattr(b, key)) for a, b in pairs]
-            mean, error = statistics.mean(diffs), statistics.stdev(diffs) / len(diffs) ** 0.5
-            reach = float(stats.t.ppf(0.975, len(diffs) - 1)) * error
-            noise = mean - reach < 0 < mean + reach
-            lines.append(
-                {
-                    "difference": f"{row} - {base}",
-                    "split": split,
-                    "n": len(diffs),
-                    "mean": round(mean, 2),
-                    "low": round(mean - reach, 2),
-                    "high": round(mean + reach, 2),
-                    "verdict": "within noise" if noise else "beyond noise",
-                }
-            )
+            about = {"difference": f"{row} - {base}", "split": split}
+            lines.append({**about, **interval(diffs, 2)})
     return lines
