@@ -63,7 +63,10 @@ class BiFPN(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """[(B, channels_i, H_i, W_i)] -> [(B, widths_i, H_i, W_i)], none of it negative."""
-        given = dict(zip(self.levels, features, strict=True))
+        # convolutions of single cells and of single channels: a CPU does both, and the pooling, up
+        # to five times as fast where a cell's channels lie side by side
+        compact = [x.contiguous(memory_format=torch.channels_last) for x in features]
+        given = dict(zip(self.levels, compact, strict=True))
         *shallow, last = self.levels
         coarse = {last: self.lateral[str(last)](given[last])}  # P
         for i in reversed(shallow):
