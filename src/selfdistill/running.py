@@ -12,7 +12,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from .core import ArtefactError, ConfigError, SelfdistillError
+from .core import ArtefactError, ConfigError, SelfdistillError, load_tensors
 from .data import ImageData, Loader
 from .engine.evaluate import Verdict, accuracy_of, examine
 from .engine.fit import Fit
@@ -196,7 +196,7 @@ def _train(
     with fit.averaged():
         rows = _finish(recipe, parts, fabric, directory, fit.total)
     if fit.average:
-        method.load_state_dict(fit.average.state, strict=False)
+        load_tensors(method, fit.average.state, strict=False)
     return Run(directory.path, recipe, method.eval(), rows)
 
 

@@ -2,10 +2,12 @@
 
 import copy
 
+import pytest
 import torch
+import torchvision
 from torch import nn
 
-from selfdistill.core import Frozen, trained_state
+from selfdistill.core import Frozen, load_tensors, trained_state
 
 
 def network() -> nn.Module:
@@ -139,3 +141,13 @@ def test_trained_state_is_the_tensors_themselves_without_their_graph():
     state = trained_state(both)
     assert not any(value.requires_grad for value in state.values())
     assert all(v.data_ptr() == state[k].data_ptr() for k, v in both.state_dict().items())
+
+
+def test_tensors_from_a_file_are_of_the_present_layout():
+    first, second = (torchvision.models.mnasnet0_5(num_classes=2) for _ in range(2))
+    with pytest.raises(ValueError, match="version"):  # of tensors alone it cannot tell
+        second.load_state_dict(dict(first.state_dict()))
+    load_tensors(second, dict(first.state_dict()))
+    assert all(torch.equal(v, first.state_dict()[k]) for k, v in second.state_dict().items())
+    with pytest.raises(RuntimeError, match="Missing"):
+        load_tensors(second, {})

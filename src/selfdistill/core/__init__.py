@@ -11,7 +11,7 @@ from .errors import (
     SelfdistillError,
     nearest,
 )
-from .frozen import Frozen, trained_state
+from .frozen import Frozen, load_tensors, trained_state
 from .method import Evidence, Kind, Method
 from .registry import METHODS, Option, Registry, options
 from .task import IGNORE, Task
@@ -37,6 +37,7 @@ __all__ = [
     "SelfdistillError",
     "Step",
     "Task",
+    "load_tensors",
     "nearest",
     "options",
     "trained_state",

@@ -1,5 +1,6 @@
 """A network that serves as it is: a teacher."""
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 from torch import Tensor, nn
@@ -46,3 +47,19 @@ def trained_state(module: nn.Module) -> dict[str, Tensor]:
             seen.add(id(tensor))
             state[name] = tensor.detach()
     return state
+
+
+def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], *, strict: bool = True) -> None:
+    """Load tensors by their names, as `load_state_dict` does, from a mapping that is no state dict.
+
+    Tensors out of a file have lost the versions of their layers' layouts, which a state dict
+    carries beside them, and some networks (torchvision's MNASNet) load nothing without. They are
+    taken for what the module itself would write now.
+
+    Raises:
+        RuntimeError: a shape differs or, if strict, a name.
+    """
+    state = module.state_dict()  # for its versions
+    state.clear()
+    state.update(tensors)
+    module.load_state_dict(state, strict=strict)

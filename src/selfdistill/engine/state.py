@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from torch import Tensor
 
-from ..core import ArtefactError, Method, trained_state
+from ..core import ArtefactError, Method, load_tensors, trained_state
 from .checkpoint import Checkpoint
 from .optimise import Average
 
@@ -17,11 +17,11 @@ def averaged(method: Method, average: Average | None) -> Iterator[None]:
         yield
         return
     live = {name: tensor.clone() for name, tensor in trained_state(method).items()}
-    method.load_state_dict(average.state, strict=False)
+    load_tensors(method, average.state, strict=False)
     try:
         yield
     finally:
-        method.load_state_dict(live, strict=False)
+        load_tensors(method, live, strict=False)
 
 
 def student_prefix(method: Method) -> str | None:
@@ -55,4 +55,4 @@ def restore_method(method: Method, found: Checkpoint, *, average: bool = False) 
         raise ArtefactError(
             f"the checkpoint does not fit this method and network (first difference: {name})"
         )
-    method.load_state_dict(state, strict=False)
+    load_tensors(method, state, strict=False)

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..core import ArtefactError, ConfigError, Method, nearest
+from ..core import ArtefactError, ConfigError, Method, load_tensors, nearest
 from ..modules.exits import EarlyExit
 from ..segments import copied, until
 from ..stages import as_map
@@ -74,7 +74,7 @@ def put_weights(network: nn.Module, tensors: dict[str, Tensor]) -> None:
     """
     own = {old: tensors[new] for new, (old, _) in _renamed(network).items() if new in tensors}
     try:
-        network.load_state_dict(own)
+        load_tensors(network, own)
     except RuntimeError as error:
         raise ArtefactError(f"the weights do not fit ({str(error).splitlines()[-1]})") from None
     if unknown := tensors.keys() - _renamed(network).keys():

@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ..core import ArtefactError, ConfigError, ResourceError
+from ..core import ArtefactError, ConfigError, ResourceError, load_tensors
 
 SUFFIXES = (".safetensors", ".pt", ".pth")
 
@@ -31,7 +31,7 @@ def load_weights(network: nn.Module, path: str | os.PathLike[str]) -> None:
     if state and all(k.startswith("module.") for k in state) and not state.keys() <= own.keys():
         state = {k.removeprefix("module."): v for k, v in state.items()}
     _check_fit(state, own, f"weights '{path}' do not fit {type(network).__name__}")
-    network.load_state_dict(state, strict=False)  # strictness is above
+    load_tensors(network, state, strict=False)  # strictness is above
 
 
 def _read(path: Path) -> Any:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..core import ArtefactError, ConfigError, nearest
+from ..core import ArtefactError, ConfigError, load_tensors, nearest
 from ..data import ImageData
 from ..engine import checkpoint
 from ..engine.run_directory import RunDirectory
@@ -171,7 +171,7 @@ def _from_run(path: Path, data: ImageData) -> tuple[nn.Module, str]:
     if "average" in found.tensors and prefix is not None:  # what the run was judged by
         state = {name: found.tensors["average"][prefix + name] for name in state}
     try:
-        network.load_state_dict(state)
+        load_tensors(network, state)
     except RuntimeError:
         raise ArtefactError(f"the weights of teacher {path} do not fit {recipe.model}") from None
     return network, recipe.model
