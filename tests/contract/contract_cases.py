@@ -44,7 +44,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "frskd": {
         "labels only": {"soft": 0.0, "attention": 0.0},
         "no features": {"attention": 0.0},
-        "narrow": {"width": 0.5, "depth": 1, "resize": "bilinear", "attention": 1.0},
+        "narrow": {"width": 0.5, "depth": 1, "resize": "bilinear", "attention": 1.0, "soft": 0.5},
         "late": {"start": 0.001, "ramp": 0.01},
     },
     "exits": {
