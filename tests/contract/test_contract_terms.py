@@ -133,7 +133,7 @@ def teach(teacher, task, batch):
     """Trains a teacher on the batch: one that knows nothing keeps its student from learning."""
     teacher.train().requires_grad_(True)
     optimiser = torch.optim.Adam(teacher.parameters(), lr=1e-2)
-    for _ in range(40):
+    for _ in range(80):
         optimiser.zero_grad()
         task.loss(teacher(batch.inputs), batch.targets).backward()
         optimiser.step()
@@ -142,7 +142,7 @@ def teach(teacher, task, batch):
 
 # A detector's loss has a floor: the overlap of boxes that are nearly right.
 FLOOR = {"classification": 0.2, "segmentation": 0.2, "detection": 0.3}
-GOOD = {"classification": 0.97, "segmentation": 0.95, "detection": 0.4}
+GOOD = {"classification": 0.97, "segmentation": 0.9, "detection": 0.4}
 
 
 def check_learns(case):
