@@ -38,6 +38,29 @@ def test_a_teacher_that_was_a_module_is_not_asked_for(name, tmp_path):
         assert torch.equal(mine, theirs)
 
 
+class Versioned(nn.Conv2d):
+    """Like layers of torchvision's MNASNet, it takes no tensors whose layout is unknown."""
+
+    _version = 2
+
+    def _load_from_state_dict(self, state, prefix, metadata, *rest):
+        assert metadata.get("version") == 2
+        super()._load_from_state_dict(state, prefix, metadata, *rest)
+
+
+def test_layers_hear_the_version_of_their_layout(tmp_path):
+    def network():
+        layers = [Versioned(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+        return nn.Sequential(*layers, nn.Linear(4, 10))
+
+    keys = {**TINY, "epochs": 2, "ema": 0.9}
+    del keys["model"]
+    run = selfdistill.train(method="ce", model=network(), out=tmp_path / "run", **keys)
+    again = selfdistill.load(tmp_path / "run", model=network())
+    images = torch.ones(1, 1, 8, 8)
+    assert torch.equal(again.network(images), run.network(images))
+
+
 @pytest.mark.slow
 @ABOUT_CHANCE
 def test_tokens_keep_their_shape_when_the_teacher_is_gone(tmp_path):

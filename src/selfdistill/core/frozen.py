@@ -1,4 +1,4 @@
-"""A network that serves as it is: a teacher."""
+"""A network that serves as it is, a teacher, and the tensors of those that are trained."""
 
 from collections.abc import Mapping
 from typing import Any, Self
