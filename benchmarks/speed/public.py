@@ -6,10 +6,11 @@
     uv run python benchmarks/speed/public.py --byot byot --frskd frskd/classification \
         --mixskd mixskd
 
-Networks and loss modules are those of the repositories; the steps are put together here as their
-training scripts do, for scripts cannot be imported. All are ResNet-18 for 32×32 images with 100
-classes, in fp32 as the scripts are; ours in bf16 and channels_last besides. A ratio is the median
-over the rounds; "plain" is our step of cross-entropy in fp32.
+Networks and loss modules are those of the repositories (read at 8f052ad, bed2601 and 3c6422e); the
+steps are put together here as their training scripts do, for scripts cannot be imported. All are
+ResNet-18 for 32×32 images with 100 classes, in fp32 as the scripts are; ours in bf16 and
+channels_last besides. A ratio is the median over the rounds; "plain" is our step of cross-entropy
+in fp32.
 """
 
 import argparse

@@ -63,8 +63,8 @@ class BiFPN(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """[(B, channels_i, H_i, W_i)] -> [(B, widths_i, H_i, W_i)], none of it negative."""
-        # convolutions of single cells and of single channels: a CPU does both, and the pooling, up
-        # to five times as fast where a cell's channels lie side by side
+        # convolutions of single cells and of single channels: a CPU does both, and the pooling,
+        # much faster where a cell's channels lie side by side
         compact = [x.contiguous(memory_format=torch.channels_last) for x in features]
         given = dict(zip(self.levels, compact, strict=True))
         *shallow, last = self.levels
