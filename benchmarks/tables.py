@@ -175,7 +175,7 @@ def steps(name: str, title: str) -> str:
     return "\n\n".join(
         [
             f"## {title}",
-            "Time of an optimiser step ÷ that of plain training in the same arithmetic, "
+            "Time of an optimizer step ÷ that of plain training in the same arithmetic, "
             f"median of {found[0]['rounds']} interleaved rounds, batch {found[0]['batch']}.{about}",
             table(header, lines),
             origin(found),
@@ -280,7 +280,7 @@ def loops() -> str:
             parts += [
                 f"Resident loader {int(r['ours_images_per_second']):,} images/s, torchvision's "
                 f"pipeline {int(r['torchvision_images_per_second']):,} images/s, ratio "
-                f"{r['ratio_median']} (crop, flip, normalise; 32×32, one process).",
+                f"{r['ratio_median']} (crop, flip, normalize; 32×32, one process).",
                 origin(found),
             ]
         elif found:
@@ -316,7 +316,7 @@ def main() -> None:
         plain(
             "speed-public-resnet18",
             "Steps beside the methods' public code, ResNet-18 at 32×32",
-            "Time of an optimiser step, batch 16, fp32, median of 7 interleaved rounds, over that "
+            "Time of an optimizer step, batch 16, fp32, median of 7 interleaved rounds, over that "
             "of our plain training and over that of the public code; the last column is ours in "
             "bf16 and channels_last, which the public scripts do not offer. The public side was "
             "transcribed, operation by operation, from the repositories that the script names.",

@@ -71,5 +71,5 @@ def batch() -> Batch:
 
 
 @pytest.fixture
-def now() -> Progress:
+def progress() -> Progress:
     return Progress(torch.tensor(0), torch.tensor(0), torch.tensor(0), torch.tensor(1000))

@@ -23,7 +23,7 @@ MEAN, STD = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
 
 
 class PerSample(Dataset):
-    """CIFAR as torchvision serves it: PIL, random crop, flip, tensor, normalise."""
+    """CIFAR as torchvision serves it: PIL, random crop, flip, tensor, normalize."""
 
     def __init__(self, pixels: torch.Tensor) -> None:
         self.pictures = [Image.fromarray(p.permute(1, 2, 0).numpy()) for p in pixels]

@@ -21,9 +21,9 @@ from lightning_fabric import Fabric
 from record import record
 
 from selfdistill.data import Loader, Resident
-from selfdistill.engine.fit import Fit
 from selfdistill.engine.run_directory import RunDirectory
-from selfdistill.engine.settings import Settings
+from selfdistill.engine.settings import TrainingSettings
+from selfdistill.engine.trainer import Trainer
 from selfdistill.models import build
 from selfdistill.recipe.making import make_method
 from selfdistill.tasks import Classification
@@ -45,24 +45,24 @@ def main() -> None:
         data, batch_size=args.batch, seed=0, mean=(0.5,) * 3, std=(0.25,) * 3, crop=4, flip=True
     )
     bare_net = build(args.model, num_classes=100)
-    optimiser = torch.optim.SGD(bare_net.parameters(), lr=1e-3, momentum=0.9, nesterov=True)
+    optimizer = torch.optim.SGD(bare_net.parameters(), lr=1e-3, momentum=0.9, nesterov=True)
 
     def bare(epoch: int) -> float:
         start = time.perf_counter()
         for batches in loader.epoch(epoch):
             loss = F.cross_entropy(bare_net(batches[0].inputs), batches[0].targets)
             loss.backward()
-            optimiser.step()
-            optimiser.zero_grad()
+            optimizer.step()
+            optimizer.zero_grad()
         return time.perf_counter() - start
 
     task = Classification([str(i) for i in range(100)], torch.zeros(2, 3, 32, 32))
     method = make_method("ce", build(args.model, num_classes=100), task)
-    settings = Settings(epochs=10**6, lr=1e-3, log_every=20)
+    settings = TrainingSettings(epochs=10**6, lr=1e-3, log_every=20)
     fabric = Fabric(accelerator="cpu", devices=1)
     with tempfile.TemporaryDirectory() as folder:
         directory = RunDirectory(Path(folder))
-        fit = Fit(fabric, method, task, loader, None, settings, directory)
+        fit = Trainer(fabric, method, task, loader, None, settings, directory)
         fit.method.train()
 
         def ours(epoch: int) -> float:

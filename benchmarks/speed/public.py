@@ -126,15 +126,15 @@ def mixskd(root: Path) -> tuple[nn.ModuleList, Loss]:
     return nn.ModuleList([net]), loss
 
 
-def optimised(parts: nn.Module, loss: Loss) -> Callable[[], None]:
-    """A function that runs one optimiser step."""
-    optimiser = torch.optim.SGD(parts.parameters(), lr=1e-3, momentum=0.9)
+def optimized(parts: nn.Module, loss: Loss) -> Callable[[], None]:
+    """A function that runs one optimizer step."""
+    optimizer = torch.optim.SGD(parts.parameters(), lr=1e-3, momentum=0.9)
     parts.train()
 
     def run() -> None:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss().backward()
-        optimiser.step()
+        optimizer.step()
 
     return run
 
@@ -162,7 +162,7 @@ def measured(args: argparse.Namespace) -> dict[tuple[str, str], list[float]]:
         runs = {("ours", name): stepper(name, {}, ours, False) for name in ("ce", *PUBLIC)}
         for name, make in PUBLIC.items():
             runs["bf16", name] = stepper(name, {}, ours, True)
-            runs["public", name] = optimised(*make(getattr(args, name)))
+            runs["public", name] = optimized(*make(getattr(args, name)))
         times: dict[tuple[str, str], list[float]] = {key: [] for key in runs}
         for round_ in range(-args.warmup, args.rounds):
             for key, run in runs.items():

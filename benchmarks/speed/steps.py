@@ -75,7 +75,7 @@ def make_batch(method: Method, args: argparse.Namespace, bf16: bool) -> Batch:
 
     index = torch.arange(args.batch, device=args.device)
     views = tuple(images() for _ in range(method.needs.views - 1))
-    partners = images() if method.needs.partners else None
+    partners = images() if method.needs.same_class else None
     return Batch(images(), targets(args).to(args.device), index, views, partners)
 
 
@@ -92,23 +92,23 @@ def targets(args: argparse.Namespace) -> torch.Tensor:
 def stepper(
     name: str, options: dict[str, object], args: argparse.Namespace, bf16: bool
 ) -> Callable[[], None]:
-    """A function that runs one optimiser step."""
+    """A function that runs one optimizer step."""
     device = torch.device(args.device)
     method = make(name, options, args, bf16)
     batch = make_batch(method, args, bf16)
-    optimiser = torch.optim.SGD(method.param_groups(), lr=1e-3, momentum=0.9)
+    optimizer = torch.optim.SGD(method.param_groups(), lr=1e-3, momentum=0.9)
     zero = torch.zeros((), dtype=torch.int64, device=device)
     count = 0
 
     def run() -> None:
         nonlocal count
-        now = Progress(zero, zero, zero + count, zero + 1000)
+        progress = Progress(zero, zero, zero + count, zero + 1000)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            step = method(batch, now)
+            step = method(batch, progress)
         step.total.backward()
-        optimiser.step()
-        optimiser.zero_grad()
-        method.after_step(now)
+        optimizer.step()
+        optimizer.zero_grad()
+        method.after_step(progress)
         count += 1
 
     return run

@@ -8,7 +8,7 @@ from pathlib import Path
 from markup import choices, table, with_maths
 
 import selfdistill.methods  # noqa: F401  registers them
-from selfdistill.core import METHODS, Evidence, Method, options
+from selfdistill.core import METHODS, Method, Provenance, options
 from selfdistill.recipe.making import unserved
 from selfdistill.recipe.schema import type_name
 from selfdistill.tasks import TASKS
@@ -56,14 +56,14 @@ def overview() -> str:
         head = ("name", "what it does", "certain by")
         parts += [f"## {title}", f"The student learns from {company}.", table(head, rows)]
     parts += ["## How sure it is", "That a method here is the one of its paper is known from:"]
-    parts += ["\n".join(f"- **{e.name.lower()}**: {e.value}" for e in Evidence)]
+    parts += ["\n".join(f"- **{e.name.lower()}**: {e.value}" for e in Provenance)]
     parts += ["[Evidence](../concepts/evidence.md) says what follows from each."]
     return "\n\n".join(parts) + "\n"
 
 
 def _row(name: str) -> list[str]:
     method = METHODS[name]
-    return [f"[`{name}`]({name}.md)", summary(method), method.evidence.name.lower()]
+    return [f"[`{name}`]({name}.md)", summary(method), method.provenance.name.lower()]
 
 
 def summary(method: type[Method]) -> str:
@@ -80,7 +80,7 @@ def tasks(method: type[Method]) -> str:
 def needs(method: type[Method]) -> str:
     """What it wants of the data loader."""
     wanted = method.needs
-    words = ["another image of the class with each"] * wanted.partners
+    words = ["another image of the class with each"] * wanted.same_class
     words += [f"{wanted.views} views of each image"] * (wanted.views > 1)
     words += [f"{wanted.batch} images a process"] * (wanted.batch > 1)
     return ", ".join(words)
@@ -116,7 +116,7 @@ def facts(name: str) -> str:
     rows = [
         ["learns from", KINDS[method.kind][1]],
         ["paper", f"<{source[0].rstrip('.')}>" if source else ""],
-        ["certain by", f"[{method.evidence}](../concepts/evidence.md)"],
+        ["certain by", f"[{method.provenance}](../concepts/evidence.md)"],
         ["tasks", tasks(method)],
         ["needs", needs(method)],
         ["in recipes/", ", ".join(f"`{recipe}`" for recipe in recipes(name))],

@@ -5,19 +5,28 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .api import Run, anytime, load, train
-    from .loops.lightning import LightningLesson as LightningLesson
-    from .loops.plain import wrap
-    from .loops.timm_task import DistillTask as DistillTask
+    from .integrations.lightning import DistillationLightningModule as DistillationLightningModule
+    from .integrations.loss import wrap
+    from .integrations.timm_task import DistillationTask as DistillationTask
     from .study.compare import compare
 
     __version__: str
 
 __all__ = ["Run", "__version__", "anytime", "compare", "load", "train", "wrap"]
 
-_HOMES = {"Run": ".api", "anytime": ".api", "load": ".api", "train": ".api", "wrap": ".loops.plain"}
+_HOMES = {
+    "Run": ".api",
+    "anytime": ".api",
+    "load": ".api",
+    "train": ".api",
+    "wrap": ".integrations.loss",
+}
 _HOMES["compare"] = ".study.compare"
 # not in __all__: a star import must not ask for Lightning
-_HOMES |= {"DistillTask": ".loops.timm_task", "LightningLesson": ".loops.lightning"}
+_HOMES |= {
+    "DistillationTask": ".integrations.timm_task",
+    "DistillationLightningModule": ".integrations.lightning",
+}
 
 
 def __getattr__(name: str) -> Any:

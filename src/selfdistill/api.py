@@ -125,7 +125,7 @@ def load(
 
     Raises:
         ConfigError: there is no run, nothing was saved yet, or an object is missing.
-        ArtefactError: its checkpoints are corrupt or of a newer version.
+        ArtifactError: its checkpoints are corrupt or of a newer version.
     """
     recipe, directory = recipe_of(path), RunDirectory(Path(path))
     found = checkpoint.newest(directory.checkpoints)
@@ -162,7 +162,7 @@ def anytime(
         data: the run's data, if they were no name.
 
     Returns:
-        A module of its own on the run's device: normalised images in, logits and exits out.
+        A module of its own on the run's device: normalized images in, logits and exits out.
 
     Raises:
         ConfigError: images have no class of their own, there are no exits, the network cannot be

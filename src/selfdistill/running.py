@@ -12,12 +12,12 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from .core import ArtefactError, ConfigError, SelfdistillError, load_tensors
+from .core import ArtifactError, ConfigError, SelfdistillError, load_tensors
 from .data import ImageData, Loader
-from .engine.evaluate import Verdict, accuracy_of, examine
-from .engine.fit import Fit
+from .engine.evaluate import EvaluationResult, evaluate_full, evaluate_network
 from .engine.log import Display, Silent
 from .engine.run_directory import RunDirectory
+from .engine.trainer import Trainer
 from .export.exits import ExitRow, calibration_csv, exit_rows, from_csv, to_csv
 from .export.tables import csv_text
 from .recipe.build import (
@@ -42,7 +42,7 @@ from .report.seen import write_pictures
 from .run import Run
 from .taps import Taps
 from .tasks import Classification
-from .tasks.wording import shown_metric
+from .tasks.metric_names import shown_metric
 
 
 def run_recipe(
@@ -132,16 +132,16 @@ def _introduce(
     mark, place = fingerprint(teacher), directory.path / TEACHER_FILE
     if fabric.broadcast(place.exists()):  # all processes must go the same way
         if json.loads(place.read_text(encoding="utf-8"))["sha256"] != mark:
-            raise ArtefactError(
+            raise ArtifactError(
                 f"teacher {recipe.teacher} is no longer the one that this run began with; "
                 "give the old one back, or start a new run"
             )
         return
     scores, images, doubt = judged_teacher(teacher, recipe, parts, fabric)
-    score, metric = scores[parts.task.headline], shown_metric(parts.task.headline)
+    score, metric = scores[parts.task.primary_metric], shown_metric(parts.task.primary_metric)
     display.say(
         f"the teacher gets {score:.1%} of {images} images right"
-        if parts.task.labels
+        if parts.task.image_labels
         else f"the teacher reaches {score:.1%} {metric} on {images} images"
     )
     if doubt:
@@ -160,19 +160,21 @@ def judged_teacher(
     data = parts.data
     images, kind = (data.val, "validation") if data.val is not None else (data.train, "training")
     images = images.take(torch.arange(min(len(images), _JURY)))
-    scores = accuracy_of(fabric, teacher, parts.task, eval_loader(recipe, data, images, fabric))
+    scores = evaluate_network(
+        fabric, teacher, parts.task, eval_loader(recipe, data, images, fabric)
+    )
     return scores, f"{len(images):,} {kind}", _doubt(scores, recipe, parts)
 
 
 def _doubt(scores: Mapping[str, float], recipe: Recipe, parts: Parts) -> str:
     """What is to be feared of a teacher that is hardly better than chance, or ""."""
-    task, score = parts.task, scores[parts.task.headline]
-    chance, said = _NOTHING_FOUND, f"{shown_metric(task.headline)} is next to nothing"
-    if task.labels:
+    task, score = parts.task, scores[parts.task.primary_metric]
+    chance, said = _NOTHING_FOUND, f"{shown_metric(task.primary_metric)} is next to nothing"
+    if task.image_labels:
         chance, said = 2 / len(task.classes), "is about chance"
-    elif task.places:  # it overlaps with that class alone: the mean over K is 1/K at most
+    elif task.dense_scores:  # it overlaps with that class alone: the mean over K is 1/K at most
         chance = 1 / len(task.classes)
-        said = f"{shown_metric(task.headline)} is what one class everywhere can reach"
+        said = f"{shown_metric(task.primary_metric)} is what one class everywhere can reach"
     if score >= chance:
         return ""
     question = "is it trained on these classes, in this order?"
@@ -190,10 +192,10 @@ def _train(
     data, method = parts.data, parts.method
     val = eval_loader(recipe, data, data.val, fabric) if data.val else None
     settings = settings_of(recipe)
-    fit = Fit(fabric, method, parts.task, batches, val, settings, directory, display)
+    fit = Trainer(fabric, method, parts.task, batches, val, settings, directory, display)
     fit.run()
     display.say("judging the finished network")
-    with fit.averaged():
+    with fit.ema_weights():
         rows = _finish(recipe, parts, fabric, directory, fit.total)
     if fit.average:
         load_tensors(method, fit.average.state, strict=False)
@@ -206,13 +208,13 @@ def _finish(
     """Judge on validation and test images, once, and write the tables and the page."""
     data, task = parts.data, parts.task
     verdicts = {
-        name: examine(fabric, parts.method, task, eval_loader(recipe, data, images, fabric))
+        name: evaluate_full(fabric, parts.method, task, eval_loader(recipe, data, images, fabric))
         for name, images in (("val", data.val), ("test", data.test))
         if images is not None
     }
     scores = {name: verdict.scores for name, verdict in verdicts.items()}
     rows = exit_rows(
-        parts.method, task.example, task.headline, scores.get("val"), scores.get("test")
+        parts.method, task.example, task.primary_metric, scores.get("val"), scores.get("test")
     )
     if fabric.is_global_zero:
         directory.log({"kind": "final", "step": step, **scores})
@@ -225,7 +227,7 @@ def _finish(
 
 
 def _write_details(
-    directory: RunDirectory, classes: Sequence[str], verdicts: Mapping[str, Verdict]
+    directory: RunDirectory, classes: Sequence[str], verdicts: Mapping[str, EvaluationResult]
 ) -> None:
     """The calibration of all predictors, and the student's matrices on the last of the splits."""
     tables = {name: verdict.calibration for name, verdict in verdicts.items()}

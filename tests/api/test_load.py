@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import selfdistill
-from selfdistill.core import METHODS, ArtefactError, ConfigError
+from selfdistill.core import METHODS, ArtifactError, ConfigError
 from selfdistill.models import build
 
 TINY = {"epochs": 1, "limit": 16, "batch_size": 16, "val": 0.02, "model": "cifar/resnet8"}
@@ -83,7 +83,7 @@ def test_a_teacher_that_is_given_is_taken(tmp_path):
     loaded = selfdistill.load(tmp_path / "run", teacher=teacher)
     assert teacher in loaded.method.modules()
     (tmp_path / "run" / "teacher.json").write_text("{}")
-    with pytest.raises(ArtefactError, match=r"does not tell the shapes.*teacher="):
+    with pytest.raises(ArtifactError, match=r"does not tell the shapes.*teacher="):
         selfdistill.load(tmp_path / "run")
 
 

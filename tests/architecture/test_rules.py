@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import selfdistill.methods
-from selfdistill.core import METHODS, Evidence
+from selfdistill.core import METHODS, Provenance
 from selfdistill.tasks import TASKS
 
 ROOT = Path(__file__).parents[2]
@@ -71,7 +71,7 @@ def test_kind_is_what_the_constructor_takes():
         kind = METHODS[name].kind
         assert ("teacher" in takes) == (kind == "offline"), name
         assert ("peers" in takes) == (kind == "online"), name
-        assert isinstance(METHODS[name].evidence, Evidence), name
+        assert isinstance(METHODS[name].provenance, Provenance), name
 
 
 @every_file

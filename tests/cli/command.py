@@ -35,7 +35,7 @@ def say(*words) -> Said:
 
 
 def pictures(place: Path, classes=("cat", "dog"), each=20, side=16) -> Path:
-    """A folder of colour pictures for each class."""
+    """A folder of color pictures for each class."""
     draw = np.random.default_rng(0)
     for name in classes:
         (place / name).mkdir(parents=True)

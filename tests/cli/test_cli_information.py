@@ -109,8 +109,8 @@ def test_bad_input(words, code, sentence):
 
 
 def test_images_that_the_run_does_not_take(run, tmp_path):
-    pictures(tmp_path / "colour", each=10, side=8)
-    said, code = refused(run, "--data", f"folder:{tmp_path / 'colour'}")
+    pictures(tmp_path / "color", each=10, side=8)
+    said, code = refused(run, "--data", f"folder:{tmp_path / 'color'}")
     assert "1 × 8 × 8 and these are 3 × 8 × 8" in said
     assert code == 4
 

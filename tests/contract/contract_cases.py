@@ -224,9 +224,9 @@ class Case(NamedTuple):
         views = tuple(images() for _ in range(needs.views - 1 + further))
         inputs = images()
         # classes come in order: image k is the first of class k, and its whole class's partner
-        partners = inputs[torch.arange(size) % K] + 0.1 * (images() - shown)
-        partners = partners if needs.partners else None
-        return Batch(inputs, targets, torch.arange(size), views, partners)
+        same_class_inputs = inputs[torch.arange(size) % K] + 0.1 * (images() - shown)
+        same_class_inputs = same_class_inputs if needs.same_class else None
+        return Batch(inputs, targets, torch.arange(size), views, same_class_inputs)
 
 
 PALETTE = 2 * torch.randn(K, 3, generator=torch.Generator().manual_seed(0))
@@ -237,23 +237,23 @@ def one_class(size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
 
 
 def four_fields(size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Masks of four fields of a class and its colour each; the topmost row does not count."""
+    """Masks of four fields of a class and its color each; the topmost row does not count."""
     fields = torch.randint(K, (size, 2, 2), generator=generator)
     masks = fields.repeat_interleave(SIDE // 2, 1).repeat_interleave(SIDE // 2, 2)
-    colours = PALETTE[masks].movedim(3, 1)  # (B, 3, H, W)
+    colors = PALETTE[masks].movedim(3, 1)  # (B, 3, H, W)
     masks[:, 0] = IGNORE
-    return masks, colours
+    return masks, colors
 
 
 def one_box(size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """A box of 8×8 in the colour of its class, and beside it a row that holds none."""
+    """A box of 8×8 in the color of its class, and beside it a row that holds none."""
     corners = 4 * torch.randint(3, (size, 2), generator=generator)
     kinds = torch.randint(K, (size,), generator=generator)
-    targets, colours = torch.full((size, 2, 5), -1.0), torch.zeros(size, 3, SIDE, SIDE)
+    targets, colors = torch.full((size, 2, 5), -1.0), torch.zeros(size, 3, SIDE, SIDE)
     targets[:, 0, 0], targets[:, 0, 1:] = kinds, torch.cat([corners, corners + 8], 1).float()
-    for picture, (x, y), kind in zip(colours, corners.tolist(), kinds, strict=True):
+    for picture, (x, y), kind in zip(colors, corners.tolist(), kinds, strict=True):
         picture[:, y : y + 8, x : x + 8] = PALETTE[kind][:, None, None]
-    return targets, colours
+    return targets, colors
 
 
 TARGETS = {"classification": one_class, "segmentation": four_fields, "detection": one_box}

@@ -15,14 +15,14 @@ def check(case, backend: str) -> None:
     method.compile(backend=backend)
     with torch._dynamo.config.patch(error_on_recompile=True):
         for i in (0, 1, 2, 900):
-            batch, now = case.batch(i), moment(i, seed=i)
-            got, want = method(batch, now), plain(batch, now)
+            batch, progress = case.batch(i), moment(i, seed=i)
+            got, want = method(batch, progress), plain(batch, progress)
             assert got.losses.keys() == want.losses.keys()
             # two orders of the same fp32 sums
             torch.testing.assert_close(got.losses, want.losses, rtol=1e-5, atol=1e-5)
             got.total.backward()
             for each in (method, plain):
-                each.after_step(now)
+                each.after_step(progress)
 
 
 @classified

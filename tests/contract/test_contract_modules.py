@@ -18,13 +18,13 @@ from selfdistill.tasks import Classification
 def trained(case: Case, steps: int = 2) -> Method:
     """A method whose weights and statistics are no longer those it was born with."""
     method = case.method()
-    optimiser = torch.optim.SGD(method.param_groups(), lr=0.05)
+    optimizer = torch.optim.SGD(method.param_groups(), lr=0.05)
     for i in range(steps):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         method(case.batch(i), moment(i)).total.backward()
-        optimiser.step()
+        optimizer.step()
         method.after_step(moment(i))
-    optimiser.zero_grad()
+    optimizer.zero_grad()
     return method
 
 
@@ -53,11 +53,11 @@ def test_nothing_frozen_moves(case):
     frozen = [m for m in method.modules() if isinstance(m, Frozen) and not m.saved]
     assert bool(frozen) == (METHODS[case.name].kind == "offline")
     before = [{k: v.clone() for k, v in m.state_dict().items()} for m in frozen]
-    optimiser = torch.optim.SGD(method.param_groups(), lr=0.1, weight_decay=0.1)
+    optimizer = torch.optim.SGD(method.param_groups(), lr=0.1, weight_decay=0.1)
     for i in range(3):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         method(case.batch(i), moment(i)).total.backward()
-        optimiser.step()
+        optimizer.step()
         method.after_step(moment(i))
         method.after_epoch([case.batch(i)])
         method.train()
@@ -163,8 +163,11 @@ def test_networks_nobody_adapted(name):
         ).train()
         batch = case.batch(size=4)
         views = tuple(torch.randn_like(images) for _ in batch.views)
-        partners = None if batch.partners is None else torch.randn_like(images)
-        step = method(batch._replace(inputs=images, views=views, partners=partners), moment())
+        same_class_inputs = None if batch.same_class_inputs is None else torch.randn_like(images)
+        step = method(
+            batch._replace(inputs=images, views=views, same_class_inputs=same_class_inputs),
+            moment(),
+        )
         step.total.backward()
         assert torch.isfinite(step.total)
         assert all(p.grad is not None for p in method.parameters() if p.requires_grad)

@@ -27,9 +27,9 @@ def train_shared(case: Case, rank: int) -> str:
     """Three steps, each process on its own samples; what is wrong, or nothing."""
     method = case.method()
     wrapped = DistributedDataParallel(method, broadcast_buffers=False)
-    optimiser = torch.optim.SGD(method.param_groups(), lr=0.05, momentum=0.9)
+    optimizer = torch.optim.SGD(method.param_groups(), lr=0.05, momentum=0.9)
     for i in range(3):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         step = wrapped(case.batch(seed=10 * i + rank), moment(i))
         step.total.backward()
         grads = [p.grad for p in method.parameters() if p.grad is not None]
@@ -37,7 +37,7 @@ def train_shared(case: Case, rank: int) -> str:
             return f"step {i}: gradients differ by {apart}"
         if spread([step.total]) == 0:
             return f"step {i}: both processes saw the same samples"
-        optimiser.step()
+        optimizer.step()
         method.after_step(moment(i))
     apart = spread([p for p in method.parameters() if p.requires_grad])
     return f"weights differ by {apart}" if apart else ""

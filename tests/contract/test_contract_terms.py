@@ -7,7 +7,7 @@ import torch
 from contract_cases import DEFAULTS, classified, every_case, every_default, moment, with_variants
 from torch import nn
 
-from selfdistill.core import METHODS, Frozen, Method, Step
+from selfdistill.core import METHODS, Frozen, Method, StepOutput
 
 
 @every_case
@@ -32,7 +32,7 @@ def test_smallest_batch_a_method_asks_for(case):
     assert all(torch.isfinite(loss) for loss in step.losses.values())
 
 
-def strangers(method: Method, step: Step) -> int:
+def strangers(method: Method, step: StepOutput) -> int:
     """How many leaves receive a gradient of the total without being parameters of the method."""
     own = {id(p) for p in method.parameters()}
     todo, seen, found = [step.total.grad_fn], set(), 0
@@ -47,7 +47,7 @@ def strangers(method: Method, step: Step) -> int:
     return found
 
 
-def unreached(method: Method, steps: list[Step]) -> list[str]:
+def unreached(method: Method, steps: list[StepOutput]) -> list[str]:
     """Trainable parameters that no gradient reaches, or only zeros or infinities do."""
     sums = {name: 0.0 for name, p in method.named_parameters() if p.requires_grad}
     for step in steps:
@@ -76,9 +76,9 @@ class Hidden(Method):
         self.student = nn.Linear(3, 5)
         self.critics = [nn.Linear(5, 1)]
 
-    def forward(self, batch, now):
+    def forward(self, batch, progress):
         out = self.student(batch.inputs.mean((2, 3)))
-        return Step(out, {"critic": self.critics[0](out).square().mean()})
+        return StepOutput(out, {"critic": self.critics[0](out).square().mean()})
 
     def predictors(self):
         return {"student": self.student}
@@ -92,22 +92,22 @@ class Idle(Method):
         self.student, self.unused = nn.Linear(3, 5), nn.Linear(3, 5)
         self.silent = nn.Parameter(torch.ones(()))
 
-    def forward(self, batch, now):
+    def forward(self, batch, progress):
         out = self.student(batch.inputs.mean((2, 3)))
-        return Step(out, {"task": out.square().mean() + 0 * self.silent})
+        return StepOutput(out, {"task": out.square().mean() + 0 * self.silent})
 
     def predictors(self):
         return {"student": self.student}
 
 
-def test_check_catches_a_critic_in_a_list(batch, now):
+def test_check_catches_a_critic_in_a_list(batch, progress):
     method = Hidden()
-    assert strangers(method, method(batch, now)) == 2  # weight and bias
+    assert strangers(method, method(batch, progress)) == 2  # weight and bias
 
 
-def test_check_catches_idle_parameters(batch, now):
+def test_check_catches_idle_parameters(batch, progress):
     method = Idle()
-    found = unreached(method, [method(batch, now)])
+    found = unreached(method, [method(batch, progress)])
     assert found == ["silent", "unused.weight", "unused.bias"]
 
 
@@ -132,11 +132,11 @@ def test_one_step_moves_every_parameter(case):
 def teach(teacher, task, batch):
     """Trains a teacher on the batch: one that knows nothing keeps its student from learning."""
     teacher.train().requires_grad_(True)
-    optimiser = torch.optim.Adam(teacher.parameters(), lr=1e-2)
+    optimizer = torch.optim.Adam(teacher.parameters(), lr=1e-2)
     for _ in range(80):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         task.loss(teacher(batch.inputs), batch.targets).backward()
-        optimiser.step()
+        optimizer.step()
     teacher.eval().requires_grad_(False).zero_grad()
 
 
@@ -150,14 +150,14 @@ def check_learns(case):
     taught = [m.network for m in method.modules() if isinstance(m, Frozen) and not m.saved]
     for teacher in taught:
         teach(teacher, task, batch)
-    optimiser = torch.optim.Adam(method.param_groups(), lr=1e-2)
+    optimizer = torch.optim.Adam(method.param_groups(), lr=1e-2)
     # features weigh more than labels at first, and places take longer than images
     for i in range(160 if taught or case.task != "classification" else 60):
         step = method(batch, moment(i))
         seen.append(task.loss(step.outputs, batch.targets).detach())
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         step.total.backward()
-        optimiser.step()
+        optimizer.step()
         method.after_step(moment(i))
     assert seen[-1] < FLOOR[case.task] * seen[0]
     metric = task.metric()
@@ -222,7 +222,7 @@ def test_names_of_terms_do_not_depend_on_the_step(case):
     assert first.monitors.keys() == later.monitors.keys()
 
 
-def read(method: Method, case) -> Step:
+def read(method: Method, case) -> StepOutput:
     """A step where no number is to be had: on torch's meta device any look at a value raises."""
     there = method.to("meta")
     batch = case.batch()
@@ -231,7 +231,9 @@ def read(method: Method, case) -> Step:
         targets=batch.targets.to("meta"),
         index=batch.index.to("meta"),
         views=tuple(view.to("meta") for view in batch.views),
-        partners=None if batch.partners is None else batch.partners.to("meta"),
+        same_class_inputs=None
+        if batch.same_class_inputs is None
+        else batch.same_class_inputs.to("meta"),
     )
     return there(batch, type(moment())(*(t.to("meta") for t in moment())))
 
@@ -251,11 +253,11 @@ def test_check_catches_a_look_at_a_value(look):
     case = next(c for c in DEFAULTS if c.task == "classification")
 
     class Peeks(Hidden):
-        def forward(self, batch, now):
+        def forward(self, batch, progress):
             out = self.student(batch.inputs.mean((2, 3)))
             loss = out.square().mean()
             look(loss)
-            return Step(out, {"task": loss})
+            return StepOutput(out, {"task": loss})
 
     with pytest.raises((RuntimeError, NotImplementedError)):
         read(Peeks(), case)

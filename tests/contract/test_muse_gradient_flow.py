@@ -155,11 +155,11 @@ def test_all_weights_zero_trains_the_student_as_plain_cross_entropy(name, off):
     first.load_state_dict({f"student.network.{k.removeprefix('student.')}": v
                            for k, v in second.state_dict().items()}, strict=False)  # fmt: skip
     for method in (first, second):
-        optimiser = torch.optim.SGD(method.param_groups(), lr=0.1)
+        optimizer = torch.optim.SGD(method.param_groups(), lr=0.1)
         for i in range(3):
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             method(plain.batch(i), moment(i)).total.backward()
-            optimiser.step()
+            optimizer.step()
     mine, its = (m.predictors()["student"].state_dict() for m in (first, second))
     assert all(torch.equal(mine[name], its[name]) for name in its)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from selfdistill import core
-from selfdistill.core import ConfigError, SelfdistillError, Step, nearest
+from selfdistill.core import ConfigError, SelfdistillError, StepOutput, nearest
 
 CODES = {
     "SelfdistillError": 1,
@@ -12,7 +12,7 @@ CODES = {
     "RunBusyError": 3,
     "DataError": 4,
     "DivergenceError": 5,
-    "ArtefactError": 6,
+    "ArtifactError": 6,
     "ResourceError": 7,
 }
 
@@ -53,19 +53,19 @@ def test_nearest(word, choices, want):
 
 def test_total_is_the_sum_of_the_terms():
     a, b = torch.tensor(2.0, requires_grad=True), torch.tensor(3.0, requires_grad=True)
-    step = Step(None, {"task": a * b, "hint": 4 * b}, {"watched": torch.tensor(100.0)})
+    step = StepOutput(None, {"task": a * b, "hint": 4 * b}, {"watched": torch.tensor(100.0)})
     assert step.total.item() == 18
     step.total.backward()
     assert (a.grad.item(), b.grad.item()) == (3, 6)
 
 
 def test_total_of_one_term_is_that_term():
-    assert Step(None, {"task": torch.tensor(0.5)}).total.item() == 0.5
+    assert StepOutput(None, {"task": torch.tensor(0.5)}).total.item() == 0.5
 
 
 def test_total_keeps_double_precision():
-    assert Step(None, {"task": torch.tensor(0.1, dtype=torch.double)}).total.item() == 0.1
+    assert StepOutput(None, {"task": torch.tensor(0.1, dtype=torch.double)}).total.item() == 0.1
 
 
 def test_a_step_watches_nothing_unless_told():
-    assert dict(Step(None, {"task": torch.tensor(1.0)}).monitors) == {}
+    assert dict(StepOutput(None, {"task": torch.tensor(1.0)}).monitors) == {}

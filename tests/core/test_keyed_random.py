@@ -25,7 +25,7 @@ keys = st.integers(-(1 << 63), (1 << 63) - 1)
 
 
 def splitmix(state: int) -> int:
-    """One step of SplitMix64 in unbounded integers: add the golden gamma, then finalise."""
+    """One step of SplitMix64 in unbounded integers: add the golden gamma, then finalize."""
     z = (state + GOLDEN) & MASK
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK
     z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
@@ -122,7 +122,7 @@ def test_integers_are_uniform(high):
     assert stats.chisquare(np.bincount(drawn, minlength=high)).pvalue > 1e-3
 
 
-def test_neighbouring_keys_are_uncorrelated():
+def test_neighboring_keys_are_uncorrelated():
     n = 20_000
     index = torch.arange(n)
     draws = {

@@ -80,11 +80,11 @@ def test_blind_to_the_batch(order):
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_normalise_equals_numpy(layout):
+def test_normalize_equals_numpy(layout):
     images, mean, std = pictures(), (0.1, 0.5, 0.7), (0.2, 0.3, 0.4)
     column = (3, 1, 1)
     want = (images.numpy() / 255 - np.reshape(mean, column)) / np.reshape(std, column)
-    found = augment.normalise(images.contiguous(memory_format=layout), mean, std)
+    found = augment.normalize(images.contiguous(memory_format=layout), mean, std)
     assert found.dtype == torch.float32
     assert found.is_contiguous(memory_format=layout)
     np.testing.assert_allclose(found, want, rtol=0, atol=2e-6)
@@ -117,7 +117,7 @@ def test_box_area_is_distributed_as_in_torchvision():
 
 
 @pytest.mark.parametrize("size", [(4, 100), (90, 6), (7, 7)])
-def test_box_falls_back_to_the_centre_as_in_torchvision(size):
+def test_box_falls_back_to_the_center_as_in_torchvision(size):
     scale = (30.0, 40.0)  # nothing fits
     want = v2.RandomResizedCrop(8, scale=scale).make_params([torch.empty(3, *size)])
     found = augment.resized_crop_box(0, 0, INDEX, *size, scale=scale)

@@ -9,8 +9,8 @@ from made_boxes import COUNTS, LAYOUTS, NAMES, coco, picture, truth, yolo
 
 from selfdistill.core import ConfigError, DataError
 from selfdistill.data import Folder, Loader, Resident, boxes, load
-from selfdistill.data.geometry import GREY
-from selfdistill.data.split import limited
+from selfdistill.data.geometry import GRAY
+from selfdistill.data.hold_out import limited
 
 LOADING = {"seed": 3, "mean": (0.0,) * 3, "std": (1 / 255,) * 3}
 
@@ -81,8 +81,8 @@ def test_the_size_that_is_asked_for_is_square(tmp_path):
     data = read(coco(tmp_path / "set"), image_size=96)
     assert data.train.shape == (3, 96, 96)
     first = data.train.fetch(torch.tensor([0]))[0]  # 56 × 40
-    assert (first[:, :, :13] == GREY).all()
-    assert (first[:, :, 83:] == GREY).all()
+    assert (first[:, :, :13] == GRAY).all()
+    assert (first[:, :, 83:] == GRAY).all()
     assert data.train.targets.at(torch.tensor([0]))[0, 0].tolist() == [0, 13, 0, 82, 96]
 
 

@@ -8,8 +8,8 @@ from PIL import Image
 
 from selfdistill.core import DataError
 from selfdistill.data import class_folders, load
+from selfdistill.data.hold_out import limited
 from selfdistill.data.images import Folder, Resident
-from selfdistill.data.split import limited
 
 
 def picture(path: Path, value: int = 0, size: tuple[int, int] = (8, 8)) -> Path:
@@ -101,7 +101,7 @@ def test_large_sets_are_streamed(folder, monkeypatch):
     assert data.train.fetch(torch.tensor([0, 5])).shape == (2, 3, 16, 16)
 
 
-def test_centre_keeps_the_middle(tmp_path):
+def test_center_keeps_the_middle(tmp_path):
     columns = np.zeros((10, 30, 3), np.uint8)
     columns[:, 10:20] = 200
     Image.fromarray(columns).save(tmp_path / "x.png")

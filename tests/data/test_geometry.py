@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfdistill.core import IGNORE
-from selfdistill.data.geometry import GREY, Geometry, enlarged, zoom_box
+from selfdistill.data.geometry import GRAY, Geometry, enlarged, zoom_box
 from selfdistill.data.images import Resident
 from selfdistill.data.loader import Loader
 from selfdistill.data.targets import NONE, Boxes, Labels, Masks
@@ -33,11 +33,11 @@ def blocks() -> torch.Tensor:
 )
 def test_a_mask_moves_with_its_image(geometry):
     masks = blocks()
-    images = (masks * 60)[:, None].repeat(1, 3, 1, 1)  # an image whose colour is its class
+    images = (masks * 60)[:, None].repeat(1, 3, 1, 1)  # an image whose color is its class
     moved = geometry.shift(geometry.cut(images, 2, INDEX), 2, INDEX)[:, 0]
     labels = Masks(masks).at(INDEX, geometry, 2)
     seen = labels != IGNORE
-    # bilinear colours differ along the blocks' edges only
+    # bilinear colors differ along the blocks' edges only
     assert ((moved.long() - labels * 60).abs() <= 2)[seen].float().mean() > 0.85
     assert set(labels.unique().tolist()) <= {1, 2, 3, IGNORE}
 
@@ -103,10 +103,10 @@ def test_any_box_stays_around_what_is_drawn_in_it(data):
             assert (row[3:] - row[1:3]).min() < 2
 
 
-def test_around_a_smaller_picture_there_is_grey():
+def test_around_a_smaller_picture_there_is_gray():
     images = torch.full((1, 3, 8, 8), 10, dtype=torch.uint8)
     found = enlarged(images, torch.tensor([[-4.0, 0, 16, 16]]))
-    want = torch.full((8, 8), GREY, dtype=torch.uint8)
+    want = torch.full((8, 8), GRAY, dtype=torch.uint8)
     want[2:6, :4] = 10
     assert torch.equal(found[0], want.expand(3, 8, 8))
 

@@ -141,7 +141,7 @@ def found(images: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("streamed", [False, True])
 def test_partners_are_images_of_the_same_class(folder, streamed):
-    plain = loader(folder if streamed else RESIDENT, crop=0, flip=False, partners=True, views=2)
+    plain = loader(folder if streamed else RESIDENT, crop=0, flip=False, same_class=True, views=2)
     partners = [(b.index, found(b.partners)) for epoch in range(3) for (b,) in plain.epoch(epoch)]
     assert all(torch.equal(LABELS[mine], LABELS[its]) for mine, its in partners)
     assert any(not torch.equal(mine, its) for mine, its in partners)
@@ -168,10 +168,10 @@ def test_one_partner_of_two_images_is_augmented_apart(tmp_path, streamed, option
     usual = {"crop": 0, "flip": False, "batch_size": 10, "partners": True, "views": 2}
     images = folder if streamed else Resident(pixels, labels)
     (batch,) = next(loader(images, **(usual | options)).epoch(0))
-    cuts = {tuple(partner.flatten().tolist()) for partner in batch.partners}
+    cuts = {tuple(partner.flatten().tolist()) for partner in batch.same_class_inputs}
     assert len(cuts) > (1 if "flip" in options else 5)
-    assert not torch.equal(batch.partners, batch.inputs)
-    assert not torch.equal(batch.partners, batch.views[0])
+    assert not torch.equal(batch.same_class_inputs, batch.inputs)
+    assert not torch.equal(batch.same_class_inputs, batch.views[0])
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -179,7 +179,7 @@ def test_global_generators_are_untouched(folder, workers):
     torch.manual_seed(0)
     before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
     for images in (RESIDENT, folder):
-        list(loader(images, resized_crop=True, workers=workers, partners=True).epoch(0))
+        list(loader(images, resized_crop=True, workers=workers, same_class=True).epoch(0))
         list(EvalLoader(images, batch_size=9, workers=workers, **MOMENTS))
     assert torch.equal(torch.get_rng_state(), before)
     np.testing.assert_array_equal(np.random.get_state()[1], numpy_before)

@@ -92,7 +92,7 @@ def test_a_palette_is_read_as_classes(scenes):
         ),
         (
             lambda p: Image.new("RGB", (20, 16)).save(p / "train" / "masks" / "0.png"),
-            "picture in colours",
+            "picture in colors",
         ),
         (lambda p: (p / "train" / "images" / "0.png").write_bytes(b"x"), "cannot read the image"),
         (lambda p: (p / "classes.txt").write_text("one\ntwo\n"), "there are 2 classes"),

@@ -5,10 +5,10 @@ import torch
 from selfdistill.core import DataError
 from selfdistill.data import load
 
-GREY = np.random.default_rng(0).integers(0, 256, (12, 8, 8), dtype=np.uint8)
-COLOUR = np.stack([GREY, GREY // 2, 255 - GREY], -1)
+GRAY = np.random.default_rng(0).integers(0, 256, (12, 8, 8), dtype=np.uint8)
+COLOR = np.stack([GRAY, GRAY // 2, 255 - GRAY], -1)
 LABELS = np.arange(12) % 3
-GOOD = {"train_images": GREY, "train_labels": LABELS}
+GOOD = {"train_images": GRAY, "train_labels": LABELS}
 
 
 @pytest.fixture
@@ -20,8 +20,8 @@ def save(tmp_path):
     return to_file
 
 
-def test_grey_with_a_column_of_labels_as_medmnist_has_it(save):
-    name = save(train_images=GREY, train_labels=LABELS[:, None].astype(np.uint8))
+def test_gray_with_a_column_of_labels_as_medmnist_has_it(save):
+    name = save(train_images=GRAY, train_labels=LABELS[:, None].astype(np.uint8))
     data = load(name, val=0.25)
     assert data.train.shape == (1, 8, 8)
     assert (len(data.train), len(data.val), data.test) == (9, 3, None)
@@ -29,17 +29,17 @@ def test_grey_with_a_column_of_labels_as_medmnist_has_it(save):
     assert not data.flip
 
 
-def test_colour_keeps_its_pixels_and_its_own_validation_part(save):
-    test = {"test_images": COLOUR[:4], "test_labels": LABELS[:4]}
-    val = {"val_images": COLOUR[:2], "val_labels": LABELS[:2]}
+def test_color_keeps_its_pixels_and_its_own_validation_part(save):
+    test = {"test_images": COLOR[:4], "test_labels": LABELS[:4]}
+    val = {"val_images": COLOR[:2], "val_labels": LABELS[:2]}
     names = np.array(["ant", "bee", "cow"])
-    data = load(save(train_images=COLOUR, train_labels=LABELS, class_names=names, **val, **test))
+    data = load(save(train_images=COLOR, train_labels=LABELS, class_names=names, **val, **test))
     assert (len(data.train), len(data.val), len(data.test)) == (12, 2, 4)
     assert data.classes == ["ant", "bee", "cow"]
     found = data.train.fetch(torch.arange(12)).permute(0, 2, 3, 1)
-    np.testing.assert_array_equal(found, COLOUR)
-    np.testing.assert_allclose(data.mean, COLOUR.mean((0, 1, 2)) / 255, atol=1e-12)
-    np.testing.assert_allclose(data.std, COLOUR.std((0, 1, 2)) / 255, atol=1e-12)
+    np.testing.assert_array_equal(found, COLOR)
+    np.testing.assert_allclose(data.mean, COLOR.mean((0, 1, 2)) / 255, atol=1e-12)
+    np.testing.assert_allclose(data.std, COLOR.std((0, 1, 2)) / 255, atol=1e-12)
 
 
 def test_resized(save):
@@ -51,12 +51,12 @@ def but(**changed):
 
 
 FAULTS = {
-    "no array 'train_labels'": {"train_images": GREY},
-    "did you mean 'trian_images'": {"trian_images": GREY, "train_labels": LABELS},
-    "train_images in .* is float64; it must be uint8": but(train_images=GREY / 255),
-    r"has the shape \(12, 64\)": but(train_images=GREY.reshape(12, 64)),
-    r"has the shape \(12, 2, 8, 4\)": but(train_images=GREY.reshape(12, 2, 8, 4)),
-    "there is no image in it": but(train_images=GREY[:0], train_labels=LABELS[:0]),
+    "no array 'train_labels'": {"train_images": GRAY},
+    "did you mean 'trian_images'": {"trian_images": GRAY, "train_labels": LABELS},
+    "train_images in .* is float64; it must be uint8": but(train_images=GRAY / 255),
+    r"has the shape \(12, 64\)": but(train_images=GRAY.reshape(12, 64)),
+    r"has the shape \(12, 2, 8, 4\)": but(train_images=GRAY.reshape(12, 2, 8, 4)),
+    "there is no image in it": but(train_images=GRAY[:0], train_labels=LABELS[:0]),
     "train_labels in .* is float64; it must hold integers": but(train_labels=LABELS / 1),
     "has 2 labels per image": but(train_labels=np.stack([LABELS, LABELS], 1)),
     r"for 12 images it must be \(12,\)": but(train_labels=LABELS[:5]),
@@ -68,12 +68,12 @@ FAULTS = {
     r"class 'd' \(label 3\) has no training image": but(class_names=np.array(list("abcd"))),
     "an array of Python objects": but(train_labels=np.array([None] * 12, dtype=object)),
     "test_images in .* are 4×8 with 1 channel but train_images are 8×8": but(
-        test_images=GREY[:, :4], test_labels=LABELS
+        test_images=GRAY[:, :4], test_labels=LABELS
     ),
     "val_labels in .* has the label 5; the training labels go from 0 to 2": but(
-        val_images=GREY, val_labels=LABELS + 3
+        val_images=GRAY, val_labels=LABELS + 3
     ),
-    "has no array 'test_labels'": but(test_images=GREY),
+    "has no array 'test_labels'": but(test_images=GRAY),
 }
 
 
@@ -99,6 +99,6 @@ def test_not_an_archive(tmp_path, content):
 
 def test_bare_array(tmp_path):
     with (tmp_path / "x.npz").open("wb") as file:
-        np.save(file, GREY)
+        np.save(file, GRAY)
     with pytest.raises(DataError, match="one bare array"):
         load(f"npz:{tmp_path / 'x.npz'}")

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from selfdistill.data.partners import Partners
+from selfdistill.data.same_class import SameClassSampler
 
 LABELS = torch.tensor([2, 0, 2, 1, 0, 2, 2, 4, 0, 4])  # one image of class 1, none of class 3
 
@@ -19,12 +19,12 @@ LABELS = torch.tensor([2, 0, 2, 1, 0, 2, 2, 4, 0, 4])  # one image of class 1, n
 )
 def test_every_partner_has_the_label(labels, seed, epoch):
     labels = torch.tensor(labels)
-    partner = Partners(labels, seed).draw(epoch, torch.arange(len(labels)))
+    partner = SameClassSampler(labels, seed).draw(epoch, torch.arange(len(labels)))
     assert torch.equal(labels[partner], labels)
 
 
 def draws(seed: int, epochs: int = 2000) -> torch.Tensor:
-    partners, index = Partners(LABELS, seed), torch.arange(len(LABELS))
+    partners, index = SameClassSampler(LABELS, seed), torch.arange(len(LABELS))
     return torch.stack([partners.draw(epoch, index) for epoch in range(epochs)])
 
 
@@ -48,7 +48,7 @@ def test_the_only_image_of_its_class_is_its_own_partner():
 
 
 def test_a_draw_knows_nothing_of_the_others():
-    partners = Partners(LABELS, 5)
+    partners = SameClassSampler(LABELS, 5)
     whole = partners.draw(3, torch.arange(10))
     for image in range(10):
         assert partners.draw(3, torch.tensor([image])) == whole[image]
@@ -59,6 +59,6 @@ def test_a_draw_knows_nothing_of_the_others():
 @pytest.mark.parametrize("key", [{"seed": 1}, {"epoch": 1}])
 def test_seed_and_epoch_change_the_draw(key):
     labels, index = torch.zeros(100, dtype=torch.int64), torch.arange(100)
-    first = Partners(labels, 0).draw(0, index)
-    second = Partners(labels, key.get("seed", 0)).draw(key.get("epoch", 0), index)
+    first = SameClassSampler(labels, 0).draw(0, index)
+    second = SameClassSampler(labels, key.get("seed", 0)).draw(key.get("epoch", 0), index)
     assert (first == second).sum() < 20

@@ -8,8 +8,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from selfdistill.core import DataError
+from selfdistill.data.box_table import (
+    Sheet,
+    boxes,
+    checked,
+    part_named,
+    sheet,
+)
 from selfdistill.data.letterbox import Letterboxed, placed
-from selfdistill.data.sheets import Sheet, boxes, checked, part_named, sheet
 
 INSIDE = (0, 1, 10, 10, 20, 20)
 

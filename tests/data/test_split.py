@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfdistill.core import DataError
+from selfdistill.data.hold_out import hold_out_share, limited, stratified
 from selfdistill.data.images import Resident
-from selfdistill.data.split import hold_out_share, limited, stratified
 
 label_lists = st.lists(st.integers(0, 4), min_size=2, max_size=60)
 

@@ -23,7 +23,7 @@ def place(tmp_path):
 def test_equals_torchvisions_conversion(place):
     lines = (place / "labels" / "train" / "train3.txt").read_text().splitlines()
     stored = torch.tensor([[float(x) for x in line.split()] for line in lines])
-    scale = torch.tensor([64.0, 48, 64, 48])  # width and height; 8 grey rows are above
+    scale = torch.tensor([64.0, 48, 64, 48])  # width and height; 8 gray rows are above
     want = box_convert(stored[:, 1:] * scale, "cxcywh", "xyxy") + torch.tensor([0.0, 8, 0, 8])
     row = read(place).train.targets.rows[3]
     kept = row[row[:, 0] >= 0]

@@ -55,13 +55,13 @@ def workspace(tmp_path_factory, testrun_uid, surroundings) -> Path:
 
 
 def flowers(place: Path) -> None:
-    """Class folders of 40 pictures each, 32×32: a disc in the class's colour on noisy green."""
+    """Class folders of 40 pictures each, 32×32: a disc in the class's color on noisy green."""
     draw = np.random.default_rng(0)
     rows, columns = np.mgrid[:32, :32]
-    for name, colour in FLOWERS.items():
+    for name, color in FLOWERS.items():
         (place / name).mkdir(parents=True)
         for number in range(40):
             x, y, radius = draw.integers(10, 22), draw.integers(10, 22), draw.integers(5, 10)
             picture = np.full((32, 32, 3), (60, 120, 50)) + draw.integers(-40, 40, (32, 32, 3))
-            picture[(rows - y) ** 2 + (columns - x) ** 2 < radius**2] = colour
+            picture[(rows - y) ** 2 + (columns - x) ** 2 < radius**2] = color
             Image.fromarray(picture.astype(np.uint8)).save(place / name / f"{number:02}.png")

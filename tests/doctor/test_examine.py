@@ -88,7 +88,7 @@ def test_measuring_stops_when_the_time_is_up(monkeypatch):
     assert measured(monkeypatch, seconds=0, method="ce").speed.measured == 2
 
 
-@pytest.mark.parametrize("keys", [{"method": "muse", "ema": 0.9}, {"optimiser": "adamw"}])
+@pytest.mark.parametrize("keys", [{"method": "muse", "ema": 0.9}, {"optimizer": "adamw"}])
 def test_sizes_are_those_of_a_real_checkpoint(keys, tmp_path, monkeypatch):
     found = measured(monkeypatch, **keys)
     run = selfdistill.train(out=tmp_path / "run", epochs=1, **TINY, **keys)
@@ -96,7 +96,7 @@ def test_sizes_are_those_of_a_real_checkpoint(keys, tmp_path, monkeypatch):
     real = {file.stem: file.stat().st_size for file in newest.glob("*.safetensors")}
     header = 0.1 * sum(real.values())
     assert found.checkpoint == pytest.approx(sum(real.values()), abs=header)
-    assert found.optimiser == pytest.approx(real["optimizer"], abs=header)
+    assert found.optimizer == pytest.approx(real["optimizer"], abs=header)
     assert found.memory.peak > 0
 
 
@@ -125,7 +125,7 @@ def test_faults_come_when_the_training_would_meet_them():
     with pytest.raises(ConfigError, match="learns from a teacher"):
         examine(recipe(method="kd"), show=shown.append)
     assert [type(section).__name__ for section in shown] == ["DataReport"]
-    with pytest.raises(DivergenceError, match="the optimiser did not move"):
+    with pytest.raises(DivergenceError, match="the optimizer did not move"):
         examine(recipe(method="ce", lr=1e30), show=shown.append, seconds=0)
     assert type(shown[-1]).__name__ == "ProbeReport"
 

@@ -46,9 +46,9 @@ def test_moments_equal_numpys():
 
 
 @pytest.mark.parametrize("change", [{"mean": (0.1, 0.5, 0.5)}, {"std": (0.29, 0.9, 0.29)}])
-def test_another_normalisation_is_told(change):
+def test_another_normalization_is_told(change):
     (sentence,) = look_at_data(replace(data(), **change)).warnings
-    assert "are normalised by" in sentence
+    assert "are normalized by" in sentence
     assert "dataclasses.replace" in sentence
 
 

@@ -8,7 +8,7 @@ from lightning_fabric import Fabric
 from torch import nn
 from torch.nn.utils import get_total_norm
 
-from selfdistill.core import Batch, Method, Step
+from selfdistill.core import Batch, Method, StepOutput
 from selfdistill.doctor.network import look_at_network
 from selfdistill.doctor.probe import probe_step
 from selfdistill.models import build
@@ -32,9 +32,9 @@ def probed(**keys):
     return probe_step(parts, fabric(), first_of(parts)), twin, parts
 
 
-def test_terms_are_those_of_the_step(now):
+def test_terms_are_those_of_the_step(progress):
     found, twin, parts = probed(method="muse")
-    step = twin.train()(first_of(parts), now)
+    step = twin.train()(first_of(parts), progress)
     assert [t.name for t in found.terms] == list(step.losses)
     for term, (name, loss) in zip(found.terms, step.losses.items(), strict=True):
         assert term.value == pytest.approx(loss.item())
@@ -52,10 +52,10 @@ def test_terms_are_those_of_the_step(now):
     assert sum(t.value for t in found.terms) == pytest.approx(found.loss)
 
 
-def test_the_last_taps_gradient_is_that_of_the_feature(now):
+def test_the_last_taps_gradient_is_that_of_the_feature(progress):
     found, twin, parts = probed(method="muse")
     batch = first_of(parts)
-    out, features = twin.train().student.tapped(batch.inputs)
+    out, features = twin.train().student.forward_features(batch.inputs)
     loss = nn.functional.cross_entropy(out, batch.targets)
     (grad,) = torch.autograd.grad(loss, list(features.values())[-1])
     task, *exits = found.terms[:2]
@@ -79,11 +79,11 @@ class Peculiar(Method):
         super().__init__()
         self.student, self.unused = student, nn.Linear(3, 4)
 
-    def forward(self, batch, now):
+    def forward(self, batch, progress):
         out = self.student(batch.inputs)
         task = nn.functional.cross_entropy(out, batch.targets)
         losses = {"task": task, "loud": 100 * task, "later": torch.zeros(())}
-        return Step(out, losses, {"mood": torch.tensor(0.5)})
+        return StepOutput(out, losses, {"mood": torch.tensor(0.5)})
 
     def predictors(self):
         return {"student": self.student}

@@ -21,11 +21,11 @@ from torch import nn
 from selfdistill.core import Batch, Method, Needs, SelfdistillError
 from selfdistill.data import EvalLoader, Loader, Resident
 from selfdistill.engine import checkpoint
-from selfdistill.engine.fit import Fit
 from selfdistill.engine.log import Silent
 from selfdistill.engine.run_directory import RunDirectory
-from selfdistill.engine.settings import Settings
+from selfdistill.engine.settings import TrainingSettings
 from selfdistill.engine.signals import Interrupted
+from selfdistill.engine.trainer import Trainer
 from selfdistill.recipe.making import make_method
 from selfdistill.recipe.options import parts_of
 from selfdistill.tasks import Classification
@@ -64,7 +64,7 @@ class Slice:
     def __init__(self, parts: int = 1, needs: Needs = _PLAIN) -> None:
         loader = Loader(images(), batch_size=8, seed=0, mean=(0.5,) * 3, std=(0.3,) * 3,
                         crop=1, flip=True, micro_batches=parts, views=needs.views,
-                        partners=needs.partners)  # fmt: skip
+                        same_class=needs.same_class)  # fmt: skip
         self.epoch = loader.epoch
 
 
@@ -94,7 +94,7 @@ def make(
     display: Any = None,
     method: Method | None = None,
     **settings: Any,
-) -> Fit:
+) -> Trainer:
     """A run of two epochs of three steps, on a network whose weights are always the same."""
     torch.manual_seed(0)
     usual = {"epochs": 2, "log_every": 2, "lr": 0.05}
@@ -108,7 +108,7 @@ def make(
     directory = RunDirectory(out)
     directory.checkpoints.mkdir(parents=True, exist_ok=True)
     train = train or Slice(needs=method.needs)
-    return Fit(fabric, method, task(), train, val, Settings(**(usual | settings)),
+    return Trainer(fabric, method, task(), train, val, TrainingSettings(**(usual | settings)),
                directory, display)  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfdistill.core import ArtefactError, ResourceError
+from selfdistill.core import ArtifactError, ResourceError
 from selfdistill.engine import checkpoint
 from selfdistill.engine.checkpoint import Checkpoint
 
@@ -100,7 +100,7 @@ DAMAGES = list(itertools.product([flip, cut, empty, remove],
 def test_damage_falls_back_with_a_warning(tmp_path, damage, name):
     _, last = saved(tmp_path, 1, 2)
     damage(last / name)
-    with pytest.raises(ArtefactError):
+    with pytest.raises(ArtifactError):
         checkpoint.load(last)
     with pytest.warns(UserWarning, match="going on from step-000001") as warned:
         found = checkpoint.newest(tmp_path)
@@ -112,7 +112,7 @@ def test_damage_falls_back_with_a_warning(tmp_path, damage, name):
 def test_all_damaged_is_an_error(tmp_path):
     for place in saved(tmp_path, 1, 2):
         flip(place / "model.safetensors")
-    with pytest.raises(ArtefactError, match="no other checkpoint"):
+    with pytest.raises(ArtifactError, match="no other checkpoint"):
         checkpoint.newest(tmp_path)
 
 
@@ -122,7 +122,7 @@ def test_all_damaged_is_an_error(tmp_path):
 def test_manifest_that_vouches_for_nothing_is_refused(tmp_path, manifest):
     (place,) = saved(tmp_path, 1)
     (place / "manifest.json").write_text(manifest)
-    with pytest.raises(ArtefactError):
+    with pytest.raises(ArtifactError):
         checkpoint.load(place)
 
 
@@ -131,7 +131,7 @@ def test_file_that_the_manifest_does_not_know_is_not_read(tmp_path):
     shutil.copy(second / "model.safetensors", first / "method.safetensors")
     try:
         found = checkpoint.load(first)
-    except ArtefactError:
+    except ArtifactError:
         return
     assert found.tensors.keys() == {"model"}
 
@@ -149,7 +149,7 @@ def test_newer_format_is_refused(tmp_path):
     (place,) = saved(tmp_path, 1)
     newer = {"format": checkpoint.FORMAT + 1, "step": 1}
     resealed(place, state__json=json.dumps(newer).encode())
-    with pytest.raises(ArtefactError, match="newer version"):
+    with pytest.raises(ArtifactError, match="newer version"):
         checkpoint.load(place)
 
 
@@ -157,7 +157,7 @@ def test_newer_format_is_refused(tmp_path):
 def test_state_of_another_form_is_refused(tmp_path, state):
     (place,) = saved(tmp_path, 1)
     resealed(place, state__json=state.encode())
-    with pytest.raises(ArtefactError):
+    with pytest.raises(ArtifactError):
         checkpoint.load(place)
 
 
@@ -202,9 +202,9 @@ def test_pickle_is_refused_and_never_run(tmp_path, kind, name):
         (place / name).write_bytes(data)
     else:
         resealed(place, **{name: data})
-    with pytest.raises(ArtefactError):
+    with pytest.raises(ArtifactError):
         checkpoint.load(place)
-    with pytest.raises(ArtefactError):
+    with pytest.raises(ArtifactError):
         checkpoint.newest(tmp_path / "run")
     assert not (tmp_path / "exploded").exists()
 
@@ -212,13 +212,13 @@ def test_pickle_is_refused_and_never_run(tmp_path, kind, name):
 def test_read_tensors_refuses_a_pickle(tmp_path):
     file = tmp_path / "weights.safetensors"
     file.write_bytes(pickle.dumps(Bomb(tmp_path / "exploded")))
-    with pytest.raises(ArtefactError, match="pickle"):
+    with pytest.raises(ArtifactError, match="pickle"):
         checkpoint.read_tensors(file)
     assert not (tmp_path / "exploded").exists()
 
 
 def test_read_tensors_of_nothing_is_a_sentence(tmp_path):
-    with pytest.raises(ArtefactError):
+    with pytest.raises(ArtifactError):
         checkpoint.read_tensors(tmp_path / "absent.safetensors")
 
 

@@ -6,7 +6,7 @@ from lightning_fabric import Fabric
 from torchmetrics.classification import MulticlassRecall
 
 from selfdistill.data import EvalLoader
-from selfdistill.engine.evaluate import answers, evaluate, examine
+from selfdistill.engine.evaluate import evaluate, evaluate_full, student_outputs
 from selfdistill.recipe.making import make_method
 from selfdistill.tasks import Classification
 
@@ -57,7 +57,7 @@ def test_batch_size_changes_nothing(method):
 
 
 def examined(method, batches, the_task=None):
-    return examine(Fabric(accelerator="cpu", devices=1), method, the_task or task(), batches)
+    return evaluate_full(Fabric(accelerator="cpu", devices=1), method, the_task or task(), batches)
 
 
 def test_further_metrics_hear_of_their_predictor(method):
@@ -79,13 +79,13 @@ def test_all_that_the_task_offers(method):
 
 def test_a_task_need_offer_nothing(method):
     class Bare(Classification):
-        def details(self):
+        def matrix_metrics(self):
             return {}
 
         def calibration(self):
             return None
 
-        def correct(self, outputs, targets):
+        def correct_mask(self, outputs, targets):
             return None
 
     verdict = examined(method, loader(), Bare(CLASSES, task().example))
@@ -151,7 +151,7 @@ def test_answers_are_the_students_and_modes_come_back(method):
     modes = [module.training for module in method.modules()]
     (whole,) = loader(size=10)
     fabric = Fabric(accelerator="cpu", devices=1)
-    said = answers(fabric, method, whole.inputs)
+    said = student_outputs(fabric, method, whole.inputs)
     assert [module.training for module in method.modules()] == modes
     method.eval()
     assert (said == method.predict(whole.inputs)["student"]).all()

@@ -9,7 +9,7 @@ import torch
 from engine_runs import STEPS, Calls, Slice, final, images, lines, make, network, task
 from torch import nn
 
-from selfdistill.core import DivergenceError, Method, Step
+from selfdistill.core import DivergenceError, Method, StepOutput
 from selfdistill.engine.signals import Interrupted
 from selfdistill.recipe.making import make_method
 
@@ -21,14 +21,14 @@ class Terms(Method):
         super().__init__()
         self.student, self.fault = network("group"), fault
 
-    def forward(self, batch, now):
+    def forward(self, batch, progress):
         out = self.student(batch.inputs)
         good, bad = out.square().mean(), out.abs().mean()
-        if now.step >= 2 and self.fault == "loss":
+        if progress.step >= 2 and self.fault == "loss":
             bad = bad * torch.inf
-        elif now.step >= 2 and self.fault == "gradient":
+        elif progress.step >= 2 and self.fault == "gradient":
             bad = (bad * 0).sqrt()  # finite, and its slope is not
-        return Step(out, {"good": good, "bad": bad})
+        return StepOutput(out, {"good": good, "bad": bad})
 
     def predictors(self):
         return {"student": self.student}
@@ -56,11 +56,11 @@ def test_divergence_in_the_first_part_of_an_accumulated_step_is_named(tmp_path):
     class First(Terms):
         calls = 0
 
-        def forward(self, batch, now):
+        def forward(self, batch, progress):
             self.calls += 1
-            step = super().forward(batch, now)
+            step = super().forward(batch, progress)
             wrong = torch.inf if self.calls == 1 else 0.0
-            return Step(step.outputs, step.losses | {"bad": step.losses["bad"] * (1 + wrong)})
+            return StepOutput(step.outputs, step.losses | {"bad": step.losses["bad"] * (1 + wrong)})
 
     with pytest.raises(DivergenceError, match=r"\bbad\b"):
         make(tmp_path, method=First("none"), train=Slice(parts=2)).run()
@@ -71,7 +71,7 @@ def test_four_parts_make_the_step_of_the_whole(tmp_path, kind):
     for parts in (1, 4):
         # both add the same terms, in another order; adamw divides by roots of tiny squares
         out = tmp_path / str(parts)
-        fit = make(out, net={"norm": "group"}, train=Slice(parts), optimiser=kind, lr=1e-3)
+        fit = make(out, net={"norm": "group"}, train=Slice(parts), optimizer=kind, lr=1e-3)
         fit.run()
     first, second = (final(tmp_path / str(parts)).tensors["model"] for parts in (1, 4))
     for name, value in first.items():
@@ -84,12 +84,12 @@ def test_equals_a_loop_of_ten_lines(tmp_path):
     torch.manual_seed(0)
     net = network("group")
     make_method("ce", net, task())
-    optimiser = torch.optim.SGD(net.parameters(), 0.1, 0.9, nesterov=True, weight_decay=0.01)
+    optimizer = torch.optim.SGD(net.parameters(), 0.1, 0.9, nesterov=True, weight_decay=0.01)
     for epoch in range(2):
         for (batch,) in Slice().epoch(epoch):
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             nn.functional.cross_entropy(net(batch.inputs), batch.targets).backward()
-            optimiser.step()
+            optimizer.step()
     found = final(tmp_path).tensors["model"]
     for name, value in net.state_dict().items():
         torch.testing.assert_close(found[name], value, rtol=1e-6, atol=1e-7)
@@ -105,9 +105,9 @@ def test_clip_bounds_the_gradient_and_logs_its_true_norm(tmp_path):
     before = {n: p.detach().clone() for n, p in tight.method.named_parameters()}
 
     def moved(step):
-        now = {n: p.detach().clone() for n, p in tight.method.named_parameters()}
-        seen.append(sum((now[n] - before[n]).square().sum() for n in now).sqrt())
-        before.update(now)
+        progress = {n: p.detach().clone() for n, p in tight.method.named_parameters()}
+        seen.append(sum((progress[n] - before[n]).square().sum() for n in progress).sqrt())
+        before.update(progress)
 
     tight.display = Calls(moved)
     tight.run()
@@ -209,10 +209,10 @@ def test_all_samples_of_a_step_are_trained_on(tmp_path):
             super().__init__()
             self.student, self.seen = network(), []
 
-        def forward(self, batch, now):
+        def forward(self, batch, progress):
             self.seen += batch.index.tolist()
             out = self.student(batch.inputs)
-            return Step(out, {"task": nn.functional.cross_entropy(out, batch.targets)})
+            return StepOutput(out, {"task": nn.functional.cross_entropy(out, batch.targets)})
 
         def predictors(self):
             return {"student": self.student}

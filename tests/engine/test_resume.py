@@ -8,7 +8,7 @@ import pytest
 import torch
 from engine_runs import STEPS, Calls, assert_same_run, final, lines, make
 
-from selfdistill.core import METHODS, ArtefactError
+from selfdistill.core import METHODS, ArtifactError
 from selfdistill.engine import checkpoint
 from selfdistill.engine.signals import Interrupted
 from selfdistill.recipe.making import unserved
@@ -23,10 +23,10 @@ RUNS = {
     "joined, taught": {"name": "muse+crd+kd"},
     "ce, dropout": {"name": "ce", "net": {"dropout": 0.5}},
     "ce, average": {"name": "ce", "ema": 0.9, "save_every": 2},
-    "ce, adamw": {"name": "ce", "optimiser": "adamw", "lr": 1e-3, "save_every": 1},
+    "ce, adamw": {"name": "ce", "optimizer": "adamw", "lr": 1e-3, "save_every": 1},
     "ce, clip and warm-up": {"name": "ce", "clip": 0.1, "warmup": 1.0},
     "all": {"name": "muse", "options": {"negatives": "roll"}, "net": {"dropout": 0.3},
-            "ema": 0.9, "optimiser": "adamw", "lr": 1e-3, "save_every": 1, "log_every": 1},
+            "ema": 0.9, "optimizer": "adamw", "lr": 1e-3, "save_every": 1, "log_every": 1},
 }  # fmt: skip
 every_run = pytest.mark.parametrize("keys", RUNS.values(), ids=RUNS)
 
@@ -172,7 +172,7 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path, straight):
 
 def test_checkpoint_of_another_network_is_refused_in_a_sentence(tmp_path):
     make(tmp_path, "exits").run()
-    with pytest.raises(ArtefactError, match="does not fit"):
+    with pytest.raises(ArtifactError, match="does not fit"):
         make(tmp_path, "ce").run()
 
 

@@ -9,7 +9,7 @@ import onnx
 import pytest
 import torch
 
-from selfdistill.core import ArtefactError, ResourceError
+from selfdistill.core import ArtifactError, ResourceError
 from selfdistill.data import ImageData
 from selfdistill.data.images import Resident
 from selfdistill.export import anytime_onnx
@@ -113,7 +113,7 @@ def test_a_file_that_says_something_else_is_not_kept(data, tmp_path, monkeypatch
 
     monkeypatch.setattr(anytime_onnx, "write_anytime_onnx", written)
     monkeypatch.setattr(anytime_onnx, "compare", lambda *_: Agreement(1000, 998, 0.0))
-    with pytest.raises(ArtefactError, match="2 of 1000 images leave elsewhere"):
+    with pytest.raises(ArtifactError, match="2 of 1000 images leave elsewhere"):
         export_anytime(Other(), data, tmp_path / "network.onnx")
     assert not list(tmp_path.iterdir())
 

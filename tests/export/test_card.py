@@ -11,7 +11,7 @@ from selfdistill.data.images import Resident
 from selfdistill.export.card import Facts, card
 from selfdistill.export.exits import ExitRow
 from selfdistill.export.fold import Folded
-from selfdistill.export.licences import licence_of
+from selfdistill.export.licenses import license_of
 from selfdistill.export.verify import Comparison
 
 RECIPE = {"method": "muse+cskd", "model": "timm/resnet10t", "data": "cifar10", "epochs": 7}
@@ -87,7 +87,7 @@ def test_the_code_is_python(format):
 
 
 @pytest.mark.parametrize(
-    ("data", "licence"),
+    ("data", "license"),
     [
         ("digits", "CC BY 4.0"),
         ("fashion_mnist", "MIT"),
@@ -100,5 +100,5 @@ def test_the_code_is_python(format):
         ("mnist", "not known"),
     ],
 )
-def test_licences(data, licence):
-    assert licence in licence_of(data)
+def test_licenses(data, license):
+    assert license in license_of(data)

@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from selfdistill.core import ArtefactError, ConfigError
+from selfdistill.core import ArtifactError, ConfigError
 from selfdistill.export.deployed import Deployed
 from selfdistill.export.fold import folded
 from selfdistill.export.network import bare, put_weights, weights
@@ -39,7 +39,7 @@ def images(count=7):
     return torch.rand(count, 3, 16, 16, generator=torch.Generator().manual_seed(4))
 
 
-def normalised(x):
+def normalized(x):
     return (x - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
 
 
@@ -67,7 +67,7 @@ print(json.dumps([classes, shape, session.run(["logits"], {"images": x})[0].toli
     forbidden = ["torch", "selfdistill", "onnx"]
     said = alone(code, forbidden, tmp_path / "m.onnx", json.dumps(x.tolist()))
     assert said[:2] == [["größe", "b"], ["batch", 3, 16, 16]]
-    want = method.predict(normalised(x))["exit2"].detach()
+    want = method.predict(normalized(x))["exit2"].detach()
     torch.testing.assert_close(torch.tensor(said[2]), want, rtol=1e-4, atol=1e-4)
     for count in (1, 7):
         got = onnx_runner(tmp_path / "m.onnx")(images(count))
@@ -79,7 +79,7 @@ def test_program(method, tmp_path):
     network = Deployed(folded(bare(method, "exit1")).network, MEAN, STD).eval()
     write_program(network, images(2), tmp_path / "m.pt2", notes=NOTES)
     for count in (1, 7):
-        want = method.predict(normalised(images(count)))["exit1"]
+        want = method.predict(normalized(images(count)))["exit1"]
         got = program_runner(tmp_path / "m.pt2")(images(count))
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
     with zipfile.ZipFile(tmp_path / "m.pt2") as file:
@@ -98,7 +98,7 @@ x = torch.tensor(json.loads(sys.argv[2]))
 print(json.dumps(network(x).tolist()))
 """
     said = alone(code, ["selfdistill"], tmp_path / "m.pt2", json.dumps(images(3).tolist()))
-    want = method.predict(normalised(images(3)))["exit1"].detach()
+    want = method.predict(normalized(images(3)))["exit1"].detach()
     torch.testing.assert_close(torch.tensor(said), want, rtol=1e-5, atol=1e-5)
 
 
@@ -139,8 +139,8 @@ def test_weights_of_an_exit(method, tmp_path):
     assert all(key in own or key.startswith("head.") for key in keys)
     assert notes == {"format": "pt", **NOTES}
     again = with_weights(tmp_path / "m.safetensors", taken)
-    want = method.predict(normalised(images()))["exit2"]
-    torch.testing.assert_close(again(normalised(images())), want, rtol=1e-5, atol=1e-5)
+    want = method.predict(normalized(images()))["exit2"]
+    torch.testing.assert_close(again(normalized(images())), want, rtol=1e-5, atol=1e-5)
 
 
 def test_weights_that_do_not_fit(method):
@@ -148,9 +148,9 @@ def test_weights_that_do_not_fit(method):
     good = weights(student)
     put_weights(student, good)
     for wrong in ({**good, "more": torch.zeros(1)}, {**good, "fc.bias": torch.zeros(7)}):
-        with pytest.raises(ArtefactError, match="do not fit"):
+        with pytest.raises(ArtifactError, match="do not fit"):
             put_weights(student, wrong)
-    with pytest.raises(ArtefactError, match="do not fit"):
+    with pytest.raises(ArtifactError, match="do not fit"):
         put_weights(student, {"fc.bias": good["fc.bias"]})
 
 

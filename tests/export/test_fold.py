@@ -61,7 +61,7 @@ class Branching(nn.Module):
         return self.norm(x) if x.mean() > -1e9 else x
 
 
-class Standardised(nn.Conv2d):
+class Standardized(nn.Conv2d):
     def forward(self, x):
         return F.conv2d(x, self.weight - self.weight.mean(), self.bias)
 
@@ -78,7 +78,7 @@ SUMS = nn.BatchNorm2d(4, track_running_stats=False)
         (Again(), 0, 1),
         (Between(), 0, 1),
         (Branching(), 1, 1),
-        (Parts(Standardised(3, 4, 3)), 0, 1),
+        (Parts(Standardized(3, 4, 3)), 0, 1),
         (Parts(weight_norm(nn.Conv2d(3, 4, 3))), 0, 1),
         (Parts(norm=SUMS), 0, 1),
         (build("cifar/resnet8", num_classes=5), 9, 0),

@@ -16,11 +16,11 @@ class Clock:
     """Time that passes only while a network works, and a little at each look."""
 
     def __init__(self, look: float = 0.0) -> None:
-        self.now, self.look = 0.0, look
+        self.progress, self.look = 0.0, look
 
     def __call__(self) -> float:
-        self.now += self.look
-        return self.now
+        self.progress += self.look
+        return self.progress
 
 
 class Worker(nn.Module):
@@ -32,9 +32,9 @@ class Worker(nn.Module):
         self.seen, self.modes = [], set()
 
     def forward(self, x):
-        self.seen.append((tuple(x.shape), self.clock.now))
+        self.seen.append((tuple(x.shape), self.clock.progress))
         self.modes.add((self.training, torch.is_inference_mode_enabled()))
-        self.clock.now += next(self.times)
+        self.clock.progress += next(self.times)
         return x
 
 

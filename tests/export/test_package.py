@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from selfdistill.core import ArtefactError, ConfigError, DataError, ResourceError
+from selfdistill.core import ArtifactError, ConfigError, DataError, ResourceError
 from selfdistill.data import ImageData
 from selfdistill.data.images import Resident
 from selfdistill.export.exits import ExitRow
@@ -92,15 +92,15 @@ def test_a_disk_that_is_full(tiny_net, tiny_task, tmp_path, monkeypatch):
 
 
 def test_data_that_changed_since(tiny_net, tiny_task, tmp_path):
-    """The file is normalised as the network learned it, not as the pictures are now."""
+    """The file is normalized as the network learned it, not as the pictures are now."""
     run, data = made(tiny_net, tiny_task, tmp_path / "run")
-    now = replace(data, mean=(0.1, 0.2, 0.3))
-    done = export_run(run, now, exit=1, format="safetensors")
+    progress = replace(data, mean=(0.1, 0.2, 0.3))
+    done = export_run(run, progress, exit=1, format="safetensors")
     with safe_open(done.file, "pt") as file:
         assert json.loads(file.metadata()["mean"]) == [0.5, 0.5, 0.5]
     with pytest.raises(DataError, match="'mine' has other classes than when"):
         export_run(run, replace(data, classes=list("abcdx")), exit="final")
     for text in ("{", "{}", "[]"):
         (run.path / "data.json").write_text(text)
-        with pytest.raises(ArtefactError, match=r"data.json cannot be read"):
+        with pytest.raises(ArtifactError, match=r"data.json cannot be read"):
             export_run(run, data, exit="final")

@@ -15,7 +15,7 @@ from torch import nn
 from selfdistill.api import anytime
 from selfdistill.core import ConfigError
 from selfdistill.data import ImageData
-from selfdistill.data.augment import normalise
+from selfdistill.data.augment import normalize
 from selfdistill.data.images import Resident
 from selfdistill.data.targets import Boxes, Masks
 from selfdistill.export.boxes import Found, SameBoxes
@@ -26,7 +26,7 @@ from selfdistill.export.package import export_run, judged, task_of
 from selfdistill.export.usage import SURE
 from selfdistill.models import build
 from selfdistill.modules.anchor_head import AnchorHead
-from selfdistill.modules.predictions import Detections
+from selfdistill.modules.detector_output import Detections
 from selfdistill.recipe.company import describe_data
 from selfdistill.recipe.making import make_method
 
@@ -83,7 +83,7 @@ def made(place, kind):
     )
     (place / "recipe.toml").write_text(recipe)
     (place / "data.json").write_text(describe_data(data))
-    metric = task_of(data).headline
+    metric = task_of(data).primary_metric
     rows = [ExitRow(name, 9, 9, None, 0.5, metric) for name in ("exit1", "student")]
     return SimpleNamespace(path=place, method=method, exits=rows), data
 
@@ -110,7 +110,7 @@ def test_masks_by_the_card_s_lines(tmp_path):
     assert "pipeline_tag: image-segmentation" in page
     assert "one logit a class and pixel, (B, 3, 32, 32)" in page
     assert "## mIoU" in page
-    scores = run.method.predict(normalise(data.test.images, data.mean, data.std))["exit1"]
+    scores = run.method.predict(normalize(data.test.images, data.mean, data.std))["exit1"]
     full = nn.functional.interpolate(scores, size=(SIDE, SIDE), mode="bilinear").argmax(1)
     for counts, mask in zip(said, full, strict=True):
         assert counts == {n: int((mask == k).sum()) for k, n in enumerate(data.classes)}
@@ -126,7 +126,7 @@ def test_boxes_by_the_card_s_lines(tmp_path):
     page, said = said_by_card(done, data.test.images)
     assert "pipeline_tag: object-detection" in page
     assert "the 300 surest boxes of each image" in page
-    inputs = normalise(data.test.images, data.mean, data.std)
+    inputs = normalize(data.test.images, data.mean, data.std)
     seen = run.method.predict(inputs)["student"].detections((SIDE, SIDE))
     assert len(said) == len(seen)
     assert sum(map(len, said)) > 20  # else nothing is tested
@@ -149,7 +149,7 @@ def test_an_exit_of_a_detector(tmp_path, format):
     assert done.comparison.holds
     assert done.comparison.images == 9
     metric = task_of(data).metric()
-    inputs = normalise(data.test.images, data.mean, data.std)
+    inputs = normalize(data.test.images, data.mean, data.std)
     metric.update(run.method.predict(inputs)["exit1"], data.test.targets.at(torch.arange(9)))
     assert done.comparison.score == pytest.approx(float(metric.compute()["map"]), abs=1e-4)
     assert judged(run, data)[0].test_score == pytest.approx(done.comparison.score, abs=1e-4)
@@ -227,7 +227,7 @@ class Closed(nn.Module):
 def test_a_detector_that_cannot_be_exported(tmp_path):
     _, data = made(tmp_path / "run", "detection")
     with pytest.raises(ConfigError, match=r"Closed finds its boxes .* not exported; the yolov5"):
-        task_of(data).deployed(Closed())
+        task_of(data).inference_module(Closed())
 
 
 @pytest.mark.parametrize("task", ["segmentation", "detection"])

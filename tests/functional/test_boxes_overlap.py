@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch.distributions import Bernoulli, kl_divergence
 from torchvision.ops import complete_box_iou_loss, sigmoid_focal_loss
 
-from selfdistill.functional.boxes import binary_divergence, complete_iou, focal, surest
+from selfdistill.functional.boxes import binary_divergence, class_nms, complete_iou, focal_loss
 
 
 def some_boxes(count: int, seed: int) -> torch.Tensor:
@@ -48,18 +48,18 @@ def test_focal_is_torchvisions_for_hard_targets(gamma):
     scores = torch.linspace(-6, 6, 40)
     for targets in (torch.zeros(40), torch.ones(40)):
         want = sigmoid_focal_loss(scores, targets, alpha=0.25, gamma=gamma)
-        torch.testing.assert_close(focal(scores, targets, gamma), want)
+        torch.testing.assert_close(focal_loss(scores, targets, gamma), want)
 
 
 def test_focal_without_focus_is_binary_cross_entropy():
     scores, targets = torch.linspace(-6, 6, 40), torch.linspace(0, 1, 40)
     want = F.binary_cross_entropy_with_logits(scores, targets, reduction="none")
-    torch.testing.assert_close(focal(scores, targets, 0.0), want)
+    torch.testing.assert_close(focal_loss(scores, targets, 0.0), want)
 
 
 def test_focal_of_what_is_certain_has_a_gradient():
     scores = torch.tensor([-200.0, 200.0, -200.0, 200.0], requires_grad=True)
-    focal(scores, torch.tensor([0.0, 0.0, 1.0, 1.0]), 1.5).sum().backward()
+    focal_loss(scores, torch.tensor([0.0, 0.0, 1.0, 1.0]), 1.5).sum().backward()
     assert scores.grad.isfinite().all()
 
 
@@ -74,7 +74,7 @@ def test_binary_divergence_is_that_of_bernoulli():
 
 def kept(boxes, scores, **changes):
     settings = {"least": 0.1, "overlap": 0.5, "count": 10, "looked_at": 100} | changes
-    return surest(torch.tensor(boxes), torch.tensor(scores), **settings)
+    return class_nms(torch.tensor(boxes), torch.tensor(scores), **settings)
 
 
 BOXES = [[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 9.0], [50.0, 50.0, 60.0, 60.0]]

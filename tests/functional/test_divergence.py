@@ -83,12 +83,12 @@ def test_gradient_in_closed_form(temperature):
     np.testing.assert_allclose(student.grad.numpy(), want, atol=1e-6)
 
 
-def test_gradient_approaches_the_mean_square_of_centred_logits():
+def test_gradient_approaches_the_mean_square_of_centered_logits():
     """Hinton et al. 2015, Eq. 4: at a high temperature the gradient is (z_s - z_t) / K."""
     student = STUDENT.clone().requires_grad_()
     kl_divergence(student, TEACHER, 1000.0).backward()
-    centred = [z - z.mean(1, keepdim=True) for z in (STUDENT, TEACHER)]
-    torch.testing.assert_close(student.grad, (centred[0] - centred[1]) / 3 / 2, atol=2e-3, rtol=0)
+    centered = [z - z.mean(1, keepdim=True) for z in (STUDENT, TEACHER)]
+    torch.testing.assert_close(student.grad, (centered[0] - centered[1]) / 3 / 2, atol=2e-3, rtol=0)
 
 
 def test_dense_logits_are_averaged_over_positions():

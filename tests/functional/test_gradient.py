@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from selfdistill.functional.gradient import judged_by, reverse_grad
+from selfdistill.functional.gradient_routing import call_with_frozen_parameters, reverse_grad
 
 
 def leaf(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -58,12 +58,12 @@ def test_reversal_needs_no_value():
 
 def test_a_judge_says_what_it_always_says():
     judge, x = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1)), leaf(6, 3)
-    assert torch.equal(judged_by(judge, x), judge(x))
+    assert torch.equal(call_with_frozen_parameters(judge, x), judge(x))
 
 
 def test_a_judge_is_not_trained_by_what_it_judges():
     judge, x = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1)), leaf(6, 3)
-    judged_by(judge, x).square().mean().backward()
+    call_with_frozen_parameters(judge, x).square().mean().backward()
     assert all(p.grad is None and p.requires_grad for p in judge.parameters())
     got, x.grad = x.grad, None
     judge(x).square().mean().backward()
@@ -73,7 +73,7 @@ def test_a_judge_is_not_trained_by_what_it_judges():
 def test_a_judge_learns_from_its_own_term_alone_in_one_backward_pass():
     judge, x = nn.Linear(3, 1), leaf(6, 3)
     own = judge(x.detach()).square().mean()
-    (own + (1 - judged_by(judge, x)).square().mean()).backward()
+    (own + (1 - call_with_frozen_parameters(judge, x)).square().mean()).backward()
     want = torch.autograd.grad(judge(x.detach()).square().mean(), list(judge.parameters()))
     for parameter, gradient in zip(judge.parameters(), want, strict=True):
         torch.testing.assert_close(parameter.grad, gradient)
@@ -81,7 +81,7 @@ def test_a_judge_learns_from_its_own_term_alone_in_one_backward_pass():
 
 def test_a_judge_of_two_inputs():
     judge, x, y = nn.Bilinear(3, 4, 1), leaf(6, 3), leaf(6, 4, seed=1)
-    judged_by(judge, x, y).sum().backward()
+    call_with_frozen_parameters(judge, x, y).sum().backward()
     assert x.grad.abs().sum() > 0
     assert y.grad.abs().sum() > 0
     assert judge.weight.grad is None

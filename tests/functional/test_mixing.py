@@ -6,7 +6,7 @@ import torch
 from scipy import stats
 
 from selfdistill.core.keyed_random import purpose, uniform
-from selfdistill.functional.mixing import beta, cutmix_box, mixed, pasted, shuffled
+from selfdistill.functional.mixing import batch_permutation, beta, cutmix, cutmix_box, mixup
 
 DRAW = purpose("a test")
 MANY = torch.arange(40_000)
@@ -53,7 +53,7 @@ def test_beta_needs_no_value():
 
 
 def test_all_orders_are_equally_likely():
-    orders = torch.stack([shuffled(DRAW, step, torch.arange(3)) for step in range(3000)])
+    orders = torch.stack([batch_permutation(DRAW, step, torch.arange(3)) for step in range(3000)])
     assert torch.equal(orders.sort(1)[0], torch.arange(3).expand(3000, 3))
     _, counts = orders.unique(dim=0, return_counts=True)
     assert len(counts) == 6
@@ -65,9 +65,9 @@ def test_mixed_equals_numpy():
     x, partners, ratio = torch.randn(4, 3, 5), torch.tensor([2, 0, 3, 3]), torch.tensor(0.3)
     array = x.double().numpy()
     want = 0.3 * array + 0.7 * array[[2, 0, 3, 3]]
-    np.testing.assert_allclose(mixed(x, partners, ratio).numpy(), want, atol=1e-6)
-    assert torch.equal(mixed(x, partners, torch.tensor(1.0)), x)
-    assert torch.equal(mixed(x, partners, torch.tensor(0.0)), x[partners])
+    np.testing.assert_allclose(mixup(x, partners, ratio).numpy(), want, atol=1e-6)
+    assert torch.equal(mixup(x, partners, torch.tensor(1.0)), x)
+    assert torch.equal(mixup(x, partners, torch.tensor(0.0)), x[partners])
 
 
 @pytest.mark.parametrize("size", [(32, 32), (7, 12), (1, 5)])
@@ -99,7 +99,7 @@ def test_box_at_the_limits():
 def test_pasted_by_hand():
     x = torch.stack([torch.full((1, 2, 2), float(i)) for i in range(3)])
     box = torch.tensor([[True, False], [False, False]])
-    out = pasted(x, torch.tensor([1, 2, 2]), box)
+    out = cutmix(x, torch.tensor([1, 2, 2]), box)
     want = [[[1.0, 0.0], [0.0, 0.0]], [[2.0, 1.0], [1.0, 1.0]], [[2.0, 2.0], [2.0, 2.0]]]
     assert out[:, 0].tolist() == want
     assert x[:, 0, 0, 0].tolist() == [0, 1, 2]  # what was given is as it was

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchvision.ops import nms
 
-from selfdistill.functional.suppression import suppressed
+from selfdistill.functional.exportable_nms import exportable_nms
 
 
 def crowd(images: int, boxes: int, classes: int, seed: int = 0):
@@ -31,7 +31,7 @@ def by_torchvision(boxes, scores, labels, overlap):
 @pytest.mark.parametrize("count", [5, 300])
 def test_equals_torchvision(overlap, count):
     boxes, scores, labels = crowd(4, 200, 3)
-    found = suppressed(boxes, scores, labels, overlap=overlap, count=count)
+    found = exportable_nms(boxes, scores, labels, overlap=overlap, count=count)
     for i in range(4):
         kept = by_torchvision(boxes[i], scores[i], labels[i], overlap)[:count]
         n = len(kept)
@@ -44,7 +44,7 @@ def test_equals_torchvision(overlap, count):
 def test_a_score_of_zero_is_no_box():
     boxes, scores, labels = crowd(2, 20, 1)
     scores[0] = 0
-    found = suppressed(boxes, scores, labels, overlap=0.5, count=10)
+    found = exportable_nms(boxes, scores, labels, overlap=0.5, count=10)
     assert not any(part[0].any() for part in found)
     assert found[1][1, 0] == scores[1, 0]
 
@@ -52,5 +52,5 @@ def test_a_score_of_zero_is_no_box():
 def test_boxes_without_area_are_dropped_by_none_and_drop_none():
     boxes = torch.tensor([[[3.0, 3, 3, 3], [3, 3, 3, 3], [0, 0, 9, 9]]])
     scores, labels = torch.tensor([[0.9, 0.8, 0.7]]), torch.zeros(1, 3, dtype=torch.int64)
-    found = suppressed(boxes, scores, labels, overlap=0.5, count=3)
+    found = exportable_nms(boxes, scores, labels, overlap=0.5, count=3)
     assert torch.equal(found[1], scores)

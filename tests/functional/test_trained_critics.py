@@ -18,14 +18,14 @@ def pairs(n: int, dims: int, rho: float, powers: int) -> tuple[torch.Tensor, tor
 
 def trained(critic, *law, steps: int, batch: int, roll: bool) -> tuple[float, float]:
     """Loss and plug-in divergence, mean score of positives, on fresh pairs."""
-    optimiser = torch.optim.Adam(critic.parameters(), lr=5e-3)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / steps)
+    optimizer = torch.optim.Adam(critic.parameters(), lr=5e-3)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
     for _ in range(steps):
         shift = torch.randint(1, batch, ()) if roll else None
         loss = jensen_shannon(*critic(*pairs(batch, *law), shift))
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         schedule.step()
     with torch.no_grad():
         scores = critic(*pairs(50_000, *law), torch.tensor(1))

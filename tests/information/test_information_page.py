@@ -80,7 +80,7 @@ def test_numbers_are_those_of_the_measurement(several):
     assert "low, high" in shown.text
 
 
-def test_pictures_are_xml_in_the_colours_of_the_page(several):
+def test_pictures_are_xml_in_the_colors_of_the_page(several):
     text, shown = several
     pictures = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
     assert len(pictures) == 2 + 4

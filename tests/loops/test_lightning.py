@@ -1,4 +1,4 @@
-"""A lesson in Lightning's own Trainer: training, validation, resuming, and what is refused."""
+"""A criterion in Lightning's own Trainer: training, validation, resuming, and what is refused."""
 
 import sys
 from importlib import import_module, reload
@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 import selfdistill
 from selfdistill.core import ConfigError
-from selfdistill.loops.lightning import LightningLesson
+from selfdistill.integrations.lightning import DistillationLightningModule
 from selfdistill.models import build
 
 # On how many workers and validation loaders it would like.
@@ -35,7 +35,9 @@ def loader(indexed: bool = False) -> DataLoader:
     return DataLoader(data, batch_size=8)
 
 
-def module_of(name="muse", cls=LightningLesson, lr=0.05, **keywords) -> LightningLesson:
+def module_of(
+    name="muse", cls=DistillationLightningModule, lr=0.05, **keywords
+) -> DistillationLightningModule:
     example = torch.zeros(2, 3, 16, 16)
     return cls(selfdistill.wrap(small(), name, example=example, classes=10, **keywords), lr=lr)
 
@@ -55,13 +57,13 @@ def trainer(place, epochs=1, saves=False, **words) -> lightning.Trainer:
 
 def test_the_trainer_trains_and_judges_it(tmp_path):
     module, data = module_of(), loader()
-    before = module.lesson.method.student.network.fc.weight.clone()
+    before = module.criterion.method.student.network.fc.weight.clone()
     run = trainer(tmp_path)
     run.fit(module, data, data)
     seen = run.callback_metrics
     assert {"train/loss", "train/mutual/1", "val/exit1", "val/student"} <= seen.keys()
-    assert not torch.equal(module.lesson.method.student.network.fc.weight, before)
-    assert int(module.lesson.step) == 2
+    assert not torch.equal(module.criterion.method.student.network.fc.weight, before)
+    assert int(module.criterion.step) == 2
     images, labels = (torch.cat(parts) for parts in zip(*data, strict=True))
     right = (module.eval()(images)["student"].argmax(1) == labels).float().mean()
     assert seen["val/student"].item() == pytest.approx(right.item())
@@ -73,11 +75,11 @@ def test_the_trainer_trains_and_judges_it(tmp_path):
 def test_the_lesson_knows_how_long_it_takes(tmp_path, accumulate, calls):
     module = module_of("ce")
     trainer(tmp_path, 3, accumulate_grad_batches=accumulate).fit(module, loader())
-    assert module.lesson.total_steps == int(module.lesson.step) == calls
+    assert module.criterion.total_steps == int(module.criterion.step) == calls
     assert module.optimizers().param_groups[0]["lr"] == pytest.approx(0, abs=1e-8)
     told = module_of("ce", total_steps=99)
     trainer(tmp_path).fit(told, loader())
-    assert told.lesson.total_steps == 99
+    assert told.criterion.total_steps == 99
 
 
 @pytest.mark.parametrize("name", ["muse", "crd"])
@@ -86,7 +88,7 @@ def test_a_resumed_training_is_the_uninterrupted_one(tmp_path, name):
     keywords = {"total_steps": 4, **(company if name == "crd" else {})}
     data, file = loader(indexed=name == "crd"), tmp_path / "half.ckpt"
 
-    class Halves(LightningLesson):
+    class Halves(DistillationLightningModule):
         def on_train_epoch_end(self):
             if self.current_epoch == 0:
                 self.trainer.save_checkpoint(file)
@@ -95,7 +97,7 @@ def test_a_resumed_training_is_the_uninterrupted_one(tmp_path, name):
     trainer(tmp_path, 2).fit(first, data)
     second = module_of(name, **keywords)
     trainer(tmp_path, 2).fit(second, data, ckpt_path=file)
-    assert int(second.lesson.step) == 4
+    assert int(second.criterion.step) == 4
     for key, value in first.state_dict().items():
         assert torch.equal(second.state_dict()[key], value), key
 
@@ -124,9 +126,9 @@ def test_a_group_with_a_rate_of_its_own(tmp_path):
 
 
 def test_its_steps_may_be_written_anew(tmp_path):
-    class Mine(LightningLesson):
+    class Mine(DistillationLightningModule):
         def configure_optimizers(self):
-            return torch.optim.AdamW(self.lesson.param_groups(), lr=1e-3)
+            return torch.optim.AdamW(self.criterion.param_groups(), lr=1e-3)
 
     module = module_of(cls=Mine)
     trainer(tmp_path).fit(module, loader())
@@ -136,7 +138,7 @@ def test_its_steps_may_be_written_anew(tmp_path):
 def test_an_endless_training_has_a_constant_rate(tmp_path):
     module = module_of("ce")
     trainer(tmp_path, -1, limit_train_batches=1, max_time={"seconds": 1e-6}).fit(module, loader())
-    assert module.lesson.total_steps is None
+    assert module.criterion.total_steps is None
     assert module.optimizers().param_groups[0]["lr"] == 0.05
 
 
@@ -147,7 +149,7 @@ def test_a_batch_that_is_none(batch):
 
 
 def test_without_lightning_there_is_a_sentence(monkeypatch):
-    module = import_module("selfdistill.loops.lightning")
+    module = import_module("selfdistill.integrations.lightning")
     monkeypatch.setitem(sys.modules, "lightning", None)
     with pytest.raises(ConfigError, match=r"pip install \"selfdistill\[lightning\]\""):
         reload(module)

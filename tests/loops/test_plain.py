@@ -38,10 +38,10 @@ def test_the_readme_lines_run_and_teach():
     exec(lines, scope)
     first = scope["loss"].item()
     for _ in range(20):
-        scope["optimiser"].zero_grad()
-        loss = scope["lesson"](images, labels)
+        scope["optimizer"].zero_grad()
+        loss = scope["criterion"](images, labels)
         loss.backward()
-        scope["optimiser"].step()
+        scope["optimizer"].step()
     assert loss.item() < 0.7 * first
 
 
@@ -55,34 +55,36 @@ def test_the_network_is_the_one_that_was_given(name):
     company = {"teacher": small()} if "teacher" in takes else {}
     company |= {"peers": [small(1)]} if "peers" in takes else {}
     company |= {"train_labels": labels} if "train_labels" in takes else {}
-    lesson = selfdistill.wrap(network, name, example=images[:2], classes=10, **company)
+    criterion = selfdistill.wrap(network, name, example=images[:2], classes=10, **company)
     views = [images.flip(3)] * (METHODS[name].needs.views - 1)
-    partners = images.roll(1, 0) if METHODS[name].needs.partners else None
+    same_class_inputs = images.roll(1, 0) if METHODS[name].needs.same_class else None
     index = torch.arange(len(images))
-    lesson(images, labels, index=index, views=views, partners=partners).backward()
-    torch.optim.SGD(lesson.parameters(), lr=0.1).step()
+    criterion(
+        images, labels, index=index, views=views, same_class_inputs=same_class_inputs
+    ).backward()
+    torch.optim.SGD(criterion.parameters(), lr=0.1).step()
     assert list(network.state_dict()) == keys
     assert not torch.equal(network.state_dict()["fc.weight"], before["fc.weight"])
-    network.eval(), lesson.eval()
-    assert torch.equal(network(images), lesson.predict(images)["student"])
+    network.eval(), criterion.eval()
+    assert torch.equal(network(images), criterion.predict(images)["student"])
 
 
 def test_steps_are_counted_and_saved():
     images, labels = pictures()
-    lesson = selfdistill.wrap(small(), "muse", example=images[:2], classes=10, negatives="roll")
+    criterion = selfdistill.wrap(small(), "muse", example=images[:2], classes=10, negatives="roll")
     for _ in range(3):
-        lesson(images, labels)
+        criterion(images, labels)
     other = selfdistill.wrap(small(), "muse", example=images[:2], classes=10, negatives="roll")
-    other.load_state_dict(lesson.state_dict())
+    other.load_state_dict(criterion.state_dict())
     assert int(other.step) == 3
-    assert torch.equal(lesson(images, labels), other(images, labels))
+    assert torch.equal(criterion(images, labels), other(images, labels))
 
 
 def test_evaluation_counts_no_step():
     images, labels = pictures()
-    lesson = selfdistill.wrap(small(), "ce", example=images[:2], classes=10).eval()
-    lesson(images, labels)
-    assert int(lesson.step) == 0
+    criterion = selfdistill.wrap(small(), "ce", example=images[:2], classes=10).eval()
+    criterion(images, labels)
+    assert int(criterion.step) == 0
 
 
 @pytest.mark.parametrize(
@@ -100,18 +102,18 @@ def test_wrong_number_of_classes_is_told():
 
 
 def remembering(**keywords):
-    """A lesson of a method with a memory of eight images; the teacher is always the same."""
+    """A criterion of a method with a memory of eight images; the teacher is always the same."""
     images, labels = pictures()
     keywords = {"teacher": small(2), "train_labels": labels, "negatives": 4, **keywords}
-    lesson = selfdistill.wrap(small(), "crd", example=images[:2], classes=10, **keywords)
-    return lesson, images, labels
+    criterion = selfdistill.wrap(small(), "crd", example=images[:2], classes=10, **keywords)
+    return criterion, images, labels
 
 
 def test_a_memory_wants_to_know_which_images():
-    lesson, images, labels = remembering()
+    criterion, images, labels = remembering()
     with pytest.raises(ConfigError, match="remembers every image"):
-        lesson(images, labels)
-    lesson(images, labels, index=torch.arange(8)).backward()
+        criterion(images, labels)
+    criterion(images, labels, index=torch.arange(8)).backward()
 
 
 @pytest.mark.parametrize(
@@ -119,37 +121,37 @@ def test_a_memory_wants_to_know_which_images():
 )
 def test_what_a_batch_lacks_is_told(name, words):
     images, labels = pictures()
-    lesson = selfdistill.wrap(small(), name, example=images[:2], classes=10)
+    criterion = selfdistill.wrap(small(), name, example=images[:2], classes=10)
     with pytest.raises(ConfigError, match=words):
-        lesson(images, labels)
+        criterion(images, labels)
 
 
 def test_mixtures_are_refused_where_a_class_is_wanted():
-    lesson, images, labels = remembering()
+    criterion, images, labels = remembering()
     with pytest.raises(ConfigError, match="without mixup and cutmix"):
-        lesson(images, nn.functional.one_hot(labels, 10).float(), index=torch.arange(8))
+        criterion(images, nn.functional.one_hot(labels, 10).float(), index=torch.arange(8))
     plain = selfdistill.wrap(small(), "muse", example=images[:2], classes=10)
     assert plain(images, nn.functional.one_hot(labels, 10).float()).isfinite()
 
 
 def test_what_follows_a_step_is_done_before_the_state_is_saved():
-    lesson, images, labels = remembering()
-    before = lesson.method.memory_student.rows.clone()
-    lesson(images, labels, index=torch.arange(8)).backward()
-    assert torch.equal(lesson.method.memory_student.rows, before)  # the optimiser comes first
-    assert not torch.equal(lesson.state_dict()["method.memory_student.rows"], before)
-    moved = lesson.method.memory_student.rows.clone()
-    lesson.settle()
-    assert torch.equal(lesson.method.memory_student.rows, moved)  # once is enough
+    criterion, images, labels = remembering()
+    before = criterion.method.memory_student.rows.clone()
+    criterion(images, labels, index=torch.arange(8)).backward()
+    assert torch.equal(criterion.method.memory_student.rows, before)  # the optimizer comes first
+    assert not torch.equal(criterion.state_dict()["method.memory_student.rows"], before)
+    moved = criterion.method.memory_student.rows.clone()
+    criterion.settle()
+    assert torch.equal(criterion.method.memory_student.rows, moved)  # once is enough
 
 
-def trained(lesson, images, labels, steps):
-    optimiser = torch.optim.SGD(lesson.param_groups(), lr=0.05)
+def trained(criterion, images, labels, steps):
+    optimizer = torch.optim.SGD(criterion.param_groups(), lr=0.05)
     for _ in range(steps):
-        optimiser.zero_grad()
-        lesson(images, labels, index=torch.arange(8)).backward()
-        optimiser.step()
-    return lesson.state_dict()
+        optimizer.zero_grad()
+        criterion(images, labels, index=torch.arange(8)).backward()
+        optimizer.step()
+    return criterion.state_dict()
 
 
 def test_a_restored_lesson_goes_on_as_the_first_would_have():
@@ -167,36 +169,36 @@ def test_a_restored_lesson_goes_on_as_the_first_would_have():
 def test_a_method_measures_itself_on_held_out_images():
     images, labels = pictures()
     company = {"peers": [small(1)], "target": "general"}
-    lesson = selfdistill.wrap(small(), "kdcl", example=images[:2], classes=10, **company)
-    lesson.after_epoch([(images[:4], labels[:4]), (images[4:], labels[4:])])
-    assert lesson.method.weights.sum().item() == pytest.approx(1)
-    assert lesson.method.weights[0] != lesson.method.weights[1]
+    criterion = selfdistill.wrap(small(), "kdcl", example=images[:2], classes=10, **company)
+    criterion.after_epoch([(images[:4], labels[:4]), (images[4:], labels[4:])])
+    assert criterion.method.weights.sum().item() == pytest.approx(1)
+    assert criterion.method.weights[0] != criterion.method.weights[1]
 
 
 def test_the_length_of_the_run_is_counted_in_calls():
     images, labels = pictures()
-    lesson = selfdistill.wrap(small(), "snapshot", example=images[:2], classes=10, total_steps=4)
+    criterion = selfdistill.wrap(small(), "snapshot", example=images[:2], classes=10, total_steps=4)
     seen = []
     for _ in range(4):
-        lesson(images, labels)
-        seen.append(lesson.last.losses["soft"].item() > 0)
+        criterion(images, labels)
+        seen.append(criterion.last.losses["soft"].item() > 0)
     assert seen == [False, False, True, True]
 
 
 def test_the_latest_step_keeps_no_graph():
     images, labels = pictures()
-    lesson = selfdistill.wrap(small(), "muse", example=images[:2], classes=10)
-    loss = lesson(images, labels)
-    assert not lesson.last.outputs.requires_grad
-    assert sum(lesson.last.losses.values()).item() == pytest.approx(loss.item())
-    assert torch.equal(copy.deepcopy(lesson).last.outputs, lesson.last.outputs)
+    criterion = selfdistill.wrap(small(), "muse", example=images[:2], classes=10)
+    loss = criterion(images, labels)
+    assert not criterion.last.outputs.requires_grad
+    assert sum(criterion.last.losses.values()).item() == pytest.approx(loss.item())
+    assert torch.equal(copy.deepcopy(criterion).last.outputs, criterion.last.outputs)
 
 
 def test_label_smoothing_is_the_supervised_losss():
     images, labels = pictures()
-    lesson = selfdistill.wrap(small(), "ce", example=images[:2], classes=10, label_smoothing=0.1)
-    loss = lesson.eval()(images, labels)
-    outputs = lesson.predict(images)["student"]
+    criterion = selfdistill.wrap(small(), "ce", example=images[:2], classes=10, label_smoothing=0.1)
+    loss = criterion.eval()(images, labels)
+    outputs = criterion.predict(images)["student"]
     torch.testing.assert_close(loss, nn.CrossEntropyLoss(label_smoothing=0.1)(outputs, labels))
 
 
@@ -204,9 +206,9 @@ def test_label_smoothing_is_the_supervised_losss():
 def test_the_student_says_what_keeps_its_weight(name):
     network, (images, _) = small(), pictures()
     network.no_weight_decay = lambda: {"fc.bias"}
-    lesson = selfdistill.wrap(network, name, example=images[:2], classes=10)
-    (kept,) = lesson.no_weight_decay()
-    assert dict(lesson.named_parameters())[kept] is network.fc.bias
+    criterion = selfdistill.wrap(network, name, example=images[:2], classes=10)
+    (kept,) = criterion.no_weight_decay()
+    assert dict(criterion.named_parameters())[kept] is network.fc.bias
     plain = selfdistill.wrap(small(), name, example=images[:2], classes=10)
     assert plain.no_weight_decay() == set()
 
@@ -215,9 +217,11 @@ def test_a_segmenter_learns_too():
     torch.manual_seed(0)
     network = build("fpn/small", num_classes=3, in_channels=3)
     images, masks = torch.randn(4, 3, 32, 32), torch.randint(3, (4, 32, 32))
-    lesson = selfdistill.wrap(network, "exits", example=images[:2], classes=3, task="segmentation")
-    lesson(images, masks).backward()
-    assert {"task", "task/1"} <= set(lesson.last.losses)
+    criterion = selfdistill.wrap(
+        network, "exits", example=images[:2], classes=3, task="segmentation"
+    )
+    criterion(images, masks).backward()
+    assert {"task", "task/1"} <= set(criterion.last.losses)
     assert network.classify.weight.grad.abs().sum() > 0
     with pytest.raises(
         ConfigError, match=r"FPN gives \(2, 3, 16, 16\) for 2 images, but 3 classes"

@@ -1,4 +1,4 @@
-"""A lesson as timm's task: its optimisers, schedules, averages, checkpoints and evaluators."""
+"""A criterion as timm's task: its optimizers, schedules, averages, checkpoints and evaluators."""
 
 import sys
 from importlib import import_module, reload
@@ -14,8 +14,8 @@ from timm.utils import CheckpointSaver
 from torch import nn
 
 import selfdistill
-from selfdistill.core import ArtefactError, ConfigError
-from selfdistill.loops.timm_task import DistillTask
+from selfdistill.core import ArtifactError, ConfigError
+from selfdistill.integrations.timm_task import DistillationTask
 from selfdistill.models import build
 
 
@@ -29,16 +29,16 @@ def pictures(n: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(n, 3, 16, 16), torch.arange(n) % 10
 
 
-def task_of(name="muse", **keywords) -> DistillTask:
-    lesson = selfdistill.wrap(small(), name, example=pictures()[0][:2], classes=10, **keywords)
-    return DistillTask(lesson, verbose=False)
+def task_of(name="muse", **keywords) -> DistillationTask:
+    criterion = selfdistill.wrap(small(), name, example=pictures()[0][:2], classes=10, **keywords)
+    return DistillationTask(criterion, verbose=False)
 
 
-def optimiser_of(task):
+def optimizer_of(task):
     return create_optimizer_v2(task.get_trainable_module(), "sgd", lr=0.05, weight_decay=1e-3)
 
 
-def train(task, optimiser, steps, scheduler=None):
+def train(task, optimizer, steps, scheduler=None):
     """As timm's script does it; the losses."""
     images, labels = pictures()
     losses = []
@@ -46,8 +46,8 @@ def train(task, optimiser, steps, scheduler=None):
         result = task.train()(images, labels)
         result["loss"].backward()
         torch.nn.utils.clip_grad_norm_(task.get_clip_parameters(), 5.0)
-        optimiser.step()
-        optimiser.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
         task.update_ema(step=step + 1)
         if scheduler:
             scheduler.step_update(step + 1)
@@ -58,15 +58,15 @@ def train(task, optimiser, steps, scheduler=None):
 def test_timms_machinery_trains_it():
     task = task_of()
     assert isinstance(task, timm.task.TrainingTask)
-    optimiser = optimiser_of(task)
+    optimizer = optimizer_of(task)
     scheduler, epochs = create_scheduler_v2(
-        optimiser, "cosine", num_epochs=2, updates_per_epoch=6, step_on_epochs=False
+        optimizer, "cosine", num_epochs=2, updates_per_epoch=6, step_on_epochs=False
     )
-    losses = train(task, optimiser, epochs * 6, scheduler)
+    losses = train(task, optimizer, epochs * 6, scheduler)
     assert losses[-1] < 0.9 * losses[0]
-    assert int(task.lesson.step) == 12
-    trained = {id(p) for group in optimiser.param_groups for p in group["params"]}
-    assert trained == {id(p) for p in task.lesson.parameters() if p.requires_grad}
+    assert int(task.criterion.step) == 12
+    trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    assert trained == {id(p) for p in task.criterion.parameters() if p.requires_grad}
 
 
 def test_the_result_holds_loss_output_and_terms():
@@ -82,7 +82,7 @@ def test_the_result_holds_loss_output_and_terms():
 def test_the_student_is_what_is_evaluated():
     task, (images, labels) = task_of(), pictures()
     student = task.get_eval_model()
-    assert student is task.lesson.method.predictors()["student"]
+    assert student is task.criterion.method.predictors()["student"]
     evaluator = task.create_evaluator()
     evaluator.update(student.eval()(images), labels)
     assert 0 <= evaluator.compute()["top1"] <= 100
@@ -90,19 +90,19 @@ def test_the_student_is_what_is_evaluated():
 
 def test_checkpoints_are_timms_and_restore_everything(tmp_path):
     task = task_of()
-    optimiser = optimiser_of(task)
+    optimizer = optimizer_of(task)
     task.setup_ema(decay=0.5)
     saver = CheckpointSaver(
-        task.get_eval_model(), optimiser, task=task, checkpoint_dir=tmp_path, recovery_dir=tmp_path
+        task.get_eval_model(), optimizer, task=task, checkpoint_dir=tmp_path, recovery_dir=tmp_path
     )
-    train(task, optimiser, 3)
+    train(task, optimizer, 3)
     saver.save_checkpoint(0, metric=1.0)
     saved = torch.load(tmp_path / "last.pth.tar", weights_only=True)
     assert saved["state_dict"].keys() == small().state_dict().keys()
-    want = train(task, optimiser, 2)
+    want = train(task, optimizer, 2)
 
     other = task_of()
-    again = optimiser_of(other)
+    again = optimizer_of(other)
     assert timm.task.resume_task_checkpoint(other, tmp_path / "last.pth.tar", again) == 1
     other.setup_ema(decay=0.5)
     timm.task.load_task_ema_checkpoint(other, tmp_path / "last.pth.tar")
@@ -119,7 +119,7 @@ def test_the_average_follows_student_and_exits():
     task = task_of()
     average = task.setup_ema(decay=0.5)
     before = {n: p.clone() for n, p in average.module.named_parameters()}
-    train(task, optimiser_of(task), 2)
+    train(task, optimizer_of(task), 2)
     moved = {n for n, p in average.module.named_parameters() if not torch.equal(p, before[n])}
     assert any("exits" in name for name in moved)
     student = task.get_eval_model(ema=True)
@@ -132,15 +132,15 @@ def test_the_average_follows_student_and_exits():
 def test_a_teacher_is_in_no_checkpoint():
     task = task_of("kd", teacher=small(3))
     assert not any("teacher" in name for name in task.get_task_state())
-    weight = task.lesson.method.teacher.network.fc.weight.clone()
-    train(task, optimiser_of(task), 1)
-    assert torch.equal(task.lesson.method.teacher.network.fc.weight, weight)
+    weight = task.criterion.method.teacher.network.fc.weight.clone()
+    train(task, optimizer_of(task), 1)
+    assert torch.equal(task.criterion.method.teacher.network.fc.weight, weight)
 
 
 def test_a_checkpoint_of_another_method_is_told():
-    with pytest.raises(ArtefactError, match="does not fit this method"):
+    with pytest.raises(ArtifactError, match="does not fit this method"):
         task_of("ce").load_task_state(task_of("muse").get_task_state())
-    with pytest.raises(ArtefactError, match="size mismatch"):
+    with pytest.raises(ArtifactError, match="size mismatch"):
         task_of("muse").load_task_state(task_of("muse", bottleneck="byot").get_task_state())
     task_of("muse").load_task_state(None)  # a plain student's
     task_of("ce").load_task_state(task_of("muse").get_task_state(), strict=False)
@@ -155,25 +155,25 @@ def test_clipping_may_leave_the_head_out():
 
 @pytest.mark.slow
 def test_compiled_it_gives_the_same_losses():
-    want = train(task := task_of(), optimiser_of(task), 2)
+    want = train(task := task_of(), optimizer_of(task), 2)
     task = task_of()
     compiled = task.compile(backend="eager")
     assert task.get_eval_model() is compiled
-    assert train(task, optimiser_of(task), 2) == pytest.approx(want)
+    assert train(task, optimizer_of(task), 2) == pytest.approx(want)
     assert task.get_checkpoint_state()["state_dict"].keys() == small().state_dict().keys()
     torch._dynamo.reset()
 
 
 def test_distributed_it_gives_the_same_losses(tmp_path):
-    want = train(task := task_of(), optimiser_of(task), 2)
+    want = train(task := task_of(), optimizer_of(task), 2)
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
     try:
         task = task_of()
-        optimiser = optimiser_of(task)
+        optimizer = optimizer_of(task)
         task.prepare_distributed()
         with task.no_sync():
-            assert train(task, optimiser, 2) == pytest.approx(want)
-        assert task.get_eval_model() is task.lesson.method.predictors()["student"]
+            assert train(task, optimizer, 2) == pytest.approx(want)
+        assert task.get_eval_model() is task.criterion.method.predictors()["student"]
         assert task.get_checkpoint_state()["state_dict"].keys() == small().state_dict().keys()
     finally:
         dist.destroy_process_group()
@@ -200,7 +200,7 @@ def test_what_timms_loaders_do_not_give_is_refused(name, words):
 
 
 def test_an_old_timm_is_told(monkeypatch):
-    module = import_module("selfdistill.loops.timm_task")
+    module = import_module("selfdistill.integrations.timm_task")
     monkeypatch.setitem(sys.modules, "timm.task", None)
     with pytest.raises(ConfigError, match=r"timm>=1\.0\.27"):
         reload(module)
@@ -209,8 +209,8 @@ def test_an_old_timm_is_told(monkeypatch):
 def test_what_is_no_classifier_is_refused():
     network = build("fpn/small", num_classes=3, in_channels=3)
     example = torch.zeros(2, 3, 32, 32)
-    lesson = selfdistill.wrap(network, "ce", example=example, classes=3, task="segmentation")
+    criterion = selfdistill.wrap(network, "ce", example=example, classes=3, task="segmentation")
     with pytest.raises(
-        ConfigError, match="trains classifiers, and this lesson is for segmentation"
+        ConfigError, match="trains classifiers, and this criterion is for segmentation"
     ):
-        DistillTask(lesson)
+        DistillationTask(criterion)

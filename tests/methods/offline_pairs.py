@@ -51,7 +51,7 @@ def offline(
 def features(method: Method, inputs: Tensor) -> tuple[list, list]:
     """Of student and teacher, as numpy arrays in double precision."""
     with torch.no_grad():
-        both = [taps.tapped(inputs)[1] for taps in (method.student, method.teacher)]
+        both = [taps.forward_features(inputs)[1] for taps in (method.student, method.teacher)]
     return tuple([f.double().numpy() for f in found.values()] for found in both)
 
 

@@ -53,23 +53,23 @@ class Reads(nn.Module):
         return torch.full((len(x),), self.scores[len(self.seen) - 1])
 
 
-def test_terms_and_monitors_are_made_of_the_scores(tiny_task, batch, now):
+def test_terms_and_monitors_are_made_of_the_scores(tiny_task, batch, progress):
     method = afd(tiny_task, adversarial=0.5)
     method.discriminators[0] = Reads([0.8, 0.3, 0.3])
-    step = method(batch, now)
+    step = method(batch, progress)
     assert step.losses["discriminator"].item() == pytest.approx(0.13)
     assert step.losses["adversarial"].item() == pytest.approx(0.5 * 0.49)
     assert step.monitors["real"].item() == pytest.approx(0.8)
     assert step.monitors["fake"].item() == pytest.approx(0.3)
 
 
-def test_each_learns_from_the_one_before_it_in_a_circle(tiny_task, batch, now):
+def test_each_learns_from_the_one_before_it_in_a_circle(tiny_task, batch, progress):
     method = afd(tiny_task, widths=(12, 12, 12))
     maps = {}
     for k, taps in enumerate((method.student, *method.peers)):
         method.discriminators[k] = Reads([0.5, 0.5, 0.5])
         taps.network.stage2.register_forward_hook(lambda m, a, out, k=k: maps.update({k: out}))
-    method(batch, now)
+    method(batch, progress)
     for k, before in ((0, 2), (1, 0), (2, 1)):
         real, fake, judged = method.discriminators[k].seen
         assert torch.equal(real, maps[before])
@@ -90,7 +90,7 @@ def parts_of(method):
     return parts
 
 
-def test_which_term_trains_what(tiny_task, batch, now):
+def test_which_term_trains_what(tiny_task, batch, progress):
     method = afd(tiny_task)
     parts = parts_of(method)
     assert sum(map(len, parts.values())) == len(list(method.parameters()))
@@ -100,7 +100,7 @@ def test_which_term_trains_what(tiny_task, batch, now):
         "adversarial": {"stages", "transfer"},
         "discriminator": {"discriminator"},
     }
-    for name, loss in method(batch, now).losses.items():
+    for name, loss in method(batch, progress).losses.items():
         place, _, term = name.rpartition("/")
         start = f"{place}/" if place else ""
         want = {start + part for part in trains[term]}
@@ -118,12 +118,12 @@ def moved(method, loss, parameters, rate):
 
 
 @pytest.mark.parametrize("place", ["", "peer1/"])
-def test_the_networks_step_makes_fakes_look_real(place, tiny_task, batch, now):
+def test_the_networks_step_makes_fakes_look_real(place, tiny_task, batch, progress):
     method = afd(tiny_task)
-    parts, before = parts_of(method), method(batch, now)
+    parts, before = parts_of(method), method(batch, progress)
     own = parts[f"{place}stages"] + parts[f"{place}transfer"]
     moved(method, before.losses[f"{place}adversarial"], own, 0.1)
-    after = method(batch, now)
+    after = method(batch, progress)
     assert after.monitors[f"{place}fake"] > before.monitors[f"{place}fake"]
     assert after.losses[f"{place}adversarial"] < before.losses[f"{place}adversarial"]
     assert after.losses[f"{place}discriminator"] > before.losses[f"{place}discriminator"]
@@ -131,32 +131,32 @@ def test_the_networks_step_makes_fakes_look_real(place, tiny_task, batch, now):
 
 
 @pytest.mark.parametrize("place", ["", "peer1/"])
-def test_the_discriminators_step_tells_them_apart(place, tiny_task, batch, now):
+def test_the_discriminators_step_tells_them_apart(place, tiny_task, batch, progress):
     method = afd(tiny_task)
-    parts, before = parts_of(method), method(batch, now)
+    parts, before = parts_of(method), method(batch, progress)
     moved(method, before.losses[f"{place}discriminator"], parts[f"{place}discriminator"], 0.1)
-    after = method(batch, now)
+    after = method(batch, progress)
     assert after.losses[f"{place}discriminator"] < before.losses[f"{place}discriminator"]
     unmoved = set(before.losses) - {f"{place}discriminator", f"{place}adversarial"}
     assert all(torch.equal(after.losses[name], before.losses[name]) for name in unmoved)
 
 
-def test_a_discriminator_alone_learns_to_tell(tiny_task, batch, now):
+def test_a_discriminator_alone_learns_to_tell(tiny_task, batch, progress):
     method = afd(tiny_task)
-    optimiser = torch.optim.Adam(method.discriminators.parameters(), lr=1e-2)
+    optimizer = torch.optim.Adam(method.discriminators.parameters(), lr=1e-2)
     for _ in range(50):
-        step = method(batch, now)
-        optimiser.zero_grad()
+        step = method(batch, progress)
+        optimizer.zero_grad()
         step.losses["discriminator"].backward(inputs=list(method.discriminators.parameters()))
-        optimiser.step()
+        optimizer.step()
     assert step.losses["discriminator"] < 0.1  # at chance it is a half
     assert step.monitors["real"] > 0.8 > 0.2 > step.monitors["fake"]
 
 
-def test_a_discriminator_that_sees_nothing_teaches_nothing(tiny_task, batch, now):
+def test_a_discriminator_that_sees_nothing_teaches_nothing(tiny_task, batch, progress):
     method = afd(tiny_task)
     nn.init.zeros_(method.discriminators[0].score.weight)
-    loss = method(batch, now).losses["adversarial"]
+    loss = method(batch, progress).losses["adversarial"]
     grads = torch.autograd.grad(loss, parts_of(method)["stages"])
     assert all((g == 0).all() for g in grads)
 
@@ -169,11 +169,11 @@ def test_transfer_only_where_channels_differ(tiny_task):
 
 
 @pytest.mark.parametrize("strides", [(1, 2), (2, 1)])
-def test_the_larger_map_is_pooled(strides, tiny_task, batch, now):
+def test_the_larger_map_is_pooled(strides, tiny_task, batch, progress):
     method = afd(tiny_task, widths=(12, 12), strides=strides)
     for k in (0, 1):
         method.discriminators[k] = Reads([0.5, 0.5, 0.5])
-    method(batch, now)
+    method(batch, progress)
     seen = [x.shape for judge in method.discriminators for x in judge.seen]
     assert set(seen) == {torch.Size([8, 12, 4, 4])}
 
@@ -198,19 +198,19 @@ def test_discriminators_have_a_rate_of_their_own(tiny_task):
     assert sorted(given) == sorted(id(p) for p in method.parameters())
 
 
-def test_without_adversaries_it_is_mutual_learning(tiny_task, batch, now):
+def test_without_adversaries_it_is_mutual_learning(tiny_task, batch, progress):
     method = afd(tiny_task, widths=(12, 16, 8), adversarial=0.0, soft=0.5)
     peers = [taps.network for taps in method.peers]
     plain = METHODS["dml"](method.student.network, peers, tiny_task, soft=0.5, temperature=3.0)
-    losses = method(batch, now).losses
-    torch.testing.assert_close(losses, plain(batch, now).losses, rtol=0, atol=0)
+    losses = method(batch, progress).losses
+    torch.testing.assert_close(losses, plain(batch, progress).losses, rtol=0, atol=0)
     assert len(method.param_groups()) == 1
     assert not list(method.discriminators.parameters())
     assert not list(method.transfers.parameters())
 
 
-def test_without_anything_there_are_labels_only(tiny_task, batch, now):
-    losses = afd(tiny_task, soft=0.0, adversarial=0.0)(batch, now).losses
+def test_without_anything_there_are_labels_only(tiny_task, batch, progress):
+    losses = afd(tiny_task, soft=0.0, adversarial=0.0)(batch, progress).losses
     assert losses.keys() == {"task", "peer1/task"}
 
 

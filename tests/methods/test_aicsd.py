@@ -6,7 +6,7 @@ import torch
 from scene_pairs import SIDE, scene_batch, scene_net, scene_task
 from scipy.special import rel_entr, softmax
 
-from selfdistill.core import METHODS, ConfigError, Evidence, Progress, options
+from selfdistill.core import METHODS, ConfigError, Progress, Provenance, options
 from selfdistill.methods.aicsd import pooled, similarities
 from selfdistill.recipe.making import make_method
 from selfdistill.tasks import Classification, Segmentation
@@ -145,4 +145,4 @@ def test_defaults_and_evidence():
         "similarity": 100.0, "soft": 0.5, "temperature": 1.0, "weighting": "adaptive",
         "cells": 64,
     }  # fmt: skip
-    assert METHODS["aicsd"].evidence is Evidence.NOTES
+    assert METHODS["aicsd"].provenance is Provenance.NOTES

@@ -34,13 +34,13 @@ def test_masked_square_is_a_sum_over_the_batch():
     assert doubled.item() == pytest.approx(2 * want, rel=1e-6)
 
 
-def test_hint_equals_numpy(tiny_net, tiny_task, batch, now):
+def test_hint_equals_numpy(tiny_net, tiny_task, batch, progress):
     method = byot(tiny_net, tiny_task, hint=0.01)
     caught = {}
     for i, bottleneck in enumerate(method.exits.bottlenecks, 1):
         bottleneck.register_forward_hook(lambda m, a, out, i=i: caught.update({i: out}))
     tiny_net.stage4.register_forward_hook(lambda m, a, out: caught.update(last=out))
-    losses = method(batch, now).losses
+    losses = method(batch, progress).losses
     pooled = {k: v.detach().double().numpy().mean((2, 3)) for k, v in caught.items()}
     for i in PAIRS:
         positive = (pooled[i] > 0) | (pooled["last"] > 0)
@@ -49,9 +49,9 @@ def test_hint_equals_numpy(tiny_net, tiny_task, batch, now):
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.1, 0.6])
-def test_other_terms_equal_torch(alpha, tiny_net, tiny_task, batch, now):
+def test_other_terms_equal_torch(alpha, tiny_net, tiny_task, batch, progress):
     method = byot(tiny_net, tiny_task, alpha=alpha).eval()
-    losses = method(batch, now).losses
+    losses = method(batch, progress).losses
     outputs = method.predict(batch.inputs)
     final = outputs["student"]
     ce = nn.functional.cross_entropy
@@ -73,31 +73,31 @@ def gradient(loss, *tensors):
 
 
 @pytest.mark.parametrize("i", PAIRS)
-def test_the_last_exit_is_no_pupil(i, tiny_net, tiny_task, batch, now):
-    losses = byot(tiny_net, tiny_task)(batch, now).losses
+def test_the_last_exit_is_no_pupil(i, tiny_net, tiny_task, batch, progress):
+    losses = byot(tiny_net, tiny_task)(batch, progress).losses
     stages = [tiny_net.get_submodule(f"stage{n}")[0].weight for n in (1, 2, 3, 4)]
     want = [n <= i for n in (1, 2, 3, 4)] + [False]
     for kind in ("soft", "hint", "task"):
         assert gradient(losses[f"{kind}/{i}"], *stages, tiny_net.fc.weight) == want
 
 
-def test_hint_trains_the_bottleneck_and_not_the_head(tiny_net, tiny_task, batch, now):
+def test_hint_trains_the_bottleneck_and_not_the_head(tiny_net, tiny_task, batch, progress):
     method = byot(tiny_net, tiny_task)
-    loss = method(batch, now).losses["hint/1"]
+    loss = method(batch, progress).losses["hint/1"]
     bottleneck, head = method.exits.bottlenecks[0], method.exits.heads[0]
     first, last = next(bottleneck.parameters()), next(head.parameters())
     assert gradient(loss, first, last) == [True, False]
 
 
-def test_everything_is_trained(tiny_net, tiny_task, batch, now):
+def test_everything_is_trained(tiny_net, tiny_task, batch, progress):
     method = byot(tiny_net, tiny_task)
-    method(batch, now).total.backward()
+    method(batch, progress).total.backward()
     assert all(p.grad is not None for p in method.parameters())
 
 
-def test_without_soft_and_hint_it_is_deep_supervision(tiny_net, tiny_task, batch, now):
+def test_without_soft_and_hint_it_is_deep_supervision(tiny_net, tiny_task, batch, progress):
     method = byot(tiny_net, tiny_task, alpha=0.0, hint=0.0).eval()
-    losses = method(batch, now).losses
+    losses = method(batch, progress).losses
     assert losses.keys() == {"task", "task/1", "task/2", "task/3"}
 
 

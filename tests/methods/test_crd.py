@@ -77,10 +77,10 @@ def test_contrast_is_finite_at_any_score(scale):
     assert torch.isfinite(powers.grad).all()
 
 
-def test_terms_equal_numpy(tiny_net, tiny_task, batch, now):
+def test_terms_equal_numpy(tiny_net, tiny_task, batch, progress):
     method = crd(tiny_net, tiny_task, contrast=0.3)
-    step = method(batch, now)
-    (index, mine, its, _), rows = method.seen[0], method._rows(batch.index, now).numpy()
+    step = method(batch, progress)
+    (index, mine, its, _), rows = method.seen[0], method._rows(batch.index, progress).numpy()
     assert torch.equal(index, batch.index)
     n, k = 40, 32
     want = 0.0
@@ -99,13 +99,13 @@ def test_terms_equal_numpy(tiny_net, tiny_task, batch, now):
     )
 
 
-def test_soft_term_is_distillation_of_logits(tiny_net, tiny_task, batch, now):
+def test_soft_term_is_distillation_of_logits(tiny_net, tiny_task, batch, progress):
     method = crd(tiny_net, tiny_task, soft=0.5)
-    step = method(batch, now)
+    step = method(batch, progress)
     said = (step.outputs / 4).log_softmax(1)
     kl = F.kl_div(said, (method.teacher(batch.inputs) / 4).softmax(1), reduction="batchmean")
     torch.testing.assert_close(step.losses["soft"], 0.5 * 16 * kl)
-    assert "soft" not in crd(tiny_net, tiny_task)(batch, now).losses
+    assert "soft" not in crd(tiny_net, tiny_task)(batch, progress).losses
 
 
 UNEVEN = torch.tensor([7] * 5 + [-2] * 1 + [9] * 12 + [7] * 3 + [4] * 9)
@@ -138,23 +138,23 @@ def test_draws_are_uniform(kind, anchor):
         assert stats.chisquare(counts[pool].numpy()).pvalue > 1e-3
 
 
-def test_slots_and_keys_of_a_step(tiny_net, tiny_task, batch, now):
+def test_slots_and_keys_of_a_step(tiny_net, tiny_task, batch, progress):
     method = crd(tiny_net, tiny_task, negatives=20)
-    rows = method._rows(batch.index, now)
+    rows = method._rows(batch.index, progress)
     assert rows.shape == (8, 21)
     assert torch.equal(rows[:, 0], batch.index)  # the positive comes first
     assert (LABELS[rows[:, 1:]] != LABELS[batch.index][:, None]).all()
-    later = method._rows(batch.index, now._replace(step=torch.tensor(1)))
-    seeded = method._rows(batch.index, now._replace(seed=torch.tensor(1)))
+    later = method._rows(batch.index, progress._replace(step=torch.tensor(1)))
+    seeded = method._rows(batch.index, progress._replace(seed=torch.tensor(1)))
     for other in (later, seeded):
         assert not torch.equal(other[:, 1:], rows[:, 1:])
-    swapped = method._rows(batch.index.flip(0), now)
+    swapped = method._rows(batch.index.flip(0), progress)
     assert torch.equal(swapped.flip(0), rows)  # keyed by the image, not by its place in the batch
 
 
-def test_positives_of_a_class(tiny_net, tiny_task, batch, now):
+def test_positives_of_a_class(tiny_net, tiny_task, batch, progress):
     method = crd(tiny_net, tiny_task, positives="class")
-    rows = method._rows(batch.index, now)
+    rows = method._rows(batch.index, progress)
     assert (LABELS[rows[:, 0]] == LABELS[batch.index]).all()
     assert not torch.equal(rows[:, 0], batch.index)
 
@@ -163,16 +163,16 @@ def memories(method) -> list[torch.Tensor]:
     return [method.memory_student.rows.clone(), method.memory_teacher.rows.clone()]
 
 
-def test_memory_moves_after_the_step_and_where_it_was_seen(tiny_net, tiny_task, batch, now):
+def test_memory_moves_after_the_step_and_where_it_was_seen(tiny_net, tiny_task, batch, progress):
     method = crd(tiny_net, tiny_task)
     before = memories(method)
     seen = batch._replace(index=torch.tensor([3, 9, 11, 12, 20, 21, 30, 39]))
-    method(seen, now).total.backward()
+    method(seen, progress).total.backward()
     _, mine, its, _ = method.seen[0]
     assert not mine.requires_grad
     for was, rows in zip(before, memories(method), strict=True):
         assert torch.equal(was, rows)
-    method.after_step(now)
+    method.after_step(progress)
     assert method.seen == []
     rest = torch.ones(40, dtype=torch.bool).index_fill(0, seen.index, False)
     for was, rows, new in zip(before, memories(method), (mine, its), strict=True):
@@ -182,35 +182,35 @@ def test_memory_moves_after_the_step_and_where_it_was_seen(tiny_net, tiny_task, 
         torch.testing.assert_close(rows[seen.index], want / want.norm(dim=1, keepdim=True))
 
 
-def test_evaluation_leaves_no_trace(tiny_net, tiny_task, batch, now):
+def test_evaluation_leaves_no_trace(tiny_net, tiny_task, batch, progress):
     method = crd(tiny_net, tiny_task).eval()
     before = memories(method)
-    method(batch, now)
-    method.after_step(now)
+    method(batch, progress)
+    method.after_step(progress)
     assert all(torch.equal(a, b) for a, b in zip(before, memories(method), strict=True))
     assert (method.constants < 0).all()
 
 
-def test_constants_are_the_mean_of_the_first_step_and_stay(tiny_net, tiny_task, batch, now):
+def test_constants_are_the_mean_of_the_first_step_and_stay(tiny_net, tiny_task, batch, progress):
     method = crd(tiny_net, tiny_task)
     other = batch._replace(inputs=batch.inputs.flip(0), index=batch.index + 8)
     found = []
     for part in (batch, other):  # two passes make this step
-        method(part, now)
+        method(part, progress)
         found.append(method.seen[-1][3])
     assert (method.constants < 0).all()
-    method.after_step(now)
+    method.after_step(progress)
     first = method.constants.clone()
     torch.testing.assert_close(first, torch.cat(found).mean(0))
-    method(other, now._replace(step=torch.tensor(1)))
-    method.after_step(now)
+    method(other, progress._replace(step=torch.tensor(1)))
+    method.after_step(progress)
     assert torch.equal(method.constants, first)
 
 
-def test_state_carries_memory_and_constants(tiny_net, tiny_task, batch, now):
+def test_state_carries_memory_and_constants(tiny_net, tiny_task, batch, progress):
     method, other = crd(tiny_net, tiny_task), crd(tiny_net, tiny_task, LABELS.flip(0))
-    method(batch, now)
-    method.after_step(now)
+    method(batch, progress)
+    method.after_step(progress)
     state = trained_state(method)
     assert {"constants", "memory_student.rows", "memory_teacher.rows"} <= state.keys()
     assert not [name for name in state if name.startswith("draws")]
@@ -220,25 +220,25 @@ def test_state_carries_memory_and_constants(tiny_net, tiny_task, batch, now):
     assert torch.equal(other.memory_teacher.rows, method.memory_teacher.rows)
 
 
-def test_contrast_trains_both_embeddings_and_the_trunk(tiny_net, tiny_task, batch, now):
+def test_contrast_trains_both_embeddings_and_the_trunk(tiny_net, tiny_task, batch, progress):
     method = crd(tiny_net, tiny_task)
-    method(batch, now).losses["contrast"].backward()
+    method(batch, progress).losses["contrast"].backward()
     for layer in (method.embed_student, method.embed_teacher, tiny_net.stage1[0]):
         assert layer.weight.grad.abs().sum() > 0
     assert tiny_net.fc.weight.grad is None
     assert all(p.grad is None for p in method.teacher.parameters())
 
 
-def test_contrast_learns_to_tell_images(tiny_net, tiny_task, batch, now):
+def test_contrast_learns_to_tell_images(tiny_net, tiny_task, batch, progress):
     method = crd(tiny_net, tiny_task, width=16)
-    optimiser = torch.optim.Adam(method.param_groups(), lr=3e-3)
+    optimizer = torch.optim.Adam(method.param_groups(), lr=3e-3)
     values = []
     for step in range(60):
-        moment = now._replace(step=torch.tensor(step))
+        moment = progress._replace(step=torch.tensor(step))
         taken = method(batch, moment)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         taken.total.backward()
-        optimiser.step()
+        optimizer.step()
         method.after_step(moment)
         values.append(taken.losses["contrast"].item())
     assert values[-1] < 0.5 * values[0]
@@ -265,22 +265,22 @@ def test_what_it_refuses(keywords, words, tiny_net, tiny_task):
 
 
 @pytest.mark.slow
-def test_passes_of_one_step_share_what_was_compiled(tiny_net, tiny_task, batch, now):
+def test_passes_of_one_step_share_what_was_compiled(tiny_net, tiny_task, batch, progress):
     torch._dynamo.reset()
     method = crd(tiny_net, tiny_task)
     method.compile(backend="eager")
     with torch._dynamo.config.patch(error_on_recompile=True):
         for _ in range(2):
             for _ in range(3):
-                method(batch, now).total.backward()
+                method(batch, progress).total.backward()
             assert len(method.seen) == 3
-            method.after_step(now)
+            method.after_step(progress)
 
 
 def test_needs_and_defaults(tiny_net, tiny_task):
     method = crd(tiny_net, tiny_task)
     assert list(method.predictors()) == ["student"]
-    assert METHODS["crd"].needs.labels
+    assert METHODS["crd"].needs.image_labels
     found = {o.name: o.default for o in options(METHODS["crd"]).values()}
     assert found == {
         "contrast": 0.8,

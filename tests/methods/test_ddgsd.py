@@ -46,13 +46,13 @@ def test_mean_discrepancy_compares_channel_by_channel():
     assert mean_discrepancy(x, y) == 8  # their averages over the channels agree
 
 
-def test_terms_equal_scipy(tiny_net, tiny_task, pairs, now):
+def test_terms_equal_scipy(tiny_net, tiny_task, pairs, progress):
     weights = {"soft": 0.5, "temperature": 2.0, "discrepancy": 0.1}
     method = ddgsd(tiny_net, tiny_task, **weights).eval()
-    found = method(pairs, now).losses
+    found = method(pairs, progress).losses
     views = pairs.inputs, pairs.views[0]
     with torch.no_grad():
-        outs, features = zip(*(method.student.tapped(v) for v in views), strict=True)
+        outs, features = zip(*(method.student.forward_features(v) for v in views), strict=True)
     a, b = (out.double().numpy() for out in outs)
     hard = [-log_softmax(z, 1)[range(8), pairs.targets].mean() for z in (a, b)]
     assert found["task"].item() == pytest.approx(sum(hard), rel=1e-5)
@@ -66,32 +66,32 @@ def test_terms_equal_scipy(tiny_net, tiny_task, pairs, now):
     assert found["discrepancy"].item() == pytest.approx(0.1 * np.sum((g - h) ** 2), rel=1e-4)
 
 
-def test_order_of_the_views_does_not_matter(tiny_net, tiny_task, pairs, now):
+def test_order_of_the_views_does_not_matter(tiny_net, tiny_task, pairs, progress):
     method = ddgsd(tiny_net, tiny_task)
-    first, second = (method(b, now).losses for b in (pairs, swapped(pairs)))
+    first, second = (method(b, progress).losses for b in (pairs, swapped(pairs)))
     torch.testing.assert_close(first, second, rtol=1e-5, atol=1e-6)
 
 
-def test_equal_views_agree(tiny_net, tiny_task, batch, now):
+def test_equal_views_agree(tiny_net, tiny_task, batch, progress):
     method = ddgsd(tiny_net, tiny_task).eval()
-    losses = method(batch._replace(views=(batch.inputs,)), now).losses
+    losses = method(batch._replace(views=(batch.inputs,)), progress).losses
     assert losses["soft"].abs() < 1e-6
     assert losses["discrepancy"] == 0
 
 
-def test_both_views_share_their_statistics(tiny_net, tiny_task, pairs, now):
+def test_both_views_share_their_statistics(tiny_net, tiny_task, pairs, progress):
     seen = []
     tiny_net.stage1.register_forward_hook(lambda m, a, out: seen.append(len(out)))
-    ddgsd(tiny_net, tiny_task)(pairs, now)
+    ddgsd(tiny_net, tiny_task)(pairs, progress)
     assert seen[-1:] == [16]
     assert tiny_net.stage1[1].num_batches_tracked == 1
 
 
-def test_the_view_that_teaches_is_detached(tiny_net, tiny_task, pairs, now):
+def test_the_view_that_teaches_is_detached(tiny_net, tiny_task, pairs, progress):
     method = ddgsd(tiny_net, tiny_task, discrepancy=0.0)
     kept = []
     tiny_net.fc.register_forward_hook(lambda m, a, out: kept.append(out))
-    losses = method(pairs, now).losses
+    losses = method(pairs, progress).losses
     gradient = torch.autograd.grad(losses["soft"], kept[-1])[0]
     a, b = ((z / 3).softmax(1).detach() for z in kept[-1].chunk(2))
     # of a KL to a fixed target: τ (said − target) over the batch
@@ -99,25 +99,27 @@ def test_the_view_that_teaches_is_detached(tiny_net, tiny_task, pairs, now):
     torch.testing.assert_close(gradient, want, rtol=1e-4, atol=1e-6)
 
 
-def test_discrepancy_trains_the_features_and_no_classifier(tiny_net, tiny_task, pairs, now):
-    loss = ddgsd(tiny_net, tiny_task)(pairs, now).losses["discrepancy"]
+def test_discrepancy_trains_the_features_and_no_classifier(tiny_net, tiny_task, pairs, progress):
+    loss = ddgsd(tiny_net, tiny_task)(pairs, progress).losses["discrepancy"]
     wanted = [tiny_net.stage1[0].weight, tiny_net.stage4[0].weight, tiny_net.fc.weight]
     *stages, classifier = torch.autograd.grad(loss, wanted, allow_unused=True)
     assert all(g.abs().sum() > 0 for g in stages)
     assert classifier is None
 
 
-def test_without_its_terms_it_is_plain_cross_entropy_of_both_views(tiny_net, tiny_task, pairs, now):
-    step = ddgsd(tiny_net, tiny_task, soft=0.0, discrepancy=0.0)(pairs, now)
+def test_without_its_terms_it_is_plain_cross_entropy_of_both_views(
+    tiny_net, tiny_task, pairs, progress
+):
+    step = ddgsd(tiny_net, tiny_task, soft=0.0, discrepancy=0.0)(pairs, progress)
     out = tiny_net(torch.cat([pairs.inputs, pairs.views[0]]))
     mean = torch.nn.functional.cross_entropy(out, pairs.targets.repeat(2))
     torch.testing.assert_close(step.total, 2 * mean)
     torch.testing.assert_close(step.outputs, out[:8])
 
 
-def test_a_batch_of_one_view_is_told_in_a_sentence(tiny_net, tiny_task, batch, now):
+def test_a_batch_of_one_view_is_told_in_a_sentence(tiny_net, tiny_task, batch, progress):
     with pytest.raises(ConfigError, match=r"fill Batch\.views"):
-        ddgsd(tiny_net, tiny_task)(batch, now)
+        ddgsd(tiny_net, tiny_task)(batch, progress)
 
 
 def test_needs_and_defaults():

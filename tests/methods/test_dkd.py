@@ -68,9 +68,9 @@ def test_two_classes_have_no_others():
     assert found.target.item() > 0
 
 
-def test_gradients_of_the_parts_are_apart(batch, tiny_task, now):
+def test_gradients_of_the_parts_are_apart(batch, tiny_task, progress):
     method = METHODS["dkd"](Says(torch.randn(8, 5)), Says(torch.randn(8, 5)), tiny_task, ramp=0.0)
-    losses = method(batch, now).losses
+    losses = method(batch, progress).losses
     own = batch.targets[:, None]
     (others,) = torch.autograd.grad(losses["others"], method.student.logits, retain_graph=True)
     assert others.gather(1, own).abs().max() == 0
@@ -94,15 +94,15 @@ def test_terms_grow_over_the_first_twelfth_of_the_run(tiny_net, tiny_task, batch
         assert found["task"].item() == full["task"].item()
 
 
-def test_weights_and_terms(tiny_net, tiny_task, batch, now):
+def test_weights_and_terms(tiny_net, tiny_task, batch, progress):
     teacher = teacher_net()
     method = METHODS["dkd"](tiny_net, teacher, tiny_task, target=0.0, ramp=0.0).eval()
-    losses = method(batch, now).losses
+    losses = method(batch, progress).losses
     assert losses.keys() == {"task", "others"}
     raw = decoupled(method.student(batch.inputs), teacher(batch.inputs), batch.targets, 4.0)
     torch.testing.assert_close(losses["others"], 8 * raw.others)
     plain = METHODS["dkd"](tiny_net, teacher, tiny_task, target=0.0, others=0.0).eval()
-    assert plain(batch, now).losses.keys() == {"task"}
+    assert plain(batch, progress).losses.keys() == {"task"}
 
 
 def test_options_that_cannot_be(tiny_net, tiny_task):
@@ -121,4 +121,4 @@ def test_defaults_and_needs():
         "temperature": 4.0,
         "ramp": pytest.approx(1 / 12),
     }
-    assert METHODS["dkd"].needs.labels
+    assert METHODS["dkd"].needs.image_labels

@@ -51,19 +51,19 @@ def others_of(net, count=1):
     return peers
 
 
-def test_golden_values(now):
+def test_golden_values(progress):
     method, images = speakers(FIRST, SECOND)
-    losses = method(images, now).losses
+    losses = method(images, progress).losses
     assert losses["soft"].item() == pytest.approx(1.129735, abs=1e-6)
     assert losses["peer1/soft"].item() == pytest.approx(1.280265, abs=1e-6)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
-def test_soft_terms_are_means_over_the_others(temperature, now):
+def test_soft_terms_are_means_over_the_others(temperature, progress):
     torch.manual_seed(0)
     said = [3 * torch.randn(2, 3) for _ in range(4)]
     method, images = speakers(*said, temperature=temperature, soft=0.5)
-    losses = method(images, now).losses
+    losses = method(images, progress).losses
     for k, place in enumerate(["", "peer1/", "peer2/", "peer3/"]):
         each = [divergence(z, said[k], temperature) for j, z in enumerate(said) if j != k]
         assert losses[f"{place}soft"].item() == pytest.approx(0.5 * np.mean(each), rel=1e-5)
@@ -71,10 +71,10 @@ def test_soft_terms_are_means_over_the_others(temperature, now):
         assert losses[f"{place}task"].item() == pytest.approx(want, rel=1e-5)
 
 
-def test_each_term_trains_its_own_network_only(tiny_net, tiny_task, batch, now):
+def test_each_term_trains_its_own_network_only(tiny_net, tiny_task, batch, progress):
     method = METHODS["dml"](tiny_net, others_of(tiny_net, 2), tiny_task)
     networks = dict(zip(["", "peer1/", "peer2/"], [tiny_net, *method.peers], strict=True))
-    losses = method(batch, now).losses
+    losses = method(batch, progress).losses
     assert len(losses) == 6
     for name, loss in losses.items():
         for place, network in networks.items():
@@ -84,9 +84,9 @@ def test_each_term_trains_its_own_network_only(tiny_net, tiny_task, batch, now):
             assert all((g is not None) == own for g in grads), (name, place)
 
 
-def test_the_sum_gives_each_network_the_gradient_of_its_own_loss(now):
+def test_the_sum_gives_each_network_the_gradient_of_its_own_loss(progress):
     method, images = speakers(FIRST, SECOND)
-    method(images, now).total.backward()
+    method(images, progress).total.backward()
     labels = np.eye(3)[images.targets]
     for own, other in ((method.student, method.peers[0]), (method.peers[0], method.student)):
         p, q = (softmax(n.logits.detach().double().numpy(), axis=1) for n in (own, other))
@@ -94,26 +94,26 @@ def test_the_sum_gives_each_network_the_gradient_of_its_own_loss(now):
         np.testing.assert_allclose(own.logits.grad.numpy(), want, atol=1e-6)
 
 
-def test_networks_with_the_same_weights_teach_each_other_nothing(now):
+def test_networks_with_the_same_weights_teach_each_other_nothing(progress):
     method, images = speakers(FIRST, FIRST)
-    loss = method(images, now).losses["soft"]
+    loss = method(images, progress).losses["soft"]
     assert abs(loss.item()) < 1e-7
     (gradient,) = torch.autograd.grad(loss, method.student.logits)
     assert gradient.abs().max() < 1e-7
 
 
-def test_without_soft_the_student_trains_as_if_alone(tiny_net, tiny_task, batch, now):
+def test_without_soft_the_student_trains_as_if_alone(tiny_net, tiny_task, batch, progress):
     plain = METHODS["ce"](copy.deepcopy(tiny_net), tiny_task)
     method = METHODS["dml"](tiny_net, others_of(tiny_net), tiny_task, soft=0.0)
-    assert method(batch, now).losses.keys() == {"task", "peer1/task"}
+    assert method(batch, progress).losses.keys() == {"task", "peer1/task"}
     method.load_state_dict({f"student.{k}": v for k, v in plain.student.state_dict().items()},
                            strict=False)  # fmt: skip
     for each in (method, plain):
-        optimiser = torch.optim.SGD(each.parameters(), lr=0.1)
+        optimizer = torch.optim.SGD(each.parameters(), lr=0.1)
         for _ in range(3):
-            optimiser.zero_grad()
-            each(batch, now).total.backward()
-            optimiser.step()
+            optimizer.zero_grad()
+            each(batch, progress).total.backward()
+            optimizer.step()
     alone, student = plain.student.state_dict(), method.student.state_dict()
     assert all(torch.equal(student[name], alone[name]) for name in alone)
 

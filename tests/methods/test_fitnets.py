@@ -40,9 +40,9 @@ def test_what_no_convolution_fits_meets_at_the_smaller_size(source, target):
 
 
 @pytest.mark.parametrize(("tap", "place"), [(1, 3), (2, 2), (4, 0)])
-def test_term_equals_numpy(tap, place, tiny_net, tiny_task, batch, now):
+def test_term_equals_numpy(tap, place, tiny_net, tiny_task, batch, progress):
     method = offline("fitnets", tiny_net, tiny_task, tap=tap, hint=3.0)
-    loss = method(batch, now).losses["hint"].item()
+    loss = method(batch, progress).losses["hint"].item()
     mine, theirs = features(method, batch.inputs)
     convolution, norm, _ = method.regressor
     weight = convolution.weight.detach().double().numpy()[:, :, 0, 0]
@@ -51,15 +51,17 @@ def test_term_equals_numpy(tap, place, tiny_net, tiny_task, batch, now):
     assert loss == pytest.approx(3 * np.mean((guess - theirs[place]) ** 2), rel=1e-4)
 
 
-def test_a_copy_is_its_own_hint(tiny_net, tiny_task, batch, now):
+def test_a_copy_is_its_own_hint(tiny_net, tiny_task, batch, progress):
     method = offline("fitnets", tiny_net, tiny_task, copy.deepcopy(tiny_net))
     method.regressor = nn.Identity()
-    assert method(batch, now).losses["hint"].item() == 0
+    assert method(batch, progress).losses["hint"].item() == 0
 
 
-def test_hint_trains_the_regressor_and_what_lies_before_the_tap(tiny_net, tiny_task, batch, now):
+def test_hint_trains_the_regressor_and_what_lies_before_the_tap(
+    tiny_net, tiny_task, batch, progress
+):
     method = offline("fitnets", tiny_net, tiny_task).train()
-    losses = method(batch, now).losses
+    losses = method(batch, progress).losses
     assert reached(losses["hint"], tiny_net) == {"stage1", "stage2", "stage3"}
     assert reached(losses["hint"], method.regressor) == {"0", "1"}
     assert reached(losses["task"], tiny_net) == {*STAGES, "fc"}
@@ -78,9 +80,9 @@ def test_a_tap_that_is_not_there(tap, tiny_net, tiny_task):
         offline("fitnets", tiny_net, tiny_task, tap=tap)
 
 
-def test_without_weight_it_is_plain_training(tiny_net, tiny_task, batch, now):
+def test_without_weight_it_is_plain_training(tiny_net, tiny_task, batch, progress):
     method = offline("fitnets", tiny_net, tiny_task, teacher_net(), hint=0.0)
-    step = method(batch, now)
+    step = method(batch, progress)
     assert step.losses.keys() == {"task"}
     assert method.regressor is None
     assert step.total.item() == pytest.approx(F.cross_entropy(step.outputs, batch.targets).item())

@@ -45,11 +45,11 @@ def energy(x):
     return flat / np.linalg.norm(flat, axis=1, keepdims=True)
 
 
-def test_terms_equal_numpy(tiny_net, tiny_task, batch, now):
+def test_terms_equal_numpy(tiny_net, tiny_task, batch, progress):
     method = frskd(tiny_net, tiny_task, soft=3.0, attention=50.0, temperature=2.0).eval()
     caught = {}
     method.pyramid.register_forward_hook(lambda m, args, out: caught.update(F=args[0], T=out))
-    losses = method(batch, now).losses
+    losses = method(batch, progress).losses
     said = method.predict(batch.inputs)
     cross_entropy = F.cross_entropy
     torch.testing.assert_close(losses["task"], cross_entropy(said["student"], batch.targets))
@@ -86,9 +86,9 @@ def test_attention_of_known_maps(tiny_net, tiny_task):
     assert losses["attention/3"].item() == pytest.approx(2 / 16)  # the largest there is
 
 
-def test_distillation_moves_the_student_only(tiny_net, tiny_task, batch, now):
+def test_distillation_moves_the_student_only(tiny_net, tiny_task, batch, progress):
     method = frskd(tiny_net, tiny_task)
-    losses = method(batch, now).losses
+    losses = method(batch, progress).losses
     first, teachers = tiny_net.stage1[0].weight, parts(method)
     for name in ("soft", *(f"attention/{i}" for i in (1, 2, 3, 4))):
         assert not any(gradient(losses[name], *teachers)), name
@@ -96,28 +96,28 @@ def test_distillation_moves_the_student_only(tiny_net, tiny_task, batch, now):
 
 
 def test_the_teachers_labels_train_the_trunk_and_not_the_classifier(
-    tiny_net, tiny_task, batch, now
+    tiny_net, tiny_task, batch, progress
 ):
     method = frskd(tiny_net, tiny_task)
-    losses = method(batch, now).losses
+    losses = method(batch, progress).losses
     assert all(gradient(losses["teacher"], *parts(method)))
     stages = [tiny_net.get_submodule(f"stage{i}")[0].weight for i in (1, 2, 3, 4)]
     assert gradient(losses["teacher"], *stages, tiny_net.fc.weight) == [True] * 4 + [False]
     assert not any(gradient(losses["task"], *parts(method)))
 
 
-def test_without_features_the_rest_stays_bit_for_bit(tiny_net, tiny_task, batch, now):
+def test_without_features_the_rest_stays_bit_for_bit(tiny_net, tiny_task, batch, progress):
     whole, part = (
-        frskd(copy.deepcopy(tiny_net), tiny_task, attention=beta)(batch, now).losses
+        frskd(copy.deepcopy(tiny_net), tiny_task, attention=beta)(batch, progress).losses
         for beta in (100.0, 0.0)
     )
     assert part.keys() == {"task", "teacher", "soft"}
     assert all(torch.equal(part[name], whole[name]) for name in part)
 
 
-def test_without_distillation_it_is_cross_entropy(tiny_net, tiny_task, batch, now):
+def test_without_distillation_it_is_cross_entropy(tiny_net, tiny_task, batch, progress):
     method = frskd(tiny_net, tiny_task, soft=0.0, attention=0.0)
-    step = method(batch, now)
+    step = method(batch, progress)
     assert step.losses.keys() == {"task", "teacher"}
     assert torch.equal(step.losses["task"], F.cross_entropy(step.outputs, batch.targets))
 
@@ -156,21 +156,21 @@ def test_wide_resnet_has_the_ratios_of_table_6():
     assert teacher.macs / student.macs - 1 == pytest.approx(0.67, abs=0.005)
 
 
-def learnt_from(method, batch, now):
+def learnt_from(method, batch, progress):
     """What the network saw in one step, and the step."""
     seen = []
     handle = method.student.network.register_forward_pre_hook(lambda m, args: seen.append(args[0]))
-    step = method(batch, now)
+    step = method(batch, progress)
     handle.remove()
     return seen, step
 
 
-def test_mixup_mixes_images_and_labels_alike(tiny_net, tiny_task, batch, now):
+def test_mixup_mixes_images_and_labels_alike(tiny_net, tiny_task, batch, progress):
     method = frskd(tiny_net, tiny_task, augment="mixup").eval()
     onehot, x = F.one_hot(batch.targets, 5).double(), batch.inputs.flatten(1).double()
     halfway = 0
     for number in range(12):
-        when = now._replace(step=torch.tensor(number))
+        when = progress._replace(step=torch.tensor(number))
         (images,), step = learnt_from(method, batch, when)
         labels, shares = [], []
         for mine, point, label in zip(x, images.flatten(1).double(), onehot, strict=True):
@@ -194,8 +194,8 @@ def test_cutmix_pastes_one_box_and_mixes_labels_by_its_area(tiny_net, tiny_task,
     method = frskd(tiny_net, tiny_task, augment="cutmix").eval()
     onehot, shares = F.one_hot(batch.targets, 5).double(), []
     for number in range(6):
-        now = Progress(*map(torch.tensor, (0, 0, number, 1000)))
-        (images,), step = learnt_from(method, batch, now)
+        progress = Progress(*map(torch.tensor, (0, 0, number, 1000)))
+        (images,), step = learnt_from(method, batch, progress)
         changed = (images != batch.inputs).any(1)  # (B, H, W)
         box = changed.any(0)
         shares.append(1 - box.double().mean())
@@ -222,9 +222,9 @@ def test_quarter_turns_labels_and_agreement():
     assert torch.equal(agreement(sure), F.one_hot(torch.tensor([2, 4, 0]), 5).float())
 
 
-def test_turned_terms_equal_torch(tiny_net, tiny_task, batch, now):
+def test_turned_terms_equal_torch(tiny_net, tiny_task, batch, progress):
     method = frskd(tiny_net, tiny_task, augment="sla").eval()
-    (upright, turned), step = learnt_from(method, batch, now)
+    (upright, turned), step = learnt_from(method, batch, progress)
     assert torch.equal(upright, batch.inputs)
     assert torch.equal(turned[2::4], batch.inputs.flip(2, 3))  # by 180°
     labels = torch.stack([4 * batch.targets + r for r in range(4)], 1).flatten()
@@ -251,9 +251,9 @@ def kl(student, teacher):
     return 16 * F.kl_div(said, target, reduction="batchmean")
 
 
-def test_who_learns_from_the_turned_images(tiny_net, tiny_task, batch, now):
+def test_who_learns_from_the_turned_images(tiny_net, tiny_task, batch, progress):
     method = frskd(tiny_net, tiny_task, augment="sla")
-    losses = method(batch, now).losses
+    losses = method(batch, progress).losses
     mine, its = (method.joint[who][-1].weight for who in ("student", "teacher"))
     learners = (tiny_net.fc.weight, mine, method.head[-1].weight, its)
     want = {
@@ -274,55 +274,57 @@ def test_who_learns_from_the_turned_images(tiny_net, tiny_task, batch, now):
 
 
 @pytest.mark.parametrize("augment", AUGMENTS)
-def test_everything_is_trained_whatever_the_augmentation(augment, tiny_net, tiny_task, batch, now):
+def test_everything_is_trained_whatever_the_augmentation(
+    augment, tiny_net, tiny_task, batch, progress
+):
     method = frskd(tiny_net, tiny_task, augment=augment)
-    method(batch, now).total.backward()
+    method(batch, progress).total.backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in method.parameters())
     assert list(method.predictors()) == ["teacher", "student"]
     assert method(batch._replace(inputs=batch.inputs[:2], targets=batch.targets[:2],
-                                 index=batch.index[:2]), now).total.isfinite()  # fmt: skip
+                                 index=batch.index[:2]), progress).total.isfinite()  # fmt: skip
 
 
 @pytest.mark.parametrize("augment", AUGMENTS)
-def test_draws_are_keyed(augment, tiny_net, tiny_task, batch, now):
+def test_draws_are_keyed(augment, tiny_net, tiny_task, batch, progress):
     method = frskd(tiny_net, tiny_task, augment=augment).eval()
     torch.manual_seed(1)
-    first = method(batch, now).losses["task"]
+    first = method(batch, progress).losses["task"]
     torch.manual_seed(2)
-    assert torch.equal(first, method(batch, now).losses["task"])
-    later = method(batch, now._replace(step=now.step + 1)).losses["task"]
+    assert torch.equal(first, method(batch, progress).losses["task"])
+    later = method(batch, progress._replace(step=progress.step + 1)).losses["task"]
     assert torch.equal(first, later) == (augment == "sla")
 
 
 @pytest.mark.parametrize("augment", AUGMENTS)
-def test_augmentations_need_no_value(augment, tiny_net, tiny_task, batch, now):
+def test_augmentations_need_no_value(augment, tiny_net, tiny_task, batch, progress):
     method = frskd(tiny_net, tiny_task, augment=augment).to("meta")
     there = batch._replace(**{n: getattr(batch, n).to("meta") for n in batch._fields[:3]})
-    losses = method(there, Progress(*(t.to("meta") for t in now))).losses
+    losses = method(there, Progress(*(t.to("meta") for t in progress))).losses
     assert all(loss.is_meta for loss in losses.values())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("augment", AUGMENTS)
-def test_augmentations_compile_once(augment, tiny_net, tiny_task, batch, now):
+def test_augmentations_compile_once(augment, tiny_net, tiny_task, batch, progress):
     torch._dynamo.reset()
     method = frskd(tiny_net, tiny_task, augment=augment)
     plain = copy.deepcopy(method)
     method.compile(backend="eager")
     with torch._dynamo.config.patch(error_on_recompile=True):
         for step in (0, 1, 900):
-            when = now._replace(step=torch.tensor(step), seed=torch.tensor(step))
+            when = progress._replace(step=torch.tensor(step), seed=torch.tensor(step))
             got, want = method(batch, when).losses, plain(batch, when).losses
             assert got.keys() == want.keys()
             torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("augment", AUGMENTS)
-def test_augmentations_under_bf16(augment, tiny_net, tiny_task, batch, now):
+def test_augmentations_under_bf16(augment, tiny_net, tiny_task, batch, progress):
     method = frskd(tiny_net, tiny_task, augment=augment)
-    full = method(batch, now).losses
+    full = method(batch, progress).losses
     with torch.autocast("cpu", torch.bfloat16):
-        half = method(batch, now).losses
+        half = method(batch, progress).losses
     for name, loss in full.items():
         assert half[name].dtype == torch.float32
         torch.testing.assert_close(half[name], loss, rtol=0.05, atol=0.02)
@@ -334,9 +336,9 @@ def test_augmentations_that_a_task_does_not_allow(tiny_net):
         said = f"augment='{augment}' wants one class label an image; segmentation has none"
         with pytest.raises(ConfigError, match=said):
             frskd(scene_net(), task, augment=augment)
-    assert not frskd(scene_net(), task).needs.labels
+    assert not frskd(scene_net(), task).needs.image_labels
     example = torch.zeros(2, 3, 16, 16)
-    assert frskd(tiny_net, Classification("abcde", example), augment="mixup").needs.labels
+    assert frskd(tiny_net, Classification("abcde", example), augment="mixup").needs.image_labels
     oblong = Classification("abcde", torch.zeros(2, 3, 16, 24))
     frskd(tiny_net, oblong, augment="cutmix")
     with pytest.raises(ConfigError, match="square, not 16×24"):

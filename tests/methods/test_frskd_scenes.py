@@ -29,9 +29,9 @@ def test_the_self_teacher_speaks_at_the_finest_size():
     assert said["teacher"].shape == (4, len(CLASSES), SIDE, SIDE)
 
 
-def test_terms_equal_scipy(now):
+def test_terms_equal_scipy(progress):
     method, batch = frskd(soft=3.0, temperature=2.0).eval(), scene_batch()
-    losses, said = method(batch, now).losses, method.predict(batch.inputs)
+    losses, said = method(batch, progress).losses, method.predict(batch.inputs)
     task = scene_task()
     torch.testing.assert_close(losses["task"], task.loss(said["student"], batch.targets))
     torch.testing.assert_close(losses["teacher"], task.loss(said["teacher"], batch.targets))
@@ -43,9 +43,9 @@ def test_terms_equal_scipy(now):
     assert losses.keys() == {"task", "teacher", "soft", *(f"attention/{i}" for i in (1, 2, 3, 4))}
 
 
-def test_labels_train_every_level_of_the_pyramid_and_nothing_else_does(now):
+def test_labels_train_every_level_of_the_pyramid_and_nothing_else_does(progress):
     method, batch = frskd(), scene_batch()
-    losses = method(batch, now).losses
+    losses = method(batch, progress).losses
     own = [*method.pyramid.parameters(), *method.reading.parameters(), *method.head.parameters()]
     grads = torch.autograd.grad(losses["teacher"], own, retain_graph=True)
     assert all(g.abs().sum() > 0 for g in grads)
@@ -54,12 +54,12 @@ def test_labels_train_every_level_of_the_pyramid_and_nothing_else_does(now):
         assert all(g is None for g in grads), name
 
 
-def test_pixels_that_do_not_count_teach_nobody(now):
+def test_pixels_that_do_not_count_teach_nobody(progress):
     method, batch = frskd().eval(), scene_batch()
     none = batch._replace(targets=torch.full_like(batch.targets, 255))
-    losses = method(none, now).losses
+    losses = method(none, progress).losses
     assert losses["task"] == losses["teacher"] == 0
-    assert losses["soft"] == method(batch, now).losses["soft"] > 0
+    assert losses["soft"] == method(batch, progress).losses["soft"] > 0
 
 
 @pytest.mark.parametrize(("start", "ramp"), [(0.0, 0.0), (2 / 3, 1 / 3), (0.5, 0.0), (0.0, 0.5)])
@@ -99,13 +99,13 @@ class Detector(nn.Module):
 
 
 @pytest.mark.parametrize("maps", [1, 3])
-def test_outputs_of_another_form_than_the_self_teachers_are_not_compared(maps, now):
+def test_outputs_of_another_form_than_the_self_teachers_are_not_compared(maps, progress):
     torch.manual_seed(0)
     task = Detection("ab", torch.zeros(2, 3, SIDE, SIDE))
     method = METHODS["frskd"](Taps(Detector(maps), STAGES, example=task.example), task)
     boxes = torch.tensor([[[0.0, 2, 2, 12, 9]], [[1.0, 0, 0, 8, 8]]])
     batch = Batch(torch.randn(2, 3, SIDE, SIDE), boxes, torch.arange(2))
-    step = method(batch, now)
+    step = method(batch, progress)
     assert ("soft" in step.losses) == (maps == 1)
     assert {"task", "teacher", "attention/4"} <= step.losses.keys()
     assert step.total.isfinite()

@@ -12,27 +12,27 @@ from selfdistill.core import METHODS, ConfigError, options
 STUDENT, TEACHER = [[1.0, 2, 3], [0, 0, 0]], [[3.0, 1, 0], [2, -1, 0]]
 
 
-def said(batch, tiny_task, now, student=STUDENT, teacher=TEACHER, **chosen):
+def said(batch, tiny_task, progress, student=STUDENT, teacher=TEACHER, **chosen):
     """A method whose networks say given logits for two images, and its step."""
     method = METHODS["kd"](Says(student), Says(teacher), tiny_task, **chosen)
     two = batch._replace(inputs=batch.inputs[:2], targets=torch.tensor([2, 0]))
-    return method, method(two, now)
+    return method, method(two, progress)
 
 
-def test_golden_number(batch, tiny_task, now):
-    _, step = said(batch, tiny_task, now)
+def test_golden_number(batch, tiny_task, progress):
+    _, step = said(batch, tiny_task, progress)
     assert step.losses["soft"].item() == pytest.approx(0.9 * 1.481126, rel=1e-5)
     want = 0.1 * F.cross_entropy(torch.tensor(STUDENT), torch.tensor([2, 0])).item()
     assert step.losses["task"].item() == pytest.approx(want, rel=1e-6)
 
 
-def test_a_high_temperature_compares_centred_logits(batch, tiny_task, now):
-    _, step = said(batch, tiny_task, now, soft=1.0, temperature=100.0)
+def test_a_high_temperature_compares_centered_logits(batch, tiny_task, progress):
+    _, step = said(batch, tiny_task, progress, soft=1.0, temperature=100.0)
     assert step.losses["soft"].item() == pytest.approx(1.444444, rel=5e-3)
 
 
-def test_gradient_in_closed_form(batch, tiny_task, now):
-    method, step = said(batch, tiny_task, now, supervised=0.0, soft=1.0, temperature=3.0)
+def test_gradient_in_closed_form(batch, tiny_task, progress):
+    method, step = said(batch, tiny_task, progress, supervised=0.0, soft=1.0, temperature=3.0)
     step.total.backward()
     mine, its = (torch.tensor(z) / 3 for z in (STUDENT, TEACHER))
     want = 3 * (mine.softmax(1) - its.softmax(1)) / 2  # temperature over batch
@@ -40,22 +40,24 @@ def test_gradient_in_closed_form(batch, tiny_task, now):
     assert method.teacher.network.logits.grad is None
 
 
-def test_blind_to_a_constant_on_all_logits_of_an_image(batch, tiny_task, now):
+def test_blind_to_a_constant_on_all_logits_of_an_image(batch, tiny_task, progress):
     shifted = [[z + 5 for z in STUDENT[0]], STUDENT[1]]
-    first, second = (said(batch, tiny_task, now, student=z)[1].losses for z in (STUDENT, shifted))
+    first, second = (
+        said(batch, tiny_task, progress, student=z)[1].losses for z in (STUDENT, shifted)
+    )
     torch.testing.assert_close(first, second)
 
 
-def test_equal_networks_have_nothing_to_teach(tiny_net, tiny_task, batch, now):
+def test_equal_networks_have_nothing_to_teach(tiny_net, tiny_task, batch, progress):
     method = METHODS["kd"](tiny_net, copy.deepcopy(tiny_net), tiny_task).eval()
-    assert method(batch, now).losses["soft"].item() == pytest.approx(0, abs=1e-6)
+    assert method(batch, progress).losses["soft"].item() == pytest.approx(0, abs=1e-6)
 
 
-def test_teacher_stands_still(tiny_net, tiny_task, batch, now):
+def test_teacher_stands_still(tiny_net, tiny_task, batch, progress):
     teacher = teacher_net()
     before = copy.deepcopy(teacher.state_dict())
     method = METHODS["kd"](tiny_net, teacher, tiny_task).train()
-    step = method(batch, now)
+    step = method(batch, progress)
     step.total.backward()
     assert not any(module.training for module in teacher.modules())
     assert all(torch.equal(before[k], v) for k, v in teacher.state_dict().items())
@@ -63,12 +65,12 @@ def test_teacher_stands_still(tiny_net, tiny_task, batch, now):
     assert all(p.grad is not None for p in tiny_net.parameters())
 
 
-def test_labels_only_is_plain_training_and_asks_no_teacher(tiny_net, tiny_task, batch, now):
+def test_labels_only_is_plain_training_and_asks_no_teacher(tiny_net, tiny_task, batch, progress):
     teacher = teacher_net()
     teacher.register_forward_hook(lambda *_: pytest.fail("the teacher was asked"))
-    plain = METHODS["ce"](copy.deepcopy(tiny_net), tiny_task)(batch, now)
+    plain = METHODS["ce"](copy.deepcopy(tiny_net), tiny_task)(batch, progress)
     method = METHODS["kd"](tiny_net, teacher, tiny_task, supervised=1.0, soft=0.0)
-    losses = method(batch, now).losses
+    losses = method(batch, progress).losses
     assert losses.keys() == {"task"}
     assert torch.equal(losses["task"], plain.losses["task"])
 

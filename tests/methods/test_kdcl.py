@@ -228,10 +228,10 @@ def expected_target(target, z, labels):
 
 
 @pytest.mark.parametrize("target", ["naive", "minlogit", "general"])
-def test_terms_equal_scipy(target, now):
+def test_terms_equal_scipy(target, progress):
     logits, labels = random_logits(3, 4, batch=5, classes=3)
     method, images = speakers(logits, labels, target=target, soft=0.7)
-    losses = method(images, now).losses
+    losses = method(images, progress).losses
     z = logits.double().numpy()
     p = softmax(expected_target(target, z, labels.numpy()) / 2, axis=1)
     for said, place in zip(z, ["", "peer1/", "peer2/"], strict=True):
@@ -242,10 +242,10 @@ def test_terms_equal_scipy(target, now):
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_each_term_trains_its_own_network_only(target, tiny_net, tiny_task, batch, now):
+def test_each_term_trains_its_own_network_only(target, tiny_net, tiny_task, batch, progress):
     method = METHODS["kdcl"](tiny_net, others_of(tiny_net, 2), tiny_task, target=target)
     networks = dict(zip(["", "peer1/", "peer2/"], [tiny_net, *method.peers], strict=True))
-    losses = method(seen_by(batch, 3), now).losses
+    losses = method(seen_by(batch, 3), progress).losses
     assert len(losses) == 6
     for name, loss in losses.items():
         for place, network in networks.items():
@@ -255,22 +255,22 @@ def test_each_term_trains_its_own_network_only(target, tiny_net, tiny_task, batc
             assert all((g is not None) == own for g in grads), (name, place)
 
 
-def test_each_network_sees_its_own_view(tiny_net, tiny_task, batch, now):
+def test_each_network_sees_its_own_view(tiny_net, tiny_task, batch, progress):
     method = METHODS["kdcl"](tiny_net, others_of(tiny_net, 2), tiny_task)
     images, seen = seen_by(batch, 3), []
     for network in (tiny_net, *method.peers):
         network.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
-    out = method(images, now).outputs
+    out = method(images, progress).outputs
     assert [x is y for x, y in zip(seen, (images.inputs, *images.views), strict=True)] == [True] * 3
     assert torch.equal(out, tiny_net(images.inputs))
 
 
-def test_as_many_views_as_networks_are_asked_for(tiny_net, tiny_task, batch, now):
+def test_as_many_views_as_networks_are_asked_for(tiny_net, tiny_task, batch, progress):
     method = METHODS["kdcl"](tiny_net, others_of(tiny_net, 2), tiny_task)
-    assert method.needs == Needs(views=3, labels=True)
-    assert METHODS["kdcl"].needs == Needs(views=2, labels=True)
+    assert method.needs == Needs(views=3, image_labels=True)
+    assert METHODS["kdcl"].needs == Needs(views=2, image_labels=True)
     with pytest.raises(ConfigError, match="views=3"):
-        method(seen_by(batch, 2), now)
+        method(seen_by(batch, 2), progress)
 
 
 def test_alone_is_an_error(tiny_net, tiny_task):
@@ -278,9 +278,9 @@ def test_alone_is_an_error(tiny_net, tiny_task):
         METHODS["kdcl"](tiny_net, [], tiny_task)
 
 
-def test_without_soft_there_are_labels_only(tiny_net, tiny_task, batch, now):
+def test_without_soft_there_are_labels_only(tiny_net, tiny_task, batch, progress):
     method = METHODS["kdcl"](tiny_net, others_of(tiny_net), tiny_task, soft=0.0).eval()
-    losses = method(seen_by(batch, 2), now).losses
+    losses = method(seen_by(batch, 2), progress).losses
     assert losses.keys() == {"task", "peer1/task"}
     want = nn.functional.cross_entropy(tiny_net(batch.inputs), batch.targets)
     torch.testing.assert_close(losses["task"], want)

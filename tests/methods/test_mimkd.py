@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from selfdistill.core import METHODS, Batch, ConfigError, Evidence, Progress, options
+from selfdistill.core import METHODS, Batch, ConfigError, Progress, Provenance, options
 from selfdistill.functional.mutual_information import CHANCE
 from selfdistill.methods.mimkd import CellLoss, DotLoss, comparison, stage_pairs
 from selfdistill.taps import Taps
@@ -123,12 +123,12 @@ def test_shared_critics_meet_another_image_at_the_same_place(critic):
 
 
 @pytest.mark.parametrize("critic", ["dot", "separable", "concat"])
-def test_silent_critics_are_at_chance(critic, tiny_net, tiny_task, batch, now):
+def test_silent_critics_are_at_chance(critic, tiny_net, tiny_task, batch, progress):
     method = mimkd(tiny_net, tiny_task, critic=critic, width=16, feature_width=8)
     with torch.no_grad():
         for parameter in method.critics.parameters():
             parameter.zero_()
-    monitors = method(batch, now).monitors
+    monitors = method(batch, progress).monitors
     assert monitors.keys() == set(TERMS)
     for value in monitors.values():
         assert value.item() == pytest.approx(2 * math.log(2), rel=1e-6)
@@ -146,8 +146,8 @@ def test_scores_are_scaled():
     assert softplus(scores[~own]).mean() + softplus(-scores[own]).mean() > 5
 
 
-def test_first_batch_is_near_chance(tiny_net, tiny_task, batch, now):
-    for value in mimkd(tiny_net, tiny_task)(batch, now).monitors.values():
+def test_first_batch_is_near_chance(tiny_net, tiny_task, batch, progress):
+    for value in mimkd(tiny_net, tiny_task)(batch, progress).monitors.values():
         assert 1.2 < value.item() < 2.5
 
 
@@ -163,12 +163,12 @@ def test_equal_features_beat_shuffled_ones():
 def test_a_teacher_that_is_moved_by_a_cell_fits_less():
     torch.manual_seed(0)
     loss = DotLoss(8, 8, 32, hidden=False)
-    optimiser = torch.optim.Adam(loss.parameters(), lr=1e-2)
+    optimizer = torch.optim.Adam(loss.parameters(), lr=1e-2)
     for _ in range(150):
         x = torch.randn(16, 8, 4, 4)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss(x, x.flip(1), SHIFT).backward()
-        optimiser.step()
+        optimizer.step()
     x = torch.randn(64, 8, 4, 4)
     with torch.no_grad():
         there, moved = (loss(x, t, SHIFT).item() for t in (x.flip(1), x.flip(1).roll(1, 3)))
@@ -240,8 +240,8 @@ def test_any_shapes_and_any_number_of_taps(mine, its, critic):
         for given in (mine, its)
     )
     method = METHODS["mimkd"](student, teacher, task, critic=critic, width=8, feature_width=8)
-    now = Progress(*map(torch.tensor, (0, 0, 3, 10)))
-    step = method(Batch(torch.randn(4, 2, 8, 8), torch.arange(4), torch.arange(4)), now)
+    progress = Progress(*map(torch.tensor, (0, 0, 3, 10)))
+    step = method(Batch(torch.randn(4, 2, 8, 8), torch.arange(4), torch.arange(4)), progress)
     step.total.backward()
     assert torch.isfinite(step.total)
     assert len(step.losses) == 3 + max(1, len(mine) - 2)
@@ -253,9 +253,9 @@ def reached(loss, *tensors):
 
 
 @pytest.mark.parametrize("critic", ["dot", "separable", "concat"])
-def test_what_each_term_trains(critic, tiny_net, tiny_task, batch, now):
+def test_what_each_term_trains(critic, tiny_net, tiny_task, batch, progress):
     method = mimkd(tiny_net, tiny_task, critic=critic, width=16, feature_width=16)
-    losses = method(batch, now).losses
+    losses = method(batch, progress).losses
     trunk = [tiny_net.get_submodule(f"stage{n}")[0].weight for n in (1, 2, 3, 4)]
     depth = {"global": 4, "local": 4, "feature/2": 2, "feature/3": 3}
     for name in TERMS:
@@ -266,16 +266,16 @@ def test_what_each_term_trains(critic, tiny_net, tiny_task, batch, now):
             assert set(reached(losses[name], *parameters)) == {name == other}
 
 
-def test_teacher_stays_as_it_is(tiny_net, tiny_task, batch, now):
+def test_teacher_stays_as_it_is(tiny_net, tiny_task, batch, progress):
     teacher = network()
     method = mimkd(tiny_net, tiny_task, teacher)
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
-    optimiser = torch.optim.SGD(method.param_groups(), lr=0.1, weight_decay=0.1)
+    optimizer = torch.optim.SGD(method.param_groups(), lr=0.1, weight_decay=0.1)
     for step in range(10):
         method.train()
-        optimiser.zero_grad()
-        method(batch, now._replace(step=torch.tensor(step))).total.backward()
-        optimiser.step()
+        optimizer.zero_grad()
+        method(batch, progress._replace(step=torch.tensor(step))).total.backward()
+        optimizer.step()
     assert not any(p.requires_grad for p in teacher.parameters())
     assert all(torch.equal(before[name], value) for name, value in teacher.state_dict().items())
 
@@ -296,31 +296,33 @@ def test_critics_have_the_sizes_that_follow_from_their_design():
     assert size(128, 512, 128, hidden=False) == 128 * 128 + 128 + 512 * 128 + 128
 
 
-def test_weights_scale_terms_and_leave_them_out(tiny_net, tiny_task, batch, now):
-    step = mimkd(tiny_net, tiny_task, glob=0.1, local=0.2, feature=0.3)(batch, now)
+def test_weights_scale_terms_and_leave_them_out(tiny_net, tiny_task, batch, progress):
+    step = mimkd(tiny_net, tiny_task, glob=0.1, local=0.2, feature=0.3)(batch, progress)
     weights = {"global": 0.1, "local": 0.2, "feature/2": 0.3, "feature/3": 0.3}
     for name, weight in weights.items():
         torch.testing.assert_close(step.losses[name], weight * step.monitors[name])
     alone = mimkd(tiny_net, tiny_task, glob=0.0, local=0.0, feature=0.0)
     assert len(alone.critics) == 0
-    losses = alone(batch, now).losses
+    losses = alone(batch, progress).losses
     assert losses.keys() == {"task"}
     ce = F.cross_entropy(tiny_net(batch.inputs), batch.targets)
     torch.testing.assert_close(losses["task"], ce)
 
 
-def test_soft_term_is_distillation_of_logits(tiny_net, tiny_task, batch, now):
+def test_soft_term_is_distillation_of_logits(tiny_net, tiny_task, batch, progress):
     method = mimkd(tiny_net, tiny_task, soft=0.5)
-    step = method(batch, now)
+    step = method(batch, progress)
     said = (step.outputs / 4).log_softmax(1)
     kl = F.kl_div(said, (method.teacher(batch.inputs) / 4).softmax(1), reduction="batchmean")
     torch.testing.assert_close(step.losses["soft"], 0.5 * 16 * kl)
 
 
-def test_rolled_negatives_are_drawn_anew_each_step(tiny_net, tiny_task, batch, now):
+def test_rolled_negatives_are_drawn_anew_each_step(tiny_net, tiny_task, batch, progress):
     method = mimkd(tiny_net, tiny_task, critic="concat", width=16).eval()
     found = {
-        round(method(batch, now._replace(step=torch.tensor(i))).monitors["feature/2"].item(), 7)
+        round(
+            method(batch, progress._replace(step=torch.tensor(i))).monitors["feature/2"].item(), 7
+        )
         for i in range(12)
     }
     assert len(found) > 1
@@ -334,11 +336,11 @@ def test_diagnosis_names_terms_at_chance(tiny_net, tiny_task):
     assert method.diagnose({"local": CHANCE}) == {}  # it has no such term
 
 
-def test_one_image_is_refused(tiny_net, tiny_task, batch, now):
+def test_one_image_is_refused(tiny_net, tiny_task, batch, progress):
     method = mimkd(tiny_net, tiny_task).eval()
     lone = batch._replace(inputs=batch.inputs[:1], targets=batch.targets[:1])
     with pytest.raises(ConfigError, match="batch 2 or more"):
-        method(lone, now)
+        method(lone, progress)
 
 
 @pytest.mark.parametrize("critic", ["separable", "concat"])
@@ -355,7 +357,7 @@ def test_critics_by_name():
 
 def test_defaults_and_evidence():
     cls = METHODS["mimkd"]
-    assert cls.evidence is Evidence.ABSTRACT
+    assert cls.provenance is Provenance.ABSTRACT
     assert cls.needs.batch == 2
     found = {o.name: o.default for o in options(cls).values()}
     assert found == {

@@ -57,11 +57,11 @@ def kl(out, target):
     return 9 * F.kl_div((out / 3).log_softmax(1), (target / 3).softmax(1), reduction="batchmean")
 
 
-def test_terms_by_their_formulas(tiny_net, tiny_task, batch, now, mixing):
+def test_terms_by_their_formulas(tiny_net, tiny_task, batch, progress, mixing):
     mixing(0.3)
     method = mixskd(tiny_net, tiny_task)
     before = copy.deepcopy(method.state_dict())
-    step = method(batch, now)
+    step = method(batch, progress)
     method.load_state_dict(before)
     x, y = batch.inputs, F.one_hot(batch.targets, 5).float()
     soft_labels = 0.3 * y + 0.7 * y[ORDER]
@@ -97,9 +97,9 @@ def test_terms_by_their_formulas(tiny_net, tiny_task, batch, now, mixing):
     torch.testing.assert_close(step.total, sum(want.values()))
 
 
-def test_nothing_is_mixed_at_a_share_of_one(tiny_net, tiny_task, batch, now, mixing):
+def test_nothing_is_mixed_at_a_share_of_one(tiny_net, tiny_task, batch, progress, mixing):
     mixing(1.0)
-    losses = mixskd(tiny_net, tiny_task)(batch, now).losses
+    losses = mixskd(tiny_net, tiny_task)(batch, progress).losses
     for k in (1, 2, 3):
         assert losses[f"branch/{k}"].abs() < 1e-6
     for of in ("", "/1", "/2", "/3"):
@@ -115,12 +115,12 @@ def test_mixing_with_oneself_changes_nothing():
     assert torch.equal(pair.of_mixture, 2 * x)
 
 
-def test_linear_networks_have_nothing_to_learn_from_mixing(tiny_task, batch, now):
+def test_linear_networks_have_nothing_to_learn_from_mixing(tiny_task, batch, progress):
     torch.manual_seed(0)
     sizes = [(3, 8, 1), (8, 8, 2), (8, 12, 2), (12, 16, 2)]
     parts = {f"stage{i}": nn.Conv2d(*s[:2], 3, s[2], 1) for i, s in enumerate(sizes, 1)}
     parts |= {"pool": nn.AdaptiveAvgPool2d(1), "flat": nn.Flatten(), "fc": nn.Linear(16, 5)}
-    losses = mixskd(nn.Sequential(OrderedDict(parts)), tiny_task)(batch, now).losses
+    losses = mixskd(nn.Sequential(OrderedDict(parts)), tiny_task)(batch, progress).losses
     assert all(losses[f"feature{of}"] < 1e-12 for of in ("", "/1", "/2", "/3"))
     assert all(losses[f"branch/{k}"].abs() < 1e-6 for k in (1, 2, 3))
 
@@ -137,9 +137,9 @@ def reached(method, loss) -> set[str]:
     return {single.get(n[0], lambda n: f"{n[0]} {int(n[1]) + 1}")(n) for n in hit}
 
 
-def test_every_term_reaches_its_parts_and_no_other(tiny_net, tiny_task, batch, now):
+def test_every_term_reaches_its_parts_and_no_other(tiny_net, tiny_task, batch, progress):
     method = mixskd(tiny_net, tiny_task)
-    losses = method(batch, now).losses
+    losses = method(batch, progress).losses
     trunk = set(NAMES)
     found = {name: reached(method, loss) for name, loss in losses.items()}
     for term in ("task", "mixed", "soft"):
@@ -165,11 +165,11 @@ def test_targets_of_soft_terms_stand_still(tiny_net, tiny_task):
     assert target.grad is None
 
 
-def test_maps_work_against_the_discriminators(tiny_net, tiny_task, batch, now):
+def test_maps_work_against_the_discriminators(tiny_net, tiny_task, batch, progress):
     released = mixskd(copy.deepcopy(tiny_net), tiny_task, variant="released")
     paper = mixskd(tiny_net, tiny_task)
     for of in ("", "/1", "/2", "/3"):
-        first, second = (m(batch, now).losses[f"adversarial{of}"] for m in (paper, released))
+        first, second = (m(batch, progress).losses[f"adversarial{of}"] for m in (paper, released))
         torch.testing.assert_close(first, second)
         turned, plain = (
             torch.autograd.grad(loss, m.student.network.stage1[0].weight)[0]
@@ -179,31 +179,31 @@ def test_maps_work_against_the_discriminators(tiny_net, tiny_task, batch, now):
         torch.testing.assert_close(turned, -plain)
 
 
-def test_discriminators_are_trained(tiny_net, tiny_task, batch, now):
+def test_discriminators_are_trained(tiny_net, tiny_task, batch, progress):
     method = mixskd(tiny_net, tiny_task)
     before = copy.deepcopy(method.discriminators.state_dict())
-    optimiser = torch.optim.SGD(method.param_groups(), lr=0.1)
-    given = {id(p) for group in optimiser.param_groups for p in group["params"]}
+    optimizer = torch.optim.SGD(method.param_groups(), lr=0.1)
+    given = {id(p) for group in optimizer.param_groups for p in group["params"]}
     assert {id(p) for p in method.discriminators.parameters()} <= given
-    method(batch, now).total.backward()
-    optimiser.step()
+    method(batch, progress).total.backward()
+    optimizer.step()
     after = method.discriminators.state_dict()
     assert not any(torch.equal(after[n], before[n]) for n in after)
 
 
-def test_undecided_discriminators_cost_log_two(tiny_net, tiny_task, batch, now):
+def test_undecided_discriminators_cost_log_two(tiny_net, tiny_task, batch, progress):
     method = mixskd(tiny_net, tiny_task)
     for parameter in method.discriminators.parameters():
         nn.init.zeros_(parameter)
-    losses = method(batch, now).losses
+    losses = method(batch, progress).losses
     told = [losses[f"adversarial{of}"].item() for of in ("", "/1", "/2", "/3")]
     assert told == pytest.approx([math.log(2)] * 4)
 
 
-def test_released_variant_leaves_out_what_the_script_does(tiny_net, tiny_task, batch, now):
+def test_released_variant_leaves_out_what_the_script_does(tiny_net, tiny_task, batch, progress):
     method = mixskd(tiny_net, tiny_task, variant="released")
     paper = mixskd(copy.deepcopy(tiny_net), tiny_task)
-    losses, all_ = method(batch, now).losses, paper(batch, now).losses
+    losses, all_ = method(batch, progress).losses, paper(batch, progress).losses
     left_out = {"self_teacher"} | {f"mixed{of}" for of in ("", "/1", "/2", "/3")}
     assert losses.keys() == all_.keys() - left_out
     for name, value in losses.items():
@@ -219,26 +219,26 @@ def test_released_variant_keeps_its_random_parts(tiny_net, tiny_task):
     assert sum(name.startswith(("self_teacher.", "discriminators.")) for name in kept) == 19
 
 
-def test_without_further_terms_it_is_deep_supervision(tiny_net, tiny_task, batch, now):
+def test_without_further_terms_it_is_deep_supervision(tiny_net, tiny_task, batch, progress):
     off = {"soft": 0.0, "feature": 0.0, "adversarial": 0.0}
     method = mixskd(tiny_net, tiny_task, variant="released", **off)
-    assert method(batch, now).losses.keys() == {"task", "task/1", "task/2", "task/3"}
+    assert method(batch, progress).losses.keys() == {"task", "task/1", "task/2", "task/3"}
     assert len(method.discriminators) == 0
 
 
-def test_weights_scale_their_terms(tiny_net, tiny_task, batch, now):
-    plain = mixskd(copy.deepcopy(tiny_net), tiny_task)(batch, now).losses
+def test_weights_scale_their_terms(tiny_net, tiny_task, batch, progress):
+    plain = mixskd(copy.deepcopy(tiny_net), tiny_task)(batch, progress).losses
     scales = {"soft": 0.5, "feature": 3.0, "adversarial": 0.1}
-    scaled = mixskd(tiny_net, tiny_task, **scales)(batch, now).losses
+    scaled = mixskd(tiny_net, tiny_task, **scales)(batch, progress).losses
     scales["branch"] = 0.5
     for name, value in plain.items():
         torch.testing.assert_close(scaled[name], scales.get(name.split("/")[0], 1.0) * value)
 
 
-def test_each_step_mixes_anew(tiny_net, tiny_task, batch, now):
+def test_each_step_mixes_anew(tiny_net, tiny_task, batch, progress):
     method = mixskd(tiny_net, tiny_task).eval()
     first, again, later, other = (
-        method(batch, now._replace(step=torch.tensor(i), seed=torch.tensor(s))).losses["mixed"]
+        method(batch, progress._replace(step=torch.tensor(i), seed=torch.tensor(s))).losses["mixed"]
         for i, s in ((0, 0), (0, 0), (1, 0), (0, 1))
     )
     assert torch.equal(first, again)

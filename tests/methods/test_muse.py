@@ -69,10 +69,10 @@ class Reference:
         return np.logaddexp(0, -together).mean() + np.logaddexp(0, np.stack(apart)).mean()
 
 
-def test_sum_equals_numpy(tiny_net, tiny_task, batch, now):
+def test_sum_equals_numpy(tiny_net, tiny_task, batch, progress):
     method = muse(tiny_net, tiny_task, mutual=2.0, self_information=0.5)
     reference = Reference(method)
-    step = method(batch, now)
+    step = method(batch, progress)
     for i in PAIRS:
         for term, weight in (("mutual", 2.0), ("self", 0.5)):
             want = reference.loss(term, i)
@@ -80,12 +80,12 @@ def test_sum_equals_numpy(tiny_net, tiny_task, batch, now):
             assert step.losses[f"{term}/{i}"].item() == pytest.approx(0.1 * weight * want, rel=1e-5)
 
 
-def test_product_equals_numpy(tiny_net, tiny_task, batch, now):
+def test_product_equals_numpy(tiny_net, tiny_task, batch, progress):
     method = muse(
         tiny_net, tiny_task, combine="mul", information=0.3, mutual=2.0, self_information=0.5
     )
     reference = Reference(method)
-    step = method(batch, now)
+    step = method(batch, progress)
     for i in PAIRS:
         want = 0.3 * reference.loss("mutual", i) ** 2 * reference.loss("self", i) ** 0.5
         assert step.losses[f"product/{i}"].item() == pytest.approx(want, rel=1e-5)
@@ -107,10 +107,10 @@ def test_roll_compares_with_one_other_image(tiny_net, tiny_task, batch):
     assert len(set(shifts)) > 2
 
 
-def test_pairs_of_a_class_equal_numpy(tiny_net, tiny_task, batch, now):
+def test_pairs_of_a_class_equal_numpy(tiny_net, tiny_task, batch, progress):
     method = muse(tiny_net, tiny_task, positives="class")
     reference = Reference(method)
-    monitors = method(batch, now).monitors
+    monitors = method(batch, progress).monitors
     same = np.equal.outer(batch.targets.numpy(), batch.targets.numpy())
     for i in PAIRS:
         for term in ("mutual", "self"):
@@ -123,10 +123,10 @@ def test_pairs_of_a_class_equal_numpy(tiny_net, tiny_task, batch, now):
             assert monitors[f"{term}/{i}"].item() == pytest.approx(want, rel=1e-5)
 
 
-def test_pairs_of_a_class_take_a_batch_of_one_class(tiny_net, tiny_task, batch, now):
+def test_pairs_of_a_class_take_a_batch_of_one_class(tiny_net, tiny_task, batch, progress):
     """Then there is no negative, and the loss is that of the positives."""
     method = muse(tiny_net, tiny_task, positives="class")
-    step = method(batch._replace(targets=torch.zeros_like(batch.targets)), now)
+    step = method(batch._replace(targets=torch.zeros_like(batch.targets)), progress)
     step.total.backward()
     assert all(v.isfinite() for v in (*step.losses.values(), *step.monitors.values()))
     assert all(p.grad.isfinite().all() for p in method.parameters())
@@ -140,9 +140,9 @@ def test_pairs_of_a_class_need_all_pairs(keywords, tiny_net, tiny_task):
         muse(tiny_net, tiny_task, positives="class", **keywords)
 
 
-def test_task_and_exit_terms_are_those_of_torch(tiny_net, tiny_task, batch, now):
+def test_task_and_exit_terms_are_those_of_torch(tiny_net, tiny_task, batch, progress):
     method = muse(tiny_net, tiny_task).eval()
-    step = method(batch, now)
+    step = method(batch, progress)
     outputs = method.predict(batch.inputs)
     ce = nn.functional.cross_entropy
     torch.testing.assert_close(step.losses["task"], ce(outputs["student"], batch.targets))
@@ -192,10 +192,10 @@ def orphans(method, loss) -> list[str]:
 
 
 @pytest.mark.parametrize("row", TABLE_5)
-def test_rows_of_table_5(row, tiny_net, tiny_task, batch, now):
+def test_rows_of_table_5(row, tiny_net, tiny_task, batch, progress):
     keywords, kinds = TABLE_5[row]
     method = muse(tiny_net, tiny_task, **keywords)
-    step = method(batch, now)
+    step = method(batch, progress)
     assert step.losses.keys() == {"task", *(f"{kind}/{i}" for kind in kinds for i in PAIRS)}
     assert orphans(method, step.total) == []
     heads = kinds & {"task", "soft"}
@@ -203,8 +203,8 @@ def test_rows_of_table_5(row, tiny_net, tiny_task, batch, now):
     assert list(method.predictors())[:-1] == ([f"exit{i}" for i in PAIRS] if heads else [])
 
 
-def test_defaults_have_all_terms(tiny_net, tiny_task, batch, now):
-    assert muse(tiny_net, tiny_task)(batch, now).losses.keys() == ALL
+def test_defaults_have_all_terms(tiny_net, tiny_task, batch, progress):
+    assert muse(tiny_net, tiny_task)(batch, progress).losses.keys() == ALL
 
 
 @pytest.mark.parametrize(
@@ -226,9 +226,9 @@ def test_defaults_have_all_terms(tiny_net, tiny_task, batch, now):
     ],
     ids=str,
 )
-def test_every_parameter_is_reached(keywords, tiny_net, tiny_task, batch, now):
+def test_every_parameter_is_reached(keywords, tiny_net, tiny_task, batch, progress):
     method = muse(tiny_net, tiny_task, **keywords)
-    step = method(batch, now)
+    step = method(batch, progress)
     assert all(v.isfinite() for v in (*step.losses.values(), *step.monitors.values()))
     assert orphans(method, step.total) == []
 
@@ -253,9 +253,9 @@ def reached(loss, method) -> set[str]:
 
 
 @pytest.mark.parametrize("i", PAIRS)
-def test_gradients_go_where_the_paper_says(i, tiny_net, tiny_task, batch, now):
+def test_gradients_go_where_the_paper_says(i, tiny_net, tiny_task, batch, progress):
     method = muse(tiny_net, tiny_task)
-    losses = method(batch, now).losses
+    losses = method(batch, progress).losses
     before = {f"stage{n}" for n in range(1, i + 1)} | {f"bottleneck{i}"}
     everything = {f"stage{n}" for n in (1, 2, 3, 4)}
     assert reached(losses["task"], method) == everything | {"fc"}
@@ -267,26 +267,26 @@ def test_gradients_go_where_the_paper_says(i, tiny_net, tiny_task, batch, now):
 
 
 @pytest.mark.parametrize("i", PAIRS)
-def test_detached_last_feature_learns_from_mi_no_more(i, tiny_net, tiny_task, batch, now):
+def test_detached_last_feature_learns_from_mi_no_more(i, tiny_net, tiny_task, batch, progress):
     method = muse(tiny_net, tiny_task, detach_last=True)
     want = {f"stage{n}" for n in range(1, i + 1)} | {f"bottleneck{i}", f"mutual critic{i}"}
-    assert reached(method(batch, now).losses[f"mutual/{i}"], method) == want
+    assert reached(method(batch, progress).losses[f"mutual/{i}"], method) == want
 
 
-def test_gradient_of_a_product_is_the_product_rule(tiny_net, tiny_task, batch, now):
+def test_gradient_of_a_product_is_the_product_rule(tiny_net, tiny_task, batch, progress):
     method = muse(tiny_net, tiny_task, combine="mul", information=1.0)
-    step = method(batch, now)
+    step = method(batch, progress)
     weight = tiny_net.stage1[0].weight
     got = torch.autograd.grad(step.losses["product/1"], weight)[0]
     method.combine = "add"
-    step = method(batch, now)
+    step = method(batch, progress)
     mi, si = step.losses["mutual/1"], step.losses["self/1"]
     of_mi, of_si = (torch.autograd.grad(t, weight, retain_graph=True)[0] for t in (mi, si))
     torch.testing.assert_close(got, si * of_mi + mi * of_si, rtol=1e-3, atol=1e-6)
 
 
-def test_monitors_are_detached_and_unweighted(tiny_net, tiny_task, batch, now):
-    step = muse(tiny_net, tiny_task, information=0.5, mutual=3.0)(batch, now)
+def test_monitors_are_detached_and_unweighted(tiny_net, tiny_task, batch, progress):
+    step = muse(tiny_net, tiny_task, information=0.5, mutual=3.0)(batch, progress)
     assert not any(v.requires_grad for v in step.monitors.values())
     torch.testing.assert_close(step.losses["mutual/1"].detach(), 1.5 * step.monitors["mutual/1"])
     assert {f"score/{t}/{i}" for t in ("mutual", "self") for i in PAIRS} < step.monitors.keys()
@@ -322,11 +322,11 @@ def test_all_pairs_of_a_costly_critic_are_refused(critic, tiny_net, tiny_task):
 
 
 @pytest.mark.parametrize("negatives", ["all", "roll"])
-def test_one_image_is_not_enough(negatives, tiny_net, tiny_task, batch, now):
+def test_one_image_is_not_enough(negatives, tiny_net, tiny_task, batch, progress):
     method = muse(tiny_net, tiny_task, negatives=negatives).eval()
     alone = Batch(batch.inputs[:1], batch.targets[:1], batch.index[:1])
     with pytest.raises(ConfigError, match="second image"):
-        method(alone, now)
+        method(alone, progress)
     assert method.needs.batch == 2
 
 
@@ -371,12 +371,12 @@ def test_what_is_served_has_no_critic(tiny_net, tiny_task):
 def test_learns_eight_images(tiny_net, tiny_task, batch):
     """MI and SI fall below chance, and every exit knows the labels."""
     method = muse(tiny_net, tiny_task, information=1.0, width=32)
-    optimiser = torch.optim.SGD(method.parameters(), lr=0.05, momentum=0.9)
+    optimizer = torch.optim.SGD(method.parameters(), lr=0.05, momentum=0.9)
     for step in range(60):
         losses = method(batch, at_step(step))
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         losses.total.backward()
-        optimiser.step()
+        optimizer.step()
     for term in ("mutual", "self"):
         assert all(losses.monitors[f"{term}/{i}"] < 1.0 for i in PAIRS)
     for out in method.predict(batch.inputs).values():  # in training mode: the statistics are young

@@ -38,14 +38,14 @@ def numbers(x: torch.Tensor) -> np.ndarray:
     return x.detach().double().numpy()
 
 
-def caught(method, batch, now):
+def caught(method, batch, progress):
     """The step, the maps behind the bottlenecks and the pooled last feature of the teacher."""
     maps = []
     for bottleneck in method.exits.bottlenecks:
         bottleneck.register_forward_hook(lambda module, args, out: maps.append(out.detach()))
     with torch.no_grad():
-        _, theirs = method.teacher.tapped(batch.inputs)
-    return method(batch, now), maps, theirs["1"].mean((2, 3))
+        _, theirs = method.teacher.forward_features(batch.inputs)
+    return method(batch, progress), maps, theirs["1"].mean((2, 3))
 
 
 def by_numpy(loss, local: torch.Tensor, glob: torch.Tensor) -> float:
@@ -59,10 +59,10 @@ def by_numpy(loss, local: torch.Tensor, glob: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("combine", ["add", "mul"])
 def test_views_are_the_students_maps_and_the_teachers_last_feature(
-    combine, tiny_net, tiny_task, batch, now
+    combine, tiny_net, tiny_task, batch, progress
 ):
     method = offline(tiny_net, tiny_task, combine=combine, information=0.3, mutual=2.0)
-    step, maps, deep = caught(method, batch, now)
+    step, maps, deep = caught(method, batch, progress)
     assert deep.shape == (8, 9)
     for i, x in zip(PAIRS, maps, strict=True):
         mutual = by_numpy(method.critics["mutual"][i - 1], x, deep)
@@ -79,21 +79,21 @@ def test_views_are_the_students_maps_and_the_teachers_last_feature(
 
 @pytest.mark.parametrize(("combine", "want"), [("add", 8.317766), ("mul", 5.765436)])
 def test_critics_that_know_nothing_cost_what_chance_costs(
-    combine, want, tiny_net, tiny_task, batch, now
+    combine, want, tiny_net, tiny_task, batch, progress
 ):
     method = offline(tiny_net, tiny_task, combine=combine, information=1.0)
     with torch.no_grad():
         for parameter in method.critics.parameters():
             parameter.zero_()
-    losses = method(batch, now).losses
+    losses = method(batch, progress).losses
     total = sum(v.item() for name, v in losses.items() if name not in ("task", "soft"))
     assert total == pytest.approx(want, rel=1e-6)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
-def test_labels_and_logits_teach_the_last_layer(temperature, tiny_net, tiny_task, batch, now):
+def test_labels_and_logits_teach_the_last_layer(temperature, tiny_net, tiny_task, batch, progress):
     method = offline(tiny_net, tiny_task, supervised=0.2, soft=0.9, temperature=temperature).eval()
-    losses = method(batch, now).losses
+    losses = method(batch, progress).losses
     mine = numbers(tiny_net(batch.inputs)) / temperature
     theirs = special.softmax(numbers(method.teacher(batch.inputs)) / temperature, 1)
     kl = (theirs * (np.log(theirs) - special.log_softmax(mine, 1))).sum(1).mean()
@@ -114,10 +114,10 @@ TERMS = {
 
 
 @pytest.mark.parametrize("row", TERMS)
-def test_terms(row, tiny_net, tiny_task, batch, now):
+def test_terms(row, tiny_net, tiny_task, batch, progress):
     keywords, last, kinds = TERMS[row]
     method = offline(tiny_net, tiny_task, **keywords)
-    step = method(batch, now)
+    step = method(batch, progress)
     assert step.losses.keys() == last | {f"{kind}/{i}" for kind in kinds for i in PAIRS}
     step.total.backward()
     reached = {n for n, p in method.named_parameters() if p.grad is not None}
@@ -127,24 +127,24 @@ def test_terms(row, tiny_net, tiny_task, batch, now):
     assert not list(method.exits.heads.parameters())
 
 
-def test_teacher_stays_as_it_was(tiny_net, tiny_task, batch, now):
+def test_teacher_stays_as_it_was(tiny_net, tiny_task, batch, progress):
     method = offline(tiny_net, tiny_task).train()
     assert isinstance(method.teacher, Frozen)
     before = {name: value.clone() for name, value in method.teacher.state_dict().items()}
-    optimiser = torch.optim.SGD(method.param_groups(), lr=0.1, weight_decay=0.1)
-    method(batch, now).total.backward()
-    optimiser.step()
+    optimizer = torch.optim.SGD(method.param_groups(), lr=0.1, weight_decay=0.1)
+    method(batch, progress).total.backward()
+    optimizer.step()
     after = method.teacher.state_dict()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
-def test_taps_need_not_be_as_many_as_the_teachers(tiny_net, tiny_task, batch, now):
+def test_taps_need_not_be_as_many_as_the_teachers(tiny_net, tiny_task, batch, progress):
     method = offline(tiny_net, tiny_task, ["stage1", "stage4"])
     assert len(method.teacher.shapes) == 2
-    names = [name for name in method(batch, now).losses if "/" in name]
+    names = [name for name in method(batch, progress).losses if "/" in name]
     assert names == ["mutual/1", "self/1"]
     three = offline(tiny_net, tiny_task, ["stage1", "stage2", "stage3"])
-    assert {n for n in three(batch, now).losses if "/" in n} == {
+    assert {n for n in three(batch, progress).losses if "/" in n} == {
         f"{kind}/{i}" for kind in ("mutual", "self") for i in (1, 2)
     }
 
@@ -155,15 +155,15 @@ def test_the_student_alone_is_left(tiny_net, tiny_task, batch):
     assert torch.equal(method.predict(batch.inputs)["student"], tiny_net(batch.inputs))
 
 
-def test_learns_eight_images(tiny_net, tiny_task, batch, now):
+def test_learns_eight_images(tiny_net, tiny_task, batch, progress):
     """MI and SI fall below chance, under the loss of the labels and of a teacher without any."""
     method = offline(tiny_net, tiny_task, information=1.0, soft=0.1, width=32)
-    optimiser = torch.optim.SGD(method.param_groups(), lr=0.05, momentum=0.9)
+    optimizer = torch.optim.SGD(method.param_groups(), lr=0.05, momentum=0.9)
     for _ in range(160):
-        step = method(batch, now)
-        optimiser.zero_grad()
+        step = method(batch, progress)
+        optimizer.zero_grad()
         step.total.backward()
-        optimiser.step()
+        optimizer.step()
     for term in ("mutual", "self"):
         assert all(step.monitors[f"{term}/{i}"] < 1.0 for i in PAIRS)
 
@@ -191,10 +191,10 @@ def test_what_cannot_be_is_refused(keywords, sentence, tiny_net, tiny_task):
         offline(tiny_net, tiny_task, **keywords)
 
 
-def test_one_image_is_not_enough(tiny_net, tiny_task, batch, now):
+def test_one_image_is_not_enough(tiny_net, tiny_task, batch, progress):
     alone = Batch(batch.inputs[:1], batch.targets[:1], batch.index[:1])
     with pytest.raises(ConfigError, match="second image"):
-        offline(tiny_net, tiny_task).eval()(alone, now)
+        offline(tiny_net, tiny_task).eval()(alone, progress)
 
 
 def test_defaults():

@@ -48,7 +48,7 @@ def by_numpy(loss, local: torch.Tensor, glob: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("peers", [1, 2])
-def test_information_is_about_the_others_last_features(peers, tiny_net, tiny_task, batch, now):
+def test_information_is_about_the_others_last_features(peers, tiny_net, tiny_task, batch, progress):
     method = online(tiny_net, tiny_task, peers, information=0.3, self_information=0.5)
     maps = {}
     for k, exits in enumerate(method.exits):
@@ -57,9 +57,9 @@ def test_information_is_about_the_others_last_features(peers, tiny_net, tiny_tas
             bottleneck.register_forward_hook(keep)
     deep = []
     for taps in [method.student, *method.peers]:
-        taps.tapped(batch.inputs)  # training mode: batch statistics
-        deep.append(list(taps.tapped(batch.inputs)[1].values())[-1].mean((2, 3)).detach())
-    step = method(batch, now)
+        taps.forward_features(batch.inputs)  # training mode: batch statistics
+        deep.append(list(taps.forward_features(batch.inputs)[1].values())[-1].mean((2, 3)).detach())
+    step = method(batch, progress)
     for k in range(peers + 1):
         place, others = f"peer{k}/" if k else "", deep[:k] + deep[k + 1 :]
         stages = (1, 2) if k else PAIRS
@@ -76,8 +76,8 @@ def test_information_is_about_the_others_last_features(peers, tiny_net, tiny_tas
                 assert step.losses[f"{place}{term}/{i}"].item() == pytest.approx(value, rel=1e-5)
 
 
-def test_terms_of_three_networks(tiny_net, tiny_task, batch, now):
-    step = online(tiny_net, tiny_task, 2)(batch, now)
+def test_terms_of_three_networks(tiny_net, tiny_task, batch, progress):
+    step = online(tiny_net, tiny_task, 2)(batch, progress)
     want = {"task", "soft"} | {f"{kind}/{i}" for kind in ("mutual", "self") for i in PAIRS}
     for peer in ("peer1/", "peer2/"):
         want |= {peer + "task", peer + "soft"}
@@ -88,22 +88,22 @@ def test_terms_of_three_networks(tiny_net, tiny_task, batch, now):
 
 @pytest.mark.parametrize("peers", [1, 2])
 @pytest.mark.parametrize("combine", ["add", "mul"])
-def test_every_parameter_is_reached(peers, combine, tiny_net, tiny_task, batch, now):
+def test_every_parameter_is_reached(peers, combine, tiny_net, tiny_task, batch, progress):
     method = online(tiny_net, tiny_task, peers, combine=combine)
-    method(batch, now).total.backward()
+    method(batch, progress).total.backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in method.parameters())
 
 
 @pytest.mark.parametrize(("combine", "want"), [("add", 8.317766), ("mul", 5.765436)])
 @pytest.mark.parametrize("peers", [1, 2])
 def test_critics_that_know_nothing_cost_what_chance_costs(
-    combine, want, peers, tiny_net, tiny_task, batch, now
+    combine, want, peers, tiny_net, tiny_task, batch, progress
 ):
     method = online(tiny_net, tiny_task, peers, combine=combine, information=1.0)
     with torch.no_grad():
         for parameter in method.critics.parameters():
             parameter.zero_()
-    losses = method(batch, now).losses
+    losses = method(batch, progress).losses
     kinds = ("mutual", "self", "product")
     mine = sum(v.item() for name, v in losses.items() if name.startswith(kinds))
     its = sum(v.item() for n, v in losses.items() if n.removeprefix("peer1/").startswith(kinds))
@@ -125,11 +125,11 @@ def test_soft_term_is_that_of_mutual_learning(mine, its, want, tiny_net, tiny_ta
     )
 
 
-def test_without_information_it_is_mutual_learning(tiny_net, tiny_task, batch, now):
+def test_without_information_it_is_mutual_learning(tiny_net, tiny_task, batch, progress):
     method = online(tiny_net, tiny_task, information=0.0)
     assert not list(method.exits.parameters())
     assert not list(method.critics.parameters())
-    losses = method.eval()(batch, now).losses
+    losses = method.eval()(batch, progress).losses
     outs = method.predict(batch.inputs)
     assert losses.keys() == {"task", "soft", "peer1/task", "peer1/soft"}
     for place, me, other in (("", "student", "peer1"), ("peer1/", "peer1", "student")):
@@ -140,21 +140,21 @@ def test_without_information_it_is_mutual_learning(tiny_net, tiny_task, batch, n
         torch.testing.assert_close(losses[place + "soft"], kl, rtol=1e-4, atol=1e-6)
 
 
-def test_twins_have_nothing_to_say_to_one_another(tiny_net, tiny_task, batch, now):
+def test_twins_have_nothing_to_say_to_one_another(tiny_net, tiny_task, batch, progress):
     twin = Taps(make_peer(1), ["0", "1", "2"], example=tiny_task.example)
     other = Taps(make_peer(1), ["0", "1", "2"], example=tiny_task.example)
-    losses = METHODS["muse-online"](twin, [other], tiny_task)(batch, now).losses
+    losses = METHODS["muse-online"](twin, [other], tiny_task)(batch, progress).losses
     assert losses["soft"].item() == pytest.approx(0, abs=1e-6)
     torch.testing.assert_close(losses["task"], losses["peer1/task"])
 
 
-def test_roles_can_be_exchanged(tiny_net, tiny_task, batch, now):
+def test_roles_can_be_exchanged(tiny_net, tiny_task, batch, progress):
     method = online(tiny_net, tiny_task)
     turned = METHODS["muse-online"](method.peers[0], [method.student], tiny_task)
     for ours, theirs in ((method.exits, turned.exits), (method.critics, turned.critics)):
         theirs[0].load_state_dict(ours[1].state_dict())
         theirs[1].load_state_dict(ours[0].state_dict())
-    first, second = method(batch, now).losses, turned(batch, now).losses
+    first, second = method(batch, progress).losses, turned(batch, progress).losses
     assert first.keys() != second.keys()  # four taps and three
     for name, loss in first.items():
         other = name.removeprefix("peer1/") if name.startswith("peer1/") else f"peer1/{name}"
@@ -180,14 +180,14 @@ def test_diagnoses_say_whose_term_it_is(tiny_net, tiny_task):
     assert found["peer2/self/1"].startswith("is saturated:")
 
 
-def test_three_networks_learn_eight_images(tiny_net, tiny_task, batch, now):
+def test_three_networks_learn_eight_images(tiny_net, tiny_task, batch, progress):
     method = online(tiny_net, tiny_task, 2, information=1.0, width=32)
-    optimiser = torch.optim.SGD(method.param_groups(), lr=0.05, momentum=0.9)
+    optimizer = torch.optim.SGD(method.param_groups(), lr=0.05, momentum=0.9)
     for _ in range(100):
-        step = method(batch, now)
-        optimiser.zero_grad()
+        step = method(batch, progress)
+        optimizer.zero_grad()
         step.total.backward()
-        optimiser.step()
+        optimizer.step()
     raw = {name: value for name, value in step.monitors.items() if "score" not in name}
     assert len(raw) == 14
     assert all(value < 1.2 for value in raw.values()), raw
@@ -210,10 +210,10 @@ def test_what_cannot_be_is_refused(keywords, sentence, tiny_net, tiny_task):
         online(tiny_net, tiny_task, **keywords)
 
 
-def test_one_image_is_not_enough(tiny_net, tiny_task, batch, now):
+def test_one_image_is_not_enough(tiny_net, tiny_task, batch, progress):
     alone = Batch(batch.inputs[:1], batch.targets[:1], batch.index[:1])
     with pytest.raises(ConfigError, match="second image"):
-        online(tiny_net, tiny_task).eval()(alone, now)
+        online(tiny_net, tiny_task).eval()(alone, progress)
 
 
 def test_defaults():

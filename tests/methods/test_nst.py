@@ -18,19 +18,19 @@ def mean_outer(x: np.ndarray) -> np.ndarray:
     return np.einsum("bcn,bcm->bnm", rows, rows) / x.shape[1]
 
 
-def test_terms_equal_numpy(tiny_net, tiny_task, batch, now):
+def test_terms_equal_numpy(tiny_net, tiny_task, batch, progress):
     method = offline("nst", tiny_net, tiny_task, selectivity=7.0)
-    losses = method(batch, now).losses
+    losses = method(batch, progress).losses
     for i, (x, target) in enumerate(zip(*features(method, batch.inputs), strict=True), 1):
         want = 7 * ((mean_outer(x) - mean_outer(target)) ** 2).sum((1, 2)).mean()
         assert losses[f"selectivity/{i}"].item() == pytest.approx(want, rel=1e-4)
     assert losses.keys() == {"task", *(f"selectivity/{i}" for i in range(1, 5))}
 
 
-def test_larger_feature_is_pooled(tiny_net, tiny_task, batch, now):
+def test_larger_feature_is_pooled(tiny_net, tiny_task, batch, progress):
     teacher = teacher_net(strides=(1, 1, 2, 2))
     method = offline("nst", tiny_net, tiny_task, teacher)
-    losses = method(batch, now).losses
+    losses = method(batch, progress).losses
     mine, theirs = features(method, batch.inputs)
     b, c, h, w = theirs[2].shape
     halves = theirs[2].reshape(b, c, h // 2, 2, w // 2, 2).mean((3, 5))
@@ -38,13 +38,13 @@ def test_larger_feature_is_pooled(tiny_net, tiny_task, batch, now):
     assert losses["selectivity/3"].item() == pytest.approx(want, rel=1e-4)
 
 
-def test_equal_networks_select_the_same(tiny_net, tiny_task, batch, now):
-    losses = offline("nst", tiny_net, tiny_task, copy.deepcopy(tiny_net))(batch, now).losses
+def test_equal_networks_select_the_same(tiny_net, tiny_task, batch, progress):
+    losses = offline("nst", tiny_net, tiny_task, copy.deepcopy(tiny_net))(batch, progress).losses
     assert all(value.item() == 0 for name, value in losses.items() if name != "task")
 
 
-def test_a_stage_learns_from_its_own_term_and_deeper_ones(tiny_net, tiny_task, batch, now):
-    losses = offline("nst", tiny_net, tiny_task)(batch, now).losses
+def test_a_stage_learns_from_its_own_term_and_deeper_ones(tiny_net, tiny_task, batch, progress):
+    losses = offline("nst", tiny_net, tiny_task)(batch, progress).losses
     for i in range(1, 5):
         assert reached(losses[f"selectivity/{i}"], tiny_net) == set(STAGES[:i])
 
@@ -55,8 +55,8 @@ def test_nothing_is_trained_but_the_student(tiny_net, tiny_task):
     assert {id(p) for p in method.parameters() if p.requires_grad} == mine
 
 
-def test_without_weight_it_is_plain_training(tiny_net, tiny_task, batch, now):
-    step = offline("nst", tiny_net, tiny_task, selectivity=0.0)(batch, now)
+def test_without_weight_it_is_plain_training(tiny_net, tiny_task, batch, progress):
+    step = offline("nst", tiny_net, tiny_task, selectivity=0.0)(batch, progress)
     assert step.losses.keys() == {"task"}
     assert step.total.item() == pytest.approx(F.cross_entropy(step.outputs, batch.targets).item())
 

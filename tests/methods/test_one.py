@@ -22,14 +22,14 @@ def one(tiny_net, tiny_task, taps="auto", **keywords):
     return METHODS["one"](student, tiny_task, **keywords)
 
 
-def caught(method, batch, now):
+def caught(method, batch, progress):
     """A step, what every branch says in it, and the gate's weights, as float64 arrays."""
     said = {}
     modules = {"student": method.student.network, "gate": method.gate}
     modules |= {f"tail{k}": tail for k, tail in enumerate(method.tails, 2)}
     for name, module in modules.items():
         module.register_forward_hook(lambda m, a, out, name=name: said.update({name: out}))
-    step = method(batch, now)
+    step = method(batch, progress)
     weights = said.pop("gate")
     return (
         step,
@@ -42,19 +42,19 @@ def caught(method, batch, now):
     ("epoch", "height"),
     [(0, 0.00674), (20, 0.06005), (40, 0.28650), (60, 0.73162), (80, 1.0), (200, 1.0)],
 )
-def test_ramp_is_that_of_the_public_code(epoch, height, tiny_net, tiny_task, batch, now):
-    full = one(tiny_net, tiny_task, ramp=0.0)(batch, now).losses
+def test_ramp_is_that_of_the_public_code(epoch, height, tiny_net, tiny_task, batch, progress):
+    full = one(tiny_net, tiny_task, ramp=0.0)(batch, progress).losses
     grown = one(tiny_net, tiny_task)
-    then = now._replace(step=torch.tensor(epoch * 10), total=torch.tensor(3000))
+    then = progress._replace(step=torch.tensor(epoch * 10), total=torch.tensor(3000))
     losses = grown(batch, then).losses
     for k in (1, 2, 3):
         got = (losses[f"soft/{k}"] / full[f"soft/{k}"]).item()
         assert got == pytest.approx(height, abs=6e-6)
 
 
-def test_mixture_is_that_of_numpy(tiny_net, tiny_task, batch, now):
+def test_mixture_is_that_of_numpy(tiny_net, tiny_task, batch, progress):
     method = one(tiny_net, tiny_task)
-    _, outputs, weights = caught(method, batch, now)
+    _, outputs, weights = caught(method, batch, progress)
     assert weights.shape == (8, 3)
     np.testing.assert_allclose(weights.sum(1), 1, rtol=1e-6)
     assert (weights > 0).all()
@@ -72,9 +72,9 @@ def log_softmax(z):
     return z - np.log(np.exp(z).sum(1, keepdims=True))
 
 
-def test_terms_equal_numpy(tiny_net, tiny_task, batch, now):
+def test_terms_equal_numpy(tiny_net, tiny_task, batch, progress):
     method = one(tiny_net, tiny_task, ramp=0.0, soft=0.7, temperature=4.0)
-    step, outputs, weights = caught(method, batch, now)
+    step, outputs, weights = caught(method, batch, progress)
     mixture = sum(w[:, None] * z for w, z in zip(weights.T, outputs, strict=True))
 
     def ce(z):
@@ -99,9 +99,9 @@ def reached(method, loss) -> set[str]:
     return {p[2] if p[0] == "student" else p[0] if p[0] == "gate" else f"tail {p[1]}" for p in hit}
 
 
-def test_only_the_ensemble_trains_the_gate(tiny_net, tiny_task, batch, now):
+def test_only_the_ensemble_trains_the_gate(tiny_net, tiny_task, batch, progress):
     method = one(tiny_net, tiny_task)
-    losses = method(batch, now).losses
+    losses = method(batch, progress).losses
     everything = TRUNK | OWN_END | {"tail 0", "tail 1", "gate"}
     assert reached(method, losses["ensemble"]) == everything
     assert reached(method, losses["task"]) == TRUNK | OWN_END
@@ -123,16 +123,16 @@ def test_tails_are_the_last_stage_with_other_weights(tiny_net, tiny_task):
     assert len({tuple(w.flatten().sort()[0].tolist()) for w in weights}) == 1
 
 
-def test_one_branch_is_the_student_twice(tiny_net, tiny_task, batch, now):
+def test_one_branch_is_the_student_twice(tiny_net, tiny_task, batch, progress):
     method = one(tiny_net, tiny_task, branches=1)
-    step = method(batch, now)
+    step = method(batch, progress)
     assert step.losses.keys() == {"task", "ensemble", "soft/1"}
     loss = F.cross_entropy(step.outputs, batch.targets)
     torch.testing.assert_close(step.total, 2 * loss)
 
 
-def test_without_soft_terms_labels_teach_all(tiny_net, tiny_task, batch, now):
-    losses = one(tiny_net, tiny_task, soft=0.0)(batch, now).losses
+def test_without_soft_terms_labels_teach_all(tiny_net, tiny_task, batch, progress):
+    losses = one(tiny_net, tiny_task, soft=0.0)(batch, progress).losses
     assert losses.keys() == {"task", "task/2", "task/3", "ensemble"}
 
 
@@ -146,13 +146,13 @@ def test_ensemble_is_offered_and_costs_more(tiny_net, tiny_task):
     assert spent.macs > base.macs
 
 
-def test_branches_start_at_the_last_tap_but_one(tiny_net, tiny_task, batch, now):
+def test_branches_start_at_the_last_tap_but_one(tiny_net, tiny_task, batch, progress):
     method = one(tiny_net, tiny_task, ["stage2", "stage4"])
     assert {n.split(".")[1] for n, _ in method.tails[0].named_parameters()} == {
         "stage3", "stage4", "fc"
     }  # fmt: skip
     assert method.gate.layers[0].in_features == 8
-    assert torch.isfinite(method(batch, now).total)
+    assert torch.isfinite(method(batch, progress).total)
 
 
 @pytest.mark.parametrize(

@@ -34,9 +34,9 @@ def angles(x: np.ndarray) -> np.ndarray:
     return found
 
 
-def test_terms_equal_scipy(tiny_net, tiny_task, batch, now):
+def test_terms_equal_scipy(tiny_net, tiny_task, batch, progress):
     method = offline("rkd", tiny_net, tiny_task, teacher_net(strides=(1, 1, 2, 2)))
-    losses = method(batch, now).losses
+    losses = method(batch, progress).losses
     mine, theirs = (found[-1].mean((2, 3)) for found in features(method, batch.inputs))
     apart = [squareform(pdist(x)) / pdist(x).mean() for x in (mine, theirs)]
     want = 25 * huber(1, apart[0] - apart[1]).mean()
@@ -92,18 +92,18 @@ def test_angles_are_fp32_under_autocast():
     torch.testing.assert_close(half, cosines(differences(points(0))))
 
 
-def test_equal_networks_agree(tiny_net, tiny_task, batch, now):
-    losses = offline("rkd", tiny_net, tiny_task, copy.deepcopy(tiny_net))(batch, now).losses
+def test_equal_networks_agree(tiny_net, tiny_task, batch, progress):
+    losses = offline("rkd", tiny_net, tiny_task, copy.deepcopy(tiny_net))(batch, progress).losses
     assert losses["distance"].item() == losses["angle"].item() == 0
 
 
-def test_the_trunk_learns_and_the_classifier_does_not(tiny_net, tiny_task, batch, now):
-    losses = offline("rkd", tiny_net, tiny_task)(batch, now).losses
+def test_the_trunk_learns_and_the_classifier_does_not(tiny_net, tiny_task, batch, progress):
+    losses = offline("rkd", tiny_net, tiny_task)(batch, progress).losses
     assert reached(losses["distance"], tiny_net) == set(STAGES)
     assert reached(losses["angle"], tiny_net) == set(STAGES)
 
 
-def test_without_weights_it_is_plain_training(tiny_net, tiny_task, batch, now):
-    step = offline("rkd", tiny_net, tiny_task, distance=0.0, angle=0.0)(batch, now)
+def test_without_weights_it_is_plain_training(tiny_net, tiny_task, batch, progress):
+    step = offline("rkd", tiny_net, tiny_task, distance=0.0, angle=0.0)(batch, progress)
     assert step.losses.keys() == {"task"}
     assert step.total.item() == pytest.approx(F.cross_entropy(step.outputs, batch.targets).item())

@@ -37,11 +37,11 @@ def gap(own: np.ndarray, deeper: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("energy", ["mean", "sum"])
-def test_terms_equal_scipy(energy, tiny_net, tiny_task, batch, now):
+def test_terms_equal_scipy(energy, tiny_net, tiny_task, batch, progress):
     method = sad(tiny_net, tiny_task, energy=energy, attention=10.0).eval()
-    step = method(batch, now)
+    step = method(batch, progress)
     with torch.no_grad():
-        _, features = method.student.tapped(batch.inputs)
+        _, features = method.student.forward_features(batch.inputs)
     squares = [f.double().numpy() ** 2 for f in features.values()]
     energies = [getattr(s, energy)(1) for s in squares]
     for i in PAIRS:
@@ -77,8 +77,8 @@ def gradient(loss, *tensors):
 
 
 @pytest.mark.parametrize("i", PAIRS)
-def test_the_deeper_stage_is_no_pupil(i, tiny_net, tiny_task, batch, now):
-    loss = sad(tiny_net, tiny_task)(batch, now).losses[f"attention/{i}"]
+def test_the_deeper_stage_is_no_pupil(i, tiny_net, tiny_task, batch, progress):
+    loss = sad(tiny_net, tiny_task)(batch, progress).losses[f"attention/{i}"]
     stages = [tiny_net.get_submodule(f"stage{n}")[0].weight for n in (1, 2, 3, 4)]
     assert gradient(loss, *stages, tiny_net.fc.weight) == [n <= i for n in (1, 2, 3, 4)] + [False]
 
@@ -117,8 +117,8 @@ def test_the_term_joins_late(tiny_net, tiny_task, batch):
         assert early.monitors[f"attention/{i}"] > 0
 
 
-def test_weight_zero_is_plain_cross_entropy(tiny_net, tiny_task, batch, now):
-    step = sad(tiny_net, tiny_task, attention=0.0)(batch, now)
+def test_weight_zero_is_plain_cross_entropy(tiny_net, tiny_task, batch, progress):
+    step = sad(tiny_net, tiny_task, attention=0.0)(batch, progress)
     want = torch.nn.functional.cross_entropy(step.outputs, batch.targets)
     assert torch.equal(step.total, want)
 

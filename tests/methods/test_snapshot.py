@@ -14,12 +14,12 @@ from torch import nn
 from selfdistill.core import METHODS, ConfigError, Progress, options, trained_state
 from selfdistill.data import Loader, Resident
 from selfdistill.engine import checkpoint
-from selfdistill.engine.fit import Fit
 from selfdistill.engine.log import Silent
-from selfdistill.engine.optimise import learning_rate
+from selfdistill.engine.optimizer import learning_rate
 from selfdistill.engine.run_directory import RunDirectory
-from selfdistill.engine.settings import Settings
+from selfdistill.engine.settings import TrainingSettings
 from selfdistill.engine.signals import Interrupted
+from selfdistill.engine.trainer import Trainer
 from selfdistill.methods.snapshot import asymmetric_cross_entropy
 from selfdistill.tasks import Classification
 
@@ -71,11 +71,11 @@ def test_dense_outputs_are_a_batch_of_positions():
     torch.testing.assert_close(dense, asymmetric_cross_entropy(*as_rows, 3.0))
 
 
-def test_the_first_generation_is_plain_training(tiny_net, tiny_task, batch, now):
+def test_the_first_generation_is_plain_training(tiny_net, tiny_task, batch, progress):
     method = snapshot(tiny_net, tiny_task)
     calls = []
     method.teacher.register_forward_hook(lambda *a: calls.append(1))
-    step = method(batch, now)
+    step = method(batch, progress)
     assert not calls
     assert step.losses["soft"] == 0
     plain = F.cross_entropy(step.outputs, batch.targets)
@@ -111,13 +111,13 @@ def test_without_soft_and_at_weight_one_it_is_plain_cross_entropy(tiny_net, tiny
 
 def test_teacher_is_the_student_at_the_end_of_each_generation(tiny_net, tiny_task, batch):
     method = snapshot(tiny_net, tiny_task, generations=3)
-    optimiser = torch.optim.SGD(method.param_groups(), lr=0.1)
+    optimizer = torch.optim.SGD(method.param_groups(), lr=0.1)
     made = []
     for i in range(10):
         before = copy.deepcopy(method.teacher)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         method(batch, moment(i)).total.backward()
-        optimiser.step()
+        optimizer.step()
         method.after_step(moment(i))
         if same(method.teacher.network, tiny_net):
             made.append(i)
@@ -152,7 +152,7 @@ def test_a_run_of_unknown_length_stays_in_the_first_generation(tiny_net, tiny_ta
 @pytest.mark.parametrize(("generations", "epochs", "spe"), [(2, 4, 5), (3, 4, 5), (4, 7, 3)])
 def test_the_rate_starts_anew_right_after_a_snapshot(generations, epochs, spe, tiny_net, tiny_task):
     method = snapshot(tiny_net, tiny_task, generations=generations)
-    settings = Settings(epochs=epochs, lr=0.3, schedule="cosine")
+    settings = TrainingSettings(epochs=epochs, lr=0.3, schedule="cosine")
     total, changes = epochs * spe, []
     rates = [learning_rate(settings, step, spe, method.cycles) for step in range(total)]
     starts = [step for step, rate in enumerate(rates) if rate == settings.lr]
@@ -285,8 +285,8 @@ def run(out, stop: int = 0, **settings) -> checkpoint.Checkpoint:
     directory = RunDirectory(out)
     directory.checkpoints.mkdir(parents=True, exist_ok=True)
     display = Stops(stop)
-    fabric, settings = Fabric(accelerator="cpu", devices=1), Settings(epochs=2, **settings)
-    display.fit = Fit(fabric, method, task, train, None, settings, directory, display)
+    fabric, settings = Fabric(accelerator="cpu", devices=1), TrainingSettings(epochs=2, **settings)
+    display.fit = Trainer(fabric, method, task, train, None, settings, directory, display)
     if 0 < stop < 6:
         with pytest.raises(Interrupted):
             display.fit.run()

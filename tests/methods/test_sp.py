@@ -25,19 +25,19 @@ def maps(seed: int) -> torch.Tensor:
     return torch.randn(5, 4, 3, 3, generator=torch.Generator().manual_seed(seed))
 
 
-def test_last_stage_equals_numpy(tiny_net, tiny_task, batch, now):
+def test_last_stage_equals_numpy(tiny_net, tiny_task, batch, progress):
     teacher = teacher_net(strides=(1, 1, 2, 2))  # twice the student's size
     method = offline("sp", tiny_net, tiny_task, teacher)
-    losses = method(batch, now).losses
+    losses = method(batch, progress).losses
     mine, theirs = features(method, batch.inputs)
     want = 3000 * ((by_numpy(mine[3]) - by_numpy(theirs[3])) ** 2).sum() / 8**2
     assert losses["similarity/4"].item() == pytest.approx(want, rel=1e-3)
     assert losses.keys() == {"task", "similarity/4"}
 
 
-def test_all_stages_are_compared_in_pairs(tiny_net, tiny_task, batch, now):
+def test_all_stages_are_compared_in_pairs(tiny_net, tiny_task, batch, progress):
     method = offline("sp", tiny_net, tiny_task, stages="all")
-    losses = method(batch, now).losses
+    losses = method(batch, progress).losses
     for i, (x, target) in enumerate(zip(*features(method, batch.inputs), strict=True), 1):
         want = 3000 * ((by_numpy(x) - by_numpy(target)) ** 2).sum() / 8**2
         assert losses[f"similarity/{i}"].item() == pytest.approx(want, rel=1e-3)
@@ -64,8 +64,8 @@ def test_a_dead_image_has_a_finite_gradient():
     assert x.grad.abs().max() < 100
 
 
-def test_equal_networks_agree(tiny_net, tiny_task, batch, now):
-    losses = offline("sp", tiny_net, tiny_task, copy.deepcopy(tiny_net))(batch, now).losses
+def test_equal_networks_agree(tiny_net, tiny_task, batch, progress):
+    losses = offline("sp", tiny_net, tiny_task, copy.deepcopy(tiny_net))(batch, progress).losses
     assert losses["similarity/4"].item() == 0
 
 
@@ -75,8 +75,8 @@ def test_only_pairs_need_equal_numbers_of_taps(tiny_net, tiny_task):
         offline("sp", tiny_net, tiny_task, taps=STAGES[2:], stages="all")
 
 
-def test_without_weight_it_is_plain_training(tiny_net, tiny_task, batch, now):
-    step = offline("sp", tiny_net, tiny_task, similarity=0.0)(batch, now)
+def test_without_weight_it_is_plain_training(tiny_net, tiny_task, batch, progress):
+    step = offline("sp", tiny_net, tiny_task, similarity=0.0)(batch, progress)
     assert step.losses.keys() == {"task"}
     assert step.total.item() == pytest.approx(F.cross_entropy(step.outputs, batch.targets).item())
 

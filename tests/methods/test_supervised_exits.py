@@ -20,9 +20,9 @@ def exits(tiny_net, tiny_task, **keywords):
 
 
 @pytest.mark.parametrize("supervised", [0.7, 0.2])
-def test_cross_entropies_and_their_weights(supervised, tiny_net, tiny_task, batch, now):
+def test_cross_entropies_and_their_weights(supervised, tiny_net, tiny_task, batch, progress):
     method = exits(tiny_net, tiny_task, supervised=supervised).eval()
-    losses = method(batch, now).losses
+    losses = method(batch, progress).losses
     outputs = method.predict(batch.inputs)
     ce = nn.functional.cross_entropy
     torch.testing.assert_close(losses["task"], ce(outputs["student"], batch.targets))
@@ -39,19 +39,19 @@ def test_cross_entropies_and_their_weights(supervised, tiny_net, tiny_task, batc
         ({"supervised": 0.0}, {"soft"}),
     ],
 )
-def test_terms(keywords, kinds, tiny_net, tiny_task, batch, now):
+def test_terms(keywords, kinds, tiny_net, tiny_task, batch, progress):
     method = exits(tiny_net, tiny_task, **keywords)
-    step = method(batch, now)
+    step = method(batch, progress)
     assert step.losses.keys() == {"task", *(f"{kind}/{i}" for kind in kinds for i in PAIRS)}
     step.total.backward()
     assert all(p.grad is not None for p in method.parameters())
 
 
-def test_is_muse_without_information(tiny_net, tiny_task, batch, now):
+def test_is_muse_without_information(tiny_net, tiny_task, batch, progress):
     method = exits(tiny_net, tiny_task).eval()
     muse = METHODS["muse"](method.student, tiny_task, information=0.0).eval()
     muse.exits.load_state_dict(method.exits.state_dict())
-    ours, theirs = method(batch, now).losses, muse(batch, now).losses
+    ours, theirs = method(batch, progress).losses, muse(batch, progress).losses
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
@@ -76,7 +76,7 @@ def test_defaults():
     }
 
 
-def caught(method, batch, now):
+def caught(method, batch, progress):
     """The step, the maps behind the bottlenecks and the last feature, (B, 16, 2, 2) all of them."""
     maps, last = [], []
     hooks = [
@@ -85,7 +85,7 @@ def caught(method, batch, now):
     ]
     stage = method.student.network.stage4
     hooks.append(stage.register_forward_hook(lambda module, args, out: last.append(out)))
-    step = method(batch, now)
+    step = method(batch, progress)
     for hook in hooks:
         hook.remove()
     assert {x.shape for x in maps} == {(8, 16, 4, 4)}
@@ -94,18 +94,18 @@ def caught(method, batch, now):
     return step, pooled, last[0].detach().double().numpy()
 
 
-def test_l2_is_the_mean_of_squares(tiny_net, tiny_task, batch, now):
+def test_l2_is_the_mean_of_squares(tiny_net, tiny_task, batch, progress):
     method = exits(tiny_net, tiny_task, discrepancy="l2")
-    step, maps, last = caught(method, batch, now)
+    step, maps, last = caught(method, batch, progress)
     for i, x in zip(PAIRS, maps, strict=True):
         want = 0.05 * np.mean((x - last) ** 2)
         assert step.losses[f"l2/{i}"].item() == pytest.approx(want, rel=1e-5)
 
 
-def test_mmd_is_the_distance_of_mean_outer_products(tiny_net, tiny_task, batch, now):
+def test_mmd_is_the_distance_of_mean_outer_products(tiny_net, tiny_task, batch, progress):
     """The explicit feature map of the kernel (x·y)² is the outer product of x with itself."""
     method = exits(tiny_net, tiny_task, discrepancy="mmd")
-    step, maps, last = caught(method, batch, now)
+    step, maps, last = caught(method, batch, progress)
 
     def embedded(x: np.ndarray) -> np.ndarray:
         rows = x.reshape(8, 16, 4)
@@ -117,14 +117,14 @@ def test_mmd_is_the_distance_of_mean_outer_products(tiny_net, tiny_task, batch, 
         assert step.losses[f"mmd/{i}"].item() == pytest.approx(want, rel=1e-4)
 
 
-def test_vid_of_a_mean_that_says_nothing(tiny_net, tiny_task, batch, now):
+def test_vid_of_a_mean_that_says_nothing(tiny_net, tiny_task, batch, progress):
     """Then the error is the feature itself, under the first variance of 5."""
     method = exits(tiny_net, tiny_task, discrepancy="vid", discrepancy_weight=2.0)
     with torch.no_grad():
         for parameter in method.learned.parameters():
             if parameter.dim() > 1:
                 parameter.zero_()
-    step, _, last = caught(method, batch, now)
+    step, _, last = caught(method, batch, progress)
     want = 2 * (0.5 * np.log(5) + 0.5 * np.mean(last**2) / 5)
     for i in PAIRS:
         assert step.losses[f"vid/{i}"].item() == pytest.approx(want, rel=1e-5)
@@ -177,9 +177,11 @@ def reached(loss, method) -> set[str]:
 
 @pytest.mark.parametrize("detach_last", [None, False, True])
 @pytest.mark.parametrize("discrepancy", DISCREPANCIES)
-def test_where_a_discrepancy_teaches(discrepancy, detach_last, tiny_net, tiny_task, batch, now):
+def test_where_a_discrepancy_teaches(
+    discrepancy, detach_last, tiny_net, tiny_task, batch, progress
+):
     method = exits(tiny_net, tiny_task, discrepancy=discrepancy, detach_last=detach_last)
-    losses = method(batch, now).losses
+    losses = method(batch, progress).losses
     stops = discrepancy == "vid" if detach_last is None else detach_last
     for i in PAIRS:
         want = {f"bottleneck{i}"} | set(TRUNK[:i] if stops else TRUNK)
@@ -195,14 +197,14 @@ def without_rounding(method):
 
 
 @pytest.mark.parametrize("term", ["discriminator", "adversarial"])
-def test_each_side_gains_by_its_own_term(term, tiny_net, tiny_task, batch, now):
+def test_each_side_gains_by_its_own_term(term, tiny_net, tiny_task, batch, progress):
     method = without_rounding(exits(tiny_net, tiny_task, discrepancy="adversarial"))
     batch = batch._replace(inputs=batch.inputs.double())
-    before = method(batch, now).losses
+    before = method(batch, progress).losses
     weights = {name: [p.detach().clone() for p in ps] for name, ps in parts(method).items()}
     before[f"{term}/2"].backward()
     torch.optim.SGD(method.parameters(), lr=1e-3).step()
-    assert method(batch, now).losses[f"{term}/2"] < before[f"{term}/2"]
+    assert method(batch, progress).losses[f"{term}/2"] < before[f"{term}/2"]
     moved = {
         name
         for name, was in weights.items()
@@ -211,30 +213,30 @@ def test_each_side_gains_by_its_own_term(term, tiny_net, tiny_task, batch, now):
     assert moved == ({"learned2"} if term == "discriminator" else {"bottleneck2", *TRUNK})
 
 
-def test_features_that_fool_cost_the_judge(tiny_net, tiny_task, batch, now):
+def test_features_that_fool_cost_the_judge(tiny_net, tiny_task, batch, progress):
     """Once the judge has learned, a step of the features makes its loss rise."""
     method = without_rounding(exits(tiny_net, tiny_task, discrepancy="adversarial"))
     batch = batch._replace(inputs=batch.inputs.double())
     judge = torch.optim.Adam(method.learned.parameters(), lr=0.01)
     for _ in range(60):
         judge.zero_grad()
-        sum(v for n, v in method(batch, now).losses.items() if "discr" in n).backward()
+        sum(v for n, v in method(batch, progress).losses.items() if "discr" in n).backward()
         judge.step()
-    before = method(batch, now).losses
+    before = method(batch, progress).losses
     assert before["discriminator/1"] < 0.4
     method.zero_grad()
     before["adversarial/1"].backward()
     torch.optim.SGD(method.parameters(), lr=1e-3).step()
-    after = method(batch, now).losses
+    after = method(batch, progress).losses
     assert after["discriminator/1"] > before["discriminator/1"]
     assert after["adversarial/1"] < before["adversarial/1"]
 
 
 @pytest.mark.parametrize("discrepancy", DISCREPANCIES)
-def test_weights(discrepancy, tiny_net, tiny_task, batch, now):
+def test_weights(discrepancy, tiny_net, tiny_task, batch, progress):
     usual = exits(tiny_net, tiny_task, discrepancy=discrepancy).eval()
     heavy = exits(tiny_net, tiny_task, discrepancy=discrepancy, discrepancy_weight=3.0).eval()
-    first, second = usual(batch, now).losses, heavy(batch, now).losses
+    first, second = usual(batch, progress).losses, heavy(batch, progress).losses
     ratio = 3.0 / DISCREPANCIES[discrepancy].weight
     for name, loss in first.items():
         scaled = ratio * loss if name.startswith(discrepancy) else loss
@@ -242,20 +244,20 @@ def test_weights(discrepancy, tiny_net, tiny_task, batch, now):
 
 
 @pytest.mark.parametrize("discrepancy", DISCREPANCIES)
-def test_weight_zero_is_none(discrepancy, tiny_net, tiny_task, batch, now):
+def test_weight_zero_is_none(discrepancy, tiny_net, tiny_task, batch, progress):
     plain = exits(tiny_net, tiny_task)
     off = exits(tiny_net, tiny_task, discrepancy=discrepancy, discrepancy_weight=0.0)
     assert off.state_dict().keys() == plain.state_dict().keys()
-    first, second = plain(batch, now).losses, off(batch, now).losses
+    first, second = plain(batch, progress).losses, off(batch, progress).losses
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 @pytest.mark.parametrize("discrepancy", DISCREPANCIES)
-def test_a_discrepancy_alone_needs_no_heads(discrepancy, tiny_net, tiny_task, batch, now):
+def test_a_discrepancy_alone_needs_no_heads(discrepancy, tiny_net, tiny_task, batch, progress):
     """The row "L2" of Table 5."""
     method = exits(tiny_net, tiny_task, discrepancy=discrepancy, supervised=0.0, soft=0.0)
-    step = method(batch, now)
+    step = method(batch, progress)
     kinds = {discrepancy} | ({"discriminator"} if discrepancy == "adversarial" else set())
     assert step.losses.keys() == {"task", *(f"{kind}/{i}" for kind in kinds for i in PAIRS)}
     assert list(method.predictors()) == ["student"]

@@ -80,7 +80,7 @@ def test_quadrupled_width_starts_from_a_double_stem(name, blocks):
     assert network.layer1[0].shortcut.conv.stride == (1, 1)  # the width changes, the size does not
 
 
-def test_initialisation_is_he_normal_by_fan_out():
+def test_initialization_is_he_normal_by_fan_out():
     torch.manual_seed(0)
     network = ResNet(BasicBlock, (1, 1), (64, 128), num_classes=2)
     weight = network.layer2[0].residual[0].conv.weight  # (128, 64, 3, 3)

@@ -8,10 +8,10 @@ from torch import nn
 from torchvision.models import get_model
 from torchvision.models.detection.image_list import ImageList
 
-from selfdistill import segments
 from selfdistill.core import ConfigError, ResourceError
 from selfdistill.models import build, detectors, names
 from selfdistill.taps import Taps
+from selfdistill.taps import fx_split as segments
 from selfdistill.tasks import Detection
 
 K = 3
@@ -116,10 +116,10 @@ def test_it_can_be_tapped_and_shortened(pairs, images, name):
     mine, _, _ = pairs(name)
     mine.eval()
     Detection(list("abc"), images).check(mine)
-    _, features = Taps(mine, example=images).tapped(images)
+    _, features = Taps(mine, example=images).forward_features(images)
     assert tuple(features) == mine.cuts
     last = mine.cuts[-1]
-    torch.testing.assert_close(segments.until(mine, last)(images), features[last])
+    torch.testing.assert_close(segments.truncate_at(mine, last)(images), features[last])
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -146,19 +146,19 @@ def test_one_stage_distils_towards_its_like(pairs, images, name):
     reference = other._replace(
         outputs={k: v.detach().requires_grad_() for k, v in other.outputs.items()}
     )
-    assert task.comparable(out, reference)
+    assert task.outputs_compatible(out, reference)
     assert task.soft_loss(out, out.detach(), 2.0).item() == pytest.approx(0, abs=1e-5)
     loss = task.soft_loss(out, reference, 2.0)
     loss.backward()
     assert loss > 0
     assert all(v.grad is None for v in reference.outputs.values())
-    assert not out.comparable(mine(images[..., :64]))
-    assert not out.comparable("something else")
+    assert not out.compatible_with(mine(images[..., :64]))
+    assert not out.compatible_with("something else")
 
 
 def test_two_stages_do_not_compare(pairs, images):
     out = pairs(SMALL[1])[0](images)
-    assert not out.comparable(out)
+    assert not out.compatible_with(out)
     with pytest.raises(ConfigError, match="do not compare"):
         out.soft_loss(out, 1.0)
 

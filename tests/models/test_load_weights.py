@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from selfdistill.core import ArtefactError, ConfigError, ResourceError
+from selfdistill.core import ArtifactError, ConfigError, ResourceError
 from selfdistill.models import load_weights
 
 
@@ -75,7 +75,7 @@ def test_names_what_does_not_fit_and_changes_nothing(tmp_path):
     bad["3.weight"] = torch.zeros(4, 2)
     bad |= {f"extra{i}": torch.zeros(1) for i in range(5)}
     torch.save(bad, tmp_path / "w.pt")
-    with pytest.raises(ArtefactError) as caught:
+    with pytest.raises(ArtifactError) as caught:
         load_weights(net, tmp_path / "w.pt")
     assert str(caught.value) == (
         f"weights '{tmp_path / 'w.pt'}' do not fit Sequential: 1 missing (0.bias), "
@@ -99,7 +99,7 @@ class Malicious:
 def test_code_in_a_file_is_never_run(tmp_path, dump):
     trace, path = tmp_path / "trace", tmp_path / "w.pt"
     dump({"0.weight": Malicious(trace)}, path)
-    with pytest.raises(ArtefactError, match="hold more than tensors and were not loaded"):
+    with pytest.raises(ArtifactError, match="hold more than tensors and were not loaded"):
         load_weights(network(), path)
     assert not trace.exists()
 
@@ -109,7 +109,7 @@ def test_code_in_a_file_is_never_run(tmp_path, dump):
 def test_corrupt_file(tmp_path, suffix, content):
     path = tmp_path / f"w{suffix}"
     path.write_bytes(content)
-    with pytest.raises(ArtefactError, match="are corrupt"):
+    with pytest.raises(ArtifactError, match="are corrupt"):
         load_weights(network(), path)
 
 
@@ -118,14 +118,14 @@ def test_truncated_file(tmp_path, suffix):
     path = tmp_path / f"w{suffix}"
     (save_file if suffix == ".safetensors" else torch.save)(values(), path)
     path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(ArtefactError, match="are corrupt"):
+    with pytest.raises(ArtifactError, match="are corrupt"):
         load_weights(network(), path)
 
 
 @pytest.mark.parametrize("content", [[torch.ones(1)], {"epoch": 3}, {1: torch.ones(1)}, 7])
 def test_file_without_a_state_dict(tmp_path, content):
     torch.save(content, tmp_path / "w.pt")
-    with pytest.raises(ArtefactError, match="hold no state dict"):
+    with pytest.raises(ArtifactError, match="hold no state dict"):
         load_weights(network(), tmp_path / "w.pt")
 
 

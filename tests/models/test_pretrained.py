@@ -10,7 +10,7 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 @pytest.mark.parametrize("model", ["timm/resnet18", "torchvision/resnet18"])
-def test_classes_and_normalisation(model):
+def test_classes_and_normalization(model):
     found = pretrained(model)
     assert (found.classes, (found.mean, found.std)) == (1000, IMAGENET)
 

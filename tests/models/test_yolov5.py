@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from selfdistill import segments
 from selfdistill.core import ConfigError
 from selfdistill.models import build
 from selfdistill.models.yolov5 import Scale, YOLOv5
 from selfdistill.taps import Taps
+from selfdistill.taps import fx_split as segments
 from selfdistill.tasks import Detection
 
 # "Model Summary: … parameters" of release 5.0 with 80 classes, as its test.py prints it after each
@@ -45,14 +45,14 @@ def test_it_can_be_cut_behind_each_module_of_muse(network):
     x = torch.randn(2, 3, 64, 96)
     network.eval()
     taps = Taps(network, example=x)
-    _, features = taps.tapped(x)
+    _, features = taps.forward_features(x)
     for name in network.cuts:
-        torch.testing.assert_close(segments.until(network, name)(x), features[name])
+        torch.testing.assert_close(segments.truncate_at(network, name)(x), features[name])
 
 
 def test_the_neck_leads_around_the_last_cut(network):
     with pytest.raises(ConfigError, match="leads around"):
-        segments.cut(network, ["backbone.9"])
+        segments.split_at(network, ["backbone.9"])
 
 
 def test_tracing_changes_nothing(network):
@@ -110,14 +110,14 @@ def trained(steps: int, side: int, count: int) -> tuple[float, float, float]:
     torch.manual_seed(0)
     images, rows = scenes(count, side)
     network, task = YOLOv5(Scale(0.33, 0.125), 2), Detection(["red", "blue"], images[:2])
-    optimiser = torch.optim.AdamW(network.parameters())
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.01, steps)
+    optimizer = torch.optim.AdamW(network.parameters())
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.01, steps)
     losses = []
     for _ in range(steps):
         losses.append(task.loss(network(images), rows))
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         losses[-1].backward()
-        optimiser.step()
+        optimizer.step()
         schedule.step()
     network.eval()
     metric = task.metric()

@@ -7,7 +7,7 @@ from torchvision.ops import complete_box_iou_loss
 
 from selfdistill.core import ConfigError
 from selfdistill.modules.anchor_head import AnchorHead
-from selfdistill.modules.predictions import Predictions
+from selfdistill.modules.detector_output import DetectorOutput
 
 K = 3
 SIZE = (96, 128)
@@ -40,7 +40,7 @@ def focal_by_hand(scores, targets, gamma):
 
 
 def cells_of(place, count):
-    """The cell and its nearer neighbour on one axis, if it lies on the grid."""
+    """The cell and its nearer neighbor on one axis, if it lies on the grid."""
     cell = min(int(place), count - 1)
     return cell, cell - 1 if place - cell < 0.5 else cell + 1
 
@@ -101,7 +101,7 @@ def encoded(box, anchor, cell, grid):
 
 
 def one_sure_box():
-    """Predictions of one image that see nothing but a box of class 1, exactly where it is."""
+    """DetectorOutput of one image that see nothing but a box of class 1, exactly where it is."""
     out = said(1)
     box, cell, anchor = torch.tensor([30.0, 20.0, 70.0, 60.0]), (1, 1), 7
     raw = torch.full((1, 9, 5 + K, 3, 4), -12.0)
@@ -218,8 +218,8 @@ def test_another_number_of_maps_is_refused():
 
 def test_distillation_towards_itself_is_nothing_and_leaves_the_reference_alone():
     out, other = said(), said(seed=1)
-    assert isinstance(out, Predictions)
-    assert out.comparable(other)
+    assert isinstance(out, DetectorOutput)
+    assert out.compatible_with(other)
     assert out.soft_loss(out, 2.0).item() == pytest.approx(0, abs=1e-6)
     mine, theirs = (
         p._replace(maps=tuple(m.detach().requires_grad_() for m in p.maps)) for p in (out, other)
@@ -232,8 +232,8 @@ def test_distillation_towards_itself_is_nothing_and_leaves_the_reference_alone()
 
 
 def test_heads_of_other_forms_do_not_compare():
-    assert not said(1).comparable(said(3))
-    assert not said().comparable("something else")
+    assert not said(1).compatible_with(said(3))
+    assert not said().compatible_with("something else")
 
 
 def test_it_is_born_to_see_eight_objects_in_an_image_of_640():

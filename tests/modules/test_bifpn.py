@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from selfdistill.core import ConfigError
-from selfdistill.modules.bifpn import BiFPN, Fusion, Merged, pooled_down
+from selfdistill.modules.bifpn import BiFPN, Fusion, MergedLevels, pooled_down
 
 RESNET18, WRN_16_2 = (64, 128, 256, 512), (32, 64, 128)
 
@@ -168,7 +168,7 @@ def test_everything_is_trained(levels):
 
 def test_levels_are_merged_at_width_and_size_of_the_finest():
     torch.manual_seed(0)
-    merged, levels = Merged((4, 6, 5)).eval(), maps((4, 6, 5), ((8, 12), (4, 6), (4, 6)))
+    merged, levels = MergedLevels((4, 6, 5)).eval(), maps((4, 6, 5), ((8, 12), (4, 6), (4, 6)))
     want = levels[0].double()
     for layers, x in zip(merged.convs, levels[1:], strict=True):
         flat = torch.einsum("oc,bchw->bohw", layers[0].weight[..., 0, 0], x) / math.sqrt(1 + 1e-5)

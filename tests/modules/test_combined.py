@@ -16,7 +16,7 @@ STAGES = ["stage1", "stage2", "stage3", "stage4"]
 @pytest.fixture
 def batch(batch) -> Batch:
     generator = torch.Generator().manual_seed(2)
-    return batch._replace(partners=torch.randn(8, 3, 16, 16, generator=generator))
+    return batch._replace(same_class_inputs=torch.randn(8, 3, 16, 16, generator=generator))
 
 
 def joined(net, task, name="muse+cskd", options=None, **company):
@@ -24,14 +24,14 @@ def joined(net, task, name="muse+cskd", options=None, **company):
     return make_method(name, net, task, STAGES, options, **company).train()
 
 
-def test_terms_are_those_of_each_and_the_first_ones_task(tiny_net, tiny_task, batch, now):
+def test_terms_are_those_of_each_and_the_first_ones_task(tiny_net, tiny_task, batch, progress):
     twin = copy.deepcopy(tiny_net)
     both = joined(tiny_net, tiny_task)
     muse = make_method("muse", twin, tiny_task, STAGES).train()
     muse.load_state_dict(both.parts["muse"].state_dict())
     cskd = make_method("cskd", copy.deepcopy(twin), tiny_task).train()
-    mine, cs = muse(batch, now), cskd(batch, now)
-    step = both(batch, now)
+    mine, cs = muse(batch, progress), cskd(batch, progress)
+    step = both(batch, progress)
     want = {f"muse/{k}": v for k, v in mine.losses.items()}
     want |= {f"cskd/{k}": v for k, v in cs.losses.items() if k != "task"}
     assert step.losses.keys() == want.keys()
@@ -42,11 +42,11 @@ def test_terms_are_those_of_each_and_the_first_ones_task(tiny_net, tiny_task, ba
     assert torch.equal(step.outputs, mine.outputs)
 
 
-def test_one_pass_over_an_input_serves_all(tiny_net, tiny_task, batch, now):
+def test_one_pass_over_an_input_serves_all(tiny_net, tiny_task, batch, progress):
     seen = []
     tiny_net.stage1.register_forward_hook(lambda m, args, out: seen.append(len(args[0])))
-    joined(tiny_net, tiny_task)(batch, now)
-    assert len(seen) == 1 + 1 + 1  # probe of the taps, anchors, partners
+    joined(tiny_net, tiny_task)(batch, progress)
+    assert len(seen) == 1 + 1 + 1  # probe of the taps, anchors, same_class_inputs
     statistics = tiny_net.stage1[1].num_batches_tracked
     assert int(statistics) == 2
 
@@ -61,16 +61,16 @@ def test_predictors_and_predict(tiny_net, tiny_task, batch):
         assert torch.equal(network(batch.inputs), said[name])
 
 
-def test_parameters_are_optimised_once_and_all_trained(tiny_net, tiny_task, batch, now):
+def test_parameters_are_optimized_once_and_all_trained(tiny_net, tiny_task, batch, progress):
     both = joined(tiny_net, tiny_task)
     given = [id(p) for group in both.param_groups() for p in group["params"]]
     assert len(given) == len(set(given))
     assert set(given) == {id(p) for p in both.parameters() if p.requires_grad}
-    both(batch, now).total.backward()
+    both(batch, progress).total.backward()
     assert all(p.grad is not None for p in both.parameters())
 
 
-def test_state_holds_the_student_once_and_comes_back(tiny_net, tiny_task, batch, now):
+def test_state_holds_the_student_once_and_comes_back(tiny_net, tiny_task, batch, progress):
     both = joined(tiny_net, tiny_task)
     state = trained_state(both)
     student = [k for k in state if k.endswith("fc.weight")]
@@ -80,26 +80,26 @@ def test_state_holds_the_student_once_and_comes_back(tiny_net, tiny_task, batch,
         for p in other.parameters():
             p.add_(1)
     other.load_state_dict(state, strict=False)
-    assert torch.equal(other(batch, now).total, both(batch, now).total)
+    assert torch.equal(other(batch, progress).total, both(batch, progress).total)
 
 
-def test_compiles_once(tiny_net, tiny_task, batch, now):
+def test_compiles_once(tiny_net, tiny_task, batch, progress):
     torch._dynamo.reset()
     both = joined(tiny_net, tiny_task)
     plain = copy.deepcopy(both)
     both.compile(backend="eager")
     with torch._dynamo.config.patch(error_on_recompile=True):
         for step in range(3):
-            moment = now._replace(step=torch.tensor(step))
+            moment = progress._replace(step=torch.tensor(step))
             torch.testing.assert_close(both(batch, moment).losses, plain(batch, moment).losses)
 
 
-def test_offline_and_self(tiny_net, tiny_task, batch, now):
+def test_offline_and_self(tiny_net, tiny_task, batch, progress):
     torch.manual_seed(1)
     teacher = nn.Sequential(copy.deepcopy(tiny_net))
     both = joined(tiny_net, tiny_task, "muse+kd", None, teacher=teacher,
                   teacher_taps=["0.stage1", "0.stage4"])  # fmt: skip
-    terms = both(batch, now).losses
+    terms = both(batch, progress).losses
     assert "muse/task" in terms
     assert "kd/soft" in terms
     assert "kd/task" not in terms
@@ -147,7 +147,7 @@ def test_wrong_options_are_told(chosen, words):
 
 def test_needs_are_those_of_all(tiny_net, tiny_task):
     both = joined(tiny_net, tiny_task, "muse+cskd+ddgsd")
-    assert both.needs == Needs(views=2, batch=2, partners=True, labels=True)
+    assert both.needs == Needs(views=2, batch=2, same_class=True, image_labels=True)
     assert isinstance(both.needs, type(METHODS["muse"].needs))
 
 
@@ -164,10 +164,10 @@ def test_progress_is_passed_on(tiny_net, tiny_task, batch):
     for part in both.parts.values():
         part.after_step = seen.append
         part.after_epoch = seen.append
-    now = Progress(*map(torch.tensor, (0, 0, 1, 10)))
-    both.after_step(now)
+    progress = Progress(*map(torch.tensor, (0, 0, 1, 10)))
+    both.after_step(progress)
     both.after_epoch(())
-    assert seen == [now, now, (), ()]
+    assert seen == [progress, progress, (), ()]
 
 
 def test_a_choice_called_none_is_no_missing_value():

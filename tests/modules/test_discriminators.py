@@ -34,11 +34,11 @@ def test_scores_can_be_of_either_sign_and_ignore_places():
 def test_learns_to_tell_two_clouds_apart():
     torch.manual_seed(0)
     judge = Discriminator(5, width=16)
-    optimiser = torch.optim.Adam(judge.parameters(), lr=0.01)
+    optimizer = torch.optim.Adam(judge.parameters(), lr=0.01)
     real, fake = torch.randn(64, 5, 2, 2) + 1, torch.randn(64, 5, 2, 2) - 1
     for _ in range(60):
         loss = (1 - judge(real)).square().mean() + judge(fake).square().mean()
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
     assert loss < 0.05  # least squares of a judge that only guesses are 1/2

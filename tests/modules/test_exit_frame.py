@@ -50,7 +50,7 @@ def test_one_tap_is_not_enough(task):
 
 @pytest.mark.parametrize("bottleneck", ["slim", "byot"])
 def test_shapes(student, task, bottleneck):
-    _, features = student.tapped(IMAGES)
+    _, features = student.forward_features(IMAGES)
     maps, outputs = Exits(student, task, bottleneck)(features)
     assert [m.shape for m in maps] == [(4, 8, 4, 4)] * 2
     assert [o.shape for o in outputs] == [(4, 3)] * 2
@@ -58,7 +58,7 @@ def test_shapes(student, task, bottleneck):
 
 def test_without_predictions_there_are_no_heads(student, task):
     exits = Exits(student, task, "slim", predict=False)
-    maps, outputs = exits(student.tapped(IMAGES)[1])
+    maps, outputs = exits(student.forward_features(IMAGES)[1])
     assert len(maps) == 2
     assert outputs == []
     assert len(exits.heads) == 0
@@ -67,7 +67,7 @@ def test_without_predictions_there_are_no_heads(student, task):
 
 def terms(student, task, supervised=0.7, soft=0.3):
     exits = Exits(student, task, "slim")
-    out, features = student.tapped(IMAGES)
+    out, features = student.forward_features(IMAGES)
     _, outputs = exits(features)
     weights = {"supervised": supervised, "soft": soft, "temperature": 3.0}
     return exits, out, outputs, exits.losses(outputs, out, LABELS, **weights)
@@ -120,7 +120,7 @@ def test_an_exit_trains_what_lies_before_it(student, task, kind, i):
 @pytest.mark.parametrize("bottleneck", ["slim", "byot"])
 def test_predictors_say_what_predict_says(student, task, bottleneck):
     exits = Exits(student, task, bottleneck)
-    student.tapped(IMAGES)  # moves the batch statistics
+    student.forward_features(IMAGES)  # moves the batch statistics
     student.eval()
     exits.eval()
     together = exits.predict(student, IMAGES)

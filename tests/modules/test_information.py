@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from selfdistill.core import ConfigError
 from selfdistill.functional.mutual_information import ESTIMATORS
 from selfdistill.modules.critics import CRITICS
-from selfdistill.modules.information import InformationLoss
+from selfdistill.modules.information import MutualInformationLoss
 
 torch.manual_seed(0)
 LOCAL, GLOB = torch.randn(6, 8, 2, 2).relu(), torch.randn(6, 5).relu()
@@ -20,7 +20,9 @@ SHIFT = torch.tensor(2)
 @pytest.mark.parametrize("critic", sorted(CRITICS))
 @pytest.mark.parametrize("estimator", sorted(ESTIMATORS))
 def test_loss_is_the_estimate_of_the_critic(critic, estimator):
-    loss = InformationLoss(8, 5, critic=critic, estimator=estimator, width=16, negatives="roll")
+    loss = MutualInformationLoss(
+        8, 5, critic=critic, estimator=estimator, width=16, negatives="roll"
+    )
     scores = loss.local_critic(LOCAL, GLOB, SHIFT)
     estimate = loss(LOCAL, GLOB, SHIFT)
     torch.testing.assert_close(estimate.loss, ESTIMATORS[estimator](*scores))
@@ -30,7 +32,7 @@ def test_loss_is_the_estimate_of_the_critic(critic, estimator):
 
 @pytest.mark.parametrize("share", [0.5, 1.0, 3.0])
 def test_global_share_is_a_weighted_mean(share):
-    loss = InformationLoss(8, 5, global_share=share)
+    loss = MutualInformationLoss(8, 5, global_share=share)
     local = ESTIMATORS["jsd"](*loss.local_critic(LOCAL, GLOB))
     glob = ESTIMATORS["jsd"](*loss.global_critic(LOCAL, GLOB, SHIFT))
     want = (local + share * glob) / (1 + share)
@@ -40,7 +42,7 @@ def test_global_share_is_a_weighted_mean(share):
 @settings(max_examples=20, deadline=None)
 @given(st.floats(0, 100), st.sampled_from(["all", "roll"]))
 def test_chance_stays_chance_with_any_share(share, negatives):
-    loss = InformationLoss(8, 5, global_share=share, negatives=negatives)
+    loss = MutualInformationLoss(8, 5, global_share=share, negatives=negatives)
     with torch.no_grad():
         for parameter in loss.parameters():
             parameter.zero_()
@@ -52,11 +54,11 @@ def test_chance_stays_chance_with_any_share(share, negatives):
 @pytest.mark.parametrize("critic", ["concat", "global"])
 def test_all_pairs_are_refused_where_they_would_cost_too_much(critic):
     with pytest.raises(ConfigError, match="negatives='roll'"):
-        InformationLoss(8, 5, critic=critic, negatives="all")
+        MutualInformationLoss(8, 5, critic=critic, negatives="all")
 
 
 def test_size_of_scores_leaves_out_what_is_no_pair():
-    loss = InformationLoss(8, 5)
+    loss = MutualInformationLoss(8, 5)
     alike = torch.eye(6, dtype=torch.bool)
     usual, masked = loss(LOCAL, GLOB, SHIFT), loss(LOCAL, GLOB, SHIFT, alike)
     torch.testing.assert_close(masked.score, usual.score)
@@ -64,18 +66,18 @@ def test_size_of_scores_leaves_out_what_is_no_pair():
 
 
 def test_without_a_share_there_is_no_global_critic():
-    assert InformationLoss(8, 5).global_critic is None
+    assert MutualInformationLoss(8, 5).global_critic is None
 
 
 def test_a_negative_share_is_refused():
     with pytest.raises(ConfigError, match=r"0 or more, not -0\.5"):
-        InformationLoss(8, 5, global_share=-0.5)
+        MutualInformationLoss(8, 5, global_share=-0.5)
 
 
 @pytest.mark.parametrize(("critic", "width"), [("separable", 128), ("concat", 512)])
 def test_default_width_is_the_critics_own(critic, width):
     with torch.device("meta"):
-        ours = InformationLoss(8, 5, critic=critic)
+        ours = MutualInformationLoss(8, 5, critic=critic)
         theirs = CRITICS[critic](8, 5, width=width)
     assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())
 
@@ -83,14 +85,14 @@ def test_default_width_is_the_critics_own(critic, width):
 @pytest.mark.parametrize("negatives", ["all", "roll"])
 def test_both_views_learn(negatives):
     local, glob = LOCAL.clone().requires_grad_(), GLOB.clone().requires_grad_()
-    loss = InformationLoss(8, 5, global_share=0.5, negatives=negatives)
+    loss = MutualInformationLoss(8, 5, global_share=0.5, negatives=negatives)
     loss(local, glob, SHIFT).loss.backward()
     assert local.grad.abs().sum() > 0
     assert glob.grad.abs().sum() > 0
 
 
 def test_loss_is_fp32_under_autocast():
-    loss = InformationLoss(8, 5, global_share=0.5)
+    loss = MutualInformationLoss(8, 5, global_share=0.5)
     want = loss(LOCAL, GLOB, SHIFT).loss
     with torch.autocast("cpu", torch.bfloat16):
         got = loss(LOCAL, GLOB, SHIFT).loss

@@ -107,12 +107,12 @@ def contrast_in(rank: int):
     student, teacher = (Taps(network, ["0"], example=task.example) for network in networks)
     method = METHODS["crd"](student, teacher, task, torch.arange(20) % 2, width=8)
     for step in range(2):
-        now = Progress(*map(torch.tensor, (0, 0, step, 10)))
+        progress = Progress(*map(torch.tensor, (0, 0, step, 10)))
         for part in range(2):  # two passes make a step
             generator = torch.Generator().manual_seed(100 * rank + 10 * step + part)
             images, index = torch.randn(4, 3, 4, 4, generator=generator), SHARES[rank] - part
-            method(Batch(images, index % 2, index % 20), now)
-        method.after_step(now)
+            method(Batch(images, index % 2, index % 20), progress)
+        method.after_step(progress)
     return method.memory_student.rows, method.memory_teacher.rows, method.constants
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from selfdistill.core import ConfigError, Progress
-from selfdistill.modules.information import Estimate
+from selfdistill.modules.information import InformationEstimate
 from selfdistill.modules.stagewise import StageInformation, powers_of
 
 torch.manual_seed(0)
@@ -60,8 +60,8 @@ def test_own_views_may_be_given():
     assert torch.equal(found["self/2"].loss, want)
 
 
-def estimate(value: float) -> Estimate:
-    return Estimate(torch.tensor(value), torch.tensor(0.0))
+def estimate(value: float) -> InformationEstimate:
+    return InformationEstimate(torch.tensor(value), torch.tensor(0.0))
 
 
 def test_sum_and_product_by_hand():

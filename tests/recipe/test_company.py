@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import selfdistill
-from selfdistill.core import ArtefactError, ConfigError
+from selfdistill.core import ArtifactError, ConfigError
 from selfdistill.engine import checkpoint
 from selfdistill.engine.log import Silent
 from selfdistill.models import build
@@ -65,7 +65,7 @@ def test_of_a_weights_file(teacher):
     file = weights_of(teacher)
     network, _ = taught(teacher=file, teacher_model="cifar/resnet10_w16")
     assert fingerprint(network) == fingerprint(selfdistill.load(teacher).network)
-    with pytest.raises(ArtefactError, match="do not fit"):
+    with pytest.raises(ArtifactError, match="do not fit"):
         taught(teacher=file)  # the student's network is another
 
 
@@ -83,7 +83,7 @@ def test_a_teacher_of_other_classes(own):
             taught(teacher=own)
 
 
-def test_a_subset_has_nearly_the_same_normalisation(own):
+def test_a_subset_has_nearly_the_same_normalization(own):
     facts = json.loads((own / "data.json").read_text())
     facts["mean"] = [facts["mean"][0] + 0.02 * facts["std"][0]]
     (own / "data.json").write_text(json.dumps(facts))
@@ -92,7 +92,7 @@ def test_a_subset_has_nearly_the_same_normalisation(own):
 
 def test_a_run_that_says_nothing_of_its_data(own):
     (own / "data.json").unlink()
-    with pytest.raises(ArtefactError, match=r"data\.json cannot be read"):
+    with pytest.raises(ArtifactError, match=r"data\.json cannot be read"):
         taught(teacher=own)
 
 
@@ -181,7 +181,7 @@ def test_a_teacher_that_changed_is_no_teacher_to_go_on_with(own, tmp_path):
     found = checkpoint.load(newest)
     found.tensors["model"]["fc.bias"] += 1
     checkpoint.save(own / "checkpoints", found)
-    with pytest.raises(ArtefactError, match="no longer the one that this run began with"):
+    with pytest.raises(ArtifactError, match="no longer the one that this run began with"):
         selfdistill.train(out=out, resume=True)
 
 
@@ -197,10 +197,10 @@ def test_a_guessing_teacher_is_warned_of(tmp_path):
 def test_teacher_file_that_is_a_pickle_with_code(tmp_path):
     file = tmp_path / "t.pt"
     torch.save(nn.Linear(2, 2), file)
-    with pytest.raises(ArtefactError, match="hold more than tensors"):
+    with pytest.raises(ArtifactError, match="hold more than tensors"):
         taught(teacher=file)
     save_file({"x": torch.ones(1)}, tmp_path / "t.safetensors")
-    with pytest.raises(ArtefactError, match="do not fit"):
+    with pytest.raises(ArtifactError, match="do not fit"):
         taught(teacher=tmp_path / "t.safetensors")
 
 

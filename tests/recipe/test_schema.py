@@ -25,7 +25,7 @@ some = st.fixed_dictionaries(
         "milestones": st.lists(st.integers(0, 300), max_size=4).map(tuple),
         "flip": st.booleans(),
         "image_size": st.integers(1, 512),
-        "optimiser": st.sampled_from(["sgd", "adamw"]),
+        "optimizer": st.sampled_from(["sgd", "adamw"]),
         "options": st.fixed_dictionaries(
             {},
             optional={
@@ -84,7 +84,7 @@ def test_parse_leaves_its_input_alone():
         ({"val": 1.0}, r"val = 1\.0 does not fit: .*less than 1"),
         ({"lr": 0}, "lr = 0 does not fit"),
         ({"lr": float("nan")}, "lr = nan does not fit"),
-        ({"optimiser": "adam"}, "optimiser = 'adam' does not fit: .*'sgd' or 'adamw'"),
+        ({"optimizer": "adam"}, "optimizer = 'adam' does not fit: .*'sgd' or 'adamw'"),
         ({"flip": "perhaps"}, "flip = 'perhaps' does not fit"),
         ({"milestones": ["a"]}, "milestones = 'a' does not fit"),
         ({"options": 3}, "options = 3 does not fit"),

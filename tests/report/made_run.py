@@ -36,7 +36,7 @@ def made_run(
     run, rng = RunDirectory(path), np.random.default_rng(seed)
     path.mkdir(parents=True)
     recipe = {"method": "muse", "model": "cifar/resnet18", "data": "digits", "epochs": epochs}
-    recipe |= {"lr": 0.05, "batch_size": 64, "optimiser": "sgd", "nesterov": True, "seed": 0}
+    recipe |= {"lr": 0.05, "batch_size": 64, "optimizer": "sgd", "nesterov": True, "seed": 0}
     run.write("recipe.toml", tomli_w.dumps({**recipe, "options": {**OPTIONS, "combine": combine}}))
     where = {"command": "selfdistill train --data digits", "commit": None, "python": "3.12.1"}
     where |= {"packages": {"torch": "2.10.0"}, "system": "Linux", "cores": 2, "gpus": []}

@@ -1,7 +1,7 @@
 import pytest
 from made_run import EXITS, made_run, measure
 
-from selfdistill.core import ArtefactError, ConfigError
+from selfdistill.core import ArtifactError, ConfigError
 from selfdistill.report.contents import read, stage
 
 
@@ -59,24 +59,24 @@ def test_what_was_measured_comes_back(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "error"),
     [
-        ("exits.csv", "predictor,macs\nstudent,3\n", ArtefactError),
+        ("exits.csv", "predictor,macs\nstudent,3\n", ArtifactError),
         (
             "exits.csv",
             "predictor,parameters,macs,val_accuracy,test_accuracy\na,x,1,,\n",
-            ArtefactError,
+            ArtifactError,
         ),
-        ("confusion.csv", "a,b\n1,2\n", ArtefactError),
-        ("confusion.csv", "", ArtefactError),
-        ("classes.csv", "", ArtefactError),
-        ("classes.csv", "class,iou\na,x\n", ArtefactError),
-        ("classes.csv", "class,iou\na,0.5\nb\n", ArtefactError),
-        ("data.json", '{"task": "telepathy"}', ArtefactError),
-        ("confusion.csv", "a,b\n1,x\n2,3\n", ArtefactError),
-        ("environment.json", "{", ArtefactError),
-        ("calibration.csv", "split,predictor\ntest,student\n", ArtefactError),
-        ("calibration.csv", f"{BINS}\ntest,student,0,1,x,0,0\n", ArtefactError),
-        ("exits-measured.csv", "", ArtefactError),
-        ("exits-measured.csv", "predictor\nexit1\n", ArtefactError),
+        ("confusion.csv", "a,b\n1,2\n", ArtifactError),
+        ("confusion.csv", "", ArtifactError),
+        ("classes.csv", "", ArtifactError),
+        ("classes.csv", "class,iou\na,x\n", ArtifactError),
+        ("classes.csv", "class,iou\na,0.5\nb\n", ArtifactError),
+        ("data.json", '{"task": "telepathy"}', ArtifactError),
+        ("confusion.csv", "a,b\n1,x\n2,3\n", ArtifactError),
+        ("environment.json", "{", ArtifactError),
+        ("calibration.csv", "split,predictor\ntest,student\n", ArtifactError),
+        ("calibration.csv", f"{BINS}\ntest,student,0,1,x,0,0\n", ArtifactError),
+        ("exits-measured.csv", "", ArtifactError),
+        ("exits-measured.csv", "predictor\nexit1\n", ArtifactError),
         ("recipe.toml", "=", ConfigError),
     ],
 )

@@ -13,7 +13,7 @@ from selfdistill.report.html import write_report
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 SECTIONS = ["Accuracy and cost of every exit", "Accuracy, and what depth buys"]
-SECTIONS += ["Information between stages", "Loss terms", "Optimiser", "Calibration", "Confusion"]
+SECTIONS += ["Information between stages", "Loss terms", "Optimizer", "Calibration", "Confusion"]
 SECTIONS += ["Recipe"]
 
 
@@ -90,7 +90,7 @@ def test_ids_are_unique_and_references_lead_somewhere(full):
     assert targets <= set(page.ids)
 
 
-def test_pictures_are_xml_in_the_colours_of_the_page(full):
+def test_pictures_are_xml_in_the_colors_of_the_page(full):
     _, text, _ = full
     pictures = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
     assert len(pictures) == 4 + 5 + 2 + 2 + 1 + 1

@@ -9,7 +9,7 @@ from PIL import Image
 from test_html import read
 from torch import nn
 
-from selfdistill.core import IGNORE, ArtefactError
+from selfdistill.core import IGNORE, ArtifactError
 from selfdistill.data import ImageData, Resident
 from selfdistill.data.targets import Labels, Masks
 from selfdistill.engine.run_directory import RunDirectory
@@ -87,7 +87,7 @@ def test_what_was_measured_of_it(scenes):
 def test_a_task_that_this_version_does_not_know(tmp_path):
     run = made_run(tmp_path / "run")
     run.write("data.json", '{"task": "telepathy"}')
-    with pytest.raises(ArtefactError, match="task 'telepathy', which this version does not know"):
+    with pytest.raises(ArtifactError, match="task 'telepathy', which this version does not know"):
         write_report(run)
 
 
@@ -105,10 +105,10 @@ def drawn(place, images, task=None):
     channels = images.shape[0]
     task = task or Segmentation(SCENES, torch.zeros(2, *images.shape))
     network = nn.Sequential(nn.Conv2d(channels, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 3, 1))
-    if task.labels:
+    if task.image_labels:
         network = nn.Sequential(*network, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    grey = (0.5,) * channels
-    data = ImageData("x", images, images, None, list(SCENES), grey, grey, 0, False, False)
+    gray = (0.5,) * channels
+    data = ImageData("x", images, images, None, list(SCENES), gray, gray, 0, False, False)
     method = make_method("ce", network, task)
     run = RunDirectory(place)
     write_pictures(run, Fabric(accelerator="cpu", devices=1), method, task, images, data)
@@ -133,7 +133,7 @@ def test_pictures_of_an_older_end_do_not_stay(tmp_path):
 
 
 @pytest.mark.parametrize("channels", [1, 2, 5])
-def test_small_and_grey_images_are_seen_large_and_in_colour(tmp_path, channels):
+def test_small_and_gray_images_are_seen_large_and_in_color(tmp_path, channels):
     (name,) = drawn(tmp_path, pairs(1, channels))
     with Image.open(tmp_path / "pictures" / name) as picture:
         assert (picture.mode, picture.size) == ("RGB", (12 * (2 * 16 + 4), 12 * 16))
@@ -148,7 +148,7 @@ def test_a_task_without_pictures_draws_none(tmp_path):
 def test_a_broken_picture_is_named(scenes):
     (scenes.path / "pictures").mkdir()
     scenes.write("pictures/000.png", b"no picture")
-    with pytest.raises(ArtefactError, match=r"000\.png is no picture"):
+    with pytest.raises(ArtifactError, match=r"000\.png is no picture"):
         write_report(scenes)
 
 

@@ -11,7 +11,7 @@ import pytest
 from filelock import FileLock
 
 import selfdistill
-from selfdistill.core import ArtefactError, ConfigError, RunBusyError
+from selfdistill.core import ArtifactError, ConfigError, RunBusyError
 from selfdistill.engine.signals import Interrupted
 from selfdistill.study.compare import compare
 from selfdistill.study.statistics import Verdict
@@ -223,7 +223,7 @@ def test_something_else_is_left_alone(pretend):
 def test_a_broken_description(pretend):
     compare("ce", seeds="0", **KEYS)
     Path("study/study.toml").write_text("rows = ")
-    with pytest.raises(ArtefactError, match="is not TOML"):
+    with pytest.raises(ArtifactError, match="is not TOML"):
         compare("ce", seeds="0", **KEYS)
 
 

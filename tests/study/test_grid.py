@@ -3,7 +3,7 @@ import tomllib
 import pytest
 import tomli_w
 
-from selfdistill.core import ArtefactError, ConfigError
+from selfdistill.core import ArtifactError, ConfigError
 from selfdistill.recipe.schema import Recipe, parse
 from selfdistill.running import difference
 from selfdistill.study.grid import Study, extended, from_plain, plan
@@ -111,12 +111,12 @@ def test_a_study_comes_back_from_its_file():
     ],
 )
 def test_a_file_that_describes_no_study(change):
-    with pytest.raises(ArtefactError, match=r"there/study\.toml describes no study"):
+    with pytest.raises(ArtifactError, match=r"there/study\.toml describes no study"):
         from_plain(planned().plain() | change, "there/study.toml")
 
 
 def test_a_file_of_a_newer_version():
-    with pytest.raises(ArtefactError, match="newer version"):
+    with pytest.raises(ArtifactError, match="newer version"):
         from_plain(planned().plain() | {"version": 2}, "x")
 
 

@@ -42,7 +42,7 @@ def test_a_row_that_runs_has_a_complete_recipe(row):
     assert parse(told) == row.recipe()
     assert told["method"] == row.keys["method"]
     # what a paper's training is made of must not be left to defaults
-    wanted = {"model", "data", "val", "epochs", "batch_size", "lr", "optimiser", "momentum"}
+    wanted = {"model", "data", "val", "epochs", "batch_size", "lr", "optimizer", "momentum"}
     wanted |= {"nesterov", "weight_decay", "schedule"}
     assert wanted <= row.keys.keys()
     assert all(line.startswith("# ") for line in row.text().split("\n\n")[0].splitlines())

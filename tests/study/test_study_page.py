@@ -86,7 +86,7 @@ def test_loads_nothing_and_links_to_the_runs(full):
     assert len(read.ids) == len(set(read.ids))
 
 
-def test_pictures_are_xml_in_the_colours_of_the_page(full):
+def test_pictures_are_xml_in_the_colors_of_the_page(full):
     text, _ = full
     pictures = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
     assert len(pictures) == 2

@@ -7,12 +7,12 @@ import timm
 import torch
 import torch._dynamo
 import torch.nn.functional as F
+from selfdistill.taps.fx_split import reinitialized_copy, split_at, truncate_at
 from torch import Tensor, nn
 from torchvision import models
 
 from selfdistill.core import ConfigError
 from selfdistill.models import build
-from selfdistill.segments import cut, fresh, until
 from selfdistill.taps import Taps
 
 NO_POSITION = {"img_size": 32, "patch_size": 8, "depth": 4, "embed_dim": 48, "num_heads": 2}
@@ -49,7 +49,7 @@ def images(n: int = 3, side: int = 32) -> Tensor:
     return torch.randn(n, 3, side, side, generator=torch.Generator().manual_seed(0))
 
 
-def tapped(name: str) -> Taps:
+def forward_features(name: str) -> Taps:
     torch.manual_seed(0)
     return Taps(NETWORKS[name](), example=images(2))
 
@@ -63,9 +63,9 @@ def run(parts: list[nn.Module], x: Tensor) -> Tensor:
 @every_network
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 def test_chain_is_the_network(name, training):
-    taps = tapped(name)
+    taps = forward_features(name)
     network = taps.network
-    parts = cut(network, taps.names)
+    parts = split_at(network, taps.names)
     assert len(parts) == len(taps.names) + 1
     for module in (network, *parts):
         module.train(training)
@@ -82,10 +82,10 @@ def test_chain_is_the_network(name, training):
 
 @every_network
 def test_each_part_takes_a_raw_feature(name):
-    taps = tapped(name)
-    parts = cut(taps.network, taps.names)
+    taps = forward_features(name)
+    parts = split_at(taps.network, taps.names)
     taps.network.eval()
-    out, features = taps.tapped(images(), raw=True)
+    out, features = taps.forward_features(images(), raw=True)
     values = [images(), *features.values(), out]
     for part, x, want in zip(parts, values, values[1:], strict=False):
         assert torch.equal(part(x), want)
@@ -93,8 +93,8 @@ def test_each_part_takes_a_raw_feature(name):
 
 @pytest.mark.parametrize("name", ["resnet10_w16", "timm vit_tiny"])
 def test_chain_is_the_network_under_autocast(name):
-    taps = tapped(name)
-    parts = cut(taps.network, taps.names)
+    taps = forward_features(name)
+    parts = split_at(taps.network, taps.names)
     taps.network.eval()
     with torch.autocast("cpu", torch.bfloat16):
         out = run(parts, images())
@@ -103,9 +103,9 @@ def test_chain_is_the_network_under_autocast(name):
 
 
 def test_chain_is_the_network_in_channels_last():
-    taps = tapped("resnet10_w16")
+    taps = forward_features("resnet10_w16")
     taps.network.to(memory_format=torch.channels_last).eval()
-    parts = cut(taps.network, taps.names)
+    parts = split_at(taps.network, taps.names)
     x = images().to(memory_format=torch.channels_last)
     first = parts[0](x)
     assert first.is_contiguous(memory_format=torch.channels_last)
@@ -114,8 +114,8 @@ def test_chain_is_the_network_in_channels_last():
 
 @some_networks
 def test_deep_copy_of_a_chain_is_independent(name):
-    taps = tapped(name)
-    parts = copy.deepcopy(nn.ModuleList(cut(taps.network, taps.names))).eval()
+    taps = forward_features(name)
+    parts = copy.deepcopy(nn.ModuleList(split_at(taps.network, taps.names))).eval()
     taps.network.eval()
     assert torch.equal(run(list(parts), images()), taps.network(images()))
     mine = {p.data_ptr() for p in taps.network.parameters()}
@@ -129,7 +129,7 @@ def test_parts_share_the_parameters_and_leave_no_trace(name):
     modes = {module: module.training for module in network.modules()}
     keys, own = list(network.state_dict()), set(vars(network))
     names = Taps(network, example=images(2)).names
-    parts = cut(network, names)
+    parts = split_at(network, names)
     assert {id(p) for part in parts for p in part.parameters()} == {
         id(p) for p in network.parameters()
     }
@@ -140,14 +140,14 @@ def test_parts_share_the_parameters_and_leave_no_trace(name):
 
 def test_no_tap_is_the_network_whole():
     network = NETWORKS["resnet8"]().eval()
-    (part,) = cut(network, [])
+    (part,) = split_at(network, [])
     assert torch.equal(part(images()), network(images()))
 
 
 def test_compiles_once():
     torch._dynamo.reset()
-    taps = tapped("resnet8")
-    parts = [fresh(part) for part in cut(taps.network, taps.names)]
+    taps = forward_features("resnet8")
+    parts = [reinitialized_copy(part) for part in split_at(taps.network, taps.names)]
     chain = nn.Sequential(*parts)
     want = copy.deepcopy(chain)
     compiled = torch.compile(chain, backend="eager", fullgraph=True)
@@ -182,8 +182,8 @@ class Drops(Net):
 
 def test_functional_dropout_follows_the_mode():
     network = Drops()
-    first, last = cut(network, ["first"])
-    last = fresh(last)
+    first, last = split_at(network, ["first"])
+    last = reinitialized_copy(last)
     x = first(images())
     for mode in (True, False, True):
         network.train(mode)
@@ -211,7 +211,7 @@ class Counts(Net):
 def test_buffers_are_asked_at_each_pass():
     network = Counts().eval()
     own = set(vars(network))
-    parts = cut(network, ["first"])
+    parts = split_at(network, ["first"])
     assert torch.equal(run(parts, images()), network(images()))
     network.scale.fill_(5.0)
     assert torch.equal(run(parts, images()), network(images()))
@@ -226,7 +226,7 @@ class Defaults(Net):
 
 def test_other_arguments_keep_their_defaults():
     network = Defaults().eval()
-    assert torch.equal(run(cut(network, ["second"]), images()), network(images()))
+    assert torch.equal(run(split_at(network, ["second"]), images()), network(images()))
 
 
 class Named(Net):
@@ -236,7 +236,7 @@ class Named(Net):
 
 def test_output_may_have_any_form():
     network = Named()
-    out, want = run(cut(network, ["first"]), images()), network(images())
+    out, want = run(split_at(network, ["first"]), images()), network(images())
     torch.testing.assert_close(out, want)
 
 
@@ -244,9 +244,9 @@ def test_taps_may_lie_in_one_another():
     network = NETWORKS["resnet10_w16"]().eval()
     names = ["layer1.0.residual", "layer1"]
     with pytest.raises(ConfigError, match=r"leads around tap 'layer1.0.residual'"):
-        cut(network, names)
+        split_at(network, names)
     names = ["stem.conv", "stem", "layer3.0", "layer3"]
-    assert torch.equal(run(cut(network, names), images()), network(images()))
+    assert torch.equal(run(split_at(network, names), images()), network(images()))
 
 
 class Around(Net):
@@ -308,19 +308,19 @@ def test_what_cannot_be_cut_is_refused(network, tap, told):
     with pytest.raises(
         ConfigError, match=rf"^{network.__name__} cannot be cut .*\({told}"
     ) as error:
-        cut(network(), [tap])
+        split_at(network(), [tap])
     assert "those that only read features can" in str(error.value)
 
 
 def test_taps_in_the_wrong_order_are_refused():
     with pytest.raises(ConfigError, match="leads around tap 'layer2'"):
-        cut(NETWORKS["resnet10_w16"](), ["layer2", "layer1"])
+        split_at(NETWORKS["resnet10_w16"](), ["layer2", "layer1"])
 
 
 def test_nasnet_has_connections_around_its_cells():
     network = build("cifar/nasnet", num_classes=5, in_channels=3)
     with pytest.raises(ConfigError, match=r"NASNet cannot be cut .* tap 'cells.3'"):
-        cut(network, network.cuts)
+        split_at(network, network.cuts)
 
 
 class Rectifies(Wipes):
@@ -331,8 +331,8 @@ class Rectifies(Wipes):
 
 def test_a_rectifier_in_place_does_no_harm():
     taps = Taps(Rectifies().eval(), ["first"], example=images(2))
-    first, last = cut(taps.network, taps.names)
-    out, features = taps.tapped(images(), raw=True)
+    first, last = split_at(taps.network, taps.names)
+    out, features = taps.forward_features(images(), raw=True)
     assert torch.equal(last(features["first"]), out)
     assert torch.equal(last(first(images())), out)
 
@@ -341,7 +341,7 @@ def test_a_rectifier_in_place_does_no_harm():
 def test_fresh_copies_keep_the_distribution_of_the_weights(name):
     network = NETWORKS[name]()
     torch.manual_seed(3)
-    twin = fresh(network)
+    twin = reinitialized_copy(network)
     mine, its = dict(network.named_parameters()), dict(twin.named_parameters())
     assert list(mine) == list(its)
     for n, parameter in mine.items():
@@ -357,9 +357,9 @@ def test_fresh_copies_keep_the_distribution_of_the_weights(name):
 def test_fresh_copies_differ_and_are_seeded():
     layer = nn.Linear(8, 8)
     torch.manual_seed(0)
-    first, second = fresh(layer), fresh(layer)
+    first, second = reinitialized_copy(layer), reinitialized_copy(layer)
     torch.manual_seed(0)
-    again = fresh(layer)
+    again = reinitialized_copy(layer)
     assert not torch.equal(first.weight, second.weight)
     assert torch.equal(first.weight, again.weight)
 
@@ -367,13 +367,13 @@ def test_fresh_copies_differ_and_are_seeded():
 def test_fresh_copies_leave_alone_what_does_not_train():
     layer = nn.Linear(8, 8)
     layer.weight.requires_grad_(False)
-    assert torch.equal(fresh(layer).weight, layer.weight)
+    assert torch.equal(reinitialized_copy(layer).weight, layer.weight)
 
 
 def test_fresh_copies_keep_ties():
     first, second = nn.Linear(4, 4), nn.Linear(4, 4)
     second.weight = first.weight
-    twin = fresh(nn.Sequential(first, second))
+    twin = reinitialized_copy(nn.Sequential(first, second))
     assert twin[0].weight is twin[1].weight
 
 
@@ -389,11 +389,11 @@ def test_fresh_copies_carry_no_hooks():
     network = NETWORKS["resnet8"]()
     taps = Taps(network, example=images(2))
     network.layer2.register_forward_hook(Uncopyable())
-    parts = cut(network, taps.names)
+    parts = split_at(network, taps.names)
     for part in (network, *parts):
-        assert not any(m._forward_hooks for m in fresh(part).modules())
+        assert not any(m._forward_hooks for m in reinitialized_copy(part).modules())
     assert len(network.layer2._forward_hooks) == 2
-    assert len(taps.tapped(images())[1]) == 4
+    assert len(taps.forward_features(images())[1]) == 4
 
 
 class Around(nn.Module):
@@ -410,8 +410,8 @@ class Around(nn.Module):
 def test_a_connection_around_the_tap_does_not_hinder_the_part_before_it():
     network, x = Around(), torch.randn(2, 3, 4, 4)
     with pytest.raises(ConfigError, match="leads around"):
-        cut(network, ["first"])
-    part = until(network, "first")
+        split_at(network, ["first"])
+    part = truncate_at(network, "first")
     assert torch.equal(part(x), network.first(x))
     assert not any("second" in name for name, _ in part.named_parameters())
 
@@ -423,9 +423,9 @@ class Counting(nn.Module):
 
 def test_the_part_before_a_tap_of_what_cannot_be_traced():
     network = nn.Sequential(Counting(), nn.Sequential(nn.Conv2d(3, 3, 1)))
-    assert isinstance(until(network, "1"), nn.Module)  # looks into nothing that has no tap
+    assert isinstance(truncate_at(network, "1"), nn.Module)  # looks into nothing that has no tap
     network = nn.Sequential(Around(), nn.Sequential(Counting(), nn.Conv2d(3, 3, 1)))
-    until(network, "1.1")
+    truncate_at(network, "1.1")
 
     class Odd(nn.Module):
         def __init__(self):
@@ -436,4 +436,4 @@ def test_the_part_before_a_tap_of_what_cannot_be_traced():
             return self.conv(x) if x.sum() > 0 else x
 
     with pytest.raises(ConfigError, match=r"Odd cannot be cut behind 'conv'.*whole network"):
-        until(Odd(), "conv")
+        truncate_at(Odd(), "conv")

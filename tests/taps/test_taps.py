@@ -12,7 +12,12 @@ from torch import nn
 from torchvision import models
 
 from selfdistill.core import ConfigError
-from selfdistill.taps import Taps, as_map, find_taps, probing
+from selfdistill.taps import (
+    Taps,
+    as_map,
+    find_taps,
+    probing,
+)
 
 EXAMPLE = torch.zeros(2, 3, 16, 16)
 
@@ -56,7 +61,7 @@ def test_names_may_be_one_string():
 
 def test_features_are_those_of_the_modules(tiny_net, batch):
     taps = Taps(tiny_net.eval(), ["stage1", "stage3"], example=EXAMPLE)
-    out, features = taps.tapped(batch.inputs)
+    out, features = taps.forward_features(batch.inputs)
     first = tiny_net.stage1(batch.inputs)
     assert list(features) == ["stage1", "stage3"]
     assert torch.equal(features["stage1"], first)
@@ -67,14 +72,14 @@ def test_features_are_those_of_the_modules(tiny_net, batch):
 
 def test_features_carry_gradients(tiny_net, batch):
     taps = Taps(tiny_net, ["stage1", "stage3"], example=EXAMPLE)
-    taps.tapped(batch.inputs)[1]["stage3"].sum().backward()
+    taps.forward_features(batch.inputs)[1]["stage3"].sum().backward()
     assert tiny_net.stage1[0].weight.grad is not None
     assert tiny_net.stage4[0].weight.grad is None
 
 
 def test_order_is_that_of_the_names(tiny_net, batch):
     taps = Taps(tiny_net, ["stage3", "stage1"], example=EXAMPLE)
-    assert list(taps.tapped(batch.inputs)[1]) == list(taps.shapes) == ["stage3", "stage1"]
+    assert list(taps.forward_features(batch.inputs)[1]) == list(taps.shapes) == ["stage3", "stage1"]
 
 
 @pytest.mark.parametrize(
@@ -150,7 +155,7 @@ def test_auto_finds_the_ends_of_stages(name):
     assert [shape[1:] for shape in taps.shapes.values()] == [(r, r) for r in resolutions]
     known = STAGE_ENDS.get(name, [])
     assert list(taps.names[: len(known)]) == known
-    _, features = taps.tapped(images(side=side))
+    _, features = taps.forward_features(images(side=side))
     assert [f.shape[1:] for f in features.values()] == list(taps.shapes.values())
 
 
@@ -199,7 +204,7 @@ def test_swin_is_permuted():
         hook = lambda m, args, out, name=name: caught.update({name: out})  # noqa: E731
         network.get_submodule(name).register_forward_hook(hook)
     with torch.no_grad():
-        _, features = taps.tapped(images(side=32))
+        _, features = taps.forward_features(images(side=32))
     assert taps.shapes["features.3"] == (16, 8, 8)
     assert [f.shape[1:] for f in features.values()] == [
         (8, 16, 16), (16, 8, 8), (32, 4, 4), (64, 2, 2)
@@ -257,9 +262,9 @@ def test_a_plain_pass_is_as_if_there_were_no_taps(tiny_net, batch):
 def test_no_feature_is_kept(tiny_net, batch, early):
     taps = Taps(tiny_net, example=EXAMPLE)
     if early:
-        feature = taps.until("stage2", batch.inputs)
+        feature = taps.forward_until("stage2", batch.inputs)
     else:
-        feature = taps.tapped(batch.inputs)[1]["stage2"]
+        feature = taps.forward_features(batch.inputs)[1]["stage2"]
     alive = weakref.ref(feature)
     del feature
     gc.collect()
@@ -268,31 +273,31 @@ def test_no_feature_is_kept(tiny_net, batch, early):
 
 def test_a_fault_on_the_way_leaves_taps_usable(tiny_net, batch):
     taps = Taps(tiny_net.eval(), example=EXAMPLE)
-    for run in (taps.tapped, lambda x: taps.until("stage4", x)):
+    for run in (taps.forward_features, lambda x: taps.forward_until("stage4", x)):
         with pytest.raises(RuntimeError):
             run(torch.zeros(1, 5, 16, 16))
-    out, features = taps.tapped(batch.inputs)
+    out, features = taps.forward_features(batch.inputs)
     assert len(features) == 4
     assert torch.equal(taps(batch.inputs), out)
 
 
 def test_until_is_the_tapped_feature(tiny_net, batch):
     taps = Taps(tiny_net.eval(), example=EXAMPLE)
-    _, features = taps.tapped(batch.inputs)
+    _, features = taps.forward_features(batch.inputs)
     for name, feature in features.items():
-        assert torch.equal(taps.until(name, batch.inputs), feature)
+        assert torch.equal(taps.forward_until(name, batch.inputs), feature)
 
 
 def test_until_runs_nothing_behind_the_tap(tiny_net, batch):
     taps = Taps(tiny_net, example=EXAMPLE)
     tiny_net.stage3.register_forward_pre_hook(lambda *_: pytest.fail("stage3 ran"))
-    taps.until("stage2", batch.inputs)
+    taps.forward_until("stage2", batch.inputs)
 
 
 def test_until_an_unknown_tap(tiny_net, batch):
     taps = Taps(tiny_net, ["stage1"], example=EXAMPLE)
     with pytest.raises(ConfigError, match="'stage2'"):
-        taps.until("stage2", batch.inputs)
+        taps.forward_until("stage2", batch.inputs)
 
 
 def test_a_copy_taps_its_own_network(tiny_net, batch):
@@ -300,8 +305,8 @@ def test_a_copy_taps_its_own_network(tiny_net, batch):
     twin = copy.deepcopy(taps)
     with torch.no_grad():
         twin.network.stage1[0].weight.zero_()
-    _, ours = taps.tapped(batch.inputs)
-    _, theirs = twin.tapped(batch.inputs)
+    _, ours = taps.forward_features(batch.inputs)
+    _, theirs = twin.forward_features(batch.inputs)
     assert torch.equal(ours["stage1"], tiny_net.stage1(batch.inputs))
     assert torch.equal(theirs["stage1"], twin.network.stage1(batch.inputs))
     assert not torch.equal(ours["stage1"], theirs["stage1"])
@@ -310,14 +315,14 @@ def test_a_copy_taps_its_own_network(tiny_net, batch):
 def test_two_readers_of_one_network(tiny_net, batch):
     first = Taps(tiny_net, ["stage1"], example=EXAMPLE)
     second = Taps(tiny_net, ["stage1", "stage2"], example=EXAMPLE)
-    assert list(first.tapped(batch.inputs)[1]) == ["stage1"]
-    assert list(second.tapped(batch.inputs)[1]) == ["stage1", "stage2"]
+    assert list(first.forward_features(batch.inputs)[1]) == ["stage1"]
+    assert list(second.forward_features(batch.inputs)[1]) == ["stage1", "stage2"]
 
 
 def test_compiled_taps_give_the_same(tiny_net, batch):
     taps = Taps(tiny_net.eval(), example=EXAMPLE)
-    out, features = taps.tapped(batch.inputs)
-    compiled = torch.compile(taps.tapped, backend="eager")
+    out, features = taps.forward_features(batch.inputs)
+    compiled = torch.compile(taps.forward_features, backend="eager")
     for _ in range(2):
         got, caught = compiled(batch.inputs)
         torch.testing.assert_close(got, out)

@@ -47,7 +47,7 @@ def test_fewer_than_two_classes_are_refused(n):
 
 def test_alike_are_images_of_one_class():
     want = np.equal.outer(LABELS.numpy(), LABELS.numpy())
-    assert np.array_equal(task().alike(LABELS).numpy(), want)
+    assert np.array_equal(task().same_class_mask(LABELS).numpy(), want)
 
 
 def test_head_is_a_mean_and_a_linear_layer():
@@ -62,7 +62,7 @@ def test_metric_counts():
     metric = task().metric()
     metric.update(LOGITS, LABELS)
     assert {k: v.item() for k, v in metric.compute().items()} == {"accuracy": 0.5}
-    assert task().headline in metric
+    assert task().primary_metric in metric
 
 
 def test_metric_has_top5_from_six_classes_on():

@@ -10,7 +10,7 @@ from torchvision.ops import box_iou
 
 from selfdistill.core import ConfigError, DataError
 from selfdistill.modules.anchor_head import AnchorHead
-from selfdistill.modules.predictions import Detections
+from selfdistill.modules.detector_output import Detections
 from selfdistill.tasks import TASKS, Detection
 
 SIZE = (96, 128)
@@ -122,7 +122,7 @@ def some_scenes(count):
 
 def test_random_scenes_as_in_plain_loops(task):
     found, truths = some_scenes(12)
-    metric, by_class = task.metric(), task.by_class()
+    metric, by_class = task.metric(), task.per_class_metric()
     for part in (slice(0, 5), slice(5, 12)):
         metric.update(Said(*found[part]), truths[part])
         by_class.update(Said(*found[part]), truths[part])
@@ -142,7 +142,7 @@ def test_random_scenes_as_in_plain_loops(task):
 
 def test_a_class_without_a_box_has_no_precision(task):
     targets = torch.tensor([[[0, 0, 0, 10, 10.0]]])
-    columns = judged(task.by_class(), Said(seen([1, 0.9, 0, 0, 10, 10])), targets)
+    columns = judged(task.per_class_metric(), Said(seen([1, 0.9, 0, 0, 10, 10])), targets)
     assert columns["ap"][0] == 0
     assert columns["ap"][1:].isnan().all()
     assert columns["boxes"].tolist() == [1, 0, 0]
@@ -200,7 +200,7 @@ def test_pictures_show_truth_and_answer(task):
     images = torch.full((2, 3, *SIZE), 60, dtype=torch.uint8)
     targets = torch.tensor([[[0, 10, 10, 50, 50], [1, 60, 20, 90, 60.0]], [NONE, NONE]])
     sure = [[2, 0.9, 10, 10, 50, 50]] + [[0, 0.3, 60 + k, 20, 90, 60] for k in range(30)]
-    drawn = task.pictures(images, targets, Said(seen(*sure, [1, 0.29, 5, 70, 30, 90]), seen()))
+    drawn = task.visualize(images, targets, Said(seen(*sure, [1, 0.29, 5, 70, 30, 90]), seen()))
     height, width = 4 * 96, 2 * 4 * 128 + 4
     assert [d.shape for d in drawn] == [(3, height, width)] * 2
     truth, answer = drawn[0][..., : 4 * 128], drawn[0][..., -4 * 128 :]
@@ -213,7 +213,7 @@ def test_pictures_show_truth_and_answer(task):
 
 def test_the_task_has_a_name_and_a_headline(task):
     assert TASKS["detection"] is Detection
-    assert Detection.headline in judged(task.metric(), Said(seen()), torch.tensor([[NONE]]))
+    assert Detection.primary_metric in judged(task.metric(), Said(seen()), torch.tensor([[NONE]]))
 
 
 def test_an_exit_has_the_loss_of_its_head(task):
@@ -221,14 +221,14 @@ def test_an_exit_has_the_loss_of_its_head(task):
     out = task.head(8)(torch.randn(2, 8, 3, 4))
     targets = torch.tensor([[[0, 10, 10, 50, 50.0]], [NONE]])
     assert torch.equal(task.loss(out, targets), out.loss(targets, SIZE))
-    assert task.comparable(out, out.detach())
+    assert task.outputs_compatible(out, out.detach())
     assert task.soft_loss(out, out.detach(), 2.0) == 0
 
 
 def test_outputs_of_other_forms_do_not_teach(task):
     exit_says = task.head(8)(torch.randn(2, 8, 3, 4))
     final = AnchorHead([8, 8, 8], 3)([torch.randn(2, 8, n, n) for n in (8, 4, 2)])
-    assert not task.comparable(exit_says, final)
+    assert not task.outputs_compatible(exit_says, final)
     with pytest.raises(ConfigError, match="do not compare"):
         task.soft_loss(exit_says, final, 2.0)
 

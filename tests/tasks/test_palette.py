@@ -1,14 +1,14 @@
-"""Colours of classes, and names of scores."""
+"""Colors of classes, and names of scores."""
 
 import pytest
 
 from selfdistill.tasks import TASKS
-from selfdistill.tasks.palette import colours
-from selfdistill.tasks.wording import shown_metric
+from selfdistill.tasks.colors import colors
+from selfdistill.tasks.metric_names import shown_metric
 
 
-def test_twenty_classes_are_told_apart_and_then_colours_repeat():
-    some = colours(45)
+def test_twenty_classes_are_told_apart_and_then_colors_repeat():
+    some = colors(45)
     assert len(set(some[:20])) == 20
     assert some[20:40] == some[:20]
     assert some[0] == (128, 128, 128)
@@ -29,6 +29,6 @@ def test_names_for_people(name, shown):
 
 
 def test_every_task_has_a_name_for_its_score():
-    names = {task.name: shown_metric(task.headline) for task in TASKS.values()}
+    names = {task.name: shown_metric(task.primary_metric) for task in TASKS.values()}
     assert names["classification"] == "accuracy"
     assert all(name != name.lower() for task, name in names.items() if task != "classification")

@@ -6,7 +6,7 @@ import torch
 from scipy.special import softmax
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from selfdistill.functional.calibration import BINS, expected_error
+from selfdistill.functional.calibration import BINS, expected_calibration_error
 from selfdistill.tasks.reliability import Reliability
 
 
@@ -28,7 +28,7 @@ def table(logits, labels, size=64):
 def test_error_equals_torchmetrics(classes, seed):
     logits, labels = samples(classes=classes, seed=seed)
     want = multiclass_calibration_error(logits, labels, classes, n_bins=BINS, norm="l1")
-    assert expected_error(table(logits, labels)) == pytest.approx(want.item(), rel=1e-5)
+    assert expected_calibration_error(table(logits, labels)) == pytest.approx(want.item(), rel=1e-5)
 
 
 def test_table_equals_numpy():

@@ -8,7 +8,7 @@ from torch import nn
 
 from selfdistill.core import IGNORE, ConfigError, DataError
 from selfdistill.tasks import Segmentation
-from selfdistill.tasks.palette import colours
+from selfdistill.tasks.colors import colors
 from selfdistill.tasks.segmentation import resized
 
 K = 4
@@ -59,7 +59,7 @@ def test_a_class_that_occurs_nowhere_does_not_count(task):
 
 def test_confusion_counts_pixels(task, said):
     found, true = taken(*said)
-    metric = task.details()["confusion"]
+    metric = task.matrix_metrics()["confusion"]
     metric.update(*said)
     want = np.zeros((K, K))
     np.add.at(want, (true[true != IGNORE], found[true != IGNORE]), 1)
@@ -109,7 +109,7 @@ def test_one_class_is_none():
 def test_each_class_of_numpy_and_their_mean(task, said):
     found, true = taken(*said)
     counted = true != IGNORE
-    metric = task.by_class()
+    metric = task.per_class_metric()
     metric.update(*said)
     columns = {name: column.numpy() for name, column in metric.compute().items()}
     for k in range(K):
@@ -130,18 +130,18 @@ def test_a_picture_is_the_truth_beside_the_answer(task):
     truth = torch.randint(0, K, (1, 8, 8), generator=torch.Generator().manual_seed(0))
     right = F.one_hot(truth, K).movedim(3, 1).float()
     truth[0, :2] = IGNORE
-    (drawn,) = task.pictures(images, truth, right)
+    (drawn,) = task.visualize(images, truth, right)
     left, answer = drawn[..., :8], drawn[..., -8:]
     assert drawn.dtype == torch.uint8
     assert drawn.shape[0] == 3
     assert drawn.shape[1] == 8
     assert (left[:, :2] == 100).all()
     assert (left[:, 2:] == answer[:, 2:]).all()
-    colour = np.array(colours(K))[truth[0, 2:].numpy()]  # (6, 8, 3)
-    want = 0.4 * 100 + 0.6 * colour
+    color = np.array(colors(K))[truth[0, 2:].numpy()]  # (6, 8, 3)
+    want = 0.4 * 100 + 0.6 * color
     assert np.abs(left[:, 2:].permute(1, 2, 0).numpy() - want).max() <= 1
 
 
 def test_answers_of_another_resolution_are_drawn(task, said):
     images = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
-    assert len(task.pictures(images, said[1], said[0])) == 2
+    assert len(task.visualize(images, said[1], said[0])) == 2

@@ -73,7 +73,7 @@ def compare(
     settings: options.Settings = None,
     epochs: options.Epochs = None,
     batch_size: options.BatchSize = None,
-    optimiser: options.Optimiser = None,
+    optimizer: options.Optimizer = None,
     lr: options.LearningRate = None,
     schedule: options.Schedule = None,
     warmup: options.Warmup = None,

@@ -36,7 +36,7 @@ def doctor(
     settings: options.Settings = None,
     epochs: options.Epochs = None,
     batch_size: options.BatchSize = None,
-    optimiser: options.Optimiser = None,
+    optimizer: options.Optimizer = None,
     lr: options.LearningRate = None,
     schedule: options.Schedule = None,
     warmup: options.Warmup = None,
@@ -88,13 +88,13 @@ def _facts(title: str, facts: dict[str, str]) -> None:
 def _data(found: "DataReport") -> None:
     by_size = sorted(zip(found.counts, found.classes, strict=True))
     names = ", ".join(found.classes[:_SHOWN]) + (", …" if len(found.classes) > _SHOWN else "")
-    (mean, std), (own_mean, own_std) = found.normalisation, found.moments
+    (mean, std), (own_mean, own_std) = found.normalization, found.moments
     facts = {
         "images": ", ".join(f"{size:,} {name}" for name, size in found.sizes.items())
         + f"; {_size(found.shape)}",
         "classes": f"{len(found.classes)}: {names}",
         f"training {found.unit}": f"{_of(by_size[0])} … {_of(by_size[-1])}",
-        "normalised by": f"mean {_numbers(mean)}, deviation {_numbers(std)}",
+        "normalized by": f"mean {_numbers(mean)}, deviation {_numbers(std)}",
         "measured": f"mean {_numbers(own_mean)}, deviation {_numbers(own_std)} "
         f"({found.sampled:,} images)",
     }
@@ -138,27 +138,27 @@ def _network(found: "NetworkReport") -> None:
 
 
 def _teacher(found: "TeacherReport") -> None:
-    from ..tasks.wording import shown_metric
+    from ..tasks.metric_names import shown_metric
 
     facts = {
         "parameters": amount(found.parameters),
         shown_metric(found.metric): f"{percent(found.score)} of {found.images} images",
         "classes": found.classes,
-        "normalisation": found.normalisation,
+        "normalization": found.normalization,
     }
     _facts(f"teacher: {found.name}", facts)
 
 
 def _probe(found: "ProbeReport") -> None:
     line(f"first step: {found.images} images, loss {found.loss:.4g}", "bold")
-    tapped = any(term.at_tap is not None for term in found.terms)
+    forward_features = any(term.at_tap is not None for term in found.terms)
     beyond = any(term.beyond for term in found.terms)
-    further = [">at last tap"] * tapped + [">elsewhere"] * beyond
+    further = [">at last tap"] * forward_features + [">elsewhere"] * beyond
     made = table("term", ">value", ">of the loss", ">gradient", *further)
     made.columns[0].no_wrap = True
     for term in found.terms:
         share = percent(term.value / found.loss) if found.loss else "–"
-        norms = [term.gradient, *[term.at_tap] * tapped, *[term.beyond] * beyond]
+        norms = [term.gradient, *[term.at_tap] * forward_features, *[term.beyond] * beyond]
         made.add_row(term.name, f"{term.value:.4g}", share, *map(_norm, norms))
     OUT.print(made)
     line(f"gradient: its norm at the student's parameters, {found.gradient:.3g} of all together")
@@ -186,7 +186,7 @@ def _cost(found: "Cost") -> None:
         "an epoch": f"about {_time(speed.epoch)}: {found.steps:,} steps{validation}",
         "the run": f"about {_time(speed.run)}: {epochs}, and judging the finished network",
         "memory": f"{_bytes(memory.peak)}{whole} at most ({memory.where})",
-        "optimiser": f"{_bytes(found.optimiser)} of it",
+        "optimizer": f"{_bytes(found.optimizer)} of it",
         "a checkpoint": f"{_bytes(found.checkpoint)}; three are there at most, and "
         f"{_bytes(found.disk)} are free",
     }

@@ -44,7 +44,7 @@ def evaluate(
 
 
 def _other(recipe: "Recipe", name: str, own: "ImageData") -> "ImageData":
-    """Other data, brought to the size and the normalisation that the run was trained with."""
+    """Other data, brought to the size and the normalization that the run was trained with."""
     from dataclasses import replace
 
     from ..core import DataError
@@ -93,4 +93,4 @@ def _judge(
     method.to(fabric.device)
     scores = judge(fabric, method, task, eval_loader(recipe, data, images, fabric))
     val, test = (scores if part == name else None for name in ("val", "test"))
-    return exit_rows(method, task.example, task.headline, val, test)
+    return exit_rows(method, task.example, task.primary_metric, val, test)

@@ -89,7 +89,7 @@ def _show(found: "Measured") -> None:
     OUT.print(made)
     line()
     if found.splits and several_rows:
-        from ..tasks.wording import shown_metric
+        from ..tasks.metric_names import shown_metric
 
         judged = f"{_WORDS[found.splits[0]]} {shown_metric(found.metric)}"
         line(f"* Pareto front by MACs and {judged}", "dim")

@@ -85,7 +85,7 @@ def _show(made: "Exported") -> None:
     if made.folded and made.folded.left and made.file.suffix != ".onnx":  # ONNX folds for itself
         line(
             f"BatchNorm: {made.folded.gone} folded; {made.folded.left} left, which follow no "
-            "convolution directly, do more than normalise, or stand in code that cannot be traced."
+            "convolution directly, do more than normalize, or stand in code that cannot be traced."
         )
     line("\nWritten:")
     line(f"  {made.file} ({amount(made.file.stat().st_size)}B)")

@@ -27,7 +27,7 @@ def methods(
         for each in (n for n in METHODS if METHODS[n].kind == kind):
             method, doc = METHODS[each], inspect.getdoc(METHODS[each]) or ""
             summary = doc.partition("\n")[0]
-            certain = method.evidence.name.lower()
+            certain = method.provenance.name.lower()
             made.add_row(Text(each, style="bold"), summary, _tasks(method), certain, _paper(doc))
         line(f"{kind}: {words}", "bold")
         OUT.print(made)
@@ -45,9 +45,9 @@ _KINDS = {
 
 
 def _legend() -> None:
-    from ..core import Evidence
+    from ..core import Provenance
 
-    for evidence in Evidence:
+    for evidence in Provenance:
         line(f"certain by {evidence.name.lower()}: {evidence.value}", "dim")
     line(
         "\nselfdistill methods NAME explains one; selfdistill train --method NAME uses it, and "
@@ -72,7 +72,7 @@ def _explain(name: str) -> None:
     summary, _, rest = (inspect.getdoc(METHODS[name]) or "").partition("\n")
     method = METHODS[name]
     line(f"{name}: {summary}\n", "bold")
-    line(f"{method.kind}; tasks: {_tasks(method)}; certain by: {method.evidence}\n")
+    line(f"{method.kind}; tasks: {_tasks(method)}; certain by: {method.provenance}\n")
     for paragraph in readable(rest.partition("Args:\n")[0]):
         OUT.print(paragraph + "\n", soft_wrap=paragraph.startswith(" "))
     known = options(METHODS[name])

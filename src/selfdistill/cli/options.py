@@ -73,8 +73,8 @@ Settings = Annotated[
     ),
 ]
 Epochs = Annotated[int | None, _option(_HOW, "Passes over the training images.", "30")]
-BatchSize = Annotated[int | None, _option(_HOW, "Images an optimiser step.", "64")]
-Optimiser = Annotated[str | None, _option(_HOW, "sgd or adamw.", "sgd")]
+BatchSize = Annotated[int | None, _option(_HOW, "Images an optimizer step.", "64")]
+Optimizer = Annotated[str | None, _option(_HOW, "sgd or adamw.", "sgd")]
 LearningRate = Annotated[float | None, _option(_HOW, "The highest learning rate.", "0.05")]
 Schedule = Annotated[str | None, _option(_HOW, "cosine, step or constant.", "cosine")]
 Warmup = Annotated[float | None, _option(_HOW, "Epochs of linear warm-up.", "0.0")]

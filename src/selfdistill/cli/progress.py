@@ -54,7 +54,7 @@ class Terminal:
         OUT.print(block, "")
 
     def advance(self, step: int, total: int) -> None:
-        """One more optimiser step is done."""
+        """One more optimizer step is done."""
         self.began = self.began or (time.perf_counter(), step)
         self.at, self.total = step, total
         if self.bar:

@@ -25,7 +25,7 @@ def run(recipe: "Recipe", place: Path, *, resume: bool) -> None:
         if not rank_zero():
             run_recipe(recipe, out=place, resume=resume)
             return
-        with Terminal(recipe.epochs, TASKS[recipe.task].headline) as display:
+        with Terminal(recipe.epochs, TASKS[recipe.task].primary_metric) as display:
             done = run_recipe(recipe, out=place, resume=resume, display=display)
     except Interrupted as stop:
         if rank_zero():

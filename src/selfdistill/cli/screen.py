@@ -14,7 +14,7 @@ _FILE = 120  # columns of what goes to a file or another program: no table is cu
 _wide = not (sys.stdout.isatty() or "COLUMNS" in os.environ)
 OUT = Console(markup=False, highlight=False, emoji=False, width=_FILE if _wide else None)
 
-_COLOURS = {"error": "31", "warning": "33"}
+_COLORS = {"error": "31", "warning": "33"}
 _RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
 
 
@@ -29,7 +29,7 @@ def tell(kind: str, sentence: str) -> None:
     who = "" if rank_zero() else f" (process {os.environ.get('LOCAL_RANK', '?')})"
     label = f"{kind}{who}:"
     if sys.stderr.isatty():
-        label = f"\033[1;{_COLOURS[kind]}m{label}\033[0m"
+        label = f"\033[1;{_COLORS[kind]}m{label}\033[0m"
     sys.stderr.write(f"{label} {sentence}\n")
 
 
@@ -76,7 +76,7 @@ def scored(split: str, metric: str) -> str:
     """A split's score as columns and lines call it: `val` for accuracy, else `val mIoU`."""
     if metric == "accuracy":
         return split
-    from ..tasks.wording import shown_metric
+    from ..tasks.metric_names import shown_metric
 
     return f"{split} {shown_metric(metric)}"
 

@@ -9,7 +9,7 @@ from .screen import OUT, line, table
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from ..stages import Firing
+    from ..taps import ModuleOutput
 
 
 def taps(
@@ -28,13 +28,13 @@ def taps(
 
     from ..models import build
     from ..recipe.build import probe
-    from ..stages import firings
+    from ..taps import module_outputs
 
     example = torch.zeros(2, channels, image_size, image_size)
     network = build(model, num_classes=classes, in_channels=channels)
     probe(network, example)
     chosen, excuse = _automatic(network, example)
-    fired = firings(network, example)
+    fired = module_outputs(network, example)
     deepest = max([2, *(firing.depth for firing in fired if firing.name in chosen)])
     shown = fired if everything else [firing for firing in fired if firing.depth <= deepest]
     _show(shown, chosen)
@@ -49,7 +49,7 @@ def taps(
 def _automatic(network: "nn.Module", example: "Tensor") -> tuple[list[str], str]:
     """The automatic choice, or none and why."""
     from ..core import ConfigError
-    from ..stages import find_taps
+    from ..taps import find_taps
 
     try:
         return find_taps(network, example), ""
@@ -57,7 +57,7 @@ def _automatic(network: "nn.Module", example: "Tensor") -> tuple[list[str], str]
         return [], str(fault)
 
 
-def _show(shown: "list[Firing]", chosen: list[str]) -> None:
+def _show(shown: "list[ModuleOutput]", chosen: list[str]) -> None:
     made = table("", "module", ">channels", ">height × width")
     for firing in shown:
         channels, height, width = firing.shape

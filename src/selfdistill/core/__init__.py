@@ -1,8 +1,8 @@
 """Floor 0: the contracts that all else stands on; knows torch and the standard library only."""
 
-from .batch import Batch, Needs, Progress, Step
+from .batch import Batch, Needs, Progress, StepOutput
 from .errors import (
-    ArtefactError,
+    ArtifactError,
     ConfigError,
     DataError,
     DivergenceError,
@@ -12,30 +12,30 @@ from .errors import (
     nearest,
 )
 from .frozen import Frozen, load_tensors, trained_state
-from .method import Evidence, Kind, Method
+from .method import Kind, Method, Provenance
 from .registry import METHODS, Option, Registry, options
 from .task import IGNORE, Task
 
 __all__ = [
     "IGNORE",
     "METHODS",
-    "ArtefactError",
+    "ArtifactError",
     "Batch",
     "ConfigError",
     "DataError",
     "DivergenceError",
-    "Evidence",
     "Frozen",
     "Kind",
     "Method",
     "Needs",
     "Option",
     "Progress",
+    "Provenance",
     "Registry",
     "ResourceError",
     "RunBusyError",
     "SelfdistillError",
-    "Step",
+    "StepOutput",
     "Task",
     "load_tensors",
     "nearest",

@@ -10,32 +10,32 @@ class Batch(NamedTuple):
     """One training batch on its device.
 
     Attributes:
-        inputs: images, (B, C, H, W) float, normalised.
+        inputs: images, (B, C, H, W) float, normalized.
         targets: what the task's loss takes; for classification (B,) int64.
         index: place of each sample in the training set, (B,) int64.
         views: further independent augmentations of the same images, as many as `Needs.views` − 1.
-        partners: for each image another one of its class (or itself), (B, C, H, W), augmented on
-            its own; None unless `Needs.partners`.
+        same_class_inputs: for each image another one of its class (or itself), (B, C, H, W),
+            augmented on its own; None unless `Needs.same_class`.
     """
 
     inputs: Tensor
     targets: Any
     index: Tensor  # type: ignore[assignment]  # hides tuple.index, which no batch needs
     views: tuple[Tensor, ...] = ()
-    partners: Tensor | None = None
+    same_class_inputs: Tensor | None = None
 
 
 class Progress(NamedTuple):
     """Where training stands: 0-d int64 tensors on the batch's device.
 
     Tensors, not numbers: a compiled step would be compiled anew for each value of a number, and a
-    draw keyed by them costs no synchronisation with the host.
+    draw keyed by them costs no synchronization with the host.
 
     Attributes:
         seed: the run's seed.
         epoch: from 0.
-        step: optimiser steps taken since the start of the run.
-        total: optimiser steps of the whole run.
+        step: optimizer steps taken since the start of the run.
+        total: optimizer steps of the whole run.
     """
 
     seed: Tensor
@@ -49,7 +49,7 @@ class Progress(NamedTuple):
         return self.step.to(torch.float32) / self.total
 
 
-class Step(NamedTuple):
+class StepOutput(NamedTuple):
     """What a method makes of a batch.
 
     Attributes:
@@ -74,15 +74,16 @@ class Needs(NamedTuple):
     Attributes:
         views: independent augmentations of each image.
         batch: fewest samples a process must see at once; 2 where a term needs a negative.
-        partners: with each image another one of its class, `Batch.partners`.
-        labels: the task gives each image one class label (`Task.labels`).
-        scores: outputs are class scores along dim 1 and targets a tensor (`Task.scores`).
-        places: outputs are scores of every place, (B, K, H, W) (`Task.places`).
+        same_class: with each image another one of its class, `Batch.same_class_inputs`.
+        image_labels: the task gives each image one class label (`Task.image_labels`).
+        class_scores: outputs are class scores along dim 1 and targets a tensor
+            (`Task.class_scores`).
+        dense_scores: outputs are scores of every place, (B, K, H, W) (`Task.dense_scores`).
     """
 
     views: int = 1
     batch: int = 1
-    partners: bool = False
-    labels: bool = False
-    scores: bool = False
-    places: bool = False
+    same_class: bool = False
+    image_labels: bool = False
+    class_scores: bool = False
+    dense_scores: bool = False

@@ -34,7 +34,7 @@ class DivergenceError(SelfdistillError, ArithmeticError):
     exit_code = 5
 
 
-class ArtefactError(SelfdistillError):
+class ArtifactError(SelfdistillError):
     """A checkpoint or weights file that is corrupt, untrusted or made by a newer version."""
 
     exit_code = 6

@@ -2,7 +2,7 @@
 
 A draw is keyed by a purpose ("crop") and by integers such as seed, epoch and sample. The same key
 gives the same value on every device, in every process and after every resume, so there is no
-generator to save. The hash is the finaliser of SplitMix64 (Steele, Lea and Flood 2014,
+generator to save. The hash is the finalizer of SplitMix64 (Steele, Lea and Flood 2014,
 https://doi.org/10.1145/2714064.2660195), folded over the keys.
 """
 

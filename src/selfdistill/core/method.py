@@ -7,12 +7,12 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
-from .batch import Batch, Needs, Progress, Step
+from .batch import Batch, Needs, Progress, StepOutput
 
 Kind = Literal["baseline", "self", "online", "offline"]
 
 
-class Evidence(StrEnum):
+class Provenance(StrEnum):
     """How sure it is that a method here is the one of its paper."""
 
     CODE = "paper and its authors' code"
@@ -38,12 +38,12 @@ class Method(nn.Module, ABC):
     """
 
     kind: ClassVar[Kind]
-    evidence: ClassVar[Evidence]
+    provenance: ClassVar[Provenance]
     needs: Needs = Needs()
     cycles: int = 1
 
     @abstractmethod
-    def forward(self, batch: Batch, now: Progress) -> Step:
+    def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """Outputs, weighted loss terms and monitors of one batch.
 
         A function of the method's state: what a step is to change beside the weights is changed by
@@ -58,17 +58,17 @@ class Method(nn.Module, ABC):
         """Output of every predictor; override where one pass can serve them all."""
         return {name: network(inputs) for name, network in self.predictors().items()}
 
-    def after_step(self, now: Progress) -> None:
-        """Runs after each optimiser step: moving-average teachers, memories, snapshots.
+    def after_step(self, progress: Progress) -> None:
+        """Runs after each optimizer step: moving-average teachers, memories, snapshots.
 
-        `now` is that of the step that was just taken.
+        `progress` is that of the step that was just taken.
         """
 
     def after_epoch(self, held_out: Iterable[Batch]) -> None:
         """Runs after each epoch; `held_out` are this process's validation batches, maybe none."""
 
     def param_groups(self) -> list[dict[str, Any]]:
-        """Parameter groups for the optimiser; a group may carry `lr_scale` or `weight_decay`."""
+        """Parameter groups for the optimizer; a group may carry `lr_scale` or `weight_decay`."""
         return [{"params": [p for p in self.parameters() if p.requires_grad]}]
 
     def diagnose(self, monitors: Mapping[str, float]) -> dict[str, str]:

@@ -15,20 +15,21 @@ class Task(ABC):
     Attributes:
         classes: their names, in the order of their labels.
         example: two inputs as the network takes them, (2, C, H, W), to learn shapes from.
-        headline: the name among the metrics that says how good a network is.
+        primary_metric: the name among the metrics that says how good a network is.
         name: what users call the task.
-        labels: whether targets are one class label an image, (B,) int64, and outputs (B, K).
-        scores: whether outputs are class scores along dim 1, (B, K, ...), and targets a tensor.
-        places: whether outputs are scores of every place of the image, (B, K, H, W).
+        image_labels: whether targets are one class label an image, (B,) int64, and outputs (B, K).
+        class_scores: whether outputs are class scores along dim 1, (B, K, ...), and targets a
+            tensor.
+        dense_scores: whether outputs are scores of every place of the image, (B, K, H, W).
     """
 
     example: Tensor
     classes: list[str]
-    headline: str
+    primary_metric: str
     name: ClassVar[str]
-    labels: ClassVar[bool] = False
-    scores: ClassVar[bool] = False
-    places: ClassVar[bool] = False
+    image_labels: ClassVar[bool] = False
+    class_scores: ClassVar[bool] = False
+    dense_scores: ClassVar[bool] = False
 
     @abstractmethod
     def head(self, channels: int) -> nn.Module:
@@ -50,30 +51,30 @@ class Task(ABC):
         """The same for a batch in training, now and then: what is cheap of `metric`."""
         return self.metric()
 
-    def comparable(self, outputs: Any, reference: Any) -> bool:
+    def outputs_compatible(self, outputs: Any, reference: Any) -> bool:
         """Whether `soft_loss` has a meaning for these two; where not, it is left out."""
         return True
 
-    def alike(self, targets: Any) -> Tensor | None:
+    def same_class_mask(self, targets: Any) -> Tensor | None:
         """(B, B) bool: which samples carry the same label; None where labels do not compare."""
         return None
 
-    def details(self) -> dict[str, Any]:
+    def matrix_metrics(self) -> dict[str, Any]:
         """Further metrics of the final student, {name: metric that computes a matrix}."""
         return {}
 
-    def by_class(self) -> Any:
+    def per_class_metric(self) -> Any:
         """A fresh metric of one predictor that computes {column: (K,)}, or None.
 
         Shares are fractions, counts whole numbers; nan stands where there is nothing to judge.
         """
         return None
 
-    def pictures(self, images: Tensor, targets: Any, outputs: Any) -> list[Tensor]:
+    def visualize(self, images: Tensor, targets: Any, outputs: Any) -> list[Tensor]:
         """What was asked and what was answered, drawn into each image; none where that says little.
 
         Args:
-            images: (B, 3, H, W) uint8, not normalised.
+            images: (B, 3, H, W) uint8, not normalized.
             targets, outputs: of these images.
 
         Returns:
@@ -81,11 +82,11 @@ class Task(ABC):
         """
         return []
 
-    def deployed(self, network: nn.Module) -> nn.Module:
+    def inference_module(self, network: nn.Module) -> nn.Module:
         """The network as users run it: from its input to what they asked for, in tensors."""
         return network
 
-    def calibration(self) -> Any:
+    def calibration_metric(self) -> Any:
         """A fresh metric of one predictor that computes a reliability table, or None.
 
         The table is (bins, 3), over equal parts of 0 … 1: how many predictions are so sure, how
@@ -93,7 +94,7 @@ class Task(ABC):
         """
         return None
 
-    def correct(self, outputs: Any, targets: Any) -> Tensor | None:
+    def correct_mask(self, outputs: Any, targets: Any) -> Tensor | None:
         """(B,) bool: which samples are answered right; None where that is no yes or no."""
         return None
 

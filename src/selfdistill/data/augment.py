@@ -72,7 +72,7 @@ def flipped(seed: int, epoch: int, index: Tensor, view: int = 0) -> Tensor:
     return keyed_random.bits(_FLIP, seed, epoch, index, view) >= 1 << 62
 
 
-def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+def normalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     """Bytes to numbers of about zero mean and unit variance: (x / 255 − mean) / std.
 
     Args:
@@ -108,7 +108,7 @@ def resized_crop_box(
 ) -> Tensor:
     """A random part of an image, as torchvision's `RandomResizedCrop` chooses it.
 
-    Ten tries for a box of random area and aspect that fits; failing that the largest centred box
+    Ten tries for a box of random area and aspect that fits; failing that the largest centered box
     whose aspect is allowed.
 
     Args:
@@ -132,11 +132,11 @@ def resized_crop_box(
     boxes = torch.stack([top, left, h, w], -1)  # (B, tries, 4)
     first = boxes[torch.arange(len(index), device=index.device), fits.int().argmax(1)]
     return torch.where(
-        fits.any(1, keepdim=True), first, boxes.new_tensor(_centre(height, width, ratio))
+        fits.any(1, keepdim=True), first, boxes.new_tensor(_center(height, width, ratio))
     )
 
 
-def _centre(height: int, width: int, ratio: tuple[float, float]) -> tuple[int, int, int, int]:
+def _center(height: int, width: int, ratio: tuple[float, float]) -> tuple[int, int, int, int]:
     h, w = height, width
     if width / height < ratio[0]:
         h = round(width / ratio[0])
@@ -165,6 +165,6 @@ def resized_crop(images: Tensor, boxes: Tensor) -> Tensor:
 
 def _samples(start: Tensor, length: Tensor, size: int) -> Tensor:
     """Where each output pixel looks along one axis, (B, size) in [−1, 1]; never outside the box."""
-    centre = torch.arange(size, device=start.device) + 0.5
-    place = (centre * length[:, None] / size - 0.5).clamp(min=0).minimum(length[:, None] - 1.0)
+    center = torch.arange(size, device=start.device) + 0.5
+    place = (center * length[:, None] / size - 0.5).clamp(min=0).minimum(length[:, None] - 1.0)
     return (place + start[:, None]) * (2 / max(size - 1, 1)) - 1

@@ -8,11 +8,16 @@ import numpy as np
 
 from ..core import DataError, nearest
 from . import coco, voc, yolo
+from .box_table import (
+    Annotated,
+    Sheet,
+    boxes,
+    checked,
+)
 from .class_folders import IMAGENET
 from .images import Folder, Images
 from .letterbox import Letterboxed
-from .parts import Parts, last_word
-from .sheets import Annotated, Sheet, boxes, checked
+from .splits import Parts, last_word
 
 EMPTY = ("keep", "refuse", "missing")
 """What to do with pictures without an object; the last keeps those without annotation, too."""
@@ -26,15 +31,15 @@ _IN_MEMORY = 4 << 30  # bytes of decoded pictures that are kept
 
 class _Layout(NamedTuple):
     name: str
-    recognised: Callable[[Path], bool]
+    recognized: Callable[[Path], bool]
     read: Callable[[Path, bool], Annotated]
     shown: str
 
 
 _LAYOUTS = (
-    _Layout("COCO", coco.recognised, coco.read, coco.SHOWN),
-    _Layout("Pascal VOC", voc.recognised, voc.read, voc.SHOWN),
-    _Layout("YOLO", yolo.recognised, yolo.read, yolo.SHOWN),
+    _Layout("COCO", coco.recognized, coco.read, coco.SHOWN),
+    _Layout("Pascal VOC", voc.recognized, voc.read, voc.SHOWN),
+    _Layout("YOLO", yolo.recognized, yolo.read, yolo.SHOWN),
 )
 
 
@@ -67,13 +72,13 @@ def read(
     return framed(layout.read(path, empty == "missing"), layout.name, image_size, empty, faulty)
 
 
-def recognised(path: Path) -> bool:
+def recognized(path: Path) -> bool:
     """Whether there are pictures with boxes in one of the layouts."""
     return _layout(path) is not None
 
 
 def _layout(path: Path) -> _Layout | None:
-    return next((each for each in _LAYOUTS if each.recognised(path)), None)
+    return next((each for each in _LAYOUTS if each.recognized(path)), None)
 
 
 def _unknown(path: Path) -> DataError:

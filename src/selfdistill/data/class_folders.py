@@ -9,7 +9,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from ..core import DataError, nearest
 from .images import Folder, Images
-from .parts import Moments, Parts, last_word
+from .splits import Moments, Parts, last_word
 
 IMAGENET: Moments = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _ANNOTATIONS = "val_annotations.txt"
@@ -25,7 +25,7 @@ def read(path: Path) -> Parts:
     it. With `train`, `val` and `test` all three are used. With `train` and `val` alone, `val`
     becomes the test part, as is the custom where the labels of the test images are not public
     (ImageNet, TinyImageNet), and a validation part is to be held out of `train`. TinyImageNet's
-    `val/images` with `val/val_annotations.txt` is understood, its unlabelled `test` left out.
+    `val/images` with `val/val_annotations.txt` is understood, its unlabeled `test` left out.
 
     Classes are the sorted names of the folders; pictures may lie in folders further below.
 
@@ -38,10 +38,10 @@ def read(path: Path) -> Parts:
     split = (path / "train").is_dir()
     root = path / "train" if split else path
     classes = _subfolders(root)
-    train = _labelled(root, classes)
+    train = _labeled(root, classes)
     _check(root, train, classes)
     others = {
-        part: _labelled(path / part, classes)
+        part: _labeled(path / part, classes)
         for part in ("val", "test")
         if split and _has_labels(path / part, classes)
     }
@@ -65,7 +65,7 @@ def _has_labels(folder: Path, classes: list[str]) -> bool:
     )
 
 
-def _labelled(folder: Path, classes: list[str]) -> Folder:
+def _labeled(folder: Path, classes: list[str]) -> Folder:
     """The pictures of one part with their labels, in sorted order."""
     if (folder / _ANNOTATIONS).is_file():
         pairs = _annotated(folder, classes)

@@ -7,7 +7,13 @@ import numpy as np
 from pydantic import BaseModel, PositiveInt, ValidationError
 
 from ..core import DataError
-from .sheets import Annotated, Rows, Sheet, part_named, sheet
+from .box_table import (
+    Annotated,
+    Rows,
+    Sheet,
+    part_named,
+    sheet,
+)
 
 SHOWN = "annotations/instances_train2017.json beside train2017/, or train/_annotations.coco.json"
 _BESIDE = "_annotations.coco.json"  # in the folder of the pictures, as Roboflow writes it
@@ -43,7 +49,7 @@ class _Content(BaseModel):
         return {c.id: c.name for c in sorted(self.categories, key=lambda c: c.id)}
 
 
-def recognised(path: Path) -> bool:
+def recognized(path: Path) -> bool:
     """Whether the annotations of training pictures lie there."""
     return bool(_files(path).get("train"))
 

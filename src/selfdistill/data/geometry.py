@@ -11,7 +11,7 @@ from ..core import IGNORE, keyed_random
 from .augment import crop_offsets, flipped, random_crop, random_flip, resized_crop, resized_crop_box
 
 _ZOOM = keyed_random.purpose("zoom")
-GREY = 114
+GRAY = 114
 """What surrounds a picture that does not fill its frame: about the mean of photographs."""
 
 
@@ -124,7 +124,7 @@ def zoom_box(
 
 
 def enlarged(images: Tensor, boxes: Tensor) -> Tensor:
-    """Parts of images brought to the images' size, bilinear, grey outside.
+    """Parts of images brought to the images' size, bilinear, gray outside.
 
     Args:
         images: (B, C, H, W) uint8.
@@ -138,8 +138,8 @@ def enlarged(images: Tensor, boxes: Tensor) -> Tensor:
     y = _places(top, tall, height)[:, :, None].expand(-1, -1, width)
     x = _places(left, wide, width)[:, None, :].expand(-1, height, -1)
     grid = torch.stack([2 * x / width - 1, 2 * y / height - 1], -1)  # (B, H, W, 2)
-    above = images.float() - GREY  # outside is 0
-    cut = F.grid_sample(above, grid, "bilinear", "zeros", align_corners=False) + GREY
+    above = images.float() - GRAY  # outside is 0
+    cut = F.grid_sample(above, grid, "bilinear", "zeros", align_corners=False) + GRAY
     return cut.round_().clamp_(0, 255).to(torch.uint8)
 
 
@@ -159,9 +159,9 @@ def gathered(masks: Tensor, top: Tensor, left: Tensor, tall: Tensor, wide: Tenso
 
 
 def _places(start: Tensor, length: Tensor, size: int) -> Tensor:
-    """Where the centre of each output pixel comes from along one axis, (B, size) in pixels."""
-    centre = torch.arange(size, device=start.device) + 0.5
-    return start[:, None] + centre * length[:, None] / size
+    """Where the center of each output pixel comes from along one axis, (B, size) in pixels."""
+    center = torch.arange(size, device=start.device) + 0.5
+    return start[:, None] + center * length[:, None] / size
 
 
 def _area(corners: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Labelled images: all in memory, or in files and decoded on demand."""
+"""Labeled images: all in memory, or in files and decoded on demand."""
 
 import copy
 import os
@@ -24,7 +24,7 @@ _BROKEN = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBo
 
 
 class Images(ABC):
-    """Labelled images, all of one shape once fetched.
+    """Labeled images, all of one shape once fetched.
 
     Attributes:
         targets: what belongs to each image.
@@ -108,7 +108,7 @@ class Folder(Images):
     """Pictures in files, decoded to RGB when they are asked for.
 
     A picture that has the wanted size already is left as it is; of any other the shorter side is
-    resized to `zoom` times the wanted one and the centre is cut out.
+    resized to `zoom` times the wanted one and the center is cut out.
 
     Args:
         paths: the N files.

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..core import DataError
-from .geometry import GREY
+from .geometry import GRAY
 from .images import Folder, as_tensor
 from .targets import Boxes
 
@@ -19,7 +19,7 @@ Integers = npt.NDArray[np.int64]
 
 
 class Letterboxed(Folder):
-    """Pictures in files with boxes; grey fills what a picture of another shape leaves free.
+    """Pictures in files with boxes; gray fills what a picture of another shape leaves free.
 
     Args:
         paths: the N files.
@@ -53,7 +53,7 @@ class Letterboxed(Folder):
         if picture.size == size[::-1]:
             return as_tensor(picture)
         top, left, tall, wide = placed(np.array([[picture.height, picture.width]]), size)[0]
-        frame = torch.full(self.shape, GREY, dtype=torch.uint8)
+        frame = torch.full(self.shape, GRAY, dtype=torch.uint8)
         inner = picture.resize((int(wide), int(tall)), Image.Resampling.BILINEAR)
         frame[:, top : top + tall, left : left + wide] = as_tensor(inner)
         return frame

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from ..core import Batch, ConfigError, DataError, keyed_random
-from .augment import normalise
+from .augment import normalize
+from .decoding import pictures
 from .geometry import Geometry
 from .images import Folder, Images, Resident
-from .partners import Partners
-from .stream import pictures
+from .same_class import SameClassSampler
 
 _ORDER = keyed_random.purpose("order")
 
@@ -18,14 +18,14 @@ _ORDER = keyed_random.purpose("order")
 class Loader:
     """Augmented training batches of one process.
 
-    The samples of an optimiser step are a slice of the epoch's order; every process and every
+    The samples of an optimizer step are a slice of the epoch's order; every process and every
     micro-batch takes a contiguous slice of that slice. The remainder that fills no whole batch is
     left out, so shapes stay the same; as the order differs in each epoch no sample is left out
     for good.
 
     Args:
         images: the training images; `Resident` ones are moved to the device once.
-        batch_size: samples of one optimiser step, over all processes and micro-batches.
+        batch_size: samples of one optimizer step, over all processes and micro-batches.
         seed: key of every draw.
         mean, std: one number per channel, of pixels in [0, 1].
         crop: padding of the random crop in pixels; 0 for none.
@@ -33,8 +33,9 @@ class Loader:
         resized_crop: whether to cut parts of random size first.
         zoom: largest random enlargement; 1 for none.
         views: independent augmentations of each image; those after the first are `Batch.views`.
-        partners: whether each image comes with another one of its class, `Batch.partners`, which is
-            augmented with the image's own draws of a further view: two images may share a partner.
+        same_class: whether each image comes with another one of its class,
+            `Batch.same_class_inputs`, which is augmented with the image's own draws of a further
+            view: two images may share a partner.
         rank, world_size: which process of how many.
         micro_batches: into how many parts a process cuts its share of a step.
         device: where the batches are wanted.
@@ -59,7 +60,7 @@ class Loader:
         resized_crop: bool = False,
         zoom: float = 1.0,
         views: int = 1,
-        partners: bool = False,
+        same_class: bool = False,
         rank: int = 0,
         world_size: int = 1,
         micro_batches: int = 1,
@@ -73,13 +74,13 @@ class Loader:
         self.targets = images.targets.to(self.device)
         self.batch_size, self.seed, self.mean, self.std = batch_size, seed, mean, std
         self.geometry, self.views = Geometry(seed, crop, flip, resized_crop, zoom), views
-        self.partners = Partners(images.labels, seed) if partners else None
+        self.same_class = SameClassSampler(images.labels, seed) if same_class else None
         self.rank, self.world_size, self.micro_batches = rank, world_size, micro_batches
         self.workers, self.channels_last = workers, channels_last
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimiser steps in one pass over the images."""
+        """Optimizer steps in one pass over the images."""
         return len(self.images) // self.batch_size
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[list[Batch]]:
@@ -103,7 +104,7 @@ class Loader:
 
         Behind the views come the partners, if they are wanted.
         """
-        partners = self.partners.draw(epoch, rows) if self.partners else None
+        partners = self.same_class.draw(epoch, rows) if self.same_class else None
         if isinstance(self.images, Folder):
             yield from self._decoded(self.images, rows, partners, epoch)
             return
@@ -131,7 +132,7 @@ class Loader:
         first, *others = (
             self._augmented(images, epoch, index, view) for view, images in enumerate(views)
         )
-        partners = others.pop() if self.partners else None
+        partners = others.pop() if self.same_class else None
         targets = self.targets.at(index, self.geometry, epoch)
         return Batch(first, targets, index, tuple(others), partners)
 
@@ -139,7 +140,7 @@ class Loader:
         images = self.geometry.shift(images, epoch, index, view)
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        return normalise(images, self.mean, self.std)
+        return normalize(images, self.mean, self.std)
 
 
 class EvalLoader:
@@ -184,7 +185,7 @@ class EvalLoader:
         rows = self.samples.split(self.batch_size) if len(self.samples) else ()
         for decoded, row in zip(self._decoded(rows), rows, strict=True):
             index = row.to(self.device)
-            yield Batch(normalise(decoded, self.mean, self.std), self.targets.at(index), index)
+            yield Batch(normalize(decoded, self.mean, self.std), self.targets.at(index), index)
 
     def _decoded(self, rows: tuple[Tensor, ...]) -> Iterator[Tensor]:
         if isinstance(self.images, Folder):

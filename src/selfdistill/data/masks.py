@@ -13,7 +13,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from ..core import IGNORE, DataError
 from .class_folders import IMAGENET, common_size
 from .images import Folder, Resident, unreadable
-from .parts import Parts, last_word, listed_names
+from .splits import Parts, last_word, listed_names
 from .targets import Masks
 
 ZOOM = 2.0  # the custom for scenes: from half to twice the size
@@ -44,7 +44,7 @@ def read(path: Path, *, image_size: int | None = None, ignore: int | None = None
     return paired(path, _files(path), listed_names(path), image_size, ignore)
 
 
-def recognised(path: Path) -> bool:
+def recognized(path: Path) -> bool:
     """Whether there are images and masks."""
     inner = path / "train" if (path / "train").is_dir() else path
     return (inner / "images").is_dir() and (inner / "masks").is_dir()
@@ -136,7 +136,7 @@ def _decoded(image: Path, mask: Path, size: tuple[int, int]) -> tuple[Tensor, Te
         )
     if values.mode not in ("L", "P", "1", "I", "I;16"):
         raise DataError(
-            f"the mask {mask} is a picture in colours ({values.mode}); a mask has one channel, "
+            f"the mask {mask} is a picture in colors ({values.mode}); a mask has one channel, "
             "whose values are classes"
         )
     wide = (size[1], size[0])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..core import DataError, nearest
 from .images import Resident
-from .parts import Parts
+from .splits import Parts
 
 Array = npt.NDArray[np.generic]
 _BROKEN = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)

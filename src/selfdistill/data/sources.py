@@ -12,9 +12,9 @@ from torch import Tensor
 
 from ..core import ConfigError, DataError, ResourceError, nearest
 from . import boxes, class_folders, masks, npz, voc
+from .hold_out import hold_out, hold_out_share, limited
 from .images import Folder, ImageData, Resident
-from .parts import Moments, Parts
-from .split import hold_out, hold_out_share, limited
+from .splits import Moments, Parts
 
 CACHE = Path("~/.cache/selfdistill")
 _DIGITS_TEST = 360
@@ -86,7 +86,7 @@ def load(
         root: where downloads are kept.
         val: share of the training images held out for validation; 0 for none.
         image_size: height and width to bring all images to; images with boxes keep their shape,
-            and grey fills the rest.
+            and gray fills the rest.
         limit: most training images to keep, every class by its share, after `val` was taken.
         task: what the targets are for, a key of `SOURCES`.
         ignore: value of a mask that is no class, besides 255.
@@ -119,11 +119,11 @@ def _check_task(name: str, task: str) -> None:
     """Raises `DataError` if a folder holds what another task is trained on."""
     kind, _, path = name.partition(":")
     place = Path(path).expanduser()
-    holds = {"segmentation": masks.recognised, "detection": boxes.recognised}
+    holds = {"segmentation": masks.recognized, "detection": boxes.recognized}
     if kind != "folder" or not path or (task in holds and holds[task](place)):
         return
-    for other, recognised in holds.items():
-        if recognised(place):
+    for other, recognized in holds.items():
+        if recognized(place):
             what = "masks" if other == "segmentation" else "boxes"
             raise DataError(f"{place} holds images with {what}; give --task {other}")
 
@@ -203,10 +203,10 @@ def _voc_files(root: Path) -> dict[str, voc.Files]:
 
 
 def _digits() -> Parts:
-    """The 1797 handwritten digits of scikit-learn, 8 × 8 grey; 360 are the test part."""
+    """The 1797 handwritten digits of scikit-learn, 8 × 8 gray; 360 are the test part."""
     digits = load_digits()
-    grey = torch.from_numpy(digits.images * (255 / 16)).round().to(torch.uint8)[:, None]
-    whole = Resident(grey, torch.from_numpy(digits.target).long())
+    gray = torch.from_numpy(digits.images * (255 / 16)).round().to(torch.uint8)[:, None]
+    whole = Resident(gray, torch.from_numpy(digits.target).long())
     train, test = hold_out(whole, _DIGITS_TEST, "test")
     return Parts(train, None, test, [str(d) for d in range(10)], flip=False)
 

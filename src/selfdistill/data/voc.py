@@ -8,8 +8,16 @@ from xml.etree import ElementTree
 import numpy as np
 
 from ..core import DataError, nearest
-from .parts import listed_names
-from .sheets import Annotated, Rows, Sheet, by_stem, in_threads, sheet, stored_sizes
+from .box_table import (
+    Annotated,
+    Rows,
+    Sheet,
+    by_stem,
+    in_threads,
+    sheet,
+    stored_sizes,
+)
+from .splits import listed_names
 
 SHOWN = "Annotations/NAME.xml beside JPEGImages/NAME.jpg"
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -24,7 +32,7 @@ class _Page(NamedTuple):
     objects: list[tuple[str, list[float]]]
 
 
-def recognised(path: Path) -> bool:
+def recognized(path: Path) -> bool:
     """Whether there are annotations as XML, and pictures."""
     return any((path / "Annotations").glob("*.xml")) and _folder(path).is_dir()
 

@@ -6,9 +6,7 @@ from pathlib import Path
 import yaml
 
 from ..core import DataError
-from .letterbox import Integers
-from .parts import listed_names
-from .sheets import (
+from .box_table import (
     Annotated,
     Rows,
     by_stem,
@@ -17,6 +15,8 @@ from .sheets import (
     sheet,
     stored_sizes,
 )
+from .letterbox import Integers
+from .splits import listed_names
 
 SHOWN = "images/train/NAME.jpg beside labels/train/NAME.txt, with data.yaml or classes.txt"
 _FORM = "class cx cy w h, the last four as fractions of the picture"
@@ -25,7 +25,7 @@ Files = dict[Path, Path | None]
 """The pictures of a part, and the labels of each; None for one that has none."""
 
 
-def recognised(path: Path) -> bool:
+def recognized(path: Path) -> bool:
     """Whether there are folders of training pictures and labels."""
     return "train" in _places(path)
 

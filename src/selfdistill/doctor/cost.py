@@ -18,9 +18,9 @@ from torch import Tensor
 from ..core import ResourceError, trained_state
 from ..data import Loader
 from ..engine.evaluate import evaluate
-from ..engine.fit import Fit
-from ..engine.optimise import optimiser_tensors
+from ..engine.optimizer import optimizer_tensors
 from ..engine.run_directory import RunDirectory
+from ..engine.trainer import Trainer
 from ..recipe.build import Parts, eval_loader, settings_of
 
 _WARM_UP, _FEWEST, _MOST = 3, 5, 30  # steps
@@ -34,7 +34,7 @@ class Speed(NamedTuple):
 
     Attributes:
         first: of the first step, in which memory is reserved and code compiled.
-        step: median of an optimiser step after the warm-up.
+        step: median of an optimizer step after the warm-up.
         slowest, fastest: of these steps.
         measured: how many these were.
         image: of judging one image, by all predictors.
@@ -72,10 +72,10 @@ class Cost(NamedTuple):
     Attributes:
         speed: how long.
         memory: how much.
-        steps: optimiser steps of an epoch.
+        steps: optimizer steps of an epoch.
         epochs: of the run.
         processes: that would share a step, of which one was measured, alone.
-        optimiser: bytes of its state.
+        optimizer: bytes of its state.
         checkpoint: bytes of one.
         disk: bytes that are free where the run would lie.
         warnings: what to do about it, in sentences.
@@ -86,7 +86,7 @@ class Cost(NamedTuple):
     steps: int
     epochs: int
     processes: int
-    optimiser: int
+    optimizer: int
     checkpoint: int
     disk: int
     warnings: list[str]
@@ -120,7 +120,7 @@ def measure(
         settings_of(recipe), epochs=recipe.epochs + 1_000_000, log_every=1 << 60, save_every=0
     )
     _reset_peak(fabric.device)
-    fit = Fit(fabric, method, parts.task, batches, None, endless, RunDirectory(place))
+    fit = Trainer(fabric, method, parts.task, batches, None, endless, RunDirectory(place))
     times = _timed(fit, batches, seconds, clock)
     held = [part for part in (data.val, data.test) if part is not None]
     judged = held[0].take(torch.arange(min(len(held[0]), _JUDGED))) if held else None
@@ -130,9 +130,9 @@ def measure(
         evaluate(fabric, method, parts.task, eval_loader(recipe, data, judged, fabric))
         image = (clock() - began) / len(judged)
     speed = _predicted(parts, times, image, batches.steps_per_epoch)
-    optimiser = _bytes(optimiser_tensors(fit.optimiser, method).values())
+    optimizer = _bytes(optimizer_tensors(fit.optimizer, method).values())
     weights = _bytes(trained_state(method).values())
-    checkpoint = weights * (2 if fit.average else 1) + optimiser
+    checkpoint = weights * (2 if fit.average else 1) + optimizer
     memory, disk = _peak(fabric.device), shutil.disk_usage(existing(place)).free
     return Cost(
         speed,
@@ -140,14 +140,16 @@ def measure(
         batches.steps_per_epoch,
         recipe.epochs,
         recipe.devices * recipe.nodes,
-        optimiser,
+        optimizer,
         checkpoint,
         disk,
         _on_memory(memory),
     )
 
 
-def _timed(fit: Fit, batches: Loader, seconds: float, clock: Callable[[], float]) -> list[float]:
+def _timed(
+    fit: Trainer, batches: Loader, seconds: float, clock: Callable[[], float]
+) -> list[float]:
     fit.method.train()
     times: list[float] = []
     began = clock()

@@ -1,4 +1,4 @@
-"""What the images are like: their normalisation, their balance, and what is in there twice."""
+"""What the images are like: their normalization, their balance, and what is in there twice."""
 
 import hashlib
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ class DataReport(NamedTuple):
         counts: units of each class in the training part.
         empty: training images without a unit of any class.
         thin: boxes in the training part that are less than 4 pixels wide or high.
-        normalisation: mean and standard deviation that the images are brought to 0 and 1 by.
+        normalization: mean and standard deviation that the images are brought to 0 and 1 by.
         moments: those that a sample of the images really has.
         sampled: how many images that sample has.
         repeated: {part: (images that are training images, too, images looked at)}.
@@ -55,7 +55,7 @@ class DataReport(NamedTuple):
     counts: list[int]
     empty: int
     thin: int
-    normalisation: tuple[Numbers, Numbers]
+    normalization: tuple[Numbers, Numbers]
     moments: tuple[Numbers, Numbers]
     sampled: int
     repeated: dict[str, tuple[int, int]]
@@ -114,7 +114,7 @@ def _digests(images: Images, places: torch.Tensor) -> list[bytes]:
 
 
 def _on_pixels(found: DataReport) -> list[str]:
-    (mean, std), (own_mean, own_std) = found.normalisation, found.moments
+    (mean, std), (own_mean, own_std) = found.normalization, found.moments
     far = any(
         abs(m - o) > _FAR * s or not 1 / _RATIO < t / s < _RATIO
         for m, s, o, t in zip(mean, std, own_mean, own_std, strict=True)
@@ -123,7 +123,7 @@ def _on_pixels(found: DataReport) -> list[str]:
         return []
     return [
         f"the images have mean {shown(own_mean)} and deviation {shown(own_std)}, and are "
-        f"normalised by {shown(mean)} and {shown(std)}; in Python, "
+        f"normalized by {shown(mean)} and {shown(std)}; in Python, "
         "dataclasses.replace(data, mean=..., std=...) gives them their own"
     ]
 

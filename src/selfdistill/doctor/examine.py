@@ -17,7 +17,7 @@ from ..engine.run_directory import RunDirectory
 from ..recipe.build import Company, assemble, load_data, make_fabric, train_loader
 from ..recipe.schema import Recipe
 from ..running import next_free
-from ..segments import copied
+from ..taps.fx_split import copy_without_hooks
 from .cost import Cost, check_disk, existing, measure
 from .data import DataReport, look_at_data
 from .network import NetworkReport, look_at_network
@@ -92,7 +92,7 @@ def _check_place(place: Path) -> None:
 
 
 def _own(network: nn.Module | None) -> Any:
-    return None if network is None else copied(network)
+    return None if network is None else copy_without_hooks(network)
 
 
 def _own_company(company: Company | None) -> Company:

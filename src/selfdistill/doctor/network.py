@@ -59,7 +59,7 @@ def look_at_network(parts: Parts) -> NetworkReport:
     watched = taps_of(method, parts.network)
     networks = [parts.network, *parts.peers, *([parts.teacher] if parts.teacher else [])]
     names = recipe.peers or [recipe.model] * len(parts.peers)
-    rows = exit_rows(method, parts.task.example, parts.task.headline, None, None)
+    rows = exit_rows(method, parts.task.example, parts.task.primary_metric, None, None)
     return NetworkReport(
         recipe.model,
         size_of(parts.network),

@@ -35,7 +35,7 @@ class Term(NamedTuple):
 
 
 class ProbeReport(NamedTuple):
-    """One training step before any other, without a move of the optimiser.
+    """One training step before any other, without a move of the optimizer.
 
     Attributes:
         terms: of the loss, in the method's order.
@@ -59,13 +59,13 @@ class ProbeReport(NamedTuple):
 def probe_step(parts: Parts, fabric: Fabric, batch: Batch) -> ProbeReport:
     """Run the first batch, and take the gradient of each term alone.
 
-    The step changes statistics of normalisation layers and no weights.
+    The step changes statistics of normalization layers and no weights.
     """
     method = parts.method.to(fabric.device).train()
     numbers = (parts.recipe.seed, 0, 0, 1 << 30)
-    now = Progress(*(torch.tensor(number, device=fabric.device) for number in numbers))
+    progress = Progress(*(torch.tensor(number, device=fabric.device) for number in numbers))
     with _watched(method, parts.network) as features, fabric.autocast():
-        step = method(batch, now)
+        step = method(batch, progress)
     named = {name: p for name, p in method.named_parameters() if p.requires_grad}
     names, trained = list(named), list(named.values())
     own = {id(p) for p in parts.network.parameters()}

@@ -7,7 +7,7 @@ from lightning_fabric import Fabric
 
 from ..recipe.build import Parts
 from ..running import judged_teacher
-from ..tasks.wording import shown_metric
+from ..tasks.metric_names import shown_metric
 from .network import size_of
 
 
@@ -18,10 +18,10 @@ class TeacherReport(NamedTuple):
         name: as it was asked for.
         parameters: of it.
         score: a fraction.
-        metric: what the score is, the task's headline.
+        metric: what the score is, the task's primary_metric.
         images: by which it was judged.
         classes: how it is known that its classes are the data's, in their order.
-        normalisation: how it is known that it wants the data's normalisation.
+        normalization: how it is known that it wants the data's normalization.
         warnings: what to do about it, in sentences.
     """
 
@@ -31,7 +31,7 @@ class TeacherReport(NamedTuple):
     metric: str
     images: str
     classes: str
-    normalisation: str
+    normalization: str
     warnings: list[str]
 
 
@@ -45,7 +45,7 @@ def look_at_teacher(parts: Parts, fabric: Fabric) -> TeacherReport | None:
     if teacher is None:
         return None
     scores, images, doubt = judged_teacher(teacher, parts.recipe, parts, fabric)
-    metric = parts.task.headline
+    metric = parts.task.primary_metric
     by_score = _BY_SCORE.format(metric=shown_metric(metric))
     of_run = Path(name).is_dir()
     published = not of_run and name.startswith(("timm/", "torchvision/"))

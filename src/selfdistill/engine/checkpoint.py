@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..core import ArtefactError, ResourceError
+from ..core import ArtifactError, ResourceError
 
 FORMAT = 1
 """Raised when the layout changes; a newer one is refused rather than misread."""
@@ -92,22 +92,22 @@ def load(place: Path) -> Checkpoint:
     """Read one checkpoint after checking every file against the manifest.
 
     Raises:
-        ArtefactError: a file is missing, changed, not what its name says, or of a newer format.
+        ArtifactError: a file is missing, changed, not what its name says, or of a newer format.
     """
     try:
         sums: dict[str, str] = json.loads((place / "manifest.json").read_bytes())
         for name, digest in sums.items():
             _refuse_pickle(place / name)
             if _digest(place / name) != digest:
-                raise ArtefactError(f"{place / name} is corrupt: its checksum does not match")
+                raise ArtifactError(f"{place / name} is corrupt: its checksum does not match")
         state: dict[str, Any] = json.loads((place / "state.json").read_bytes())
         whole, newer = "state.json" in sums and state["step"] >= 0, state["format"] > FORMAT
     except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
-        raise ArtefactError(f"the checkpoint {place} is incomplete or corrupt: {error}") from error
+        raise ArtifactError(f"the checkpoint {place} is incomplete or corrupt: {error}") from error
     if not whole:
-        raise ArtefactError(f"the checkpoint {place} is incomplete: its manifest knows no state")
+        raise ArtifactError(f"the checkpoint {place} is incomplete: its manifest knows no state")
     if newer:
-        raise ArtefactError(f"the checkpoint {place} was made by a newer version of selfdistill")
+        raise ArtifactError(f"the checkpoint {place} was made by a newer version of selfdistill")
     files = [place / name for name in sums if name.endswith(".safetensors")]
     return Checkpoint({file.stem: read_tensors(file) for file in files}, state)
 
@@ -118,7 +118,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         _refuse_pickle(file)
         return load_file(file)
     except (OSError, SafetensorError) as error:
-        raise ArtefactError(f"{file} is not a readable safetensors file: {error}") from error
+        raise ArtifactError(f"{file} is not a readable safetensors file: {error}") from error
 
 
 def _refuse_pickle(file: Path) -> None:
@@ -126,7 +126,7 @@ def _refuse_pickle(file: Path) -> None:
         start = stream.read(9)
     # A safetensors file starts with eight bytes of length, which may look like anything, and "{".
     if start[8:] != b"{" and (start[:2] == b"PK" or start[:1] == b"\x80"):
-        raise ArtefactError(
+        raise ArtifactError(
             f"{file} is a pickle, which can run code when read; it was not opened. "
             "Checkpoints are safetensors files"
         )
@@ -136,18 +136,18 @@ def newest(folder: Path) -> Checkpoint | None:
     """The newest checkpoint that is whole; a broken one is passed over with a warning.
 
     Raises:
-        ArtefactError: there are checkpoints, and none can be used.
+        ArtifactError: there are checkpoints, and none can be used.
     """
     faults: list[str] = []
     for place in _places(folder):
         try:
             found = load(place)
-        except ArtefactError as error:
+        except ArtifactError as error:
             faults.append(str(error))
             continue
         for fault in faults:
             warnings.warn(f"{fault}; going on from {place.name}", stacklevel=2)
         return found
     if faults:
-        raise ArtefactError(faults[0] + "; no other checkpoint is left")
+        raise ArtifactError(faults[0] + "; no other checkpoint is left")
     return None

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..core import Batch, Method, Task
 
 
-def accuracy_of(
+def evaluate_network(
     fabric: Fabric, network: nn.Module, task: Task, batches: Iterable[Batch]
 ) -> dict[str, float]:
     """{metric: value} of a network by itself, over the batches of all processes."""
@@ -47,7 +47,7 @@ def evaluate(
     }
 
 
-def answers(fabric: Fabric, method: Method, inputs: Tensor) -> Any:
+def student_outputs(fabric: Fabric, method: Method, inputs: Tensor) -> Any:
     """What the student says of some inputs; the method's modes come back as they were."""
     with _judged(method, fabric):
         return method.predictors()["student"](inputs.to(fabric.device))
@@ -66,15 +66,17 @@ def _judged(method: Method, fabric: Fabric) -> Iterator[None]:
             module.training = mode
 
 
-class Verdict(NamedTuple):
+class EvaluationResult(NamedTuple):
     """All that a set of images says of a method.
 
     Attributes:
         scores: {predictor: {metric: value}}.
-        calibration: {predictor: (bins, 3)}, see `Task.calibration`; empty where a task has none.
-        details: {name: matrix} of the student, see `Task.details`.
-        by_class: {column: (K,)} of the student, see `Task.by_class`; empty where a task has none.
-        correct: {predictor: (N,) bool}, this process's samples in order, see `Task.correct`.
+        calibration: {predictor: (bins, 3)}, see `Task.calibration_metric`; empty where a task has
+            none.
+        details: {name: matrix} of the student, see `Task.matrix_metrics`.
+        by_class: {column: (K,)} of the student, see `Task.per_class_metric`; empty where a task has
+            none.
+        correct: {predictor: (N,) bool}, this process's samples in order, see `Task.correct_mask`.
     """
 
     scores: dict[str, dict[str, float]]
@@ -84,17 +86,21 @@ class Verdict(NamedTuple):
     correct: dict[str, Tensor]
 
 
-def examine(fabric: Fabric, method: Method, task: Task, batches: Iterable[Batch]) -> Verdict:
+def evaluate_full(
+    fabric: Fabric, method: Method, task: Task, batches: Iterable[Batch]
+) -> EvaluationResult:
     """Judge by everything that the task offers; `evaluate` gives the metrics alone."""
     names = list(method.predictors())
-    details = {name: metric.to(fabric.device) for name, metric in task.details().items()}
-    tables = {name: m.to(fabric.device) for name in names if (m := task.calibration()) is not None}
+    details = {name: metric.to(fabric.device) for name, metric in task.matrix_metrics().items()}
+    tables = {
+        name: m.to(fabric.device) for name in names if (m := task.calibration_metric()) is not None
+    }
     marks = {name: _Marks(task) for name in names}
     further = {name: [marks[name], *([tables[name]] if tables else [])] for name in names}
-    by_class = [m.to(fabric.device) for m in [task.by_class()] if m is not None]
+    by_class = [m.to(fabric.device) for m in [task.per_class_metric()] if m is not None]
     further["student"] += [*details.values(), *by_class]
     scores = evaluate(fabric, method, task, batches, further)
-    return Verdict(
+    return EvaluationResult(
         scores,
         {name: table.compute().cpu() for name, table in tables.items()},
         {name: metric.compute().cpu() for name, metric in details.items()},
@@ -111,5 +117,5 @@ class _Marks:
 
     def update(self, outputs: Any, targets: Any) -> None:
         """Take in a batch."""
-        if (right := self.task.correct(outputs, targets)) is not None:
+        if (right := self.task.correct_mask(outputs, targets)) is not None:
             self.parts.append(right.cpu())

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ..core import Step
+from ..core import StepOutput
 
 
 class Meter:
@@ -57,7 +57,7 @@ class Meters:
         self.window = {"losses": Meter(), "monitors": Meter()}
         self.epoch = {"losses": Meter(), "monitors": Meter()}
 
-    def add(self, step: Step) -> None:
+    def add(self, step: StepOutput) -> None:
         """Count one step."""
         for meters in (self.window, self.epoch):
             meters["losses"].add(step.losses)
@@ -87,7 +87,7 @@ class Display(Protocol):
         """A line of metrics.jsonl of kind "step"."""
 
     def advance(self, step: int, total: int) -> None:
-        """One more optimiser step is done."""
+        """One more optimizer step is done."""
 
     def epoch(self, entry: dict[str, Any]) -> None:
         """A line of metrics.jsonl of kind "epoch"."""

@@ -5,12 +5,12 @@ from typing import Literal
 
 
 @dataclass(frozen=True)
-class Settings:
+class TrainingSettings:
     """Numbers and switches of one run; `recipe/schema.py` says what each is for and checks it."""
 
     epochs: int = 30
     seed: int = 0
-    optimiser: Literal["sgd", "adamw"] = "sgd"
+    optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: float = 0.05
     momentum: float = 0.9
     nesterov: bool = True

@@ -5,13 +5,13 @@ from contextlib import contextmanager
 
 from torch import Tensor
 
-from ..core import ArtefactError, Method, load_tensors, trained_state
+from ..core import ArtifactError, Method, load_tensors, trained_state
 from .checkpoint import Checkpoint
-from .optimise import Average
+from .optimizer import EMA
 
 
 @contextmanager
-def averaged(method: Method, average: Average | None) -> Iterator[None]:
+def ema_weights(method: Method, average: EMA | None) -> Iterator[None]:
     """Inside, the method has the averaged weights; without an average nothing changes."""
     if average is None:
         yield
@@ -52,7 +52,7 @@ def restore_method(method: Method, found: Checkpoint, *, average: bool = False) 
     unknown = state.keys() - trained_state(method).keys()
     if missing or unknown:
         name = sorted(missing | unknown)[0]
-        raise ArtefactError(
+        raise ArtifactError(
             f"the checkpoint does not fit this method and network (first difference: {name})"
         )
     load_tensors(method, state, strict=False)

@@ -11,8 +11,8 @@ from ..core import ConfigError, Method
 from ..data import EvalLoader, ImageData
 from ..data.images import Images
 from ..modules.exits import EarlyExit
-from ..segments import copied, cut, until
-from ..stages import as_map
+from ..taps import as_map
+from ..taps.fx_split import copy_without_hooks, split_at, truncate_at
 from ..tasks import TASKS
 from .cost import cost
 from .measure import latencies
@@ -64,7 +64,7 @@ class Anytime(nn.Module):
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Answer:
-        """Normalised images (B, C, H, W), as the network takes them, to what is said of them."""
+        """Normalized images (B, C, H, W), as the network takes them, to what is said of them."""
         exits = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         here = torch.arange(len(x), device=x.device)  # the images that are still computed
         size = x.shape[-2:]
@@ -91,7 +91,7 @@ def confidence(logits: Tensor) -> Tensor:
 
 def check_classes(task: str) -> None:
     """Raises `ConfigError` if images have no class of their own by whose sureness they leave."""
-    if not TASKS[task].labels:
+    if not TASKS[task].image_labels:
         raise ConfigError(
             f"an image leaves early where an exit is sure of its class, and {task} gives images "
             "none; take one exit by itself: `selfdistill export` cuts it out"
@@ -128,15 +128,17 @@ def make_anytime(method: Method, thresholds: Sequence[Threshold]) -> Anytime:
     asked = {name: (exit_, t) for (name, exit_), t in pairs if t is not None}
     student = method.predictors()["student"]
     try:
-        stages = cut(student, [exit_.name for exit_, _ in asked.values()])
+        stages = split_at(student, [exit_.name for exit_, _ in asked.values()])
     except ConfigError as error:
         raise ConfigError(
             f"{type(student).__name__} cannot be computed on from an exit ({error.__cause__}); "
             "take one exit by itself: `selfdistill export` cuts it out"
         ) from error
-    heads = [copied(exit_.head) for exit_, _ in asked.values()]
+    heads = [copy_without_hooks(exit_.head) for exit_, _ in asked.values()]
     limits = [t for _, t in asked.values()]
-    return Anytime([copied(stage) for stage in stages], heads, [*asked, "student"], limits)
+    return Anytime(
+        [copy_without_hooks(stage) for stage in stages], heads, [*asked, "student"], limits
+    )
 
 
 def prices_of(method: Method, example: Tensor) -> Prices:
@@ -147,18 +149,18 @@ def prices_of(method: Method, example: Tensor) -> Prices:
         example: an input, (B, C, H, W); one image of it is counted.
     """
     exits, student = exits_of(method), method.predictors()["student"]
-    trunk = [cost(until(student, exit_.name), example).macs for exit_ in exits.values()]
+    trunk = [cost(truncate_at(student, exit_.name), example).macs for exit_ in exits.values()]
     whole = [cost(exit_, example).macs for exit_ in exits.values()]
     heads = [both - way for both, way in zip(whole, trunk, strict=True)]
     return Prices((*trunk, cost(student, example).macs), tuple(heads))
 
 
 def watch(method: Method, data: ImageData, images: Images, *, workers: int = 0) -> Watched:
-    """Ask all exits and the student about labelled images, in float32, on the method's device.
+    """Ask all exits and the student about labeled images, in float32, on the method's device.
 
     Args:
         method: trained, in evaluation mode, with exits.
-        data: says how images are normalised.
+        data: says how images are normalized.
         images: a part of the data.
         workers: processes that decode files.
     """

@@ -12,9 +12,9 @@ import torch
 from onnxscript.optimizer import remove_unused_nodes
 from torch import Tensor, nn
 
-from ..core import ArtefactError, ConfigError, DataError, ResourceError
+from ..core import ArtifactError, ConfigError, DataError, ResourceError
 from ..data import EvalLoader, ImageData
-from ..stages import as_map
+from ..taps import as_map
 from .anytime import Anytime, confidence
 from .deployed import Deployed
 
@@ -51,7 +51,7 @@ def export_anytime(anytime: Anytime, data: ImageData, path: Path) -> Agreement:
 
     Raises:
         ConfigError: the network holds an operation that cannot be traced, or that ONNX has not.
-        ArtefactError: the file says something else than the module.
+        ArtifactError: the file says something else than the module.
         ResourceError: the file cannot be written.
     """
     draft = path.parent / f".{path.name}.{os.getpid()}"
@@ -61,7 +61,7 @@ def export_anytime(anytime: Anytime, data: ImageData, path: Path) -> Agreement:
         write_anytime_onnx(anytime, data.mean, data.std, shape, draft, notes=notes)
         agreement = compare(anytime, data, draft)
         if not agreement.holds:
-            raise ArtefactError(
+            raise ArtifactError(
                 f"the ONNX file lets {agreement.images - agreement.same} of {agreement.images} "
                 "images leave elsewhere, or in another class, than torch does; it was not kept"
             )

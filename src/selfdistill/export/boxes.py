@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from ..functional.boxes import LEAST, MOST, OVERLAP
-from ..modules.detector import Decodable
-from ..modules.predictions import Detections, Predictions
+from ..functional.boxes import IOU_THRESHOLD, MAX_DETECTIONS, MIN_SCORE
+from ..modules.detector_output import Detections, DetectorOutput
+from ..modules.exportable_detector import DecodableOutput
 
 _CORNERS = 1e-4  # of the image's longer side
 _SCORES, _IOU = 1e-3, 1e-3  # of a score, of an overlap
@@ -54,7 +54,7 @@ class SameBoxes:
         """The largest distance of two corners, in pixels, that is put down to rounding."""
         return _CORNERS * max(self.size)
 
-    def update(self, want: Predictions, got: Predictions | Found) -> None:
+    def update(self, want: DetectorOutput, got: DetectorOutput | Found) -> None:
         """Take in a batch: what the network says of it, and what the file says."""
         pairs = zip(want.detections(self.size), got.detections(self.size), strict=True)
         for i, (mine, theirs) in enumerate(pairs):
@@ -78,9 +78,9 @@ class SameBoxes:
             self.scores = max(self.scores, _farthest(scores, same))
         return same
 
-    def _there(self, more: Detections, want: Predictions, image: int) -> Tensor:
+    def _there(self, more: Detections, want: DetectorOutput, image: int) -> Tensor:
         """Whether boxes are among all that the network has of an image, kept or not."""
-        if not isinstance(want, Decodable):
+        if not isinstance(want, DecodableOutput):
             return torch.zeros_like(more.labels, dtype=torch.bool)
         boxes, scores = (part[image] for part in want.decoded(self.size))
         near = (more.boxes[:, None] - boxes).abs().amax(-1) <= self.allowed  # (D, N)
@@ -113,13 +113,13 @@ def _taken(found: Detections, which: Tensor) -> Detections:
 def _gives_way(strays: Detections, kept: Detections) -> Tensor:
     """(D,) bool: whether a box that is not kept has a reason in what is, but for rounding."""
     least = strays.scores * (1 - _SCORES)
-    if len(kept.scores) == MOST and len(strays.scores):
+    if len(kept.scores) == MAX_DETECTIONS and len(strays.scores):
         late = least <= kept.scores[-1]
     else:
         late = torch.zeros_like(least, dtype=torch.bool)
-    close = box_iou(strays.boxes, kept.boxes) > OVERLAP - _IOU
+    close = box_iou(strays.boxes, kept.boxes) > IOU_THRESHOLD - _IOU
     close &= (strays.labels[:, None] == kept.labels) & (least[:, None] <= kept.scores)
-    return late | close.any(1) | (least <= LEAST)
+    return late | close.any(1) | (least <= MIN_SCORE)
 
 
 def _farthest(gaps: Tensor, same: Tensor) -> float:

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 from ..core import METHODS
 from ..data import ImageData
-from ..tasks.wording import shown_metric
+from ..tasks.metric_names import shown_metric
 from .exits import ExitRow
 from .fold import Folded
-from .licences import licence_of
+from .licenses import license_of
 from .usage import built, code, fitted, output, purpose
 from .verify import Comparison
 
@@ -80,7 +80,7 @@ def _use(facts: Facts, recipe: dict[str, Any]) -> str:
     shape = f"(B, {channels}, {height}, {width})"
     scale = "which the file brings to its own scale"
     if facts.format == "safetensors":
-        scale = "normalised by `mean` and `std`, which stand in the file's header"
+        scale = "normalized by `mean` and `std`, which stand in the file's header"
     lines = code(facts.format, facts.data.task, facts.file, _network(facts, recipe))
     return f"""## Use
 
@@ -160,12 +160,12 @@ def _data(facts: Facts, recipe: dict[str, Any]) -> str:
 `{recipe["data"]}`, {len(facts.data.train):,} images to learn from. Classes:
 {", ".join(names[:_SHOWN])}{more}.
 
-Licence of the data: {licence_of(recipe["data"])}."""
+License of the data: {license_of(recipe["data"])}."""
 
 
 def _recipe(facts: Facts, recipe: dict[str, Any]) -> str:
     evidence = "\n".join(
-        f"- `{name}`: {METHODS[name].evidence}"
+        f"- `{name}`: {METHODS[name].provenance}"
         for name in (part.strip() for part in recipe["method"].split("+"))
     )
     return f"""## Recipe

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from ..core import ConfigError, nearest
-from ..tasks.wording import shown_metric
+from ..tasks.metric_names import shown_metric
 from .exits import ExitRow
 
 _POINT = 0.01 + 1e-9  # a hair of tolerance: .98 - .97 is more than .01 to a computer
@@ -20,8 +20,8 @@ def chosen(
 
     `auto` takes the cheapest exit that has the accuracy, or, under a limit of cost alone, the most
     accurate within it, and without either the cheapest within one point of the student. It judges
-    by validation images, so that the test images stay a test, and by the headline metric of the
-    task: mean IoU of a segmenter, mean average precision of a detector.
+    by validation images, so that the test images stay a test, and by the primary metric of
+    the task: mean IoU of a segmenter, mean average precision of a detector.
 
     Args:
         rows: of the run.

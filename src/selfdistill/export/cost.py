@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..modules.predictions import Predictions
+from ..modules.detector_output import DetectorOutput
 
 
 class Cost(NamedTuple):
@@ -38,7 +38,7 @@ def cost(network: nn.Module, example: Tensor) -> Cost:
         # With gradients asked for, torch's attention takes no fused path that hides its products.
         outputs = network(image)
         size = (image.shape[-2], image.shape[-1])
-        if isinstance(outputs, Predictions):
+        if isinstance(outputs, DetectorOutput):
             outputs.detections(size)
         macs = counter.get_total_flops() // 2
         total = _sum(outputs, size, image.device)
@@ -65,7 +65,7 @@ def _differentiable(network: nn.Module) -> Iterator[None]:
 
 def _sum(outputs: Any, size: tuple[int, int], device: torch.device) -> Tensor:
     """A number that depends on all of an output; of a detector's its loss for one box."""
-    if isinstance(outputs, Predictions):
+    if isinstance(outputs, DetectorOutput):
         tall, wide = size
         box = [0.0, wide / 4, tall / 4, 3 * wide / 4, 3 * tall / 4]
         return outputs.loss(torch.tensor([[box]], device=device), size)

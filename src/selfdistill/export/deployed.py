@@ -11,7 +11,7 @@ class Deployed(nn.Module):
     """Images in, the network's own output out.
 
     Args:
-        network: trained on normalised images, as `Task.deployed` makes it ready.
+        network: trained on normalized images, as `Task.inference_module` makes it ready.
         mean, std: one number per channel, of pixels in [0, 1], as it was trained with.
     """
 

@@ -16,7 +16,7 @@ class ExitRow(NamedTuple):
     """One predictor; scores are fractions, None where there was nothing to judge by.
 
     Attributes:
-        metric: what the scores are, the task's headline: "accuracy", "miou", "map".
+        metric: what the scores are, the task's primary_metric: "accuracy", "miou", "map".
     """
 
     predictor: str
@@ -31,21 +31,21 @@ Scores = Mapping[str, Mapping[str, float]]
 
 
 def exit_rows(
-    method: Method, example: Tensor, headline: str, val: Scores | None, test: Scores | None
+    method: Method, example: Tensor, primary_metric: str, val: Scores | None, test: Scores | None
 ) -> list[ExitRow]:
     """One row a predictor, in the method's order.
 
     Args:
         method: the trained method.
         example: an input of the network.
-        headline: the metric that counts.
+        primary_metric: the metric that counts.
         val, test: {predictor: {metric: value}}, or None.
     """
     rows = []
     for name, network in method.predictors().items():
         spent = cost(network, example)
-        left, right = (part[name][headline] if part else None for part in (val, test))
-        rows.append(ExitRow(name, spent.parameters, spent.macs, left, right, headline))
+        left, right = (part[name][primary_metric] if part else None for part in (val, test))
+        rows.append(ExitRow(name, spent.parameters, spent.macs, left, right, primary_metric))
     return rows
 
 
@@ -80,7 +80,7 @@ def calibration_csv(tables: Tables) -> str:
     """Reliability tables as csv text: a row for each bin of each predictor on each split.
 
     Args:
-        tables: {split: {predictor: (bins, 3)}}, see `Task.calibration`.
+        tables: {split: {predictor: (bins, 3)}}, see `Task.calibration_metric`.
     """
     header = ["split", "predictor", "low", "high", "images", "confidence", "accuracy"]
     rows: list[list[Any]] = []

@@ -8,7 +8,7 @@ from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from ..segments import copied
+from ..taps.fx_split import copy_without_hooks
 
 # Exactly these: a subclass may do more to its input or its weight than what is folded here.
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -38,7 +38,7 @@ def folded(network: nn.Module) -> Folded:
     Args:
         network: in evaluation mode; it is not changed.
     """
-    twin = copied(network)
+    twin = copy_without_hooks(network)
     gone = _fold(twin)
     left = sum(isinstance(module, _BatchNorm) for module in twin.modules())
     return Folded(twin, gone, left)

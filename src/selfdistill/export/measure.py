@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from ..modules.predictions import Predictions
+from ..modules.detector_output import DetectorOutput
 
 WARM_UP = 3
 FEWEST, MOST = 5, 50
@@ -51,7 +51,7 @@ def latencies(
             for name, network in ready.items():
                 start = clock()
                 out = network(images)
-                if isinstance(out, Predictions):
+                if isinstance(out, DetectorOutput):
                     out.detections(size)
                 _wait(images.device)
                 times[name].append(clock() - start)

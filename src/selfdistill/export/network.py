@@ -4,18 +4,17 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..core import ArtefactError, ConfigError, Method, load_tensors, nearest
+from ..core import ArtifactError, ConfigError, Method, load_tensors, nearest
 from ..modules.exits import EarlyExit
-from ..segments import copied, until
-from ..stages import as_map
-from ..taps import Taps
+from ..taps import Taps, as_map
+from ..taps.fx_split import copy_without_hooks, truncate_at
 
 
 class CutExit(nn.Module):
     """The layers before a tap, and the head that hangs there.
 
     Args:
-        trunk: from the input to the tap, as `until` gives it.
+        trunk: from the input to the tap, as `truncate_at` gives it.
         head: from the feature (B, C, H, W) to the output.
     """
 
@@ -46,13 +45,13 @@ def bare(method: Method, name: str) -> nn.Module:
         raise ConfigError(f"there is no predictor '{name}'{nearest(name, networks)}")
     network = networks[name]
     if isinstance(network, EarlyExit):
-        network = CutExit(until(network.student.network, network.name), network.head)
+        network = CutExit(truncate_at(network.student.network, network.name), network.head)
     elif any(isinstance(module, Taps) for module in network.modules()):
         raise ConfigError(f"'{name}' helps to train and is no network by itself; take the student")
-    return copied(network).eval()
+    return copy_without_hooks(network).eval()
 
 
-_TRUNK = "trunk.network."  # where `until` puts the network that it cuts
+_TRUNK = "trunk.network."  # where `truncate_at` puts the network that it cuts
 
 
 def weights(network: nn.Module) -> dict[str, Tensor]:
@@ -70,15 +69,15 @@ def put_weights(network: nn.Module, tensors: dict[str, Tensor]) -> None:
     """Load what `weights` gave into a bare network of the same kind.
 
     Raises:
-        ArtefactError: a name is missing or too many, or a shape differs.
+        ArtifactError: a name is missing or too many, or a shape differs.
     """
     own = {old: tensors[new] for new, (old, _) in _renamed(network).items() if new in tensors}
     try:
         load_tensors(network, own)
     except RuntimeError as error:
-        raise ArtefactError(f"the weights do not fit ({str(error).splitlines()[-1]})") from None
+        raise ArtifactError(f"the weights do not fit ({str(error).splitlines()[-1]})") from None
     if unknown := tensors.keys() - _renamed(network).keys():
-        raise ArtefactError(f"the weights do not fit (nothing is called '{min(unknown)}')")
+        raise ArtifactError(f"the weights do not fit (nothing is called '{min(unknown)}')")
 
 
 def _renamed(network: nn.Module) -> dict[str, tuple[str, Tensor]]:

@@ -16,7 +16,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from ..core import (
-    ArtefactError,
+    ArtifactError,
     ConfigError,
     DataError,
     Method,
@@ -30,7 +30,7 @@ from ..data import EvalLoader, ImageData
 from ..engine import checkpoint
 from ..engine.evaluate import evaluate
 from ..engine.run_directory import RunDirectory
-from ..modules.predictions import Detections
+from ..modules.detector_output import Detections
 from ..tasks import TASKS
 from .card import Facts, card
 from .choose import chosen
@@ -80,7 +80,7 @@ def check_finished(path: Path) -> None:
     Raises:
         ConfigError: there is no run, or it was stopped before its end.
         RunBusyError: it is being trained now.
-        ArtefactError: its checkpoints are corrupt or of a newer version.
+        ArtifactError: its checkpoints are corrupt or of a newer version.
     """
     directory = RunDirectory(path)
     directory.recipe()
@@ -98,19 +98,19 @@ def check_finished(path: Path) -> None:
 
 
 def as_trained(path: Path, data: ImageData) -> ImageData:
-    """The data with the normalisation that the run learned, whatever became of them since.
+    """The data with the normalization that the run learned, whatever became of them since.
 
     Raises:
         DataError: they have other classes now.
-        ArtefactError: the run's `data.json` cannot be read.
+        ArtifactError: the run's `data.json` cannot be read.
     """
     place = path / "data.json"
     try:
         facts = json.loads(place.read_text(encoding="utf-8"))
         classes, mean, std = list(facts["classes"]), tuple(facts["mean"]), tuple(facts["std"])
     except (OSError, ValueError, KeyError, TypeError):
-        raise ArtefactError(
-            f"{place} cannot be read: without it nobody knows the normalisation that the network "
+        raise ArtifactError(
+            f"{place} cannot be read: without it nobody knows the normalization that the network "
             "learned; train it anew"
         ) from None
     if classes != data.classes:
@@ -156,7 +156,7 @@ def judged(run: Trained, data: ImageData) -> list[ExitRow]:
         for part, images in (("val", data.val), ("test", data.test))
         if images is not None
     }
-    return exit_rows(method, example, task.headline, scores.get("val"), scores.get("test"))
+    return exit_rows(method, example, task.primary_metric, scores.get("val"), scores.get("test"))
 
 
 def export_run(
@@ -187,7 +187,7 @@ def export_run(
             be cut or written.
         RunBusyError: the folder exists.
         DataError: the data have other classes now.
-        ArtefactError: the file says something else than the network did in training.
+        ArtifactError: the file says something else than the network did in training.
         ResourceError: the folder cannot be written.
     """
     if format not in FORMATS:
@@ -227,14 +227,14 @@ def _written(
         write_weights(network, file, notes={**notes, **scale})
         again = with_weights(file, network)
         # outputs of a detector know by themselves how to become boxes
-        again = task.deployed(again) if task.scores else again
+        again = task.inference_module(again) if task.class_scores else again
         return Deployed(again, data.mean, data.std).eval()
-    names = ("logits",) if task.scores else Detections._fields
+    names = ("logits",) if task.class_scores else Detections._fields
     write, runner = {
         "onnx": (partial(write_onnx, notes=notes, output_names=names), onnx_runner),
         "pt2": (partial(write_program, notes=notes), program_runner),
     }[format]
-    write(Deployed(task.deployed(network), data.mean, data.std).eval(), task.example, file)
+    write(Deployed(task.inference_module(network), data.mean, data.std).eval(), task.example, file)
     return runner(file)
 
 
@@ -250,7 +250,7 @@ def _notes(row: ExitRow, data: ImageData) -> dict[str, str]:
 
 def _check(comparison: Comparison, format: str) -> None:
     if not comparison.holds:
-        raise ArtefactError(
+        raise ArtifactError(
             f"the {format} file says something else than the network in training "
             f"({comparison.told}); it was not kept. Try --no-fold or another --format"
         )

@@ -1,8 +1,8 @@
 """What a model card says of use: lines of Python that run, and what goes in and comes out."""
 
 from ..data import ImageData
-from ..data.geometry import GREY
-from ..functional.boxes import MOST, OVERLAP
+from ..data.geometry import GRAY
+from ..functional.boxes import IOU_THRESHOLD, MAX_DETECTIONS
 
 SURE = 0.25
 """The score from which on the card's lines show a box."""
@@ -89,7 +89,7 @@ def fitted(data: ImageData) -> str:
     if data.task == "detection":
         return (
             f"Shrink or enlarge a picture into {size} with its proportions kept, in the middle of "
-            f"grey {GREY}: boxes are in pixels of that frame."
+            f"gray {GRAY}: boxes are in pixels of that frame."
         )
     return f"Resize pictures to {size} first."
 
@@ -105,10 +105,11 @@ def output(format: str, data: ImageData) -> str:
         return f"The output is one logit a class and pixel, (B, {classes}, {size}."
     if raw:
         return f"`network(images).detections(({height}, {width}))` gives the boxes of each image."
+    count = MAX_DETECTIONS
     return (
-        f"The outputs are the {MOST} surest boxes of each image, the surest first: `boxes` "
-        f"(B, {MOST}, 4), x1, y1, x2, y2 in pixels, `scores` (B, {MOST}) and `labels` (B, {MOST}); "
-        f"where there are fewer, scores are 0. Of two boxes of one class with an IoU above "
-        f"{OVERLAP:g} the surer one is kept. Which score is sure enough is yours to choose; "
+        f"The outputs are the {count} boxes of each image with the highest scores, in falling "
+        f"order: `boxes` (B, {count}, 4), x1, y1, x2, y2 in pixels, `scores` (B, {count}) and "
+        f"`labels` (B, {count}); where there are fewer, scores are 0. Of two boxes of one class "
+        f"with an IoU above {IOU_THRESHOLD:g} the surer one is kept. Which score is sure enough is yours to choose; "
         f"the lines above take {SURE:g}."
     )

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..core import Method, Task
 from ..data import EvalLoader, ImageData
-from ..data.augment import normalise
+from ..data.augment import normalize
 from .boxes import Found, SameBoxes
 
 TOLERANCE = 1e-4
@@ -29,7 +29,7 @@ class Comparison(NamedTuple):
         images: how many there were.
         holds: whether it is the same network.
         told: what was compared and found, a clause.
-        score: the file's own, in the task's headline metric; None of random images.
+        score: the file's own, in the task's primary metric; None of random images.
     """
 
     part: str
@@ -55,17 +55,17 @@ def compare(
     """
     part = "test" if data.test else "val" if data.val else "random"
     size = (data.train.shape[1], data.train.shape[2])
-    judge: SameLogits | SameBoxes = SameLogits(size) if task.scores else SameBoxes(size)
+    judge: SameLogits | SameBoxes = SameLogits(size) if task.class_scores else SameBoxes(size)
     metric, images = task.metric(), 0
     for pixels, targets in _images(data, task):
-        want = method.predict(normalise(pixels, data.mean, data.std))[name]
+        want = method.predict(normalize(pixels, data.mean, data.std))[name]
         got: Any = run(pixels.float() / 255)
         got = Found(*got) if type(got) is tuple else got
         judge.update(want, got)
         images += len(pixels)
         if targets is not None:
             metric.update(got, targets)
-    score = None if part == "random" else float(metric.compute()[task.headline])
+    score = None if part == "random" else float(metric.compute()[task.primary_metric])
     return Comparison(part, images, judge.holds, judge.told, score)
 
 
@@ -130,7 +130,7 @@ def _images(data: ImageData, task: Task) -> Iterator[tuple[Tensor, Any]]:
     held_out, batch = data.test or data.val, batch_of(data)
     if not held_out:
         generator = torch.Generator().manual_seed(0)
-        shape = (_MADE_UP if task.labels else batch, *data.train.shape)
+        shape = (_MADE_UP if task.image_labels else batch, *data.train.shape)
         made_up = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
         yield from ((pixels, None) for pixels in made_up.split(batch))
         return

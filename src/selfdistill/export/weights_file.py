@@ -6,7 +6,7 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ..segments import copied
+from ..taps.fx_split import copy_without_hooks
 from .network import put_weights, weights
 
 
@@ -27,9 +27,9 @@ def with_weights(path: Path, network: nn.Module) -> nn.Module:
     """Another network of this kind, with the file's weights.
 
     Raises:
-        ArtefactError: the file's names or shapes are not the network's.
+        ArtifactError: the file's names or shapes are not the network's.
     """
-    other = copied(network)
+    other = copy_without_hooks(network)
     for tensor in other.state_dict().values():
         tensor.zero_()
     put_weights(other, load_file(path))

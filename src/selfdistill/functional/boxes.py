@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LEAST, OVERLAP, MOST, LOOKED_AT = 0.001, 0.6, 300, 3000
+MIN_SCORE, IOU_THRESHOLD, MAX_DETECTIONS, MAX_CANDIDATES = 0.001, 0.6, 300, 3000
 """How boxes are thinned out, as YOLOv5 judges itself: those above a score, of two of one class with
 a larger IoU the surer one, so many an image, of the surest that are looked at (there 30,000)."""
 _TINY = 1e-7
@@ -16,7 +16,7 @@ def complete_iou(boxes: Tensor, others: Tensor) -> Tensor:
     """Complete intersection over union of boxes in pairs, in −1.5 … 1.
 
     Zheng et al. 2020, https://arxiv.org/abs/1911.08287, eq. 10–12: IoU, less the squared distance
-    of the centres over the squared diagonal of what encloses both, less a term of the proportions
+    of the centers over the squared diagonal of what encloses both, less a term of the proportions
     whose weight carries no gradient. torchvision's loss divides widths by heights, so a box without
     height has the gradient nan; here the angle comes of both sides at once.
 
@@ -47,7 +47,7 @@ def _pair(corners: tuple[Tensor, Tensor], part: slice) -> tuple[Tensor, Tensor]:
     return corners[0][..., part], corners[1][..., part]
 
 
-def focal(scores: Tensor, targets: Tensor, gamma: float, alpha: float = 0.25) -> Tensor:
+def focal_loss(scores: Tensor, targets: Tensor, gamma: float, alpha: float = 0.25) -> Tensor:
     r"""Focal loss of each entry, for targets anywhere in 0 … 1.
 
     Lin et al. 2017, https://arxiv.org/abs/1708.02002, eq. 5, as YOLOv5 has it for soft targets:
@@ -79,14 +79,14 @@ def binary_divergence(scores: Tensor, reference: Tensor, temperature: float) -> 
     return temperature**2 * (cross - own)
 
 
-def surest(
+def class_nms(
     boxes: Tensor,
     scores: Tensor,
     *,
-    least: float = LEAST,
-    overlap: float = OVERLAP,
-    count: int = MOST,
-    looked_at: int = LOOKED_AT,
+    least: float = MIN_SCORE,
+    overlap: float = IOU_THRESHOLD,
+    count: int = MAX_DETECTIONS,
+    looked_at: int = MAX_CANDIDATES,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What one image's boxes come to when those that say the same are dropped, class by class.
 

@@ -6,7 +6,7 @@ from torch import Tensor
 BINS = 15
 
 
-def expected_error(table: Tensor) -> float:
+def expected_calibration_error(table: Tensor) -> float:
     r"""The expected calibration error, a fraction; nan of no samples.
 
     Guo et al. 2017, https://arxiv.org/abs/1706.04599, eq. 3:

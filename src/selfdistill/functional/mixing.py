@@ -29,12 +29,12 @@ def beta(concentration: float, purpose: int, *keys: Tensor | int) -> Tensor:
     return torch.where(cosine < 0, tail, 1 - tail)
 
 
-def shuffled(purpose: int, *keys: Tensor | int) -> Tensor:
+def batch_permutation(purpose: int, *keys: Tensor | int) -> Tensor:
     """A uniform order of 0 … B−1, (B,) int64, where the keys broadcast to (B,)."""
     return uniform(purpose, *keys).argsort(stable=True)
 
 
-def mixed(x: Tensor, partners: Tensor, ratio: Tensor) -> Tensor:
+def mixup(x: Tensor, partners: Tensor, ratio: Tensor) -> Tensor:
     """Mixup of a batch with itself (Zhang et al. 2018, https://arxiv.org/abs/1710.09412, Eq. 1).
 
     Args:
@@ -72,6 +72,6 @@ def cutmix_box(
     return box, 1 - box.float().mean()
 
 
-def pasted(x: Tensor, partners: Tensor, box: Tensor) -> Tensor:
+def cutmix(x: Tensor, partners: Tensor, box: Tensor) -> Tensor:
     """CutMix of a batch with itself: (B, C, H, W), the partner's pixels where the box is."""
     return torch.where(box, x[partners], x)

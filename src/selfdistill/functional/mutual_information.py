@@ -7,7 +7,7 @@ estimator here takes
 - `positive`: scores of any shape ``(...)``; inf marks a place without one (Jensen-Shannon only),
 - `negative`: scores ``(..., M)``, M negatives for each positive; -inf marks a place without one,
 
-and returns a 0-d loss in nats, to be minimised, computed in fp32. Only the Jensen-Shannon and
+and returns a 0-d loss in nats, to be minimized, computed in fp32. Only the Jensen-Shannon and
 InfoNCE losses are positive throughout, as a product of losses demands (MUSE, Eq. 6).
 """
 
@@ -101,7 +101,7 @@ POSITIVE_ESTIMATORS = frozenset({"jsd", "infonce"})
 """Those whose loss stays above zero, so that a product of two falls with each of them."""
 
 
-def roll(x: Tensor, shift: Tensor) -> Tensor:
+def roll_batch(x: Tensor, shift: Tensor) -> Tensor:
     """(B, ...) rolled along the batch by `shift` (0-d, 1 … B-1): every sample meets another one.
 
     A random permutation would not do: with probability .37 it leaves some sample where it is, and a

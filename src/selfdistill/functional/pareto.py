@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 
-def front(costs: Sequence[float], scores: Sequence[float | None]) -> list[bool]:
+def pareto_front(costs: Sequence[float], scores: Sequence[float | None]) -> list[bool]:
     """Whether each choice is on the Pareto front: nothing is both as cheap and as good, and better.
 
     Args:

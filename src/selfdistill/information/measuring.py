@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from ..core import Batch, ConfigError, DataError, DivergenceError
 from ..core.keyed_random import bits, integers, permutation, purpose
 from ..data import EvalLoader, ImageData, Loader
+from ..data.hold_out import hold_out
 from ..data.images import Folder, Images
-from ..data.split import hold_out
 from ..recipe.build import probe as check_input
-from ..segments import copied
 from ..taps import Taps
+from ..taps.fx_split import copy_without_hooks
 from ..tasks import TASKS
 from .found import HELD_OUT, TRAINING, Information, Row, chance_of
 from .plan import Plan, Subject
@@ -112,7 +112,7 @@ class _Session:
         self.name, self.plan, self.seed, self.data = name, plan, seed, data
         self.device = torch.device(plan.device)
         self.pixels = (subject.mean or data.mean, subject.std or data.std)
-        network = copied(subject.network).cpu()
+        network = copy_without_hooks(subject.network).cpu()
         example = torch.zeros(2, *data.train.shape)
         check_input(network, example)
         self.taps = Taps(network, subject.taps, example=example)
@@ -142,17 +142,17 @@ class _Session:
         groups = [{"params": list(self.probe.parameters()), "lr": plan.lr}]
         if plan.trainable:  # a network that is trained already is not to be thrown off
             groups.append({"params": list(self.taps.parameters()), "lr": plan.lr / 10})
-        optimiser = torch.optim.Adam(groups)
-        falling = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda done: 1 - done / plan.steps)
+        optimizer = torch.optim.Adam(groups)
+        falling = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: 1 - done / plan.steps)
         looks = {round(plan.steps * look / _LOOKS) for look in range(1, _LOOKS + 1)}
         jury = self._jury(held)
         rows: list[Row] = []
         since: list[dict[str, Tensor]] = []
         for step, batch in enumerate(islice(self._batches(train), plan.steps), 1):
             losses = self._losses(batch, step)
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             torch.stack(list(losses.values())).sum().backward()
-            optimiser.step()
+            optimizer.step()
             falling.step()
             since.append({term: losses[term].detach() for term in self.probe.pairs})
             if step in looks:
@@ -190,9 +190,9 @@ class _Session:
         shift = self._shift(step)
         if not self.plan.trainable:
             with torch.no_grad():
-                _, features = self.taps.tapped(batch.inputs)
+                _, features = self.taps.forward_features(batch.inputs)
             return self.probe(list(features.values()), shift)  # type: ignore[no-any-return]
-        out, features = self.taps.tapped(batch.inputs)
+        out, features = self.taps.forward_features(batch.inputs)
         losses: dict[str, Tensor] = self.probe(list(features.values()), shift)
         return losses | {"task": self.task.loss(out, batch.targets)}
 
@@ -203,7 +203,7 @@ class _Session:
         self.probe.eval()
         found = []
         for place, batch in enumerate(jury):
-            _, features = self.taps.tapped(batch.inputs)
+            _, features = self.taps.forward_features(batch.inputs)
             found.append(self.probe(list(features.values()), self._shift(-1 - place)))
         self.taps.train(self.plan.trainable)
         self.probe.train()

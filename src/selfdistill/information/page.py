@@ -11,7 +11,7 @@ from ..report.canvas import palette
 from ..report.layout import document, figure, folded, note, pair, section
 from ..report.words import decimals
 from .found import Amount, Information
-from .pictures import FAMILIES, colours_needed, module_of, over_depth, over_steps, together
+from .pictures import FAMILIES, colors_needed, module_of, over_depth, over_steps, together
 
 FILES = ("information.html", "information.svg", "information.csv")
 
@@ -44,7 +44,7 @@ def page(found: Information) -> str:
     body = "\n".join([_compared(found), *(_family(found, f) for f in FAMILIES), _how(found)])
     header = f'<p class="lede">{_lede(found)}</p>'
     name = " · ".join(found.networks)
-    return document("information", name, header, body, palette(colours_needed(found)))
+    return document("information", name, header, body, palette(colors_needed(found)))
 
 
 def _lede(found: Information) -> str:

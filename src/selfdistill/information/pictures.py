@@ -19,7 +19,7 @@ from ..report.canvas import (
     grid,
     palette,
     spread,
-    stage_colour,
+    stage_color,
     svg,
     ticks,
 )
@@ -38,7 +38,7 @@ class _End(NamedTuple):
     x: float
     y: float
     text: str
-    colour: str
+    color: str
 
 
 def module_of(term: str) -> int:
@@ -46,16 +46,16 @@ def module_of(term: str) -> int:
     return int(term.rpartition("/")[2])
 
 
-def colours_needed(found: Information) -> int:
-    """How many colours the pictures take, beside that of the text."""
+def colors_needed(found: Information) -> int:
+    """How many colors the pictures take, beside that of the text."""
     return max(len(found.taps), *(len(names) - 1 for names in found.taps.values()))
 
 
 def over_steps(found: Information, network: str, family: str, name: str) -> str:
-    """The losses of one network and one family, a colour a module, as an `svg` element.
+    """The losses of one network and one family, a color a module, as an `svg` element.
 
     Strong lines are held-out losses, with a band of a deviation where there are several seeds,
-    faint ones those of training. The last module has the colour of the text.
+    faint ones those of training. The last module has the color of the text.
     """
     terms = found.terms(network, family)
     deepest = len(found.taps[network])
@@ -63,15 +63,15 @@ def over_steps(found: Information, network: str, family: str, name: str) -> str:
     ends = []
     for term in terms:
         module = module_of(term)
-        colour = stage_colour(None if module == deepest else module)
+        color = stage_color(None if module == deepest else module)
         held, trained = (found.track(network, term, split) for split in (HELD_OUT, TRAINING))
-        axes.plot(trained.steps, trained.mean, color=colour, linewidth=1, alpha=0.35)
-        axes.plot(held.steps, held.mean, color=colour, linewidth=1.8)
+        axes.plot(trained.steps, trained.mean, color=color, linewidth=1, alpha=0.35)
+        axes.plot(held.steps, held.mean, color=color, linewidth=1.8)
         if held.std.any():
             low, high = held.mean - held.std, held.mean + held.std
-            axes.fill_between(held.steps, low, high, color=colour, alpha=0.18, linewidth=0)
+            axes.fill_between(held.steps, low, high, color=color, alpha=0.18, linewidth=0)
         last = float(held.mean[-1])
-        ends.append(_End(float(held.steps[-1]), last, _end_text(term, last), colour))
+        ends.append(_End(float(held.steps[-1]), last, _end_text(term, last), color))
     axes.set_xlim(0, ends[0].x)
     axes.xaxis.set_major_locator(ticks(integer=True))
     _chance(axes, found)
@@ -89,11 +89,11 @@ def over_depth(found: Information, family: str, name: str) -> str:
         amounts = [found.final(network, term) for term in terms]
         modules = [module_of(term) for term in terms]
         means, stds = [a.mean for a in amounts], [a.std for a in amounts]
-        colour = stage_colour(place)
+        color = stage_color(place)
         axes.errorbar(
-            modules, means, stds, color=colour, marker="o", markersize=5, linewidth=1.8, capsize=3
+            modules, means, stds, color=color, marker="o", markersize=5, linewidth=1.8, capsize=3
         )
-        ends.append(_End(modules[-1], means[-1], network, colour))
+        ends.append(_End(modules[-1], means[-1], network, color))
     deepest = max(module_of(t) for n in found.networks for t in found.terms(n, family))
     axes.set_xlim(0.7, deepest + 0.15)
     axes.set_xticks(range(1, deepest + 1))
@@ -116,7 +116,7 @@ def together(found: Information) -> str:
 
 
 def arranged(panels: Sequence[tuple[str, str]], columns: int) -> str:
-    """Titles and pictures as one SVG file, in the colours of the page by day."""
+    """Titles and pictures as one SVG file, in the colors of the page by day."""
     width, height, head = SIZE[0] + 24, SIZE[1], 28.0
     parts = ['<rect width="100%" height="100%" fill="var(--page)"/>']
     for at, (title, panel) in enumerate(panels):
@@ -129,17 +129,17 @@ def arranged(panels: Sequence[tuple[str, str]], columns: int) -> str:
 
 
 def _plain(body: str, size: tuple[float, float]) -> str:
-    """A file of its own: colours instead of variables, and letters that every machine has."""
+    """A file of its own: colors instead of variables, and letters that every machine has."""
     style = files("selfdistill.report").joinpath("style.css").read_text(encoding="utf-8")
-    colours = dict(re.findall(r"--(\w+): (#\w+)", style[: style.index("@media")]))
+    colors = dict(re.findall(r"--(\w+): (#\w+)", style[: style.index("@media")]))
     stages = [int(number) for number in re.findall(r"var\(--exit-(\d+)\)", body)]
     light = palette(max(stages, default=1))["light"]
-    colours |= {f"exit-{number}": colour for number, colour in enumerate(light, 1)}
-    body = re.sub(r"var\(--([\w-]+)\)", lambda variable: colours[variable[1]], body)
+    colors |= {f"exit-{number}": color for number, color in enumerate(light, 1)}
+    body = re.sub(r"var\(--([\w-]+)\)", lambda variable: colors[variable[1]], body)
     names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
     letters = "svg { overflow: visible; } "
     letters += "text { font-family: system-ui, Helvetica, Arial, sans-serif !important; }"
-    letters += f" .title {{ font-size: 14px; font-weight: 600; fill: {colours['ink']}; }}"
+    letters += f" .title {{ font-size: 14px; font-weight: 600; fill: {colors['ink']}; }}"
     width, height = size
     opening = f'<svg {names} viewBox="0 0 {width:g} {height:g}" width="{width:g}">'
     return f"{opening}<style>{letters}</style>{body}</svg>\n"
@@ -177,19 +177,19 @@ def _chance(axes: Axes, found: Information) -> None:
 
 
 def _name_ends(axes: Axes, ends: Sequence[_End]) -> None:
-    """Each label beside its curve's end, moved only as far as its neighbours ask."""
+    """Each label beside its curve's end, moved only as far as its neighbors ask."""
     pixels = np.array([axes.transData.transform((end.x, end.y)) for end in ends])
     (_, low), (right, high) = axes.transAxes.transform([(0, 0), (1, 1)])
     places = spread(list(pixels[:, 1]), TEXT + 2, low + 4, high)
     for end, (x, y), place in zip(ends, pixels, places, strict=True):
-        leader = {"arrowstyle": "-", "color": end.colour, "linewidth": 0.8, "alpha": 0.6}
+        leader = {"arrowstyle": "-", "color": end.color, "linewidth": 0.8, "alpha": 0.6}
         axes.annotate(
             end.text,
             (x, y),
             (right + _LABEL, place),
             xycoords="figure pixels",
             textcoords="figure pixels",
-            color=end.colour,
+            color=end.color,
             fontsize=TEXT,
             va="center",
             arrowprops={**leader, "shrinkA": 0, "shrinkB": 0, "relpos": (0, 0.5)},

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..modules.heads import grid_of
-from ..modules.information import InformationLoss
+from ..modules.information import MutualInformationLoss
 
 Shape = tuple[int, int, int]
 
@@ -24,7 +24,7 @@ class Probe(nn.Module):
 
     Args:
         shapes: (C, H, W) of the features, shallowest first.
-        critic, width, estimator: of each `InformationLoss`.
+        critic, width, estimator: of each `MutualInformationLoss`.
         frozen: whether the features come from one and the same network at every step; their moments
             are then averaged over all batches, else over the last ones.
     """
@@ -54,7 +54,7 @@ class Probe(nn.Module):
         self.pairs |= {f"self/{i + 1}": (i, i) for i in parted}
         self.critics = nn.ModuleDict(
             {
-                term: InformationLoss(
+                term: MutualInformationLoss(
                     shapes[i][0], shapes[j][0], critic=critic, width=width, estimator=estimator
                 )
                 for term, (i, j) in self.pairs.items()

@@ -4,9 +4,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..core import METHODS, Batch, ConfigError, Evidence, Method, Needs, Progress, Step, Task
+from ..core import (
+    METHODS,
+    Batch,
+    ConfigError,
+    Method,
+    Needs,
+    Progress,
+    Provenance,
+    StepOutput,
+    Task,
+)
 from ..functional.attention import pooled_to
-from ..functional.gradient import judged_by
+from ..functional.gradient_routing import call_with_frozen_parameters
 from ..taps import Taps
 
 
@@ -34,7 +44,7 @@ class OnlineAdversarialDistillation(Method):
 
     The paper takes turns: SGD moves the networks by labels and soft outputs, then Adam (rate 2e-5,
     weight decay .1, as far as we know) the discriminators, and the networks by what those say. Here
-    one backward pass and one optimiser do all three. The gradients are kept apart instead: that of
+    one backward pass and one optimizer do all three. The gradients are kept apart instead: that of
     :math:`L_{D_k}` ends at the maps, and that of the last term goes through :math:`D_k` and leaves
     its parameters alone. Classifiers learn from labels and soft outputs only.
 
@@ -50,13 +60,13 @@ class OnlineAdversarialDistillation(Method):
         soft: weight a of the soft terms; 1 by the notes.
         temperature: of the soft terms; 3 by the notes.
         adversarial: weight b of being taken for real; 0 leaves mutual learning, without
-            discriminators. 1 is chosen here: the paper has an optimiser of its own in its place.
+            discriminators. 1 is chosen here: the paper has an optimizer of its own in its place.
         discriminator_lr: the discriminators' part of the learning rate; chosen here.
         width: channels of a discriminator's convolutions; chosen here.
     """
 
     kind = "online"
-    evidence = Evidence.NOTES
+    provenance = Provenance.NOTES
     needs = Needs(batch=2)
 
     def __init__(
@@ -82,12 +92,12 @@ class OnlineAdversarialDistillation(Method):
         self.transfers = nn.ModuleList(transfer(*pair) for pair in pairs)
         self.discriminators = nn.ModuleList(MapDiscriminator(real, width) for _, real in pairs)
 
-    def forward(self, batch: Batch, now: Progress) -> Step:
+    def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task`, `soft`, `adversarial` and `discriminator`; `peer1/task`, … of the peers.
 
         Monitored are the mean scores of maps, `real` and `fake`: 1 where taken for real.
         """
-        said = [network.tapped(batch.inputs) for network in self._networks()]
+        said = [network.forward_features(batch.inputs) for network in self._networks()]
         maps = [list(features.values())[-1] for _, features in said]
         losses: dict[str, Tensor] = {}
         monitors: dict[str, Tensor] = {}
@@ -103,7 +113,7 @@ class OnlineAdversarialDistillation(Method):
                 losses[f"{place}discriminator"] = discriminator_loss(real, fake)
                 monitors[f"{place}real"] = real.detach().mean()
                 monitors[f"{place}fake"] = fake.detach().mean()
-        return Step(said[0][0], losses, monitors)
+        return StepOutput(said[0][0], losses, monitors)
 
     def _told(self, out: Any, others: list[Any]) -> Tensor:
         """The mean over the other networks of the soft loss towards each."""
@@ -115,7 +125,7 @@ class OnlineAdversarialDistillation(Method):
         own, real = pooled_to(own, real), pooled_to(real, own).detach()
         fake = self.transfers[k](own)
         judge = self.discriminators[k]
-        return judge(real), judge(fake.detach()), judged_by(judge, fake)
+        return judge(real), judge(fake.detach()), call_with_frozen_parameters(judge, fake)
 
     def param_groups(self) -> list[dict[str, Any]]:
         """The networks and their transfer layers; the discriminators, with a rate of their own."""

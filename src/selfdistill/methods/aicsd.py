@@ -7,12 +7,12 @@ from ..core import (
     METHODS,
     Batch,
     ConfigError,
-    Evidence,
     Frozen,
     Method,
     Needs,
     Progress,
-    Step,
+    Provenance,
+    StepOutput,
     Task,
 )
 from ..functional.kernel import gram
@@ -61,8 +61,8 @@ class InterClassSimilarity(Method):
     """
 
     kind = "offline"
-    evidence = Evidence.NOTES
-    needs = Needs(scores=True, places=True)
+    provenance = Provenance.NOTES
+    needs = Needs(class_scores=True, dense_scores=True)
 
     def __init__(
         self,
@@ -88,10 +88,10 @@ class InterClassSimilarity(Method):
         self.similarity, self.soft, self.temperature = similarity, soft, temperature
         self.adaptive, self.cells = weighting == "adaptive", cells
 
-    def forward(self, batch: Batch, now: Progress) -> Step:
+    def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task`, `similarity` and `soft`, the latter two if they have a weight."""
         out, reference = self.student(batch.inputs), self.teacher(batch.inputs)
-        share = now.fraction if self.adaptive else 1.0
+        share = progress.fraction if self.adaptive else 1.0
         losses = {"task": share * self.task.loss(out, batch.targets)}
         if self.similarity:
             mine, theirs = (similarities(pooled(z, self.cells)) for z in (out, reference))
@@ -100,7 +100,7 @@ class InterClassSimilarity(Method):
             fading = 1.0 - share if self.adaptive else 1.0
             soft = self.task.soft_loss(out, reference, self.temperature)
             losses["soft"] = fading * self.soft * soft
-        return Step(out, losses)
+        return StepOutput(out, losses)
 
     def predictors(self) -> dict[str, nn.Module]:
         """The student alone."""

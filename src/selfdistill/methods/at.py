@@ -1,6 +1,6 @@
 from torch import nn
 
-from ..core import METHODS, Batch, Evidence, Method, Progress, Step, Task
+from ..core import METHODS, Batch, Method, Progress, Provenance, StepOutput, Task
 from ..functional.attention import attention_map
 from ..modules.pairs import check_positions, paired_shapes, pooled_pairs
 from ..taps import Taps, Teacher
@@ -31,7 +31,7 @@ class AttentionTransfer(Method):
     """
 
     kind = "offline"
-    evidence = Evidence.CODE
+    provenance = Provenance.CODE
 
     def __init__(
         self,
@@ -48,10 +48,10 @@ class AttentionTransfer(Method):
         self.student, self.teacher, self.task = student, Teacher(teacher), task
         self.attention, self.soft, self.temperature = attention, soft, temperature
 
-    def forward(self, batch: Batch, now: Progress) -> Step:
+    def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task`, `soft` if it has a weight, and `attention/i` of each stage."""
-        out, mine = self.student.tapped(batch.inputs)
-        reference, theirs = self.teacher.tapped(batch.inputs)  # without a gradient
+        out, mine = self.student.forward_features(batch.inputs)
+        reference, theirs = self.teacher.forward_features(batch.inputs)  # without a gradient
         losses = {"task": self.task.loss(out, batch.targets)}
         if self.soft:
             losses["soft"] = self.soft * self.task.soft_loss(out, reference, self.temperature)
@@ -59,7 +59,7 @@ class AttentionTransfer(Method):
             for i, (x, target) in enumerate(pooled_pairs(mine, theirs), 1):
                 gap = (attention_map(x) - attention_map(target)).square().mean()
                 losses[f"attention/{i}"] = self.attention * gap
-        return Step(out, losses)
+        return StepOutput(out, losses)
 
     def predictors(self) -> dict[str, nn.Module]:
         """The student alone."""

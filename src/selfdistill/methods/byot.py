@@ -2,7 +2,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from ..core import METHODS, Batch, Evidence, Method, Progress, Step, Task
+from ..core import METHODS, Batch, Method, Progress, Provenance, StepOutput, Task
 from ..modules.exits import Exits
 from ..taps import Taps
 
@@ -34,7 +34,7 @@ class BeYourOwnTeacher(Method):
     """
 
     kind = "self"
-    evidence = Evidence.CODE
+    provenance = Provenance.CODE
 
     def __init__(
         self,
@@ -51,9 +51,9 @@ class BeYourOwnTeacher(Method):
         self.exits = Exits(student, task, bottleneck)
         self.weights = {"supervised": 1 - alpha, "soft": alpha, "temperature": temperature}
 
-    def forward(self, batch: Batch, now: Progress) -> Step:
+    def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task`, and `task/i`, `soft/i`, `hint/i` of each exit but the last."""
-        out, features = self.student.tapped(batch.inputs)
+        out, features = self.student.forward_features(batch.inputs)
         maps, outputs = self.exits(features)
         losses = {"task": self.weights["supervised"] * self.task.loss(out, batch.targets)}
         losses |= self.exits.losses(outputs, out, batch.targets, **self.weights)
@@ -61,7 +61,7 @@ class BeYourOwnTeacher(Method):
             last = features[self.student.names[-1]].mean((2, 3)).detach()  # (B, C)
             for i, x in enumerate(maps, 1):
                 losses[f"hint/{i}"] = self.hint * masked_square(x.mean((2, 3)), last)
-        return Step(out, losses)
+        return StepOutput(out, losses)
 
     def predictors(self) -> dict[str, nn.Module]:
         """`exit1`, `exit2`, … and `student`."""

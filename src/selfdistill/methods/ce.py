@@ -1,6 +1,6 @@
 from torch import nn
 
-from ..core import METHODS, Batch, Evidence, Method, Progress, Step, Task
+from ..core import METHODS, Batch, Method, Progress, Provenance, StepOutput, Task
 
 
 @METHODS.add("ce")
@@ -15,16 +15,16 @@ class CrossEntropy(Method):
     """
 
     kind = "baseline"
-    evidence = Evidence.PAPER
+    provenance = Provenance.PAPER
 
     def __init__(self, student: nn.Module, task: Task) -> None:
         super().__init__()
         self.student, self.task = student, task
 
-    def forward(self, batch: Batch, now: Progress) -> Step:
+    def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """The supervised loss of the student."""
         out = self.student(batch.inputs)
-        return Step(out, {"task": self.task.loss(out, batch.targets)})
+        return StepOutput(out, {"task": self.task.loss(out, batch.targets)})
 
     def predictors(self) -> dict[str, nn.Module]:
         """The student alone."""

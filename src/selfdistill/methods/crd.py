@@ -4,7 +4,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core import METHODS, Batch, ConfigError, Evidence, Method, Needs, Progress, Step, Task
+from ..core import (
+    METHODS,
+    Batch,
+    ConfigError,
+    Method,
+    Needs,
+    Progress,
+    Provenance,
+    StepOutput,
+    Task,
+)
 from ..core.keyed_random import bits, purpose
 from ..modules.memory import MemoryBank, gathered
 from ..taps import Taps, Teacher
@@ -57,8 +67,8 @@ class ContrastiveRepresentation(Method):
     """
 
     kind = "offline"
-    evidence = Evidence.CODE
-    needs = Needs(labels=True)
+    provenance = Provenance.CODE
+    needs = Needs(image_labels=True)
     constants: Tensor
 
     def __init__(
@@ -92,19 +102,19 @@ class ContrastiveRepresentation(Method):
         self.memory_student = MemoryBank(len(train_labels), width, bank_momentum)
         self.memory_teacher = MemoryBank(len(train_labels), width, bank_momentum)
         self.register_buffer("constants", torch.full((2,), -1.0))  # Z of both sides; below 0: unset
-        self.seen: list[tuple[Tensor, ...]] = []  # by the passes since the last optimiser step
+        self.seen: list[tuple[Tensor, ...]] = []  # by the passes since the last optimizer step
 
-    def forward(self, batch: Batch, now: Progress) -> Step:
+    def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task`, `contrast` and, with a weight, `soft`."""
-        out, features = self.student.tapped(batch.inputs)
-        reference, theirs = self.teacher.tapped(batch.inputs)  # without a gradient
+        out, features = self.student.forward_features(batch.inputs)
+        reference, theirs = self.teacher.forward_features(batch.inputs)  # without a gradient
         losses = {"task": self.task.loss(out, batch.targets)}
         if self.soft:
             distance = self.task.soft_loss(out, reference, self.soft_temperature)
             losses["soft"] = self.soft * distance
         mine = unit_vector(self.embed_student, features)  # (B, D)
         its = unit_vector(self.embed_teacher, theirs)
-        rows = self._rows(batch.index, now)  # (B, 1 + K)
+        rows = self._rows(batch.index, progress)  # (B, 1 + K)
         scores = (self.memory_teacher(mine, rows), self.memory_student(its, rows))
         samples = len(self.memory_student.rows)
         powers = torch.stack(scores) / self.temperature  # (2, B, 1 + K)
@@ -113,30 +123,30 @@ class ContrastiveRepresentation(Method):
         sides = noise_contrast(powers, constants, samples)
         losses["contrast"] = self.contrast * sides.sum()
         student, teacher = sides.detach()
-        step = Step(out, losses, {"contrast/student": student, "contrast/teacher": teacher})
-        remembered: Step = self._remember(
+        step = StepOutput(out, losses, {"contrast/student": student, "contrast/teacher": teacher})
+        remembered: StepOutput = self._remember(
             step, batch.index, mine.detach(), its.detach(), found[None]
         )
         return remembered
 
-    def _rows(self, index: Tensor, now: Progress) -> Tensor:
+    def _rows(self, index: Tensor, progress: Progress) -> Tensor:
         """What each image is compared with: (B, 1 + K), the positive first."""
         own = index[:, None]
         if self.positives == "class":
-            own = self.draws.same(index, bits(_POSITIVES, now.seed, now.step, own))
+            own = self.draws.same(index, bits(_POSITIVES, progress.seed, progress.step, own))
         slots = torch.arange(self.negatives, device=index.device)
-        numbers = bits(_NEGATIVES, now.seed, now.step, index[:, None], slots)
+        numbers = bits(_NEGATIVES, progress.seed, progress.step, index[:, None], slots)
         return torch.cat([own, self.draws.other(index, numbers)], 1)
 
     # Compiled, the list's length would be part of the code, and it grows with each pass.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def _remember(self, step: Step, *seen: Tensor) -> Step:
+    def _remember(self, step: StepOutput, *seen: Tensor) -> StepOutput:
         if self.training:
             self.seen.append(seen)
         return step
 
     @torch.no_grad()
-    def after_step(self, now: Progress) -> None:
+    def after_step(self, progress: Progress) -> None:
         """Updates the memories by what the step's passes saw, and sets Z if this was the first."""
         if not self.seen:
             return

@@ -1,7 +1,17 @@
 import torch
 from torch import nn
 
-from ..core import METHODS, Batch, ConfigError, Evidence, Method, Needs, Progress, Step, Task
+from ..core import (
+    METHODS,
+    Batch,
+    ConfigError,
+    Method,
+    Needs,
+    Progress,
+    Provenance,
+    StepOutput,
+    Task,
+)
 
 
 @METHODS.add("cskd")
@@ -29,8 +39,8 @@ class ClassWiseSelfDistillation(Method):
     """
 
     kind = "self"
-    evidence = Evidence.CODE
-    needs = Needs(partners=True, labels=True)
+    provenance = Provenance.CODE
+    needs = Needs(same_class=True, image_labels=True)
 
     def __init__(
         self, student: nn.Module, task: Task, *, soft: float = 1.0, temperature: float = 4.0
@@ -39,18 +49,18 @@ class ClassWiseSelfDistillation(Method):
         self.student, self.task = student, task
         self.soft, self.temperature = soft, temperature
 
-    def forward(self, batch: Batch, now: Progress) -> Step:
+    def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task` of the images and `soft`, what their partners teach them."""
-        if batch.partners is None:
+        if batch.same_class_inputs is None:
             raise ConfigError(
                 "cskd wants with each image another one of its class: "
-                "fill Batch.partners, as Loader(partners=True) does"
+                "fill Batch.same_class_inputs, as Loader(same_class=True) does"
             )
         out = self.student(batch.inputs)
         with torch.no_grad():
-            reference = self.student(batch.partners)
+            reference = self.student(batch.same_class_inputs)
         soft = self.soft * self.task.soft_loss(out, reference, self.temperature)
-        return Step(out, {"task": self.task.loss(out, batch.targets), "soft": soft})
+        return StepOutput(out, {"task": self.task.loss(out, batch.targets), "soft": soft})
 
     def predictors(self) -> dict[str, nn.Module]:
         """The student alone."""

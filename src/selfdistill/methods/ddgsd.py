@@ -1,7 +1,17 @@
 import torch
 from torch import Tensor, nn
 
-from ..core import METHODS, Batch, ConfigError, Evidence, Method, Needs, Progress, Step, Task
+from ..core import (
+    METHODS,
+    Batch,
+    ConfigError,
+    Method,
+    Needs,
+    Progress,
+    Provenance,
+    StepOutput,
+    Task,
+)
 from ..taps import Taps
 
 
@@ -36,7 +46,7 @@ class DataDistortionSelfDistillation(Method):
     """
 
     kind = "self"
-    evidence = Evidence.NOTES
+    provenance = Provenance.NOTES
     needs = Needs(views=2)
 
     def __init__(
@@ -52,20 +62,20 @@ class DataDistortionSelfDistillation(Method):
         self.student, self.task = student, task
         self.soft, self.temperature, self.discrepancy = soft, temperature, discrepancy
 
-    def forward(self, batch: Batch, now: Progress) -> Step:
+    def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task` and `soft`, each summed over the two views, and `discrepancy`."""
         if not batch.views:
             raise ConfigError(
                 "ddgsd wants two views of each image: fill Batch.views, as Loader(views=2) does"
             )
-        out, features = self.student.tapped(torch.cat([batch.inputs, batch.views[0]]))
+        out, features = self.student.forward_features(torch.cat([batch.inputs, batch.views[0]]))
         first, second = out.chunk(2)
         task = self.task.loss(first, batch.targets) + self.task.loss(second, batch.targets)
         soft = self.task.soft_loss(first, second.detach(), self.temperature)
         soft = soft + self.task.soft_loss(second, first.detach(), self.temperature)
         apart = mean_discrepancy(*features[self.student.names[-1]].mean((2, 3)).chunk(2))
         losses = {"task": task, "soft": self.soft * soft, "discrepancy": self.discrepancy * apart}
-        return Step(first, losses, {"discrepancy": apart.detach()})
+        return StepOutput(first, losses, {"discrepancy": apart.detach()})
 
     def predictors(self) -> dict[str, nn.Module]:
         """The student alone."""

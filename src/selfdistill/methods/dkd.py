@@ -7,12 +7,12 @@ from ..core import (
     METHODS,
     Batch,
     ConfigError,
-    Evidence,
     Frozen,
     Method,
     Needs,
     Progress,
-    Step,
+    Provenance,
+    StepOutput,
     Task,
 )
 from ..functional.divergence import kl_divergence
@@ -49,8 +49,8 @@ class DecoupledDistillation(Method):
     """
 
     kind = "offline"
-    evidence = Evidence.CODE
-    needs = Needs(labels=True)
+    provenance = Provenance.CODE
+    needs = Needs(image_labels=True)
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class DecoupledDistillation(Method):
         self.supervised, self.temperature, self.ramp = supervised, temperature, ramp
         self.weights = {"target": target, "others": others}
 
-    def forward(self, batch: Batch, now: Progress) -> Step:
+    def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task`, `target` and `others`."""
         out = self.student(batch.inputs)
         losses = {}
@@ -81,12 +81,12 @@ class DecoupledDistillation(Method):
             losses["task"] = self.supervised * self.task.loss(out, batch.targets)
         with torch.no_grad():
             reference = self.teacher(batch.inputs)
-        ramp = (now.fraction / self.ramp).clamp(max=1) if self.ramp else 1.0
+        ramp = (progress.fraction / self.ramp).clamp(max=1) if self.ramp else 1.0
         parts = decoupled(out, reference, batch.targets, self.temperature)
         for name, value in parts._asdict().items():
             if self.weights[name]:
                 losses[name] = ramp * self.weights[name] * value
-        return Step(out, losses)
+        return StepOutput(out, losses)
 
     def predictors(self) -> dict[str, nn.Module]:
         """The student alone."""

@@ -4,7 +4,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..core import METHODS, Batch, ConfigError, Evidence, Method, Progress, Step, Task
+from ..core import METHODS, Batch, ConfigError, Method, Progress, Provenance, StepOutput, Task
 
 
 @METHODS.add("dml")
@@ -19,7 +19,7 @@ class DeepMutualLearning(Method):
     Paper and authors' code move one network after the other: the second learns from a first one
     that has moved already, and the authors' code draws a new batch for each move. Here, as in most
     later code, all networks see one batch and move at once, each away from where the others were
-    before the step: one forward pass a network, one backward pass, one optimiser. What a network
+    before the step: one forward pass a network, one backward pass, one optimizer. What a network
     is told is detached, so that the gradient of the sum is for each network that of its own
     :math:`L_k`; without that a network would also be drawn towards whoever listens to it.
 
@@ -34,7 +34,7 @@ class DeepMutualLearning(Method):
     """
 
     kind = "online"
-    evidence = Evidence.CODE
+    provenance = Provenance.CODE
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class DeepMutualLearning(Method):
         self.student, self.peers, self.task = student, nn.ModuleList(peers), task
         self.soft, self.temperature = soft, temperature
 
-    def forward(self, batch: Batch, now: Progress) -> Step:
+    def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task` and `soft` of the student, `peer1/task`, `peer1/soft`, … of the others."""
         said = [network(batch.inputs) for network in (self.student, *self.peers)]
         losses: dict[str, Tensor] = {}
@@ -60,7 +60,7 @@ class DeepMutualLearning(Method):
             losses[f"{place}task"] = self.task.loss(out, batch.targets)
             if self.soft:
                 losses[f"{place}soft"] = self.soft * self._told(out, said[:k] + said[k + 1 :])
-        return Step(said[0], losses)
+        return StepOutput(said[0], losses)
 
     def _told(self, out: Any, others: list[Any]) -> Tensor:
         """The mean over the other networks of the soft loss towards each."""

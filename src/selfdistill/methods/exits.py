@@ -2,9 +2,9 @@ from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from ..core import METHODS, Batch, ConfigError, Evidence, Method, Progress, Step, Task
+from ..core import METHODS, Batch, ConfigError, Method, Progress, Provenance, StepOutput, Task
 from ..functional.attention import pooled_to
-from ..functional.gradient import judged_by
+from ..functional.gradient_routing import call_with_frozen_parameters
 from ..functional.kernel import channel_discrepancy
 from ..modules.discriminators import Discriminator
 from ..modules.exits import Exits
@@ -71,7 +71,7 @@ class SupervisedExits(Method):
     """
 
     kind = "self"
-    evidence = Evidence.PAPER
+    provenance = Provenance.PAPER
 
     def __init__(
         self,
@@ -117,9 +117,9 @@ class SupervisedExits(Method):
             if self.weight and discrepancy in ("adversarial", "vid")
         )
 
-    def forward(self, batch: Batch, now: Progress) -> Step:
+    def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task`; `task/i`, `soft/i` of the other exits; with a discrepancy `l2/i`, `mmd/i`, …"""
-        out, features = self.student.tapped(batch.inputs)
+        out, features = self.student.forward_features(batch.inputs)
         maps, outputs = self.exits(features)
         losses = {"task": self.task.loss(out, batch.targets)}
         losses |= self.exits.losses(outputs, out, batch.targets, **self.weights)
@@ -128,7 +128,7 @@ class SupervisedExits(Method):
             last = last.detach() if self.detach_last else last
             for i, x in enumerate(maps):
                 losses |= {f"{n}/{i + 1}": term for n, term in self._apart(i, x, last).items()}
-        return Step(out, losses)
+        return StepOutput(out, losses)
 
     def _apart(self, i: int, x: Tensor, last: Tensor) -> dict[str, Tensor]:
         """How far a map (B, C, h, w) is from the last feature, weighted."""
@@ -163,5 +163,5 @@ def tells(judge: nn.Module, x: Tensor, last: Tensor) -> Tensor:
 
 def fools(judge: nn.Module, x: Tensor, last: Tensor, *, both: bool) -> Tensor:
     """The features' loss: scores the other way round, of the last feature too if `both` learn."""
-    loss = (1 - judged_by(judge, x).float()).square().mean()
-    return loss + judged_by(judge, last).float().square().mean() if both else loss
+    loss = (1 - call_with_frozen_parameters(judge, x).float()).square().mean()
+    return loss + call_with_frozen_parameters(judge, last).float().square().mean() if both else loss

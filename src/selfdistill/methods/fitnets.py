@@ -1,6 +1,6 @@
 from torch import Tensor, nn
 
-from ..core import METHODS, Batch, ConfigError, Evidence, Method, Progress, Step, Task
+from ..core import METHODS, Batch, ConfigError, Method, Progress, Provenance, StepOutput, Task
 from ..functional.attention import pooled_to
 from ..taps import Taps, Teacher
 
@@ -41,7 +41,7 @@ class FitNets(Method):
     """
 
     kind = "offline"
-    evidence = Evidence.CODE
+    provenance = Provenance.CODE
 
     def __init__(
         self,
@@ -68,17 +68,17 @@ class FitNets(Method):
         self.hint, self.soft, self.temperature = hint, soft, temperature
         self.regressor = regressor(source, target, relu=relu) if hint else None
 
-    def forward(self, batch: Batch, now: Progress) -> Step:
+    def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task`, `soft` if it has a weight, and `hint`."""
-        out, mine = self.student.tapped(batch.inputs)
-        reference, theirs = self.teacher.tapped(batch.inputs)  # without a gradient
+        out, mine = self.student.forward_features(batch.inputs)
+        reference, theirs = self.teacher.forward_features(batch.inputs)  # without a gradient
         losses = {"task": self.task.loss(out, batch.targets)}
         if self.soft:
             losses["soft"] = self.soft * self.task.soft_loss(out, reference, self.temperature)
         if self.regressor is not None:
             guess, target = self.regressor(mine[self.guided]), theirs[self.hinting]
             losses["hint"] = self.hint * mean_square(guess, target)
-        return Step(out, losses)
+        return StepOutput(out, losses)
 
     def predictors(self) -> dict[str, nn.Module]:
         """The student alone."""

@@ -5,12 +5,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core import METHODS, Batch, ConfigError, Evidence, Method, Needs, Progress, Step, Task
+from ..core import (
+    METHODS,
+    Batch,
+    ConfigError,
+    Method,
+    Needs,
+    Progress,
+    Provenance,
+    StepOutput,
+    Task,
+)
 from ..core.keyed_random import purpose
 from ..functional.attention import attention_map
-from ..functional.mixing import beta, cutmix_box, mixed, pasted, shuffled
-from ..modules.bifpn import BiFPN, Merged
-from ..taps import Taps, probing
+from ..functional.mixing import batch_permutation, beta, cutmix, cutmix_box, mixup
+from ..modules.bifpn import BiFPN, MergedLevels
+from ..taps import Taps, evaluation_mode
 
 _RATIO, _PARTNERS, _BOX = purpose("frskd.ratio"), purpose("frskd.partners"), purpose("frskd.box")
 
@@ -81,7 +91,7 @@ class FeatureRefinement(Method):
     """
 
     kind = "self"
-    evidence = Evidence.CODE
+    provenance = Provenance.CODE
 
     def __init__(
         self,
@@ -104,7 +114,7 @@ class FeatureRefinement(Method):
                 f"start={start:g} and ramp={ramp:g} are parts of a run: 0 … 0.99, and 0 … 1"
             )
         _check_augment(augment, task)
-        self.needs = Needs(labels=augment != "none")
+        self.needs = Needs(image_labels=augment != "none")
         self.start, self.ramp = start, ramp
         self.student, self.task, self.augment = student, task, augment
         self.soft, self.attention, self.temperature = soft, attention, temperature
@@ -112,35 +122,35 @@ class FeatureRefinement(Method):
         widths = [round(width * c) for c in channels]
         self.pyramid = BiFPN(channels, widths, depth=depth, resize=resize)
         # what is said of every place is read at every level, what is said of the image at the last
-        self.reading: nn.Module = Merged(widths) if task.places else Last()
-        self.head = task.head(widths[0] if task.places else widths[-1])
+        self.reading: nn.Module = MergedLevels(widths) if task.dense_scores else Last()
+        self.head = task.head(widths[0] if task.dense_scores else widths[-1])
         self.joint = nn.ModuleDict()
         if augment == "sla":
-            with probing(self.head):
+            with evaluation_mode(self.head):
                 scores = self.head(task.example.new_zeros(1, widths[-1], 1, 1))  # (1, K)
             for who, c in (("student", channels[-1]), ("teacher", widths[-1])):
                 self.joint[who] = _joint_head(c, scores.shape[1])
 
-    def forward(self, batch: Batch, now: Progress) -> Step:
+    def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task`, `teacher`, `soft` and `attention/i`; with "sla" `joint/…` and `turned/…`, too."""
         if self.augment == "sla":
-            return self._with_turns(batch, now)
-        inputs, supervised = self._mixed(batch, now)
+            return self._with_turns(batch, progress)
+        inputs, supervised = self._mixed(batch, progress)
         said = self._said(inputs)
         losses = {"task": supervised(said.student), "teacher": supervised(said.teacher)}
-        return Step(said.student, losses | self._taught(said, now))
+        return StepOutput(said.student, losses | self._taught(said, progress))
 
     def _said(self, inputs: Tensor) -> "_Said":
-        out, features = self.student.tapped(inputs)
+        out, features = self.student.forward_features(inputs)
         maps = [x.relu() for x in features.values()]
         refined = self.pyramid(maps)
         return _Said(out, self.head(self.reading(refined)), maps, refined)
 
-    def _taught(self, said: "_Said", now: Progress) -> dict[str, Tensor]:
+    def _taught(self, said: "_Said", progress: Progress) -> dict[str, Tensor]:
         """What the student learns from the self-teacher, which stays as it is."""
         losses: dict[str, Tensor] = {}
-        height = self._height(now)
-        if self.soft and self.task.comparable(said.student, said.teacher):
+        height = self._height(progress)
+        if self.soft and self.task.outputs_compatible(said.student, said.teacher):
             losses["soft"] = height * self.soft * self._soft(said.student, said.teacher)
         if self.attention:
             for i, (x, refined) in enumerate(zip(said.maps, said.refined, strict=True), 1):
@@ -148,35 +158,35 @@ class FeatureRefinement(Method):
                 losses[f"attention/{i}"] = height * self.attention * gap.square().mean()
         return losses
 
-    def _height(self, now: Progress) -> Tensor:
+    def _height(self, progress: Progress) -> Tensor:
         """The share of the soft and attention terms' weight that counts by now, 0-d."""
-        joined = now.fraction >= self.start  # 0, and then 1
+        joined = progress.fraction >= self.start  # 0, and then 1
         if not self.ramp:
             return joined.float()
-        t = ((now.fraction - self.start) / self.ramp).clamp(0, 1)
+        t = ((progress.fraction - self.start) / self.ramp).clamp(0, 1)
         return joined * (-5 * (1 - t).square()).exp()
 
     def _soft(self, outputs: Any, reference: Any) -> Tensor:
         return self.task.soft_loss(outputs, reference.detach(), self.temperature)
 
-    def _mixed(self, batch: Batch, now: Progress) -> tuple[Tensor, Callable[[Any], Tensor]]:
+    def _mixed(self, batch: Batch, progress: Progress) -> tuple[Tensor, Callable[[Any], Tensor]]:
         """The inputs, mixed if asked for, and the supervised loss that goes with them."""
         x, y, loss = batch.inputs, batch.targets, self.task.loss
         if self.augment == "none":
             return x, lambda outputs: loss(outputs, y)
-        keys = (now.seed, now.step, batch.index[0])
-        partners = shuffled(_PARTNERS, now.seed, now.step, batch.index)
+        keys = (progress.seed, progress.step, batch.index[0])
+        partners = batch_permutation(_PARTNERS, progress.seed, progress.step, batch.index)
         if self.augment == "mixup":
             ratio = beta(0.2, _RATIO, *keys)
-            x = mixed(x, partners, ratio)
+            x = mixup(x, partners, ratio)
         else:
             size = (x.shape[2], x.shape[3])
             box, ratio = cutmix_box(size, beta(1.0, _RATIO, *keys), _BOX, *keys)
-            x = pasted(x, partners, box)
+            x = cutmix(x, partners, box)
         its = y[partners]
         return x, lambda outputs: ratio * loss(outputs, y) + (1 - ratio) * loss(outputs, its)
 
-    def _with_turns(self, batch: Batch, now: Progress) -> Step:
+    def _with_turns(self, batch: Batch, progress: Progress) -> StepOutput:
         """The step with self-supervised label augmentation."""
         upright, turned = self._said(batch.inputs), self._said(quarter_turns(batch.inputs))
         losses = {
@@ -197,7 +207,7 @@ class FeatureRefinement(Method):
             for mine, its in ((upright.maps, turned.maps), (upright.refined, turned.refined))
         )
         both = _Said(everything["student"], everything["teacher"], maps, refined)
-        return Step(upright.student, losses | self._taught(both, now))
+        return StepOutput(upright.student, losses | self._taught(both, progress))
 
     def predictors(self) -> dict[str, nn.Module]:
         """`teacher`, the self-teacher on top of the student's stages, and `student`."""
@@ -235,7 +245,7 @@ class SelfTeacher(nn.Module):
 
     def forward(self, x: Tensor) -> Any:
         """The self-teacher's output."""
-        _, features = self.student.tapped(x)
+        _, features = self.student.forward_features(x)
         return self.head(self.pyramid([f.relu() for f in features.values()]))
 
 
@@ -269,7 +279,7 @@ def _joint_head(channels: int, classes: int) -> nn.Sequential:
 
 
 def _check_augment(augment: str, task: Task) -> None:
-    if augment != "none" and not task.labels:
+    if augment != "none" and not task.image_labels:
         raise ConfigError(
             f"augment='{augment}' wants one class label an image; {task.name} has none, "
             "use augment='none'"

@@ -1,7 +1,17 @@
 import torch
 from torch import nn
 
-from ..core import METHODS, Batch, ConfigError, Evidence, Frozen, Method, Progress, Step, Task
+from ..core import (
+    METHODS,
+    Batch,
+    ConfigError,
+    Frozen,
+    Method,
+    Progress,
+    Provenance,
+    StepOutput,
+    Task,
+)
 
 
 @METHODS.add("kd")
@@ -29,7 +39,7 @@ class KnowledgeDistillation(Method):
     """
 
     kind = "offline"
-    evidence = Evidence.CODE
+    provenance = Provenance.CODE
 
     def __init__(
         self,
@@ -47,7 +57,7 @@ class KnowledgeDistillation(Method):
         self.student, self.teacher, self.task = student, Frozen(teacher), task
         self.supervised, self.soft, self.temperature = supervised, soft, temperature
 
-    def forward(self, batch: Batch, now: Progress) -> Step:
+    def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task` and `soft`."""
         out = self.student(batch.inputs)
         losses = {}
@@ -57,7 +67,7 @@ class KnowledgeDistillation(Method):
             with torch.no_grad():
                 reference = self.teacher(batch.inputs)
             losses["soft"] = self.soft * self.task.soft_loss(out, reference, self.temperature)
-        return Step(out, losses)
+        return StepOutput(out, losses)
 
     def predictors(self) -> dict[str, nn.Module]:
         """The student alone."""

@@ -6,8 +6,18 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core import METHODS, Batch, ConfigError, Evidence, Method, Needs, Progress, Step, Task
-from ..taps import probing
+from ..core import (
+    METHODS,
+    Batch,
+    ConfigError,
+    Method,
+    Needs,
+    Progress,
+    Provenance,
+    StepOutput,
+    Task,
+)
+from ..taps import evaluation_mode
 
 _HALVINGS = 24  # as many as fp32 has bits
 _ITERATIONS = 100  # leaves 1e-4 of cross-entropy on average, with logits of a trained network
@@ -51,8 +61,8 @@ class CollaborativeLearning(Method):
     """
 
     kind = "online"
-    evidence = Evidence.NOTES
-    needs = Needs(views=2, labels=True)
+    provenance = Provenance.NOTES
+    needs = Needs(views=2, image_labels=True)
     weights: Tensor
 
     def __init__(
@@ -71,11 +81,11 @@ class CollaborativeLearning(Method):
         self.student, self.peers, self.task = student, nn.ModuleList(peers), task
         self.target, self.soft, self.temperature = target, soft, temperature
         count = 1 + len(peers)
-        self.needs = Needs(views=count, labels=True)
+        self.needs = Needs(views=count, image_labels=True)
         if target == "general":
             self.register_buffer("weights", torch.full((count,), 1 / count))
 
-    def forward(self, batch: Batch, now: Progress) -> Step:
+    def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task` and `soft` of the student, `peer1/task`, `peer1/soft`, … of the others."""
         networks = (self.student, *self.peers)
         views = (batch.inputs, *batch.views)
@@ -93,7 +103,7 @@ class CollaborativeLearning(Method):
             if common is not None:
                 distance = self.task.soft_loss(out, common, self.temperature)
                 losses[f"{place}soft"] = self.soft * distance
-        return Step(said[0], losses)
+        return StepOutput(said[0], losses)
 
     @torch.no_grad()
     def _target(self, said: list[Tensor], labels: Tensor) -> Tensor:
@@ -114,7 +124,7 @@ class CollaborativeLearning(Method):
             return
         count = len(self.weights)
         products, seen = self.weights.new_zeros(count, count), self.weights.new_zeros(())
-        with probing(self):
+        with evaluation_mode(self):
             for batch in held_out:
                 said = [network(batch.inputs) for network in (self.student, *self.peers)]
                 probabilities = torch.stack(said).float().softmax(-1)
@@ -172,9 +182,9 @@ def best_mixture(logits: Tensor, labels: Tensor) -> Tensor:
             low = torch.where(first < second, middle, low)
             high = torch.where(first < second, high, middle)
         return torch.stack([low, 1 - low])
-    centred = logits - logits.mean(0)
+    centered = logits - logits.mean(0)
     # A variance is at most a quarter of the squared range, so this bounds the curvature.
-    curvature = (centred.amax(-1) - centred.amin(-1)).square().sum(0) / 4 + 1e-6
+    curvature = (centered.amax(-1) - centered.amin(-1)).square().sum(0) / 4 + 1e-6
     shares = ahead = torch.full_like(right, 1 / len(logits))
     pace = 1.0
     for _ in range(_ITERATIONS):

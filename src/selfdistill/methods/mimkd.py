@@ -4,23 +4,33 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ..core import METHODS, Batch, ConfigError, Evidence, Method, Needs, Progress, Step, Task
+from ..core import (
+    METHODS,
+    Batch,
+    ConfigError,
+    Method,
+    Needs,
+    Progress,
+    Provenance,
+    StepOutput,
+    Task,
+)
 from ..core.keyed_random import integers, purpose
 from ..functional.attention import pooled_to
 from ..functional.mutual_information import CHANCE, jensen_shannon
-from ..modules.information import InformationLoss
+from ..modules.information import MutualInformationLoss
 from ..taps import Taps, Teacher
 
 _NEGATIVES = purpose("mimkd.negatives")
 
 
 @METHODS.add("mimkd")
-class MutualInformationMaximisation(Method):
+class MutualInformationMaximization(Method):
     r"""Raise the information that student and teacher share, globally, locally and stage by stage.
 
     A reconstruction from the abstract of Shrivastava et al. 2021, "Estimating and Maximizing
     Mutual Information for Knowledge Distillation", https://arxiv.org/abs/2110.15946. What the
-    abstract says: a contrastive objective estimates and at the same time maximises a lower bound on
+    abstract says: a contrastive objective estimates and at the same time maximizes a lower bound on
     the mutual information between local and global features of a teacher and a student (its first
     version: intermediate and global ones); the two networks may be of any structure; ShuffleNetV2
     on CIFAR-100 rises from 69.8 to 74.55 % under a ResNet-50, and ResNet-18 on ImageNet from 68.88
@@ -35,7 +45,7 @@ class MutualInformationMaximisation(Method):
     the pooled last features, L each cell of the student's last map with the teacher's pooled one, F
     each cell of a middle stage with the teacher's cell at the same place, after the larger of both
     maps was pooled to the size of the smaller. A critic encodes both sides (a linear layer, for G
-    and L with two more beside it), normalises them and takes a dot product over the root of its
+    and L with two more beside it), normalizes them and takes a dot product over the root of its
     width, so that scores have unit variance at the start. All other images of the batch are
     negatives.
 
@@ -62,7 +72,7 @@ class MutualInformationMaximisation(Method):
     """
 
     kind = "offline"
-    evidence = Evidence.ABSTRACT
+    provenance = Provenance.ABSTRACT
     needs = Needs(batch=2)
 
     def __init__(
@@ -109,23 +119,23 @@ class MutualInformationMaximisation(Method):
             }
         )
 
-    def forward(self, batch: Batch, now: Progress) -> Step:
+    def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task`, `soft`, `global`, `local` and `feature/k`, as far as they have a weight."""
         if len(batch.inputs) < 2:
             raise ConfigError(
                 "mutual information needs a second image to compare with; batch 2 or more"
             )
-        out, features = self.student.tapped(batch.inputs)
-        reference, theirs = self.teacher.tapped(batch.inputs)  # without a gradient
+        out, features = self.student.forward_features(batch.inputs)
+        reference, theirs = self.teacher.forward_features(batch.inputs)  # without a gradient
         losses = {"task": self.task.loss(out, batch.targets)}
         if self.soft:
             distance = self.task.soft_loss(out, reference, self.temperature)
             losses["soft"] = self.soft * distance
         views = self._views(list(features.values()), list(theirs.values()))
-        shift = 1 + integers(len(batch.inputs) - 1, _NEGATIVES, now.seed, now.step)
+        shift = 1 + integers(len(batch.inputs) - 1, _NEGATIVES, progress.seed, progress.step)
         found = {name: critic(*views[name], shift) for name, critic in self.critics.items()}
         losses |= {name: self.weights[name.split("/")[0]] * loss for name, loss in found.items()}
-        return Step(out, losses, {name: loss.detach() for name, loss in found.items()})
+        return StepOutput(out, losses, {name: loss.detach() for name, loss in found.items()})
 
     def _views(self, mine: list[Tensor], its: list[Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
         """What each term compares: the student's (B, C, h, w), the teacher's (B, D, h or 1, …)."""
@@ -175,7 +185,9 @@ def comparison(
     if critic == "dot":
         return DotLoss(mine, its, width, hidden=not staged, everywhere=staged and everywhere)
     negatives = "roll" if staged else None
-    return CellLoss(InformationLoss(mine, its, critic=critic, width=width, negatives=negatives))
+    return CellLoss(
+        MutualInformationLoss(mine, its, critic=critic, width=width, negatives=negatives)
+    )
 
 
 class DotLoss(nn.Module):
@@ -210,7 +222,7 @@ class DotLoss(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Cells to codes of one length: a linear layer, two layers beside it, a normalisation.
+    """Cells to codes of one length: a linear layer, two layers beside it, a normalization.
 
     Deep InfoMax's encoder without its batch norm. The linear layer matters: with two plain layers
     alone both sides start near a saddle and the terms stay at chance.
@@ -242,10 +254,10 @@ class CellLoss(nn.Module):
     """An information loss whose global view may be a map: then cell is compared with cell.
 
     Args:
-        critic: an `InformationLoss`, with rolled negatives if it is to compare cells.
+        critic: an `MutualInformationLoss`, with rolled negatives if it is to compare cells.
     """
 
-    def __init__(self, critic: InformationLoss) -> None:
+    def __init__(self, critic: MutualInformationLoss) -> None:
         super().__init__()
         self.critic = critic
 

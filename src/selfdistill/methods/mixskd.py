@@ -8,21 +8,20 @@ from ..core import (
     METHODS,
     Batch,
     ConfigError,
-    Evidence,
     Frozen,
     Method,
     Needs,
     Progress,
-    Step,
+    Provenance,
+    StepOutput,
     Task,
 )
 from ..core.keyed_random import purpose
-from ..functional.gradient import reverse_grad
-from ..functional.mixing import beta, mixed, shuffled
+from ..functional.gradient_routing import reverse_grad
+from ..functional.mixing import batch_permutation, beta, mixup
 from ..modules.discriminators import Discriminator
-from ..segments import cut, fresh
-from ..stages import as_map
-from ..taps import Taps
+from ..taps import Taps, as_map
+from ..taps.fx_split import reinitialized_copy, split_at
 
 _RATIO, _PARTNERS = purpose("mixskd.ratio"), purpose("mixskd.partners")
 
@@ -58,10 +57,10 @@ class MixSelfDistillation(Method):
     The code mixes outputs before the softmax, where the paper speaks of probabilities; we follow
     the code. Beyond that its two scripts differ. The one for ImageNet sums all terms. The one for
     CIFAR computes the mixed and the self-teacher's supervised terms and leaves them out of the sum,
-    so that its self-teacher stays as random as it was born. In neither does an optimiser see the
+    so that its self-teacher stays as random as it was born. In neither does an optimizer see the
     discriminators, which are in a plain list, and no gradient is turned around, so that the maps
     learn to be told apart by random networks. `variant="released"` is what the CIFAR script
-    optimises; "paper" is what is written above, with discriminators that learn. The code also
+    optimizes; "paper" is what is written above, with discriminators that learn. The code also
     reports the best of all epochs and branches, where only the student counts here.
 
     Args:
@@ -78,8 +77,8 @@ class MixSelfDistillation(Method):
     """
 
     kind = "self"
-    evidence = Evidence.CODE
-    needs = Needs(batch=2, scores=True)
+    provenance = Provenance.CODE
+    needs = Needs(batch=2, class_scores=True)
 
     def __init__(
         self,
@@ -104,9 +103,11 @@ class MixSelfDistillation(Method):
         self.student, self.task, self.variant = student, task, variant
         self.mixup, self.temperature = mixup, temperature
         self.soft, self.feature, self.adversarial = soft, feature, adversarial
-        _, *stages, last = cut(student.network, student.names)
-        self.stages = nn.ModuleList(fresh(nn.Sequential(*stages[i:])) for i in range(len(stages)))
-        self.heads = nn.ModuleList(fresh(last) for _ in stages)
+        _, *stages, last = split_at(student.network, student.names)
+        self.stages = nn.ModuleList(
+            reinitialized_copy(nn.Sequential(*stages[i:])) for i in range(len(stages))
+        )
+        self.heads = nn.ModuleList(reinitialized_copy(last) for _ in stages)
         count, channels = len(student.names), student.shapes[student.names[-1]][0]
         conv = nn.Conv2d(count * channels, channels, 1, bias=False)
         judges = [Discriminator(channels, outputs=2) for _ in range(count if adversarial else 0)]
@@ -117,14 +118,14 @@ class MixSelfDistillation(Method):
             self.self_teacher = Frozen(self.self_teacher, saved=True)
             self.discriminators = nn.ModuleList(Frozen(judge, saved=True) for judge in judges)
 
-    def forward(self, batch: Batch, now: Progress) -> Step:
-        """`task`, `mixed`, `feature` and `adversarial` of the student and, /k, of branch k.
+    def forward(self, batch: Batch, progress: Progress) -> StepOutput:
+        """`task`, `mixup`, `feature` and `adversarial` of the student and, /k, of branch k.
 
         Further `self_teacher`, `branch/k`, what the two sides of branch k's output teach each
         other, and `soft`, what the student learns from the self-teacher.
         """
-        keys = (now.seed, now.step)
-        partners = shuffled(_PARTNERS, *keys, batch.index)
+        keys = (progress.seed, progress.step)
+        partners = batch_permutation(_PARTNERS, *keys, batch.index)
         mixing = Mixing(partners, beta(self.mixup, _RATIO, *keys, batch.index[0]))
         outputs, maps = self._said(torch.cat([batch.inputs, mixing(batch.inputs)]))
         scores, features = [mixing.pair(z) for z in outputs], [mixing.pair(f) for f in maps]
@@ -142,11 +143,11 @@ class MixSelfDistillation(Method):
             losses |= {_of("mixed", k): mixed_loss(z.of_mixture) for k, z in enumerate(scores)}
             losses["self_teacher"] = mixed_loss(taught.mixture) + mixed_loss(taught.of_mixture)
         losses |= self._soft(scores, taught) if self.soft else {}
-        return Step(plain[0], losses | self._matched(features))
+        return StepOutput(plain[0], losses | self._matched(features))
 
     def _said(self, inputs: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Outputs and last maps (B, C, h, w) of the student and of branches 1, 2, …"""
-        out, features = self.student.tapped(inputs, raw=True)
+        out, features = self.student.forward_features(inputs, raw=True)
         *shallow, last = features.values()
         ends = [stages(x) for stages, x in zip(self.stages, shallow, strict=True)]
         outputs = [out, *(head(x) for head, x in zip(self.heads, ends, strict=True))]
@@ -201,7 +202,7 @@ class Mixing(NamedTuple):
 
     def __call__(self, x: Tensor) -> Tensor:
         """(B, ...), mixed."""
-        return mixed(x, self.partners, self.ratio)
+        return mixup(x, self.partners, self.ratio)
 
     def pair(self, said: Tensor) -> Pair:
         """What is said of the images and, behind it, of their mixtures, (2B, ...), in fp32."""

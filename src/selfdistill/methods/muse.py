@@ -4,10 +4,20 @@ from typing import Any, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core import METHODS, Batch, ConfigError, Evidence, Method, Needs, Progress, Step, Task
+from ..core import (
+    METHODS,
+    Batch,
+    ConfigError,
+    Method,
+    Needs,
+    Progress,
+    Provenance,
+    StepOutput,
+    Task,
+)
 from ..modules.exits import Exits
 from ..modules.heads import grid_of
-from ..modules.information import Estimate
+from ..modules.information import InformationEstimate
 from ..modules.stagewise import StageInformation, powers_of
 from ..taps import Taps
 
@@ -25,7 +35,7 @@ class Muse(Method):
     where MI_i is the Jensen-Shannon loss (Eq. 5) between exit i's feature and the pooled
     :math:`F_T`, SI_i that between exit i's feature and its own pooled vector, and C their sum (Eq.
     4) or their product (Eq. 6, applied to the losses: a product of the negated estimates would be
-    *minimised* information). A feature's information about itself needs two views: a critic that is
+    *minimized* information). A feature's information about itself needs two views: a critic that is
     shown the same tensor twice decides "same or not" at once. As in Deep InfoMax the views are the
     cells of the map and its mean.
 
@@ -70,7 +80,7 @@ class Muse(Method):
     """
 
     kind = "self"
-    evidence = Evidence.PAPER
+    provenance = Provenance.PAPER
     needs = Needs(batch=2)
 
     def __init__(
@@ -129,19 +139,19 @@ class Muse(Method):
             global_share=global_share,
         )
 
-    def forward(self, batch: Batch, now: Progress) -> Step:
+    def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task`, `task/i`, `soft/i`, then `mutual/i` and `self/i` (add) or `product/i` (mul)."""
-        out, features = self.student.tapped(batch.inputs)
+        out, features = self.student.forward_features(batch.inputs)
         maps, outputs = self.exits(features)
         losses = {"task": self.task.loss(out, batch.targets)}
         losses |= self.exits.losses(outputs, out, batch.targets, **self.weights)
-        found = self._information(list(features.values()), maps, batch.targets, now)
+        found = self._information(list(features.values()), maps, batch.targets, progress)
         losses |= self.critics.terms(found, combine=self.combine, information=self.information)
-        return Step(out, losses, self.critics.monitors(found))
+        return StepOutput(out, losses, self.critics.monitors(found))
 
     def _information(
-        self, features: list[Tensor], maps: list[Tensor], targets: Any, now: Progress
-    ) -> dict[str, Estimate]:
+        self, features: list[Tensor], maps: list[Tensor], targets: Any, progress: Progress
+    ) -> dict[str, InformationEstimate]:
         """The raw losses of every exit, on the views that were chosen."""
         *shallow, last = features
         deep = last.mean((2, 3))  # (B, C_last)
@@ -151,8 +161,10 @@ class Muse(Method):
             pairs = zip(shallow, self.grids, strict=True)
             local = [F.adaptive_avg_pool2d(feature, grid) for feature, grid in pairs]
         own = None if self.self_view == "pool" else [encoded.mean((2, 3)) for encoded in maps]
-        alike = self.task.alike(targets) if self.by_class else None
-        found: dict[str, Estimate] = self.critics(local, [deep], now, own=own, alike=alike)
+        alike = self.task.same_class_mask(targets) if self.by_class else None
+        found: dict[str, InformationEstimate] = self.critics(
+            local, [deep], progress, own=own, alike=alike
+        )
         return found
 
     def predictors(self) -> dict[str, nn.Module]:

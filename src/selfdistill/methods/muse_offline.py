@@ -3,7 +3,17 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from ..core import METHODS, Batch, ConfigError, Evidence, Method, Needs, Progress, Step, Task
+from ..core import (
+    METHODS,
+    Batch,
+    ConfigError,
+    Method,
+    Needs,
+    Progress,
+    Provenance,
+    StepOutput,
+    Task,
+)
 from ..modules.exits import Exits
 from ..modules.stagewise import StageInformation, powers_of
 from ..taps import Taps, Teacher
@@ -57,7 +67,7 @@ class MuseOffline(Method):
     """
 
     kind = "offline"
-    evidence = Evidence.PAPER
+    provenance = Provenance.PAPER
     needs = Needs(batch=2)
 
     def __init__(
@@ -102,20 +112,20 @@ class MuseOffline(Method):
             global_share=global_share,
         )
 
-    def forward(self, batch: Batch, now: Progress) -> Step:
+    def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task`, `soft`, then `mutual/i` and `self/i` (add) or `product/i` (mul)."""
-        out, features = self.student.tapped(batch.inputs)
-        reference, theirs = self.teacher.tapped(batch.inputs)  # without a gradient
+        out, features = self.student.forward_features(batch.inputs)
+        reference, theirs = self.teacher.forward_features(batch.inputs)  # without a gradient
         losses: dict[str, Tensor] = {}
         if self.supervised:
             losses["task"] = self.supervised * self.task.loss(out, batch.targets)
-        if self.soft and self.task.comparable(out, reference):
+        if self.soft and self.task.outputs_compatible(out, reference):
             losses["soft"] = self.soft * self.task.soft_loss(out, reference, self.temperature)
         maps, _ = self.exits(features)
         deep = list(theirs.values())[-1].mean((2, 3))  # (B, C_teacher)
-        found = self.critics(maps, [deep], now)
+        found = self.critics(maps, [deep], progress)
         losses |= self.critics.terms(found, combine=self.combine, information=self.information)
-        return Step(out, losses, self.critics.monitors(found))
+        return StepOutput(out, losses, self.critics.monitors(found))
 
     def predictors(self) -> dict[str, nn.Module]:
         """The student alone."""

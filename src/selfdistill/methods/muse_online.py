@@ -4,7 +4,17 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..core import METHODS, Batch, ConfigError, Evidence, Method, Needs, Progress, Step, Task
+from ..core import (
+    METHODS,
+    Batch,
+    ConfigError,
+    Method,
+    Needs,
+    Progress,
+    Provenance,
+    StepOutput,
+    Task,
+)
 from ..modules.exits import Exits
 from ..modules.stagewise import StageInformation, powers_of
 from ..taps import Taps
@@ -64,7 +74,7 @@ class MuseOnline(Method):
     """
 
     kind = "online"
-    evidence = Evidence.PAPER
+    provenance = Provenance.PAPER
     needs = Needs(batch=2)
 
     def __init__(
@@ -119,10 +129,10 @@ class MuseOnline(Method):
             for k, network in enumerate(networks)
         )
 
-    def forward(self, batch: Batch, now: Progress) -> Step:
+    def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task`, `soft`, `mutual/i` and `self/i`, or `product/i`; `peer1/task`, … of the peers."""
         learners = self._learners()
-        said = [network.tapped(batch.inputs) for network, _, _ in learners]
+        said = [network.forward_features(batch.inputs) for network, _, _ in learners]
         deep = [list(features.values())[-1].mean((2, 3)) for _, features in said]  # (B, C_last)
         deep = [d.detach() for d in deep] if self.detach_peer else deep
         losses: dict[str, Tensor] = {}
@@ -132,19 +142,19 @@ class MuseOnline(Method):
             others = [other for other, _ in said[:k] + said[k + 1 :]]
             terms = self._taught(out, others, batch.targets)
             maps, _ = exits(features)
-            found = critics(maps, deep[:k] + deep[k + 1 :], now)
+            found = critics(maps, deep[:k] + deep[k + 1 :], progress)
             terms |= critics.terms(found, combine=self.combine, information=self.information)
             losses |= {_place(k) + name: term for name, term in terms.items()}
             seen = critics.monitors(found)
             monitors |= {_place(k) + name: value for name, value in seen.items()}
-        return Step(said[0][0], losses, monitors)
+        return StepOutput(said[0][0], losses, monitors)
 
     def _taught(self, out: Any, others: list[Any], targets: Any) -> dict[str, Tensor]:
         """What labels and the other networks say to one network's last layer."""
         terms: dict[str, Tensor] = {}
         if self.supervised:
             terms["task"] = self.supervised * self.task.loss(out, targets)
-        alike = [other.detach() for other in others if self.task.comparable(out, other)]
+        alike = [other.detach() for other in others if self.task.outputs_compatible(out, other)]
         if self.soft and alike:
             each = [self.task.soft_loss(out, other, self.temperature) for other in alike]
             terms["soft"] = self.soft * torch.stack(each).mean()

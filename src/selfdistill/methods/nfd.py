@@ -2,7 +2,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from ..core import METHODS, Batch, ConfigError, Evidence, Method, Progress, Step, Task
+from ..core import METHODS, Batch, ConfigError, Method, Progress, Provenance, StepOutput, Task
 from ..functional.attention import pooled_to
 from ..taps import Taps, Teacher
 
@@ -10,12 +10,12 @@ _DIMENSIONS = {"space": (2, 3), "batch": (0, 2, 3), "sample": (1, 2, 3), "channe
 
 
 @METHODS.add("nfd")
-class NormalisedFeatures(Method):
+class NormalizedFeatures(Method):
     r"""Imitate a frozen teacher's feature up to its magnitude.
 
     Liu et al. 2022, https://arxiv.org/abs/2207.05256, made for semantic segmentation. **A
     reconstruction from the abstract**, which says that the magnitude of a feature need not be
-    copied and that both features are normalised before their distance is taken:
+    copied and that both features are normalized before their distance is taken:
 
     .. math:: L = L_{task} + \lambda \, \overline{(N(p(x)) - N(t))^2} \qquad
         N(f) = \frac{f - mean(f)}{std(f) + 10^{-5}}
@@ -24,7 +24,7 @@ class NormalisedFeatures(Method):
     channels differ, and the bar is the mean over all elements. With the default, mean and standard
     deviation are those of each channel of each image over its places, and the term is twice one
     minus the correlation, so between 0 and 4. Not known to us are the dimensions that the paper
-    normalises over, the weight, the layer, and whether p has a norm; all are chosen here.
+    normalizes over, the weight, the layer, and whether p has a norm; all are chosen here.
 
     Args:
         student: the network.
@@ -40,7 +40,7 @@ class NormalisedFeatures(Method):
     """
 
     kind = "offline"
-    evidence = Evidence.ABSTRACT
+    provenance = Provenance.ABSTRACT
 
     def __init__(
         self,
@@ -79,18 +79,18 @@ class NormalisedFeatures(Method):
             # a shift of a whole channel would be taken off again
             self.projection = nn.Conv2d(own, wanted, 1, bias=over in ("sample", "channel"))
 
-    def forward(self, batch: Batch, now: Progress) -> Step:
+    def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task`, `soft` if it has a weight, and `feature`."""
-        out, mine = self.student.tapped(batch.inputs)
-        reference, theirs = self.teacher.tapped(batch.inputs)  # without a gradient
+        out, mine = self.student.forward_features(batch.inputs)
+        reference, theirs = self.teacher.forward_features(batch.inputs)  # without a gradient
         losses = {"task": self.task.loss(out, batch.targets)}
         if self.soft:
             losses["soft"] = self.soft * self.task.soft_loss(out, reference, self.temperature)
         if self.feature:
             x, t = self.projection(mine[self.guided]), theirs[self.guiding]
-            gap = normalised(pooled_to(x, t), self.over) - normalised(pooled_to(t, x), self.over)
+            gap = normalized(pooled_to(x, t), self.over) - normalized(pooled_to(t, x), self.over)
             losses["feature"] = self.feature * gap.square().mean()
-        return Step(out, losses)
+        return StepOutput(out, losses)
 
     def predictors(self) -> dict[str, nn.Module]:
         """The student alone."""
@@ -103,10 +103,10 @@ def _cells(tap: int, *networks: Taps) -> int:
     return min(height * width for _, height, width in shapes)
 
 
-def normalised(x: Tensor, over: tuple[int, ...]) -> Tensor:
+def normalized(x: Tensor, over: tuple[int, ...]) -> Tensor:
     """(B, C, H, W) with mean 0 and standard deviation 1 over some dimensions, in fp32."""
     x = x.float()
-    centred = x - x.mean(over, keepdim=True)
+    centered = x - x.mean(over, keepdim=True)
     # a small number inside the root, too: a constant channel would have no gradient but nan
-    deviation = (centred.square().mean(over, keepdim=True) + 1e-12).sqrt()
-    return centred / (deviation + 1e-5)
+    deviation = (centered.square().mean(over, keepdim=True) + 1e-12).sqrt()
+    return centered / (deviation + 1e-5)

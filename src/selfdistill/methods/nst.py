@@ -1,6 +1,6 @@
 from torch import nn
 
-from ..core import METHODS, Batch, Evidence, Method, Progress, Step, Task
+from ..core import METHODS, Batch, Method, Progress, Provenance, StepOutput, Task
 from ..functional.kernel import channel_discrepancy
 from ..modules.pairs import check_positions, paired_shapes, pooled_pairs
 from ..taps import Taps, Teacher
@@ -13,7 +13,7 @@ class NeuronSelectivityTransfer(Method):
     Huang and Wang 2017, https://arxiv.org/abs/1707.01219, Eq. 8, with the polynomial kernel
     :math:`k(x, y) = (x^\top y)^2`. The channels of a feature, each a map over the positions scaled
     to unit length, are a sample of a distribution; the squared maximum mean discrepancy between
-    student's and teacher's is minimised:
+    student's and teacher's is minimized:
 
     .. math:: L = L_{task} + \beta \sum_i \left[ \overline{k(x_c, x_d)} + \overline{k(t_c, t_d)}
         - 2 \overline{k(x_c, t_d)} \right]_i
@@ -36,7 +36,7 @@ class NeuronSelectivityTransfer(Method):
     """
 
     kind = "offline"
-    evidence = Evidence.CODE
+    provenance = Provenance.CODE
 
     def __init__(
         self,
@@ -53,17 +53,17 @@ class NeuronSelectivityTransfer(Method):
         self.student, self.teacher, self.task = student, Teacher(teacher), task
         self.selectivity, self.soft, self.temperature = selectivity, soft, temperature
 
-    def forward(self, batch: Batch, now: Progress) -> Step:
+    def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task`, `soft` if it has a weight, and `selectivity/i` of each stage."""
-        out, mine = self.student.tapped(batch.inputs)
-        reference, theirs = self.teacher.tapped(batch.inputs)  # without a gradient
+        out, mine = self.student.forward_features(batch.inputs)
+        reference, theirs = self.teacher.forward_features(batch.inputs)  # without a gradient
         losses = {"task": self.task.loss(out, batch.targets)}
         if self.soft:
             losses["soft"] = self.soft * self.task.soft_loss(out, reference, self.temperature)
         if self.selectivity:
             for i, (x, target) in enumerate(pooled_pairs(mine, theirs), 1):
                 losses[f"selectivity/{i}"] = self.selectivity * channel_discrepancy(x, target)
-        return Step(out, losses)
+        return StepOutput(out, losses)
 
     def predictors(self) -> dict[str, nn.Module]:
         """The student alone."""

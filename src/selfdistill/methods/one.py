@@ -3,10 +3,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..core import METHODS, Batch, ConfigError, Evidence, Method, Needs, Progress, Step, Task
-from ..segments import cut, fresh
-from ..stages import as_map
-from ..taps import Taps
+from ..core import (
+    METHODS,
+    Batch,
+    ConfigError,
+    Method,
+    Needs,
+    Progress,
+    Provenance,
+    StepOutput,
+    Task,
+)
+from ..taps import Taps, as_map
+from ..taps.fx_split import reinitialized_copy, split_at
 
 
 @METHODS.add("one")
@@ -43,8 +52,8 @@ class OnTheFlyEnsemble(Method):
     """
 
     kind = "self"
-    evidence = Evidence.CODE
-    needs = Needs(batch=2, scores=True)  # the gate's batch norm wants two images
+    provenance = Provenance.CODE
+    needs = Needs(batch=2, class_scores=True)  # the gate's batch norm wants two images
 
     def __init__(
         self,
@@ -68,11 +77,11 @@ class OnTheFlyEnsemble(Method):
             raise ConfigError(f"ramp is a part of the run between 0 and 1, not {ramp}")
         self.student, self.task = student, task
         self.soft, self.temperature, self.ramp = soft, temperature, ramp
-        _, tail = cut(student.network, student.names[-2:-1])
-        self.tails = nn.ModuleList(fresh(tail) for _ in range(branches - 1))
+        _, tail = split_at(student.network, student.names[-2:-1])
+        self.tails = nn.ModuleList(reinitialized_copy(tail) for _ in range(branches - 1))
         self.gate = Gate(student.shapes[student.names[-2]][0], branches)
 
-    def forward(self, batch: Batch, now: Progress) -> Step:
+    def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task`, `task/k` of the further branches, `ensemble`, and `soft/k` of all branches."""
         outputs, mixture = said(self.student, self.tails, self.gate, batch.inputs)
         losses = {"task": self.task.loss(outputs[0], batch.targets)}
@@ -80,15 +89,15 @@ class OnTheFlyEnsemble(Method):
             losses[f"task/{k}"] = self.task.loss(out, batch.targets)
         losses["ensemble"] = self.task.loss(mixture, batch.targets)
         if self.soft:
-            weight = self.soft * self._height(now)
+            weight = self.soft * self._height(progress)
             for k, out in enumerate(outputs, 1):
                 soft = self.task.soft_loss(out, mixture.detach(), self.temperature)
                 losses[f"soft/{k}"] = weight * soft
-        return Step(outputs[0], losses)
+        return StepOutput(outputs[0], losses)
 
-    def _height(self, now: Progress) -> Tensor:
+    def _height(self, progress: Progress) -> Tensor:
         """The ramp r of the soft terms, 0-d."""
-        done = now.fraction / self.ramp if self.ramp else torch.ones_like(now.fraction)
+        done = progress.fraction / self.ramp if self.ramp else torch.ones_like(progress.fraction)
         return (-5 * (1 - done.clamp(max=1)).square()).exp()
 
     def predictors(self) -> dict[str, nn.Module]:
@@ -146,7 +155,7 @@ def said(
     student: Taps, tails: nn.ModuleList, gate: nn.Module, x: Tensor
 ) -> tuple[list[Tensor], Tensor]:
     """The outputs (B, K, ...) of all branches, the student's first, and their mixture."""
-    out, features = student.tapped(x, raw=True)
+    out, features = student.forward_features(x, raw=True)
     trunk = features[student.names[-2]]
     outputs = [out, *(tail(trunk) for tail in tails)]
     stacked = torch.stack(outputs).float()  # (branches, B, K, ...)

@@ -2,7 +2,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core import METHODS, Batch, Evidence, Method, Needs, Progress, Step, Task
+from ..core import METHODS, Batch, Method, Needs, Progress, Provenance, StepOutput, Task
 from ..functional.kernel import gram
 from ..taps import Taps, Teacher
 
@@ -43,7 +43,7 @@ class RelationalDistillation(Method):
     """
 
     kind = "offline"
-    evidence = Evidence.CODE
+    provenance = Provenance.CODE
     needs = Needs(batch=3)
 
     def __init__(
@@ -62,10 +62,10 @@ class RelationalDistillation(Method):
         self.distance, self.angle = distance, angle
         self.soft, self.temperature = soft, temperature
 
-    def forward(self, batch: Batch, now: Progress) -> Step:
+    def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task`, `soft` if it has a weight, `distance` and `angle`."""
-        out, mine = self.student.tapped(batch.inputs)
-        reference, theirs = self.teacher.tapped(batch.inputs)  # without a gradient
+        out, mine = self.student.forward_features(batch.inputs)
+        reference, theirs = self.teacher.forward_features(batch.inputs)  # without a gradient
         losses = {"task": self.task.loss(out, batch.targets)}
         if self.soft:
             losses["soft"] = self.soft * self.task.soft_loss(out, reference, self.temperature)
@@ -76,7 +76,7 @@ class RelationalDistillation(Method):
             losses["distance"] = self.distance * gap
         if self.angle:
             losses["angle"] = self.angle * F.smooth_l1_loss(cosines(own), cosines(its))
-        return Step(out, losses)
+        return StepOutput(out, losses)
 
     def predictors(self) -> dict[str, nn.Module]:
         """The student alone."""

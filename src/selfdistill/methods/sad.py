@@ -5,7 +5,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core import METHODS, Batch, ConfigError, Evidence, Method, Progress, Step, Task
+from ..core import METHODS, Batch, ConfigError, Method, Progress, Provenance, StepOutput, Task
 from ..taps import Taps
 
 _SILENT = 1e-6  # of a loss, next to a supervised one of about 1
@@ -48,7 +48,7 @@ class SelfAttentionDistillation(Method):
     """
 
     kind = "self"
-    evidence = Evidence.NOTES
+    provenance = Provenance.NOTES
 
     def __init__(
         self,
@@ -70,18 +70,18 @@ class SelfAttentionDistillation(Method):
         self.student, self.task = student, task
         self.attention, self.energy, self.start = attention, energy, start
 
-    def forward(self, batch: Batch, now: Progress) -> Step:
+    def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task`, and `attention/i` of each stage but the last."""
-        out, features = self.student.tapped(batch.inputs)
+        out, features = self.student.forward_features(batch.inputs)
         energies = [self._energy(feature) for feature in features.values()]
-        weight = self.attention * (now.fraction >= self.start)  # 0, and then the weight
+        weight = self.attention * (progress.fraction >= self.start)  # 0, and then the weight
         losses = {"task": self.task.loss(out, batch.targets)}
         monitors = {}
         for i, (own, deeper) in enumerate(pairwise(energies), 1):
             gap = attention_gap(own, deeper.detach())
             losses[f"attention/{i}"] = weight * gap
             monitors[f"attention/{i}"] = gap.detach()
-        return Step(out, losses, monitors)
+        return StepOutput(out, losses, monitors)
 
     def _energy(self, feature: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, 1, H, W), in fp32."""

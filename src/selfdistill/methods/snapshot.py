@@ -7,15 +7,15 @@ from ..core import (
     METHODS,
     Batch,
     ConfigError,
-    Evidence,
     Frozen,
     Method,
     Needs,
     Progress,
-    Step,
+    Provenance,
+    StepOutput,
     Task,
 )
-from ..segments import copied
+from ..taps.fx_split import copy_without_hooks
 
 
 @METHODS.add("snapshot")
@@ -32,7 +32,7 @@ class SnapshotDistillation(Method):
     are of one line. So there is no factor τ², either.
 
     A generation is a cycle of the learning rate, which with the cosine schedule starts anew in each
-    one. It ends with an optimiser step, whether or not an epoch ends there. The teacher costs a
+    one. It ends with an optimizer step, whether or not an epoch ends there. The teacher costs a
     forward pass a step from the second generation on, and is kept in checkpoints.
 
     No authors' code is public. The form of the loss is that of a port, which has a temperature of 3
@@ -50,8 +50,8 @@ class SnapshotDistillation(Method):
     """
 
     kind = "self"
-    evidence = Evidence.NOTES
-    needs = Needs(scores=True)
+    provenance = Provenance.NOTES
+    needs = Needs(class_scores=True)
     generation: Tensor
 
     def __init__(
@@ -72,27 +72,27 @@ class SnapshotDistillation(Method):
         self.student, self.task, self.cycles = student, task, generations
         self.soft, self.temperature = soft, temperature
         self.supervised = 1 + 1 / temperature if supervised is None else supervised
-        self.teacher = Frozen(copied(student), saved=True)
+        self.teacher = Frozen(copy_without_hooks(student), saved=True)
         self.register_buffer("generation", torch.zeros((), dtype=torch.int64))
         # Whether `generation` is above 0, where forward may look without waiting for the device;
         # a compiled step is compiled once more when it changes.
         self.taught = False
         self.register_load_state_dict_post_hook(_look_again)
 
-    def forward(self, batch: Batch, now: Progress) -> Step:
+    def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task` and `soft`, which is zero in the first generation."""
         out = self.student(batch.inputs)
         task = self.task.loss(out, batch.targets)
         if not self.taught:
-            return Step(out, {"task": task, "soft": torch.zeros_like(task)})
+            return StepOutput(out, {"task": task, "soft": torch.zeros_like(task)})
         with torch.no_grad():
             reference = self.teacher(batch.inputs)
         soft = asymmetric_cross_entropy(out, reference, self.temperature)
-        return Step(out, {"task": self.supervised * task, "soft": self.soft * soft})
+        return StepOutput(out, {"task": self.supervised * task, "soft": self.soft * soft})
 
-    def after_step(self, now: Progress) -> None:
+    def after_step(self, progress: Progress) -> None:
         """Makes the student the teacher where a generation has ended and another one follows."""
-        step, total = int(now.step), int(now.total)
+        step, total = int(progress.step), int(progress.total)
         before, after = (done * self.cycles // total for done in (step, step + 1))
         if before < after < self.cycles:
             self.teacher.network.load_state_dict(self.student.state_dict())

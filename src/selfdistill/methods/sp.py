@@ -3,7 +3,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ..core import METHODS, Batch, Evidence, Method, Needs, Progress, Step, Task
+from ..core import METHODS, Batch, Method, Needs, Progress, Provenance, StepOutput, Task
 from ..functional.kernel import gram
 from ..modules.pairs import paired_shapes
 from ..taps import Taps, Teacher
@@ -35,7 +35,7 @@ class SimilarityPreserving(Method):
     """
 
     kind = "offline"
-    evidence = Evidence.CODE
+    provenance = Provenance.CODE
     needs = Needs(batch=2)
 
     def __init__(
@@ -56,10 +56,10 @@ class SimilarityPreserving(Method):
         self.student, self.teacher, self.task = student, Teacher(teacher), task
         self.similarity, self.soft, self.temperature = similarity, soft, temperature
 
-    def forward(self, batch: Batch, now: Progress) -> Step:
+    def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task`, `soft` if it has a weight, and `similarity/i` of each stage that is compared."""
-        out, mine = self.student.tapped(batch.inputs)
-        reference, theirs = self.teacher.tapped(batch.inputs)  # without a gradient
+        out, mine = self.student.forward_features(batch.inputs)
+        reference, theirs = self.teacher.forward_features(batch.inputs)  # without a gradient
         losses = {"task": self.task.loss(out, batch.targets)}
         if self.soft:
             losses["soft"] = self.soft * self.task.soft_loss(out, reference, self.temperature)
@@ -67,7 +67,7 @@ class SimilarityPreserving(Method):
             for i, (name, other) in enumerate(self.pairs, self.first):
                 gap = (similarities(mine[name]) - similarities(theirs[other])).square().mean()
                 losses[f"similarity/{i}"] = self.similarity * gap
-        return Step(out, losses)
+        return StepOutput(out, losses)
 
     def predictors(self) -> dict[str, nn.Module]:
         """The student alone."""

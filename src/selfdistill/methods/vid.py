@@ -1,6 +1,6 @@
 from torch import nn
 
-from ..core import METHODS, Batch, Evidence, Method, Progress, Step, Task
+from ..core import METHODS, Batch, Method, Progress, Provenance, StepOutput, Task
 from ..modules.pairs import paired_shapes, pooled_pairs
 from ..modules.variational import VariationalGaussian
 from ..taps import Taps, Teacher
@@ -25,7 +25,7 @@ class VariationalInformationDistillation(Method):
     is three 1×1 convolutions, all variances are 5 at first, all stages have weight 1, and the
     larger of two features is pooled to the size of the smaller. As recalled, the paper weighs
     layers one by one, has batch norm in μ and a term for the logits, too. One public library keeps
-    the variances in a list, where no optimiser finds them; here they are trained.
+    the variances in a list, where no optimizer finds them; here they are trained.
 
     Args:
         student: the network.
@@ -37,7 +37,7 @@ class VariationalInformationDistillation(Method):
     """
 
     kind = "offline"
-    evidence = Evidence.CODE
+    provenance = Provenance.CODE
 
     def __init__(
         self,
@@ -57,10 +57,10 @@ class VariationalInformationDistillation(Method):
             VariationalGaussian(x[0], t[0]) for x, t in pairs if variational
         )
 
-    def forward(self, batch: Batch, now: Progress) -> Step:
+    def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task`, `soft` if it has a weight, and `variational/i` of each stage."""
-        out, mine = self.student.tapped(batch.inputs)
-        reference, theirs = self.teacher.tapped(batch.inputs)  # without a gradient
+        out, mine = self.student.forward_features(batch.inputs)
+        reference, theirs = self.teacher.forward_features(batch.inputs)  # without a gradient
         losses = {"task": self.task.loss(out, batch.targets)}
         if self.soft:
             losses["soft"] = self.soft * self.task.soft_loss(out, reference, self.temperature)
@@ -68,7 +68,7 @@ class VariationalInformationDistillation(Method):
             pairs = zip(self.bounds, pooled_pairs(mine, theirs), strict=True)
             for i, (bound, (x, target)) in enumerate(pairs, 1):
                 losses[f"variational/{i}"] = self.variational * bound(x, target)
-        return Step(out, losses)
+        return StepOutput(out, losses)
 
     def predictors(self) -> dict[str, nn.Module]:
         """The student alone."""

@@ -29,7 +29,7 @@ def build(
         model: a family and a name (`names` lists them), or a network, which is handed back.
         num_classes: outputs.
         in_channels: channels of the images; torchvision's networks take 3 only.
-        weights: nothing for a random initialisation, `pretrained` for what the family offers, or
+        weights: nothing for a random initialization, `pretrained` for what the family offers, or
             the path of a .safetensors, .pt or .pth file.
     """
     pretrained = weights == "pretrained"

@@ -1,6 +1,6 @@
-"""torchvision's detectors on batches that are normalised already, with outputs apart from losses.
+"""torchvision's detectors on batches that are normalized already, with outputs apart from losses.
 
-torchvision's own forward pass scales and normalises images and gives losses in training and boxes
+torchvision's own forward pass scales and normalizes images and gives losses in training and boxes
 in evaluation. Here the parts that learn run on the batch as it is, and their raw outputs know how
 to become a loss or boxes by torchvision's own functions.
 """

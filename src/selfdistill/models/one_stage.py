@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from ..functional.boxes import binary_divergence
-from ..modules.predictions import Detections
+from ..modules.detector_output import Detections
 
 
 class DensePredictions(NamedTuple):
@@ -48,7 +48,7 @@ class DensePredictions(NamedTuple):
             total = total + (weight * binary_divergence(*pair, temperature)[..., 0]).sum()
         return total / (weight.sum() + 1)
 
-    def comparable(self, other: object) -> bool:
+    def compatible_with(self, other: object) -> bool:
         """Whether the other network is of the same kind and has as many anchors and classes."""
         return (
             isinstance(other, DensePredictions)

@@ -34,14 +34,14 @@ def conv_bn(
 
 
 def bn_relu(channels: int) -> nn.Sequential:
-    """Batch norm and ReLU, for networks that normalise before the convolution."""
+    """Batch norm and ReLU, for networks that normalize before the convolution."""
     return named(bn=nn.BatchNorm2d(channels), relu=nn.ReLU())
 
 
 def init_kaiming(network: nn.Module) -> None:
     """Convolutions normal with variance 2 / fan-out (He et al. 2015), their biases 0.
 
-    Batch norm is born with scale 1 and shift 0 and linear layers keep torch's own initialisation.
+    Batch norm is born with scale 1 and shift 0 and linear layers keep torch's own initialization.
     He et al. 2015, https://arxiv.org/abs/1502.01852, eq. 14.
     """
     for module in network.modules():

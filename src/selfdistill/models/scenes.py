@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core import ConfigError
-from ..stages import find_taps
+from ..taps import find_taps
 from .parts import conv_bn, init_kaiming, named
 
 

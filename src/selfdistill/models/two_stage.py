@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core import ConfigError
-from ..modules.predictions import Detections
+from ..modules.detector_output import Detections
 from .one_stage import found_of, images, truths_of
 
 
@@ -37,7 +37,7 @@ class TwoStagePredictions(NamedTuple):
         """Raises `ConfigError`: outputs of two stages do not compare."""
         raise ConfigError("outputs of Faster R-CNN do not compare; take a method on features")
 
-    def comparable(self, other: object) -> bool:
+    def compatible_with(self, other: object) -> bool:
         """Never."""
         return False
 

@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ..core import ArtefactError, ConfigError, ResourceError, load_tensors
+from ..core import ArtifactError, ConfigError, ResourceError, load_tensors
 
 SUFFIXES = (".safetensors", ".pt", ".pth")
 
@@ -48,7 +48,7 @@ def _read(path: Path) -> Any:
             f"weights '{path}' cannot be read: {fault.strerror or fault}"
         ) from fault
     except Exception as fault:  # a damaged pickle raises anything
-        raise ArtefactError(
+        raise ArtifactError(
             f"weights '{path}' are corrupt or hold more than tensors and were not loaded; "
             "a .safetensors file holds tensors only"
         ) from fault
@@ -61,7 +61,7 @@ def _state(loaded: Any, path: Path) -> dict[str, Tensor]:
         loaded = next(inner, loaded)
         if all(isinstance(k, str) and isinstance(v, Tensor) for k, v in loaded.items()):
             return dict(loaded)
-    raise ArtefactError(f"weights '{path}' hold no state dict (tensors by name)")
+    raise ArtifactError(f"weights '{path}' hold no state dict (tensors by name)")
 
 
 def _check_fit(state: Mapping[str, Tensor], own: Mapping[str, Tensor], complaint: str) -> None:
@@ -76,7 +76,7 @@ def _check_fit(state: Mapping[str, Tensor], own: Mapping[str, Tensor], complaint
     faults = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
     if any(faults.values()):
         told = [_some(names, what) for what, names in faults.items() if names]
-        raise ArtefactError(f"{complaint}: {', '.join(told)}")
+        raise ArtifactError(f"{complaint}: {', '.join(told)}")
 
 
 def _some(names: list[str], what: str) -> str:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ..core import ConfigError
-from ..functional.boxes import binary_divergence, complete_iou, focal, surest
-from .predictions import Detections
+from ..functional.boxes import binary_divergence, class_nms, complete_iou, focal_loss
+from .detector_output import Detections
 
 _ANCHORS = (
     ((10, 13), (16, 30), (33, 23)),
@@ -40,7 +40,7 @@ class AnchorPredictions(NamedTuple):
         """YOLOv5 5.0's loss, with focal terms for objectness and classes.
 
         A box is looked for by the anchors whose sides are within 4 times its own, in the cell of
-        its centre and the nearest neighbour on each axis. CIoU of the decoded box there, what it
+        its center and the nearest neighbor on each axis. CIoU of the decoded box there, what it
         came to as the target of objectness, and the class, are weighted by .05, 1 · H W / 640² and
         .5 · K / 80, over levels in the mean of three. YOLOv5 sums over the images of a batch and
         takes 64 of them a step: that factor is a constant here, so neither batch size nor devices
@@ -73,7 +73,7 @@ class AnchorPredictions(NamedTuple):
             seen = seen + weight.sum()
         return total / (seen + 1)
 
-    def comparable(self, other: object) -> bool:
+    def compatible_with(self, other: object) -> bool:
         """Whether the other's maps have the same shapes."""
         return isinstance(other, AnchorPredictions) and [m.shape for m in self.maps] == [
             m.shape for m in other.maps
@@ -93,7 +93,7 @@ class AnchorPredictions(NamedTuple):
     def detections(self, size: tuple[int, int]) -> list[Detections]:
         """The 300 surest boxes of each image above a score of .001, after suppression at IoU .6."""
         found = zip(*self.detach().decoded(size), strict=True)
-        return [Detections(*surest(boxes, scores)) for boxes, scores in found]
+        return [Detections(*class_nms(boxes, scores)) for boxes, scores in found]
 
     def detach(self) -> Self:
         """The same without gradients."""
@@ -128,9 +128,9 @@ class _Level:
         said = 2 * self.raw[..., :4].sigmoid()
         x = said[..., 0] - 0.5 + torch.arange(columns, device=said.device)
         y = said[..., 1] - 0.5 + torch.arange(rows, device=said.device)[:, None]
-        centre = torch.stack([x * (size[1] / columns), y * (size[0] / rows)], -1)
+        center = torch.stack([x * (size[1] / columns), y * (size[0] / rows)], -1)
         half = said[..., 2:].square() * self.anchors[:, None, None] * (max(size) / 2)
-        return torch.cat([centre - half, centre + half], -1).flatten(1, 3)
+        return torch.cat([center - half, center + half], -1).flatten(1, 3)
 
     def scores(self) -> Tensor:
         """(B, A·h·w, K): of an object to be there and of this class."""
@@ -150,10 +150,10 @@ class _Level:
         there = torch.zeros_like(said[..., 4]).scatter_reduce(
             1, place, counts * overlap.detach().clamp(min=0), "amax"
         )
-        thing = focal(said[..., 4], there, gamma).mean()
+        thing = focal_loss(said[..., 4], there, gamma).mean()
         kinds = said[..., 5:].gather(1, place[..., None].expand(-1, -1, said.shape[-1] - 5))
         truth = labels[..., None] == torch.arange(kinds.shape[-1], device=kinds.device)
-        kind = (counts * focal(kinds, truth, gamma).mean(-1)).sum() / total
+        kind = (counts * focal_loss(kinds, truth, gamma).mean(-1)).sum() / total
         return box, thing, kind
 
 
@@ -178,9 +178,9 @@ def matched(
     low, high = corners[..., :2], corners[..., 2:]
     ratio = (high - low)[:, :, None] / (anchors * max(size))  # (B, M, A, 2)
     fits = torch.maximum(ratio, 1 / ratio).amax(-1) < _RATIO
-    centre = (low + high) / 2
-    x, beside = _cells(centre[..., 0] * (columns / size[1]), columns)
-    y, above = _cells(centre[..., 1] * (rows / size[0]), rows)
+    center = (low + high) / 2
+    x, beside = _cells(center[..., 0] * (columns / size[1]), columns)
+    y, above = _cells(center[..., 1] * (rows / size[0]), rows)
     x, y = torch.stack([x, beside, x], -1), torch.stack([y, y, above], -1)  # (B, M, 3)
     inside = (x >= 0) & (x < columns) & (y >= 0) & (y < rows)
     x, y = x.clamp(0, columns - 1), y.clamp(0, rows - 1)
@@ -198,10 +198,10 @@ def matched(
 
 
 def _cells(place: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The cell that a place lies in and the neighbour that it is nearer to, along one axis."""
+    """The cell that a place lies in and the neighbor that it is nearer to, along one axis."""
     cell = place.floor().clamp(0, count - 1)
-    neighbour = torch.where(place - cell < 0.5, cell - 1, cell + 1)
-    return cell.long(), neighbour.long()
+    neighbor = torch.where(place - cell < 0.5, cell - 1, cell + 1)
+    return cell.long(), neighbor.long()
 
 
 class AnchorHead(nn.Module):

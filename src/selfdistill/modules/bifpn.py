@@ -96,7 +96,7 @@ class BiFPN(nn.Module):
         return x if x.shape[-2:] == size else F.interpolate(x, size=size, mode=self.resize)
 
 
-class Merged(nn.Module):
+class MergedLevels(nn.Module):
     """All levels in one map of the finest one's width and size, their sum.
 
     Each deeper level goes through a 1×1 convolution (BN, ReLU) and is enlarged by bilinear
@@ -123,7 +123,7 @@ class Merged(nn.Module):
 class Fusion(nn.Module):
     r"""A learnt weighted mean of maps of one shape, then separable convolutions with BN and ReLU.
 
-    The weights are the fast normalised fusion of Tan et al. 2020, https://arxiv.org/abs/1911.09070,
+    The weights are the fast normalized fusion of Tan et al. 2020, https://arxiv.org/abs/1911.09070,
     Sec. 3.3: :math:`\sum_j w_j x_j / (\epsilon + \sum_j w_j)`, where a ReLU keeps :math:`w \ge 0`.
     They start as ones; :math:`\epsilon` is 1e-6 as in FRSKD's code.
 

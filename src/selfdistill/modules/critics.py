@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..functional.mutual_information import roll
+from ..functional.mutual_information import roll_batch
 
 
 class Scores(NamedTuple):
@@ -58,7 +58,7 @@ class SeparableCritic(nn.Module):
     ) -> Scores:
         """Scores of N = H·W cells: with a shift one negative each, else all B images.
 
-        `alike` (B, B) says which images belong together; None is each with itself alone.
+        `same_class_mask` (B, B) says which images belong together; None is each with itself alone.
         """
         encoded = (self.shortcut(glob) + self.layers(glob)) / self.local.out_features**0.5  # (B, U)
         query = encoded @ self.local.weight  # (B, C)
@@ -66,7 +66,7 @@ class SeparableCritic(nn.Module):
         cells = local.flatten(2).transpose(1, 2)  # (B, N, C)
         if shift is not None:
             positive = (cells * query[:, None]).sum(-1) + offset[:, None]
-            other = roll(cells, shift)
+            other = roll_batch(cells, shift)
             negative = (other * query[:, None]).sum(-1) + offset[:, None]
             return Scores(positive, negative[..., None])
         # [image of the global view, cell, image of the cell]
@@ -107,12 +107,12 @@ class ConcatCritic(nn.Module):
         first = self.local(local)
         beside = self.glob(glob)[..., None, None]
         positive = self.rest(first + beside)
-        negative = self.rest(roll(first, shift) + beside)
+        negative = self.rest(roll_batch(first, shift) + beside)
         return Scores(positive.flatten(1), negative.flatten(1)[..., None])
 
 
 class GlobalCritic(nn.Module):
-    """One score an image: convolutions summarise the local map, layers join the global view.
+    """One score an image: convolutions summarize the local map, layers join the global view.
 
     The global critic of Deep InfoMax as its public PyTorch port builds it (two 3×3 convolutions,
     three linear layers), with padding and a pooling to 4×4, so that maps of any size fit.
@@ -141,7 +141,7 @@ class GlobalCritic(nn.Module):
             F.linear(glob, weight_glob, self.joined.bias),
         )
         positive = self.rest(first + beside)
-        negative = self.rest(roll(first, shift) + beside)
+        negative = self.rest(roll_batch(first, shift) + beside)
         return Scores(positive, negative[..., None])
 
 

@@ -61,14 +61,14 @@ class Exits(nn.Module):
         for i, out in enumerate(outputs, 1):
             if supervised:
                 terms[f"task/{i}"] = supervised * self.task.loss(out, targets)
-            if soft and self.task.comparable(out, final):
+            if soft and self.task.outputs_compatible(out, final):
                 reference = final.detach()
                 terms[f"soft/{i}"] = soft * self.task.soft_loss(out, reference, temperature)
         return terms
 
     def predict(self, student: Taps, inputs: Tensor) -> dict[str, Any]:
         """The outputs of all exits and of the student in one pass."""
-        out, features = student.tapped(inputs)
+        out, features = student.forward_features(inputs)
         _, outputs = self(features)
         return {f"exit{i}": o for i, o in enumerate(outputs, 1)} | {"student": out}
 
@@ -97,4 +97,4 @@ class EarlyExit(nn.Module):
 
     def forward(self, x: Tensor) -> Any:
         """The exit's output."""
-        return self.head(self.student.until(self.name, x))
+        return self.head(self.student.forward_until(self.name, x))

@@ -10,18 +10,18 @@ from ..functional.mutual_information import ESTIMATORS
 from .critics import CRITICS, GlobalCritic
 
 
-class Estimate(NamedTuple):
+class InformationEstimate(NamedTuple):
     """The loss of one estimator and the mean size of its critic's scores (detached), both 0-d."""
 
     loss: Tensor
     score: Tensor
 
 
-class InformationLoss(nn.Module):
+class MutualInformationLoss(nn.Module):
     r"""The loss whose fall means more information between two views, with its critics.
 
     The mean of a local critic's loss and, with weight `global_share`, of a global critic's,
-    normalised so that chance stays at 2 log 2: (local + a · global) / (1 + a). Deep InfoMax's port
+    normalized so that chance stays at 2 log 2: (local + a · global) / (1 + a). Deep InfoMax's port
     uses a = 0.5.
 
     Args:
@@ -58,11 +58,11 @@ class InformationLoss(nn.Module):
 
     def forward(
         self, local: Tensor, glob: Tensor, shift: Tensor, alike: Tensor | None = None
-    ) -> Estimate:
+    ) -> InformationEstimate:
         """The loss of views (B, local, H, W) and (B, glob).
 
-        `shift` (0-d, 1 … B-1) makes the rolled negatives; `alike` (B, B) says which images belong
-        together, where all pairs are scored and the loss is the Jensen-Shannon one.
+        `shift` (0-d, 1 … B-1) makes the rolled negatives; `same_class_mask` (B, B) says which
+        images belong together, where all pairs are scored and the loss is the Jensen-Shannon one.
         """
         critic = self.local_critic
         scores = critic(local, glob, shift) if self.roll else critic(local, glob, alike=alike)
@@ -70,7 +70,7 @@ class InformationLoss(nn.Module):
         if self.global_critic is not None:
             beside = self.estimate(*self.global_critic(local, glob, shift))
             loss = (loss + self.global_share * beside) / (1 + self.global_share)
-        return Estimate(loss, _size(scores.positive.detach().float()))
+        return InformationEstimate(loss, _size(scores.positive.detach().float()))
 
 
 def _size(scores: Tensor) -> Tensor:

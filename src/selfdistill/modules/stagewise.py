@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ..core import ConfigError, Progress
 from ..core.keyed_random import integers, purpose
 from ..functional.mutual_information import CHANCE, POSITIVE_ESTIMATORS
-from .information import Estimate, InformationLoss
+from .information import InformationEstimate, MutualInformationLoss
 
 _NEGATIVES = purpose("muse.negatives")
 
@@ -43,7 +43,7 @@ class StageInformation(nn.ModuleDict):
         local: channels of the stages' maps, shallowest first.
         deep: channels of each deep feature.
         own: channels of the stages' own vectors; None where they are the pooled maps.
-        critic, width, negatives, estimator, global_share: of each `InformationLoss`.
+        critic, width, negatives, estimator, global_share: of each `MutualInformationLoss`.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class StageInformation(nn.ModuleDict):
         }
         for term in self.powers:
             self[term] = nn.ModuleList(
-                InformationLoss(
+                MutualInformationLoss(
                     c,
                     g,
                     critic=critic,
@@ -83,23 +83,23 @@ class StageInformation(nn.ModuleDict):
         self,
         local: Sequence[Tensor],
         deep: Sequence[Tensor],
-        now: Progress,
+        progress: Progress,
         *,
         own: Sequence[Tensor] | None = None,
         alike: Tensor | None = None,
-    ) -> dict[str, Estimate]:
+    ) -> dict[str, InformationEstimate]:
         """{"mutual/1": …, "self/1": …}: the raw losses of every stage.
 
-        The stages' maps are (B, C, H, W), deep features and own vectors (B, D); `alike` (B, B) says
-        which images belong together.
+        The stages' maps are (B, C, H, W), deep features and own vectors (B, D); `same_class_mask`
+        (B, B) says which images belong together.
         """
         batch = len(deep[0])
         if batch < 2:
             raise ConfigError(
                 "mutual information needs a second image to compare with; batch 2 or more"
             )
-        shift = 1 + integers(batch - 1, _NEGATIVES, now.seed, now.step)
-        found: dict[str, Estimate] = {}
+        shift = 1 + integers(batch - 1, _NEGATIVES, progress.seed, progress.step)
+        found: dict[str, InformationEstimate] = {}
         for i, x in enumerate(local):
             its = x.mean((2, 3)) if own is None else own[i]
             for term, others in (("mutual", deep), ("self", [its])):
@@ -112,7 +112,7 @@ class StageInformation(nn.ModuleDict):
         return found
 
     def terms(
-        self, found: Mapping[str, Estimate], *, combine: str, information: float
+        self, found: Mapping[str, InformationEstimate], *, combine: str, information: float
     ) -> dict[str, Tensor]:
         """`mutual/i` and `self/i` ("add") or `product/i` ("mul"), with their weights."""
         if combine == "add":
@@ -126,7 +126,7 @@ class StageInformation(nn.ModuleDict):
             products[product] = products.get(product, information) * factor
         return products
 
-    def monitors(self, found: Mapping[str, Estimate]) -> dict[str, Tensor]:
+    def monitors(self, found: Mapping[str, InformationEstimate]) -> dict[str, Tensor]:
         """The raw losses, and the size of the critics' scores as `score/…`."""
         losses = {name: e.loss.detach() for name, e in found.items()}
         return losses | {f"score/{name}": e.score for name, e in found.items()}
@@ -143,9 +143,9 @@ class StageInformation(nn.ModuleDict):
         } | {n: f"is saturated: {v:.1e}; its critic is always right" for n, v in solved.items()}
 
 
-def _mean(estimates: list[Estimate]) -> Estimate:
+def _mean(estimates: list[InformationEstimate]) -> InformationEstimate:
     """The mean of one stage's losses, and of their critics' scores, over several deep features."""
     if len(estimates) == 1:
         return estimates[0]
     losses, scores = zip(*estimates, strict=True)
-    return Estimate(torch.stack(losses).mean(), torch.stack(scores).mean())
+    return InformationEstimate(torch.stack(losses).mean(), torch.stack(scores).mean())

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from ..core import ConfigError, DataError, Method, ResourceError, Task
 from ..core.keyed_random import bits, purpose
 from ..data import EvalLoader, ImageData, Loader, load
-from ..engine.settings import Settings
+from ..engine.settings import TrainingSettings
 from ..models import build as build_network
-from ..stages import probing
+from ..taps import evaluation_mode
 from ..tasks import TASKS
 from .company import find_peers, find_teacher
 from .making import make_method
@@ -121,7 +121,7 @@ def probe(network: nn.Module, example: Tensor) -> None:
     """
     channels, height, width = example.shape[1:]
     try:
-        with probing(network):
+        with evaluation_mode(network):
             network(example)
     except (RuntimeError, ValueError, AssertionError, IndexError) as error:
         first = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)
@@ -137,9 +137,9 @@ def probe(network: nn.Module, example: Tensor) -> None:
         ) from error
 
 
-def settings_of(recipe: Recipe) -> Settings:
+def settings_of(recipe: Recipe) -> TrainingSettings:
     """The part of a recipe that the training loop reads."""
-    return Settings(**{f.name: getattr(recipe, f.name) for f in fields(Settings)})
+    return TrainingSettings(**{f.name: getattr(recipe, f.name) for f in fields(TrainingSettings)})
 
 
 def make_fabric(recipe: Recipe) -> Fabric:
@@ -194,7 +194,7 @@ def train_loader(recipe: Recipe, data: ImageData, method: Method, fabric: Fabric
         resized_crop=data.resized_crop,
         zoom=data.zoom,
         views=method.needs.views,
-        partners=method.needs.partners,
+        same_class=method.needs.same_class,
         rank=fabric.global_rank,
         world_size=fabric.world_size,
         micro_batches=recipe.accumulate,
@@ -206,7 +206,7 @@ def train_loader(recipe: Recipe, data: ImageData, method: Method, fabric: Fabric
 
 def eval_loader(recipe: Recipe, data: ImageData, images: Any, fabric: Fabric) -> EvalLoader:
     """Batches of a validation or test set, in order, this process's share."""
-    many = 256 if TASKS[data.task].labels else 1  # scores of all pixels are large
+    many = 256 if TASKS[data.task].image_labels else 1  # scores of all pixels are large
     return EvalLoader(
         images,
         batch_size=max(recipe.batch_size, many),

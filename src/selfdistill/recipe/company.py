@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..core import ArtefactError, ConfigError, load_tensors, nearest
+from ..core import ArtifactError, ConfigError, load_tensors, nearest
 from ..data import ImageData
 from ..engine import checkpoint
 from ..engine.run_directory import RunDirectory
@@ -53,9 +53,9 @@ def find_teacher(recipe: Recipe, data: ImageData) -> tuple[nn.Module, str]:
     """The teacher that a recipe names, with its weights, and the name of its architecture.
 
     Raises:
-        ConfigError: there is none of that name; its classes or its normalisation are not the
+        ConfigError: there is none of that name; its classes or its normalization are not the
             data's.
-        ArtefactError: its weights are corrupt or do not fit.
+        ArtifactError: its weights are corrupt or do not fit.
     """
     name = recipe.teacher
     if Path(name).is_dir():
@@ -86,13 +86,13 @@ def absent_teacher(path: Path, data: ImageData) -> nn.Module:
     """What a run remembers of its teacher, for the run to be judged: taps, but nothing to say.
 
     Raises:
-        ArtefactError: the run does not remember it.
+        ArtifactError: the run does not remember it.
     """
     try:
         facts = json.loads((path / TEACHER_FILE).read_text(encoding="utf-8"))
         return _Absent([(int(c), int(h), int(w)) for c, h, w in facts["taps"].values()], data)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise ArtefactError(
+        raise ArtifactError(
             f"{path / TEACHER_FILE} does not tell the shapes of the teacher's features, which the "
             "method is built by; give the teacher, in Python: teacher="
         ) from None
@@ -173,7 +173,7 @@ def _from_run(path: Path, data: ImageData) -> tuple[nn.Module, str]:
     try:
         load_tensors(network, state)
     except RuntimeError:
-        raise ArtefactError(f"the weights of teacher {path} do not fit {recipe.model}") from None
+        raise ArtifactError(f"the weights of teacher {path} do not fit {recipe.model}") from None
     return network, recipe.model
 
 
@@ -183,9 +183,9 @@ def _trained_on(path: Path) -> Training:
         classes, mean, std = facts["classes"], tuple(facts["mean"]), tuple(facts["std"])
         return Training(classes, mean, std, facts.get("task", "classification"))
     except (OSError, ValueError, KeyError, TypeError):
-        raise ArtefactError(
+        raise ArtifactError(
             f"{path / DATA_FILE} cannot be read: without it nobody knows which classes and which "
-            "normalisation the teacher learned; train it anew"
+            "normalization the teacher learned; train it anew"
         ) from None
 
 

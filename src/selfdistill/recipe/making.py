@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .. import methods as _all_methods  # noqa: F401  importing them is what registers them
 from ..core import ConfigError, Method, Task
-from ..modules.combined import Combined, check_combination
+from ..modules.joined_methods import JoinedMethods, check_joinable
 from ..taps import Taps
 from .options import check_company, parts_of
 
@@ -59,13 +59,13 @@ def make_method(
     _check(name, parts, given)
     if len(parts) == 1:
         return next(iter(parts.values()))(**_arguments(parts[name], given), **(chosen or {}))
-    check_combination(parts)
+    check_joinable(parts)
     given = _tapped(given)
     built = {
         part: cls(**_arguments(cls, given), **(chosen or {}).get(part, {}))
         for part, cls in parts.items()
     }
-    return Combined(built, typing.cast(Taps, given.student))
+    return JoinedMethods(built, typing.cast(Taps, given.student))
 
 
 def _arguments(cls: type[Method], given: Given) -> dict[str, Any]:
@@ -107,13 +107,13 @@ def _taps_of_peer(peer: nn.Module, taps: Any) -> Any:
 def unserved(method: type[Method], task: Task | type[Task]) -> str:
     """What a method wants and a task has not, in words; nothing where the two go together."""
     needs, name = method.needs, task.name
-    if needs.labels and not task.labels:
+    if needs.image_labels and not task.image_labels:
         return f"wants one class label an image, which {name} lacks"
-    if needs.places and not task.places:
+    if needs.dense_scores and not task.dense_scores:
         return f"compares the scores of an image's places, which {name} has not"
-    if needs.scores and not task.scores:
+    if needs.class_scores and not task.class_scores:
         return f"wants outputs that are class scores, unlike {name}'s"
-    if needs.views > 1 and not task.labels:
+    if needs.views > 1 and not task.image_labels:
         return f"compares two augmentations of an image, whose labels {name} has at other places"
     return ""
 

@@ -71,10 +71,10 @@ class Recipe(BaseModel):
     )
     label_smoothing: Fraction = Field(0.0, description="of the supervised loss")
     epochs: Positive = Field(30, description="passes over the training images")
-    batch_size: Positive = Field(64, description="images an optimiser step, over all devices")
-    accumulate: Positive = Field(1, description="forward passes that share an optimiser step")
+    batch_size: Positive = Field(64, description="images an optimizer step, over all devices")
+    accumulate: Positive = Field(1, description="forward passes that share an optimizer step")
     seed: Annotated[int, Field(ge=0)] = Field(0, description="of weights, order and augmentation")
-    optimiser: Literal["sgd", "adamw"] = Field("sgd", description="sgd (with momentum) or adamw")
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="sgd (with momentum) or adamw")
     lr: Annotated[float, Field(gt=0)] = Field(0.05, description="the highest learning rate")
     momentum: Fraction = Field(0.9, description="of sgd")
     nesterov: bool = Field(True, description="Nesterov's form of the momentum")
@@ -97,9 +97,9 @@ class Recipe(BaseModel):
     devices: Positive = Field(1, description="processes on each node (DDP)")
     nodes: Positive = Field(1, description="machines; start the same command on each")
     workers: Annotated[int, Field(ge=0)] = Field(2, description="loading processes, streamed data")
-    log_every: Positive = Field(20, description="optimiser steps between two lines of metrics")
+    log_every: Positive = Field(20, description="optimizer steps between two lines of metrics")
     save_every: Annotated[int, Field(ge=0)] = Field(
-        0, description="optimiser steps between checkpoints; 0 is each epoch"
+        0, description="optimizer steps between checkpoints; 0 is each epoch"
     )
     val_every: Positive = Field(1, description="epochs between two looks at the validation images")
     options: dict[str, Any] = Field(default_factory=dict, description="the method's own keywords")

@@ -1,6 +1,6 @@
-"""A matplotlib figure as inline SVG whose colours and fonts are the page's, light or dark.
+"""A matplotlib figure as inline SVG whose colors and fonts are the page's, light or dark.
 
-Figures are drawn in stand-in colours; in the SVG each becomes a CSS variable, so that one picture
+Figures are drawn in stand-in colors; in the SVG each becomes a CSS variable, so that one picture
 serves both themes and all plots of a page share one palette.
 """
 
@@ -23,21 +23,21 @@ INK, MUTED, GRID, PAGE = "#010101", "#010102", "#010103", "#010104"
 _NAMES = {INK: "ink", MUTED: "muted", GRID: "grid", PAGE: "page"}
 
 
-def stage_colour(number: int | None) -> str:
-    """The stand-in for the colour of an exit; None is the whole network."""
+def stage_color(number: int | None) -> str:
+    """The stand-in for the color of an exit; None is the whole network."""
     return INK if number is None else f"#0102{number % 256:02x}"
 
 
-def variable(colour: str) -> str:
+def variable(color: str) -> str:
     """The CSS variable that a stand-in becomes."""
-    return f"var(--{_NAMES.get(colour) or f'exit-{int(colour[5:], 16)}'})"
+    return f"var(--{_NAMES.get(color) or f'exit-{int(color[5:], 16)}'})"
 
 
 def palette(stages: int) -> dict[str, list[str]]:
-    """Colours of exits 1, 2, … for each theme; the whole network has the colour of the text.
+    """Colors of exits 1, 2, … for each theme; the whole network has the color of the text.
 
     Even steps through a perceptually uniform map, so that deeper is darker on white and lighter on
-    black, for colour-blind eyes and in grey print, too.
+    black, for color-blind eyes and in gray print, too.
     """
     ends = {"light": (0.70, 0.16), "dark": (0.42, 0.88)}
     places = {theme: np.linspace(*end, max(stages, 2))[:stages] for theme, end in ends.items()}
@@ -98,7 +98,7 @@ def svg(figure: Figure, name: str, description: str) -> str:
     """The figure as an `svg` element for a page.
 
     Args:
-        figure: drawn in the stand-in colours of this file.
+        figure: drawn in the stand-in colors of this file.
         name: unique on the page; its ids start with it.
         description: what the picture shows, for those who cannot see it.
     """
@@ -122,7 +122,7 @@ def svg(figure: Figure, name: str, description: str) -> str:
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
     """Places at least `gap` apart and inside [low, high], as near to the wanted ones as can be.
 
-    Isotonic regression by pooling neighbours: with the gaps taken off, places must not decrease.
+    Isotonic regression by pooling neighbors: with the gaps taken off, places must not decrease.
     """
     order = sorted(range(len(wanted)), key=lambda i: wanted[i])
     pools: list[list[float]] = []  # [sum, count]

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..core import ArtefactError, ConfigError, Task
+from ..core import ArtifactError, ConfigError, Task
 from ..engine.run_directory import RunDirectory
-from ..functional.calibration import expected_error
+from ..functional.calibration import expected_calibration_error
 from ..tasks import TASKS, Classification
 from .measured import Measured, read_measured
 
@@ -57,7 +57,7 @@ class Calibration(NamedTuple):
     def error(self) -> float:
         """The expected calibration error."""
         columns = (self.images, self.confidence, self.accuracy)
-        return expected_error(torch.from_numpy(np.stack(columns, 1)))
+        return expected_calibration_error(torch.from_numpy(np.stack(columns, 1)))
 
 
 class Confusion(NamedTuple):
@@ -119,11 +119,11 @@ class Contents:
     @property
     def metric(self) -> str:
         """The score that the run is about, by its name in the tables."""
-        return self.task.headline
+        return self.task.primary_metric
 
     @property
     def calibration(self) -> dict[str, Calibration]:
-        """Of each predictor, on the images that the headline figures are of."""
+        """Of each predictor, on the images that the main figures are of."""
         return self.calibrations.get("test" if self.split == "test" else "val", {})
 
     @cached_property
@@ -133,7 +133,7 @@ class Contents:
 
     @cached_property
     def split(self) -> str:
-        """The images that the headline figures are of: "test", or "validation" without any."""
+        """The images that the main figures are of: "test", or "validation" without any."""
         judged = any(row.test is not None for row in self.exits) or "test" in self.final
         return "test" if judged else "validation"
 
@@ -166,7 +166,7 @@ def read(run: RunDirectory) -> Contents:
 
     Raises:
         ConfigError: there is no run here, or its recipe is not TOML.
-        ArtefactError: a table in it cannot be read.
+        ArtifactError: a table in it cannot be read.
     """
     try:
         recipe = tomllib.loads(run.recipe())
@@ -184,20 +184,20 @@ def read(run: RunDirectory) -> Contents:
         steps=kinds["step"],
         epochs=kinds["epoch"],
         final=kinds["final"][-1] if kinds["final"] else {},
-        exits=_exits(run.path / "exits.csv", task.headline),
+        exits=_exits(run.path / "exits.csv", task.primary_metric),
         task=task,
         classes=[_one_line(name) for name in data.get("classes", [])],
         confusion=_confusion(run.path / "confusion.csv"),
         by_class=_by_class(run.path / "classes.csv"),
         calibrations=_calibrations(run.path / "calibration.csv"),
-        measured=read_measured(run.path / "exits-measured.csv", task.headline),
+        measured=read_measured(run.path / "exits-measured.csv", task.primary_metric),
         pictures=sorted((run.path / PICTURES).glob("*.png")),
     )
 
 
 def _task(name: str) -> type[Task]:
     if name not in TASKS:
-        raise ArtefactError(f"data.json names the task '{name}', which this version does not know")
+        raise ArtifactError(f"data.json names the task '{name}', which this version does not know")
     return TASKS[name]
 
 
@@ -207,7 +207,7 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except ValueError as error:
-        raise ArtefactError(f"{path} is not JSON: {error}") from None
+        raise ArtifactError(f"{path} is not JSON: {error}") from None
 
 
 def _exits(path: Path, metric: str) -> list[Exit]:
@@ -217,7 +217,7 @@ def _exits(path: Path, metric: str) -> list[Exit]:
         try:
             return [_exit(row, metric) for row in csv.DictReader(stream)]
         except (KeyError, TypeError, ValueError) as error:
-            raise ArtefactError(f"{path} is no table of exits ({error})") from None
+            raise ArtifactError(f"{path} is no table of exits ({error})") from None
 
 
 def _exit(row: Mapping[str, str], metric: str) -> Exit:
@@ -234,9 +234,9 @@ def _confusion(path: Path) -> Confusion | None:
             classes, *rows = csv.reader(stream)
             counts = np.array(rows, dtype=np.int64)
         except ValueError as error:
-            raise ArtefactError(f"{path} is no table of counts ({error})") from None
+            raise ArtifactError(f"{path} is no table of counts ({error})") from None
     if counts.shape != (len(classes), len(classes)):
-        raise ArtefactError(f"{path} has {len(classes)} classes, but counts {counts.shape}")
+        raise ArtifactError(f"{path} has {len(classes)} classes, but counts {counts.shape}")
     return Confusion([_one_line(name) for name in classes], counts)
 
 
@@ -254,7 +254,7 @@ def _by_class(path: Path) -> ByClass | None:
             texts = dict(zip(names, columns, strict=True))
             numbers = {name: [float(cell or "nan") for cell in texts[name]] for name in names}
         except ValueError as error:
-            raise ArtefactError(f"{path} is no table of classes ({error})") from None
+            raise ArtifactError(f"{path} is no table of classes ({error})") from None
     whole = frozenset(name for name in names if all(cell.isdecimal() for cell in texts[name]))
     return ByClass([_one_line(name) for name in classes], numbers, whole)
 
@@ -271,7 +271,7 @@ def _calibrations(path: Path) -> dict[str, dict[str, Calibration]]:
                 cells = [float(row[column] or "nan") for column in columns]
                 bins.setdefault(row["split"], {}).setdefault(row["predictor"], []).append(cells)
         except (KeyError, TypeError, ValueError) as error:
-            raise ArtefactError(f"{path} is no table of calibration ({error})") from None
+            raise ArtifactError(f"{path} is no table of calibration ({error})") from None
     return {
         split: {name: _calibration(np.array(table)) for name, table in predictors.items()}
         for split, predictors in bins.items()

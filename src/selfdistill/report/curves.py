@@ -22,7 +22,7 @@ class Curve(NamedTuple):
 
 
 def thinned(x: Array, y: Array, most: int = MOST_POINTS) -> tuple[Array, Array]:
-    """At most `most` points: means of neighbours where there are more. Drops what is not finite."""
+    """At most `most` points: means of neighbors where there are more. Drops what is not finite."""
     finite = np.isfinite(y)
     x, y = x[finite], y[finite]
     if len(x) <= most:

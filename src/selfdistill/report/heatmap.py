@@ -43,13 +43,13 @@ def confusion_map(confusion: Confusion, name: str, *, in_percent: bool = False) 
         written = (100 * shares).round().astype(int) if in_percent else confusion.counts
         for (row, column), value in np.ndenumerate(written):
             if value:
-                colour = "white" if strength[row, column] > 0.55 else INK
+                color = "white" if strength[row, column] > 0.55 else INK
                 place: dict[str, Any] = {
                     "ha": "center",
                     "va": "center",
                     "fontsize": TEXT if size <= 12 else 9,
                 }
-                axes.text(column, row, str(value), color=colour, **place)
+                axes.text(column, row, str(value), color=color, **place)
     right = percent(float(np.trace(confusion.counts) / max(confusion.counts.sum(), 1)))
     return svg(figure, name, f"Confusion matrix of {size} classes; {right} on the diagonal")
 

@@ -16,7 +16,7 @@ _SECTIONS = (
     outcome.measured,
     training.information,
     training.losses,
-    training.optimiser,
+    training.optimizer,
     outcome.calibration,
     outcome.classes,
     outcome.confusion,
@@ -32,7 +32,7 @@ def write_report(run: RunDirectory) -> Path:
 
     Raises:
         ConfigError: there is no run here.
-        ArtefactError: a table in the directory cannot be read.
+        ArtifactError: a table in the directory cannot be read.
         ResourceError: the page cannot be written.
     """
     return run.write("report.html", page(read(run)))
@@ -42,5 +42,5 @@ def page(contents: Contents) -> str:
     """The whole document."""
     sections = "\n".join(part for section in _SECTIONS if (part := section(contents)))
     header = f'<p class="lede">{lede(contents)}</p>\n{cards(contents)}'
-    colours = palette(contents.stages)
-    return document("training report", contents.name, header, sections, colours)
+    colors = palette(contents.stages)
+    return document("training report", contents.name, header, sections, colors)

@@ -6,7 +6,7 @@ from importlib.resources import files
 
 
 def document(
-    kind: str, name: str, header: str, body: str, colours: Mapping[str, Sequence[str]]
+    kind: str, name: str, header: str, body: str, colors: Mapping[str, Sequence[str]]
 ) -> str:
     """A whole page: one file, no scripts, nothing loaded from anywhere.
 
@@ -15,11 +15,11 @@ def document(
         name: of what it shows, as plain text.
         header: what stands below the name.
         body: the sections.
-        colours: of exits 1, 2, …, for the themes "light" and "dark", see `canvas.palette`.
+        colors: of exits 1, 2, …, for the themes "light" and "dark", see `canvas.palette`.
     """
     style = files(__package__).joinpath("style.css").read_text(encoding="utf-8")
     light, dark = (
-        " ".join(f"--exit-{i}: {colour};" for i, colour in enumerate(colours[theme], 1))
+        " ".join(f"--exit-{i}: {color};" for i, color in enumerate(colors[theme], 1))
         for theme in ("light", "dark")
     )
     return f"""<!DOCTYPE html>

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from ..core import ArtefactError
+from ..core import ArtifactError
 
 BASELINE = "baseline"  # the row of the run without distillation
 _ABOUT = ("cost", "machine", "torch", "baseline", "notes")
@@ -59,7 +59,7 @@ def read_measured(path: Path, metric: str) -> Measured | None:
         metric: what the scores are, by its name in the table.
 
     Raises:
-        ArtefactError: it cannot be read.
+        ArtifactError: it cannot be read.
     """
     if not path.exists():
         return None
@@ -69,7 +69,7 @@ def read_measured(path: Path, metric: str) -> Measured | None:
             rows = [_row(row, metric) for row in cells]
             about = {key: cells[0][key] for key in _ABOUT}
         except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise ArtefactError(f"{path} is no table of measured exits ({error})") from None
+            raise ArtifactError(f"{path} is no table of measured exits ({error})") from None
     return Measured(rows, about)
 
 

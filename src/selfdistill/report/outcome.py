@@ -40,7 +40,7 @@ def _has_exits(contents: Contents) -> bool:
 def _certainty(contents: Contents) -> str:
     """How far apart two accuracies must be to mean something, if the number of images is known."""
     split, images = judged_by(contents)
-    if not images or contents.score is None or not contents.task.labels:
+    if not images or contents.score is None or not contents.task.image_labels:
         return ""
     error = 2 * np.sqrt(contents.score * (1 - contents.score) / images)
     if error == 0:
@@ -69,7 +69,7 @@ def judged_by(contents: Contents) -> tuple[str, int]:
 
 def _accuracy_of(contents: Contents, split: str) -> float | None:
     """The whole network's share of right answers, which need not be what the run is judged by."""
-    if contents.task.labels:
+    if contents.task.image_labels:
         return contents.last.score(split) if contents.last else None
     judged = contents.final.get("test" if split == "test" else "val") or {}
     found: float | None = judged.get(LAST, {}).get("accuracy")
@@ -92,7 +92,7 @@ def progress(contents: Contents) -> str:
 
 
 def _scatter_caption(contents: Contents) -> str:
-    up, like = ("more accurate", "accurate") if contents.task.labels else ("better", "good")
+    up, like = ("more accurate", "accurate") if contents.task.image_labels else ("better", "good")
     return (
         f"Up is {up}, left is cheaper. Full points are the Pareto front: nothing is both as cheap "
         f"and as {like} as they are, and better in one of the two."
@@ -142,8 +142,8 @@ def calibration(contents: Contents) -> str:
     said += f"confidence is off by {100 * table.error:.2f} points in the mean over the images "
     said += "(expected calibration error)."
     said += " The first table has that of the others." if len(contents.exits) > 1 else ""
-    bars = "Grey is the share that is right among the images of one confidence, orange the gap "
-    bars += "between the two: on top of the grey it is too sure, over the grey too modest. "
+    bars = "Gray is the share that is right among the images of one confidence, orange the gap "
+    bars += "between the two: on top of the gray it is too sure, over the gray too modest. "
     bars += f"Pale bars hold fewer than {FEW_IMAGES} images."
     spread = "All images by confidence. Where the orange line is right of the black one, the "
     spread += "network is too sure on the whole."
@@ -168,7 +168,7 @@ def confusion(contents: Contents) -> str:
     if contents.confusion is None:
         return ""
     split, count = judged_by(contents)
-    pixels = contents.task.places
+    pixels = contents.task.dense_scores
     drawn = figure(
         confusion_map(contents.confusion, "confusion", in_percent=pixels),
         "Which class is taken for which",

@@ -17,7 +17,7 @@ def write_picture(run: RunDirectory) -> Path:
 
     Raises:
         ConfigError: there is no run here, or its exits were not measured.
-        ArtefactError: a table in the directory cannot be read.
+        ArtifactError: a table in the directory cannot be read.
         ResourceError: the picture cannot be written.
     """
     contents = read(run)
@@ -32,16 +32,16 @@ def write_picture(run: RunDirectory) -> Path:
 
 
 def _alone(svg: str, contents: Contents) -> str:
-    """A picture of the page in the light theme's colours, with a name space and a background."""
+    """A picture of the page in the light theme's colors, with a name space and a background."""
     style = files(__package__).joinpath("style.css").read_text(encoding="utf-8")
-    colours: dict[str, str] = {}
-    for name, colour in re.findall(r"--(\w+): (#\w+);", style):
-        colours.setdefault(name, colour)  # the dark theme comes second
-    for number, colour in enumerate(palette(contents.stages)["light"], 1):
-        colours[f"exit-{number}"] = colour
-    svg = re.sub(r"var\(--([\w-]+)\)", lambda found: colours[found[1]], svg)
+    colors: dict[str, str] = {}
+    for name, color in re.findall(r"--(\w+): (#\w+);", style):
+        colors.setdefault(name, color)  # the dark theme comes second
+    for number, color in enumerate(palette(contents.stages)["light"], 1):
+        colors[f"exit-{number}"] = color
+    svg = re.sub(r"var\(--([\w-]+)\)", lambda found: colors[found[1]], svg)
     spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-    ground = f'<rect width="100%" height="100%" fill="{colours["page"]}"/>'
+    ground = f'<rect width="100%" height="100%" fill="{colors["page"]}"/>'
     letters = "<style>text { font-family: system-ui, sans-serif !important; }</style>"
     opening, rest = svg.split(">", 1)
     return f"{opening.replace('<svg', f'<svg {spaces}', 1)}>{letters}{ground}{rest}\n"

@@ -15,7 +15,7 @@ from .canvas import (
     canvas,
     grid,
     spread,
-    stage_colour,
+    stage_color,
     svg,
     ticks,
 )
@@ -41,13 +41,13 @@ def lines(
     """Curves with their names and last values at their ends.
 
     Args:
-        curves: what to draw, each in the colour of its exit.
+        curves: what to draw, each in the color of its exit.
         name: of the picture, unique on the page.
         y_label, x_label: of the axes.
         size: width and height in pixels.
         value: writes a value of y.
         named: write names beside the values.
-        chance: where knowing nothing would be; a labelled line.
+        chance: where knowing nothing would be; a labeled line.
         zero: begin the y axis at zero.
         late: begin it above the lowest tenth of the points, which a curve that rises leaves soon.
     """
@@ -58,7 +58,7 @@ def lines(
     width = 1.8 if size == WIDE else 1.4
     for c in curves:
         marker = {"marker": "o", "markersize": 5} if len(c.x) == 1 else {}
-        axes.plot(c.x, c.y, color=stage_colour(c.stage), linewidth=width, **marker)  # type: ignore[arg-type]
+        axes.plot(c.x, c.y, color=stage_color(c.stage), linewidth=width, **marker)  # type: ignore[arg-type]
     _scale(axes, curves, value, zero=zero, late=late, least_top=1.12 * chance if chance else None)
     if chance:
         axes.axhline(chance, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
@@ -94,31 +94,31 @@ def _scale(
     axes.set_ylim(bottom, max(high + room, least_top or -np.inf))
     axes.yaxis.set_major_locator(ticks())
     scale, unit = (100, " %") if value is percent else (1, "")
-    digits = 3 if high - low > 0.05 * abs(high) else 6  # neighbours must not read the same
+    digits = 3 if high - low > 0.05 * abs(high) else 6  # neighbors must not read the same
     words = FuncFormatter(lambda at, _: f"{number(scale * at, digits)}{unit}")
     axes.yaxis.set_major_formatter(words)
 
 
 def _end_labels(axes: Axes, curves: Sequence[Curve], ends: Sequence[str]) -> None:
-    """Each label at its curve's end, moved up or down only as far as its neighbours ask."""
+    """Each label at its curve's end, moved up or down only as far as its neighbors ask."""
     pixels = [axes.transData.transform((c.x[-1], c.y[-1])) for c in curves]
     (_, low), (_, high) = axes.transAxes.transform([(0, 0), (1, 1)])
     places = spread([y for _, y in pixels], TEXT + 2, low + 4, high)
     edge = axes.transAxes.transform((1, 0))[0]
     for c, end, (x, y), place in zip(curves, ends, pixels, places, strict=True):
-        colour = stage_colour(c.stage)
+        color = stage_color(c.stage)
         axes.annotate(
             end,
             (x, y),
             (edge + 12, place),
             xycoords="figure pixels",
             textcoords="figure pixels",
-            color=colour,
+            color=color,
             fontsize=TEXT,
             va="center",
             arrowprops={
                 "arrowstyle": "-",
-                "color": colour,
+                "color": color,
                 "linewidth": 0.8,
                 "alpha": 0.6,
                 "shrinkA": 0,

@@ -46,8 +46,8 @@ def confidence_histogram(table: Calibration, name: str) -> str:
     crowded = sum(means.values()) > 1  # more room on the left
     beside = min(means.values()) if crowded else max(means.values())
     for place, (word, mean) in enumerate(means.items()):
-        colour = (INK, _MISS)[place]
-        axes.axvline(mean, color=colour, linewidth=1.5)
+        color = (INK, _MISS)[place]
+        axes.axvline(mean, color=color, linewidth=1.5)
         axes.annotate(
             f"{word} {percent(mean)}",
             (beside, 1),
@@ -55,7 +55,7 @@ def confidence_histogram(table: Calibration, name: str) -> str:
             xycoords=("data", "axes fraction"),
             textcoords="offset points",
             ha="right" if crowded else "left",
-            color=colour,
+            color=color,
             fontsize=SMALL,
         )
     said = ", ".join(f"{word} {percent(mean)}" for word, mean in means.items())

@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
-from ..functional.pareto import front
-from .canvas import MUTED, PAGE, TEXT, Margins, canvas, grid, stage_colour, svg, ticks
+from ..functional.pareto import pareto_front
+from .canvas import MUTED, PAGE, TEXT, Margins, canvas, grid, stage_color, svg, ticks
 from .contents import Contents, stage
 from .measured import BASELINE, Measured
 from .plots import WIDE
@@ -33,16 +33,16 @@ class Point(NamedTuple):
     front: bool
 
     @property
-    def colour(self) -> str:
+    def color(self) -> str:
         """That of the exit; the baseline's is its own."""
-        return MUTED if self.name == BASELINE else stage_colour(stage(self.name))
+        return MUTED if self.name == BASELINE else stage_color(stage(self.name))
 
 
 def points(contents: Contents, split: str) -> list[Point]:
     """The predictors of a finished run by their multiply-adds, and the baseline if one is known."""
     measured = contents.measured
     rows = [row for row in contents.exits if row.score(split) is not None]
-    marks = front([row.macs for row in rows], [row.score(split) for row in rows])
+    marks = pareto_front([row.macs for row in rows], [row.score(split) for row in rows])
     found = [
         Point(row.name, row.macs, row.score(split) or 0.0, mark)
         for row, mark in zip(rows, marks, strict=True)
@@ -62,7 +62,7 @@ def measured_points(
     scores = [None if row.name == BASELINE else row.scores[split] for row in rows]
     return [
         Point(row.name, cost, row.scores[split], mark)
-        for row, cost, mark in zip(rows, costs, front(costs, scores), strict=True)
+        for row, cost, mark in zip(rows, costs, pareto_front(costs, scores), strict=True)
     ]
 
 
@@ -73,7 +73,7 @@ def cost_scatter(
     x_label: str = "multiply-adds an image",
     value: Words = count,
 ) -> str:
-    """The score of every predictor against its cost, each point labelled.
+    """The score of every predictor against its cost, each point labeled.
 
     Points on the Pareto front are full, the others hollow, and the baseline is a square.
 
@@ -97,7 +97,7 @@ def cost_scatter(
             (point.cost, point.score),
             (dx, dy),
             textcoords="offset points",
-            color=point.colour,
+            color=point.color,
             fontsize=TEXT,
             va="center",
         )
@@ -135,13 +135,13 @@ def _step(point: Point, end: float) -> Line:
 
 
 def _draw(axes: Axes, point: Point) -> None:
-    place, colour = (point.cost, point.score), point.colour
+    place, color = (point.cost, point.score), point.color
     if point.name == BASELINE:  # wide enough to be seen around a point at the same place
-        axes.plot(*place, "s", markersize=13, mfc="none", mec=colour, mew=1.2, zorder=2)
+        axes.plot(*place, "s", markersize=13, mfc="none", mec=color, mew=1.2, zorder=2)
     elif point.front:
-        axes.plot(*place, "o", markersize=9, mfc=colour, mec=PAGE, mew=1.5, zorder=3)
+        axes.plot(*place, "o", markersize=9, mfc=color, mec=PAGE, mew=1.5, zorder=3)
     else:
-        axes.plot(*place, "o", markersize=8, mfc=PAGE, mec=colour, mew=1.5, zorder=3)
+        axes.plot(*place, "o", markersize=8, mfc=PAGE, mec=color, mew=1.5, zorder=3)
 
 
 Box = tuple[float, float, float, float]  # left, bottom, right, top

@@ -10,12 +10,12 @@ from lightning_fabric import Fabric
 from PIL import Image
 from torch import Tensor
 
-from ..core import ArtefactError, Method, ResourceError, Task
+from ..core import ArtifactError, Method, ResourceError, Task
 from ..data import ImageData, Images
-from ..data.augment import normalise
-from ..engine.evaluate import answers
+from ..data.augment import normalize
+from ..engine.evaluate import student_outputs
 from ..engine.run_directory import RunDirectory
-from ..tasks.palette import colours
+from ..tasks.colors import colors
 from .contents import PICTURES, Contents
 from .layout import note, section
 
@@ -34,16 +34,16 @@ def write_pictures(
         run: where `pictures/NUMBER.png` is written, NUMBER being the image's place among `images`.
         fabric, method, task: who answers, on which device.
         images: of the test or validation part.
-        data: whose normalisation the network was trained with.
+        data: whose normalization the network was trained with.
 
     Raises:
         ResourceError: a picture cannot be written.
     """
     places = torch.linspace(0, len(images) - 1, min(_SHOWN, len(images))).round().long()
     pixels, targets = images.fetch(places), images.targets.at(places)
-    said = answers(fabric, method, normalise(pixels, data.mean, data.std))
-    colour = pixels[:, :3] if pixels.shape[1] >= 3 else pixels[:, :1].expand(-1, 3, -1, -1)
-    drawn = task.pictures(colour.to(fabric.device), targets.to(fabric.device), said)
+    said = student_outputs(fabric, method, normalize(pixels, data.mean, data.std))
+    color = pixels[:, :3] if pixels.shape[1] >= 3 else pixels[:, :1].expand(-1, 3, -1, -1)
+    drawn = task.visualize(color.to(fabric.device), targets.to(fabric.device), said)
     folder = run.path / PICTURES
     for old in folder.glob("*.png"):  # of this run, before it was resumed
         old.unlink()
@@ -83,13 +83,13 @@ def seen(contents: Contents) -> str:
 
 
 def _legend(contents: Contents) -> str:
-    """The classes in their colours; boxes are never grey, which is no colour to be seen by."""
-    first = 0 if contents.task.places else 1
-    shades = colours(len(contents.classes) + first)[first:]
+    """The classes in their colors; boxes are never gray, which is no color to be seen by."""
+    first = 0 if contents.task.dense_scores else 1
+    shades = colors(len(contents.classes) + first)[first:]
     names = zip(shades, contents.classes, strict=True)
     items = "".join(
-        f'<li><i class="swatch square" style="background:rgb{colour}"></i>{escape(name)}</li>'
-        for colour, name in names
+        f'<li><i class="swatch square" style="background:rgb{color}"></i>{escape(name)}</li>'
+        for color, name in names
     )
     return f'<ul class="legend">{items}</ul>'
 
@@ -100,8 +100,8 @@ def _jpeg(path: Path) -> str:
         with Image.open(path) as picture:
             small = picture.convert("RGB")
     except (OSError, SyntaxError, ValueError) as error:
-        raise ArtefactError(f"{path} is no picture ({error})") from None
+        raise ArtifactError(f"{path} is no picture ({error})") from None
     small.thumbnail((_MOST, _MOST), Image.Resampling.LANCZOS)
     stream = io.BytesIO()
-    small.save(stream, "JPEG", quality=_QUALITY, subsampling=0)  # colours keep their edges
+    small.save(stream, "JPEG", quality=_QUALITY, subsampling=0)  # colors keep their edges
     return base64.b64encode(stream.getvalue()).decode("ascii")

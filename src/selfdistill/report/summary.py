@@ -19,7 +19,7 @@ def lede(contents: Contents) -> str:
     reached = percent(contents.score).replace(" ", "\u00a0")
     images = f"the {contents.split} images"
     said = f"{how}, <b>{named['model']}</b> "
-    if contents.task.labels:
+    if contents.task.image_labels:
         said += f"gets {reached} of {images} of <b>{named['data']}</b> right"
     else:
         said += f"reaches {reached} {metric(contents)} on {images} of <b>{named['data']}</b>"

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from ..functional.pareto import front
-from ..tasks.wording import shown_metric
-from .canvas import MUTED, stage_colour, variable
+from ..functional.pareto import pareto_front
+from ..tasks.metric_names import shown_metric
+from .canvas import MUTED, stage_color, variable
 from .contents import LAST, ByClass, Confusion, Contents, Exit, stage
 from .layout import pair
 from .measured import BASELINE, Against, Measured, MeasuredRow
@@ -30,7 +30,7 @@ def exits_table(contents: Contents) -> str:
     heads = ["", *(f"{split} {metric(contents)}" for split in splits), *further]
     heads += ["parameters", *["of full"] * shares, "multiply-adds", *["of full"] * shares]
     heads += ["Pareto front"] * (len(rows) > 1)
-    marks = front([row.macs for row in rows], [row.score(chooser(contents)) for row in rows])
+    marks = pareto_front([row.macs for row in rows], [row.score(chooser(contents)) for row in rows])
     body = []
     for row, mark in zip(rows, marks, strict=True):
         cells = [_score(row.score(split)) for split in splits]
@@ -52,9 +52,9 @@ def _further(contents: Contents) -> dict[str, dict[str, float]]:
     split = "test" if "test" in contents.final else "val"
     label = "test" if split == "test" else "validation"
     judged: Mapping[str, Mapping[str, float]] = contents.final.get(split) or {}
-    headline = contents.metric
-    metrics = dict.fromkeys(m for scores in judged.values() for m in scores if m != headline)
-    if any(headline not in scores for scores in judged.values()):
+    primary_metric = contents.metric
+    metrics = dict.fromkeys(m for scores in judged.values() for m in scores if m != primary_metric)
+    if any(primary_metric not in scores for scores in judged.values()):
         return {}
     return {
         f"{label} {shown_metric(m)}": {p: s[m] for p, s in judged.items() if m in s}
@@ -97,8 +97,8 @@ def _against(found: Against | None) -> str:
 
 
 def _swatch(row: Exit | MeasuredRow) -> str:
-    colour = variable(MUTED if row.name == BASELINE else stage_colour(stage(row.name)))
-    return f'<i class="swatch" style="background:{colour}"></i>'
+    color = variable(MUTED if row.name == BASELINE else stage_color(stage(row.name)))
+    return f'<i class="swatch" style="background:{color}"></i>'
 
 
 def _name(row: Exit | MeasuredRow) -> str:
@@ -106,8 +106,8 @@ def _name(row: Exit | MeasuredRow) -> str:
 
 
 def _bar(part: float, row: Exit) -> str:
-    colour = variable(stage_colour(stage(row.name)))
-    width = f"width:{min(part, 1):.1%};background:{colour}"
+    color = variable(stage_color(stage(row.name)))
+    width = f"width:{min(part, 1):.1%};background:{color}"
     return f'{share(part)}<span class="bar"><i style="{width}"></i></span>'
 
 

@@ -1,4 +1,4 @@
-"""The sections on how a run was trained: information, loss terms, optimiser, recipe."""
+"""The sections on how a run was trained: information, loss terms, optimizer, recipe."""
 
 from functools import partial
 from html import escape
@@ -79,7 +79,7 @@ def _small(curves: list[Curve], name: str, label: str = "") -> str:
     return plots.lines(curves, name, label, size=plots.NARROW, named=len(curves) > 1)
 
 
-def optimiser(contents: Contents) -> str:
+def optimizer(contents: Contents) -> str:
     """Learning rate and gradient."""
     figures = []
     for key, title in (("lr", "Learning rate"), ("grad_norm", "Norm of the gradient")):
@@ -87,7 +87,7 @@ def optimiser(contents: Contents) -> str:
         if len(drawn.x) > 1:
             figures.append(figure(_small([drawn], key.replace("_", "-")), title))
     said = "A norm that jumps or grows without end says that the learning rate is too high."
-    return section("Optimiser", note(said), many(figures)) if figures else ""
+    return section("Optimizer", note(said), many(figures)) if figures else ""
 
 
 def recipe(contents: Contents) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from ..tasks.wording import shown_metric
+from ..tasks.metric_names import shown_metric
 from .contents import LAST, Contents, stage
 
 LETTER = 6.4  # pixels of a mean letter in a plot's labels

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import tomli_w
 
-from ..core import ArtefactError, ConfigError, RunBusyError
+from ..core import ArtifactError, ConfigError, RunBusyError
 from ..engine.run_directory import LOCK, RunDirectory, locked
 from ..export.exits import ExitRow
 from ..recipe.schema import write
@@ -56,7 +56,7 @@ class StudyDirectory:
 
         Raises:
             ConfigError: there is something else here.
-            ArtefactError: the file that describes the study cannot be understood.
+            ArtifactError: the file that describes the study cannot be understood.
         """
         try:
             return from_plain(
@@ -70,7 +70,7 @@ class StudyDirectory:
                 ) from None
             return None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ArtefactError(f"{self.asked} is not TOML: {error}") from None
+            raise ArtifactError(f"{self.asked} is not TOML: {error}") from None
 
     def _taken(self) -> bool:
         """Whether there is anything here but the lock of a study that was refused."""

@@ -15,14 +15,14 @@ from ..api import Run, load
 from ..core import ConfigError, RunBusyError, nearest
 from ..data import ImageData
 from ..engine import checkpoint
-from ..engine.evaluate import examine
+from ..engine.evaluate import evaluate_full
 from ..engine.run_directory import RunDirectory
 from ..export.cost import Cost, cost
 from ..export.measure import latencies, size_on_disk, threads
 from ..export.network import bare
 from ..export.paper_cost import paper_cost
-from ..functional.calibration import expected_error
-from ..functional.pareto import front
+from ..functional.calibration import expected_calibration_error
+from ..functional.pareto import pareto_front
 from ..modules.exits import EarlyExit
 from ..recipe.build import eval_loader, load_data, make_fabric
 from ..recipe.schema import Recipe, parse
@@ -59,7 +59,7 @@ def measure(
     Raises:
         ConfigError: there is no run or no checkpoint, or the baseline cannot be compared with it.
         RunBusyError: it is being trained.
-        ArtefactError: its checkpoints are corrupt or of a newer version.
+        ArtifactError: its checkpoints are corrupt or of a newer version.
     """
     if counting not in COUNTINGS:
         raise ConfigError(f"costs cannot be counted '{counting}'{nearest(counting, COUNTINGS)}")
@@ -67,7 +67,7 @@ def measure(
     _check_idle(place)
     fabric, data = make_fabric(recipe), load_data(recipe)
     epoch, notes = _standing(place, recipe)
-    if not TASKS[data.task].scores:
+    if not TASKS[data.task].class_scores:
         notes.append("times go from images to boxes, and fall where a detector sees fewer of them")
     if baseline := baseline or matched_baseline(place):
         notes += check_comparable(place, recipe, baseline)
@@ -92,7 +92,7 @@ def measure(
     }
     last = rows.pop(BASELINE, None)
     about["notes"] = "; ".join(notes)
-    metric = TASKS[data.task].headline
+    metric = TASKS[data.task].primary_metric
     return Measured(_with_front(list(rows.values())), last, passes, about, notes, metric)
 
 
@@ -145,7 +145,7 @@ def _judged(run: Run, recipe: Recipe, data: ImageData, fabric: Fabric) -> dict[s
     task = TASKS[data.task](data.classes, torch.zeros(2, *data.train.shape))
     method = run.method.to(fabric.device)
     verdicts = {
-        split: examine(fabric, method, task, eval_loader(recipe, data, images, fabric))
+        split: evaluate_full(fabric, method, task, eval_loader(recipe, data, images, fabric))
         for split, images in zip(SPLITS, (data.val, data.test), strict=True)
         if images is not None
     }
@@ -153,8 +153,8 @@ def _judged(run: Run, recipe: Recipe, data: ImageData, fabric: Fabric) -> dict[s
     for name, predictor in method.predictors().items():
         scores = {}
         for split, verdict in verdicts.items():
-            tables, score = verdict.calibration, verdict.scores[name][task.headline]
-            ece = expected_error(tables[name]) if name in tables else None
+            tables, score = verdict.calibration, verdict.scores[name][task.primary_metric]
+            ece = expected_calibration_error(tables[name]) if name in tables else None
             scores[split] = _Score(score, ece, verdict.correct.get(name))
         try:
             alone, excuse = bare(method, name), ""
@@ -235,5 +235,5 @@ def _cost(predictor: nn.Module, example: Tensor, counting: str) -> Cost:
 def _with_front(rows: list[MeasuredExit]) -> list[MeasuredExit]:
     """The rows, those on the front marked: by validation images where there are any."""
     scores = [next(iter(row.scores.values()), None) for row in rows]
-    marks = front([row.cost.macs for row in rows], scores)
+    marks = pareto_front([row.cost.macs for row in rows], scores)
     return [replace(row, front=mark) for row, mark in zip(rows, marks, strict=True)]

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..core import METHODS, ArtefactError, ConfigError, nearest
+from ..core import METHODS, ArtifactError, ConfigError, nearest
 from ..recipe.options import known_options, parts_of
 from ..recipe.schema import Recipe, parse, write
 from ..running import difference
@@ -43,8 +43,8 @@ class Study:
 
     @property
     def metric(self) -> str:
-        """What the runs are judged by: the headline of their task."""
-        return TASKS[self.rows[self.baseline].task].headline
+        """What the runs are judged by: the primary_metric of their task."""
+        return TASKS[self.rows[self.baseline].task].primary_metric
 
     @property
     def cells(self) -> list[tuple[str, int]]:
@@ -85,10 +85,10 @@ def from_plain(plain: Mapping[str, Any], where: str) -> Study:
         where: the file that it comes from, for the error's sentence.
 
     Raises:
-        ArtefactError: it is none, or a newer version wrote it.
+        ArtifactError: it is none, or a newer version wrote it.
     """
     if plain.get("version", 0) > VERSION:
-        raise ArtefactError(f"{where} was written by a newer version of selfdistill; update it")
+        raise ArtifactError(f"{where} was written by a newer version of selfdistill; update it")
     try:
         rows = {str(name): parse({**plain["recipe"], **row}) for name, row in plain["rows"].items()}
         seeds = tuple(int(seed) for seed in plain["seeds"])
@@ -96,7 +96,7 @@ def from_plain(plain: Mapping[str, Any], where: str) -> Study:
         if not (seeds and is_baseline(rows[study.baseline].method)):
             raise ValueError("it has no seeds or does not begin with a baseline")
     except (KeyError, TypeError, ValueError, AttributeError, StopIteration) as error:
-        raise ArtefactError(f"{where} describes no study: {error}") from None
+        raise ArtifactError(f"{where} describes no study: {error}") from None
     return study
 
 

@@ -48,7 +48,7 @@ class Measured:
         passes: (device, batch) of the latencies.
         about: what the figures hold for: cost, threads, machine, torch, epoch, baseline, notes.
         notes: sentences on what could not be had.
-        metric: what the scores are, the task's headline.
+        metric: what the scores are, the task's primary_metric.
     """
 
     rows: Sequence[MeasuredExit]

@@ -9,7 +9,7 @@ from ..report.canvas import palette
 from ..report.layout import document, figure, folded, note, pair, section
 from ..report.tables import keys_table
 from ..report.words import percent, shown, titled
-from ..tasks.wording import shown_metric
+from ..tasks.metric_names import shown_metric
 from . import pictures
 from .grid import Study
 from .results import LAST, Outcome, Result, between, headlines, judged_split, points
@@ -59,8 +59,8 @@ def page(name: str, study: Study, outcomes: Sequence[Outcome], results: Sequence
     makers: tuple[Callable[[Findings], str], ...]
     makers = (_comparison, _exits, _runs, _reading, _recipe, _environment)
     sections = "\n".join(part for maker in makers if (part := maker(found)))
-    colours = {theme: some[1:] for theme, some in palette(2).items()}  # one, that stands out
-    return document("comparison", name, f'<p class="lede">{_lede(found)}</p>', sections, colours)
+    colors = {theme: some[1:] for theme, some in palette(2).items()}  # one, that stands out
+    return document("comparison", name, f'<p class="lede">{_lede(found)}</p>', sections, colors)
 
 
 def _lede(found: Findings) -> str:
@@ -129,7 +129,7 @@ def _comparison(found: Findings) -> str:
 
 _POINTS = "Small: each seed. Large: their mean, with its 95 % t interval from three seeds on."
 _PAIRS = (
-    "Thin: the t interval. Thick: the paired bootstrap, which is too narrow at few seeds. Coloured "
+    "Thin: the t interval. Thick: the paired bootstrap, which is too narrow at few seeds. Colored "
     "if neither holds zero."
 )
 

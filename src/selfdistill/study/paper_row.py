@@ -109,4 +109,4 @@ class Row:
         return lines + ([f"Cannot be run: {self.obstacle}"] if self.obstacle else [])
 
     def _certain(self) -> str:
-        return METHODS[self.keys["method"]].evidence.value
+        return METHODS[self.keys["method"]].provenance.value

@@ -16,7 +16,7 @@ from ..report.canvas import (
     TEXT,
     Margins,
     canvas,
-    stage_colour,
+    stage_color,
     svg,
     ticks,
 )
@@ -24,7 +24,7 @@ from ..report.words import LETTER, percent
 from .results import Result, points
 from .statistics import FEWEST, Interval, Verdict, t_interval
 
-ACCENT = stage_colour(1)
+ACCENT = stage_color(1)
 _WIDTH, _LANE = 480.0, 34.0
 
 
@@ -33,13 +33,13 @@ def scores(found: Sequence[Result], name: str, title: str) -> str:
     labels = [percent(result.mean, 2) for result in found]
     figure, axes = _lanes([r.row for r in found], labels)
     for lane, result in enumerate(found):
-        colour = MUTED if lane == 0 else INK
+        color = MUTED if lane == 0 else INK
         values = [100 * score for score in result.scores.values()]
         interval = None
         if len(values) >= FEWEST:
             low, high = t_interval(values)
             interval = Interval(max(0, low), min(100, high))
-        _lane(axes, lane, values, interval, colour)
+        _lane(axes, lane, values, interval, color)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda at, _: f"{at:g} %"))
     said = "; ".join(f"{r.row} {label}" for r, label in zip(found, labels, strict=True))
     return svg(figure, name, f"{title} of every seed. Means: {escape(said)}")
@@ -110,14 +110,14 @@ def _lane(
     lane: int,
     values: Sequence[float],
     interval: Interval | None,
-    colour: str,
+    color: str,
     inner: Interval | None = None,
 ) -> None:
     """Intervals as lines under the mean, the seeds as small open points above them."""
     for between, width in ((interval, 1.5), (inner, 5)):
         if between:
-            axes.plot(between, (lane, lane), color=colour, linewidth=width, alpha=0.55, zorder=2)
+            axes.plot(between, (lane, lane), color=color, linewidth=width, alpha=0.55, zorder=2)
     heights = [lane - 0.24] * len(values)
-    axes.plot(values, heights, "o", color=colour, markersize=4.5, mfc="none", mew=1, zorder=3)
+    axes.plot(values, heights, "o", color=color, markersize=4.5, mfc="none", mew=1, zorder=3)
     mean = sum(values) / len(values)
-    axes.plot(mean, lane, "o", color=colour, markersize=8, mec=PAGE, mew=1.5, zorder=4)
+    axes.plot(mean, lane, "o", color=color, markersize=8, mec=PAGE, mew=1.5, zorder=4)

@@ -43,7 +43,7 @@ class Result(NamedTuple):
 
     Attributes:
         row, predictor, split: what was judged on which images.
-        scores: by seed, in the headline metric of the task.
+        scores: by seed, in the primary metric of the task.
         mean, std: of the scores; std is None of a single one.
         difference: minus the baseline's student, paired by seed; None for that itself, and without
             a seed that both have.

@@ -12,7 +12,7 @@ import torch
 from torch import Generator
 
 from ..api import load
-from ..core import ArtefactError
+from ..core import ArtifactError
 from ..data import ImageData
 from ..data.images import Resident
 from ..data.targets import Boxes, Labels, Targets
@@ -131,7 +131,7 @@ class _Path:
         if _digests(last) == whole:
             return "from step 1, bit for bit"
         if make_fabric(self.recipe).device.type == "cpu":
-            raise ArtefactError("the resumed run ended with other weights")
+            raise ArtifactError("the resumed run ended with other weights")
         return "from step 1; kernels of this device are not deterministic"
 
     def evaluate(self) -> str:
@@ -144,7 +144,7 @@ class _Path:
         scores = evaluate(fabric, run.method, task, batches)
         for row in run.exits:
             if scores[row.predictor][row.metric] != row.test_score:
-                raise ArtefactError(f"judged again, {row.predictor} came to something else")
+                raise ArtifactError(f"judged again, {row.predictor} came to something else")
         return f"{len(self.data.test or ())} images, the same verdict"
 
     def table(self) -> str:
@@ -152,7 +152,7 @@ class _Path:
         rows = from_csv((self.place / "run" / "exits.csv").read_text(encoding="utf-8"))
         there = {row.predictor for row in rows} | {"average"}
         if missing := self.row.published.keys() - there:
-            raise ArtefactError(f"exits.csv lacks {', '.join(sorted(missing))}")
+            raise ArtifactError(f"exits.csv lacks {', '.join(sorted(missing))}")
         return ", ".join(row.predictor for row in rows)
 
     def report(self) -> str:

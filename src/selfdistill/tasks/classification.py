@@ -10,7 +10,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 
 from ..core import ConfigError, DataError, Task
 from ..functional.divergence import kl_divergence
-from ..stages import probing
+from ..taps import evaluation_mode
 from .reliability import Reliability
 
 
@@ -26,10 +26,10 @@ class Classification(Task):
         DataError: fewer than two classes.
     """
 
-    headline = "accuracy"
+    primary_metric = "accuracy"
     name = "classification"
-    labels = True
-    scores = True
+    image_labels = True
+    class_scores = True
 
     def __init__(
         self, classes: Sequence[str], example: Tensor, *, label_smoothing: float = 0.0
@@ -62,26 +62,26 @@ class Classification(Task):
             metrics["top5"] = MulticlassAccuracy(k, average="micro", top_k=5)
         return MetricCollection(metrics, compute_groups=False)
 
-    def alike(self, targets: Tensor) -> Tensor:
+    def same_class_mask(self, targets: Tensor) -> Tensor:
         """Whether two images are of one class, (B, B)."""
         return targets[:, None] == targets
 
-    def details(self) -> dict[str, Metric]:
+    def matrix_metrics(self) -> dict[str, Metric]:
         """The confusion matrix: rows are true classes, columns predicted ones."""
         return {"confusion": MulticlassConfusionMatrix(len(self.classes))}
 
-    def calibration(self) -> Metric:
+    def calibration_metric(self) -> Metric:
         """A reliability table of the class that an image is taken for."""
         return Reliability()
 
-    def correct(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def correct_mask(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Whether each image is taken for its own class, (B,)."""
         return outputs.argmax(1) == targets
 
     def check(self, network: nn.Module) -> None:
         """The network must map (B, C, H, W) to (B, K)."""
         device = next((p.device for p in network.parameters()), self.example.device)
-        with probing(network):
+        with evaluation_mode(network):
             out = network(self.example.to(device))
         want = (len(self.example), len(self.classes))
         if not isinstance(out, torch.Tensor) or tuple(out.shape) != want:

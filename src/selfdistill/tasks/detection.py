@@ -9,11 +9,11 @@ from torchvision.utils import draw_bounding_boxes
 
 from ..core import ConfigError, DataError, Task
 from ..modules.anchor_head import AnchorHead
-from ..modules.detector import Decodable, Detector
-from ..modules.predictions import Detections, Predictions
-from ..stages import probing
-from .palette import colours
-from .precision import ClassPrecision, MeanPrecision
+from ..modules.detector_output import Detections, DetectorOutput
+from ..modules.exportable_detector import DecodableOutput, ExportableDetector
+from ..taps import evaluation_mode
+from .average_precision import ClassPrecision, MeanPrecision
+from .colors import colors
 
 _SURE = 0.3  # score of an answer that is drawn
 _MOST = 20  # answers drawn
@@ -37,7 +37,7 @@ class Detection(Task):
         ConfigError: label smoothing.
     """
 
-    headline = "map"
+    primary_metric = "map"
     name = "detection"
 
     def __init__(
@@ -56,21 +56,23 @@ class Detection(Task):
         """An anchor head on one map, with all nine anchors of YOLOv5."""
         return AnchorHead([channels], len(self.classes))
 
-    def loss(self, outputs: Predictions, targets: Tensor) -> Tensor:
+    def loss(self, outputs: DetectorOutput, targets: Tensor) -> Tensor:
         """The detector's own loss."""
         return outputs.loss(targets, self.size)
 
-    def comparable(self, outputs: Predictions, reference: Predictions) -> bool:
+    def outputs_compatible(self, outputs: DetectorOutput, reference: DetectorOutput) -> bool:
         """Whether both say something of the same places and anchors."""
-        return outputs.comparable(reference)
+        return outputs.compatible_with(reference)
 
-    def soft_loss(self, outputs: Predictions, reference: Predictions, temperature: float) -> Tensor:
+    def soft_loss(
+        self, outputs: DetectorOutput, reference: DetectorOutput, temperature: float
+    ) -> Tensor:
         """Distillation of classes and boxes between detectors of one form.
 
         Raises:
             ConfigError: the two differ in form.
         """
-        if not outputs.comparable(reference):
+        if not outputs.compatible_with(reference):
             raise ConfigError(
                 "these two detectors speak of different places or anchors, so their outputs do not "
                 "compare; use networks of one family, or a method on features"
@@ -85,27 +87,27 @@ class Detection(Task):
         """Nothing: the boxes of a batch in training are too few to be worth their price."""
         return MetricCollection({})
 
-    def by_class(self) -> Metric:
+    def per_class_metric(self) -> Metric:
         """Average precision of each class, and how many boxes there are to find."""
         return ClassPrecision(self.size, len(self.classes))
 
-    def deployed(self, network: nn.Module) -> nn.Module:
+    def inference_module(self, network: nn.Module) -> nn.Module:
         """Boxes in pixels, scores and labels of the 300 surest objects, see `modules.detector`.
 
         Raises:
             ConfigError: its outputs do not become boxes by tensor operations alone.
         """
         device = next((p.device for p in network.parameters()), self.example.device)
-        with probing(network):
+        with evaluation_mode(network):
             out = network(self.example.to(device))
-        if not isinstance(out, Decodable):
+        if not isinstance(out, DecodableOutput):
             raise ConfigError(
                 f"{type(network).__name__} finds its boxes in a way that is not exported; "
                 "the yolov5 networks and every exit with a head of anchors are"
             )
-        return Detector(network, self.size)
+        return ExportableDetector(network, self.size)
 
-    def pictures(self, images: Tensor, targets: Tensor, outputs: Predictions) -> list[Tensor]:
+    def visualize(self, images: Tensor, targets: Tensor, outputs: DetectorOutput) -> list[Tensor]:
         """Boxes with their classes; of the answers the surest 20 of a score of .3 and more."""
         pictures = []
         for image, rows, found in zip(images, targets, outputs.detections(self.size), strict=True):
@@ -124,7 +126,7 @@ class Detection(Task):
         large = image.repeat_interleave(times, 1).repeat_interleave(times, 2)
         if not len(boxes):
             return large
-        places, shades = labels.tolist(), colours(len(self.classes) + 1)[1:]  # grey is no class
+        places, shades = labels.tolist(), colors(len(self.classes) + 1)[1:]  # gray is no class
         drawn: Tensor = draw_bounding_boxes(
             large,
             boxes * times,
@@ -136,11 +138,11 @@ class Detection(Task):
         return drawn
 
     def check(self, network: nn.Module) -> None:
-        """The network must map (B, C, H, W) to `Predictions` of as many classes."""
+        """The network must map (B, C, H, W) to `DetectorOutput` of as many classes."""
         device = next((p.device for p in network.parameters()), self.example.device)
-        with probing(network):
+        with evaluation_mode(network):
             out = network(self.example.to(device))
-        if not isinstance(out, Predictions):
+        if not isinstance(out, DetectorOutput):
             got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
             raise ConfigError(
                 f"{type(network).__name__} gives {got}, no detector's predictions; "

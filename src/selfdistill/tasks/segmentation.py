@@ -16,10 +16,10 @@ from torchvision.utils import draw_segmentation_masks
 
 from ..core import IGNORE, ConfigError, DataError, Task
 from ..functional.divergence import kl_divergence
-from ..stages import probing
-from .palette import colours
+from ..taps import evaluation_mode
+from .colors import colors
 
-_STRENGTH = 0.6  # of a colour over the photograph
+_STRENGTH = 0.6  # of a color over the photograph
 _GAP = 4  # pixels between truth and answer
 
 
@@ -38,10 +38,10 @@ class Segmentation(Task):
         DataError: fewer than two classes.
     """
 
-    headline = "miou"
+    primary_metric = "miou"
     name = "segmentation"
-    scores = True
-    places = True
+    class_scores = True
+    dense_scores = True
 
     def __init__(
         self, classes: Sequence[str], example: Tensor, *, label_smoothing: float = 0.0
@@ -84,16 +84,16 @@ class Segmentation(Task):
         }
         return MetricCollection(metrics, compute_groups=False)
 
-    def details(self) -> dict[str, Any]:
+    def matrix_metrics(self) -> dict[str, Any]:
         """The confusion matrix of pixels: rows are true classes, columns predicted ones."""
         return {"confusion": _Confusion(len(self.classes), ignore_index=IGNORE)}
 
-    def by_class(self) -> Metric:
+    def per_class_metric(self) -> Metric:
         """Intersection over union, accuracy (the share found of a class) and pixels of each."""
         return _ByClass(len(self.classes), ignore_index=IGNORE)
 
-    def pictures(self, images: Tensor, targets: Tensor, outputs: Tensor) -> list[Tensor]:
-        """Each class in its colour over the image; what is ignored in the truth stays bare."""
+    def visualize(self, images: Tensor, targets: Tensor, outputs: Tensor) -> list[Tensor]:
+        """Each class in its color over the image; what is ignored in the truth stays bare."""
         answers = resized(outputs, targets.shape[-2:]).argmax(1)
         return [
             torch.cat([self._drawn(image, truth), _gap(image), self._drawn(image, answer)], -1)
@@ -101,22 +101,22 @@ class Segmentation(Task):
         ]
 
     def _drawn(self, image: Tensor, labels: Tensor) -> Tensor:
-        """An image (3, H, W) under the colours of its labels (H, W)."""
+        """An image (3, H, W) under the colors of its labels (H, W)."""
         classes = torch.arange(len(self.classes), device=labels.device)
         of_class = labels == classes[:, None, None]  # (K, H, W)
         drawn: Tensor = draw_segmentation_masks(
-            image, of_class, alpha=_STRENGTH, colors=list(colours(len(self.classes)))
+            image, of_class, alpha=_STRENGTH, colors=list(colors(len(self.classes)))
         )
         return drawn
 
-    def deployed(self, network: nn.Module) -> nn.Module:
+    def inference_module(self, network: nn.Module) -> nn.Module:
         """Scores of every pixel of the image, (B, K, H, W)."""
         return _Enlarged(network)
 
     def check(self, network: nn.Module) -> None:
         """The network must map (B, C, H, W) to (B, K, h, w)."""
         device = next((p.device for p in network.parameters()), self.example.device)
-        with probing(network):
+        with evaluation_mode(network):
             out = network(self.example.to(device))
         want = (len(self.example), len(self.classes))
         if not isinstance(out, Tensor) or out.dim() != 4 or tuple(out.shape[:2]) != want:

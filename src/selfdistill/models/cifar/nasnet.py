@@ -149,7 +149,7 @@ class NASNet(nn.Module):
     the dropping of paths. With 4 cells a group and width 44 this is the "mobile" network of the
     CIFAR zoos; these count 882,816 weights more, of convolutions that they make and never use.
     The cuts are the ends of cells 3 (264×32×32 for a 32×32 image), 8 (528×16×16), 9, which is the
-    second reduction (704×8×8), and 13 (1056×8×8). Initialisation is torch's own.
+    second reduction (704×8×8), and 13 (1056×8×8). Initialization is torch's own.
 
     Args:
         repeats: normal cells of each group.

@@ -77,7 +77,7 @@ class PreActBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """The sum of both paths, which is normalised by the next block."""
+        """The sum of both paths, which is normalized by the next block."""
         active = self.norm(x)
         return self.residual(active) + self.shortcut(active)  # type: ignore[no-any-return]
 
@@ -98,7 +98,7 @@ class ResNet(nn.Module):
     `resnet8x4` and `resnet32x4` of the CRD benchmark, https://arxiv.org/abs/1910.10699, have stages
     of four times the channels behind a stem of only twice as many. `preact_resnet18` pools the sums
     of its last block as they are: no batch norm and no ReLU come after them. The public codes leave
-    its initialisation to torch, here it is He's like that of the others.
+    its initialization to torch, here it is He's like that of the others.
 
     Args:
         block: `BasicBlock`, `Bottleneck` or `PreActBlock`.

@@ -61,7 +61,7 @@ class ShuffleNetV1(nn.Module):
     for the 3×3 one of stride 2 and the max-pool, so that nothing but the depthwise convolutions
     sees more than one pixel. The first of all units does not group its first convolution. The cuts
     are the stem and the stages (24×32×32, 240×16×16, 480×8×8 and 960×4×4 for a 32×32 image).
-    Initialisation is torch's own.
+    Initialization is torch's own.
 
     Args:
         num_classes: outputs.
@@ -142,7 +142,7 @@ class ShuffleNetV2(nn.Module):
     for the 3×3 one of stride 2 and the max-pool. The cuts are the stem, the first two stages, and
     the third with the 1×1 convolution that the classifier pools (24×32×32, 116×16×16, 232×8×8 and
     1024×4×4 for a 32×32 image); the benchmark's features end with the third stage, `layer3`.
-    Initialisation is torch's own.
+    Initialization is torch's own.
 
     Args:
         num_classes: outputs.

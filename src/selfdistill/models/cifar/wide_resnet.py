@@ -37,7 +37,7 @@ class WideResNet(nn.Module):
 
     Zagoruyko and Komodakis 2016, https://arxiv.org/abs/1605.07146, table 1, without dropout; that
     of the CRD benchmark, https://arxiv.org/abs/1910.10699, is the same network. The cuts are the
-    stem, the sums at the end of the first two stages, not yet normalised, and the batch norm and
+    stem, the sums at the end of the first two stages, not yet normalized, and the batch norm and
     ReLU that the classifier pools (16×32×32, 32×32×32, 64×16×16 and 128×8×8 for `wrn_40_2` and a
     32×32 image). The benchmark's third feature is the sum before them: tap `block3`.
 

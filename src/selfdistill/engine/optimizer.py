@@ -1,4 +1,4 @@
-"""Optimiser, learning rate and moving average of the weights."""
+"""Optimizer, learning rate and moving average of the weights."""
 
 import math
 from typing import Any
@@ -8,16 +8,16 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from ..core import Method
-from .settings import Settings
+from .settings import TrainingSettings
 
 
-def make_optimiser(method: Method, settings: Settings) -> Optimizer:
+def build_optimizer(method: Method, settings: TrainingSettings) -> Optimizer:
     """SGD or AdamW over the method's parameter groups.
 
     A group may set `weight_decay` for itself, and `lr_scale`, a factor on the learning rate.
     """
     groups = [{"lr_scale": 1.0, **group} for group in method.param_groups()]
-    if settings.optimiser == "adamw":
+    if settings.optimizer == "adamw":
         return AdamW(groups, lr=settings.lr, weight_decay=settings.weight_decay)
     nesterov = settings.nesterov and settings.momentum > 0
     return SGD(
@@ -29,8 +29,10 @@ def make_optimiser(method: Method, settings: Settings) -> Optimizer:
     )
 
 
-def learning_rate(settings: Settings, step: int, steps_per_epoch: int, cycles: int = 1) -> float:
-    """The rate at an optimiser step: a pure function, so a resume needs no scheduler's state.
+def learning_rate(
+    settings: TrainingSettings, step: int, steps_per_epoch: int, cycles: int = 1
+) -> float:
+    """The rate at an optimizer step: a pure function, so a resume needs no scheduler's state.
 
     `warmup` epochs rise linearly from lr / steps to lr. "step" multiplies by gamma at each of the
     `milestones` (0-based epochs, counted from the start of the run); "cosine" falls to
@@ -52,13 +54,13 @@ def learning_rate(settings: Settings, step: int, steps_per_epoch: int, cycles: i
     return settings.lr
 
 
-def set_learning_rate(optimiser: Optimizer, rate: float) -> None:
+def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
     """Give every group its share of the rate."""
-    for group in optimiser.param_groups:
+    for group in optimizer.param_groups:
         group["lr"] = rate * group["lr_scale"]
 
 
-class Average:
+class EMA:
     """An exponential moving average of a method's trained tensors; it never joins the training.
 
     Floating tensors move by ``average += (1 - decay) * (value - average)``, counters are copied.
@@ -84,21 +86,21 @@ class Average:
                 value.copy_(state[name])
 
 
-def optimiser_tensors(optimiser: Optimizer, method: nn.Module) -> dict[str, Tensor]:
-    """The optimiser's state as {parameter/slot: tensor}, ready to be saved."""
+def optimizer_tensors(optimizer: Optimizer, method: nn.Module) -> dict[str, Tensor]:
+    """The optimizer's state as {parameter/slot: tensor}, ready to be saved."""
     return {
         f"{name}/{slot}": value
         for name, parameter in method.named_parameters()
-        for slot, value in optimiser.state.get(parameter, {}).items()
+        for slot, value in optimizer.state.get(parameter, {}).items()
         if isinstance(value, Tensor)
     }
 
 
-def restore_optimiser(optimiser: Optimizer, method: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Put back what `optimiser_tensors` gave; slots without a tensor start anew."""
+def restore_optimizer(optimizer: Optimizer, method: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Put back what `optimizer_tensors` gave; slots without a tensor start anew."""
     parameters = dict(method.named_parameters())
     for key, value in tensors.items():
         name, _, slot = key.rpartition("/")
-        state: dict[str, Any] = optimiser.state[parameters[name]]
+        state: dict[str, Any] = optimizer.state[parameters[name]]
         # A step counter stays where torch keeps it, on the CPU; all else lives with its parameter.
         state[slot] = value if slot == "step" else value.to(parameters[name])

@@ -8,16 +8,16 @@ from hypothesis import settings as settings_of_hypothesis
 from hypothesis import strategies as st
 from torch import nn
 
-from selfdistill.core import Method, Step
-from selfdistill.engine.optimise import (
-    Average,
+from selfdistill.core import Method, StepOutput
+from selfdistill.engine.optimizer import (
+    EMA,
+    build_optimizer,
     learning_rate,
-    make_optimiser,
-    optimiser_tensors,
-    restore_optimiser,
+    optimizer_tensors,
+    restore_optimizer,
     set_learning_rate,
 )
-from selfdistill.engine.settings import Settings
+from selfdistill.engine.settings import TrainingSettings
 
 
 class Pair(Method):
@@ -29,9 +29,9 @@ class Pair(Method):
         self.fixed = nn.Linear(2, 2).requires_grad_(False)
         self.scale = nn.Parameter(torch.ones(()))
 
-    def forward(self, batch, now):
+    def forward(self, batch, progress):
         out = self.scale * self.slow(self.student(batch).tanh())
-        return Step(out, {"task": out.square().mean()})
+        return StepOutput(out, {"task": out.square().mean()})
 
     def predictors(self):
         return {"student": self.student}
@@ -42,19 +42,19 @@ class Pair(Method):
 
 
 def test_cosine_ends_at_a_part_of_the_rate():
-    settings = Settings(lr=0.01, lr_end=0.2, epochs=7)
-    optimiser = torch.optim.SGD([torch.zeros(1)], lr=0.01)
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 35, eta_min=0.002)
+    settings = TrainingSettings(lr=0.01, lr_end=0.2, epochs=7)
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.01)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 35, eta_min=0.002)
     for step in range(35):
         assert learning_rate(settings, step, 5) == pytest.approx(
-            optimiser.param_groups[0]["lr"], rel=1e-9
+            optimizer.param_groups[0]["lr"], rel=1e-9
         )
-        optimiser.step()
+        optimizer.step()
         scheduler.step()
 
 
 def test_published_schedule():  # BYOT's and MUSE's: 0.1, a tenth at epochs 75, 130 and 180
-    settings = Settings(epochs=200, lr=0.1, schedule="step", milestones=(75, 130, 180))
+    settings = TrainingSettings(epochs=200, lr=0.1, schedule="step", milestones=(75, 130, 180))
     spe = 391
     for epoch, rate in [(0, 0.1), (74, 0.1), (75, 0.01), (129, 0.01), (130, 1e-3), (179, 1e-3),
                         (180, 1e-4), (199, 1e-4)]:  # fmt: skip
@@ -62,40 +62,40 @@ def test_published_schedule():  # BYOT's and MUSE's: 0.1, a tenth at epochs 75, 
             assert learning_rate(settings, step, spe) == pytest.approx(rate, rel=1e-12)
 
 
-def theirs(make, settings: Settings, steps: int) -> list[float]:
-    optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=settings.lr)
-    scheduler = make(optimiser)
+def theirs(make, settings: TrainingSettings, steps: int) -> list[float]:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=settings.lr)
+    scheduler = make(optimizer)
     rates = []
     for _ in range(steps):
-        rates.append(optimiser.param_groups[0]["lr"])
-        optimiser.step()
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
         scheduler.step()
     return rates
 
 
-def ours(settings: Settings, spe: int) -> list[float]:
+def ours(settings: TrainingSettings, spe: int) -> list[float]:
     return [learning_rate(settings, step, spe) for step in range(settings.epochs * spe)]
 
 
 def test_cosine_equals_torch():
-    settings = Settings(epochs=7, lr=0.3, schedule="cosine")
+    settings = TrainingSettings(epochs=7, lr=0.3, schedule="cosine")
     make = lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, T_max=35)  # noqa: E731
     assert ours(settings, 5) == pytest.approx(theirs(make, settings, 35), rel=1e-9, abs=1e-12)
 
 
 def test_steps_equal_torch():
-    settings = Settings(epochs=9, lr=0.3, schedule="step", milestones=(2, 5), gamma=0.3)
+    settings = TrainingSettings(epochs=9, lr=0.3, schedule="step", milestones=(2, 5), gamma=0.3)
     make = lambda o: torch.optim.lr_scheduler.MultiStepLR(o, [8, 20], gamma=0.3)  # noqa: E731
     assert ours(settings, 4) == pytest.approx(theirs(make, settings, 36), rel=1e-12)
 
 
 def test_constant_stays():
-    assert set(ours(Settings(epochs=3, lr=0.2, schedule="constant"), 4)) == {0.2}
+    assert set(ours(TrainingSettings(epochs=3, lr=0.2, schedule="constant"), 4)) == {0.2}
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "step", "constant"])
 def test_warm_up_is_linear_and_meets_the_schedule(schedule):
-    settings = Settings(epochs=10, lr=0.4, schedule=schedule, warmup=2.0, milestones=(5,))
+    settings = TrainingSettings(epochs=10, lr=0.4, schedule=schedule, warmup=2.0, milestones=(5,))
     rates = ours(settings, 5)
     assert rates[:10] == pytest.approx([0.4 * (i + 1) / 10 for i in range(10)])
     assert rates[10] == pytest.approx(0.4)
@@ -103,29 +103,29 @@ def test_warm_up_is_linear_and_meets_the_schedule(schedule):
 
 
 def test_warm_up_of_part_of_an_epoch():
-    rates = ours(Settings(epochs=2, lr=0.4, schedule="constant", warmup=0.5), 8)
+    rates = ours(TrainingSettings(epochs=2, lr=0.4, schedule="constant", warmup=0.5), 8)
     assert rates[:5] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.4])
 
 
 def test_cosine_falls_to_nearly_nothing():
-    rates = ours(Settings(epochs=10, lr=1.0, warmup=1.0), 100)
+    rates = ours(TrainingSettings(epochs=10, lr=1.0, warmup=1.0), 100)
     falling = rates[100:]
     assert all(a > b for a, b in itertools.pairwise(falling))
     assert 0 < rates[-1] < 1e-5
 
 
 def test_warm_up_longer_than_the_run_does_not_divide_by_zero():
-    rates = ours(Settings(epochs=1, lr=1.0, warmup=3.0), 4)
+    rates = ours(TrainingSettings(epochs=1, lr=1.0, warmup=3.0), 4)
     assert all(math.isfinite(rate) and rate > 0 for rate in rates)
 
 
-def cycled(settings: Settings, spe: int, cycles: int) -> list[float]:
+def cycled(settings: TrainingSettings, spe: int, cycles: int) -> list[float]:
     return [learning_rate(settings, s, spe, cycles) for s in range(settings.epochs * spe)]
 
 
 @pytest.mark.parametrize("cycles", [1, 2, 3, 6])
 def test_cycles_equal_torchs_warm_restarts(cycles):
-    settings = Settings(epochs=6, lr=0.3, schedule="cosine")
+    settings = TrainingSettings(epochs=6, lr=0.3, schedule="cosine")
     scheduler = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts
     want = theirs(lambda o: scheduler(o, T_0=30 // cycles), settings, 30)
     assert cycled(settings, 5, cycles) == pytest.approx(want, rel=1e-9, abs=1e-12)
@@ -134,7 +134,7 @@ def test_cycles_equal_torchs_warm_restarts(cycles):
 @settings_of_hypothesis(max_examples=60, deadline=None)
 @given(st.integers(1, 6), st.integers(1, 9), st.integers(1, 70))
 def test_cycles_of_any_number_start_anew_and_fall(epochs, spe, cycles):
-    settings, total = Settings(epochs=epochs, lr=0.3, schedule="cosine"), epochs * spe
+    settings, total = TrainingSettings(epochs=epochs, lr=0.3, schedule="cosine"), epochs * spe
     rates = cycled(settings, spe, cycles)
     cycle = [step * cycles // total for step in range(total)]
     for step, rate in enumerate(rates):
@@ -147,15 +147,15 @@ def test_cycles_of_any_number_start_anew_and_fall(epochs, spe, cycles):
 
 
 def test_warm_up_is_of_the_first_cycle_alone():
-    rates = cycled(Settings(epochs=8, lr=0.4, schedule="cosine", warmup=1.0), 5, 2)
+    rates = cycled(TrainingSettings(epochs=8, lr=0.4, schedule="cosine", warmup=1.0), 5, 2)
     assert rates[:5] == pytest.approx([0.4 * (i + 1) / 5 for i in range(5)])
     assert rates[5] == rates[20] == 0.4
-    assert rates[20:] == cycled(Settings(epochs=8, lr=0.4, schedule="cosine"), 5, 2)[20:]
+    assert rates[20:] == cycled(TrainingSettings(epochs=8, lr=0.4, schedule="cosine"), 5, 2)[20:]
     assert 0 < rates[19] < rates[18]
 
 
 def test_warm_up_beyond_the_first_cycle_meets_the_second():
-    rates = cycled(Settings(epochs=8, lr=0.4, schedule="cosine", warmup=5.0), 4, 2)
+    rates = cycled(TrainingSettings(epochs=8, lr=0.4, schedule="cosine", warmup=5.0), 4, 2)
     assert rates[:20] == pytest.approx([0.4 * (i + 1) / 20 for i in range(20)])
     assert rates[20] == 0.4
     assert all(a > b for a, b in itertools.pairwise(rates[20:]))
@@ -163,48 +163,48 @@ def test_warm_up_beyond_the_first_cycle_meets_the_second():
 
 @pytest.mark.parametrize("schedule", ["step", "constant"])
 def test_other_schedules_know_no_cycles(schedule):
-    settings = Settings(epochs=6, lr=0.3, schedule=schedule, milestones=(2, 4), gamma=0.5)
+    settings = TrainingSettings(epochs=6, lr=0.3, schedule=schedule, milestones=(2, 4), gamma=0.5)
     assert cycled(settings, 5, 3) == ours(settings, 5)
 
 
 def test_groups_scale_the_rate_and_keep_their_decay():
     method = Pair()
-    optimiser = make_optimiser(method, Settings(lr=0.5, weight_decay=1e-3))
-    set_learning_rate(optimiser, 0.2)
-    assert [g["lr"] for g in optimiser.param_groups] == pytest.approx([0.2, 0.02])
-    assert [g["weight_decay"] for g in optimiser.param_groups] == [1e-3, 0.0]
-    inside = {id(p) for g in optimiser.param_groups for p in g["params"]}
+    optimizer = build_optimizer(method, TrainingSettings(lr=0.5, weight_decay=1e-3))
+    set_learning_rate(optimizer, 0.2)
+    assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([0.2, 0.02])
+    assert [g["weight_decay"] for g in optimizer.param_groups] == [1e-3, 0.0]
+    inside = {id(p) for g in optimizer.param_groups for p in g["params"]}
     assert inside == {id(p) for p in method.parameters() if p.requires_grad}
 
 
 @pytest.mark.parametrize(("momentum", "nesterov"), [(0.9, True), (0.9, False), (0.0, True)])
 def test_sgd_takes_its_momentum(momentum, nesterov):
-    optimiser = make_optimiser(Pair(), Settings(momentum=momentum, nesterov=nesterov))
-    assert isinstance(optimiser, torch.optim.SGD)
-    assert optimiser.defaults["momentum"] == momentum
-    assert optimiser.defaults["nesterov"] == (nesterov and momentum > 0)
+    optimizer = build_optimizer(Pair(), TrainingSettings(momentum=momentum, nesterov=nesterov))
+    assert isinstance(optimizer, torch.optim.SGD)
+    assert optimizer.defaults["momentum"] == momentum
+    assert optimizer.defaults["nesterov"] == (nesterov and momentum > 0)
 
 
-def advance(method: Method, optimiser: torch.optim.Optimizer, steps: range) -> None:
+def advance(method: Method, optimizer: torch.optim.Optimizer, steps: range) -> None:
     for i in steps:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         x = torch.randn(5, 3, generator=torch.Generator().manual_seed(i))
         method(x, None).total.backward()
-        optimiser.step()
+        optimizer.step()
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
-def test_optimiser_goes_on_from_its_tensors(kind):
-    settings = Settings(optimiser=kind, lr=0.05)
+def test_optimizer_goes_on_from_its_tensors(kind):
+    settings = TrainingSettings(optimizer=kind, lr=0.05)
     straight, resumed = Pair(), Pair()
-    first = make_optimiser(straight, settings)
+    first = build_optimizer(straight, settings)
     advance(straight, first, range(4))
     resumed.load_state_dict(straight.state_dict())
-    tensors = {k: v.clone() for k, v in optimiser_tensors(first, straight).items()}
+    tensors = {k: v.clone() for k, v in optimizer_tensors(first, straight).items()}
     assert any(name.startswith("slow.weight/") for name in tensors)
     assert "scale/" in "".join(tensors)
-    second = make_optimiser(resumed, settings)
-    restore_optimiser(second, resumed, tensors)
+    second = build_optimizer(resumed, settings)
+    restore_optimizer(second, resumed, tensors)
     advance(straight, first, range(4, 8))
     advance(resumed, second, range(4, 8))
     for mine, its in zip(straight.parameters(), resumed.parameters(), strict=True):
@@ -214,7 +214,7 @@ def test_optimiser_goes_on_from_its_tensors(kind):
 def test_average_equals_a_hand_loop():
     torch.manual_seed(0)
     state = {"w": torch.randn(3, 2), "n": torch.tensor(0), "b": torch.randn(4).double()}
-    average, want = Average(state, 0.9), {k: v.clone() for k, v in state.items()}
+    average, want = EMA(state, 0.9), {k: v.clone() for k, v in state.items()}
     for i in range(1, 6):
         state["w"] += torch.randn(3, 2)
         state["b"] *= 1.5
@@ -230,9 +230,9 @@ def test_average_equals_a_hand_loop():
 
 def test_slots_live_where_their_parameter_lives():
     first, there = Pair(), Pair().to("meta")
-    optimiser = make_optimiser(first, Settings(lr=0.05))
-    advance(first, optimiser, range(2))
-    second = make_optimiser(there, Settings(lr=0.05))
-    restore_optimiser(second, there, optimiser_tensors(optimiser, first))
+    optimizer = build_optimizer(first, TrainingSettings(lr=0.05))
+    advance(first, optimizer, range(2))
+    second = build_optimizer(there, TrainingSettings(lr=0.05))
+    restore_optimizer(second, there, optimizer_tensors(optimizer, first))
     for parameter, state in second.state.items():
         assert state["momentum_buffer"].device == parameter.device, tuple(parameter.shape)

@@ -69,7 +69,7 @@ def pictures(
     Args:
         images: the pictures.
         rows: places of the samples, (B,) int64 each.
-        boxes: (seed, epoch, views) to cut each view's own random part; None for the centre.
+        boxes: (seed, epoch, views) to cut each view's own random part; None for the center.
         workers: processes that decode ahead; 0 to decode in this one.
         device: where the rows will go; decides on pinned memory only.
         partners: for each row the places of its samples' partners; each is cut as a further view

@@ -8,17 +8,18 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from .core import ConfigError
-from .stages import probing
+from ..core import ConfigError
+from .stage_detection import evaluation_mode
 
 
-def cut(network: nn.Module, names: Sequence[str]) -> list[nn.Module]:
+def split_at(network: nn.Module, names: Sequence[str]) -> list[nn.Module]:
     """The network as a chain: input to first tap, tap to tap, last tap to output.
 
     What one module of the chain gives is what the next one takes, raw as the network passes it on
-    (`Taps.tapped(x, raw=True)`), and the last one gives the network's output, to the last bit. The
-    modules are traced with `torch.fx`, which looks into what contains a tap and nothing else, and
-    they share the network's submodules: `fresh` makes copies that train on their own.
+    (`Taps.forward_features(x, raw=True)`), and the last one gives the network's output, to the last
+    bit. The modules are traced with `torch.fx`, which looks into what contains a tap and nothing
+    else, and they share the network's submodules: `reinitialized_copy` makes copies that train on
+    their own.
 
     Args:
         network: any module that takes one tensor; it is not changed.
@@ -39,7 +40,7 @@ def cut(network: nn.Module, names: Sequence[str]) -> list[nn.Module]:
     """
     roots, chains = [], []
     try:
-        with probing(network), torch.enable_grad():
+        with evaluation_mode(network), torch.enable_grad():
             for training in (True, False):
                 network.train(training)
                 roots.append(nn.Sequential(OrderedDict(network=network)))  # takes one tensor
@@ -55,7 +56,7 @@ def cut(network: nn.Module, names: Sequence[str]) -> list[nn.Module]:
     return [fx.GraphModule(roots[0], part, class_name="Segment") for part in chains[0]]
 
 
-def until(network: nn.Module, name: str) -> nn.Module:
+def truncate_at(network: nn.Module, name: str) -> nn.Module:
     """What leads from the input to a tap, to be evaluated; the layers behind it are gone.
 
     Connections that lead around the tap are cut off with them, so more networks can be shortened
@@ -69,7 +70,7 @@ def until(network: nn.Module, name: str) -> nn.Module:
         ConfigError: the network cannot be traced.
     """
     try:
-        with probing(network), torch.enable_grad():
+        with evaluation_mode(network), torch.enable_grad():
             root = nn.Sequential(OrderedDict(network=network))
             graph, (tap,) = _traced(root, [name])
             part = _between(graph, next(iter(graph.nodes)), tap, "")
@@ -81,14 +82,14 @@ def until(network: nn.Module, name: str) -> nn.Module:
     return fx.GraphModule(root, part, class_name="Segment").eval()
 
 
-def fresh(module: nn.Module) -> nn.Module:
+def reinitialized_copy(module: nn.Module) -> nn.Module:
     """An independent copy whose weights are drawn anew, without forward hooks.
 
     The entries of each trained parameter of two or more dimensions change places at random, so that
-    they keep the distribution that the network's own initialisation gave them, whatever it is.
+    they keep the distribution that the network's own initialization gave them, whatever it is.
     Vectors (norms, biases), buffers and what is not trained stay as they are.
     """
-    twin = copied(module)
+    twin = copy_without_hooks(module)
     with torch.no_grad():
         for parameter in twin.parameters():
             if parameter.requires_grad and parameter.dim() > 1:
@@ -97,7 +98,7 @@ def fresh(module: nn.Module) -> nn.Module:
     return twin
 
 
-def copied(module: nn.Module) -> nn.Module:
+def copy_without_hooks(module: nn.Module) -> nn.Module:
     """A deep copy that reports to nobody: who watches the module does not watch the copy.
 
     The hooks of taps lead to the whole network, which the copy would drag along. Hooks that run

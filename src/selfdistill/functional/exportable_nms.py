@@ -7,7 +7,7 @@ from torch._higher_order_ops.while_loop import while_loop
 State = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
-def suppressed(
+def exportable_nms(
     boxes: Tensor, scores: Tensor, labels: Tensor, *, overlap: float, count: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Of boxes of one class that say the same only the surest: what torchvision's `nms` keeps.

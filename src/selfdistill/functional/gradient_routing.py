@@ -30,7 +30,7 @@ def reverse_grad(x: Tensor, scale: float = 1.0) -> Tensor:
     return out
 
 
-def judged_by(module: nn.Module, *inputs: Tensor) -> Tensor:
+def call_with_frozen_parameters(module: nn.Module, *inputs: Tensor) -> Tensor:
     """The module's output, with gradients for the inputs and none for the module's parameters.
 
     What a generator needs of its discriminator, in one backward pass with the discriminator's own

@@ -8,18 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .core import ConfigError, Frozen, nearest
-from .stages import as_map, find_taps, probing
-
-__all__ = ["Taps", "Teacher", "as_map", "find_taps", "probing"]
+from ..core import ConfigError, Frozen, nearest
+from .stage_detection import as_map, evaluation_mode, find_taps
 
 
 class Taps(nn.Module):
     """A network whose features at some of its modules can be read.
 
-    ``taps(x)`` is the network's own output; ``taps.tapped(x)`` also gives the features. Every
-    feature is (B, C, H, W): channels-last maps are permuted, token sequences (B, N, C) become (B,
-    C, N, 1) and vectors (B, C, 1, 1), so that a head or a critic serves every architecture.
+    ``taps(x)`` is the network's own output; ``taps.forward_features(x)`` also gives the features.
+    Every feature is (B, C, H, W): channels-last maps are permuted, token sequences (B, N, C) become
+    (B, C, N, 1) and vectors (B, C, 1, 1), so that a head or a critic serves every architecture.
 
     Args:
         network: any module; it is neither copied nor changed (a forward hook is added at each tap).
@@ -37,7 +35,7 @@ class Taps(nn.Module):
     Examples:
         >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))
         >>> taps = Taps(network, ["1"], example=torch.zeros(2, 3, 8, 8))
-        >>> out, features = taps.tapped(torch.zeros(5, 3, 8, 8))
+        >>> out, features = taps.forward_features(torch.zeros(5, 3, 8, 8))
         >>> features["1"].shape
         torch.Size([5, 4, 6, 6])
     """
@@ -63,15 +61,15 @@ class Taps(nn.Module):
                     "`selfdistill taps MODEL` lists them"
                 )
             modules[name].register_forward_hook(partial(self._catch, name))
-        with probing(network):
-            _, features = self.tapped(example)
+        with evaluation_mode(network):
+            _, features = self.forward_features(example)
         self.shapes = {n: (f.shape[1], f.shape[2], f.shape[3]) for n, f in features.items()}
 
     def forward(self, x: Tensor) -> Any:
         """The network's own output."""
-        return self.network(x) if self._passes is None else self.tapped(x)[0]
+        return self.network(x) if self._passes is None else self.forward_features(x)[0]
 
-    def tapped(self, x: Tensor, *, raw: bool = False) -> tuple[Any, dict[str, Tensor]]:
+    def forward_features(self, x: Tensor, *, raw: bool = False) -> tuple[Any, dict[str, Tensor]]:
         """The network's output and {tap: (B, C, H, W)}, shallowest first.
 
         `raw` features are as the network passes them on, to be given to its next layers.
@@ -102,7 +100,7 @@ class Taps(nn.Module):
         return out, caught
 
     @contextmanager
-    def sharing(self) -> Iterator[None]:
+    def shared_forward(self) -> Iterator[None]:
         """Inside, one pass over an input serves everybody who asks for it."""
         self._passes = []
         try:
@@ -110,7 +108,7 @@ class Taps(nn.Module):
         finally:
             self._passes = None
 
-    def until(self, name: str, x: Tensor) -> Tensor:
+    def forward_until(self, name: str, x: Tensor) -> Tensor:
         """The feature (B, C, H, W) at one tap; nothing after the tap is computed."""
         self._caught, self._stop_at = {}, name
         try:
@@ -155,9 +153,9 @@ class Teacher(Frozen):
         return self.network(x)
 
     @torch.no_grad()
-    def tapped(self, x: Tensor) -> tuple[Any, dict[str, Tensor]]:
-        """The teacher's output and features, as `Taps.tapped` gives them."""
-        out, features = self.network.tapped(x)  # type: ignore[operator]
+    def forward_features(self, x: Tensor) -> tuple[Any, dict[str, Tensor]]:
+        """The teacher's output and features, as `Taps.forward_features` gives them."""
+        out, features = self.network.forward_features(x)  # type: ignore[operator]
         return out, features
 
 

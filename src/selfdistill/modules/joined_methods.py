@@ -5,11 +5,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..core import Batch, ConfigError, Evidence, Method, Needs, Progress, Step
+from ..core import Batch, ConfigError, Method, Needs, Progress, Provenance, StepOutput
 from ..taps import Taps
 
 
-class Combined(Method):
+class JoinedMethods(Method):
     """Several methods on one student: the first one's terms, and those of the others beside them.
 
     The supervised loss of the student's output, the term `task`, is the first one's alone. Every
@@ -24,11 +24,11 @@ class Combined(Method):
     """
 
     kind = "self"
-    evidence = Evidence.PAPER
+    provenance = Provenance.PAPER
 
     def __init__(self, parts: Mapping[str, Method], student: Taps) -> None:
         super().__init__()
-        check_combination({name: type(part) for name, part in parts.items()})
+        check_joinable({name: type(part) for name, part in parts.items()})
         self.student, self.parts = student, nn.ModuleDict(parts)
         needs = [part.needs for part in parts.values()]
         self.needs = Needs(*(max(values) for values in zip(*needs, strict=True)))
@@ -46,19 +46,19 @@ class Combined(Method):
     def _each(self) -> list[tuple[str, Method]]:
         return list(self.parts.items())  # type: ignore[arg-type]
 
-    def forward(self, batch: Batch, now: Progress) -> Step:
+    def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """All terms of all methods, but the `task` of the first one only."""
         losses: dict[str, Tensor] = {}
         monitors: dict[str, Tensor] = {}
         outputs: Any = None
-        with self.student.sharing():
+        with self.student.shared_forward():
             for place, (name, part) in enumerate(self._each()):
-                step = part(batch, now)
+                step = part(batch, progress)
                 outputs = step.outputs if place == 0 else outputs
                 mine = {t: v for t, v in step.losses.items() if place == 0 or t != "task"}
                 losses |= {f"{name}/{term}": value for term, value in mine.items()}
                 monitors |= {f"{name}/{what}": value for what, value in step.monitors.items()}
-        return Step(outputs, losses, monitors)
+        return StepOutput(outputs, losses, monitors)
 
     def predictors(self) -> dict[str, nn.Module]:
         """All that the methods leave behind, and `student`."""
@@ -70,16 +70,16 @@ class Combined(Method):
     def predict(self, inputs: Tensor) -> dict[str, Any]:
         """The output of each, the student's pass shared."""
         said: dict[str, Any] = {}
-        with self.student.sharing():
+        with self.student.shared_forward():
             for _, part in self._each():
                 said |= part.predict(inputs)
         student = said.pop("student")
         return {**said, "student": student}
 
-    def after_step(self, now: Progress) -> None:
+    def after_step(self, progress: Progress) -> None:
         """Each method's own."""
         for _, part in self._each():
-            part.after_step(now)
+            part.after_step(progress)
 
     def after_epoch(self, held_out: Iterable[Batch]) -> None:
         """Each method's own."""
@@ -107,7 +107,7 @@ class Combined(Method):
         return found
 
 
-def check_combination(parts: Mapping[str, type[Method]]) -> None:
+def check_joinable(parts: Mapping[str, type[Method]]) -> None:
     """Raises `ConfigError` if methods cannot go together, as far as their classes tell."""
     for name, part in parts.items():
         if part.kind == "baseline":

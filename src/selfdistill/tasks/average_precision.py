@@ -8,7 +8,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.detection import MeanAveragePrecision
 
-from ..modules.predictions import Predictions
+from ..modules.detector_output import DetectorOutput
 
 
 class _Precision(Metric):
@@ -31,7 +31,7 @@ class _Precision(Metric):
         self.add_state("answers", [], dist_reduce_fx="cat")  # (D, 7): image, label, score, box
         self.add_state("truths", [], dist_reduce_fx="cat")  # (M, 6): image, label, box
 
-    def update(self, preds: Predictions, target: Tensor) -> None:
+    def update(self, preds: DetectorOutput, target: Tensor) -> None:
         """Take in a batch."""
         for found, rows in zip(preds.detections(self.size), target.float(), strict=True):
             true, image = rows[rows[:, 0] >= 0], self._number()

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..core import Batch, ConfigError, Method, Progress, Step, Task, nearest
+from ..core import Batch, ConfigError, Method, Progress, StepOutput, Task, nearest
 from ..engine.state import student_prefix
 from ..recipe.making import make_method
 from ..recipe.options import check_options, parts_of
@@ -16,14 +16,14 @@ from ..tasks import TASKS
 _ENDLESS = 1 << 60  # steps: a run that never gets anywhere
 
 
-class Lesson(nn.Module):
-    """A method that is called like a loss: ``loss = lesson(images, labels)``.
+class DistillationLoss(nn.Module):
+    """A method that is called like a loss: ``loss = criterion(images, labels)``.
 
-    It owns everything that trains: give `lesson.parameters()` to the optimiser and save
-    `lesson.state_dict()`. The step count is part of that state.
+    It owns everything that trains: give `criterion.parameters()` to the optimizer and save
+    `criterion.state_dict()`. The step count is part of that state.
 
     Each call in training mode is one step. What a method does after a step (memories, snapshots) is
-    done when the next call comes or the state is asked for, by when the optimiser has moved.
+    done when the next call comes or the state is asked for, by when the optimizer has moved.
 
     Args:
         method: as `make_method` builds it.
@@ -38,7 +38,7 @@ class Lesson(nn.Module):
     """
 
     step: Tensor
-    last: Step
+    last: StepOutput
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class Lesson(nn.Module):
         *,
         index: Tensor | None = None,
         views: Sequence[Tensor] = (),
-        partners: Tensor | None = None,
+        same_class_inputs: Tensor | None = None,
     ) -> Tensor:
         """The loss of a batch: images (B, C, H, W) and what the task takes as labels.
 
@@ -73,18 +73,21 @@ class Lesson(nn.Module):
             index: place of each image in the training set, (B,), for methods that keep something
                 for each of them.
             views: further augmentations of the same images, for methods that compare views.
-            partners: for each image another one of its class, for methods that compare those.
+            same_class_inputs: for each image another one of its class, for methods that compare
+                those.
 
         Raises:
             ConfigError: the method needs one of the last three and it is missing, or it needs one
                 class an image and the labels are mixed.
         """
-        self._check(labels, index, views, partners)
+        self._check(labels, index, views, same_class_inputs)
         if self.training:
             self.settle()
         if index is None:
             index = torch.arange(len(images), device=images.device)
-        step = self.method(Batch(images, labels, index, tuple(views), partners), self._now())
+        step = self.method(
+            Batch(images, labels, index, tuple(views), same_class_inputs), self._now()
+        )
         self.last = _detached(step)
         if self.training:
             self.step += 1
@@ -106,7 +109,7 @@ class Lesson(nn.Module):
         )
 
     def param_groups(self) -> list[dict[str, Any]]:
-        """What trains, for the optimiser; a group may carry `lr_scale`, a factor on the rate."""
+        """What trains, for the optimizer; a group may carry `lr_scale`, a factor on the rate."""
         return self.method.param_groups()
 
     def no_weight_decay(self) -> set[str]:
@@ -121,25 +124,29 @@ class Lesson(nn.Module):
         return self.method.predict(images)
 
     def _check(
-        self, labels: Any, index: Tensor | None, views: Sequence[Tensor], partners: Tensor | None
+        self,
+        labels: Any,
+        index: Tensor | None,
+        views: Sequence[Tensor],
+        same_class_inputs: Tensor | None,
     ) -> None:
         needs = self.method.needs
         if len(views) + 1 < needs.views:
             raise ConfigError(
                 f"this method compares {needs.views} augmentations of each image: "
-                f"call lesson(images, labels, views=[...]) with {needs.views - 1} more"
+                f"call criterion(images, labels, views=[...]) with {needs.views - 1} more"
             )
-        if needs.partners and partners is None:
+        if needs.same_class and same_class_inputs is None:
             raise ConfigError(
-                "this method compares images of one class: call lesson(images, labels, "
-                "partners=...) with another image of the same class for each"
+                "this method compares images of one class: call criterion(images, labels, "
+                "same_class_inputs=...) with another image of the same class for each"
             )
         if self.indexed and index is None:
             raise ConfigError(
-                "this method remembers every image: call lesson(images, labels, index=...) with "
+                "this method remembers every image: call criterion(images, labels, index=...) with "
                 "its place in the training set"
             )
-        if needs.labels and isinstance(labels, Tensor) and labels.is_floating_point():
+        if needs.image_labels and isinstance(labels, Tensor) and labels.is_floating_point():
             raise ConfigError(
                 "this method wants one class an image, and these labels are mixtures; "
                 "train it without mixup and cutmix"
@@ -152,9 +159,9 @@ class Lesson(nn.Module):
         return Progress(seed, epoch, self.step - behind, total)
 
 
-def _settle(lesson: nn.Module, *rest: Any) -> None:
-    assert isinstance(lesson, Lesson)
-    lesson.settle()
+def _settle(criterion: nn.Module, *rest: Any) -> None:
+    assert isinstance(criterion, DistillationLoss)
+    criterion.settle()
 
 
 def _detached(value: Any) -> Any:
@@ -184,7 +191,7 @@ def wrap(
     seed: int = 0,
     total_steps: int | None = None,
     **options: Any,
-) -> Lesson:
+) -> DistillationLoss:
     """Put a method around a network, to be trained in a loop of one's own.
 
     Args:
@@ -216,9 +223,9 @@ def wrap(
         ...     nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1), nn.ReLU(),
         ...     nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
         >>> images, labels = torch.randn(4, 1, 8, 8), torch.tensor([0, 1, 2, 3])
-        >>> lesson = wrap(network, "muse", example=images, classes=10, taps="1,3")
-        >>> optimiser = torch.optim.SGD(lesson.parameters(), lr=0.1)
-        >>> lesson(images, labels).backward()
+        >>> criterion = wrap(network, "muse", example=images, classes=10, taps="1,3")
+        >>> optimizer = torch.optim.SGD(criterion.parameters(), lr=0.1)
+        >>> criterion(images, labels).backward()
     """
     names = [str(i) for i in range(classes)] if isinstance(classes, int) else list(classes)
     if task not in TASKS:
@@ -240,5 +247,7 @@ def wrap(
     device = next((p.device for p in network.parameters()), example.device)
     wants = (inspect.signature(cls).parameters for cls in parts_of(method).values())
     indexed = any("train_labels" in parameters for parameters in wants)
-    lesson = Lesson(built, meaning, seed=seed, total_steps=total_steps, indexed=indexed)
-    return lesson.to(device)
+    criterion = DistillationLoss(
+        built, meaning, seed=seed, total_steps=total_steps, indexed=indexed
+    )
+    return criterion.to(device)

@@ -5,12 +5,12 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from ..functional.boxes import LEAST, LOOKED_AT, MOST, OVERLAP
-from ..functional.suppression import suppressed
+from ..functional.boxes import IOU_THRESHOLD, MAX_CANDIDATES, MAX_DETECTIONS, MIN_SCORE
+from ..functional.exportable_nms import exportable_nms
 
 
 @runtime_checkable
-class Decodable(Protocol):
+class DecodableOutput(Protocol):
     """Outputs of a detector that become boxes by tensor operations alone."""
 
     def decoded(self, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -18,11 +18,11 @@ class Decodable(Protocol):
         ...
 
 
-class Detector(nn.Module):
+class ExportableDetector(nn.Module):
     """A network, the decoding of its outputs, and suppression.
 
     Args:
-        network: gives `Decodable` outputs.
+        network: gives `DecodableOutput` outputs.
         size: height and width of its images in pixels.
     """
 
@@ -38,7 +38,9 @@ class Detector(nn.Module):
         boxes, scores = self.network(x).decoded(self.size)
         classes = scores.shape[-1]
         flat = scores.flatten(1)
-        best, place = flat.topk(min(LOOKED_AT, flat.shape[1]))
-        best = torch.where(best > LEAST, best, 0.0)
+        best, place = flat.topk(min(MAX_CANDIDATES, flat.shape[1]))
+        best = torch.where(best > MIN_SCORE, best, 0.0)
         chosen = boxes.gather(1, (place // classes)[..., None].expand(-1, -1, 4))
-        return suppressed(chosen, best, place % classes, overlap=OVERLAP, count=MOST)
+        return exportable_nms(
+            chosen, best, place % classes, overlap=IOU_THRESHOLD, count=MAX_DETECTIONS
+        )

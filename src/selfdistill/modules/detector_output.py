@@ -20,7 +20,7 @@ class Detections(NamedTuple):
 
 
 @runtime_checkable
-class Predictions(Protocol):
+class DetectorOutput(Protocol):
     """Raw outputs of a detector for a batch: the loss and the boxes are made of them later.
 
     Detectors differ in anchors, levels and losses, so each network's own class of outputs knows how
@@ -36,7 +36,7 @@ class Predictions(Protocol):
         """Distillation towards the outputs of another network of the same form, a 0-d tensor."""
         ...
 
-    def comparable(self, other: object) -> bool:
+    def compatible_with(self, other: object) -> bool:
         """Whether the other outputs have this form: the same class, places and anchors."""
         ...
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .core import ConfigError
+from ..core import ConfigError
 
 
 def as_map(x: Tensor, image: Sequence[int] = (1, 1)) -> Tensor:
@@ -39,7 +39,7 @@ def _alike(sides: Sequence[int], image: Sequence[int]) -> bool:
 
 
 @contextmanager
-def probing(network: nn.Module) -> Iterator[None]:
+def evaluation_mode(network: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients; every module's mode is put back as it was."""
     modes = {module: module.training for module in network.modules()}
     network.eval()
@@ -51,7 +51,7 @@ def probing(network: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-class Firing(NamedTuple):
+class ModuleOutput(NamedTuple):
     """One module that ran once and gave one feature."""
 
     name: str
@@ -69,7 +69,7 @@ class Firing(NamedTuple):
         return self.shape[1] * self.shape[2]
 
 
-def firings(network: nn.Module, example: Tensor) -> list[Firing]:
+def module_outputs(network: nn.Module, example: Tensor) -> list[ModuleOutput]:
     """All modules that ran exactly once and gave a feature, in order of completion."""
     seen: list[tuple[str, nn.Module, tuple[int, ...]]] = []
     size = example.shape[-2:]
@@ -80,14 +80,14 @@ def firings(network: nn.Module, example: Tensor) -> list[Firing]:
 
     handles = [m.register_forward_hook(partial(record, n)) for n, m in network.named_modules() if n]
     try:
-        with probing(network):
+        with evaluation_mode(network):
             network(example)
     finally:
         for handle in handles:
             handle.remove()
     runs = Counter(name for name, _, _ in seen)
     return [
-        Firing(name, (shape[0], shape[1], shape[2]), _pools(module))
+        ModuleOutput(name, (shape[0], shape[1], shape[2]), _pools(module))
         for name, module, shape in seen
         if shape and runs[name] == 1
     ]
@@ -110,7 +110,7 @@ def find_taps(network: nn.Module, example: Tensor, count: int = 4) -> list[str]:
     """
     if cuts := getattr(network, "cuts", None):
         return list(cuts)
-    fired = firings(network, example)
+    fired = module_outputs(network, example)
     stages = _stages(fired, count)
     if len(stages) >= 3:
         return stages[-count:]
@@ -126,7 +126,7 @@ def find_taps(network: nn.Module, example: Tensor, count: int = 4) -> list[str]:
     )
 
 
-def _stages(fired: list[Firing], count: int) -> list[str]:
+def _stages(fired: list[ModuleOutput], count: int) -> list[str]:
     """The ends of the stages, as high in the module tree as `count` of them (or the most) show.
 
     Deep inside a block an expansion may still run at the resolution of the stage before, so
@@ -144,21 +144,21 @@ def _stages(fired: list[Firing], count: int) -> list[str]:
     return best
 
 
-def _falls(fired: list[Firing]) -> list[str]:
+def _falls(fired: list[ModuleOutput]) -> list[str]:
     """The last module at each resolution, where resolutions only fall towards the output."""
-    last: dict[int, Firing] = {}
+    last: dict[int, ModuleOutput] = {}
     for firing in fired:
         if not (firing.pools and firing.area == 1):
             last.pop(firing.area, None)  # re-inserted, so that the order is that of completion
             last[firing.area] = firing
-    kept: list[Firing] = []
+    kept: list[ModuleOutput] = []
     for firing in reversed(last.values()):  # what shrinks inside a stage (gates) is passed over
         if not kept or firing.area > kept[-1].area:
             kept.append(firing)
     return [firing.name for firing in reversed(kept)]
 
 
-def _blocks(network: nn.Module, fired: list[Firing]) -> list[str]:
+def _blocks(network: nn.Module, fired: list[ModuleOutput]) -> list[str]:
     """The longest run of sibling modules of one class and one shape."""
     shapes = {firing.name: firing.shape for firing in fired}
     runs: dict[tuple[str, type, tuple[int, int, int]], list[str]] = {}

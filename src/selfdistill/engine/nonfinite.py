@@ -2,17 +2,19 @@
 
 import torch
 
-from ..core import Batch, Method, Progress, Step
+from ..core import Batch, Method, Progress, StepOutput
 
 
-def culprit(method: Method, steps: list[Step], batches: list[Batch], now: Progress) -> str:
+def find_nonfinite_term(
+    method: Method, steps: list[StepOutput], batches: list[Batch], progress: Progress
+) -> str:
     """What is not finite: loss terms or, if all are, the first term whose gradient is not.
 
     The batches are run again for the latter, one backward pass a term; nothing is updated.
 
     Args:
         method: what is trained.
-        steps, batches: of all passes that share the optimiser step.
+        steps, batches: of all passes that share the optimizer step.
         now: when it was.
     """
     terms = [(name, loss) for step in steps for name, loss in step.losses.items()]
@@ -21,7 +23,7 @@ def culprit(method: Method, steps: list[Step], batches: list[Batch], now: Progre
         return f"the loss term {', '.join(bad)} is no longer finite"
     parameters = [p for p in method.parameters() if p.requires_grad]
     for batch in batches:
-        for name, loss in method(batch, now).losses.items():
+        for name, loss in method(batch, progress).losses.items():
             grads = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
             if not all(torch.isfinite(g).all() for g in grads if g is not None):
                 return f"the gradient of the loss term {name} is no longer finite"

@@ -9,26 +9,26 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ..core import ConfigError, trained_state
-from .plain import Lesson
+from .loss import DistillationLoss
 
 try:
     from lightning import LightningModule
 except ImportError:
     raise ConfigError(
-        'LightningLesson needs Lightning; pip install "selfdistill[lightning]"'
+        'DistillationLightningModule needs Lightning; pip install "selfdistill[lightning]"'
     ) from None
 
 
-class LightningLesson(LightningModule):
-    """A lesson that Lightning's Trainer trains; derive from it to change any of its steps.
+class DistillationLightningModule(LightningModule):
+    """A criterion that Lightning's Trainer trains; derive from it to change any of its steps.
 
-    A batch is (images, labels), or a dictionary of `Lesson.forward`'s arguments, for methods that
-    want `index`, `views` or `partners`. Logged are `train/loss`, `train/TERM` and `val/PREDICTOR`:
-    the accuracy of classifiers, and the supervised loss where no mean over batches is the metric.
-    Checkpoints hold all that trains, and no teacher.
+    A batch is (images, labels), or a dictionary of `DistillationLoss.forward`'s arguments, for
+    methods that want `index`, `views` or `same_class_inputs`. Logged are `train/loss`, `train/TERM`
+    and `val/PREDICTOR`: the accuracy of classifiers, and the supervised loss where no mean over
+    batches is the metric. Checkpoints hold all that trains, and no teacher.
 
     Args:
-        lesson: as `selfdistill.wrap` makes it.
+        criterion: as `selfdistill.wrap` makes it.
         lr: the highest learning rate of `configure_optimizers`.
         momentum, weight_decay: of its SGD.
 
@@ -39,55 +39,55 @@ class LightningLesson(LightningModule):
         ...     nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1), nn.ReLU(),
         ...     nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
         >>> images = torch.zeros(2, 3, 16, 16)
-        >>> lesson = wrap(network, "muse", example=images, classes=10, taps="1,3")
-        >>> module = LightningLesson(lesson, lr=0.1)
+        >>> criterion = wrap(network, "muse", example=images, classes=10, taps="1,3")
+        >>> module = DistillationLightningModule(criterion, lr=0.1)
         >>> # lightning.Trainer(max_epochs=50).fit(module, train_loader, val_loader)
     """
 
     def __init__(
         self,
-        lesson: Lesson,
+        criterion: DistillationLoss,
         *,
         lr: float = 0.05,
         momentum: float = 0.9,
         weight_decay: float = 5e-4,
     ) -> None:
         super().__init__()
-        self.lesson = lesson
+        self.criterion = criterion
         self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay
 
     def on_fit_start(self) -> None:
-        """Tell the lesson how long training will be, unless it was told."""
+        """Tell the criterion how long training will be, unless it was told."""
         steps = self.trainer.estimated_stepping_batches  # endless training has infinitely many
-        if self.lesson.total_steps is None and math.isfinite(steps):
-            self.lesson.total_steps = int(steps) * self.trainer.accumulate_grad_batches
+        if self.criterion.total_steps is None and math.isfinite(steps):
+            self.criterion.total_steps = int(steps) * self.trainer.accumulate_grad_batches
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The loss of a batch."""
-        loss: Tensor = self.lesson(**_arguments(batch))
-        terms = {f"train/{name}": value for name, value in self.lesson.last.losses.items()}
+        loss: Tensor = self.criterion(**_arguments(batch))
+        terms = {f"train/{name}": value for name, value in self.criterion.last.losses.items()}
         self.log_dict({"train/loss": loss.detach(), **terms})
         return loss
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """The accuracy of every exit and of the student, or their losses."""
-        given, task = _arguments(batch), self.lesson.task
-        for name, out in self.lesson.predict(given["images"]).items():
-            right = task.correct(out, given["labels"])
+        given, task = _arguments(batch), self.criterion.task
+        for name, out in self.criterion.predict(given["images"]).items():
+            right = task.correct_mask(out, given["labels"])
             found = task.loss(out, given["labels"]) if right is None else right.float().mean()
             self.log(f"val/{name}", found, batch_size=len(given["images"]), sync_dist=True)
 
     def forward(self, images: Tensor) -> dict[str, Any]:
         """The output of every exit and of the student."""
-        return self.lesson.predict(images)
+        return self.criterion.predict(images)
 
     def configure_optimizers(self) -> Any:
         """SGD with Nesterov's momentum, and a cosine from `lr` to 0 over the whole training."""
         groups = [
             {**group, "lr": self.lr * group.get("lr_scale", 1.0)}
-            for group in self.lesson.param_groups()
+            for group in self.criterion.param_groups()
         ]
-        optimiser: Optimizer = torch.optim.SGD(
+        optimizer: Optimizer = torch.optim.SGD(
             groups,
             lr=self.lr,
             momentum=self.momentum,
@@ -96,10 +96,10 @@ class LightningLesson(LightningModule):
         )
         steps = self.trainer.estimated_stepping_batches
         if not math.isfinite(steps):
-            return optimiser
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, int(steps))
+            return optimizer
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, int(steps))
         return {
-            "optimizer": optimiser,
+            "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
 
@@ -117,12 +117,12 @@ class LightningLesson(LightningModule):
 
 
 def _arguments(batch: Any) -> dict[str, Any]:
-    """The arguments of `Lesson.forward` that a batch holds."""
+    """The arguments of `DistillationLoss.forward` that a batch holds."""
     if isinstance(batch, Mapping):
         return dict(batch)
     if not isinstance(batch, list | tuple) or len(batch) != 2:
         raise ConfigError(
             "a batch is (images, labels), or a dictionary of images, labels and whatever else the "
-            "method wants of index, views and partners"
+            "method wants of index, views and same_class_inputs"
         )
     return {"images": batch[0], "labels": batch[1]}

@@ -11,24 +11,24 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import get_total_norm
 
-from ..core import Batch, DivergenceError, Method, Progress, Step, Task, trained_state
+from ..core import Batch, DivergenceError, Method, Progress, StepOutput, Task, trained_state
 from ..core.keyed_random import bits, purpose
 from . import checkpoint
-from .divergence import culprit
 from .evaluate import evaluate
 from .log import Display, Meters, Silent
-from .optimise import (
-    Average,
+from .nonfinite import find_nonfinite_term
+from .optimizer import (
+    EMA,
+    build_optimizer,
     learning_rate,
-    make_optimiser,
-    optimiser_tensors,
-    restore_optimiser,
+    optimizer_tensors,
+    restore_optimizer,
     set_learning_rate,
 )
 from .run_directory import RunDirectory
-from .settings import Settings
+from .settings import TrainingSettings
 from .signals import Interrupted, Signals
-from .state import averaged, restore_method, split_student, student_prefix
+from .state import ema_weights, restore_method, split_student, student_prefix
 
 _STEP = purpose("step")
 
@@ -38,13 +38,13 @@ class Batches(Protocol):
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimiser steps in an epoch."""
+        """Optimizer steps in an epoch."""
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[list[Batch]]:
-        """From step `start` of an epoch: the batches whose gradients make one optimiser step."""
+        """From step `start` of an epoch: the batches whose gradients make one optimizer step."""
 
 
-class Fit:
+class Trainer:
     """One run: `run()` trains from where the directory's newest checkpoint stands to the end.
 
     Args:
@@ -65,7 +65,7 @@ class Fit:
         task: Task,
         train: Batches,
         val: Iterable[Batch] | None,
-        settings: Settings,
+        settings: TrainingSettings,
         directory: RunDirectory,
         display: Display | None = None,
     ) -> None:
@@ -79,8 +79,8 @@ class Fit:
             method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if settings.compile:
             method.compile()
-        self.wrapped, self.optimiser = fabric.setup(method, make_optimiser(method, settings))
-        self.average = Average(trained_state(method), settings.ema) if settings.ema else None
+        self.wrapped, self.optimizer = fabric.setup(method, build_optimizer(method, settings))
+        self.average = EMA(trained_state(method), settings.ema) if settings.ema else None
         self.metric = task.train_metric().to(fabric.device)  # making one anew takes milliseconds
         self.zero = torch.zeros((), device=fabric.device)
         self.clock = time.perf_counter()
@@ -90,7 +90,7 @@ class Fit:
         """Train to the last epoch.
 
         Raises:
-            DivergenceError: a loss or gradient is not finite; the optimiser did not move.
+            DivergenceError: a loss or gradient is not finite; the optimizer did not move.
             Interrupted: SIGTERM or SIGINT came; a checkpoint was saved.
         """
         self.resume()
@@ -110,27 +110,27 @@ class Fit:
                     raise Interrupted(self.signals.asked)
 
     def step(self, epoch: int, micro_batches: list[Batch]) -> None:
-        """One optimiser step."""
+        """One optimizer step."""
         settings = self.settings
-        now = self._progress(epoch)
+        progress = self._progress(epoch)
         # Dropout draws from the global generator: keyed by the step, it needs no saving.
         torch.manual_seed(int(bits(_STEP, settings.seed, self.at, self.fabric.global_rank)))
         set_learning_rate(
-            self.optimiser,
+            self.optimizer,
             learning_rate(settings, self.at, self.train.steps_per_epoch, self.method.cycles),
         )
-        steps: list[Step] = []
+        steps: list[StepOutput] = []
         for place, batch in enumerate(micro_batches, 1):
             syncs = place == len(micro_batches)
             with self.fabric.no_backward_sync(self.wrapped, enabled=not syncs):
-                steps.append(self.wrapped(batch, now))
+                steps.append(self.wrapped(batch, progress))
                 self.fabric.backward(steps[-1].total / len(micro_batches))
             self.meters.add(steps[-1])
             self.images += len(batch.index) * self.fabric.world_size
-        norm = self._checked_norm(steps, micro_batches, now)
-        self.optimiser.step()
-        self.optimiser.zero_grad()
-        self.method.after_step(now)
+        norm = self._checked_norm(steps, micro_batches, progress)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.method.after_step(progress)
         if self.average:
             self.average.update(trained_state(self.method))
         self.at += 1
@@ -150,7 +150,7 @@ class Fit:
         self._share_statistics()
         due = (epoch + 1) % self.settings.val_every == 0 or self.at == self.total
         if self.val is not None and due:
-            with self.averaged():
+            with self.ema_weights():
                 entry["val"] = evaluate(self.fabric, self.method, self.task, self.val)
         self.method.after_epoch(self.val or ())
         if self.fabric.is_global_zero:
@@ -163,16 +163,16 @@ class Fit:
                     self.diagnosed.add(subject)
         self.save()
 
-    def averaged(self) -> AbstractContextManager[None]:
+    def ema_weights(self) -> AbstractContextManager[None]:
         """Inside, the method has its averaged weights, if the run keeps them."""
-        return averaged(self.method, self.average)
+        return ema_weights(self.method, self.average)
 
     def save(self) -> None:
         """Write a checkpoint of this moment."""
         self._share_statistics()
         if self.fabric.is_global_zero:
             tensors = split_student(self.method, trained_state(self.method))
-            tensors["optimizer"] = optimiser_tensors(self.optimiser, self.method)
+            tensors["optimizer"] = optimizer_tensors(self.optimizer, self.method)
             if self.average:
                 tensors["average"] = self.average.state
             state = {
@@ -195,7 +195,7 @@ class Fit:
         if found is None:
             return
         restore_method(self.method, found)
-        restore_optimiser(self.optimiser, self.method, found.tensors["optimizer"])
+        restore_optimizer(self.optimizer, self.method, found.tensors["optimizer"])
         if self.average:
             saved = found.tensors["average"]
             self.average.state = {n: saved[n].to(t) for n, t in self.average.state.items()}
@@ -223,12 +223,14 @@ class Fit:
         numbers = self.settings.seed, epoch, self.at, self.total
         return Progress(*map(number, numbers))
 
-    def _checked_norm(self, steps: list[Step], batches: list[Batch], now: Progress) -> Tensor:
+    def _checked_norm(
+        self, steps: list[StepOutput], batches: list[Batch], progress: Progress
+    ) -> Tensor:
         """The norm of the gradient, which is also clipped if asked for; not finite raises."""
         if self.settings.clip:
             clipped = self.fabric.clip_gradients(
                 self.wrapped,
-                self.optimiser,
+                self.optimizer,
                 max_norm=self.settings.clip,
                 error_if_nonfinite=False,
             )
@@ -239,15 +241,14 @@ class Fit:
         proof = sum((step.total for step in steps), start=self.zero)
         proof = proof if self.settings.precision == "fp16" else proof + norm
         if not torch.isfinite(proof.detach()).item():
-            raise DivergenceError(
-                f"{culprit(self.method, steps, batches, now)} at step {self.at}; {_WAY_OUT}"
-            )
+            culprit = find_nonfinite_term(self.method, steps, batches, progress)
+            raise DivergenceError(f"{culprit} at step {self.at}; {_WAY_OUT}")
         return norm
 
-    def _log_step(self, epoch: int, step: Step, batch: Batch, norm: Tensor) -> None:
+    def _log_step(self, epoch: int, step: StepOutput, batch: Batch, norm: Tensor) -> None:
         elapsed, self.clock = time.perf_counter() - self.clock, time.perf_counter()
         entry: dict[str, Any] = {"kind": "step", "step": self.at, "epoch": epoch}
-        entry["lr"] = self.optimiser.param_groups[0]["lr"]
+        entry["lr"] = self.optimizer.param_groups[0]["lr"]
         entry |= {kind: self._gathered(m.means()) for kind, m in self.meters.window.items()}
         for meter in self.meters.window.values():
             meter.reset()
@@ -276,4 +277,4 @@ class Fit:
         return bool(self.signals.asked)
 
 
-_WAY_OUT = "the optimiser did not move: try a lower --lr, a --warmup, --clip 1 or fp32"
+_WAY_OUT = "the optimizer did not move: try a lower --lr, a --warmup, --clip 1 or fp32"

@@ -1,4 +1,4 @@
-"""The licences of data, as far as this program is sure of them."""
+"""The licenses of data, as far as this program is sure of them."""
 
 from pathlib import Path
 
@@ -24,8 +24,8 @@ _FILES = {
 } | {"dermamnist": _MEDMNIST.replace("CC BY 4.0", "CC BY-NC 4.0")}
 
 
-def licence_of(data: str) -> str:
-    """What a model card says of the licence of data, by the name that a recipe has for them."""
+def license_of(data: str) -> str:
+    """What a model card says of the license of data, by the name that a recipe has for them."""
     kind, _, path = data.partition(":")
     if kind == "npz":  # bloodmnist.npz, bloodmnist_64.npz
         return _FILES.get(Path(path).stem.partition("_")[0], _UNKNOWN)

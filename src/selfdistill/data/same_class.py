@@ -8,7 +8,7 @@ from ..core import keyed_random
 _PARTNER = keyed_random.purpose("partner")
 
 
-class Partners:
+class SameClassSampler:
     """Draws a uniformly random image of the same class, which may be the image itself.
 
     A draw is a function of (seed, epoch, index): it knows nothing of the batch, the process or the
