@@ -8,8 +8,8 @@ Nothing is trained or timed. The exit is the one that the paper takes, with BYOT
 import torch
 from record import record
 
-from selfdistill.export.cost import cost
-from selfdistill.export.paper_cost import paper_cost
+from selfdistill.costs.macs import network_cost
+from selfdistill.costs.paper_macs import paper_network_cost
 from selfdistill.models import build
 from selfdistill.modules.exits import Exits
 from selfdistill.taps import Taps
@@ -40,7 +40,10 @@ def row(name: str, side: int, place: int, *printed: str) -> dict[str, object]:
     found: dict[str, object] = {"network": name, "side": side, "exit": place}
     for (what, until), printing in zip(cuts.items(), (printed[:2], printed[2:]), strict=True):
         ours = predictors[f"exit{place}" if until else "student"]
-        counted = {"paper": paper_cost(network, image, until), "honest": cost(ours, image)}
+        counted = {
+            "paper": paper_network_cost(network, image, until),
+            "honest": network_cost(ours, image),
+        }
         found |= {f"{what}_parameters_printed": printing[0], f"{what}_macs_printed": printing[1]}
         for way, spent in counted.items():
             found[f"{what}_parameters_{way}"] = round(spent.parameters / 1e6, 3)

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
 
-from selfdistill.study.figures import Figure
-from selfdistill.study.ledger import ledger
-from selfdistill.study.paper_row import EVIDENCE, Row
-from selfdistill.study.reproduce import ours
+from selfdistill.reproduction.ledger import ledger
+from selfdistill.reproduction.paper_row import EVIDENCE, PaperRow
+from selfdistill.reproduction.reported_value import ReportedValue
+from selfdistill.reproduction.reproduce import ours
 
 PAGE = Path(__file__).parents[1] / "docs" / "ledger.md"
 
@@ -22,8 +22,8 @@ def page() -> str:
     runs = len({row.run for row in rows if not row.obstacle})
     parts = [
         "# The papers' rows",
-        "Made by `scripts/ledger_page.py` from `src/selfdistill/study/published/`; do not edit by "
-        "hand. [How to make a row again](guide/reproduce.md).",
+        "Made by `scripts/ledger_page.py` from `src/selfdistill/reproduction/published/`; do not "
+        "edit by hand. [How to make a row again](guide/reproduce.md).",
         f"{len(rows)} rows, of which {can} can be run; as some are the same run, that takes {runs} "
         "different ones. *Ours* is empty until a row was run as published: what was measured at a "
         "smaller size stands in [measurements](measurements.md). Figures of several predictors are "
@@ -37,7 +37,7 @@ def page() -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def section(table: str, rows: list[Row]) -> list[str]:
+def section(table: str, rows: list[PaperRow]) -> list[str]:
     """A table of a paper: its rows, and below them what deviates."""
     first, told = rows[0], {row.name: list(remarks(row)) for row in rows}
     every = [note for note in told[first.name] if all(note in each for each in told.values())]
@@ -59,7 +59,7 @@ def section(table: str, rows: list[Row]) -> list[str]:
     ]
 
 
-def remarks(row: Row) -> Iterable[str]:
+def remarks(row: PaperRow) -> Iterable[str]:
     """What there is to know of a row beside its figures."""
     if row.obstacle:
         yield f"**Cannot be run**: {row.obstacle}"
@@ -68,7 +68,7 @@ def remarks(row: Row) -> Iterable[str]:
     yield from (f"{note[0].upper()}{note[1:]}" for note in row.deviations)
 
 
-def shown(figures: dict[str, Figure]) -> str:
+def shown(figures: dict[str, ReportedValue]) -> str:
     """Figures in a row; a predictor is named where it is one alone, and not the student."""
     if len(figures) == 1:
         ((name, figure),) = figures.items()

@@ -25,27 +25,36 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from record import record
 
 import selfdistill
-from selfdistill.api import recipe_of
 from selfdistill.data import ImageData
-from selfdistill.export.anytime import Anytime, make_anytime
-from selfdistill.export.anytime_onnx import write_anytime_onnx
-from selfdistill.export.anytime_table import Judged, calibrated, given, judge, with_times
-from selfdistill.export.deployed import Deployed
-from selfdistill.export.onnx_file import write_onnx
-from selfdistill.recipe.build import load_data
+from selfdistill.early_exit.network import EarlyExitNetwork, build_early_exit_network
+from selfdistill.early_exit.onnx_export import write_early_exit_onnx
+from selfdistill.early_exit.threshold_table import (
+    HeldOutDecisions,
+    calibrated_row,
+    held_out_decisions,
+    threshold_row,
+    with_latencies,
+)
+from selfdistill.export.normalized_input import NormalizedInput
+from selfdistill.export.onnx_export import write_onnx
+from selfdistill.recipe.build_run import load_data
+from selfdistill.runs.api import load_recipe
 
 LOSSES = (0.0, 0.005, 0.01, 0.02)
 
 
 def load(place: Path, args: argparse.Namespace) -> tuple[selfdistill.Run, ImageData]:
     """A run, and its data where they lie here."""
-    data = load_data(recipe_of(place).model_copy(update={"data": args.data}))
+    data = load_data(load_recipe(place).model_copy(update={"data": args.data}))
     return selfdistill.load(place, data=data), data
 
 
-def row(judged: Judged, max_loss: float) -> dict[str, float]:
+def row(judged: HeldOutDecisions, max_loss: float) -> dict[str, float]:
     """What one run's calibrated thresholds come to, in percent."""
-    alone, found = given(judged, (None,) * len(judged.exits)), calibrated(judged, max_loss)
+    alone, found = (
+        threshold_row(judged, (None,) * len(judged.exits)),
+        calibrated_row(judged, max_loss),
+    )
     shares = zip((*judged.exits, "student"), found.told.shares, strict=True)
     return {
         "accuracy": 100 * found.told.accuracy,
@@ -55,7 +64,7 @@ def row(judged: Judged, max_loss: float) -> dict[str, float]:
     } | {f"share_{name}": 100 * share for name, share in shares}
 
 
-def single(judged: Judged, k: int) -> dict[str, float]:
+def single(judged: HeldOutDecisions, k: int) -> dict[str, float]:
     """The same of one exit that takes all images; the last is the student."""
     right = {name: watched.right for name, watched in judged.parts.items()}
     change = {name: 100 * (r[:, k].mean() - r[:, -1].mean()) for name, r in right.items()}
@@ -94,14 +103,14 @@ def seconds(ways: list[Callable[[Any], object]], images: list[Any]) -> list[floa
     return [total / len(images) for total in totals]
 
 
-def in_onnxruntime(network: Anytime, run: selfdistill.Run, data: ImageData) -> list[float]:
+def in_onnxruntime(network: EarlyExitNetwork, run: selfdistill.Run, data: ImageData) -> list[float]:
     """Seconds of an image in the anytime file and in the student's."""
     shape, options = data.train.shape, SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / name for name in ("anytime.onnx", "student.onnx")]
-        write_anytime_onnx(network, data.mean, data.std, shape, files[0])
-        student = Deployed(run.network, data.mean, data.std).eval()
+        write_early_exit_onnx(network, data.mean, data.std, shape, files[0])
+        student = NormalizedInput(run.network, data.mean, data.std).eval()
         write_onnx(student, torch.zeros(2, *shape), files[1])
         sessions = [
             InferenceSession(file, options, providers=["CPUExecutionProvider"]) for file in files
@@ -114,12 +123,15 @@ def in_onnxruntime(network: Anytime, run: selfdistill.Run, data: ImageData) -> l
 def latency(method: str, place: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
     """The time of single images of one run, against the student's."""
     run, data = load(place, args)
-    found = judge(run.method, data)
-    rows = [given(found, (None,) * len(found.exits)), *(calibrated(found, x) for x in LOSSES[1:])]
-    alone, *rows = with_times(rows, run.method, data, seconds=60.0)
+    found = held_out_decisions(run.method, data)
+    rows = [
+        threshold_row(found, (None,) * len(found.exits)),
+        *(calibrated_row(found, x) for x in LOSSES[1:]),
+    ]
+    alone, *rows = with_latencies(rows, run.method, data, seconds=60.0)
     lines = []
     for chosen in rows:
-        network = make_anytime(run.method, chosen.thresholds)
+        network = build_early_exit_network(run.method, chosen.thresholds)
         whole = found.prices.trunk[-1]
         times = {
             "torch": (chosen.seconds, alone.seconds),
@@ -165,7 +177,7 @@ def accuracy(args: argparse.Namespace) -> list[dict[str, Any]]:
         for seed in args.seeds:
             print(f"{method}, seed {seed} …", flush=True)
             run, data = load(args.runs / method / f"s{seed}", args)
-            found.append(judge(run.method, data))
+            found.append(held_out_decisions(run.method, data))
         for k, name in enumerate((*found[0].exits, "student")):
             lines.append(summary(method, f"{name} alone", [single(each, k) for each in found]))
         for loss in LOSSES:

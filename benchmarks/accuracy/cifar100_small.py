@@ -23,7 +23,7 @@ from seeds import differences, summary, trained
 
 import selfdistill.methods  # noqa: F401  registers them
 from selfdistill.core import METHODS
-from selfdistill.export.exits import ExitRow
+from selfdistill.records.exit_scores import ExitScore
 
 RECIPE: dict[str, Any] = {
     "model": "cifar/resnet10_w16",
@@ -69,7 +69,7 @@ BASES = {"self": ("ce", "exits"), "offline": ("ce", "kd"), "online": ("ce", "dml
 TEACHER = {"method": "ce", "model": "cifar/resnet20"}
 
 
-def run(row: str, seed: int, args: argparse.Namespace) -> list[ExitRow]:
+def run(row: str, seed: int, args: argparse.Namespace) -> list[ExitScore]:
     """The exits of one run, trained if it is not there yet."""
     keys = TABLES[args.table][row]
     shape = {"limit": args.limit, "epochs": args.epochs, "warmup": args.epochs / 5}

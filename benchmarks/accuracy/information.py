@@ -21,26 +21,31 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from record import record
 from seeds import interval
 
-from selfdistill.information import Information, Plan, Row, measure
-from selfdistill.information.pictures import FAMILIES, arranged, over_depth
-from selfdistill.information.subjects import subjects
+from selfdistill.information import (
+    CriticLoss,
+    EstimatorConfig,
+    InformationResult,
+    estimate_information,
+)
+from selfdistill.information.charts import FAMILIES, arranged, over_depth
+from selfdistill.runs.networks import networks_under_test
 
 
-def measured(args: argparse.Namespace) -> Information:
+def measured(args: argparse.Namespace) -> InformationResult:
     """All runs; the seed of a row is the seed of its run."""
-    rows: list[Row] = []
+    rows: list[CriticLoss] = []
     for seed in args.seeds:
         names = [str(args.runs / row / f"s{seed}") for row in args.rows]
-        chosen, data = subjects(names)
-        plan = Plan(steps=args.steps, seeds=(seed,))
+        chosen, data = networks_under_test(names)
+        plan = EstimatorConfig(steps=args.steps, seeds=(seed,))
         networks = dict(zip(args.rows, chosen.values(), strict=True))
-        found = measure(networks, data, plan)
+        found = estimate_information(networks, data, plan)
         rows += found.rows
         print(f"seed {seed} is measured", flush=True)
-    return Information(rows, found.taps, found.chance, found.held_out, found.plan)
+    return InformationResult(rows, found.taps, found.chance, found.held_out, found.plan)
 
 
-def losses(found: Information) -> dict[tuple[str, str], dict[int, float]]:
+def losses(found: InformationResult) -> dict[tuple[str, str], dict[int, float]]:
     """{(network, term): {seed: the last held-out loss}}."""
     last = max(row.step for row in found.rows)
     kept: dict[tuple[str, str], dict[int, float]] = {}
@@ -50,7 +55,7 @@ def losses(found: Information) -> dict[tuple[str, str], dict[int, float]]:
     return kept
 
 
-def summary(found: Information) -> list[dict[str, Any]]:
+def summary(found: InformationResult) -> list[dict[str, Any]]:
     """Mean and standard deviation over the runs of a row."""
     lines = []
     for (row, term), by_seed in losses(found).items():
@@ -70,7 +75,7 @@ def summary(found: Information) -> list[dict[str, Any]]:
     return lines
 
 
-def differences(found: Information, bases: list[str]) -> list[dict[str, Any]]:
+def differences(found: InformationResult, bases: list[str]) -> list[dict[str, Any]]:
     """Each row minus each of the bases, paired by seed; below 0 the row has more information."""
     lines, kept = [], losses(found)
     for base in bases:

@@ -7,12 +7,12 @@ from typing import Any
 from scipy import stats
 
 import selfdistill
-from selfdistill.export.exits import ExitRow, from_csv
+from selfdistill.records.exit_scores import ExitScore, from_csv
 
-Found = dict[tuple[str, int], list[ExitRow]]
+Found = dict[tuple[str, int], list[ExitScore]]
 
 
-def trained(out: Path, **keys: Any) -> list[ExitRow]:
+def trained(out: Path, **keys: Any) -> list[ExitScore]:
     """The exits of a run, which is read, resumed or made."""
     if not (out / "exits.csv").exists():
         print(f"{out} …", flush=True)

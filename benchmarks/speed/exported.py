@@ -23,13 +23,13 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from record import record
 
-from selfdistill.export.cost import cost
-from selfdistill.export.deployed import Deployed
-from selfdistill.export.fold import folded
-from selfdistill.export.network import bare
-from selfdistill.export.onnx_file import write_onnx
+from selfdistill.costs.macs import network_cost
+from selfdistill.export.extract_predictor import extract_predictor
+from selfdistill.export.fuse_batchnorm import fuse_batchnorm
+from selfdistill.export.normalized_input import NormalizedInput
+from selfdistill.export.onnx_export import write_onnx
 from selfdistill.models import build
-from selfdistill.recipe.making import make_method
+from selfdistill.recipe.build_method import build_method
 from selfdistill.tasks import Classification
 
 
@@ -41,13 +41,13 @@ def exported(
     example = torch.zeros(2, 3, args.size, args.size)
     network = build(args.model, num_classes=args.classes)
     task = Classification([str(i) for i in range(args.classes)], example)
-    method = make_method("exits", network, task, "auto", {"bottleneck": bottleneck}).eval()
+    method = build_method("exits", network, task, "auto", {"bottleneck": bottleneck}).eval()
     found = {}
     for name, predictor in method.predictors().items():
         file = folder / f"{bottleneck}-{name}.onnx"
-        flat = folded(bare(method, name)).network
-        write_onnx(Deployed(flat, [0.5] * 3, [0.25] * 3).eval(), example, file)
-        found[name] = file, cost(predictor, example).macs
+        flat = fuse_batchnorm(extract_predictor(method, name)).network
+        write_onnx(NormalizedInput(flat, [0.5] * 3, [0.25] * 3).eval(), example, file)
+        found[name] = file, network_cost(predictor, example).macs
     return found
 
 

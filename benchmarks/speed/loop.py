@@ -25,7 +25,7 @@ from selfdistill.engine.run_directory import RunDirectory
 from selfdistill.engine.settings import TrainingSettings
 from selfdistill.engine.trainer import Trainer
 from selfdistill.models import build
-from selfdistill.recipe.making import make_method
+from selfdistill.recipe.build_method import build_method
 from selfdistill.tasks import Classification
 
 
@@ -57,7 +57,7 @@ def main() -> None:
         return time.perf_counter() - start
 
     task = Classification([str(i) for i in range(100)], torch.zeros(2, 3, 32, 32))
-    method = make_method("ce", build(args.model, num_classes=100), task)
+    method = build_method("ce", build(args.model, num_classes=100), task)
     settings = TrainingSettings(epochs=10**6, lr=1e-3, log_every=20)
     fabric = Fabric(accelerator="cpu", devices=1)
     with tempfile.TemporaryDirectory() as folder:

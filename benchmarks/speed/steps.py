@@ -26,7 +26,7 @@ from record import record
 
 from selfdistill.core import METHODS, Batch, Method, Progress
 from selfdistill.models import build
-from selfdistill.recipe.making import make_method
+from selfdistill.recipe.build_method import build_method
 from selfdistill.recipe.options import check_options
 from selfdistill.tasks import TASKS
 
@@ -56,7 +56,7 @@ def make(name: str, options: dict[str, object], args: argparse.Namespace, bf16: 
     if "train_labels" in takes:
         company["train_labels"] = torch.arange(IMAGES) % args.classes
     network = build(args.model, num_classes=args.classes)
-    method = make_method(name, network, task, "auto", check_options(name, options), **company)
+    method = build_method(name, network, task, "auto", check_options(name, options), **company)
     if bf16:
         method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     method.to(args.device)

@@ -9,7 +9,7 @@ from markup import choices, table, with_maths
 
 import selfdistill.methods  # noqa: F401  registers them
 from selfdistill.core import METHODS, Method, Provenance, options
-from selfdistill.recipe.making import unserved
+from selfdistill.recipe.build_method import unsupported_reason
 from selfdistill.recipe.schema import type_name
 from selfdistill.tasks import TASKS
 
@@ -73,7 +73,7 @@ def summary(method: type[Method]) -> str:
 
 def tasks(method: type[Method]) -> str:
     """Which tasks it serves."""
-    served = [name for name, task in TASKS.items() if not unserved(method, task)]
+    served = [name for name, task in TASKS.items() if not unsupported_reason(method, task)]
     return "any" if len(served) == len(TASKS) else ", ".join(served)
 
 
@@ -134,7 +134,7 @@ def recipes(name: str) -> list[str]:
 def example(name: str) -> str:
     """The command that trains by it for seconds."""
     company = COMPANY.get(METHODS[name].kind, "")
-    if unserved(METHODS[name], TASKS["classification"]):
+    if unsupported_reason(METHODS[name], TASKS["classification"]):
         words = "It wants scenes, and a teacher that was trained on them"
         command = f"selfdistill train --task segmentation --data folder:scenes --method {name}"
         block = f"```bash\n{command} --teacher runs/teacher\n```"

@@ -4,11 +4,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .api import Run, anytime, load, train
+    from .comparison.compare import compare
     from .integrations.lightning import DistillationLightningModule as DistillationLightningModule
     from .integrations.loss import wrap
     from .integrations.timm_task import DistillationTask as DistillationTask
-    from .study.compare import compare
+    from .runs.api import (
+        Run,
+        anytime,
+        load,
+        train,
+    )
 
     __version__: str
 

@@ -5,7 +5,7 @@ import errno
 import pytest
 from command import TINY, pictures, say
 
-from selfdistill.cli.errors import verdict
+from selfdistill.cli.errors import error_message
 
 
 def refused(*words):
@@ -103,7 +103,7 @@ def test_a_place_that_cannot_be_written(tmp_path):
     ],
 )
 def test_verdicts(fault, code):
-    sentence, got = verdict(fault)
+    sentence, got = error_message(fault)
     assert got == code
     assert bool(sentence) == (code != 1)
 
@@ -111,7 +111,7 @@ def test_verdicts(fault, code):
 def test_lightnings_own_exception():
     from lightning_fabric.utilities.exceptions import MisconfigurationException
 
-    assert verdict(MisconfigurationException("no such device\nmore")) == ("no such device", 2)
+    assert error_message(MisconfigurationException("no such device\nmore")) == ("no such device", 2)
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from command import TINY, say
 
-from selfdistill.study import order
+from selfdistill.comparison import jobs as order
 
 PRETEND = Path(__file__).parents[1] / "study" / "pretend_train.py"
 WORDS = ("compare", "--methods", "muse", "--out", "study", "--epochs", "1", "--device", "cpu")

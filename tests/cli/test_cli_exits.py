@@ -13,11 +13,11 @@ import torch
 from command import TINY, say
 from safetensors.torch import save_file
 
-from selfdistill.api import load
+from selfdistill.costs.macs import network_cost
 from selfdistill.engine.run_directory import RunDirectory
-from selfdistill.export.cost import cost
-from selfdistill.export.network import bare
+from selfdistill.export.extract_predictor import extract_predictor
 from selfdistill.models import build
+from selfdistill.runs.api import load
 
 NAMES = ["exit1", "exit2", "exit3", "student"]
 
@@ -75,7 +75,9 @@ def test_sizes_are_those_of_files(measured, tmp_path):
     run, _ = measured
     method = load(run).method
     for row in rows(run)[:4]:
-        save_file(bare(method, row["predictor"]).state_dict(), tmp_path / "one.safetensors")
+        save_file(
+            extract_predictor(method, row["predictor"]).state_dict(), tmp_path / "one.safetensors"
+        )
         assert int(row["bytes"]) == (tmp_path / "one.safetensors").stat().st_size
 
 
@@ -138,7 +140,7 @@ def test_costs_as_the_paper_counts_them(run):
     convolutions = [m for m in network.modules() if isinstance(m, torch.nn.Conv2d)]
     found = rows(run)
     assert int(found[-1]["parameters"]) == sum(c.weight.numel() for c in convolutions)
-    assert int(found[0]["parameters"]) < cost(network, torch.zeros(1, 1, 8, 8)).parameters
+    assert int(found[0]["parameters"]) < network_cost(network, torch.zeros(1, 1, 8, 8)).parameters
 
 
 def test_a_baseline_alone_is_one_network(pair, tmp_path):

@@ -6,7 +6,7 @@ import typing
 import pytest
 from command import say
 
-from selfdistill.cli.choosing import chosen_recipe
+from selfdistill.cli.resolve_recipe import resolve_recipe
 from selfdistill.cli.train import train
 from selfdistill.core import ConfigError
 from selfdistill.recipe.schema import Recipe, literal
@@ -39,19 +39,19 @@ def test_the_default_shown_is_the_recipes(name):
 def test_a_file_keeps_its_say(tmp_path):
     file = tmp_path / "my.toml"
     file.write_text('epochs = 7\nmethod = "byot"\noptions = {alpha = 0.3, hint = 0.0}')
-    chosen = chosen_recipe({"recipe": file, "lr": 0.2, "settings": ["alpha=0.4", "flip=true"]})
+    chosen = resolve_recipe({"recipe": file, "lr": 0.2, "settings": ["alpha=0.4", "flip=true"]})
     assert (chosen.epochs, chosen.lr, chosen.flip, chosen.method) == (7, 0.2, True, "byot")
     assert chosen.options["alpha"] == 0.4
     assert chosen.options["hint"] == 0
 
 
 def test_the_method_may_be_set_with_its_options():
-    chosen = chosen_recipe({"settings": ["method=byot", "alpha=0.4"]})
+    chosen = resolve_recipe({"settings": ["method=byot", "alpha=0.4"]})
     assert chosen.options["alpha"] == 0.4
 
 
 def test_values_are_read_as_toml():
-    chosen = chosen_recipe({"settings": ["milestones=[3, 5]", "width=none", "combine=mul"]})
+    chosen = resolve_recipe({"settings": ["milestones=[3, 5]", "width=none", "combine=mul"]})
     assert chosen.milestones == (3, 5)
     assert chosen.options["width"] is None
     assert chosen.options["combine"] == "mul"
@@ -72,7 +72,7 @@ def test_values_are_read_as_toml():
 )
 def test_a_wrong_setting(setting, sentence):
     with pytest.raises(ConfigError, match=sentence.replace("(", r"\(")):
-        chosen_recipe({"epochs": 3, "settings": [setting]})
+        resolve_recipe({"epochs": 3, "settings": [setting]})
 
 
 @pytest.mark.parametrize("words", [["--lr", "1"], ["--set", "lr=1"], ["--batch-size", "8"]])

@@ -11,8 +11,8 @@ from command import say
 
 from selfdistill.engine.run_directory import RunDirectory
 from selfdistill.recipe.schema import parse
-from selfdistill.study import ledger as rows
-from selfdistill.study import smoke
+from selfdistill.reproduction import ledger as rows
+from selfdistill.reproduction import smoke
 
 TINY = """
 order = 1
@@ -55,7 +55,7 @@ def made(tmp_path, monkeypatch):
     (folder / "made.toml").write_text(TINY)
     (folder / "ours.csv").write_text("row,predictor,n,mean,std,epochs,machine,commit\n")
     monkeypatch.setattr(rows, "FOLDER", folder)
-    monkeypatch.setattr("selfdistill.study.reproduce.FOLDER", folder)
+    monkeypatch.setattr("selfdistill.reproduction.reproduce.FOLDER", folder)
     rows.ledger.cache_clear()
     yield
     rows.ledger.cache_clear()
@@ -119,7 +119,7 @@ def test_the_best_epoch_is_of_held_out_images(made):
 
 
 def test_the_best_epoch_is_the_students(tmp_path):
-    from selfdistill.study.reproduce import best_epoch
+    from selfdistill.reproduction.reproduce import best_epoch
 
     entries = [(0.1, 0.5), (0.3, 0.2), (0.2, 0.9)]  # student, exit1
     lines = [
@@ -132,11 +132,11 @@ def test_the_best_epoch_is_the_students(tmp_path):
 
 
 def test_the_mean_of_networks_that_train_together(tmp_path):
-    from selfdistill.export.exits import ExitRow
-    from selfdistill.study.reproduce import outcomes
+    from selfdistill.records.exit_scores import ExitScore
+    from selfdistill.reproduction.reproduce import outcomes
 
     row = rows.find("muse/table7a/resnet20-resnet20/dml")
-    exits = [ExitRow("peer1", 1, 1, None, 0.70), ExitRow("student", 1, 1, None, 0.72)]
+    exits = [ExitScore("peer1", 1, 1, None, 0.70), ExitScore("student", 1, 1, None, 0.72)]
     found = {each.predictor: each for each in outcomes(row, {tmp_path: exits})}
     assert found["average"].last.mean == pytest.approx(71.0)
     assert found["average"].published.mean == 70.84
@@ -164,7 +164,7 @@ def test_smoke_stops_at_what_fails(monkeypatch):
     def broken(*_, **__):
         raise ValueError("nobody\nthought of it")
 
-    monkeypatch.setattr(smoke, "run_recipe", broken)
+    monkeypatch.setattr(smoke, "train_recipe", broken)
     said = say("reproduce", "muse/table7b/resnet20/baseline", "--smoke", "--device", "cpu")
     assert said.code == 1
     assert "train     failed: ValueError: nobody thought of it" in said.out

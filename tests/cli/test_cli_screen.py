@@ -2,8 +2,8 @@
 
 import pytest
 
-from selfdistill.cli.screen import amount, bargain, show_exits
-from selfdistill.export.exits import ExitRow
+from selfdistill.cli.console import amount, show_exits, tradeoff_sentence
+from selfdistill.records.exit_scores import ExitScore
 
 
 @pytest.mark.parametrize(
@@ -25,31 +25,35 @@ def test_amount(number, text):
 
 
 def rows(*exits):
-    return [ExitRow(n, 10, macs, val, test) for n, macs, val, test in exits]
+    return [ExitScore(n, 10, macs, val, test) for n, macs, val, test in exits]
 
 
 def test_the_cheapest_exit_within_a_point():
-    sentence = bargain(
+    sentence = tradeoff_sentence(
         rows(("exit1", 1, 0.9, 1), ("exit2", 40, 0.97, 0), ("student", 100, 0.98, 0))
     )
     assert sentence == "Best trade-off: exit2, 40 % of the student's MACs at -1.0 points (val)."
 
 
 def test_no_exit_is_near():
-    assert "no exit comes within" in bargain(rows(("exit1", 1, 0.9, 1), ("student", 100, 0.98, 0)))
+    assert "no exit comes within" in tradeoff_sentence(
+        rows(("exit1", 1, 0.9, 1), ("student", 100, 0.98, 0))
+    )
 
 
 def test_test_images_serve_where_nothing_was_held_out():
-    assert bargain(rows(("exit1", 1, None, 0.9), ("student", 2, None, 0.9))).endswith("(test).")
+    assert tradeoff_sentence(rows(("exit1", 1, None, 0.9), ("student", 2, None, 0.9))).endswith(
+        "(test)."
+    )
 
 
 def test_a_peer_is_no_exit():
-    assert bargain(rows(("peer1", 1, 0.9, 0.9), ("student", 2, 0.9, 0.9))) == ""
+    assert tradeoff_sentence(rows(("peer1", 1, 0.9, 0.9), ("student", 2, 0.9, 0.9))) == ""
 
 
 def test_nothing_to_say_of_a_student_alone():
-    assert bargain(rows(("student", 2, 0.5, 0.5))) == ""
-    assert bargain(rows(("exit1", 1, None, None), ("student", 2, None, None))) == ""
+    assert tradeoff_sentence(rows(("student", 2, 0.5, 0.5))) == ""
+    assert tradeoff_sentence(rows(("exit1", 1, None, None), ("student", 2, None, None))) == ""
 
 
 def test_another_score_than_accuracy_is_named(capsys):

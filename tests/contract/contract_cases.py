@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from selfdistill.core import IGNORE, METHODS, Batch, Method, Progress, Task
 from selfdistill.modules.anchor_head import AnchorHead
-from selfdistill.recipe.making import make_method, unserved
+from selfdistill.recipe.build_method import build_method, unsupported_reason
 from selfdistill.tasks import TASKS
 
 CLASSES, SIDE, SAMPLES = "abcde", 16, 40
@@ -208,7 +208,7 @@ class Case(NamedTuple):
         network = network or self.network(seed)
         task = self.make_task()
         torch.manual_seed(seed + 50)  # of what the method adds, however the network was made
-        return make_method(
+        return build_method(
             self.name, network, task, taps or STAGES, self.options, **company
         ).train()
 
@@ -284,7 +284,7 @@ def defaults(task: str) -> list[Case]:
     return [
         Case(name, "defaults", options.get(name, {}), task)
         for name in METHODS
-        if not unserved(METHODS[name], TASKS[task])
+        if not unsupported_reason(METHODS[name], TASKS[task])
     ]
 
 

@@ -8,11 +8,11 @@ from contract_cases import DEFAULTS, every_default, moment, over, same
 from safetensors.torch import load_file
 
 from selfdistill.core import ConfigError
-from selfdistill.export.deployed import Deployed
-from selfdistill.export.fold import folded
-from selfdistill.export.network import bare
-from selfdistill.export.onnx_file import onnx_runner, write_onnx
-from selfdistill.export.weights_file import write_weights
+from selfdistill.export.extract_predictor import extract_predictor
+from selfdistill.export.fuse_batchnorm import fuse_batchnorm
+from selfdistill.export.normalized_input import NormalizedInput
+from selfdistill.export.onnx_export import onnx_runner, write_onnx
+from selfdistill.export.safetensors_export import write_weights
 
 HELPERS = ("teacher", "ensemble")
 
@@ -33,9 +33,9 @@ def test_predictors_are_bare_and_the_student_fits_its_architecture(case, tmp_pat
     for name, want in said.items():
         if name in HELPERS:
             with pytest.raises(ConfigError, match=f"'{name}' helps to train"):
-                bare(method, name)
+                extract_predictor(method, name)
             continue
-        taken = bare(method, name)
+        taken = extract_predictor(method, name)
         assert not [m for m in taken.modules() if m._forward_hooks or m._forward_pre_hooks]
         assert not {id(p) for p in taken.parameters()} & {id(p) for p in method.parameters()}
         assert same(taken(x), want)
@@ -52,7 +52,9 @@ def test_every_predictor_runs_as_onnx(case, tmp_path):
     method, x = trained(case), torch.rand(5, 3, 16, 16)
     for name, want in method.predict((x - 0.5) / 0.25).items():
         if name not in HELPERS:
-            network = Deployed(folded(bare(method, name)).network, [0.5] * 3, [0.25] * 3).eval()
+            network = NormalizedInput(
+                fuse_batchnorm(extract_predictor(method, name)).network, [0.5] * 3, [0.25] * 3
+            ).eval()
             write_onnx(network, x[:2], tmp_path / f"{name}.onnx")
             got = onnx_runner(tmp_path / f"{name}.onnx")(x)
             torch.testing.assert_close(got, want.detach(), rtol=1e-4, atol=1e-4)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from selfdistill.core import METHODS, Frozen, Method, trained_state
 from selfdistill.models import build
-from selfdistill.recipe.making import make_method
+from selfdistill.recipe.build_method import build_method
 from selfdistill.tasks import Classification
 
 
@@ -158,7 +158,7 @@ def test_networks_nobody_adapted(name):
     task.check(network)
     for case in CLASSIFIED:
         chosen = {"tap": 2} if case.name == "nfd" else {}  # the last map may be a single cell
-        method = make_method(
+        method = build_method(
             case.name, copy.deepcopy(network), task, chosen=chosen, **case.company()
         ).train()
         batch = case.batch(size=4)
@@ -178,6 +178,6 @@ def test_registered_networks_by_name():
     network = build("cifar/resnet10_w16", num_classes=5, in_channels=3)
     task = Classification("abcde", torch.zeros(2, 3, 16, 16))
     for case in CLASSIFIED:
-        method = make_method(case.name, copy.deepcopy(network), task, **case.company()).train()
+        method = build_method(case.name, copy.deepcopy(network), task, **case.company()).train()
         method(case.batch(), moment()).total.backward()
         assert all(p.grad is not None for p in method.parameters() if p.requires_grad)

@@ -5,7 +5,7 @@ import torch
 from contract_cases import TARGETS, Case, defaults, moment
 
 from selfdistill.core import METHODS, ConfigError
-from selfdistill.recipe.making import unserved
+from selfdistill.recipe.build_method import unsupported_reason
 from selfdistill.tasks import TASKS
 
 PAIRS = [Case(name, "defaults", {}, task) for task in TARGETS for name in METHODS]
@@ -40,7 +40,9 @@ def test_refused_in_a_sentence(case):
     with pytest.raises(ConfigError) as refusal:
         case.method()
     said = str(refusal.value)
-    assert said.startswith(f"method '{case.name}' {unserved(METHODS[case.name], TASKS[case.task])}")
+    assert said.startswith(
+        f"method '{case.name}' {unsupported_reason(METHODS[case.name], TASKS[case.task])}"
+    )
     assert case.task in said
     assert said.endswith("`selfdistill methods` says what each method serves")
     assert "\n" not in said

@@ -21,13 +21,13 @@ from torch import nn
 from selfdistill.core import Batch, Method, Needs, SelfdistillError
 from selfdistill.data import EvalLoader, Loader, Resident
 from selfdistill.engine import checkpoint
-from selfdistill.engine.log import Silent
+from selfdistill.engine.log import NullCallback
 from selfdistill.engine.run_directory import RunDirectory
 from selfdistill.engine.settings import TrainingSettings
 from selfdistill.engine.signals import Interrupted
 from selfdistill.engine.trainer import Trainer
-from selfdistill.recipe.making import make_method
-from selfdistill.recipe.options import parts_of
+from selfdistill.recipe.build_method import build_method
+from selfdistill.recipe.options import method_classes
 from selfdistill.tasks import Classification
 
 CLASSES, SIDE = "abc", 8
@@ -74,7 +74,7 @@ def task() -> Classification:
 
 def parameters(name: str) -> set[str]:
     """What the constructors of a method, or of joined ones, take."""
-    return {p for cls in parts_of(name).values() for p in inspect.signature(cls).parameters}
+    return {p for cls in method_classes(name).values() for p in inspect.signature(cls).parameters}
 
 
 def company(name: str, make_network: Callable[[], Any] = network) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def make(
     fabric = Fabric(accelerator="cpu", devices=1)
     student = network(**(net or {}))
     labels = images().labels if "train_labels" in parameters(name) else None
-    method = method or make_method(
+    method = method or build_method(
         name, student, task(), chosen=options, train_labels=labels, **company(name)
     )
     val = EvalLoader(images(10), batch_size=4, mean=(0.5,) * 3, std=(0.3,) * 3)
@@ -112,7 +112,7 @@ def make(
                directory, display)  # fmt: skip
 
 
-class Calls(Silent):
+class Calls(NullCallback):
     """A display that calls back at each step."""
 
     def __init__(self, each: Callable[[int], None]) -> None:
@@ -152,10 +152,10 @@ def flat(steps: Iterator[list[Batch]]) -> list[int]:
 
 # Processes of their own. A fork server imports everything once, so that a start takes no time.
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["pytest", "selfdistill.api"])
+SERVER.set_forkserver_preload(["pytest", "selfdistill.runs.api"])
 
 
-class Acts(Silent):
+class Acts(NullCallback):
     """A slow display; it may send its own process a signal when it hears of an epoch."""
 
     def __init__(self, each_step: float, signal_at_epoch: int) -> None:
@@ -174,7 +174,7 @@ def train_here(keys: dict[str, Any], env: dict[str, str], acts: tuple[float, int
 
     The trained method's state is left beside the run, one file a process.
     """
-    from selfdistill import api
+    from selfdistill.runs import api
 
     os.environ.update(env)
     torch.set_num_threads(1)

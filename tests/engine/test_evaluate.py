@@ -7,7 +7,7 @@ from torchmetrics.classification import MulticlassRecall
 
 from selfdistill.data import EvalLoader
 from selfdistill.engine.evaluate import evaluate, evaluate_full, student_outputs
-from selfdistill.recipe.making import make_method
+from selfdistill.recipe.build_method import build_method
 from selfdistill.tasks import Classification
 
 
@@ -24,7 +24,7 @@ def loader(size=4, count=10):
 @pytest.fixture
 def method():
     torch.manual_seed(3)
-    return make_method("exits", network(), task()).train()
+    return build_method("exits", network(), task()).train()
 
 
 def test_accuracy_equals_numpy(method):

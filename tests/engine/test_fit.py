@@ -11,7 +11,7 @@ from torch import nn
 
 from selfdistill.core import DivergenceError, Method, StepOutput
 from selfdistill.engine.signals import Interrupted
-from selfdistill.recipe.making import make_method
+from selfdistill.recipe.build_method import build_method
 
 
 class Terms(Method):
@@ -83,7 +83,7 @@ def test_equals_a_loop_of_ten_lines(tmp_path):
     fit.run()
     torch.manual_seed(0)
     net = network("group")
-    make_method("ce", net, task())
+    build_method("ce", net, task())
     optimizer = torch.optim.SGD(net.parameters(), 0.1, 0.9, nesterov=True, weight_decay=0.01)
     for epoch in range(2):
         for (batch,) in Slice().epoch(epoch):

@@ -11,7 +11,7 @@ from engine_runs import STEPS, Calls, assert_same_run, final, lines, make
 from selfdistill.core import METHODS, ArtifactError
 from selfdistill.engine import checkpoint
 from selfdistill.engine.signals import Interrupted
-from selfdistill.recipe.making import unserved
+from selfdistill.recipe.build_method import unsupported_reason
 from selfdistill.tasks import Classification
 
 RUNS = {
@@ -67,7 +67,7 @@ def test_stopped_by_a_signal_after_any_step(tmp_path, straight, keys, stop):
     assert_same_run(tmp_path, straight(keys))
 
 
-SERVED = [name for name in METHODS if not unserved(METHODS[name], Classification)]
+SERVED = [name for name in METHODS if not unsupported_reason(METHODS[name], Classification)]
 
 
 @pytest.mark.parametrize("name", SERVED)

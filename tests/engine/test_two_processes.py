@@ -13,7 +13,7 @@ from engine_runs import STEPS, company, final, lines, network, start, write_npz
 from safetensors.torch import load_file
 
 from selfdistill.core import METHODS
-from selfdistill.recipe.build import assemble  # noqa: F401  registers the methods
+from selfdistill.recipe.build_run import build_run  # noqa: F401  registers the methods
 
 LEARN = {
     "method": "ce", "device": "cpu", "epochs": 2, "batch_size": 8, "log_every": 1, "workers": 0,

@@ -13,12 +13,12 @@ from torch import nn
 from selfdistill.core import ArtifactError, ConfigError, DataError, ResourceError
 from selfdistill.data import ImageData
 from selfdistill.data.images import Resident
-from selfdistill.export.exits import ExitRow
-from selfdistill.export.package import export_run, judged
-from selfdistill.recipe.company import describe_data
-from selfdistill.recipe.making import make_method
+from selfdistill.export.package import export_run, score_exits_at_size
+from selfdistill.recipe.build_method import build_method
+from selfdistill.recipe.teachers import describe_data
+from selfdistill.records.exit_scores import ExitScore
 
-ROWS = [ExitRow("exit1", 9, 9, 0.5, None), ExitRow("student", 99, 99, 0.6, None)]
+ROWS = [ExitScore("exit1", 9, 9, 0.5, None), ExitScore("student", 99, 99, 0.6, None)]
 
 
 def made(network, task, place):
@@ -32,7 +32,7 @@ def made(network, task, place):
     recipe = 'method = "muse"\nmodel = "Mine"\ndata = "mine"\nseed = 0\nepochs = 1\n'
     (place / "recipe.toml").write_text(recipe)
     (place / "data.json").write_text(describe_data(data))
-    method = make_method("muse", network, task, "stage1,stage2", {})
+    method = build_method("muse", network, task, "stage1,stage2", {})
     return SimpleNamespace(path=place, method=method, exits=ROWS), data
 
 
@@ -62,7 +62,7 @@ def test_the_run_stays_as_it_is(tiny_net, tiny_task, tmp_path):
     run.method.train()
     before = {name: tensor.clone() for name, tensor in run.method.state_dict().items()}
     export_run(run, data, exit=1, format="safetensors", out=tmp_path / "a" / "b")
-    judged(run, data)
+    score_exits_at_size(run, data)
     assert all(module.training for module in run.method.modules())
     assert all(torch.equal(t, before[n]) for n, t in run.method.state_dict().items())
     assert [file.name for file in (tmp_path / "a").iterdir()] == ["b"]
@@ -76,7 +76,7 @@ def test_a_size_that_the_network_does_not_take(tiny_net, tiny_task, tmp_path):
     about = {name: getattr(data, name) for name in ("classes", "mean", "std")}
     other = ImageData("x", small, small, None, **about, crop=0, flip=False, resized_crop=False)
     with pytest.raises(ConfigError, match="cannot take images of 8×8"):
-        judged(run, other)
+        score_exits_at_size(run, other)
 
 
 def test_a_disk_that_is_full(tiny_net, tiny_task, tmp_path, monkeypatch):

@@ -9,10 +9,10 @@ from torch import nn
 
 from selfdistill.data import ImageData
 from selfdistill.data.images import Resident
-from selfdistill.export.deployed import Deployed
-from selfdistill.export.network import bare
-from selfdistill.export.verify import TOLERANCE, SameLogits, batch_of, compare
-from selfdistill.recipe.making import make_method
+from selfdistill.export.extract_predictor import extract_predictor
+from selfdistill.export.normalized_input import NormalizedInput
+from selfdistill.export.verify import TOLERANCE, LogitAgreement, batch_of, verify_export
+from selfdistill.recipe.build_method import build_method
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
 
@@ -31,12 +31,12 @@ def data(**parts):
 
 @pytest.fixture
 def method(tiny_net, tiny_task):
-    return make_method("muse", tiny_net, tiny_task, "stage1,stage2,stage3,stage4", {}).eval()
+    return build_method("muse", tiny_net, tiny_task, "stage1,stage2,stage3,stage4", {}).eval()
 
 
 def test_the_network_itself(method, tiny_task):
-    run = Deployed(bare(method, "exit2"), MEAN, STD).eval()
-    it = compare(method, "exit2", run, data(), tiny_task)
+    run = NormalizedInput(extract_predictor(method, "exit2"), MEAN, STD).eval()
+    it = verify_export(method, "exit2", run, data(), tiny_task)
     assert (it.part, it.images) == ("test", 300)
     assert it.holds
     pixels = data().test.images.numpy() / np.float32(255)
@@ -52,8 +52,8 @@ def test_the_network_itself(method, tiny_task):
     [({"test": None}, "val", 20), ({"test": None, "val": None}, "random", 512)],
 )
 def test_without_test_images(method, tiny_task, parts, part, images):
-    run = Deployed(bare(method, "student"), MEAN, STD).eval()
-    it = compare(method, "student", run, data(**parts), tiny_task)
+    run = NormalizedInput(extract_predictor(method, "student"), MEAN, STD).eval()
+    it = verify_export(method, "student", run, data(**parts), tiny_task)
     assert (it.part, it.images) == (part, images)
     assert it.holds
     assert (it.score is None) == (part == "random")
@@ -61,18 +61,22 @@ def test_without_test_images(method, tiny_task, parts, part, images):
 
 @pytest.mark.parametrize("fault", [3 * TOLERANCE, float("nan")])
 def test_another_network(method, tiny_task, fault):
-    taken = bare(method, "student")
+    taken = extract_predictor(method, "student")
     with torch.no_grad():
         taken.fc.bias[1] += fault
-    it = compare(method, "student", Deployed(taken, MEAN, STD).eval(), data(), tiny_task)
+    it = verify_export(
+        method, "student", NormalizedInput(taken, MEAN, STD).eval(), data(), tiny_task
+    )
     assert not it.holds
     assert f"differ by {'nan' if fault != fault else '3.0e-04'} at most" in it.told
 
 
 def test_another_class(method, tiny_task):
-    taken = bare(method, "student")
+    taken = extract_predictor(method, "student")
     swapped = nn.Sequential(taken, Reversed())
-    it = compare(method, "student", Deployed(swapped, MEAN, STD).eval(), data(), tiny_task)
+    it = verify_export(
+        method, "student", NormalizedInput(swapped, MEAN, STD).eval(), data(), tiny_task
+    )
     assert not it.holds
     same = int(re.search(r"the same class for (\d+) of 300", it.told)[1])
     assert same < 150
@@ -80,7 +84,7 @@ def test_another_class(method, tiny_task):
 
 def test_pixels_are_compared_where_they_are_wanted():
     """Scores of cells are enlarged; a quarter of the pixels of one class is another."""
-    judge, scores = SameLogits((4, 4)), torch.zeros(2, 2, 2, 2)
+    judge, scores = LogitAgreement((4, 4)), torch.zeros(2, 2, 2, 2)
     scores[:, 0] = 1
     judge.update(scores, scores.repeat_interleave(2, -1).repeat_interleave(2, -2))
     assert judge.holds

@@ -4,14 +4,20 @@ import math
 
 import numpy as np
 
-from selfdistill.information import HELD_OUT, TRAINING, Information, Plan, Row
+from selfdistill.information import (
+    HELD_OUT,
+    TRAINING,
+    CriticLoss,
+    EstimatorConfig,
+    InformationResult,
+)
 
 TAPS = {"deep": ("stem", "layer1", "layer2"), "flat": ("low", "high")}
 
 
 def made(
     seeds=(0,), taps=TAPS, estimator: str = "jsd", chance: float = 2 * math.log(2)
-) -> Information:
+) -> InformationResult:
     """Two networks, of which the last module of the second has one cell."""
     draw, rows = np.random.default_rng(0), []
     for network, names in taps.items():
@@ -21,10 +27,10 @@ def made(
             for step in (10, 20, 30):
                 for split in (TRAINING, HELD_OUT):
                     rows += [
-                        Row(
+                        CriticLoss(
                             network, seed, step, term, split, 1.2 - step / 40 + draw.uniform(0, 0.1)
                         )
                         for term in terms
                     ]
-    plan = Plan(steps=30, seeds=seeds, estimator=estimator)
-    return Information(rows, taps, chance, "128 validation images", plan)
+    plan = EstimatorConfig(steps=30, seeds=seeds, estimator=estimator)
+    return InformationResult(rows, taps, chance, "128 validation images", plan)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from made_information import made
 
-from selfdistill.information import HELD_OUT, TRAINING, Amount
-from selfdistill.information.found import chance_of
+from selfdistill.information import HELD_OUT, TRAINING, MeanStd
+from selfdistill.information.results import chance_loss
 
 
 def test_terms_and_networks():
@@ -29,7 +29,7 @@ def test_tracks_equal_numpy():
         np.testing.assert_allclose(track.std, losses.std(0, ddof=1))
         assert track.steps.tolist() == [10, 20, 30]
     last = found.track("deep", "self/2")
-    assert found.final("deep", "self/2") == Amount(last.mean[-1], last.std[-1], 3)
+    assert found.final("deep", "self/2") == MeanStd(last.mean[-1], last.std[-1], 3)
 
 
 def test_one_seed_has_no_deviation():
@@ -65,5 +65,5 @@ def test_chance_is_the_loss_of_scores_that_are_all_the_same(estimator, negatives
 
     constant = torch.full((4, 1 + negatives), scores)
     loss = ESTIMATORS[estimator](constant[:, 0], constant[:, 1:]).item()
-    assert chance_of(estimator, negatives) == pytest.approx(chance, abs=1e-6)
+    assert chance_loss(estimator, negatives) == pytest.approx(chance, abs=1e-6)
     assert loss == pytest.approx(chance, abs=1e-5)

@@ -9,8 +9,8 @@ from made_information import made
 
 from selfdistill.core import ResourceError, RunBusyError
 from selfdistill.information import save
+from selfdistill.information.charts import combined_svg
 from selfdistill.information.page import FILES, page
-from selfdistill.information.pictures import together
 
 VOID = {"meta", "br"}
 
@@ -113,7 +113,7 @@ def test_escapes_what_people_name():
 
 
 def test_the_picture_stands_alone():
-    text = together(made())
+    text = combined_svg(made())
     ET.fromstring(text)
     assert "var(" not in text
     assert text.count("<svg") == 1 + 4

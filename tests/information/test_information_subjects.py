@@ -5,8 +5,8 @@ import torch
 
 import selfdistill
 from selfdistill.core import ConfigError, DataError
-from selfdistill.information.subjects import shortened, subjects
 from selfdistill.models import build
+from selfdistill.runs.networks import networks_under_test, shortened
 
 RUN = {"epochs": 1, "limit": 32, "batch_size": 32, "method": "ce", "device": "cpu"}
 RUN |= {"model": "cifar/resnet8", "taps": "layer1,layer3"}
@@ -24,7 +24,7 @@ def runs(tmp_path_factory):
 
 def test_a_run_gives_its_network_its_taps_and_its_data(runs):
     place = str(runs / "one/s0")
-    found, data = subjects([place])
+    found, data = networks_under_test([place])
     own = selfdistill.load(place)
     assert list(found) == [place]
     assert found[place].taps == "layer1,layer3"
@@ -32,15 +32,17 @@ def test_a_run_gives_its_network_its_taps_and_its_data(runs):
     assert all(torch.equal(*pair) for pair in pairs)
     assert (data.name, len(data.train), len(data.val)) == ("digits", 32, 144)
     assert (found[place].mean, found[place].std) == (data.mean, data.std)
-    assert subjects([place], taps="auto")[0][place].taps == "auto"
+    assert networks_under_test([place], taps="auto")[0][place].taps == "auto"
 
 
 def test_a_model_is_made_for_the_data_of_the_run_beside_it(runs):
-    found, data = subjects(["cifar/resnet8", str(runs / "two/s0")], seed=3)
+    found, data = networks_under_test(["cifar/resnet8", str(runs / "two/s0")], seed=3)
     network = found["cifar/resnet8"].network
     assert network(torch.zeros(2, *data.train.shape)).shape == (2, 10)
     assert len(data.val) == 287
-    again = subjects(["cifar/resnet8", str(runs / "two/s0")], seed=3)[0]["cifar/resnet8"].network
+    again = networks_under_test(["cifar/resnet8", str(runs / "two/s0")], seed=3)[0][
+        "cifar/resnet8"
+    ].network
     assert all(map(torch.equal, network.parameters(), again.parameters()))
 
 
@@ -48,28 +50,28 @@ def test_a_model_alone_is_made_for_digits(tmp_path):
     torch.manual_seed(0)
     weights = build("cifar/resnet8", num_classes=10, in_channels=1)
     torch.save(weights.state_dict(), tmp_path / "weights.pt")
-    found, data = subjects(["cifar/resnet8"], weights=str(tmp_path / "weights.pt"))
+    found, data = networks_under_test(["cifar/resnet8"], weights=str(tmp_path / "weights.pt"))
     assert data.name == "digits"
     pairs = zip(found["cifar/resnet8"].network.parameters(), weights.parameters(), strict=True)
     assert all(torch.equal(*pair) for pair in pairs)
-    assert subjects(["cifar/resnet8"], image_size=16)[1].train.shape == (1, 16, 16)
+    assert networks_under_test(["cifar/resnet8"], image_size=16)[1].train.shape == (1, 16, 16)
 
 
 def test_runs_that_hold_out_other_images(runs):
     with pytest.warns(UserWarning, match="two/s0 was trained on other images than"):
-        subjects([str(runs / "one/s0"), str(runs / "two/s0")])
+        networks_under_test([str(runs / "one/s0"), str(runs / "two/s0")])
 
 
 def test_runs_on_images_of_other_sizes(runs):
     names = [str(runs / "one/s0"), str(runs / "large/s0")]
     with pytest.raises(DataError, match="trained on images of 1 × 16 × 16 and these are 1 × 8 × 8"):
-        subjects(names)
+        networks_under_test(names)
     with pytest.raises(DataError, match="one/s0 was trained on images of 1 × 8 × 8"):
-        subjects(names, data="digits", image_size=16)
+        networks_under_test(names, data="digits", image_size=16)
 
 
 def test_other_data_come_at_the_size_of_the_run(runs):
-    _, data = subjects([str(runs / "large/s0")], data="digits")
+    _, data = networks_under_test([str(runs / "large/s0")], data="digits")
     assert data.train.shape == (1, 16, 16)
 
 
@@ -84,7 +86,7 @@ def test_other_data_come_at_the_size_of_the_run(runs):
 )
 def test_names_that_are_nothing(names, sentence):
     with pytest.raises(ConfigError, match=sentence):
-        subjects(names)
+        networks_under_test(names)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,13 @@ from views import QUICK, Views, data_of, losses, noise, of, steady
 
 from selfdistill.core import ConfigError, DataError, DivergenceError
 from selfdistill.data import Resident
-from selfdistill.information import HELD_OUT, TRAINING, Plan, Subject, measure
+from selfdistill.information import (
+    HELD_OUT,
+    TRAINING,
+    EstimatorConfig,
+    NetworkUnderTest,
+    estimate_information,
+)
 
 CHANCE = 2 * math.log(2)
 
@@ -39,11 +45,11 @@ def test_a_feature_knows_itself():
 )
 def test_gaussians_reach_the_loss_of_theory(rho, lowest, monkeypatch):
     """2 ln 2 − 2 JSD of a bivariate Gaussian, by quadrature; the critic is linear in x and x²."""
-    monkeypatch.setattr("selfdistill.information.measuring._MOST", 4096)
+    monkeypatch.setattr("selfdistill.information.estimation._MOST", 4096)
     x, y = noise(12288, 2, side=1).split(1, 1)
     network = Views(lambda x: torch.cat([x[:, :1], x[:, :1] ** 2], 1), lambda x: x[:, 1:])
     pairs = torch.cat([x, rho * x + math.sqrt(1 - rho**2) * y], 1)
-    plan = Plan(steps=150, width=16, lr=0.02)
+    plan = EstimatorConfig(steps=150, width=16, lr=0.02)
     assert losses(network, data_of(pairs, 4096), plan)["mutual/1"] == pytest.approx(
         lowest, abs=0.03
     )
@@ -108,14 +114,14 @@ def images():
     )
 
 
-SHORT = Plan(steps=4, batch_size=16, width=8)
+SHORT = EstimatorConfig(steps=4, batch_size=16, width=8)
 
 
 @pytest.mark.parametrize("trainable", [False, True])
 def test_the_network_stays_as_it_is(trained, images, trainable):
     before = {name: tensor.clone() for name, tensor in trained.state_dict().items()}
     draws = torch.get_rng_state()
-    measure({"network": trained}, images, replace(SHORT, trainable=trainable))
+    estimate_information({"network": trained}, images, replace(SHORT, trainable=trainable))
     for name, tensor in trained.state_dict().items():
         assert torch.equal(tensor, before[name]), name
     assert all(module.training for module in trained.modules())
@@ -126,7 +132,7 @@ def test_the_network_stays_as_it_is(trained, images, trainable):
 
 def test_a_frozen_network_stays_frozen_inside_too(trained, images, monkeypatch):
     """The copy that is measured neither learns nor moves its BatchNorm."""
-    from selfdistill.information import measuring
+    from selfdistill.information import estimation as measuring
 
     seen = []
 
@@ -137,7 +143,7 @@ def test_a_frozen_network_stays_frozen_inside_too(trained, images, monkeypatch):
     original = measuring.copied
     monkeypatch.setattr(measuring, "copied", copied)
     for trainable in (False, True):
-        measure({"network": trained}, images, replace(SHORT, trainable=trainable))
+        estimate_information({"network": trained}, images, replace(SHORT, trainable=trainable))
     frozen, moved = (
         [torch.equal(*pair) for pair in zip(trained.state_dict().values(), copy, strict=True)]
         for copy in (list(network.state_dict().values()) for network in seen)
@@ -148,33 +154,33 @@ def test_a_frozen_network_stays_frozen_inside_too(trained, images, monkeypatch):
 
 def test_is_a_function_of_the_seed(trained, images):
     plan = replace(SHORT, seeds=(0, 1))
-    first, again = (measure({"network": trained}, images, plan).rows for _ in range(2))
+    first, again = (estimate_information({"network": trained}, images, plan).rows for _ in range(2))
     assert first == again
     by_seed = [[r.loss for r in first if r.seed == seed] for seed in (0, 1)]
     assert by_seed[0] != by_seed[1]
-    alone = measure({"network": trained}, images, replace(SHORT, seeds=(1,))).rows
+    alone = estimate_information({"network": trained}, images, replace(SHORT, seeds=(1,))).rows
     assert [row.loss for row in alone] == by_seed[1]
 
 
 def test_networks_see_the_same(trained, images):
-    found = measure({"one": trained, "two": Subject(trained)}, images, SHORT)
+    found = estimate_information({"one": trained, "two": NetworkUnderTest(trained)}, images, SHORT)
     assert of(found, "one") == of(found, "two")
-    other = Subject(trained, taps="stage2,stage4", mean=(0.0,) * 3, std=(1.0,) * 3)
-    found = measure({"other": other}, images, SHORT)
+    other = NetworkUnderTest(trained, taps="stage2,stage4", mean=(0.0,) * 3, std=(1.0,) * 3)
+    found = estimate_information({"other": other}, images, SHORT)
     assert found.taps["other"] == ("stage2", "stage4")
     assert found.terms("other") == ["mutual/1", "self/1", "self/2"]
 
 
 def test_a_network_that_learns_along_has_other_losses(trained, images):
     frozen, moved = (
-        of(measure({"network": trained}, images, replace(SHORT, trainable=trainable)))
+        of(estimate_information({"network": trained}, images, replace(SHORT, trainable=trainable)))
         for trainable in (False, True)
     )
     assert frozen != moved
 
 
 def test_looks_at_held_out_images_twenty_times(trained, images):
-    found = measure({"network": trained}, images, replace(SHORT, steps=40))
+    found = estimate_information({"network": trained}, images, replace(SHORT, steps=40))
     for split in (HELD_OUT, TRAINING):
         assert found.track("network", "self/1", split).steps.tolist() == list(range(2, 41, 2))
     assert found.held_out == "32 validation images"
@@ -183,7 +189,9 @@ def test_looks_at_held_out_images_twenty_times(trained, images):
 def test_one_cell_has_no_self_information(images):
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     network = nn.Sequential(network, nn.Linear(4, 5))
-    found = measure({"network": Subject(network, taps="0.0,0.1")}, images, SHORT)
+    found = estimate_information(
+        {"network": NetworkUnderTest(network, taps="0.0,0.1")}, images, SHORT
+    )
     assert found.terms("network") == ["mutual/1", "self/1"]
 
 
@@ -194,7 +202,7 @@ def test_one_cell_has_no_self_information(images):
 )  # fmt: skip
 def test_other_estimators_find_nothing_in_noise_either(estimator, critic, chance):
     plan = replace(QUICK, steps=30, lr=0.02, estimator=estimator, critic=critic)
-    found = measure({"n": Views(halves, others)}, data_of(noise(1280, 8)), plan)
+    found = estimate_information({"n": Views(halves, others)}, data_of(noise(1280, 8)), plan)
     assert found.chance == pytest.approx(chance)
     assert of(found, "n")["mutual/1"] == pytest.approx(chance, abs=0.1)
 
@@ -205,7 +213,9 @@ def test_info_nce_is_a_bound_in_nats():
     rho = 0.9
     pairs = torch.cat([x, rho * x + math.sqrt(1 - rho**2) * y], 1)
     network = Views(lambda x: torch.cat([x[:, :1], x[:, :1] ** 2], 1), lambda x: x[:, 1:])
-    found = measure({"n": network}, data_of(pairs), replace(QUICK, estimator="infonce"))
+    found = estimate_information(
+        {"n": network}, data_of(pairs), replace(QUICK, estimator="infonce")
+    )
     information = -0.5 * math.log(1 - rho**2)
     assert 0.7 < (found.chance - of(found, "n")["mutual/1"]) / information < 1.1
 
@@ -214,8 +224,8 @@ def test_without_validation_images(images):
     test = replace(images, val=None, test=images.val)
     none = replace(images, val=None)
     network = Views(lambda x: x[:, :2], lambda x: x, classes=5)
-    assert measure({"n": network}, test, SHORT).held_out == "32 test images"
-    said = measure({"n": network}, none, SHORT).held_out
+    assert estimate_information({"n": network}, test, SHORT).held_out == "32 test images"
+    said = estimate_information({"n": network}, none, SHORT).held_out
     assert said == "6 training images of the network, held out from the critics"
 
 
@@ -225,26 +235,28 @@ def test_without_validation_images(images):
 )
 def test_networks_that_cannot_be_measured(network, sentence):
     with pytest.raises(ConfigError, match=sentence):
-        measure({"n": network}, data_of(noise(64, 8), 16), SHORT)
+        estimate_information({"n": network}, data_of(noise(64, 8), 16), SHORT)
 
 
 @pytest.mark.parametrize("sizes", [(3, 1), (1, 3)])
 def test_too_few_images(images, sizes):
     few = [images.train.take(torch.arange(n)) for n in sizes]
     with pytest.raises(DataError, match="give two or more of each"):
-        measure({"n": Views(halves, halves)}, replace(images, train=few[0], val=few[1]), SHORT)
+        estimate_information(
+            {"n": Views(halves, halves)}, replace(images, train=few[0], val=few[1]), SHORT
+        )
 
 
 def test_too_few_images_to_hold_some_out(images):
     few = replace(images, train=images.train.take(torch.arange(3)), val=None)
     with pytest.raises(DataError, match="too few to hold some out"):
-        measure({"n": Views(halves, halves)}, few, SHORT)
+        estimate_information({"n": Views(halves, halves)}, few, SHORT)
 
 
 def test_a_loss_that_is_not_finite():
     plan = replace(SHORT, lr=1e4, estimator="nwj", steps=20)
     with pytest.raises(DivergenceError, match="lower --lr"):
-        measure({"n": Views(halves, others)}, data_of(steady(128, 8), 32), plan)
+        estimate_information({"n": Views(halves, others)}, data_of(steady(128, 8), 32), plan)
 
 
 @pytest.mark.parametrize(
@@ -259,4 +271,4 @@ def test_a_loss_that_is_not_finite():
 )
 def test_plans_that_are_none(keys, sentence):
     with pytest.raises(ConfigError, match=sentence):
-        Plan(**keys)
+        EstimatorConfig(**keys)

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from selfdistill.data import ImageData, Resident
-from selfdistill.information import Information, Plan, measure
+from selfdistill.information import EstimatorConfig, InformationResult, estimate_information
 
-QUICK = Plan(steps=60, batch_size=64, width=16, lr=0.03)
+QUICK = EstimatorConfig(steps=60, batch_size=64, width=16, lr=0.03)
 
 
 class Shows(nn.Module):
@@ -61,10 +61,10 @@ def steady(n: int, channels: int, seed: int = 0) -> Tensor:
     return noise(n, channels, 1, seed).expand(-1, -1, 2, 2)
 
 
-def losses(network: nn.Module, data: ImageData, plan: Plan = QUICK) -> dict[str, float]:
+def losses(network: nn.Module, data: ImageData, plan: EstimatorConfig = QUICK) -> dict[str, float]:
     """The last held-out losses of one network."""
-    return of(measure({"network": network}, data, plan))
+    return of(estimate_information({"network": network}, data, plan))
 
 
-def of(found: Information, network: str = "network") -> dict[str, float]:
+def of(found: InformationResult, network: str = "network") -> dict[str, float]:
     return {term: found.final(network, term).mean for term in found.terms(network)}

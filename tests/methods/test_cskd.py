@@ -8,7 +8,7 @@ from scipy.special import log_softmax, softmax
 from torch import nn
 
 from selfdistill.core import METHODS, ConfigError, options
-from selfdistill.recipe.making import make_method
+from selfdistill.recipe.build_method import build_method
 
 
 def cskd(net, task, **keywords):
@@ -109,7 +109,7 @@ def test_a_task_without_class_labels_is_refused(tiny_net, tiny_task):
         labels = False
 
     with pytest.raises(ConfigError, match="wants one class label an image"):
-        make_method("cskd", tiny_net, Dense("abcde", tiny_task.example))
+        build_method("cskd", tiny_net, Dense("abcde", tiny_task.example))
 
 
 def test_needs_and_defaults(tiny_net, tiny_task):

@@ -11,7 +11,7 @@ from scene_pairs import scene_net
 from scipy import special
 
 from selfdistill.core import METHODS, ConfigError, Progress, options
-from selfdistill.export.cost import cost
+from selfdistill.costs.macs import network_cost
 from selfdistill.methods.frskd import _Said, agreement, joint_labels, quarter_turns
 from selfdistill.models import build
 from selfdistill.taps import Taps
@@ -131,7 +131,7 @@ def test_resnet18_costs_what_the_authors_does():
         for resize in ("bilinear", "nearest"):
             method = METHODS["frskd"](taps, task, resize=resize)
             assert sum(p.numel() for p in parts(method)) == 6_375_794
-            teacher, student = (cost(p, task.example) for p in method.predictors().values())
+            teacher, student = (network_cost(p, task.example) for p in method.predictors().values())
             extra[resize] = teacher.macs - student.macs
     assert student.parameters == 11_220_132
     assert extra["bilinear"] == pytest.approx(392.2e6, rel=1e-3)  # in the authors' order
@@ -149,8 +149,8 @@ def test_wide_resnet_has_the_ratios_of_table_6():
         (64, 16, 16),
         (128, 8, 8),
     ]
-    student = cost(network, task.example)
-    teacher = cost(method.predictors()["teacher"], task.example)
+    student = network_cost(network, task.example)
+    teacher = network_cost(method.predictors()["teacher"], task.example)
     share = sum(p.numel() for p in parts(method)) / student.parameters
     assert share == pytest.approx(0.59, abs=0.005)
     assert teacher.macs / student.macs - 1 == pytest.approx(0.67, abs=0.005)

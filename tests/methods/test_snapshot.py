@@ -14,7 +14,7 @@ from torch import nn
 from selfdistill.core import METHODS, ConfigError, Progress, options, trained_state
 from selfdistill.data import Loader, Resident
 from selfdistill.engine import checkpoint
-from selfdistill.engine.log import Silent
+from selfdistill.engine.log import NullCallback
 from selfdistill.engine.optimizer import learning_rate
 from selfdistill.engine.run_directory import RunDirectory
 from selfdistill.engine.settings import TrainingSettings
@@ -262,7 +262,7 @@ def test_defaults(tiny_net, tiny_task):
 
 
 # Runs of the engine: two epochs of three steps in four generations, which end within epochs.
-class Stops(Silent):
+class Stops(NullCallback):
     """A display that asks the run to stop after a step."""
 
     def __init__(self, after: int) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from selfdistill.export.cost import cost
+from selfdistill.costs.macs import network_cost
 from selfdistill.models.cifar import NETWORKS
 from selfdistill.models.cifar.densenet import DenseNet
 from selfdistill.models.cifar.mobilenet import MobileNetV2
@@ -151,7 +151,7 @@ def test_parameters_are_the_literatures(name):
 @pytest.mark.parametrize("name", COLLECTION)
 def test_size_and_work_are_those_of_another_collection(name):
     with torch.device("meta"):
-        spent = cost(NETWORKS[name](num_classes=100), torch.empty(1, 3, 32, 32))
+        spent = network_cost(NETWORKS[name](num_classes=100), torch.empty(1, 3, 32, 32))
     assert spent.parameters == COLLECTION[name][0]
     assert spent.macs / 1e6 == pytest.approx(COLLECTION[name][1], rel=0.015)
 

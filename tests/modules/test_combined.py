@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from selfdistill.core import METHODS, Batch, ConfigError, Needs, Progress, trained_state
-from selfdistill.recipe.making import make_method
+from selfdistill.recipe.build_method import build_method
 from selfdistill.recipe.options import check_options, known_options
 
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
@@ -21,15 +21,15 @@ def batch(batch) -> Batch:
 
 def joined(net, task, name="muse+cskd", options=None, **company):
     torch.manual_seed(0)
-    return make_method(name, net, task, STAGES, options, **company).train()
+    return build_method(name, net, task, STAGES, options, **company).train()
 
 
 def test_terms_are_those_of_each_and_the_first_ones_task(tiny_net, tiny_task, batch, progress):
     twin = copy.deepcopy(tiny_net)
     both = joined(tiny_net, tiny_task)
-    muse = make_method("muse", twin, tiny_task, STAGES).train()
+    muse = build_method("muse", twin, tiny_task, STAGES).train()
     muse.load_state_dict(both.parts["muse"].state_dict())
-    cskd = make_method("cskd", copy.deepcopy(twin), tiny_task).train()
+    cskd = build_method("cskd", copy.deepcopy(twin), tiny_task).train()
     mine, cs = muse(batch, progress), cskd(batch, progress)
     step = both(batch, progress)
     want = {f"muse/{k}": v for k, v in mine.losses.items()}

@@ -11,11 +11,11 @@ from torch import nn
 import selfdistill
 from selfdistill.core import ArtifactError, ConfigError
 from selfdistill.engine import checkpoint
-from selfdistill.engine.log import Silent
+from selfdistill.engine.log import NullCallback
 from selfdistill.models import build
-from selfdistill.recipe.build import assemble, load_data
-from selfdistill.recipe.company import find_teacher, fingerprint
+from selfdistill.recipe.build_run import build_run, load_data
 from selfdistill.recipe.schema import parse
+from selfdistill.recipe.teachers import fingerprint, load_teacher
 
 TINY = {"epochs": 1, "limit": 64, "batch_size": 32, "model": "cifar/resnet8"}
 
@@ -36,7 +36,7 @@ def own(teacher, tmp_path):
 
 def taught(**keys):
     recipe = parse({**TINY, "method": "kd", **{k: str(v) for k, v in keys.items()}})
-    return find_teacher(recipe, load_data(recipe))
+    return load_teacher(recipe, load_data(recipe))
 
 
 def weights_of(run):
@@ -136,10 +136,10 @@ def test_company_that_a_method_has_no_use_for(keys, words):
 
 def test_an_offline_method_without_a_teacher():
     with pytest.raises(ConfigError, match="learns from a teacher: give --teacher"):
-        assemble(parse({**TINY, "method": "kd"}))
+        build_run(parse({**TINY, "method": "kd"}))
 
 
-class Says(Silent):
+class Says(NullCallback):
     def __init__(self):
         self.words, self.facts = [], {}
 

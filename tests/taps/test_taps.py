@@ -15,8 +15,8 @@ from selfdistill.core import ConfigError
 from selfdistill.taps import (
     Taps,
     as_map,
+    evaluation_mode,
     find_taps,
-    probing,
 )
 
 EXAMPLE = torch.zeros(2, 3, 16, 16)
@@ -236,10 +236,10 @@ def test_probing_leaves_modes_and_statistics(tiny_net):
 
 def test_probing_restores_after_a_fault(tiny_net):
     tiny_net.train()
-    with probing(tiny_net):
+    with evaluation_mode(tiny_net):
         assert not any(m.training for m in tiny_net.modules())
         assert not torch.is_grad_enabled()
-    with pytest.raises(RuntimeError, match="channels"), probing(tiny_net):
+    with pytest.raises(RuntimeError, match="channels"), evaluation_mode(tiny_net):
         tiny_net(torch.zeros(1, 5, 16, 16))
     assert all(m.training for m in tiny_net.modules())
     assert torch.is_grad_enabled()

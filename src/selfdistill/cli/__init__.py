@@ -11,7 +11,7 @@ import typer
 from .anytime import anytime
 from .compare import compare
 from .doctor import doctor
-from .errors import told
+from .errors import handle_errors
 from .evaluate import evaluate
 from .exits import exits
 from .export import export
@@ -44,7 +44,7 @@ for _command in (
     reproduce,
     taps,
 ):
-    app.command()(told(_command))
+    app.command()(handle_errors(_command))
 
 
 def main() -> None:

@@ -5,13 +5,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .screen import OUT, amount, line, percent, table, tell
+from .console import (
+    amount,
+    console,
+    echo,
+    echo_stderr,
+    percent,
+    table,
+)
 
 if TYPE_CHECKING:
-    from ..api import Run
     from ..data import ImageData
-    from ..export.anytime_table import AnytimeRow, Judged
-    from ..export.thresholds import Threshold
+    from ..early_exit.threshold_table import HeldOutDecisions, ThresholdRow
+    from ..early_exit.thresholds import Threshold
+    from ..runs.api import Run
 
 _LOSSES = "0,0.5,1,2"
 _SECONDS = 20.0  # to measure all rows
@@ -38,7 +45,7 @@ def anytime(
     onnx: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write it as this ONNX file, too.")
     ] = None,
-    threads: Annotated[
+    num_threads: Annotated[
         int | None,
         typer.Option(min=1, help="Of the processor, for timing.", show_default="all"),
     ] = None,
@@ -49,27 +56,33 @@ def anytime(
     """Let each image leave at the first exit that is sure of it: what that saves, and costs."""
     import torch
 
-    from ..api import recipe_of
+    from ..costs.latency import num_threads as computing_with
+    from ..early_exit.network import check_image_labels
+    from ..early_exit.threshold_table import (
+        FILE,
+        anytime_csv,
+        held_out_decisions,
+        threshold_row,
+        with_latencies,
+    )
     from ..engine.run_directory import RunDirectory
-    from ..export.anytime import check_classes
-    from ..export.anytime_table import FILE, anytime_csv, given, judge, with_times
-    from ..export.measure import threads as computing_with
     from ..export.package import check_finished
+    from ..runs.api import load_recipe
 
     check_finished(run)
-    check_classes(recipe_of(run).task)
+    check_image_labels(load_recipe(run).task)
     losses = _losses(max_loss if threshold or max_loss else _LOSSES)
     if onnx:
         _check_file(onnx, len(losses) + bool(threshold))
     trained, data = _loaded(run, device)
-    line(f"{run} · {trained.recipe.method} · {trained.recipe.model}")
-    line("asking all exits about the held-out images …", "dim")
-    judged = judge(trained.method, data, workers=trained.recipe.workers)
+    echo(f"{run} · {trained.recipe.method} · {trained.recipe.model}")
+    echo("asking all exits about the held-out images …", "dim")
+    judged = held_out_decisions(trained.method, data, workers=trained.recipe.workers)
     rows = _rows(judged, losses, threshold)
-    line("measuring …\n", "dim")
-    with computing_with(threads or torch.get_num_threads()):
-        rows = [given(judged, (None,) * len(judged.exits)), *rows]
-        rows = with_times(rows, trained.method, data, seconds=_SECONDS)
+    echo("measuring …\n", "dim")
+    with computing_with(num_threads or torch.get_num_threads()):
+        rows = [threshold_row(judged, (None,) * len(judged.exits)), *rows]
+        rows = with_latencies(rows, trained.method, data, seconds=_SECONDS)
         where = _where(trained)
     _show(rows, judged, where)
     _say_what_is_idle(rows[1:], judged)
@@ -77,9 +90,9 @@ def anytime(
     written = [RunDirectory(run).write(FILE, text)]
     if onnx:
         written.append(_write_onnx(onnx, rows[-1], trained, data))
-    line("\nWritten:")
+    echo("\nWritten:")
     for place in written:
-        line(f"  {place}")
+        echo(f"  {place}")
 
 
 def _losses(text: str | None) -> list[float]:
@@ -114,27 +127,29 @@ def _check_file(onnx: Path, choices: int) -> None:
 
 
 def _loaded(run: Path, device: str | None) -> "tuple[Run, ImageData]":
-    from ..api import load, recipe_of
-    from ..recipe.build import load_data, make_fabric
+    from ..recipe.build_run import load_data, make_fabric
     from ..recipe.schema import parse
+    from ..runs.api import load, load_recipe
 
     here = {"devices": 1, "nodes": 1, "precision": "fp32"} | ({"device": device} if device else {})
-    recipe = parse(recipe_of(run).model_dump() | here)
+    recipe = parse(load_recipe(run).model_dump() | here)
     fabric, data = make_fabric(recipe), load_data(recipe)
     trained = load(run, data=data)
     trained.method.to(fabric.device)
     return trained, data
 
 
-def _rows(judged: "Judged", losses: list[float], threshold: str | None) -> "list[AnytimeRow]":
-    from ..export.anytime_table import calibrated, given
-    from ..export.thresholds import as_thresholds
+def _rows(
+    judged: "HeldOutDecisions", losses: list[float], threshold: str | None
+) -> "list[ThresholdRow]":
+    from ..early_exit.threshold_table import calibrated_row, threshold_row
+    from ..early_exit.thresholds import as_thresholds
 
-    rows = [calibrated(judged, loss) for loss in losses]
+    rows = [calibrated_row(judged, loss) for loss in losses]
     if threshold:
         each = _numbers(threshold, "--threshold", "0.9 or 0.9,0.8,none", none=True)
         own = as_thresholds(each[0] if len(each) == 1 else each, judged.exits)
-        rows.append(given(judged, own))
+        rows.append(threshold_row(judged, own))
     return rows
 
 
@@ -148,7 +163,7 @@ def _where(trained: "Run") -> str:
     return f"cpu, {count} thread{'s' if count > 1 else ''}"
 
 
-def _show(rows: "list[AnytimeRow]", judged: "Judged", where: str) -> None:
+def _show(rows: "list[ThresholdRow]", judged: "HeldOutDecisions", where: str) -> None:
     exits, parts = judged.exits, list(judged.parts)
     columns = [f">{name}" for name in (*exits, "student", *parts)]
     made = table("allowed loss", *columns, ">MACs", ">latency")
@@ -163,21 +178,21 @@ def _show(rows: "list[AnytimeRow]", judged: "Judged", where: str) -> None:
             f"{amount(row.told.macs)} ({100 * row.told.macs / max(1, whole):.0f} %)",
             _time(row, rows[0]),
         )
-    OUT.print(made)
+    console.print(made)
     part = {"val": "validation", "test": "test"}[parts[-1]]
-    line(
+    echo(
         f"\nAt an exit: the confidence that an image leaves with, and the share of the {part} "
         "images that does.",
         "dim",
     )
-    line(
+    echo(
         f"MACs and latency: mean of the {part} images, one at a time; in brackets the part of the "
         f"student's, timed in turns; {where}.",
         "dim",
     )
 
 
-def _choice(row: "AnytimeRow") -> str:
+def _choice(row: "ThresholdRow") -> str:
     if row.max_loss is not None:
         return f"{100 * row.max_loss:g} point{'' if row.max_loss == 0.01 else 's'}"
     return "given" if any(t is not None for t in row.thresholds) else "student alone"
@@ -187,20 +202,20 @@ def _way(threshold: "Threshold", share: float) -> str:
     return "–" if threshold is None else f"{threshold:.2f}: {100 * share:.0f} %"
 
 
-def _time(row: "AnytimeRow", student: "AnytimeRow") -> str:
+def _time(row: "ThresholdRow", student: "ThresholdRow") -> str:
     if row.seconds is None or student.seconds is None:
         return "–"
     return f"{1000 * row.seconds:.2f} ms ({100 * row.seconds / student.seconds:.0f} %)"
 
 
-def _say_what_is_idle(rows: "list[AnytimeRow]", judged: "Judged") -> None:
+def _say_what_is_idle(rows: "list[ThresholdRow]", judged: "HeldOutDecisions") -> None:
     """Where no image leaves early, say so."""
     for row in rows:
         if row.told.shares[-1] < 1:
             continue
         asked = [k for k, t in enumerate(row.thresholds) if t is not None]
         if not asked:
-            line(
+            echo(
                 f"\nAt a loss of {_choice(row)} no exit saves anything on the validation images: "
                 "every image takes the whole network."
             )
@@ -208,7 +223,7 @@ def _say_what_is_idle(rows: "list[AnytimeRow]", judged: "Judged") -> None:
         watched = list(judged.parts.values())[-1]
         highest = {k: float(watched.confidence[:, k].max()) for k in asked}
         best = max(asked, key=highest.__getitem__)
-        tell(
+        echo_stderr(
             "warning",
             "no exit is as sure of any image as its threshold asks: all run to the end, and the "
             f"exits only add to the cost; the surest is {judged.exits[best]} with "
@@ -216,15 +231,15 @@ def _say_what_is_idle(rows: "list[AnytimeRow]", judged: "Judged") -> None:
         )
 
 
-def _write_onnx(onnx: Path, row: "AnytimeRow", trained: "Run", data: "ImageData") -> Path:
-    from ..export.anytime import make_anytime
-    from ..export.anytime_onnx import export_anytime
+def _write_onnx(onnx: Path, row: "ThresholdRow", trained: "Run", data: "ImageData") -> Path:
+    from ..early_exit.network import build_early_exit_network
+    from ..early_exit.onnx_export import export_early_exit_onnx
 
-    line("\nwriting the ONNX file, and running it on all held-out images …", "dim")
-    network = make_anytime(trained.method, row.thresholds).cpu()
-    agreement = export_anytime(network, data, onnx)
+    echo("\nwriting the ONNX file, and running it on all held-out images …", "dim")
+    network = build_early_exit_network(trained.method, row.thresholds).cpu()
+    agreement = export_early_exit_onnx(network, data, onnx)
     same = "all of them" if agreement.same == agreement.images else f"{agreement.same:,} of them"
-    line(
+    echo(
         f"Verified on {agreement.images:,} images: the same exit and class for {same}; logits "
         f"differ by {agreement.difference:.1e} at most."
     )

@@ -8,12 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import options
-from .screen import OUT, clock, line, percent, scored, table, tell
+from .console import (
+    clock,
+    console,
+    echo,
+    echo_stderr,
+    percent,
+    scored,
+    table,
+)
 
 if TYPE_CHECKING:
-    from ..study.compare import Comparison
-    from ..study.grid import Study
-    from ..study.results import Outcome
+    from ..comparison.compare import Comparison
+    from ..comparison.grid import Study
+    from ..comparison.results import RunOutcome
 
 _COMPARE, _RUNS = "What to compare", "Runs"
 
@@ -88,14 +96,14 @@ def compare(
 ) -> None:
     """Train several methods with several seeds by one recipe, and compare them with a baseline."""
     given = {key: value for key, value in locals().items() if value not in (None, [])}
+    from ..comparison.compare import compare as run
     from ..engine.signals import Interrupted
-    from ..study.compare import compare as run
 
     screen = _Screen()
     try:
         found = run(**_arguments(given), watcher=screen)
     except Interrupted as stop:
-        line(f"\n{stop}, and all is saved; go on with\n  {_again(screen.path)}")
+        echo(f"\n{stop}, and all is saved; go on with\n  {_again(screen.path)}")
         raise SystemExit(128 + stop.number) from None
     _conclude(found)
 
@@ -162,19 +170,19 @@ class _Screen:
         self.made = 0
         shared = study.shared
         if shared["task"] != "classification":
-            line(f"task     {shared['task']}")
-        line(f"network  {shared['model']}")
-        line(f"data     {shared['data']}")
-        line(f"epochs   {shared['epochs']}")
-        line(f"rows     {', '.join(study.rows)}")
-        line(f"seeds    {', '.join(map(str, study.seeds))}")
+            echo(f"task     {shared['task']}")
+        echo(f"network  {shared['model']}")
+        echo(f"data     {shared['data']}")
+        echo(f"epochs   {shared['epochs']}")
+        echo(f"rows     {', '.join(study.rows)}")
+        echo(f"seeds    {', '.join(map(str, study.seeds))}")
         if done == self.all:
-            line(f"runs     {self.all}, all of them there")
+            echo(f"runs     {self.all}, all of them there")
         else:
             there = f", {done} of them there" if done else ""
-            line(f"runs     {self.all}{there}; {how}\n")
+            echo(f"runs     {self.all}{there}; {how}\n")
 
-    def ended(self, outcome: "Outcome", seconds: float) -> None:
+    def ended(self, outcome: "RunOutcome", seconds: float) -> None:
         """The run, what came of it, and how long the rest may take."""
         self.done, self.made = self.done + 1, self.made + 1
         score = outcome.score("student", "test")
@@ -189,36 +197,36 @@ class _Screen:
         ]
         left = (time.monotonic() - self.began) / self.made * (self.all - self.done)
         words += [f"about {clock(left)} left"] if self.done < self.all else []
-        line("  ".join(words))
+        echo("  ".join(words))
 
     def warn(self, sentence: str) -> None:
         """A warning of a run."""
-        tell("warning", sentence)
+        echo_stderr("warning", sentence)
 
 
 def _conclude(found: "Comparison") -> None:
     """The table, what it says in words, the files, and what failed."""
-    from ..study.results import sentence
+    from ..comparison.results import sentence
 
     _show(found)
     baseline = found.study.baseline
     others = [result for result in found.summary if result.row != baseline]
     for result in others:
-        line(sentence(result, baseline))
-    line("\nWritten:" if others else "Written:")
+        echo(sentence(result, baseline))
+    echo("\nWritten:" if others else "Written:")
     for name in ("study.html", "summary.csv", "results.csv", "study.toml", "runs/"):
-        line(f"  {found.path / name}{'/' * name.endswith('/')}")
+        echo(f"  {found.path / name}{'/' * name.endswith('/')}")
     if failed := found.failed:
-        line(f"\n{len(failed)} of {len(found.outcomes)} runs failed. To try them again:")
-        line(f"  {_again(found.path)}")
+        echo(f"\n{len(failed)} of {len(found.outcomes)} runs failed. To try them again:")
+        echo(f"  {_again(found.path)}")
         for outcome in failed:
-            tell("error", f"{outcome.row} seed {outcome.seed} failed: {outcome.failure}")
+            echo_stderr("error", f"{outcome.row} seed {outcome.seed} failed: {outcome.failure}")
         raise SystemExit(failed[0].code if failed[0].code > 0 else 7)
 
 
 def _show(found: "Comparison") -> None:
     """A line for each row, also where nothing came of it."""
-    from ..study.results import judged_split, points
+    from ..comparison.results import judged_split, points
 
     part, asked = judged_split(found.results), len(found.study.seeds)
     judged = scored(part, found.study.metric)
@@ -233,9 +241,9 @@ def _show(found: "Comparison") -> None:
             cells.append(f"{100 * result.mean:.2f}{spread} %")
             cells += [points(result.difference.mean)] if result.difference else []
         made.add_row(*cells)
-    line()
-    OUT.print(made)
-    line()
+    echo()
+    console.print(made)
+    echo()
 
 
 def _again(path: Path) -> str:

@@ -7,11 +7,23 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from . import options
-from .choosing import chosen_recipe
-from .screen import OUT, amount, line, percent, table
+from .console import (
+    amount,
+    console,
+    echo,
+    percent,
+    table,
+)
+from .resolve_recipe import resolve_recipe
 
 if TYPE_CHECKING:
-    from ..doctor import Cost, DataReport, NetworkReport, ProbeReport, TeacherReport
+    from ..diagnosis import (
+        DataReport,
+        FirstStepReport,
+        NetworkReport,
+        TeacherReport,
+        TrainingCost,
+    )
 
 _SHOWN = 10  # names in a line
 _WORTH = 100_000  # bytes of a memory that are worth a word
@@ -57,32 +69,32 @@ def doctor(
     written. It exits as the training would if that could not start, and with 0 otherwise.
     """
     given = {key: value for key, value in locals().items() if value not in (None, [])}
-    chosen = chosen_recipe(given)
-    from ..doctor import examine
+    chosen = resolve_recipe(given)
+    from ..diagnosis import diagnose
 
     # lightning greets; what matters it warns of
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    found = examine(chosen, out=out, show=_show)
-    line("verdict", "bold")
+    found = diagnose(chosen, out=out, show=_show)
+    echo("verdict", "bold")
     for sentence in found.warnings:
-        line(f"! {sentence}", "yellow")
+        echo(f"! {sentence}", "yellow")
     count = len(found.warnings)
     several = "s" if count > 1 else ""
-    line(f"The run can start, with {count} warning{several}." if count else "The run can start.")
+    echo(f"The run can start, with {count} warning{several}." if count else "The run can start.")
 
 
 def _show(section: Any) -> None:
     _PRINTERS[type(section).__name__](section)
-    line()
+    echo()
 
 
 def _facts(title: str, facts: dict[str, str]) -> None:
-    line(title, "bold")
+    echo(title, "bold")
     made = table("", "")
     made.show_header = False
     for name, text in facts.items():
         made.add_row(name, Text(text))
-    OUT.print(made)
+    console.print(made)
 
 
 def _data(found: "DataReport") -> None:
@@ -130,11 +142,11 @@ def _network(found: "NetworkReport") -> None:
             words = (amount(part.parameters), share) if part.parameters else (frozen, "–")
             size = _bytes(part.buffers) if part.buffers >= _WORTH else "–"
             made.add_row(part.name, part.kind, *words, *([size] if kept else []))
-        OUT.print("", made)
+        console.print("", made)
     made = table("left for inference", ">parameters", ">MACs")
     for row in found.predictors:
         made.add_row(row.predictor, amount(row.parameters), amount(row.macs))
-    OUT.print("", made)
+    console.print("", made)
 
 
 def _teacher(found: "TeacherReport") -> None:
@@ -149,8 +161,8 @@ def _teacher(found: "TeacherReport") -> None:
     _facts(f"teacher: {found.name}", facts)
 
 
-def _probe(found: "ProbeReport") -> None:
-    line(f"first step: {found.images} images, loss {found.loss:.4g}", "bold")
+def _probe(found: "FirstStepReport") -> None:
+    echo(f"first step: {found.images} images, loss {found.loss:.4g}", "bold")
     forward_features = any(term.at_tap is not None for term in found.terms)
     beyond = any(term.beyond for term in found.terms)
     further = [">at last tap"] * forward_features + [">elsewhere"] * beyond
@@ -160,21 +172,21 @@ def _probe(found: "ProbeReport") -> None:
         share = percent(term.value / found.loss) if found.loss else "–"
         norms = [term.gradient, *[term.at_tap] * forward_features, *[term.beyond] * beyond]
         made.add_row(term.name, f"{term.value:.4g}", share, *map(_norm, norms))
-    OUT.print(made)
-    line(f"gradient: its norm at the student's parameters, {found.gradient:.3g} of all together")
+    console.print(made)
+    echo(f"gradient: its norm at the student's parameters, {found.gradient:.3g} of all together")
     if found.untouched:
-        line(f"{len(found.untouched)} trained parameter tensors get no gradient:")
-        line(f"  {', '.join(found.untouched[:_SHOWN])}" + _more(found.untouched))
+        echo(f"{len(found.untouched)} trained parameter tensors get no gradient:")
+        echo(f"  {', '.join(found.untouched[:_SHOWN])}" + _more(found.untouched))
     if found.notes:
         names = ", ".join(list(found.notes)[:_SHOWN]) + _more(list(found.notes))
-        line(f"at chance or solved for now, of which training warns if it lasts: {names}", "dim")
+        echo(f"at chance or solved for now, of which training warns if it lasts: {names}", "dim")
 
 
 def _more(names: list[str]) -> str:
     return f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
 
 
-def _cost(found: "Cost") -> None:
+def _cost(found: "TrainingCost") -> None:
     speed, memory = found.speed, found.memory
     epochs = "1 epoch" if found.epochs == 1 else f"{found.epochs:,} epochs"
     whole = f" of {_bytes(memory.whole)}" if memory.whole else ""
@@ -197,8 +209,8 @@ _PRINTERS: dict[str, Callable[[Any], None]] = {
     "DataReport": _data,
     "NetworkReport": _network,
     "TeacherReport": _teacher,
-    "ProbeReport": _probe,
-    "Cost": _cost,
+    "FirstStepReport": _probe,
+    "TrainingCost": _cost,
 }
 
 

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from .screen import rank_zero, tell
+from .console import echo_stderr, rank_zero
 
 _OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "not enough memory")
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
@@ -22,7 +22,7 @@ _NOISE = (
 )
 
 
-def told(command: Callable[..., None]) -> Callable[..., None]:
+def handle_errors(command: Callable[..., None]) -> Callable[..., None]:
     """The command, with faults as `error: …` and warnings as `warning: …` on stderr."""
 
     @functools.wraps(command)
@@ -33,23 +33,23 @@ def told(command: Callable[..., None]) -> Callable[..., None]:
                 command(*args, **keys)
                 sys.stdout.flush()
         except KeyboardInterrupt:
-            tell("error", "stopped")
+            echo_stderr("error", "stopped")
             raise SystemExit(130) from None
         except BrokenPipeError:  # `selfdistill models | head`: nobody is left to be told
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise SystemExit(141) from None
         except Exception as fault:
-            sentence, code = verdict(fault)
+            sentence, code = error_message(fault)
             if not sentence:
                 traceback.print_exc()
                 sentence = "this is a bug in selfdistill; please report it with the lines above"
-            tell("error", sentence)
+            echo_stderr("error", sentence)
             raise SystemExit(code) from None
 
     return run
 
 
-def verdict(fault: Exception) -> tuple[str, int]:
+def error_message(fault: Exception) -> tuple[str, int]:
     """What to say of a fault, and the exit code; nothing to say means that it is a bug of ours."""
     from torch import OutOfMemoryError
 
@@ -75,7 +75,7 @@ def _tell_warnings() -> None:
 
     def show(message: Warning | str, *rest: Any, **more: Any) -> None:
         if rank_zero():
-            tell("warning", str(message))
+            echo_stderr("warning", str(message))
 
     warnings.showwarning = show
     for noise in _NOISE:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .screen import line, show_exits
+from .console import echo, show_exits
 
 if TYPE_CHECKING:
     from ..data import ImageData
@@ -27,19 +27,19 @@ def evaluate(
     ] = None,
 ) -> None:
     """Judge every exit of a run by its newest checkpoint."""
-    from ..api import load, recipe_of
-    from ..recipe.build import load_data, make_fabric
+    from ..recipe.build_run import load_data, make_fabric
     from ..recipe.schema import parse
+    from ..runs.api import load, load_recipe
 
     here = {"devices": 1, "nodes": 1} | ({"device": device} if device else {})
-    recipe = parse(recipe_of(run).model_dump() | here)
+    recipe = parse(load_recipe(run).model_dump() | here)
     fabric = make_fabric(recipe)
     own = load_data(recipe)
     trained = load(run, data=own)
     judged = _other(recipe, data, own) if data else own
     part, images = _part(judged, split)
-    line(f"{run} · {recipe.method} · {recipe.model}")
-    line(f"{judged.name} · {part} · {len(images)} images\n")
+    echo(f"{run} · {recipe.method} · {recipe.model}")
+    echo(f"{judged.name} · {part} · {len(images)} images\n")
     show_exits(_judge(recipe, fabric, trained.method, judged, part, images))
 
 
@@ -48,7 +48,7 @@ def _other(recipe: "Recipe", name: str, own: "ImageData") -> "ImageData":
     from dataclasses import replace
 
     from ..core import DataError
-    from ..recipe.build import load_data
+    from ..recipe.build_run import load_data
 
     channels, height, width = own.train.shape
     size = height if height == width else recipe.image_size
@@ -85,12 +85,12 @@ def _judge(
     import torch
 
     from ..engine.evaluate import evaluate as judge
-    from ..export.exits import exit_rows
-    from ..recipe.build import eval_loader
+    from ..recipe.build_run import eval_loader
+    from ..records.exit_scores import score_exits
     from ..tasks import TASKS
 
     task = TASKS[data.task](data.classes, torch.zeros(2, *images.shape))
     method.to(fabric.device)
     scores = judge(fabric, method, task, eval_loader(recipe, data, images, fabric))
     val, test = (scores if part == name else None for name in ("val", "test"))
-    return exit_rows(method, task.example, task.primary_metric, val, test)
+    return score_exits(method, task.example, task.primary_metric, val, test)

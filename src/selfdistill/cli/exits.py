@@ -5,11 +5,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .screen import OUT, amount, line, percent, scored, table
+from .console import (
+    amount,
+    console,
+    echo,
+    percent,
+    scored,
+    table,
+)
 
 if TYPE_CHECKING:
-    from ..study.baseline import Paired
-    from ..study.measured import Measured, MeasuredExit
+    from ..functional.statistics import PairedDifference
+    from ..records.exit_measurements import ExitMeasurement, ExitMeasurements
 
 _WORDS = {"val": "validation", "test": "test"}
 _COSTS = {"honest": "Costs of what runs", "paper": "Costs as MUSE's Table 3 counts them"}
@@ -47,33 +54,33 @@ def exits(
 ) -> None:
     """Judge and measure every exit of a run, and compare it with the run without distillation."""
     from ..engine.run_directory import RunDirectory
-    from ..report.html import write_report
-    from ..report.picture import write_picture
-    from ..study.exits import measure
-    from ..study.measured import FILE, measured_csv
+    from ..records.exit_measurements import FILE, measured_csv
+    from ..reporting.exit_chart import write_picture
+    from ..reporting.run_page import write_report
+    from ..runs.measure_exits import measure_exits
 
-    found = measure(
+    found = measure_exits(
         run,
         baseline=baseline,
         counting=cost,
         batches=list(dict.fromkeys(batch or (1, 32))),
         thread_count=threads,
         device=device,
-        say=lambda sentence: line(sentence, "dim"),
+        say=lambda sentence: echo(sentence, "dim"),
     )
     _show(found)
     _compare(found, run)
     for note in found.notes:
-        line(f"Note: {note}.")
+        echo(f"Note: {note}.")
     directory = RunDirectory(run)
     directory.write(FILE, measured_csv(found))
     pictures = [write_picture(directory)] if found.splits else []
-    line("\nWritten:")
+    echo("\nWritten:")
     for place in (run / FILE, *pictures, write_report(directory)):
-        line(f"  {place}")
+        echo(f"  {place}")
 
 
-def _show(found: "Measured") -> None:
+def _show(found: "ExitMeasurements") -> None:
     """All that was measured; the front is starred."""
     devices = len({device for device, _ in found.passes})
     times = [f">{device if devices > 1 else 'batch'} {batch}" for device, batch in found.passes]
@@ -85,18 +92,18 @@ def _show(found: "Measured") -> None:
     for row in [*found.rows, *([found.baseline] if found.baseline else [])]:
         star = "*" if row.front and several_rows else ""
         made.add_row(star, row.predictor, *_cells(row, found, ece=bool(sure)))
-    line()
-    OUT.print(made)
-    line()
+    echo()
+    console.print(made)
+    echo()
     if found.splits and several_rows:
         from ..tasks.metric_names import shown_metric
 
         judged = f"{_WORDS[found.splits[0]]} {shown_metric(found.metric)}"
-        line(f"* Pareto front by MACs and {judged}", "dim")
-    line(f"{_COSTS[found.about['cost']]}; times are medians, {found.about['machine']}", "dim")
+        echo(f"* Pareto front by MACs and {judged}", "dim")
+    echo(f"{_COSTS[found.about['cost']]}; times are medians, {found.about['machine']}", "dim")
 
 
-def _cells(row: "MeasuredExit", found: "Measured", *, ece: bool) -> list[str]:
+def _cells(row: "ExitMeasurement", found: "ExitMeasurements", *, ece: bool) -> list[str]:
     times = [row.seconds.get(which) for which in found.passes]
     return [
         *(percent(row.scores[split]) for split in found.splits),
@@ -108,32 +115,32 @@ def _cells(row: "MeasuredExit", found: "Measured", *, ece: bool) -> list[str]:
     ]
 
 
-def _compare(found: "Measured", run: Path) -> None:
+def _compare(found: "ExitMeasurements", run: Path) -> None:
     """Each exit against the baseline, image by image."""
-    from ..study.baseline import how_to_make
+    from ..runs.baseline import baseline_command
 
     if found.baseline is None:
-        if command := how_to_make(run):
-            line("\nThere is no baseline beside this run to compare with; this trains it:")
-            line(f"  {command}")
+        if command := baseline_command(run):
+            echo("\nThere is no baseline beside this run to compare with; this trains it:")
+            echo(f"  {command}")
         return
     paired = any(row.against for row in found.rows)
     over = ", with 95 % intervals over the images" if paired else ""
-    line(f"\nAgainst {found.about['baseline']}, in points{over}:\n")
+    echo(f"\nAgainst {found.about['baseline']}, in points{over}:\n")
     made = table("", *(scored(split, found.metric) for split in found.splits))
     for row in found.rows:
         made.add_row(row.predictor, *(_cell(row, found.baseline, s) for s in found.splits))
-    OUT.print(made)
+    console.print(made)
     if found.splits and not paired:
-        line(
+        echo(
             "\nThe score is one number of all images and has no interval over them; several seeds "
             "tell what is noise: selfdistill compare."
         )
     elif found.splits:
-        line(f"\n{_conclusion(found, found.baseline, found.splits[-1])}")
+        echo(f"\n{_conclusion(found, found.baseline, found.splits[-1])}")
 
 
-def _cell(row: "MeasuredExit", baseline: "MeasuredExit", split: str) -> str:
+def _cell(row: "ExitMeasurement", baseline: "ExitMeasurement", split: str) -> str:
     """A difference, with its interval where there is one."""
     if split not in row.scores or split not in baseline.scores:
         return "–"
@@ -142,18 +149,18 @@ def _cell(row: "MeasuredExit", baseline: "MeasuredExit", split: str) -> str:
     return f"{100 * (row.scores[split] - baseline.scores[split]):+.1f}"
 
 
-def _difference(paired: "Paired") -> str:
+def _difference(paired: "PairedDifference") -> str:
     low, high = (100 * end for end in paired.interval)
     return f"{100 * paired.mean:+.1f} ({low:+.1f} … {high:+.1f}) {_word(paired)}"
 
 
-def _word(paired: "Paired") -> str:
+def _word(paired: "PairedDifference") -> str:
     if paired.interval.holds(0):
         return "within noise"
     return "better" if paired.mean > 0 else "worse"
 
 
-def _conclusion(found: "Measured", baseline: "MeasuredExit", split: str) -> str:
+def _conclusion(found: "ExitMeasurements", baseline: "ExitMeasurement", split: str) -> str:
     """Which exits beat the baseline beyond noise, and at which part of its cost."""
     sentences, whole = [], max(1, baseline.cost.macs)
     for word in ("better", "worse"):

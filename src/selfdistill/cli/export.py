@@ -7,10 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .screen import OUT, amount, line, percent, scored, table
+from .console import (
+    amount,
+    console,
+    echo,
+    percent,
+    scored,
+    table,
+)
 
 if TYPE_CHECKING:
-    from ..export.package import Exported
+    from ..export.package import ExportResult
 
 
 def export(
@@ -50,15 +57,15 @@ def export(
 ) -> None:
     """Cut an exit or the whole network out of a run: ONNX, pt2 or weights, with a model card."""
     accuracy, macs = _share(min_accuracy), _count(max_macs)
-    from ..api import load
     from ..export.package import check_finished
+    from ..runs.api import load
 
     check_finished(run)  # before its data are loaded
     trained = load(run)
-    line(f"{run} · {trained.recipe.method} · {trained.recipe.model}")
+    echo(f"{run} · {trained.recipe.method} · {trained.recipe.model}")
     if image_size:
-        line(f"judging every exit at {image_size}×{image_size} …", "dim")
-    line("writing it, and running it on all test images …\n", "dim")
+        echo(f"judging every exit at {image_size}×{image_size} …", "dim")
+    echo("writing it, and running it on all test images …\n", "dim")
     made = trained.export(
         exit=exit,
         format=format,
@@ -71,7 +78,7 @@ def export(
     _show(made)
 
 
-def _show(made: "Exported") -> None:
+def _show(made: "ExportResult") -> None:
     """What was taken, what was written, and how sure it is."""
     row, it = made.row, made.comparison
     splits = [f">{scored(split, row.metric)}" for split in ("val", "test")]
@@ -79,19 +86,19 @@ def _show(made: "Exported") -> None:
     scores = percent(row.val_score), percent(row.test_score)
     share = f"{100 * row.macs / max(1, made.student.macs):.0f} %"
     shown.add_row(row.predictor, *scores, amount(row.parameters), amount(row.macs), share)
-    OUT.print(shown)
+    console.print(shown)
     part = {"test": "test", "val": "validation", "random": "random"}[it.part]
-    line(f"\nVerified on {it.images:,} {part} images: {it.told}.")
+    echo(f"\nVerified on {it.images:,} {part} images: {it.told}.")
     if made.folded and made.folded.left and made.file.suffix != ".onnx":  # ONNX folds for itself
-        line(
+        echo(
             f"BatchNorm: {made.folded.gone} folded; {made.folded.left} left, which follow no "
             "convolution directly, do more than normalize, or stand in code that cannot be traced."
         )
-    line("\nWritten:")
-    line(f"  {made.file} ({amount(made.file.stat().st_size)}B)")
-    line(f"  {made.path / 'README.md'}")
-    line("\nNext: the model card has the lines of Python that use it:")
-    line(f"  cat {shlex.quote(str(made.path / 'README.md'))}")
+    echo("\nWritten:")
+    echo(f"  {made.file} ({amount(made.file.stat().st_size)}B)")
+    echo(f"  {made.path / 'README.md'}")
+    echo("\nNext: the model card has the lines of Python that use it:")
+    echo(f"  cat {shlex.quote(str(made.path / 'README.md'))}")
 
 
 _NUMBER = r"(\d+\.?\d*|\.\d+)"

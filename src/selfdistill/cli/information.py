@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
-from .screen import OUT, line, table
+from .console import console, echo, table
 
 if TYPE_CHECKING:
-    from ..information import Information, Plan
+    from ..information import EstimatorConfig, InformationResult
 
 _WHAT, _HOW = "What", "How"
 
@@ -76,15 +76,15 @@ def information(
     Critics alone are trained on the features of networks that stay as they are, and judged on
     images held out from them (Figures 2 and 3 of MUSE, for any network).
     """
-    from ..information import Plan, measure
+    from ..information import EstimatorConfig, estimate_information
     from ..information.page import check_free, save
-    from ..information.subjects import subjects
-    from ..recipe.build import make_fabric
+    from ..recipe.build_run import make_fabric
     from ..recipe.schema import parse
+    from ..runs.networks import networks_under_test
 
     place = out or _next_free()
     check_free(place)
-    plan = Plan(
+    plan = EstimatorConfig(
         steps=steps,
         seeds=range(seed, seed + seeds),
         batch_size=batch_size,
@@ -97,16 +97,16 @@ def information(
     )
     first, *rest = networks
     names = [first, *(runs or []), *rest]  # --runs A B hands B to the arguments
-    chosen, images = subjects(
+    chosen, images = networks_under_test(
         names, data=data, taps=taps, weights=weights, image_size=image_size, seed=seed
     )
-    line(f"{images.name} · {steps} steps · {'trainable' if trainable else 'frozen'} networks\n")
+    echo(f"{images.name} · {steps} steps · {'trainable' if trainable else 'frozen'} networks\n")
     with _Watch(list(chosen), plan) as watch:
-        found = measure(chosen, images, plan, watch=watch)
+        found = estimate_information(chosen, images, plan, watch=watch)
     _show(found)
-    line("\nWritten:")
+    echo("\nWritten:")
     for written in save(found, place):
-        line(f"  {written}")
+        echo(f"  {written}")
 
 
 def _next_free() -> Path:
@@ -120,12 +120,14 @@ def _next_free() -> Path:
 class _Watch:
     """A bar for the network at hand on a terminal, else a line for each."""
 
-    def __init__(self, networks: list[str], plan: "Plan") -> None:
+    def __init__(self, networks: list[str], plan: "EstimatorConfig") -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
         self.plan = plan
         columns = (TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn())
-        self.bar = Progress(*columns, console=OUT, transient=True, disable=not OUT.is_terminal)
+        self.bar = Progress(
+            *columns, console=console, transient=True, disable=not console.is_terminal
+        )
         self.all = self.bar.add_task("", total=plan.steps * len(networks) * len(plan.seeds))
 
     def __enter__(self) -> Self:
@@ -145,10 +147,10 @@ class _Watch:
         where = f"{network}, seed {seed}" if len(self.plan.seeds) > 1 else network
         self.bar.update(self.all, advance=1, description=where)
         if step == self.plan.steps:
-            OUT.print(f"{where}: done", soft_wrap=True)
+            console.print(f"{where}: done", soft_wrap=True)
 
 
-def _show(found: "Information") -> None:
+def _show(found: "InformationResult") -> None:
     """The held-out losses, and how to read them."""
     from ..information.page import amount, named, ordered
 
@@ -159,10 +161,10 @@ def _show(found: "Information") -> None:
             for network in found.networks
         )
         made.add_row(named(term), *cells)
-    line()
-    OUT.print(made)
+    echo()
+    console.print(made)
     known = "2 ln 2 = " if found.plan.estimator == "jsd" else ""
-    line(
+    echo(
         f"\nBy {found.held_out}. Lower is more information; {known}{found.chance:.3f} is chance.",
     )
-    line("MI: of a module's cells with the last feature. SI: with their own mean.", "dim")
+    echo("MI: of a module's cells with the last feature. SI: with their own mean.", "dim")

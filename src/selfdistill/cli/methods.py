@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from .screen import OUT, line, table
+from .console import console, echo, table
 
 if TYPE_CHECKING:
     from ..core import Method
@@ -29,9 +29,9 @@ def methods(
             summary = doc.partition("\n")[0]
             certain = method.provenance.name.lower()
             made.add_row(Text(each, style="bold"), summary, _tasks(method), certain, _paper(doc))
-        line(f"{kind}: {words}", "bold")
-        OUT.print(made)
-        line()
+        echo(f"{kind}: {words}", "bold")
+        console.print(made)
+        echo()
     _legend()
     return None
 
@@ -48,8 +48,8 @@ def _legend() -> None:
     from ..core import Provenance
 
     for evidence in Provenance:
-        line(f"certain by {evidence.name.lower()}: {evidence.value}", "dim")
-    line(
+        echo(f"certain by {evidence.name.lower()}: {evidence.value}", "dim")
+    echo(
         "\nselfdistill methods NAME explains one; selfdistill train --method NAME uses it, and "
         "A+B joins two.",
         "dim",
@@ -58,10 +58,10 @@ def _legend() -> None:
 
 def _tasks(method: "type[Method]") -> str:
     """Which tasks a method serves, by what it needs of them."""
-    from ..recipe.making import unserved
+    from ..recipe.build_method import unsupported_reason
     from ..tasks import TASKS
 
-    served = [name for name, task in TASKS.items() if not unserved(method, task)]
+    served = [name for name, task in TASKS.items() if not unsupported_reason(method, task)]
     return "any" if len(served) == len(TASKS) else ", ".join(served)
 
 
@@ -71,21 +71,21 @@ def _explain(name: str) -> None:
 
     summary, _, rest = (inspect.getdoc(METHODS[name]) or "").partition("\n")
     method = METHODS[name]
-    line(f"{name}: {summary}\n", "bold")
-    line(f"{method.kind}; tasks: {_tasks(method)}; certain by: {method.provenance}\n")
+    echo(f"{name}: {summary}\n", "bold")
+    echo(f"{method.kind}; tasks: {_tasks(method)}; certain by: {method.provenance}\n")
     for paragraph in readable(rest.partition("Args:\n")[0]):
-        OUT.print(paragraph + "\n", soft_wrap=paragraph.startswith(" "))
+        console.print(paragraph + "\n", soft_wrap=paragraph.startswith(" "))
     known = options(METHODS[name])
     if not known:
-        line("It has no options.")
+        echo("It has no options.")
         return
     made = table("option", "type", "default", "meaning")
     for option in known.values():
         default = "none" if option.default is None else str(option.default).lower()
         made.add_row(option.name, type_name(option.annotation), default, option.meaning)
-    OUT.print(made)
+    console.print(made)
     first = next(iter(known.values()))
-    line(f"\nSet one by --set {first.name}={str(first.default).lower()}", "dim")
+    echo(f"\nSet one by --set {first.name}={str(first.default).lower()}", "dim")
 
 
 def _paper(doc: str) -> str:

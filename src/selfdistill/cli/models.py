@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.columns import Columns
 
-from .screen import OUT, line
+from .console import console, echo
 
 _FEW = 60  # names of a family that fill a screen
 
@@ -28,17 +28,17 @@ def models(
 
 
 def _show(family: str, members: list[str], cut: bool) -> None:
-    if not OUT.is_terminal:  # one a line, for grep and its kin
+    if not console.is_terminal:  # one a line, for grep and its kin
         for name in members:
-            line(name)
+            echo(name)
         return
-    line(f"{family} ({len(members)})", "bold")
+    echo(f"{family} ({len(members)})", "bold")
     shown = members[:_FEW] if cut else members
-    OUT.print(Columns(shown, padding=(0, 2), column_first=True))
+    console.print(Columns(shown, padding=(0, 2), column_first=True))
     if len(shown) < len(members):
         left = len(members) - len(shown)
-        line(f"… and {left} more; selfdistill models {family}/ lists them", "dim")
-    line()
+        echo(f"… and {left} more; selfdistill models {family}/ lists them", "dim")
+    echo()
 
 
 def _nearest(pattern: str) -> str:

@@ -10,7 +10,12 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from .screen import OUT, clock, percent, scored
+from .console import (
+    clock,
+    console,
+    percent,
+    scored,
+)
 
 _FAMILIES = 6  # of loss terms in a line
 
@@ -25,7 +30,7 @@ class Terminal:
 
     def __init__(self, epochs: int, metric: str = "accuracy") -> None:
         self.epochs, self.metric = epochs, metric
-        self.bar = _Bar(console=OUT, transient=True) if OUT.is_terminal else None
+        self.bar = _Bar(console=console, transient=True) if console.is_terminal else None
         self.began: tuple[float, int] | None = None
         self.at = self.total = 0
         self.rate = ""
@@ -51,7 +56,7 @@ class Terminal:
         block.add_column(overflow="fold")
         for name, text in facts.items():
             block.add_row(name, Text(text))
-        OUT.print(block, "")
+        console.print(block, "")
 
     def advance(self, step: int, total: int) -> None:
         """One more optimizer step is done."""
@@ -83,7 +88,7 @@ class Terminal:
         self._line(sentence)
 
     def _line(self, text: str) -> None:
-        OUT.print(text, soft_wrap=True)
+        console.print(text, soft_wrap=True)
         sys.stdout.flush()  # whoever follows a log file wants it now
 
     def _left(self) -> str:

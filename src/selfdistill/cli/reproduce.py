@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .console import console, echo, table
 from .progress import Terminal
-from .screen import OUT, line, table
 
 if TYPE_CHECKING:
-    from ..export.exits import ExitRow
-    from ..study.figures import Figure
-    from ..study.gap import Gap
-    from ..study.paper_row import Row
-    from ..study.reproduce import Outcome, Planned
+    from ..records.exit_scores import ExitScore
+    from ..reproduction.gap import ReportedGap
+    from ..reproduction.paper_row import PaperRow
+    from ..reproduction.reported_value import ReportedValue
+    from ..reproduction.reproduce import PlannedRun, ReproducedScore
 
 
 def reproduce(
@@ -90,32 +90,32 @@ def _check(row: str, what: list[str], given: dict[str, Any]) -> None:
 
 
 def _list(pattern: str) -> None:
-    from ..study.ledger import matching
-    from ..study.reproduce import ours
+    from ..reproduction.ledger import matching
+    from ..reproduction.reproduce import ours
 
     rows = matching(pattern)
     if len(rows) == 1:
-        line("\n".join(_about(rows[0])))
+        echo("\n".join(_about(rows[0])))
         return
     lines = [
         (r.name, short(r.published), short(ours(r)), "no" if r.obstacle else "yes") for r in rows
     ]
-    if not OUT.is_terminal:  # one a line, for grep and its kin
+    if not console.is_terminal:  # one a line, for grep and its kin
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         for cells in lines:
-            line("  ".join(f"{c:{w}}" for c, w in zip(cells, widths, strict=True)).rstrip())
+            echo("  ".join(f"{c:{w}}" for c, w in zip(cells, widths, strict=True)).rstrip())
         return
     made = table("row", "published", "ours", "runs")
     for cells in lines:
         made.add_row(*cells)
-    OUT.print(made)
-    line(f"\n{len(rows)} rows, of which {sum(not r.obstacle for r in rows)} can be run.")
+    console.print(made)
+    echo(f"\n{len(rows)} rows, of which {sum(not r.obstacle for r in rows)} can be run.")
     for reason, how_many in Counter(row.obstacle for row in rows if row.obstacle).items():
-        line(f"no, {how_many}: {reason}", "dim")
-    line("selfdistill reproduce --list ROW tells all that is known of a row.", "dim")
+        echo(f"no, {how_many}: {reason}", "dim")
+    echo("selfdistill reproduce --list ROW tells all that is known of a row.", "dim")
 
 
-def short(figures: "Mapping[str, Figure]") -> str:
+def short(figures: "Mapping[str, ReportedValue]") -> str:
     """The figures that stand for a row: of the student, of a pair, or of the one exit there is."""
     if len(figures) == 1:
         ((name, figure),) = figures.items()
@@ -124,23 +124,23 @@ def short(figures: "Mapping[str, Figure]") -> str:
     return " / ".join(pair) or "–"
 
 
-def _about(row: "Row") -> list[str]:
+def _about(row: "PaperRow") -> list[str]:
     """All that is known of a row, a line each."""
-    from ..study.reproduce import ours
+    from ..reproduction.reproduce import ours
 
     measured = ", ".join(f"{who} {f} (n={f.n})" for who, f in ours(row).items())
     return [*row.about(), f"Ours, last epoch, test: {measured or 'not measured yet'}"]
 
 
 def _recipe(name: str) -> None:
-    from ..study.ledger import find
+    from ..reproduction.ledger import find
 
-    line(find(name).text().rstrip())
+    echo(find(name).text().rstrip())
 
 
 def _smoke(name: str, device: str = "auto") -> None:
     from ..engine.signals import Interrupted
-    from ..study.ledger import find, systems
+    from ..reproduction.ledger import find, systems
 
     rows = [find(name)] if name else list(systems().values())
     failed = 0
@@ -150,26 +150,26 @@ def _smoke(name: str, device: str = "auto") -> None:
             with TemporaryDirectory() as folder, quiet():
                 failed += _smoke_row(row, Path(folder), device)
     except Interrupted as stop:
-        line(f"\n{stop}")
+        echo(f"\n{stop}")
         raise SystemExit(128 + stop.number) from None
     seconds = time.perf_counter() - start
-    line(f"\n{len(rows) - failed} of {len(rows)} rows passed, {seconds:.0f} s")
+    echo(f"\n{len(rows) - failed} of {len(rows)} rows passed, {seconds:.0f} s")
     if failed:
         raise SystemExit(1)
 
 
-def _smoke_row(row: "Row", folder: Path, device: str) -> bool:
+def _smoke_row(row: "PaperRow", folder: Path, device: str) -> bool:
     """Whether a row fell over; a line for each step of it."""
-    from ..study.smoke import smoke
-    from .errors import verdict
+    from ..reproduction.smoke import smoke
+    from .errors import error_message
 
-    line(f"\n{row.name}", "bold")
+    echo(f"\n{row.name}", "bold")
     for check in smoke(row, folder, device):
         if check.fault:
-            words = verdict(check.fault)[0] or f"{type(check.fault).__name__}: {check.fault}"
-            line(f"  {check.step:9} failed: {' '.join(words.split())}", "red")
+            words = error_message(check.fault)[0] or f"{type(check.fault).__name__}: {check.fault}"
+            echo(f"  {check.step:9} failed: {' '.join(words.split())}", "red")
             return True
-        line(f"  {check.step:9} ok  {check.seconds:5.1f} s  {check.found}")
+        echo(f"  {check.step:9} ok  {check.seconds:5.1f} s  {check.found}")
     return False
 
 
@@ -177,35 +177,35 @@ def _reproduce(
     name: str, *, seeds: int = 3, out: Path | None = None, **changes: str | float
 ) -> None:
     from ..engine.signals import Interrupted
-    from ..study.ledger import find
-    from ..study.paper_row import ROOT
-    from ..study.reproduce import outcomes, plan, write_result
+    from ..reproduction.ledger import find
+    from ..reproduction.paper_row import ROOT
+    from ..reproduction.reproduce import outcomes, plan, write_result
 
     row = find(name)
     runs = plan(row, seeds, out or ROOT, **changes)
-    line("\n".join(_about(row)))
+    echo("\n".join(_about(row)))
     try:
         found = {run.place: _train(run) for run in runs}
     except Interrupted as stop:
-        line(f"\n{stop}, and all is saved; the same command goes on with it")
+        echo(f"\n{stop}, and all is saved; the same command goes on with it")
         raise SystemExit(128 + stop.number) from None
     own = {run.place: found[run.place] for run in runs[-seeds:]}
     results = outcomes(row, own)
     _show(row, results, seeds)
-    line(f"\nWritten: {write_result(row, results, runs[-seeds:])}")
+    echo(f"\nWritten: {write_result(row, results, runs[-seeds:])}")
 
 
-def _train(run: "Planned") -> "list[ExitRow]":
+def _train(run: "PlannedRun") -> "list[ExitScore]":
     """Train one of the runs, unless it is there already."""
-    from ..running import finished
+    from ..runs.training import load_or_train_exits
 
     done = (run.place / "exits.csv").exists()
-    line(f"\n{run.row.name}, seed {run.recipe.seed}{': trained already' if done else ''}", "bold")
+    echo(f"\n{run.row.name}, seed {run.recipe.seed}{': trained already' if done else ''}", "bold")
     with quiet(), Terminal(run.recipe.epochs) as display:
-        return finished(run.recipe, run.place, display=display)
+        return load_or_train_exits(run.recipe, run.place, display=display)
 
 
-def _show(row: "Row", results: "list[Outcome]", seeds: int) -> None:
+def _show(row: "PaperRow", results: "list[ReproducedScore]", seeds: int) -> None:
     """Ours beside theirs."""
     best = any(each.best for each in results)
     columns = ["predictor", ">published", ">last epoch, test", ">ours − published", "verdict"]
@@ -220,14 +220,14 @@ def _show(row: "Row", results: "list[Outcome]", seeds: int) -> None:
             *compared,
             *([f"{each.best}"] if best else []),
         )
-    line(f"\n{row.metric}, mean ± standard deviation of n = {seeds}", "bold")
-    OUT.print(made)
-    line(f"\nThe published figures' epoch: {row.epoch}.")
+    echo(f"\n{row.metric}, mean ± standard deviation of n = {seeds}", "bold")
+    console.print(made)
+    echo(f"\nThe published figures' epoch: {row.epoch}.")
     if not best:
-        line("No image was held out, so there is no best epoch; --val 0.1 holds out a tenth.")
+        echo("No image was held out, so there is no best epoch; --val 0.1 holds out a tenth.")
 
 
-def _gap(gap: "Gap") -> str:
+def _gap(gap: "ReportedGap") -> str:
     """`+0.31`, with as much as noise reaches."""
     return f"{gap.difference:+.2f}" + (f" (± {gap.reach:.2f})" if gap.reach is not None else "")
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .screen import OUT, line, table
+from .console import console, echo, table
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -27,23 +27,23 @@ def taps(
     import torch
 
     from ..models import build
-    from ..recipe.build import probe
+    from ..recipe.build_run import check_input
     from ..taps import module_outputs
 
     example = torch.zeros(2, channels, image_size, image_size)
     network = build(model, num_classes=classes, in_channels=channels)
-    probe(network, example)
+    check_input(network, example)
     chosen, excuse = _automatic(network, example)
     fired = module_outputs(network, example)
     deepest = max([2, *(firing.depth for firing in fired if firing.name in chosen)])
     shown = fired if everything else [firing for firing in fired if firing.depth <= deepest]
     _show(shown, chosen)
     if excuse:
-        line(excuse)
+        echo(excuse)
     elif len(chosen) > 1:
-        line(f"\n* taken by --taps auto; others: --taps {','.join(chosen[-2:])}", "dim")
+        echo(f"\n* taken by --taps auto; others: --taps {','.join(chosen[-2:])}", "dim")
     if len(shown) < len(fired):
-        line(f"{len(fired) - len(shown)} more inside of these: --all", "dim")
+        echo(f"{len(fired) - len(shown)} more inside of these: --all", "dim")
 
 
 def _automatic(network: "nn.Module", example: "Tensor") -> tuple[list[str], str]:
@@ -65,4 +65,4 @@ def _show(shown: "list[ModuleOutput]", chosen: list[str]) -> None:
         size = f"{height} × {width}"
         style = "bold" if star else None
         made.add_row("*" if star else "", firing.name, str(channels), size, style=style)
-    OUT.print(made)
+    console.print(made)

@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from . import options
-from .choosing import chosen_recipe, own_recipe
-from .running import run
-from .screen import rank_zero
+from .console import rank_zero
+from .resolve_recipe import recipe_for_resume, resolve_recipe
+from .run_output import train_and_report
 
 
 def train(
@@ -54,13 +54,13 @@ def train(
     """Train a network: with no options MUSE on handwritten digits."""
     given = {key: value for key, value in locals().items() if value not in (None, [])}
     if resume:
-        run(own_recipe(given), resume, resume=True)
+        train_and_report(recipe_for_resume(given), resume, resume=True)
         return
-    chosen = chosen_recipe(given)
-    from ..api import next_free
+    chosen = resolve_recipe(given)
     from ..engine.run_directory import RunDirectory
+    from ..runs.api import unique_run_dir
 
-    place = given.get("out") or next_free(chosen)
+    place = given.get("out") or unique_run_dir(chosen)
     if rank_zero():
         RunDirectory(place).check_free()  # before the data are loaded
-    run(chosen, place, resume=False)
+    train_and_report(chosen, place, resume=False)

@@ -77,7 +77,7 @@ class Meters:
                 getattr(self, span)[kind].restore(values, like)
 
 
-class Display(Protocol):
+class Callback(Protocol):
     """What shows a run to a person; `cli/` has one for terminals, tests have none."""
 
     def begin(self, facts: dict[str, str]) -> None:
@@ -96,7 +96,7 @@ class Display(Protocol):
         """A warning or a piece of news."""
 
 
-class Silent:
+class NullCallback:
     """Shows nothing."""
 
     def begin(self, facts: dict[str, str]) -> None:

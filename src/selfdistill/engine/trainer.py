@@ -15,7 +15,7 @@ from ..core import Batch, DivergenceError, Method, Progress, StepOutput, Task, t
 from ..core.keyed_random import bits, purpose
 from . import checkpoint
 from .evaluate import evaluate
-from .log import Display, Meters, Silent
+from .log import Callback, Meters, NullCallback
 from .nonfinite import find_nonfinite_term
 from .optimizer import (
     EMA,
@@ -67,11 +67,11 @@ class Trainer:
         val: Iterable[Batch] | None,
         settings: TrainingSettings,
         directory: RunDirectory,
-        display: Display | None = None,
+        display: Callback | None = None,
     ) -> None:
         self.fabric, self.method, self.task, self.settings = fabric, method, task, settings
         self.train, self.val, self.directory = train, val, directory
-        self.display = display or Silent()
+        self.display = display or NullCallback()
         self.total = settings.epochs * train.steps_per_epoch
         self.meters, self.at, self.signals = Meters(), 0, Signals()
         self.diagnosed: set[str] = set()  # what the user has heard of need not be said each epoch

@@ -31,17 +31,17 @@ from ..engine import checkpoint
 from ..engine.evaluate import evaluate
 from ..engine.run_directory import RunDirectory
 from ..modules.detector_output import Detections
+from ..records.exit_scores import ExitScore, score_exits
 from ..tasks import TASKS
-from .card import Facts, card
-from .choose import chosen
-from .deployed import Deployed
-from .exits import ExitRow, exit_rows
-from .fold import Folded, folded
-from .network import bare
-from .onnx_file import onnx_runner, write_onnx
-from .program import program_runner, write_program
-from .verify import Comparison, batch_of, compare
-from .weights_file import with_weights, write_weights
+from .extract_predictor import extract_predictor
+from .fuse_batchnorm import FusedNetwork, fuse_batchnorm
+from .model_card import CardData, model_card
+from .normalized_input import NormalizedInput
+from .onnx_export import onnx_runner, write_onnx
+from .safetensors_export import with_weights, write_weights
+from .select_exit import select_exit
+from .torch_export import program_runner, write_program
+from .verify import ExportVerification, batch_of, verify_export
 
 FORMATS = ("onnx", "pt2", "safetensors")
 
@@ -51,10 +51,10 @@ class Trained(Protocol):
 
     path: Path
     method: Method
-    exits: list[ExitRow]
+    exits: list[ExitScore]
 
 
-class Exported(NamedTuple):
+class ExportResult(NamedTuple):
     """What was written.
 
     Attributes:
@@ -68,10 +68,10 @@ class Exported(NamedTuple):
 
     path: Path
     file: Path
-    row: ExitRow
-    student: ExitRow
-    comparison: Comparison
-    folded: Folded | None
+    row: ExitScore
+    student: ExitScore
+    comparison: ExportVerification
+    folded: FusedNetwork | None
 
 
 def check_finished(path: Path) -> None:
@@ -125,7 +125,7 @@ def task_of(data: ImageData) -> Task:
     return TASKS[data.task](data.classes, torch.zeros(2, *data.train.shape))
 
 
-def judged(run: Trained, data: ImageData) -> list[ExitRow]:
+def score_exits_at_size(run: Trained, data: ImageData) -> list[ExitScore]:
     """The exits of a run on images of another size than it was trained with.
 
     Args:
@@ -156,7 +156,7 @@ def judged(run: Trained, data: ImageData) -> list[ExitRow]:
         for part, images in (("val", data.val), ("test", data.test))
         if images is not None
     }
-    return exit_rows(method, example, task.primary_metric, scores.get("val"), scores.get("test"))
+    return score_exits(method, example, task.primary_metric, scores.get("val"), scores.get("test"))
 
 
 def export_run(
@@ -169,7 +169,7 @@ def export_run(
     min_accuracy: float | None = None,
     max_macs: float | None = None,
     fold: bool = True,
-) -> Exported:
+) -> ExportResult:
     """Write one predictor by itself, and prove that it says what it said in training.
 
     The folder appears only when all of it is written and verified.
@@ -194,23 +194,23 @@ def export_run(
         raise ConfigError(f"there is no format '{format}'{nearest(format, FORMATS)}")
     data = as_trained(run.path, data)
     student = next(row for row in run.exits if row.predictor == "student")
-    row = chosen(run.exits, exit, min_accuracy=min_accuracy, max_macs=max_macs)
+    row = select_exit(run.exits, exit, min_accuracy=min_accuracy, max_macs=max_macs)
     place = Path(out) if out else run.path / "export" / f"{row.predictor}-{format}"
     if place.exists():
         raise RunBusyError(f"{place} exists already; name another folder by --out, or remove it")
     method = copy.deepcopy(run.method).cpu().eval()
-    network = bare(method, row.predictor)
-    flat = folded(network) if fold and format != "safetensors" else None
+    network = extract_predictor(method, row.predictor)
+    flat = fuse_batchnorm(network) if fold and format != "safetensors" else None
     recipe, task = RunDirectory(run.path).recipe(), task_of(data)
     with _appearing(place) as draft:
         file = draft / f"model.{format}"
         notes = _notes(row, data)
         runner = _written(format, file, flat.network if flat else network, data, task, notes)
-        comparison = compare(method, row.predictor, runner, data, task)
+        comparison = verify_export(method, row.predictor, runner, data, task)
         _check(comparison, format)
-        facts = Facts(recipe, data, row, student, comparison, format, file.name, flat)
-        (draft / "README.md").write_text(card(facts), encoding="utf-8")
-    return Exported(place, place / file.name, row, student, comparison, flat)
+        facts = CardData(recipe, data, row, student, comparison, format, file.name, flat)
+        (draft / "README.md").write_text(model_card(facts), encoding="utf-8")
+    return ExportResult(place, place / file.name, row, student, comparison, flat)
 
 
 def _written(
@@ -228,17 +228,21 @@ def _written(
         again = with_weights(file, network)
         # outputs of a detector know by themselves how to become boxes
         again = task.inference_module(again) if task.class_scores else again
-        return Deployed(again, data.mean, data.std).eval()
+        return NormalizedInput(again, data.mean, data.std).eval()
     names = ("logits",) if task.class_scores else Detections._fields
     write, runner = {
         "onnx": (partial(write_onnx, notes=notes, output_names=names), onnx_runner),
         "pt2": (partial(write_program, notes=notes), program_runner),
     }[format]
-    write(Deployed(task.inference_module(network), data.mean, data.std).eval(), task.example, file)
+    write(
+        NormalizedInput(task.inference_module(network), data.mean, data.std).eval(),
+        task.example,
+        file,
+    )
     return runner(file)
 
 
-def _notes(row: ExitRow, data: ImageData) -> dict[str, str]:
+def _notes(row: ExitScore, data: ImageData) -> dict[str, str]:
     """What code that has the file alone can know of it."""
     return {
         "classes": json.dumps(data.classes),
@@ -248,7 +252,7 @@ def _notes(row: ExitRow, data: ImageData) -> dict[str, str]:
     }
 
 
-def _check(comparison: Comparison, format: str) -> None:
+def _check(comparison: ExportVerification, format: str) -> None:
     if not comparison.holds:
         raise ArtifactError(
             f"the {format} file says something else than the network in training "

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..core import Method, Task
 from ..data import EvalLoader, ImageData
 from ..data.augment import normalize
-from .boxes import Found, SameBoxes
+from .box_agreement import BoxAgreement, ExportedDetections
 
 TOLERANCE = 1e-4
 """Of the largest logit, or of 1 if that is more: float32 has seven digits, and another order of
@@ -21,7 +21,7 @@ _PIXELS = 1 << 20  # of a batch, where each of them has scores of its own
 _MADE_UP = 512  # images, where the data hold none out
 
 
-class Comparison(NamedTuple):
+class ExportVerification(NamedTuple):
     """An exported file beside the method it was cut from.
 
     Attributes:
@@ -40,9 +40,9 @@ class Comparison(NamedTuple):
 
 
 @torch.no_grad()
-def compare(
+def verify_export(
     method: Method, name: str, run: Callable[[Tensor], Any], data: ImageData, task: Task
-) -> Comparison:
+) -> ExportVerification:
     """Run both over the whole test set, or the validation set, or made-up images.
 
     Args:
@@ -55,21 +55,23 @@ def compare(
     """
     part = "test" if data.test else "val" if data.val else "random"
     size = (data.train.shape[1], data.train.shape[2])
-    judge: SameLogits | SameBoxes = SameLogits(size) if task.class_scores else SameBoxes(size)
+    judge: LogitAgreement | BoxAgreement = (
+        LogitAgreement(size) if task.class_scores else BoxAgreement(size)
+    )
     metric, images = task.metric(), 0
     for pixels, targets in _images(data, task):
         want = method.predict(normalize(pixels, data.mean, data.std))[name]
         got: Any = run(pixels.float() / 255)
-        got = Found(*got) if type(got) is tuple else got
+        got = ExportedDetections(*got) if type(got) is tuple else got
         judge.update(want, got)
         images += len(pixels)
         if targets is not None:
             metric.update(got, targets)
     score = None if part == "random" else float(metric.compute()[task.primary_metric])
-    return Comparison(part, images, judge.holds, judge.told, score)
+    return ExportVerification(part, images, judge.holds, judge.told, score)
 
 
-class SameLogits:
+class LogitAgreement:
     """Logits of a network and of a file, of images or of pixels.
 
     Args:

@@ -1,19 +1,26 @@
 """What the modules of a network know of each other: critics trained on its features alone."""
 
-from .found import HELD_OUT, TRAINING, Amount, Information, Row, Track
-from .measuring import measure
+from .config import EstimatorConfig, NetworkUnderTest
+from .estimation import estimate_information
 from .page import save
-from .plan import Plan, Subject
+from .results import (
+    HELD_OUT,
+    TRAINING,
+    CriticLoss,
+    InformationResult,
+    LossCurve,
+    MeanStd,
+)
 
 __all__ = [
     "HELD_OUT",
     "TRAINING",
-    "Amount",
-    "Information",
-    "Plan",
-    "Row",
-    "Subject",
-    "Track",
-    "measure",
+    "CriticLoss",
+    "EstimatorConfig",
+    "InformationResult",
+    "LossCurve",
+    "MeanStd",
+    "NetworkUnderTest",
+    "estimate_information",
     "save",
 ]

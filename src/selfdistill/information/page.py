@@ -7,11 +7,25 @@ from pathlib import Path
 
 from ..core import ResourceError, RunBusyError
 from ..engine.run_directory import RunDirectory
-from ..report.canvas import palette
-from ..report.layout import document, figure, folded, note, pair, section
-from ..report.words import decimals
-from .found import Amount, Information
-from .pictures import FAMILIES, colors_needed, module_of, over_depth, over_steps, together
+from ..reporting.figure_style import palette
+from ..reporting.formatting import decimals
+from ..reporting.layout import (
+    document,
+    figure,
+    folded,
+    note,
+    pair,
+    section,
+)
+from .charts import (
+    FAMILIES,
+    colors_needed,
+    combined_svg,
+    module_of,
+    over_depth,
+    over_steps,
+)
+from .results import InformationResult, MeanStd
 
 FILES = ("information.html", "information.svg", "information.csv")
 
@@ -22,7 +36,7 @@ def check_free(place: Path) -> None:
         raise RunBusyError(f"{place} holds a measurement already; choose another --out")
 
 
-def save(found: Information, folder: str | Path) -> list[Path]:
+def save(found: InformationResult, folder: str | Path) -> list[Path]:
     """Write page, picture and table into a folder, which is made if it is not there.
 
     Raises:
@@ -35,11 +49,11 @@ def save(found: Information, folder: str | Path) -> list[Path]:
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ResourceError(f"{place} cannot be made: {error.strerror or error}") from error
-    texts = (page(found), together(found), found.to_csv())
+    texts = (page(found), combined_svg(found), found.to_csv())
     return [RunDirectory(place).write(*file) for file in zip(FILES, texts, strict=True)]
 
 
-def page(found: Information) -> str:
+def page(found: InformationResult) -> str:
     """The whole document."""
     body = "\n".join([_compared(found), *(_family(found, f) for f in FAMILIES), _how(found)])
     header = f'<p class="lede">{_lede(found)}</p>'
@@ -47,13 +61,13 @@ def page(found: Information) -> str:
     return document("information", name, header, body, palette(colors_needed(found)))
 
 
-def _lede(found: Information) -> str:
+def _lede(found: InformationResult) -> str:
     what = "Critics were trained to tell which features belong to one image, "
     what += "and judged on images held out from them. Lower loss is more information; at "
     return f"{what}{decimals(found.chance)} a critic only guesses."
 
 
-def _compared(found: Information) -> str:
+def _compared(found: InformationResult) -> str:
     """The numbers, and the networks side by side where there are several."""
     pictures = []
     if len(found.networks) > 1:
@@ -67,11 +81,11 @@ def _compared(found: Information) -> str:
             if all(found.terms(network, family) for network in found.networks)
         ]
     return section(
-        "Information of every module", _table(found), note(_share(found)), pair(pictures)
+        "InformationResult of every module", _table(found), note(_share(found)), pair(pictures)
     )
 
 
-def _share(found: Information) -> str:
+def _share(found: InformationResult) -> str:
     several = any(found.final(n, t).seeds > 1 for n in found.networks for t in found.terms(n))
     spread = "Mean ± standard deviation over the seeds. " if several else ""
     if found.plan.estimator != "jsd":
@@ -84,7 +98,7 @@ def _share(found: Information) -> str:
     )
 
 
-def _table(found: Information) -> str:
+def _table(found: InformationResult) -> str:
     heads = "".join(f'<th class="number" scope="col">{escape(n)}</th>' for n in found.networks)
     rows = []
     for term in ordered(found):
@@ -96,7 +110,7 @@ def _table(found: Information) -> str:
     )
 
 
-def ordered(found: Information) -> list[str]:
+def ordered(found: InformationResult) -> list[str]:
     """The terms of all networks: MI before SI, shallow before deep."""
     terms = {term for network in found.networks for term in found.terms(network)}
     families = list(FAMILIES)
@@ -108,13 +122,13 @@ def named(term: str) -> str:
     return f"{'MI' if term.startswith('mutual') else 'SI'} of module {module_of(term)}"
 
 
-def amount(value: Amount) -> str:
+def amount(value: MeanStd) -> str:
     """A loss with its deviation, where several seeds show one."""
     spread = f" ± {decimals(value.std)}" if value.seeds > 1 else ""
     return f"{decimals(value.mean)}{spread}"
 
 
-def _cell(found: Information, network: str, term: str) -> str:
+def _cell(found: InformationResult, network: str, term: str) -> str:
     if term not in found.terms(network):
         return "–"
     value = found.final(network, term)
@@ -127,7 +141,7 @@ def _cell(found: Information, network: str, term: str) -> str:
     return f'<span title="{100 * share:.0f} % of what can be">{amount(value)}</span>{bar}'
 
 
-def _family(found: Information, family: str) -> str:
+def _family(found: InformationResult, family: str) -> str:
     whose = {
         "mutual": "How much the cells of a module's feature map tell of the last feature.",
         "self": "How much the cells of a module's feature map tell of their own mean.",
@@ -141,7 +155,7 @@ def _family(found: Information, family: str) -> str:
     return section(FAMILIES[family], note(f"{whose[family]} {lines}"), pair(figures))
 
 
-def _how(found: Information) -> str:
+def _how(found: InformationResult) -> str:
     """What one needs to know to make the numbers again."""
     plan = found.plan
     moved = "trained along" if plan.trainable else "frozen, in evaluation mode"

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from ..core import Batch, ConfigError, Method, Progress, StepOutput, Task, nearest
 from ..engine.state import student_prefix
-from ..recipe.making import make_method
-from ..recipe.options import check_options, parts_of
+from ..recipe.build_method import build_method
+from ..recipe.options import check_options, method_classes
 from ..tasks import TASKS
 
 _ENDLESS = 1 << 60  # steps: a run that never gets anywhere
@@ -26,7 +26,7 @@ class DistillationLoss(nn.Module):
     done when the next call comes or the state is asked for, by when the optimizer has moved.
 
     Args:
-        method: as `make_method` builds it.
+        method: as `build_method` builds it.
         task: what the labels mean.
         seed: of the method's own draws.
         total_steps: how many calls training will take, for methods whose weights change over it.
@@ -233,7 +233,7 @@ def wrap(
     meaning = TASKS[task](names, example, label_smoothing=label_smoothing)
     for each in (network, *peers, *([teacher] if teacher else [])):
         meaning.check(each)
-    built = make_method(
+    built = build_method(
         method,
         network,
         meaning,
@@ -245,7 +245,7 @@ def wrap(
         train_labels=train_labels,
     )
     device = next((p.device for p in network.parameters()), example.device)
-    wants = (inspect.signature(cls).parameters for cls in parts_of(method).values())
+    wants = (inspect.signature(cls).parameters for cls in method_classes(method).values())
     indexed = any("train_labels" in parameters for parameters in wants)
     criterion = DistillationLoss(
         built, meaning, seed=seed, total_steps=total_steps, indexed=indexed

@@ -8,7 +8,7 @@ from pydantic import ConfigDict, ValidationError, create_model
 from ..core import METHODS, ConfigError, Method, Option, nearest, options
 
 
-def parts_of(name: str) -> dict[str, type[Method]]:
+def method_classes(name: str) -> dict[str, type[Method]]:
     """The methods that `a+b` joins, by name; of a plain name that one.
 
     Raises:
@@ -20,9 +20,14 @@ def parts_of(name: str) -> dict[str, type[Method]]:
     return {part: METHODS[part] for part in names}
 
 
-def check_company(name: str, teacher: bool, peers: bool) -> None:
+def is_baseline(method: str) -> bool:
+    """Whether a method is the plain training that others are compared with."""
+    return {cls.kind for cls in method_classes(method).values()} == {"baseline"}
+
+
+def check_companions(name: str, teacher: bool, peers: bool) -> None:
     """Raises `ConfigError` if there is a teacher or a peer that the method has no use for."""
-    kinds = {cls.kind for cls in parts_of(name).values()}
+    kinds = {cls.kind for cls in method_classes(name).values()}
     for what, there, kind in (("a teacher", teacher, "offline"), ("peers", peers, "online")):
         if there and kind not in kinds:
             others = ", ".join(n for n in METHODS if METHODS[n].kind == kind)
@@ -31,7 +36,7 @@ def check_company(name: str, teacher: bool, peers: bool) -> None:
 
 def known_options(name: str) -> dict[str, Option]:
     """All keys that a user may set: `combine`, and of joined methods `muse.combine`, too."""
-    parts = parts_of(name)
+    parts = method_classes(name)
     plain = {o: option for part in parts for o, option in options(METHODS[part]).items()}
     if len(parts) == 1:
         return plain
@@ -45,7 +50,7 @@ def check_options(name: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: an unknown option, one that several of the methods have, or a wrong value.
     """
-    parts = parts_of(name)
+    parts = method_classes(name)
     if len(parts) == 1:
         return _checked(name, chosen)
     sorted_out: dict[str, dict[str, Any]] = {part: {} for part in parts}
@@ -61,7 +66,7 @@ def check_options(name: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _owner(name: str, key: str) -> str:
-    owners = [part for part in parts_of(name) if key in options(METHODS[part])]
+    owners = [part for part in method_classes(name) if key in options(METHODS[part])]
     if len(owners) > 1:
         choices = " or ".join(f"{owner}.{key}" for owner in owners)
         raise ConfigError(f"several of '{name}' have an option '{key}'; write {choices}")
@@ -88,10 +93,10 @@ def _checked(name: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
     try:
         return dict(model.model_validate(dict(chosen)))
     except ValidationError as error:
-        raise ConfigError(f"method '{name}': {sentence(error)}") from None
+        raise ConfigError(f"method '{name}': {first_error(error)}") from None
 
 
-def sentence(error: ValidationError) -> str:
+def first_error(error: ValidationError) -> str:
     """What the first fault is, for a person."""
     first = error.errors()[0]
     name = ".".join(str(part) for part in first["loc"][:1])

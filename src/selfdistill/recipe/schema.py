@@ -11,7 +11,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..core import ConfigError, nearest
-from .options import check_company, check_options, sentence
+from .options import check_companions, check_options, first_error
 
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -122,8 +122,8 @@ def parse(values: Mapping[str, Any]) -> Recipe:
     try:
         recipe = Recipe.model_validate({**usual, **values})
     except ValidationError as error:
-        raise ConfigError(sentence(error)) from None
-    check_company(recipe.method, bool(recipe.teacher), bool(recipe.peers))
+        raise ConfigError(first_error(error)) from None
+    check_companions(recipe.method, bool(recipe.teacher), bool(recipe.peers))
     chosen = check_options(recipe.method, recipe.options)
     return recipe.model_copy(update={"options": chosen})
 

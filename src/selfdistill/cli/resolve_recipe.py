@@ -1,0 +1,73 @@
+"""From the options of `train` to a recipe."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..recipe.schema import Recipe
+
+
+def recipe_for_resume(given: dict[str, Any]) -> "Recipe":
+    """The recipe of a run that goes on."""
+    from ..core import ConfigError
+    from ..runs.api import load_recipe
+
+    names = {"settings": "set"}
+    others = [names.get(key, key.replace("_", "-")) for key in given if key != "resume"]
+    if others:
+        raise ConfigError(
+            f"--resume goes on by the run's own recipe; leave out --{' and --'.join(others)}"
+        )
+    return load_recipe(given["resume"])
+
+
+def resolve_recipe(given: Mapping[str, Any]) -> "Recipe":
+    """The recipe that file, options and --set make, in this order."""
+    from .. import methods as _all  # noqa: F401  importing them is what registers them
+    from ..recipe.schema import parse, read
+    from ..runs.api import merged
+
+    file = read(given["recipe"]) if "recipe" in given else {}
+    if "method" in given and file.get("method", given["method"]) != given["method"]:
+        file = _drop_other_method_keys(given["method"], file)
+    keys = {k: v for k, v in given.items() if k not in ("recipe", "settings", "out")}
+    values = merged(file, keys)
+    settings = _settings(given.get("settings", []), keys, values)
+    return parse(merged(values, settings))
+
+
+def _drop_other_method_keys(method: str, file: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe file without what belongs to its own method: options, and company of no use here."""
+    from ..recipe.options import method_classes
+
+    kinds = {cls.kind for cls in method_classes(method).values()}
+    left_out = {"options"}
+    left_out |= set() if "offline" in kinds else {"teacher", "teacher_model", "teacher_taps"}
+    left_out |= set() if "online" in kinds else {"peers"}
+    return {key: value for key, value in file.items() if key not in left_out}
+
+
+def _settings(
+    texts: list[str], given: Mapping[str, Any], values: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The pairs of --set, refused where they name nothing or what an option has named."""
+    from ..core import ConfigError, nearest
+    from ..recipe.options import known_options
+    from ..recipe.schema import Recipe, literal
+
+    found: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = (part.strip() for part in text.partition("="))
+        if not (key and equals) or key == "options":
+            raise ConfigError(f"--set takes KEY=VALUE, not '{text}'")
+        if key in given:
+            raise ConfigError(f"--set {key} and --{key.replace('_', '-')} say the same; give one")
+        found[key] = literal(value)
+    method = found.get("method", values.get("method", Recipe.model_fields["method"].default))
+    known = [*known_options(method), *(k for k in Recipe.model_fields if k != "options")]
+    for key in found:
+        if key not in known:
+            raise ConfigError(
+                f"neither a recipe nor method '{method}' has '{key}'{nearest(key, known)}"
+            )
+    return found

@@ -1,0 +1,51 @@
+"""A run from the first line on the screen to the last."""
+
+import logging
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .console import echo, rank_zero, show_exits
+from .progress import Terminal
+
+if TYPE_CHECKING:
+    from ..recipe.schema import Recipe
+    from ..runs.api import Run
+
+
+def train_and_report(recipe: "Recipe", place: Path, *, resume: bool) -> None:
+    """Train, and tell of it if this process is the one that talks."""
+    from ..engine.signals import Interrupted
+    from ..runs.api import train_recipe
+    from ..tasks import TASKS
+
+    # lightning greets from every process; what matters it warns of
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    try:
+        if not rank_zero():
+            train_recipe(recipe, out=place, resume=resume)
+            return
+        with Terminal(recipe.epochs, TASKS[recipe.task].primary_metric) as display:
+            done = train_recipe(recipe, out=place, resume=resume, display=display)
+    except Interrupted as stop:
+        if rank_zero():
+            echo(f"\n{stop}, and all is saved; go on with\n  {_command('train --resume', place)}")
+        raise SystemExit(128 + stop.number) from None
+    print_result(done)
+
+
+def print_result(done: "Run") -> None:
+    """The exits, the files, and what to do next."""
+    echo()
+    show_exits(done.exits)
+    files = ("report.html", "exits.csv", "classes.csv", "pictures", "metrics.jsonl", "recipe.toml")
+    there = [done.path / name for name in (*files, "checkpoints") if (done.path / name).exists()]
+    echo("\nWritten:")
+    for place in there:
+        echo(f"  {place}{'/' if place.is_dir() else ''}")
+    echo("\nNext: open the report in a browser, or judge the run again:")
+    echo(f"  {_command('evaluate', done.path)}")
+
+
+def _command(words: str, place: Path) -> str:
+    return f"selfdistill {words} {shlex.quote(str(place))}"

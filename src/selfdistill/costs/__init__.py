@@ -1,0 +1,1 @@
+"""What a network costs to run: parameters, multiply-adds, latency and file size."""

@@ -1,0 +1,81 @@
+"""Critics on the features of one network: the losses whose fall means information."""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..modules.heads import grid_of
+from ..modules.information import MutualInformationLoss
+
+Shape = tuple[int, int, int]
+
+
+class ProbeCritics(nn.Module):
+    r"""A critic for the information of each module with the last one (MI), and with itself (SI).
+
+    The losses are those of MUSE (https://arxiv.org/abs/2110.12606, Eq. 5) on the features as they
+    are: MI_i between the cells of module i's map and the pooled last feature, SI_i between the
+    cells of a map and its own mean. No bottleneck stands between: one that is trained would be part
+    of the critic, and a network that brings a trained one would be compared with one that does not.
+
+    Every view is brought to mean 0 and deviation 1 a channel, which leaves its information as it
+    is: networks whose features differ in scale alone get the same losses.
+
+    Args:
+        shapes: (C, H, W) of the features, shallowest first.
+        critic, width, estimator: of each `MutualInformationLoss`.
+        frozen: whether the features come from one and the same network at every step; their moments
+            are then averaged over all batches, else over the last ones.
+    """
+
+    def __init__(
+        self,
+        shapes: Sequence[Shape],
+        *,
+        critic: str = "separable",
+        width: int | None = None,
+        estimator: str = "jsd",
+        frozen: bool = True,
+    ) -> None:
+        super().__init__()
+        last = len(shapes) - 1
+        self.grids = [grid_of(shape, shapes[last]) for shape in shapes]
+        momentum = None if frozen else 0.1
+        self.cells = nn.ModuleList(
+            nn.BatchNorm2d(c, affine=False, momentum=momentum) for c, *_ in shapes
+        )
+        self.means = nn.ModuleList(
+            nn.BatchNorm1d(c, affine=False, momentum=momentum) for c, *_ in shapes
+        )
+        self.pairs = {f"mutual/{i + 1}": (i, last) for i in range(last)}
+        # a map of one cell is its own mean, and a critic would be asked whether x is x
+        parted = [i for i, (height, width_) in enumerate(self.grids) if height * width_ > 1]
+        self.pairs |= {f"self/{i + 1}": (i, i) for i in parted}
+        self.critics = nn.ModuleDict(
+            {
+                term: MutualInformationLoss(
+                    shapes[i][0], shapes[j][0], critic=critic, width=width, estimator=estimator
+                )
+                for term, (i, j) in self.pairs.items()
+            }
+        )
+
+    def forward(self, features: Sequence[Tensor], shift: Tensor) -> dict[str, Tensor]:
+        """{"mutual/1": loss, …, "self/1": loss, …} of features (B, C, H, W).
+
+        `shift` (0-d, 1 … B-1) makes the negatives of critics that do not score all pairs. A loss of
+        SI trains its critic alone.
+        """
+        cells = [
+            norm(x if x.shape[-2:] == grid else F.adaptive_avg_pool2d(x, grid))
+            for norm, x, grid in zip(self.cells, features, self.grids, strict=True)
+        ]
+        means = [norm(x.mean((2, 3))) for norm, x in zip(self.means, features, strict=True)]
+        losses: dict[str, Tensor] = {}
+        for term, (i, j) in self.pairs.items():
+            local, glob = cells[i], means[j]
+            if i == j:
+                local, glob = local.detach(), glob.detach()
+            losses[term] = self.critics[term](local, glob, shift).loss
+        return losses

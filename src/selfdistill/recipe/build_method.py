@@ -1,0 +1,140 @@
+"""A method around a network: the constructor says by names and annotations what it is given."""
+
+import inspect
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from .. import methods as _all_methods  # noqa: F401  importing them is what registers them
+from ..core import ConfigError, Method, Task
+from ..modules.joined_methods import JoinedMethods, check_joinable
+from ..taps import Taps
+from .options import check_companions, method_classes
+
+
+class MethodInputs(NamedTuple):
+    """What there is to be given to a method, and where its features are read."""
+
+    student: nn.Module
+    task: Task
+    taps: Any
+    teacher: nn.Module | None
+    teacher_taps: Any
+    peers: Sequence[nn.Module]
+    train_labels: Tensor | None
+
+
+def build_method(
+    name: str,
+    network: nn.Module,
+    task: Task,
+    taps: Any = "auto",
+    chosen: Mapping[str, Any] | None = None,
+    *,
+    teacher: nn.Module | None = None,
+    teacher_taps: Any = "auto",
+    peers: Sequence[nn.Module] = (),
+    train_labels: Tensor | None = None,
+) -> Method:
+    """A method, or several joined by `+`, around a network.
+
+    Args:
+        name: of the method, or `a+b`.
+        network: the student.
+        task: what the labels mean.
+        taps, teacher_taps: where to read features, see `find_taps`; a peer's are read like the
+            student's where it has those modules, else where its own stages end.
+        chosen: the method's options; of joined methods a dictionary for each.
+        teacher: for methods that learn from one.
+        peers: for methods that train several networks.
+        train_labels: of all training images, (N,), for methods that keep something for each.
+
+    Raises:
+        ConfigError: the method lacks something, or has no use for what it is given.
+    """
+    parts = method_classes(name)
+    given = MethodInputs(network, task, taps, teacher, teacher_taps, peers, train_labels)
+    _check(name, parts, given)
+    if len(parts) == 1:
+        return next(iter(parts.values()))(**_arguments(parts[name], given), **(chosen or {}))
+    check_joinable(parts)
+    given = _tapped(given)
+    built = {
+        part: cls(**_arguments(cls, given), **(chosen or {}).get(part, {}))
+        for part, cls in parts.items()
+    }
+    return JoinedMethods(built, typing.cast(Taps, given.student))
+
+
+def _arguments(cls: type[Method], given: MethodInputs) -> dict[str, Any]:
+    """The positional arguments of a constructor; networks with taps where it wants `Taps`."""
+    hints = typing.get_type_hints(cls.__init__)
+    found: dict[str, Any] = {}
+    for parameter in inspect.signature(cls).parameters.values():
+        name, wanted = parameter.name, hints[parameter.name]
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            continue
+        if Taps in (wanted, *typing.get_args(wanted)):
+            found[name] = getattr(_tapped(given), name)
+        else:
+            found[name] = getattr(given, name)
+    return found
+
+
+def _tapped(given: MethodInputs) -> MethodInputs:
+    """The same with taps on every network that has none yet."""
+
+    def with_taps(network: nn.Module, names: Any) -> Taps:
+        if isinstance(network, Taps):
+            return network
+        device = next((p.device for p in network.parameters()), given.task.example.device)
+        return Taps(network, names, example=given.task.example.to(device))
+
+    teacher = given.teacher and with_taps(given.teacher, given.teacher_taps)
+    peers = [with_taps(peer, _taps_of_peer(peer, given.taps)) for peer in given.peers]
+    student = with_taps(given.student, given.taps)
+    return given._replace(student=student, teacher=teacher, peers=peers)
+
+
+def _taps_of_peer(peer: nn.Module, taps: Any) -> Any:
+    names = taps.split(",") if isinstance(taps, str) else taps
+    there = dict(peer.named_modules())
+    return taps if all(name.strip() in there for name in names) else "auto"
+
+
+def unsupported_reason(method: type[Method], task: Task | type[Task]) -> str:
+    """What a method wants and a task has not, in words; nothing where the two go together."""
+    needs, name = method.needs, task.name
+    if needs.image_labels and not task.image_labels:
+        return f"wants one class label an image, which {name} lacks"
+    if needs.dense_scores and not task.dense_scores:
+        return f"compares the scores of an image's places, which {name} has not"
+    if needs.class_scores and not task.class_scores:
+        return f"wants outputs that are class scores, unlike {name}'s"
+    if needs.views > 1 and not task.image_labels:
+        return f"compares two augmentations of an image, whose labels {name} has at other places"
+    return ""
+
+
+def _check(name: str, parts: Mapping[str, type[Method]], given: MethodInputs) -> None:
+    for part, cls in parts.items():
+        if lack := unsupported_reason(cls, given.task):
+            raise ConfigError(
+                f"method '{part}' {lack}; `selfdistill methods` says what each method serves"
+            )
+    takes = {parameter for cls in parts.values() for parameter in inspect.signature(cls).parameters}
+    check_companions(name, given.teacher is not None, bool(given.peers))
+    if "teacher" in takes and given.teacher is None:
+        raise ConfigError(
+            f"method '{name}' learns from a teacher: give --teacher with a run, a weights file or "
+            "timm/NAME (in Python: teacher=)"
+        )
+    if "peers" in takes and not given.peers:
+        raise ConfigError(
+            f"method '{name}' trains several networks at once: give --peer MODEL "
+            "(in Python: peers=[...])"
+        )
+    if "train_labels" in takes and given.train_labels is None:
+        raise ConfigError(f"method '{name}' wants train_labels, the labels of all training images")

@@ -1,0 +1,219 @@
+"""From a recipe to all that trains: the only place that sees models, data and methods together."""
+
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
+from torch import Tensor, nn
+
+from ..core import ConfigError, DataError, Method, ResourceError, Task
+from ..core.keyed_random import bits, purpose
+from ..data import EvalLoader, ImageData, Loader, load
+from ..engine.settings import TrainingSettings
+from ..models import build as build_network
+from ..taps import evaluation_mode
+from ..tasks import TASKS
+from .build_method import build_method
+from .options import method_classes
+from .schema import Recipe
+from .teachers import build_peers, load_teacher
+
+_WEIGHTS = purpose("weights")
+
+
+class RunComponents(NamedTuple):
+    """What a run is made of; the recipe is complete, with the teacher's network named."""
+
+    recipe: Recipe
+    data: ImageData
+    task: Task
+    network: nn.Module
+    method: Method
+    teacher: nn.Module | None
+    peers: Sequence[nn.Module]
+
+
+class Companions(NamedTuple):
+    """Networks that are given as modules instead of by name."""
+
+    teacher: nn.Module | None = None
+    peers: Sequence[nn.Module] = ()
+
+
+def load_data(recipe: Recipe) -> ImageData:
+    """The data set, with the recipe's own augmentation where it says so."""
+    data = load(
+        recipe.data,
+        root=Path(recipe.data_root),
+        val=recipe.val,
+        image_size=recipe.image_size,
+        limit=recipe.limit,
+        task=recipe.task,
+        ignore=recipe.ignore,
+        empty=recipe.empty,
+        faulty=recipe.faulty,
+    )
+    crop = data.crop if recipe.crop is None else recipe.crop
+    flip = data.flip if recipe.flip is None else recipe.flip
+    zoom = data.zoom if recipe.zoom is None else recipe.zoom
+    return replace(data, crop=crop, flip=flip, zoom=zoom)
+
+
+def build_run(
+    recipe: Recipe,
+    *,
+    data: ImageData | None = None,
+    model: nn.Module | None = None,
+    company: Companions | None = None,
+) -> RunComponents:
+    """Build data, task, networks and method; the weights depend on the recipe's seed alone.
+
+    Args:
+        recipe: what to build.
+        data, model, company: instead of the recipe's.
+    """
+    data, company = data or load_data(recipe), company or Companions()
+    torch.manual_seed(int(bits(_WEIGHTS, recipe.seed)))
+    example = torch.zeros(2, *data.train.shape)
+    task = TASKS[data.task](data.classes, example, label_smoothing=recipe.label_smoothing)
+    network = (
+        model
+        if model is not None
+        else build_network(
+            recipe.model,
+            num_classes=len(data.classes),
+            in_channels=data.train.shape[0],
+            weights=recipe.weights,
+        )
+    )
+    kinds = {cls.kind for cls in method_classes(recipe.method).values()}
+    peers = company.peers or (build_peers(recipe, data) if "online" in kinds else ())
+    teacher = company.teacher
+    if teacher is None and recipe.teacher and "offline" in kinds:
+        teacher, kind_of_network = load_teacher(recipe, data)
+        recipe = recipe.model_copy(update={"teacher_model": kind_of_network})
+    for each in (network, *peers, *([teacher] if teacher else [])):
+        check_input(each, example)
+        task.check(each)
+    method = build_method(
+        recipe.method,
+        network,
+        task,
+        recipe.taps,
+        recipe.options,
+        teacher=teacher,
+        teacher_taps=recipe.teacher_taps,
+        peers=peers,
+        train_labels=data.train.labels,
+    )
+    return RunComponents(recipe, data, task, network, method, teacher, peers)
+
+
+def check_input(network: nn.Module, example: Tensor) -> None:
+    """Run the network once, so that an input it cannot take is told in a sentence.
+
+    Raises:
+        ConfigError: wrong channel count, or images smaller than the network allows.
+    """
+    channels, height, width = example.shape[1:]
+    try:
+        with evaluation_mode(network):
+            network(example)
+    except (RuntimeError, ValueError, AssertionError, IndexError) as error:
+        first = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)
+        if first is not None and first.in_channels != channels:
+            raise ConfigError(
+                f"{type(network).__name__} takes {first.in_channels} channels and the images have "
+                f"{channels}; build it for {channels}, or convert the images"
+            ) from error
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"{type(network).__name__} cannot take images of {height}×{width}; "
+            f"try --image-size 32, 64 or 224 ({reason})"
+        ) from error
+
+
+def training_settings(recipe: Recipe) -> TrainingSettings:
+    """The part of a recipe that the training loop reads."""
+    return TrainingSettings(**{f.name: getattr(recipe, f.name) for f in fields(TrainingSettings)})
+
+
+def make_fabric(recipe: Recipe) -> Fabric:
+    """Devices, precision and processes.
+
+    Raises:
+        ConfigError: a precision that the device does not have.
+        ResourceError: the device is not there.
+    """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(recipe.device, True):
+        raise ResourceError(f"this machine shows torch no {recipe.device} device; try --device cpu")
+    accelerator = recipe.device
+    if accelerator == "auto":
+        accelerator = "cuda" if there["cuda"] else "cpu"
+    if recipe.precision == "fp16" and accelerator == "cpu":
+        raise ConfigError("fp16 needs a GPU; --precision bf16 works on the CPU")
+    precision = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[recipe.precision]
+    strategy: Any = "auto"
+    if recipe.devices * recipe.nodes > 1:
+        # Buffers hold per-sample memories in some methods: a broadcast would overwrite them.
+        strategy = DDPStrategy(broadcast_buffers=False)
+    return Fabric(
+        accelerator=accelerator,
+        devices=recipe.devices,
+        num_nodes=recipe.nodes,
+        precision=precision,  # type: ignore[arg-type]
+        strategy=strategy,
+    )
+
+
+def train_loader(recipe: Recipe, data: ImageData, method: Method, fabric: Fabric) -> Loader:
+    """Training batches of this process.
+
+    Raises:
+        DataError: a process would see fewer images at once than the method needs.
+    """
+    share = recipe.batch_size // (recipe.accumulate * fabric.world_size)
+    if share < method.needs.batch:
+        raise DataError(
+            f"method '{recipe.method}' compares images and needs {method.needs.batch} or more at "
+            f"once, and each forward pass would see {share}; raise --batch-size"
+        )
+    return Loader(
+        data.train,
+        batch_size=recipe.batch_size,
+        seed=recipe.seed,
+        mean=data.mean,
+        std=data.std,
+        crop=data.crop,
+        flip=data.flip,
+        resized_crop=data.resized_crop,
+        zoom=data.zoom,
+        views=method.needs.views,
+        same_class=method.needs.same_class,
+        rank=fabric.global_rank,
+        world_size=fabric.world_size,
+        micro_batches=recipe.accumulate,
+        device=fabric.device,
+        workers=recipe.workers,
+        channels_last=recipe.channels_last,
+    )
+
+
+def eval_loader(recipe: Recipe, data: ImageData, images: Any, fabric: Fabric) -> EvalLoader:
+    """Batches of a validation or test set, in order, this process's share."""
+    many = 256 if TASKS[data.task].image_labels else 1  # scores of all pixels are large
+    return EvalLoader(
+        images,
+        batch_size=max(recipe.batch_size, many),
+        mean=data.mean,
+        std=data.std,
+        rank=fabric.global_rank,
+        world_size=fabric.world_size,
+        device=fabric.device,
+        workers=recipe.workers,
+    )

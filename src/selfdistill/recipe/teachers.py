@@ -1,0 +1,231 @@
+"""Who trains with the student: a teacher that was trained before, peers that start with it."""
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..core import ArtifactError, ConfigError, load_tensors, nearest
+from ..data import ImageData
+from ..engine import checkpoint
+from ..engine.run_directory import RunDirectory
+from ..models import SUFFIXES, build, load_weights, pretrained
+from ..tasks import TASKS
+from .schema import Recipe, parse
+
+_FAR = 0.05  # of a standard deviation: subsets of one data set stay far below
+DATA_FILE = "data.json"
+"""What data a run was trained on, in its directory."""
+TEACHER_FILE = "teacher.json"
+"""How good a run's teacher was, and what it looks like to a method."""
+
+
+class TrainingData(NamedTuple):
+    """The data that a network was trained on, as far as they are known.
+
+    `task` is empty for a network that was not trained here.
+    """
+
+    classes: Sequence[str]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    task: str = ""
+
+
+def describe_data(data: ImageData) -> str:
+    """What a later student has to know of a run's data, as the text of its `data.json`."""
+    facts = {
+        "name": data.name,
+        "task": data.task,
+        "classes": data.classes,
+        "mean": data.mean,
+        "std": data.std,
+    }
+    return json.dumps(facts, indent=1)
+
+
+def load_teacher(recipe: Recipe, data: ImageData) -> tuple[nn.Module, str]:
+    """The teacher that a recipe names, with its weights, and the name of its architecture.
+
+    Raises:
+        ConfigError: there is none of that name; its classes or its normalization are not the
+            data's.
+        ArtifactError: its weights are corrupt or do not fit.
+    """
+    name = recipe.teacher
+    if Path(name).is_dir():
+        return _from_run(Path(name), data)
+    if Path(name).suffix in SUFFIXES:
+        model = recipe.teacher_model or recipe.model
+        network = _empty(model, data)
+        load_weights(network, name)
+        return network, model
+    if name.partition("/")[0] in ("timm", "torchvision"):
+        found = pretrained(name)
+        if found.classes != len(data.classes):
+            raise ConfigError(
+                f"teacher '{name}' tells {found.classes} classes apart and '{data.name}' has "
+                f"{len(data.classes)}; train it on these data first and give its run as --teacher"
+            )
+        _check(f"teacher '{name}'", TrainingData(data.classes, found.mean, found.std), data)
+        return found.load(), name
+    beside = Path(name).parent
+    choices = [str(p) for p in beside.iterdir()] if beside.is_dir() else []
+    raise ConfigError(
+        f"there is no teacher '{name}'{nearest(name, choices, list_all=False)}; give the directory "
+        f"of a run, a weights file ({', '.join(SUFFIXES)}), timm/NAME or, in Python, a module"
+    )
+
+
+def placeholder_teacher(path: Path, data: ImageData) -> nn.Module:
+    """What a run remembers of its teacher, for the run to be judged: taps, but nothing to say.
+
+    Raises:
+        ArtifactError: the run does not remember it.
+    """
+    try:
+        facts = json.loads((path / TEACHER_FILE).read_text(encoding="utf-8"))
+        return _ZeroTeacher([(int(c), int(h), int(w)) for c, h, w in facts["taps"].values()], data)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise ArtifactError(
+            f"{path / TEACHER_FILE} does not tell the shapes of the teacher's features, which the "
+            "method is built by; give the teacher, in Python: teacher="
+        ) from None
+
+
+class _ZeroTeacher(nn.Module):
+    """A network whose features have the shapes that were asked for, and are zero.
+
+    Args:
+        shapes: (C, H, W) of each tap.
+        data: whose task gives its outputs their form; they say nothing.
+    """
+
+    def __init__(self, shapes: Sequence[tuple[int, int, int]], data: ImageData) -> None:
+        super().__init__()
+        task = TASKS[data.task](data.classes, torch.zeros(2, *data.train.shape))
+        self.head = task.head(1)
+        self.stages = nn.ModuleList(_ZeroFeature(shape) for shape in shapes)
+        self.cuts = tuple(f"stages.{i}" for i in range(len(shapes)))
+
+    def forward(self, x: Tensor) -> Any:
+        for stage in self.stages:
+            stage(x)
+        return self.head(x.new_zeros(len(x), 1, 1, 1))
+
+
+class _ZeroFeature(nn.Module):
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.shape = shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        channels, height, width = self.shape
+        if width == 1:  # as tokens or a vector come: a map of one column could be misread
+            return x.new_zeros(len(x), height, channels)
+        return x.new_zeros(len(x), channels, height, width)
+
+
+def check_given_modules(
+    recipe: Recipe, model: nn.Module | None = None, peers: Sequence[nn.Module] = ()
+) -> None:
+    """Raises `ConfigError` if a run was made with networks of a user's that are not given again."""
+    needed = {"model": (recipe.model,) if model is None else (), "peers": recipe.peers}
+    if peers:
+        del needed["peers"]
+    for what, names in needed.items():
+        if own := next((name for name in names if "/" not in name), None):
+            raise ConfigError(
+                f"this run was made with a network that was given as a module, {own}; give one "
+                f"like it again, in Python: {what}="
+            )
+
+
+def build_peers(recipe: Recipe, data: ImageData) -> list[nn.Module]:
+    """The networks to be trained along; one like the student where none is named."""
+    return [_empty(model, data) for model in recipe.peers or (recipe.model,)]
+
+
+def _empty(model: str, data: ImageData) -> nn.Module:
+    return build(model, num_classes=len(data.classes), in_channels=data.train.shape[0])
+
+
+def _from_run(path: Path, data: ImageData) -> tuple[nn.Module, str]:
+    run = RunDirectory(path)
+    recipe = parse(tomllib.loads(run.recipe()))
+    found = checkpoint.newest(run.checkpoints)
+    if found is None:
+        raise ConfigError(f"teacher {path} has no checkpoint yet; train it to the end first")
+    if not found.state["finished"]:
+        raise ConfigError(
+            f"teacher {path} is not trained to the end; `selfdistill train --resume {path}` does it"
+        )
+    _check(f"teacher {path}", _trained_on(path), data)
+    network = _empty(recipe.model, data)
+    state, prefix = found.tensors["model"], found.state.get("student")
+    if "average" in found.tensors and prefix is not None:  # what the run was judged by
+        state = {name: found.tensors["average"][prefix + name] for name in state}
+    try:
+        load_tensors(network, state)
+    except RuntimeError:
+        raise ArtifactError(f"the weights of teacher {path} do not fit {recipe.model}") from None
+    return network, recipe.model
+
+
+def _trained_on(path: Path) -> TrainingData:
+    try:
+        facts = json.loads((path / DATA_FILE).read_text(encoding="utf-8"))
+        classes, mean, std = facts["classes"], tuple(facts["mean"]), tuple(facts["std"])
+        return TrainingData(classes, mean, std, facts.get("task", "classification"))
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ArtifactError(
+            f"{path / DATA_FILE} cannot be read: without it nobody knows which classes and which "
+            "normalization the teacher learned; train it anew"
+        ) from None
+
+
+def _check(who: str, theirs: TrainingData, data: ImageData) -> None:
+    if theirs.task not in ("", data.task):
+        raise ConfigError(
+            f"{who} was trained for {theirs.task} and the student is for {data.task}; "
+            "a teacher must know the student's task"
+        )
+    if len(theirs.classes) != len(data.classes):
+        raise ConfigError(
+            f"{who} tells {len(theirs.classes)} classes apart and '{data.name}' has "
+            f"{len(data.classes)}; a teacher must know the student's classes"
+        )
+    pairs = zip(theirs.classes, data.classes, strict=True)
+    if different := next(((a, b) for a, b in pairs if a != b), None):
+        raise ConfigError(
+            f"{who} has '{different[0]}' where '{data.name}' has '{different[1]}': both must have "
+            "the same classes in the same order"
+        )
+    apart = [
+        max(abs(m - n) / s, abs(t / s - 1))
+        for m, n, s, t in zip(theirs.mean, data.mean, data.std, theirs.std, strict=False)
+    ]
+    if len(theirs.mean) != len(data.mean) or max(apart) > _FAR:
+        raise ConfigError(
+            f"{who} learned images of mean {_shown(theirs.mean)} and deviation "
+            f"{_shown(theirs.std)}, and '{data.name}' is brought to {_shown(data.mean)} and "
+            f"{_shown(data.std)}; train the teacher on the student's data"
+        )
+
+
+def _shown(numbers: tuple[float, ...]) -> str:
+    return "(" + ", ".join(f"{x:.3f}" for x in numbers) + ")"
+
+
+def fingerprint(network: nn.Module) -> str:
+    """SHA-256 of a network's state, to tell whether a teacher is still the same."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,154 @@
+"""Networks to be measured, by the names that a user gives."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from ..core import ConfigError, DataError
+from ..core.keyed_random import bits, purpose
+from ..data import ImageData
+from ..information.config import NetworkUnderTest
+from ..models import build
+from ..models.build import hint
+from ..recipe.build_run import load_data
+from ..recipe.schema import Recipe, parse
+from .api import load
+from .training import load_recipe
+
+_WEIGHTS = purpose(
+    "weights"
+)  # as in a run, so that a seed gives the network that a run begins with
+
+
+def networks_under_test(
+    names: Sequence[str],
+    *,
+    data: str | None = None,
+    taps: str | None = None,
+    weights: str = "",
+    image_size: int | None = None,
+    seed: int = 0,
+) -> tuple[dict[str, NetworkUnderTest], ImageData]:
+    """Runs, as they are trained, and networks, as they are made, and the data for all of them.
+
+    Args:
+        names: directories of runs, and networks by name.
+        data: a data set's name, ``folder:PATH`` or ``npz:PATH``; None is the first run's, and
+            without a run the handwritten digits.
+        taps: names with commas, or ``auto``; None is each run's own, and ``auto`` for a network.
+        weights: of the networks that are given by name, see `models.build`.
+        image_size: side of the images in pixels; None is the runs'.
+        seed: of weights that are drawn.
+
+    Raises:
+        ConfigError: a name is nothing, or is given twice.
+        DataError: the networks do not take images of one size.
+    """
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ConfigError(f"'{twice[0]}' is named twice")
+    recipes = {name: load_recipe(name) for name in names if _is_run(name)}
+    own = _Own()
+    images = _images(list(recipes.values()), data, image_size, own)
+    found: dict[str, NetworkUnderTest] = {}
+    for name, short in zip(names, shortened(names, recipes), strict=True):
+        if name in recipes:
+            recipe = recipes[name]
+            _check(name, own.of(recipe), images)
+            found[short] = _trained(name, recipe, own.of(recipe), taps)
+            if data is None and own.differs(recipe, next(iter(recipes.values()))):
+                warnings.warn(
+                    f"{name} was trained on other images than {next(iter(recipes))}, maybe on "
+                    "some that are held out here",
+                    stacklevel=2,
+                )
+        else:
+            found[short] = _made(name, images, taps, weights, seed)
+    return found, images
+
+
+class _Own:
+    """The data of runs, loaded once where several share them."""
+
+    def __init__(self) -> None:
+        self.known: dict[tuple[object, ...], ImageData] = {}
+
+    def of(self, recipe: Recipe) -> ImageData:
+        """A run's own data."""
+        keys = ("data", "data_root", "image_size", "val", "limit", "crop", "flip")
+        key = tuple(getattr(recipe, name) for name in keys)
+        if key not in self.known:
+            self.known[key] = load_data(recipe)
+        return self.known[key]
+
+    def differs(self, one: Recipe, other: Recipe) -> bool:
+        """Whether the two hold out different images."""
+        return (one.data, one.val) != (other.data, other.val)
+
+
+def _is_run(name: str) -> bool:
+    """Whether it is the directory of a run, or else a network.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if Path(name).is_dir():
+        return True
+    if name.partition("/")[0] not in ("cifar", "timm", "torchvision"):
+        raise ConfigError(f"there is no run and no network '{name}'{hint(name)}")
+    return False
+
+
+def _images(
+    recipes: Sequence[Recipe], data: str | None, image_size: int | None, own: _Own
+) -> ImageData:
+    """The data that all networks are shown; of the size that the first run was trained with."""
+    if not recipes:
+        return load_data(parse({"image_size": image_size} | ({"data": data} if data else {})))
+    first = recipes[0]
+    if data is None and image_size is None:
+        return own.of(first)
+    _, height, width = own.of(first).train.shape
+    size = image_size or (height if height == width else first.image_size)
+    return load_data(first.model_copy(update={"data": data or first.data, "image_size": size}))
+
+
+def _check(name: str, own: ImageData, images: ImageData) -> None:
+    if own.train.shape != images.train.shape:
+        theirs, here = (" × ".join(map(str, d.train.shape)) for d in (own, images))
+        raise DataError(
+            f"{name} was trained on images of {theirs} and these are {here}; measure it by itself, "
+            "or give --data of its kind"
+        )
+
+
+def _trained(name: str, recipe: Recipe, own: ImageData, taps: str | None) -> NetworkUnderTest:
+    network = load(name, data=own).network
+    return NetworkUnderTest(network, taps or recipe.taps, own.mean, own.std)
+
+
+def _made(
+    name: str, images: ImageData, taps: str | None, weights: str, seed: int
+) -> NetworkUnderTest:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(bits(_WEIGHTS, seed)))
+        network = build(
+            name,
+            num_classes=len(images.classes),
+            in_channels=images.train.shape[0],
+            weights=weights,
+        )
+    return NetworkUnderTest(network, taps or "auto")
+
+
+def shortened(names: Sequence[str], runs: Sequence[str] | dict[str, Recipe]) -> list[str]:
+    """Names as short as tells runs apart: of runs/a/ce/s0 and runs/a/muse/s0 `ce` and `muse`."""
+    parts = {name: list(Path(name).parts) for name in names if name in runs}
+    if len(parts) < 2:
+        return list(names)
+    while len({tuple(p[:1]) for p in parts.values()}) == 1 and min(map(len, parts.values())) > 1:
+        parts = {name: p[1:] for name, p in parts.items()}
+    while len({tuple(p[-1:]) for p in parts.values()}) == 1 and min(map(len, parts.values())) > 1:
+        parts = {name: p[:-1] for name, p in parts.items()}
+    return ["/".join(parts[name]) if name in parts else name for name in names]

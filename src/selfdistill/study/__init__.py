@@ -1,1 +1,0 @@
-"""Floor 7: many runs compared, and the papers' rows made again."""

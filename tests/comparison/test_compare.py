@@ -1,0 +1,241 @@
+"""A study from its first call to the page; the runs are pretended."""
+
+import csv
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+import selfdistill
+from selfdistill.comparison.compare import compare
+from selfdistill.core import ArtifactError, ConfigError, RunBusyError
+from selfdistill.engine.signals import Interrupted
+from selfdistill.functional.statistics import Significance
+
+KEYS = {"epochs": 1, "device": "cpu", "out": "study", "jobs": 3}
+
+
+class Told:
+    """Remembers what it is told."""
+
+    def __init__(self):
+        self.runs, self.warnings, self.done = [], [], []
+
+    def begin(self, study, path, done, how):
+        self.done.append((done, how))
+
+    def ended(self, outcome, seconds):
+        self.runs.append((outcome.row, outcome.seed, bool(outcome.exits)))
+
+    def warn(self, sentence):
+        self.warnings.append(sentence)
+
+
+def rows(name: str) -> list[dict[str, str]]:
+    with Path("study", name).open() as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_from_one_call_to_the_tables(pretend):
+    told = Told()
+    found = selfdistill.compare("muse,byot", seeds="0-2", watcher=told, **KEYS)
+    assert len(told.runs) == 9
+    assert told.done[0][0] == 0
+    assert told.done[0][1].startswith("3 at a time, ")
+    assert [r.row for r in found.summary] == ["ce", "muse", "byot"]
+    assert not found.failed
+    muse = found.summary[1]
+    assert muse.split == "test"
+    assert muse.difference.n == 3
+    assert muse.difference.verdict is Significance.BEYOND
+    assert len(rows("results.csv")) == 3 * 2 * (1 + 2 + 2)
+    for line in rows("summary.csv"):
+        own = [
+            float(r["accuracy"])
+            for r in rows("results.csv")
+            if all(r[key] == line[key] for key in ("row", "predictor", "split"))
+        ]
+        assert float(line["mean"]) == pytest.approx(sum(own) / 3, abs=1e-5)
+        assert line["n"] == "3"
+    page = Path("study/study.html").read_text()
+    assert 'href="runs/muse/s2/report.html"' in page
+    assert "beyond noise" in page
+
+
+def test_the_same_call_reads_what_is_there(pretend):
+    first, told = compare("muse", seeds=[0, 1], **KEYS), Told()
+    stamp = Path("study/runs/muse/s0/exits.csv").stat().st_mtime_ns
+    again = compare("muse", seeds=[0, 1], watcher=told, **KEYS)
+    assert told.runs == []
+    assert told.done[0][0] == 4
+    assert again == first == compare(out="study", resume=True)
+    assert Path("study/runs/muse/s0/exits.csv").stat().st_mtime_ns == stamp
+
+
+def test_more_rows_and_seeds_join(pretend):
+    compare("muse", seeds="0", **KEYS)
+    told = Told()
+    found = compare("byot", seeds="0-1", watcher=told, **KEYS)
+    made = sorted((row, seed) for row, seed, _ in told.runs)
+    assert made == [("byot", 0), ("byot", 1), ("ce", 1), ("muse", 1)]
+    assert list(found.study.rows) == ["ce", "muse", "byot"]
+
+
+def test_another_recipe_is_refused_and_changes_nothing(pretend):
+    compare("muse", seeds="0", **KEYS)
+    before = Path("study/study.toml").read_text()
+    with pytest.raises(ConfigError, match=r"another epochs \(1, not 2\); name another directory"):
+        compare("muse", seeds="0", **KEYS | {"epochs": 2})
+    assert Path("study/study.toml").read_text() == before
+
+
+def test_a_run_of_another_recipe_is_refused(pretend):
+    compare("muse", seeds="0", **KEYS)
+    recipe = Path("study/runs/muse/s0/recipe.toml")
+    recipe.write_text(recipe.read_text().replace("epochs = 1", "epochs = 9"))
+    with pytest.raises(ConfigError, match="holds a run with another epochs"):
+        compare(out="study", resume=True)
+
+
+def test_a_run_that_fails_takes_no_other_with_it(pretend):
+    pretend(muse_s1="diverge", byot_s0="crash")
+    found = compare("muse,byot", seeds="0-1", **KEYS)
+    assert [(o.row, o.seed, o.code) for o in found.failed] == [("byot", 0, -9), ("muse", 1, 5)]
+    crashed, diverged = found.failed
+    assert diverged.failure == "the loss is no longer finite at step 3"
+    assert "SIGKILL, perhaps for want of memory" in crashed.failure
+    assert [len(r.scores) for r in found.summary] == [2, 1, 1]
+    page = Path("study/study.html").read_text()
+    assert "muse, seed 1 failed: the loss is no longer finite at step 3" in page
+    assert "2 of 6 runs failed" in page
+    pretend()
+    assert not compare(out="study", resume=True).failed
+    assert "going on" in Path("study/runs/muse/s1/log.txt").read_text()
+
+
+def test_warnings_are_told_once(pretend):
+    pretend(muse_s0="warn", muse_s1="warn")
+    told = Told()
+    compare("muse", seeds="0-1", watcher=told, **KEYS)
+    assert [w.partition(": ")[2] for w in told.warnings] == ["the teacher guesses"]
+
+
+def stop_when(place: Path, number: int) -> threading.Thread:
+    """A signal to this process once a run waits there."""
+
+    def watch():
+        while not place.exists():
+            time.sleep(0.02)
+        os.kill(os.getpid(), number)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
+def test_a_signal_lets_the_runs_save(pretend, number):
+    pretend(muse_s0="wait", ce_s1="wait")
+    thread = stop_when(Path("study/runs/muse/s0/waiting"), number)
+    with pytest.raises(Interrupted) as stop:
+        compare("muse", seeds="0-1", **KEYS | {"jobs": 2})
+    thread.join()
+    assert stop.value.number == number
+    assert Path("study/runs/muse/s0/saved").exists()
+    assert not Path("study/runs/muse/s1").exists()
+    pretend()
+    found = compare(out="study", resume=True)
+    assert not found.failed
+    assert [len(r.scores) for r in found.summary] == [2, 2]
+
+
+def test_the_exit_to_compare(pretend):
+    found = compare("muse", seeds="0-2", exit="exit1", **KEYS)
+    base, early = found.summary
+    assert (base.predictor, early.predictor) == ("student", "exit1")
+    assert early.difference.mean < -0.2
+    assert compare(out="study", resume=True).summary == found.summary
+    assert compare(out="study", resume=True, exit="student").summary[1].predictor == "student"
+
+
+def test_an_exit_that_nobody_has(pretend):
+    with pytest.raises(ConfigError, match=r"no row has a predictor 'exit9' \(did you mean 'exit1'"):
+        compare("muse", seeds="0", exit="exit9", **KEYS)
+    assert rows("results.csv")
+
+
+def test_one_seed_says_nothing(pretend):
+    found = compare("muse", seeds="3", **KEYS)
+    assert found.summary[1].difference.verdict is Significance.OPEN
+    assert "too few seeds to say" in Path("study/study.html").read_text()
+
+
+def test_the_baseline_alone(pretend):
+    found = compare("ce", seeds="0-1", **KEYS)
+    assert [r.row for r in found.summary] == ["ce"]
+
+
+def test_threads_are_handed_on(pretend):
+    compare("ce", seeds="0", threads=3, **KEYS)
+    assert "threads 3" in Path("study/runs/ce/s0/log.txt").read_text()
+
+
+def test_a_place_by_default(pretend):
+    found = compare("ce", seeds="0", epochs=1, data="folder:my/flowers.v2")
+    assert found.path == Path("studies/flowers-resnet10_w16")
+
+
+@pytest.mark.parametrize(
+    ("keys", "sentence"),
+    [
+        ({"jobs": 0}, "--jobs is 1 or more, not 0"),
+        ({"threads": -1}, "--threads is 1 or more, not -1"),
+        ({"launcher": "submitt"}, "did you mean 'submitit'"),
+        ({"slurm": {"partition": "gpu"}}, "--slurm is for --launcher submitit"),
+        ({"resume": True}, "study holds no study"),
+        ({"resume": True, "out": None}, "which study is to be resumed"),
+        ({"recipe": "nowhere.toml"}, "nowhere.toml cannot be read"),
+    ],
+)
+def test_refused_before_anything_is_written(pretend, keys, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        compare("muse", **{**KEYS, **keys})
+    assert not Path("study").exists()
+
+
+def test_something_else_is_left_alone(pretend):
+    Path("study").mkdir()
+    Path("study/thesis.tex").touch()
+    with pytest.raises(ConfigError, match="is something else and no study"):
+        compare("muse", **KEYS)
+    assert [p.name for p in Path("study").iterdir()] == ["thesis.tex"]
+    Path("file").touch()
+    with pytest.raises(ConfigError, match="is something else"):
+        compare("muse", **KEYS | {"out": "file"})
+
+
+def test_a_broken_description(pretend):
+    compare("ce", seeds="0", **KEYS)
+    Path("study/study.toml").write_text("rows = ")
+    with pytest.raises(ArtifactError, match="is not TOML"):
+        compare("ce", seeds="0", **KEYS)
+
+
+def test_two_at_once(pretend):
+    Path("study").mkdir()
+    with FileLock("study/.lock"), pytest.raises(RunBusyError, match="another process works on"):
+        compare("muse", **KEYS)
+
+
+def test_a_run_that_somebody_still_trains(pretend, monkeypatch):
+    pretend(muse_s0="diverge")
+    compare("muse", seeds="0", **KEYS)
+    monkeypatch.setattr("selfdistill.comparison.directory._PATIENCE", 0)
+    with FileLock("study/runs/muse/s0/.lock"), pytest.raises(RunBusyError, match="is training in"):
+        compare(out="study", resume=True)

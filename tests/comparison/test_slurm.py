@@ -1,0 +1,124 @@
+"""submitit's executors on this machine stand in for a cluster."""
+
+import builtins
+import logging
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("submitit")
+
+from selfdistill.comparison.compare import compare
+from selfdistill.comparison.jobs import RunJob, SlurmJob
+from selfdistill.comparison.slurm import run_on_slurm
+from selfdistill.core import ConfigError, ResourceError
+
+KEYS = {"epochs": 1, "device": "cpu", "out": "study", "launcher": "submitit"}
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    logging.disable(logging.WARNING)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+# submitit leaves the log files of its debug executor open
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+def test_jobs_of_the_debug_executor(pretend, monkeypatch):
+    pretend(muse_s1="diverge")
+    monkeypatch.setenv("SLURM_NTASKS", "1")
+    found = compare("muse", seeds="0-1", threads=2, slurm={"cluster": "debug"}, **KEYS)
+    assert [(o.row, o.seed, o.code) for o in found.failed] == [("muse", 1, 5)]
+    assert found.failed[0].failure == "the loss is no longer finite at step 3"
+    assert [len(r.scores) for r in found.summary] == [2, 1]
+    assert "threads 2" in Path("study/runs/ce/s0/log.txt").read_text()
+
+
+@pytest.mark.slow
+def test_jobs_in_processes_of_their_own(pretend):
+    """The job is pickled, read in another process, and trains by the real command."""
+    keys = {**KEYS, "limit": 64, "batch_size": 32, "slurm": {"cluster": "local", "timeout_min": 5}}
+    from selfdistill.comparison import jobs as order
+
+    assert order.COMMAND[1].endswith("pretend_train.py")  # here, but not in the jobs' processes
+    found = compare("ce", seeds="0", **keys)
+    assert not found.failed
+    assert Path("study/runs/ce/s0/metrics.jsonl").exists()
+
+
+def test_the_time_is_up(pretend, tmp_path):
+    """A job is asked to save, and what it hands back goes on."""
+    from threading import Thread
+
+    pretend(muse_s0="wait")
+    place = tmp_path / "muse" / "s0"
+    (tmp_path / "muse.toml").write_text('method = "muse"')
+    job = SlurmJob(RunJob("muse", 0, tmp_path / "muse.toml", place), 1)
+    delayed = []
+
+    def preempt():
+        while not (place / "waiting").exists():
+            pass
+        os.kill(job.process.process.pid, signal.SIGUSR2)  # SLURM's warning must not kill
+        delayed.append(job.checkpoint())
+
+    thread = Thread(target=preempt)
+    thread.start()
+    code, _, _ = job()
+    thread.join()
+    assert code == 143
+    assert (place / "saved").exists()
+    code, said, _ = delayed[0].function()
+    assert code == 0
+    assert "going on" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"cluster": "debug", "timeout_min": "long"}, '--slurm: Parameter "timeout_min" expected'),
+        ({"cluster": "debug", "partitoin": "gpu"}, "--slurm: Unknown argument 'partitoin'"),
+        ({"cluster": "moon"}, "--slurm: AutoExecutor doesn't know any executor named moon"),
+    ],
+)
+def test_options_that_do_not_fit(tmp_path, options, sentence):
+    with pytest.raises(ConfigError) as fault:
+        run_on_slurm([], tmp_path, options)
+    assert str(fault.value).startswith(sentence)
+    assert "\n" not in str(fault.value)
+
+
+def test_no_slurm_here(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ResourceError, match="there is no SLURM here"):
+        run_on_slurm([], tmp_path, {})
+
+
+def test_what_sbatch_is_told(tmp_path, monkeypatch):
+    """The file that would be submitted has the options in SLURM's words."""
+    monkeypatch.setattr("shutil.which", lambda name: name)
+    from selfdistill.comparison.slurm import _executor
+
+    options = {"partition": "gpu", "timeout_min": 600, "gpus_per_node": 1, "mem_gb": 32}
+    executor = _executor(tmp_path, options, 5)
+    text = executor._executor._make_submission_file_text("train", "x")
+    for line in ("--partition=gpu", "--time=600", "--gpus-per-node=1", "--mem=32GB"):
+        assert f"#SBATCH {line}\n" in text
+    assert executor._executor.parameters["array_parallelism"] == 5
+
+
+def test_without_submitit(tmp_path, monkeypatch):
+    real = builtins.__import__
+
+    def without(name, *rest, **more):
+        if name == "submitit":
+            raise ModuleNotFoundError(name)
+        return real(name, *rest, **more)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ResourceError, match=r"pip install selfdistill\[slurm\]"):
+        run_on_slurm([], tmp_path, {})

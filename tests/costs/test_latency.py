@@ -1,0 +1,107 @@
+"""Latencies by a clock that is made up, and sizes by the file itself."""
+
+import itertools
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from selfdistill.costs.latency import (
+    FEWEST,
+    MOST,
+    WARM_UP,
+    median_latencies,
+    num_threads,
+    safetensors_size,
+)
+
+EXAMPLE = torch.zeros(2, 3, 4, 4)
+
+
+class Clock:
+    """Time that passes only while a network works, and a little at each look."""
+
+    def __init__(self, look: float = 0.0) -> None:
+        self.progress, self.look = 0.0, look
+
+    def __call__(self) -> float:
+        self.progress += self.look
+        return self.progress
+
+
+class Worker(nn.Module):
+    """Takes the times that it is told to, in turn."""
+
+    def __init__(self, clock, *times) -> None:
+        super().__init__()
+        self.clock, self.times = clock, itertools.cycle(times)
+        self.seen, self.modes = [], set()
+
+    def forward(self, x):
+        self.seen.append((tuple(x.shape), self.clock.progress))
+        self.modes.add((self.training, torch.is_inference_mode_enabled()))
+        self.clock.progress += next(self.times)
+        return x
+
+
+def test_medians_of_interleaved_rounds():
+    clock = Clock()
+    slow, fast = Worker(clock, 3, 5, 100, 4, 4, 1), Worker(clock, 1)
+    found = median_latencies({"slow": slow, "fast": fast}, EXAMPLE, 7, seconds=1e9, clock=clock)
+    assert found == {"slow": 4, "fast": 1}
+    assert len(slow.seen) == len(fast.seen) == WARM_UP + MOST
+    assert {shape for shape, _ in slow.seen} == {(7, 3, 4, 4)}
+    assert all(a < b for (_, a), (_, b) in zip(slow.seen, fast.seen, strict=True))
+    assert slow.modes == {(False, True)}
+
+
+def test_warm_up_does_not_count():
+    clock = Clock()
+    network = Worker(clock, *[50.0] * WARM_UP, *[2.0] * 1000)
+    assert median_latencies({"a": network}, EXAMPLE, 1, clock=clock)["a"] == 2
+
+
+def test_the_time_ends_the_rounds_but_not_before_there_are_some():
+    for seconds, want in ((0.0, FEWEST), (20.5, 21), (1e9, MOST)):
+        clock = Clock()
+        network = Worker(clock, 1.0)
+        median_latencies({"a": network}, EXAMPLE, 1, seconds=seconds, clock=clock)
+        assert len(network.seen) == WARM_UP + want
+
+
+def test_a_real_network_takes_some_time(tiny_net):
+    found = median_latencies({"net": tiny_net}, torch.zeros(1, 3, 16, 16), 2, seconds=0.0)
+    assert found["net"] > 0
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_is_waited_for(tiny_net):
+    found = median_latencies(
+        {"net": tiny_net}, torch.zeros(1, 3, 16, 16), 2, device="cuda", seconds=0.0
+    )
+    assert found["net"] > 0
+
+
+def test_threads_come_back():
+    before = torch.get_num_threads()
+    with num_threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
+
+
+def test_size_is_that_of_the_file(tiny_net, tmp_path):
+    save_file(tiny_net.state_dict(), tmp_path / "net.safetensors")
+    assert safetensors_size(tiny_net) == (tmp_path / "net.safetensors").stat().st_size
+
+
+def test_what_is_shared_is_saved_once():
+    first, second = nn.Linear(100, 100), nn.Linear(100, 100)
+    apart = safetensors_size(nn.ModuleList([first, second]))
+    second.weight = first.weight
+    assert apart - safetensors_size(nn.ModuleList([first, second])) >= 4 * 100 * 100
+
+
+def test_any_memory_format(tiny_net):
+    plain = safetensors_size(tiny_net)
+    assert safetensors_size(tiny_net.to(memory_format=torch.channels_last)) == plain

@@ -1,0 +1,140 @@
+"""A whole examination: predictions by a clock of our own, sizes by a real run, and no trace."""
+
+import itertools
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+
+import selfdistill
+from selfdistill.core import ConfigError, DivergenceError, ResourceError, RunBusyError
+from selfdistill.diagnosis import diagnose
+from selfdistill.diagnosis import training_cost as cost
+from selfdistill.diagnosis.training_cost import check_disk, measure_training_cost
+from selfdistill.models import build
+from selfdistill.recipe.build_run import Companions, build_run, train_loader
+from selfdistill.recipe.schema import parse
+
+TINY = {"limit": 64, "batch_size": 16, "model": "cifar/resnet8", "val": 0.05}
+
+
+def recipe(**keys):
+    return parse({**TINY, **keys})
+
+
+def small(seed=0):
+    torch.manual_seed(seed)
+    return build("cifar/resnet8", num_classes=10, in_channels=1)
+
+
+def files(place: Path):
+    return {p: p.stat().st_mtime_ns for p in place.rglob("*")}
+
+
+def test_it_leaves_no_trace(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model, teacher = small(), small(1)
+    before = {n: t.clone() for n, t in model.state_dict().items()}
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    shown = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = diagnose(
+            recipe(method="kd", teacher="Own"),
+            model=model,
+            company=Companions(teacher),
+            seconds=0,
+            show=shown.append,
+        )
+    assert files(tmp_path) == {}
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
+    assert all(p.requires_grad for p in teacher.parameters())
+    assert model.training
+    assert shown == [found.data, found.network, found.teacher, found.probe, found.cost]
+    assert found.teacher.classes.startswith("not known")
+    assert found.warnings == [*found.data.warnings, *found.teacher.warnings]
+    assert "about chance" in found.warnings[-1]
+
+
+def measured(monkeypatch, tick=1.0, seconds=1e9, **keys):
+    """The cost by a clock that moves on by `tick` whenever it is looked at."""
+    parts = build_run(recipe(**keys))
+    fabric = Fabric(accelerator="cpu", devices=1)
+    batches = train_loader(parts.recipe, parts.data, parts.method, fabric)
+    monkeypatch.setattr(cost, "_MOST", 5)
+    ticks = itertools.count(step=tick)
+    return measure_training_cost(
+        parts, fabric, batches, Path("runs/x"), seconds=seconds, clock=lambda: next(ticks)
+    )
+
+
+def test_predictions_follow_from_what_was_measured(monkeypatch):
+    # each step and the one pass over the 94 validation images take a tick
+    found = measured(monkeypatch, method="ce", epochs=10, val_every=4, val=0.065)
+    speed = found.speed
+    assert (speed.first, speed.step, speed.fastest, speed.slowest) == (1, 1, 1, 1)
+    assert speed.measured == 5
+    assert speed.image == pytest.approx(1 / 93)
+    assert (found.steps, found.epochs, found.processes) == (4, 10, 1)
+    assert speed.epoch == pytest.approx(4 + 1)
+    assert speed.run == pytest.approx(10 * 4 + 3 * 1 + (93 + 360) / 93)
+
+
+def test_measuring_stops_when_the_time_is_up(monkeypatch):
+    monkeypatch.setattr(cost, "_FEWEST", 2)
+    assert measured(monkeypatch, seconds=0, method="ce").speed.measured == 2
+
+
+@pytest.mark.parametrize("keys", [{"method": "muse", "ema": 0.9}, {"optimizer": "adamw"}])
+def test_sizes_are_those_of_a_real_checkpoint(keys, tmp_path, monkeypatch):
+    found = measured(monkeypatch, **keys)
+    run = selfdistill.train(out=tmp_path / "run", epochs=1, **TINY, **keys)
+    newest = max((run.path / "checkpoints").glob("step-*"))
+    real = {file.stem: file.stat().st_size for file in newest.glob("*.safetensors")}
+    header = 0.1 * sum(real.values())
+    assert found.checkpoint == pytest.approx(sum(real.values()), abs=header)
+    assert found.optimizer == pytest.approx(real["optimizer"], abs=header)
+    assert found.memory.peak > 0
+
+
+def test_a_full_disk_and_a_full_memory_are_told(monkeypatch):
+    found = measured(monkeypatch, method="ce")
+    check_disk(found, Path("runs/x"))
+    with pytest.raises(ResourceError, match=r"runs/x take 2 MB and 1 MB are free"):
+        check_disk(found._replace(disk=1_000_000, checkpoint=600_000), Path("runs/x"))
+    assert cost._on_memory(found.memory) == []
+    (sentence,) = cost._on_memory(found.memory._replace(peak=95, whole=100))
+    assert sentence.startswith("95% of the memory is taken; lower --batch-size")
+    assert cost._on_memory(found.memory._replace(whole=None)) == []
+
+
+def test_a_place_that_is_taken_or_cannot_be_one(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.toml").touch()
+    with pytest.raises(RunBusyError, match="holds a run already"):
+        diagnose(recipe(), out=tmp_path / "run")
+    with pytest.raises(ResourceError, match="cannot be written"):
+        diagnose(recipe(), out=tmp_path / "run" / "recipe.toml" / "deeper")
+
+
+def test_faults_come_when_the_training_would_meet_them():
+    shown = []
+    with pytest.raises(ConfigError, match="learns from a teacher"):
+        diagnose(recipe(method="kd"), show=shown.append)
+    assert [type(section).__name__ for section in shown] == ["DataReport"]
+    with pytest.raises(DivergenceError, match="the optimizer did not move"):
+        diagnose(recipe(method="ce", lr=1e30), show=shown.append, seconds=0)
+    assert type(shown[-1]).__name__ == "ProbeReport"
+
+
+def test_of_several_processes_the_first_is_measured():
+    found = diagnose(recipe(method="ce", devices=2), seconds=0)
+    assert found.cost.processes == 2
+    assert found.probe.images == 8
+    assert found.cost.steps == 4
+    with pytest.raises(ConfigError, match="does not divide"):
+        diagnose(recipe(method="ce", devices=3))

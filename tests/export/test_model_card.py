@@ -1,0 +1,106 @@
+"""The model card: what a reader has to know, and nothing that is not known."""
+
+import re
+
+import pytest
+import tomli_w
+import torch
+
+from selfdistill.data import ImageData
+from selfdistill.data.images import Resident
+from selfdistill.export.dataset_license import dataset_license
+from selfdistill.export.fuse_batchnorm import FusedNetwork
+from selfdistill.export.model_card import CardData, model_card
+from selfdistill.export.verify import ExportVerification
+from selfdistill.records.exit_scores import ExitScore
+
+RECIPE = {"method": "muse+cskd", "model": "timm/resnet10t", "data": "cifar10", "epochs": 7}
+RECIPE |= {"seed": 3, "options": {"muse": {"combine": "mul"}}}
+STUDENT = ExitScore("student", 4_000, 800_000, 0.91, 0.9)
+EXIT = ExitScore("exit1", 1_000, 200_000, 0.85, 0.84)
+
+
+def page(row=EXIT, format="onnx", classes=3, **changes):
+    pixels = Resident(torch.zeros(20, 3, 32, 24, dtype=torch.uint8), torch.zeros(20))
+    names = [f"class {i}" for i in range(classes)]
+    about = {"classes": names, "mean": (0,) * 3, "std": (1,) * 3}
+    parts = {"train": pixels, "val": pixels, "test": pixels} | changes.pop("parts", {})
+    data = ImageData("x", **parts, **about, crop=0, flip=False, resized_crop=False)
+    shown = ExportVerification("test", 20, True, "logits are alike", 0.85)
+    folded = FusedNetwork(torch.nn.Identity(), 4, 1)
+    recipe = tomli_w.dumps({**RECIPE, **changes})
+    return model_card(
+        CardData(recipe, data, row, STUDENT, shown, format, f"model.{format}", folded)
+    )
+
+
+def test_what_it_says():
+    said = page()
+    assert said.startswith("---\npipeline_tag: image-classification\nlibrary_name: onnx\n")
+    assert "# timm/resnet10t on cifar10: exit1" in said
+    assert "(B, 3, 32, 24)" in said
+    assert "| validation | 20 | 85.00% | 91.00% |" in said
+    assert "| test | 20 | 84.00% | 90.00% |" in said
+    assert "seed 3, judged after the last of 7 epochs" in said
+    assert "| multiply-adds, 32 × 24 | 200,000 | 25.0% |" in said
+    assert "20 test images beside the network as it was in training: logits are alike." in said
+    assert "The file's own accuracy: 85.00%." in said
+    assert "folded into convolutions: 4; left to the ONNX exporter: 1" in said
+    assert "- `muse`: paper; weights" in said
+    assert "- `cskd`: paper and its authors' code" in said
+    assert "Krizhevsky" in said
+    assert 'combine = "mul"' in said
+
+
+def test_a_run_that_held_nothing_out():
+    rows = EXIT._replace(val_score=None, test_score=None)
+    assert "Not known: the run held no images out" in page(rows, parts={"val": None, "test": None})
+
+
+def test_many_classes_are_cut_short():
+    said = page(classes=100)
+    assert "class 19, … (100 in all" in said
+    assert "class 20" not in said
+
+
+@pytest.mark.parametrize(
+    ("model", "row", "line"),
+    [
+        ("timm/resnet10t", STUDENT, "timm.create_model('resnet10t', num_classes=3, in_chans=3)"),
+        ("torchvision/vgg11", STUDENT, "models.get_model('vgg11', num_classes=3)"),
+        ("cifar/resnet8", STUDENT, "build('cifar/resnet8', num_classes=3, in_channels=3)"),
+        ("MyNet", STUDENT, "network = MyNet(...)"),
+        ("cifar/resnet8", EXIT, "network = ...  # cifar/resnet8, or its first layers"),
+    ],
+)
+def test_how_weights_are_loaded(model, row, line):
+    said = page(row, "safetensors", model=model)
+    assert line in said
+    assert 'load_state_dict(load_file("model.safetensors"))' in said
+
+
+@pytest.mark.parametrize("format", ["onnx", "pt2", "safetensors"])
+def test_the_code_is_python(format):
+    for model in ("timm/resnet10t", "torchvision/vgg11", "cifar/resnet8", "MyNet"):
+        for row in (STUDENT, EXIT):
+            code = re.search(r"```python\n(.*?)```", page(row, format, model=model), re.DOTALL)[1]
+            compile(code, "card", "exec")
+            assert len(code.splitlines()) <= 10
+
+
+@pytest.mark.parametrize(
+    ("data", "license"),
+    [
+        ("digits", "CC BY 4.0"),
+        ("fashion_mnist", "MIT"),
+        ("svhn", "non-commercial"),
+        ("npz:some/where/bloodmnist.npz", "CC BY 4.0"),
+        ("npz:bloodmnist_64.npz", "CC BY 4.0"),
+        ("npz:dermamnist.npz", "CC BY-NC 4.0"),
+        ("npz:ours.npz", "not known"),
+        ("folder:digits", "not known"),
+        ("mnist", "not known"),
+    ],
+)
+def test_licenses(data, license):
+    assert license in dataset_license(data)

@@ -1,0 +1,231 @@
+"""A method in somebody else's loop: the README's three lines, and what they promise."""
+
+import copy
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import selfdistill
+import selfdistill.methods  # registers them
+from selfdistill.core import METHODS, ConfigError
+from selfdistill.models import build
+from selfdistill.recipe.build_method import unsupported_reason
+from selfdistill.tasks import Classification
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def small(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return build("cifar/resnet8", num_classes=10)
+
+
+def pictures(n: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
+    torch.manual_seed(1)
+    return torch.randn(n, 3, 16, 16), torch.arange(n) % 10
+
+
+def test_the_readme_lines_run_and_teach():
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    lines = next(block for block in blocks if "wrap" in block)
+    images, labels = pictures()
+    scope = {"selfdistill": selfdistill, "torch": torch, "my_network": small()}
+    scope |= {"images": images, "labels": labels}
+    exec(lines, scope)
+    first = scope["loss"].item()
+    for _ in range(20):
+        scope["optimizer"].zero_grad()
+        loss = scope["criterion"](images, labels)
+        loss.backward()
+        scope["optimizer"].step()
+    assert loss.item() < 0.7 * first
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in METHODS if not unsupported_reason(METHODS[name], Classification)]
+)
+def test_the_network_is_the_one_that_was_given(name):
+    network, (images, labels) = small(), pictures()
+    keys, before = list(network.state_dict()), copy.deepcopy(network.state_dict())
+    takes = inspect.signature(METHODS[name]).parameters
+    company = {"teacher": small()} if "teacher" in takes else {}
+    company |= {"peers": [small(1)]} if "peers" in takes else {}
+    company |= {"train_labels": labels} if "train_labels" in takes else {}
+    criterion = selfdistill.wrap(network, name, example=images[:2], classes=10, **company)
+    views = [images.flip(3)] * (METHODS[name].needs.views - 1)
+    same_class_inputs = images.roll(1, 0) if METHODS[name].needs.same_class else None
+    index = torch.arange(len(images))
+    criterion(
+        images, labels, index=index, views=views, same_class_inputs=same_class_inputs
+    ).backward()
+    torch.optim.SGD(criterion.parameters(), lr=0.1).step()
+    assert list(network.state_dict()) == keys
+    assert not torch.equal(network.state_dict()["fc.weight"], before["fc.weight"])
+    network.eval(), criterion.eval()
+    assert torch.equal(network(images), criterion.predict(images)["student"])
+
+
+def test_steps_are_counted_and_saved():
+    images, labels = pictures()
+    criterion = selfdistill.wrap(small(), "muse", example=images[:2], classes=10, negatives="roll")
+    for _ in range(3):
+        criterion(images, labels)
+    other = selfdistill.wrap(small(), "muse", example=images[:2], classes=10, negatives="roll")
+    other.load_state_dict(criterion.state_dict())
+    assert int(other.step) == 3
+    assert torch.equal(criterion(images, labels), other(images, labels))
+
+
+def test_evaluation_counts_no_step():
+    images, labels = pictures()
+    criterion = selfdistill.wrap(small(), "ce", example=images[:2], classes=10).eval()
+    criterion(images, labels)
+    assert int(criterion.step) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [("muze", {}, "did you mean 'muse'"), ("muse", {"weigth": 1}, "no option 'weigth'")],
+)
+def test_wrong_words_are_told(name, options, words):
+    with pytest.raises(ConfigError, match=words):
+        selfdistill.wrap(small(), name, example=pictures()[0][:2], classes=10, **options)
+
+
+def test_wrong_number_of_classes_is_told():
+    with pytest.raises(ConfigError, match="num_classes=7"):
+        selfdistill.wrap(small(), "ce", example=pictures()[0][:2], classes=7)
+
+
+def remembering(**keywords):
+    """A criterion of a method with a memory of eight images; the teacher is always the same."""
+    images, labels = pictures()
+    keywords = {"teacher": small(2), "train_labels": labels, "negatives": 4, **keywords}
+    criterion = selfdistill.wrap(small(), "crd", example=images[:2], classes=10, **keywords)
+    return criterion, images, labels
+
+
+def test_a_memory_wants_to_know_which_images():
+    criterion, images, labels = remembering()
+    with pytest.raises(ConfigError, match="remembers every image"):
+        criterion(images, labels)
+    criterion(images, labels, index=torch.arange(8)).backward()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("ddgsd", "compares 2 augmentations"), ("cskd", "images of one class")]
+)
+def test_what_a_batch_lacks_is_told(name, words):
+    images, labels = pictures()
+    criterion = selfdistill.wrap(small(), name, example=images[:2], classes=10)
+    with pytest.raises(ConfigError, match=words):
+        criterion(images, labels)
+
+
+def test_mixtures_are_refused_where_a_class_is_wanted():
+    criterion, images, labels = remembering()
+    with pytest.raises(ConfigError, match="without mixup and cutmix"):
+        criterion(images, nn.functional.one_hot(labels, 10).float(), index=torch.arange(8))
+    plain = selfdistill.wrap(small(), "muse", example=images[:2], classes=10)
+    assert plain(images, nn.functional.one_hot(labels, 10).float()).isfinite()
+
+
+def test_what_follows_a_step_is_done_before_the_state_is_saved():
+    criterion, images, labels = remembering()
+    before = criterion.method.memory_student.rows.clone()
+    criterion(images, labels, index=torch.arange(8)).backward()
+    assert torch.equal(criterion.method.memory_student.rows, before)  # the optimizer comes first
+    assert not torch.equal(criterion.state_dict()["method.memory_student.rows"], before)
+    moved = criterion.method.memory_student.rows.clone()
+    criterion.settle()
+    assert torch.equal(criterion.method.memory_student.rows, moved)  # once is enough
+
+
+def trained(criterion, images, labels, steps):
+    optimizer = torch.optim.SGD(criterion.param_groups(), lr=0.05)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        criterion(images, labels, index=torch.arange(8)).backward()
+        optimizer.step()
+    return criterion.state_dict()
+
+
+def test_a_restored_lesson_goes_on_as_the_first_would_have():
+    first, images, labels = remembering()
+    saved = copy.deepcopy(trained(first, images, labels, 2))
+    want = trained(first, images, labels, 2)
+    second, _, _ = remembering()
+    trained(second, images, labels, 1)  # what it did before is forgotten
+    second.load_state_dict(saved)
+    got = trained(second, images, labels, 2)
+    assert int(got["step"]) == 4
+    assert all(torch.equal(got[name], value) for name, value in want.items())
+
+
+def test_a_method_measures_itself_on_held_out_images():
+    images, labels = pictures()
+    company = {"peers": [small(1)], "target": "general"}
+    criterion = selfdistill.wrap(small(), "kdcl", example=images[:2], classes=10, **company)
+    criterion.after_epoch([(images[:4], labels[:4]), (images[4:], labels[4:])])
+    assert criterion.method.weights.sum().item() == pytest.approx(1)
+    assert criterion.method.weights[0] != criterion.method.weights[1]
+
+
+def test_the_length_of_the_run_is_counted_in_calls():
+    images, labels = pictures()
+    criterion = selfdistill.wrap(small(), "snapshot", example=images[:2], classes=10, total_steps=4)
+    seen = []
+    for _ in range(4):
+        criterion(images, labels)
+        seen.append(criterion.last.losses["soft"].item() > 0)
+    assert seen == [False, False, True, True]
+
+
+def test_the_latest_step_keeps_no_graph():
+    images, labels = pictures()
+    criterion = selfdistill.wrap(small(), "muse", example=images[:2], classes=10)
+    loss = criterion(images, labels)
+    assert not criterion.last.outputs.requires_grad
+    assert sum(criterion.last.losses.values()).item() == pytest.approx(loss.item())
+    assert torch.equal(copy.deepcopy(criterion).last.outputs, criterion.last.outputs)
+
+
+def test_label_smoothing_is_the_supervised_losss():
+    images, labels = pictures()
+    criterion = selfdistill.wrap(small(), "ce", example=images[:2], classes=10, label_smoothing=0.1)
+    loss = criterion.eval()(images, labels)
+    outputs = criterion.predict(images)["student"]
+    torch.testing.assert_close(loss, nn.CrossEntropyLoss(label_smoothing=0.1)(outputs, labels))
+
+
+@pytest.mark.parametrize("name", ["ce", "muse"])
+def test_the_student_says_what_keeps_its_weight(name):
+    network, (images, _) = small(), pictures()
+    network.no_weight_decay = lambda: {"fc.bias"}
+    criterion = selfdistill.wrap(network, name, example=images[:2], classes=10)
+    (kept,) = criterion.no_weight_decay()
+    assert dict(criterion.named_parameters())[kept] is network.fc.bias
+    plain = selfdistill.wrap(small(), name, example=images[:2], classes=10)
+    assert plain.no_weight_decay() == set()
+
+
+def test_a_segmenter_learns_too():
+    torch.manual_seed(0)
+    network = build("fpn/small", num_classes=3, in_channels=3)
+    images, masks = torch.randn(4, 3, 32, 32), torch.randint(3, (4, 32, 32))
+    criterion = selfdistill.wrap(
+        network, "exits", example=images[:2], classes=3, task="segmentation"
+    )
+    criterion(images, masks).backward()
+    assert {"task", "task/1"} <= set(criterion.last.losses)
+    assert network.classify.weight.grad.abs().sum() > 0
+    with pytest.raises(
+        ConfigError, match=r"FPN gives \(2, 3, 16, 16\) for 2 images, but 3 classes"
+    ):
+        selfdistill.wrap(network, "exits", example=images[:2], classes=3)
+    with pytest.raises(ConfigError, match=r"no task 'segment' .did you mean 'segmentation'"):
+        selfdistill.wrap(network, "exits", example=images[:2], classes=3, task="segment")
