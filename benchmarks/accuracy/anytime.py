@@ -38,7 +38,7 @@ from selfdistill.early_exit.threshold_table import (
 from selfdistill.export.normalized_input import NormalizedInput
 from selfdistill.export.onnx_export import write_onnx
 from selfdistill.recipe.build_run import load_data
-from selfdistill.runs.api import load_recipe
+from selfdistill.runs.paths import load_recipe
 
 LOSSES = (0.0, 0.005, 0.01, 0.02)
 

@@ -134,7 +134,7 @@ def _backward(grad: Any, x: Any, weight: Any, *rest: Any, **more: Any) -> int:
 def flops(run: Callable[[], None]) -> int:
     """Of one step, forward and backward."""
     counts = {torch.ops.aten.convolution_backward: _backward}
-    with FlopCounterMode(display=False, custom_mapping=counts) as counter:
+    with FlopCounterMode(callback=False, custom_mapping=counts) as counter:
         run()
     return counter.get_total_flops()
 

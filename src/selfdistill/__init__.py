@@ -5,32 +5,28 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .comparison.compare import compare
+    from .diagnosis.diagnose import diagnose
     from .integrations.lightning import DistillationLightningModule as DistillationLightningModule
     from .integrations.loss import wrap
     from .integrations.timm_task import DistillationTask as DistillationTask
-    from .runs.api import (
-        Run,
-        anytime,
-        load,
-        train,
-    )
+    from .runs.run import Run, load
+    from .runs.train import train
 
     __version__: str
 
-__all__ = ["Run", "__version__", "anytime", "compare", "load", "train", "wrap"]
-
 _HOMES = {
-    "Run": ".api",
-    "anytime": ".api",
-    "load": ".api",
-    "train": ".api",
+    "Run": ".runs.run",
+    "compare": ".comparison.compare",
+    "diagnose": ".diagnosis.diagnose",
+    "load": ".runs.run",
+    "train": ".runs.train",
     "wrap": ".integrations.loss",
 }
-_HOMES["compare"] = ".study.compare"
+__all__ = ["Run", "__version__", "compare", "diagnose", "load", "train", "wrap"]
 # not in __all__: a star import must not ask for Lightning
-_HOMES |= {
-    "DistillationTask": ".integrations.timm_task",
+_OPTIONAL = {
     "DistillationLightningModule": ".integrations.lightning",
+    "DistillationTask": ".integrations.timm_task",
 }
 
 
@@ -40,10 +36,11 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version(__name__)
-    if name not in _HOMES:
+    homes = _HOMES | _OPTIONAL
+    if name not in homes:
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    return getattr(import_module(_HOMES[name], __name__), name)
+    return getattr(import_module(homes[name], __name__), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *_HOMES})
+    return sorted({*globals(), *__all__, *_OPTIONAL})

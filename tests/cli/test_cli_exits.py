@@ -17,7 +17,7 @@ from selfdistill.costs.macs import network_cost
 from selfdistill.engine.run_directory import RunDirectory
 from selfdistill.export.extract_predictor import extract_predictor
 from selfdistill.models import build
-from selfdistill.runs.api import load
+from selfdistill.runs.run import load
 
 NAMES = ["exit1", "exit2", "exit3", "student"]
 
@@ -42,7 +42,7 @@ def pair(first, tmp_path_factory) -> Path:
 def measured(pair, tmp_path_factory):
     """The run beside its baseline, and what the command says; not to be changed."""
     run = Path(shutil.copytree(pair, tmp_path_factory.mktemp("both") / "runs")) / "muse"
-    return run, say("exits", run, "--threads", 1, "--batch", 2)
+    return run, say("exits", run, "--threads", 1, "--batch-size", 2)
 
 
 def test_the_figures_are_those_of_the_run(measured):
@@ -133,7 +133,7 @@ def test_the_run_itself_is_left_alone(measured, first):
 
 
 def test_costs_as_the_paper_counts_them(run):
-    said = say("exits", run, "--cost", "paper", "--batch", 1)
+    said = say("exits", run, "--count", "paper", "--batch-size", 1)
     assert said.code == 0, said.err
     assert "Costs as MUSE's Table 3 counts them" in said.out
     network = build("cifar/resnet10_w16", num_classes=10, in_channels=1)
@@ -145,7 +145,7 @@ def test_costs_as_the_paper_counts_them(run):
 
 def test_a_baseline_alone_is_one_network(pair, tmp_path):
     run = Path(shutil.copytree(pair / "muse-ce", tmp_path / "plain"))
-    said = say("exits", run, "--batch", 1)
+    said = say("exits", run, "--batch-size", 1)
     assert said.code == 0, said.err
     assert [row["predictor"] for row in rows(run)] == ["student"]
     assert "no baseline" not in said.out
@@ -154,7 +154,7 @@ def test_a_baseline_alone_is_one_network(pair, tmp_path):
 
 def test_what_is_no_network_by_itself_has_no_latency(tmp_path):
     say("train", *TINY, "--method", "one", "--out", tmp_path / "run")
-    said = say("exits", tmp_path / "run", "--batch", 1)
+    said = say("exits", tmp_path / "run", "--batch-size", 1)
     assert said.code == 0, said.err
     assert "Note: ensemble has no latency and no file: 'ensemble' helps to train" in said.out
     ensemble, student = rows(tmp_path / "run")
@@ -167,7 +167,7 @@ def test_a_run_that_was_killed_is_judged_where_it_stands(run):
         (run / name).unlink()
     entries = [e for e in RunDirectory(run).metrics() if e["kind"] != "final"]
     (run / "metrics.jsonl").write_text("".join(json.dumps(e) + "\n" for e in entries))
-    said = say("exits", run, "--batch", 1)
+    said = say("exits", run, "--batch-size", 1)
     assert said.code == 0, said.err
     assert (
         "Note: this run is not finished: it stands at epoch 1 of 1; selfdistill train" in said.out
@@ -186,9 +186,9 @@ def test_a_run_that_trains_is_not_touched(run):
 @pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [
-        (["--cost", "onest"], 2, "cannot be counted 'onest' (did you mean 'honest'?)"),
+        (["--count", "actuel"], 2, "cannot be counted 'actuel' (did you mean 'actual'?)"),
         (["--baseline", "nowhere"], 2, "nowhere holds no run"),
-        (["--batch", "0"], 2, "--batch"),
+        (["--batch-size", "0"], 2, "--batch-size"),
         (["--threads", "0"], 2, "--threads"),
         (["--device", "gpu"], 2, "device"),
     ],

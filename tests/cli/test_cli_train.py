@@ -46,7 +46,7 @@ def test_an_epoch_without_validation(capsys):
 
 
 def test_ranks_but_the_first_are_silent(monkeypatch, tmp_path):
-    monkeypatch.setattr("selfdistill.runs.api.train_recipe", lambda *args, **keys: None)
+    monkeypatch.setattr("selfdistill.runs.train.train_recipe", lambda *args, **keys: None)
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert say("train", "--out", tmp_path / "x") == (0, "", "")
 

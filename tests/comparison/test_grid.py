@@ -12,7 +12,7 @@ from selfdistill.comparison.grid import (
 from selfdistill.comparison.rows import parse_rows
 from selfdistill.core import ArtifactError, ConfigError
 from selfdistill.recipe.schema import Recipe, parse
-from selfdistill.runs.training import first_difference
+from selfdistill.runs.paths import first_difference
 
 
 def planned(text="muse", seeds=(0, 1), **more) -> Study:

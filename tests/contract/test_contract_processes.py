@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 # Imports everything once; a process is forked from it in no time.
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["pytest", "selfdistill.runs.api"])
+SERVER.set_forkserver_preload(["pytest", "selfdistill.runs.train"])
 
 
 def spread(values: list[Tensor]) -> float:

@@ -152,7 +152,7 @@ def flat(steps: Iterator[list[Batch]]) -> list[int]:
 
 # Processes of their own. A fork server imports everything once, so that a start takes no time.
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["pytest", "selfdistill.runs.api"])
+SERVER.set_forkserver_preload(["pytest", "selfdistill.runs.train"])
 
 
 class Acts(NullCallback):
@@ -181,7 +181,7 @@ def train_here(keys: dict[str, Any], env: dict[str, str], acts: tuple[float, int
     warnings.simplefilter("ignore")
     networks_of(keys)
     try:
-        run = api.train(display=Acts(*acts), **keys)
+        run = api.train(callback=Acts(*acts), **keys)
     except SelfdistillError as error:
         sys.exit(error.exit_code)
     except Interrupted as stop:

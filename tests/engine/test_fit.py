@@ -42,7 +42,7 @@ def test_divergence_names_the_term_and_moves_no_weight(tmp_path, fault, clip):
     def note(step):
         seen.append({n: p.detach().clone() for n, p in method.named_parameters()})
 
-    fit = make(tmp_path, method=method, clip=clip, display=Calls(note))
+    fit = make(tmp_path, method=method, clip=clip, callback=Calls(note))
     with pytest.raises(DivergenceError, match=rf"{fault}.*\bbad\b.*at step 2") as told:
         fit.run()
     assert "good" not in str(told.value)
@@ -130,7 +130,7 @@ def test_average_follows_a_hand_loop(tmp_path):
             else:
                 state[name] = value.clone()
 
-    fit = make(tmp_path, ema=decay, display=Calls(follow))
+    fit = make(tmp_path, ema=decay, callback=Calls(follow))
     method = fit.method
     born = {name: value.clone() for name, value in method.state_dict().items()}
     plain = make(tmp_path / "plain")
@@ -175,7 +175,7 @@ def test_means_of_an_epoch_are_means_of_its_steps(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_saves_and_stops(tmp_path, number):
     before = signal.getsignal(number)
-    fit = make(tmp_path, display=Calls(lambda s: s == 2 and os.kill(os.getpid(), number)))
+    fit = make(tmp_path, callback=Calls(lambda s: s == 2 and os.kill(os.getpid(), number)))
     with pytest.raises(Interrupted) as stop:
         fit.run()
     assert stop.value.number == number
@@ -190,7 +190,7 @@ def test_second_interrupt_stops_at_once(tmp_path):
         os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        make(tmp_path, display=Calls(twice)).run()
+        make(tmp_path, callback=Calls(twice)).run()
 
 
 def test_runs_where_signals_are_somebody_elses(tmp_path):

@@ -367,7 +367,7 @@ def test_processes_share_what_they_measured(tiny_net, tiny_task, batch, tmp_path
     rest = Batch(batch.inputs[3:], batch.targets[3:], batch.index[3:])
     rounds = [([part], [rest]), ([batch], [])]  # a process may have no image
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["pytest", "selfdistill.runs.api"])
+    server.set_forkserver_preload(["pytest", "selfdistill.runs.train"])
     answers = server.Queue()
     words = (method, rounds, str(tmp_path / "meeting"), answers)
     processes = [server.Process(target=measure, args=(rank, *words)) for rank in (0, 1)]

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from selfdistill.modules.memory import MemoryBank, gathered
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["pytest", "selfdistill.runs.api"])
+SERVER.set_forkserver_preload(["pytest", "selfdistill.runs.train"])
 
 
 def bank(samples=20, width=8, momentum=0.5) -> MemoryBank:

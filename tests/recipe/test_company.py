@@ -152,7 +152,7 @@ class Says(NullCallback):
 
 def test_the_teacher_is_judged_before_training(teacher, tmp_path):
     told = Says()
-    run = selfdistill.train(method="kd", teacher=teacher, out=tmp_path / "r", display=told, **TINY)
+    run = selfdistill.train(method="kd", teacher=teacher, out=tmp_path / "r", callback=told, **TINY)
     about = json.loads((run.path / "teacher.json").read_text())
     assert told.words[0].startswith(f"the teacher gets {about['accuracy']:.1%} of 144")
     assert told.facts["teacher"].startswith(f"{teacher}, 308,538")
@@ -163,7 +163,7 @@ def test_the_teacher_is_judged_before_training(teacher, tmp_path):
 def test_without_validation_images_training_images_judge_it(teacher, tmp_path):
     told = Says()
     selfdistill.train(
-        method="kd", teacher=teacher, out=tmp_path / "r", display=told, val=0.0, **TINY
+        method="kd", teacher=teacher, out=tmp_path / "r", callback=told, val=0.0, **TINY
     )
     assert "of 64 training images right" in told.words[0]
 

@@ -1,4 +1,4 @@
-"""`selfdistill.anytime`, as a user of the library calls it."""
+"""`Run.anytime`, as a user of the library calls it."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ def run(tmp_path_factory):
 
 
 def test_a_threshold_for_all_exits(run):
-    network = selfdistill.anytime(run, threshold=0.3)
+    network = run.anytime(threshold=0.3)
     assert network.thresholds == (0.3,) * len(network.heads)
     assert network.names == tuple(row.predictor for row in run.exits)
     logits, exits = network(torch.randn(6, 1, 8, 8))
@@ -26,7 +26,7 @@ def test_a_threshold_for_all_exits(run):
 
 def test_one_threshold_each(run):
     exits = len(run.exits) - 1
-    network = selfdistill.anytime(run, threshold=[None] * (exits - 1) + [0.2])
+    network = run.anytime(threshold=[None] * (exits - 1) + [0.2])
     assert network.names == (f"exit{exits}", "student")
 
 
@@ -35,7 +35,7 @@ def test_thresholds_that_keep_a_promise(run):
     from selfdistill.recipe.build_run import load_data
 
     data = load_data(run.recipe)
-    network = selfdistill.anytime(run, max_loss=0.03)
+    network = run.anytime(max_loss=0.03)
     watched = collect_exit_decisions(run.method, data, data.val)
     chosen = dict(zip(network.names, network.thresholds, strict=False))
     thresholds = [chosen.get(row.predictor) for row in run.exits[:-1]]
@@ -49,9 +49,9 @@ def test_nothing_to_choose_by(run):
     from selfdistill.recipe.build_run import load_data
 
     with pytest.raises(DataError, match="held none out; give a threshold"):
-        selfdistill.anytime(run, data=replace(load_data(run.recipe), val=None))
+        replace(run, data=replace(run.data, val=None)).anytime()
 
 
 def test_no_probability(run):
     with pytest.raises(ConfigError, match="at most 1, not 90"):
-        selfdistill.anytime(run, threshold=90)
+        run.anytime(threshold=90)

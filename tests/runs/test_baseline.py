@@ -16,7 +16,7 @@ from selfdistill.runs.baseline import (
     matched_baseline,
     paired_difference,
 )
-from selfdistill.runs.training import load_recipe
+from selfdistill.runs.paths import load_recipe
 
 
 def finished_run(place, method="ce", **keys):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..data import ImageData
     from ..early_exit.threshold_table import HeldOutDecisions, ThresholdRow
     from ..early_exit.thresholds import Threshold
-    from ..runs.api import Run
+    from ..runs.run import Run
 
 _LOSSES = "0,0.5,1,2"
 _SECONDS = 20.0  # to measure all rows
@@ -67,7 +67,7 @@ def anytime(
     )
     from ..engine.run_directory import RunDirectory
     from ..export.package import check_finished
-    from ..runs.api import load_recipe
+    from ..runs.paths import load_recipe
 
     check_finished(run)
     check_image_labels(load_recipe(run).task)
@@ -129,7 +129,8 @@ def _check_file(onnx: Path, choices: int) -> None:
 def _loaded(run: Path, device: str | None) -> "tuple[Run, ImageData]":
     from ..recipe.build_run import load_data, make_fabric
     from ..recipe.schema import parse
-    from ..runs.api import load, load_recipe
+    from ..runs.paths import load_recipe
+    from ..runs.run import load
 
     here = {"devices": 1, "nodes": 1, "precision": "fp32"} | ({"device": device} if device else {})
     recipe = parse(load_recipe(run).model_dump() | here)

@@ -1,96 +1,36 @@
 """`selfdistill evaluate`: judge a run again, on its own data or on other."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from .console import echo, show_exits
 
-if TYPE_CHECKING:
-    from ..data import ImageData
-    from ..data.images import Images
-    from ..recipe.schema import Recipe
-
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The directory of the run.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of the run.")],
     data: Annotated[
         str | None, typer.Option(help="Other data with the same classes.", show_default="the run's")
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option(metavar="[val|test]", help="Which part.", show_default="test if there is one"),
+        typer.Option(
+            metavar="[val|test]",
+            help="Part of the data to judge by.",
+            show_default="test if there is one",
+        ),
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="auto, cpu, cuda or mps.", show_default="the run's")
+        str | None,
+        typer.Option(help="Device: auto, cpu, cuda or mps.", show_default="the run's"),
     ] = None,
 ) -> None:
     """Judge every exit of a run by its newest checkpoint."""
-    from ..recipe.build_run import load_data, make_fabric
-    from ..recipe.schema import parse
-    from ..runs.api import load, load_recipe
+    from ..runs.run import load
 
-    here = {"devices": 1, "nodes": 1} | ({"device": device} if device else {})
-    recipe = parse(load_recipe(run).model_dump() | here)
-    fabric = make_fabric(recipe)
-    own = load_data(recipe)
-    trained = load(run, data=own)
-    judged = _other(recipe, data, own) if data else own
-    part, images = _part(judged, split)
-    echo(f"{run} · {recipe.method} · {recipe.model}")
-    echo(f"{judged.name} · {part} · {len(images)} images\n")
-    show_exits(_judge(recipe, fabric, trained.method, judged, part, images))
-
-
-def _other(recipe: "Recipe", name: str, own: "ImageData") -> "ImageData":
-    """Other data, brought to the size and the normalization that the run was trained with."""
-    from dataclasses import replace
-
-    from ..core import DataError
-    from ..recipe.build_run import load_data
-
-    channels, height, width = own.train.shape
-    size = height if height == width else recipe.image_size
-    other = load_data(recipe.model_copy(update={"data": name, "image_size": size}))
-    if len(other.classes) != len(own.classes):
-        raise DataError(
-            f"'{name}' has {len(other.classes)} classes and the run was trained on "
-            f"{len(own.classes)}; give data with the same classes"
-        )
-    if other.train.shape[0] != channels:
-        raise DataError(
-            f"the images of '{name}' have {other.train.shape[0]} channels and the run was trained "
-            f"on {channels}; convert them"
-        )
-    return replace(other, mean=own.mean, std=own.std)
-
-
-def _part(data: "ImageData", split: str | None) -> "tuple[str, Images]":
-    from ..core import ConfigError, DataError
-
-    parts = {"test": data.test, "val": data.val}
-    if split not in (None, *parts):
-        raise ConfigError(f"--split is val or test, not '{split}'")
-    wanted = [split] if split else list(parts)
-    for name in wanted:
-        if (images := parts[name]) is not None:
-            return name, images
-    raise DataError(f"'{data.name}' has no {' and no '.join(wanted)} part")
-
-
-def _judge(
-    recipe: "Recipe", fabric: Any, method: Any, data: "ImageData", part: str, images: "Images"
-) -> Any:
-    import torch
-
-    from ..engine.evaluate import evaluate as judge
-    from ..recipe.build_run import eval_loader
-    from ..records.exit_scores import score_exits
-    from ..tasks import TASKS
-
-    task = TASKS[data.task](data.classes, torch.zeros(2, *images.shape))
-    method.to(fabric.device)
-    scores = judge(fabric, method, task, eval_loader(recipe, data, images, fabric))
-    val, test = (scores if part == name else None for name in ("val", "test"))
-    return score_exits(method, task.example, task.primary_metric, val, test)
+    trained = load(run)
+    evaluation = trained.evaluate(split, data=data, device=device)
+    echo(f"{run} · {trained.recipe.method} · {trained.recipe.model}")
+    echo(f"{evaluation.data} · {evaluation.split} · {evaluation.num_images} images\n")
+    show_exits(evaluation.exits)

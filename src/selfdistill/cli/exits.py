@@ -5,109 +5,101 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import (
-    amount,
-    console,
-    echo,
-    percent,
-    scored,
-    table,
-)
+from .console import amount, console, echo, percent, scored, table
 
 if TYPE_CHECKING:
     from ..functional.statistics import PairedDifference
     from ..records.exit_measurements import ExitMeasurement, ExitMeasurements
 
-_WORDS = {"val": "validation", "test": "test"}
-_COSTS = {"honest": "Costs of what runs", "paper": "Costs as MUSE's Table 3 counts them"}
+_SPLIT_NAMES = {"val": "validation", "test": "test"}
+_COUNTS = {"actual": "Costs of what runs", "paper": "Costs as MUSE's Table 3 counts them"}
 
 
 def exits(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The directory of the run.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of the run.")],
     baseline: Annotated[
         Path | None,
         typer.Option(
             metavar="RUN",
-            help="The run to compare with.",
+            help="Directory of the run to compare with.",
             show_default="one beside it, of the same recipe without distillation",
         ),
     ] = None,
-    cost: Annotated[
+    count: Annotated[
         str,
         typer.Option(
-            metavar="[honest|paper]",
-            help="Count what runs, or convolutions as MUSE's Table 3 does.",
+            metavar="[actual|paper]",
+            help="What parameters and MACs are counted of: what runs, or convolutions as MUSE's "
+            "Table 3 does.",
         ),
-    ] = "honest",
-    batch: Annotated[
+    ] = "actual",
+    batch_size: Annotated[
         list[int] | None,
         typer.Option(
-            min=1, help="Images of a timed pass; may be repeated.", show_default="1 and 32"
+            min=1,
+            help="Images of a timed forward pass; may be repeated.",
+            show_default="1 and 32",
         ),
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Of the processor, for timing.", show_default="all")
+        int | None, typer.Option(min=1, help="CPU threads for timing.", show_default="all")
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="auto, cpu, cuda or mps.", show_default="the run's")
+        str | None, typer.Option(help="Device: auto, cpu, cuda or mps.", show_default="the run's")
     ] = None,
 ) -> None:
     """Judge and measure every exit of a run, and compare it with the run without distillation."""
-    from ..engine.run_directory import RunDirectory
-    from ..records.exit_measurements import FILE, measured_csv
-    from ..reporting.exit_chart import write_picture
-    from ..reporting.run_page import write_report
-    from ..runs.measure_exits import measure_exits
+    from ..runs.measure_exits import check_measurable, output_files
+    from ..runs.run import load
 
-    found = measure_exits(
-        run,
+    check_measurable(run, count)  # before the data are loaded
+    measurements = load(run).measure_exits(
         baseline=baseline,
-        counting=cost,
-        batches=list(dict.fromkeys(batch or (1, 32))),
-        thread_count=threads,
+        count=count,
+        batch_sizes=list(dict.fromkeys(batch_size or (1, 32))),
+        num_threads=threads,
         device=device,
-        say=lambda sentence: echo(sentence, "dim"),
+        on_message=lambda message: echo(message, "dim"),
     )
-    _show(found)
-    _compare(found, run)
-    for note in found.notes:
+    _show(measurements)
+    _compare(measurements, run)
+    for note in measurements.notes:
         echo(f"Note: {note}.")
-    directory = RunDirectory(run)
-    directory.write(FILE, measured_csv(found))
-    pictures = [write_picture(directory)] if found.splits else []
     echo("\nWritten:")
-    for place in (run / FILE, *pictures, write_report(directory)):
-        echo(f"  {place}")
+    for file in output_files(run, measurements):
+        echo(f"  {file}")
 
 
-def _show(found: "ExitMeasurements") -> None:
-    """All that was measured; the front is starred."""
-    devices = len({device for device, _ in found.passes})
-    times = [f">{device if devices > 1 else 'batch'} {batch}" for device, batch in found.passes]
-    splits = [f">{scored(split, found.metric)}" for split in found.splits]
-    sure = [">ECE"] if any(row.ece for row in found.rows) else []
-    several_rows = len(found.rows) > 1
-    name = "exit" if any(row.predictor.startswith("exit") for row in found.rows) else "network"
-    made = table("", name, *splits, *sure, ">params", ">MACs", ">file", *times)
-    for row in [*found.rows, *([found.baseline] if found.baseline else [])]:
+def _show(measured: "ExitMeasurements") -> None:
+    """All that was measured; the Pareto front is starred."""
+    devices = len({device for device, _ in measured.passes})
+    times = [f">{device if devices > 1 else 'batch'} {batch}" for device, batch in measured.passes]
+    splits = [f">{scored(split, measured.metric)}" for split in measured.splits]
+    ece = [">ECE"] if any(row.ece for row in measured.rows) else []
+    several_rows = len(measured.rows) > 1
+    exits = any(row.predictor.startswith("exit") for row in measured.rows)
+    name = "exit" if exits else "network"
+    grid = table("", name, *splits, *ece, ">params", ">MACs", ">file", *times)
+    for row in [*measured.rows, *([measured.baseline] if measured.baseline else [])]:
         star = "*" if row.front and several_rows else ""
-        made.add_row(star, row.predictor, *_cells(row, found, ece=bool(sure)))
+        grid.add_row(star, row.predictor, *_cells(row, measured, ece=bool(ece)))
     echo()
-    console.print(made)
+    console.print(grid)
     echo()
-    if found.splits and several_rows:
+    if measured.splits and several_rows:
         from ..tasks.metric_names import shown_metric
 
-        judged = f"{_WORDS[found.splits[0]]} {shown_metric(found.metric)}"
-        echo(f"* Pareto front by MACs and {judged}", "dim")
-    echo(f"{_COSTS[found.about['cost']]}; times are medians, {found.about['machine']}", "dim")
+        metric = f"{_SPLIT_NAMES[measured.splits[0]]} {shown_metric(measured.metric)}"
+        echo(f"* Pareto front by MACs and {metric}", "dim")
+    about = measured.about
+    echo(f"{_COUNTS[about['cost']]}; times are medians, {about['machine']}", "dim")
 
 
-def _cells(row: "ExitMeasurement", found: "ExitMeasurements", *, ece: bool) -> list[str]:
-    times = [row.seconds.get(which) for which in found.passes]
+def _cells(row: "ExitMeasurement", measured: "ExitMeasurements", *, ece: bool) -> list[str]:
+    times = [row.seconds.get(timed) for timed in measured.passes]
     return [
-        *(percent(row.scores[split]) for split in found.splits),
-        *([percent(row.ece.get(found.splits[-1]))] if ece else []),
+        *(percent(row.scores[split]) for split in measured.splits),
+        *([percent(row.ece.get(measured.splits[-1]))] if ece else []),
         amount(row.cost.parameters),
         amount(row.cost.macs),
         "–" if row.size is None else f"{amount(row.size)}B",
@@ -115,29 +107,29 @@ def _cells(row: "ExitMeasurement", found: "ExitMeasurements", *, ece: bool) -> l
     ]
 
 
-def _compare(found: "ExitMeasurements", run: Path) -> None:
+def _compare(measured: "ExitMeasurements", run: Path) -> None:
     """Each exit against the baseline, image by image."""
     from ..runs.baseline import baseline_command
 
-    if found.baseline is None:
+    if measured.baseline is None:
         if command := baseline_command(run):
             echo("\nThere is no baseline beside this run to compare with; this trains it:")
             echo(f"  {command}")
         return
-    paired = any(row.against for row in found.rows)
+    paired = any(row.against for row in measured.rows)
     over = ", with 95 % intervals over the images" if paired else ""
-    echo(f"\nAgainst {found.about['baseline']}, in points{over}:\n")
-    made = table("", *(scored(split, found.metric) for split in found.splits))
-    for row in found.rows:
-        made.add_row(row.predictor, *(_cell(row, found.baseline, s) for s in found.splits))
-    console.print(made)
-    if found.splits and not paired:
+    echo(f"\nAgainst {measured.about['baseline']}, in points{over}:\n")
+    grid = table("", *(scored(split, measured.metric) for split in measured.splits))
+    for row in measured.rows:
+        grid.add_row(row.predictor, *(_cell(row, measured.baseline, s) for s in measured.splits))
+    console.print(grid)
+    if measured.splits and not paired:
         echo(
             "\nThe score is one number of all images and has no interval over them; several seeds "
             "tell what is noise: selfdistill compare."
         )
-    elif found.splits:
-        echo(f"\n{_conclusion(found, found.baseline, found.splits[-1])}")
+    elif measured.splits:
+        echo(f"\n{_conclusion(measured, measured.baseline, measured.splits[-1])}")
 
 
 def _cell(row: "ExitMeasurement", baseline: "ExitMeasurement", split: str) -> str:
@@ -151,26 +143,26 @@ def _cell(row: "ExitMeasurement", baseline: "ExitMeasurement", split: str) -> st
 
 def _difference(paired: "PairedDifference") -> str:
     low, high = (100 * end for end in paired.interval)
-    return f"{100 * paired.mean:+.1f} ({low:+.1f} … {high:+.1f}) {_word(paired)}"
+    return f"{100 * paired.mean:+.1f} ({low:+.1f} … {high:+.1f}) {_noise_label(paired)}"
 
 
-def _word(paired: "PairedDifference") -> str:
+def _noise_label(paired: "PairedDifference") -> str:
     if paired.interval.holds(0):
         return "within noise"
     return "better" if paired.mean > 0 else "worse"
 
 
-def _conclusion(found: "ExitMeasurements", baseline: "ExitMeasurement", split: str) -> str:
+def _conclusion(measured: "ExitMeasurements", baseline: "ExitMeasurement", split: str) -> str:
     """Which exits beat the baseline beyond noise, and at which part of its cost."""
-    sentences, whole = [], max(1, baseline.cost.macs)
-    for word in ("better", "worse"):
-        named = [
-            f"{row.predictor} ({100 * row.cost.macs / whole:.0f} % of its MACs)"
-            for row in found.rows
-            if split in row.against and _word(row.against[split]) == word
+    sentences, total = [], max(1, baseline.cost.macs)
+    for label in ("better", "worse"):
+        names = [
+            f"{row.predictor} ({100 * row.cost.macs / total:.0f} % of its MACs)"
+            for row in measured.rows
+            if split in row.against and _noise_label(row.against[split]) == label
         ]
-        if named:
-            sentences.append(f"{word.capitalize()} beyond noise on {split}: {', '.join(named)}.")
-        elif word == "better":
+        if names:
+            sentences.append(f"{label.capitalize()} beyond noise on {split}: {', '.join(names)}.")
+        elif label == "better":
             sentences.append(f"Nothing beats the baseline beyond noise on {split}.")
     return " ".join(sentences)

@@ -58,7 +58,7 @@ def export(
     """Cut an exit or the whole network out of a run: ONNX, pt2 or weights, with a model card."""
     accuracy, macs = _share(min_accuracy), _count(max_macs)
     from ..export.package import check_finished
-    from ..runs.api import load
+    from ..runs.run import load
 
     check_finished(run)  # before its data are loaded
     trained = load(run)

@@ -197,12 +197,12 @@ def _reproduce(
 
 def _train(run: "PlannedRun") -> "list[ExitScore]":
     """Train one of the runs, unless it is there already."""
-    from ..runs.training import load_or_train_exits
+    from ..runs.train import load_or_train_exits
 
     done = (run.place / "exits.csv").exists()
     echo(f"\n{run.row.name}, seed {run.recipe.seed}{': trained already' if done else ''}", "bold")
-    with quiet(), Terminal(run.recipe.epochs) as display:
-        return load_or_train_exits(run.recipe, run.place, display=display)
+    with quiet(), Terminal(run.recipe.epochs) as callback:
+        return load_or_train_exits(run.recipe, run.place, callback=callback)
 
 
 def _show(row: "PaperRow", results: "list[ReproducedScore]", seeds: int) -> None:

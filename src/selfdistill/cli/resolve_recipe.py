@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 def recipe_for_resume(given: dict[str, Any]) -> "Recipe":
     """The recipe of a run that goes on."""
     from ..core import ConfigError
-    from ..runs.api import load_recipe
+    from ..runs.paths import load_recipe
 
     names = {"settings": "set"}
     others = [names.get(key, key.replace("_", "-")) for key in given if key != "resume"]
@@ -24,16 +24,16 @@ def recipe_for_resume(given: dict[str, Any]) -> "Recipe":
 def resolve_recipe(given: Mapping[str, Any]) -> "Recipe":
     """The recipe that file, options and --set make, in this order."""
     from .. import methods as _all  # noqa: F401  importing them is what registers them
+    from ..recipe.merge import merge_keys
     from ..recipe.schema import parse, read
-    from ..runs.api import merged
 
     file = read(given["recipe"]) if "recipe" in given else {}
     if "method" in given and file.get("method", given["method"]) != given["method"]:
         file = _drop_other_method_keys(given["method"], file)
     keys = {k: v for k, v in given.items() if k not in ("recipe", "settings", "out")}
-    values = merged(file, keys)
+    values = merge_keys(file, keys)
     settings = _settings(given.get("settings", []), keys, values)
-    return parse(merged(values, settings))
+    return parse(merge_keys(values, settings))
 
 
 def _drop_other_method_keys(method: str, file: Mapping[str, Any]) -> dict[str, Any]:

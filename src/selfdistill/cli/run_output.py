@@ -10,13 +10,13 @@ from .progress import Terminal
 
 if TYPE_CHECKING:
     from ..recipe.schema import Recipe
-    from ..runs.api import Run
+    from ..runs.run import Run
 
 
 def train_and_report(recipe: "Recipe", place: Path, *, resume: bool) -> None:
     """Train, and tell of it if this process is the one that talks."""
     from ..engine.signals import Interrupted
-    from ..runs.api import train_recipe
+    from ..runs.train import train_recipe
     from ..tasks import TASKS
 
     # lightning greets from every process; what matters it warns of
@@ -25,8 +25,8 @@ def train_and_report(recipe: "Recipe", place: Path, *, resume: bool) -> None:
         if not rank_zero():
             train_recipe(recipe, out=place, resume=resume)
             return
-        with Terminal(recipe.epochs, TASKS[recipe.task].primary_metric) as display:
-            done = train_recipe(recipe, out=place, resume=resume, display=display)
+        with Terminal(recipe.epochs, TASKS[recipe.task].primary_metric) as callback:
+            done = train_recipe(recipe, out=place, resume=resume, callback=callback)
     except Interrupted as stop:
         if rank_zero():
             echo(f"\n{stop}, and all is saved; go on with\n  {_command('train --resume', place)}")

@@ -58,7 +58,7 @@ def train(
         return
     chosen = resolve_recipe(given)
     from ..engine.run_directory import RunDirectory
-    from ..runs.api import unique_run_dir
+    from ..runs.paths import unique_run_dir
 
     place = given.get("out") or unique_run_dir(chosen)
     if rank_zero():

@@ -12,7 +12,7 @@ from ..core import ArtifactError, ConfigError, RunBusyError
 from ..engine.run_directory import LOCK, RunDirectory, locked
 from ..recipe.schema import write
 from ..records.exit_scores import ExitScore
-from ..runs.training import load_or_train_exits
+from ..runs.train import load_or_train_exits
 from .grid import Study, from_plain
 from .jobs import RunJob
 

@@ -8,7 +8,7 @@ from typing import Any
 from ..core import METHODS, ArtifactError, ConfigError, nearest
 from ..recipe.options import is_baseline, known_options, method_classes
 from ..recipe.schema import Recipe, parse, write
-from ..runs.training import first_difference
+from ..runs.paths import first_difference
 from ..tasks import TASKS
 from .rows import ComparisonRow
 

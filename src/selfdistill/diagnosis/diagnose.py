@@ -22,7 +22,7 @@ from ..recipe.build_run import (
     train_loader,
 )
 from ..recipe.schema import Recipe
-from ..runs.training import unique_run_dir
+from ..runs.paths import unique_run_dir
 from ..taps.fx_split import copy_without_hooks
 from .data import DataReport, check_data
 from .first_step import FirstStepReport, profile_first_step

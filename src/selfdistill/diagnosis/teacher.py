@@ -6,7 +6,7 @@ from typing import NamedTuple
 from lightning_fabric import Fabric
 
 from ..recipe.build_run import RunComponents
-from ..runs.training import evaluate_teacher
+from ..runs.teacher_check import evaluate_teacher
 from ..tasks.metric_names import shown_metric
 from .network import count_parameters
 
@@ -44,7 +44,7 @@ def check_teacher(parts: RunComponents, fabric: Fabric) -> TeacherReport | None:
     name, teacher = parts.recipe.teacher, parts.teacher
     if teacher is None:
         return None
-    scores, images, doubt = evaluate_teacher(teacher, parts.recipe, parts, fabric)
+    scores, images, doubt = evaluate_teacher(teacher, parts, fabric)
     metric = parts.task.primary_metric
     by_score = _BY_SCORE.format(metric=shown_metric(metric))
     of_run = Path(name).is_dir()

@@ -65,7 +65,7 @@ def points(contents: RunData, split: str) -> list[Point]:
         Point(row.name, row.macs, row.score(split) or 0.0, mark)
         for row, mark in zip(rows, marks, strict=True)
     ]
-    if found and measured and measured.about["cost"] == "honest":
+    if found and measured and measured.about["cost"] == "actual":
         found += [point for point in measured_points(measured, split) if point.name == BASELINE]
     return found
 

@@ -21,8 +21,9 @@ from ..models import build
 from ..recipe.build_run import Companions, eval_loader, make_fabric
 from ..recipe.schema import Recipe
 from ..records.exit_scores import from_csv
-from ..runs.api import load
-from ..runs.training import load_recipe, train_recipe
+from ..runs.paths import load_recipe
+from ..runs.run import load
+from ..runs.train import train_recipe
 from ..tasks import TASKS
 from .paper_row import PaperRow
 

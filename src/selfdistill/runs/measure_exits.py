@@ -3,184 +3,179 @@
 import platform
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from ..core import ConfigError, RunBusyError, nearest
-from ..costs.latency import median_latencies, num_threads, safetensors_size
+from ..costs.latency import median_latencies, safetensors_size
+from ..costs.latency import num_threads as torch_threads
 from ..costs.macs import NetworkCost, network_cost
 from ..costs.paper_macs import paper_network_cost
-from ..data import ImageData
 from ..engine import checkpoint
-from ..engine.evaluate import evaluate_full
 from ..engine.run_directory import RunDirectory
+from ..evaluation import EvaluationSession
 from ..export.extract_predictor import extract_predictor
 from ..functional.calibration import expected_calibration_error
 from ..functional.pareto import pareto_front
 from ..functional.statistics import paired_difference
 from ..modules.exits import EarlyExit
-from ..recipe.build_run import eval_loader, load_data, make_fabric
-from ..recipe.schema import Recipe, parse
+from ..recipe.schema import Recipe
 from ..records.exit_measurements import (
     BASELINE,
-    SPLITS,
+    FILE,
     ExitMeasurement,
     ExitMeasurements,
+    measured_csv,
 )
-from ..tasks import TASKS
-from .api import Run, load
-from .baseline import check_comparable, matched_baseline
-from .training import load_recipe
+from ..reporting.exit_chart import write_picture
+from ..reporting.run_page import write_report
 
-COUNTINGS = ("honest", "paper")
+if TYPE_CHECKING:
+    from .run import Run
+
+COUNTS = ("actual", "paper")
+"""Ways to count parameters and multiply-adds: of what runs, or as MUSE's Table 3 does."""
 
 
 def measure_exits(
-    place: Path,
+    run: "Run",
+    baseline: "Run | None" = None,
     *,
-    baseline: Path | None = None,
-    counting: str = "honest",
-    batches: Sequence[int] = (1, 32),
-    thread_count: int | None = None,
+    count: str = "actual",
+    batch_sizes: Sequence[int] = (1, 32),
+    num_threads: int | None = None,
     device: str | None = None,
-    say: Callable[[str], None] = lambda sentence: None,
+    notes: Sequence[str] = (),
+    on_message: Callable[[str], None] = lambda message: None,
 ) -> ExitMeasurements:
-    """Score, calibration, cost, latency and size of each exit, by the newest checkpoint.
+    """Score, calibration, cost, latency and file size of each exit; see `Run.measure_exits`.
 
     Args:
-        place: the run's directory.
-        baseline: the run to compare with; None takes a finished one beside it that differs in the
-            method alone, if there is one.
-        counting: of parameters and multiply-adds, "honest" or "paper"; see docs/guide/exits.md.
-        batches: how many images a pass has whose latency is measured.
-        thread_count: of the processor, for the latencies; None takes as many as torch does.
-        device: where to judge, and to measure latencies beside the CPU's; None is the run's.
-        say: is told what is being done.
-
-    Raises:
-        ConfigError: there is no run or no checkpoint, or the baseline cannot be compared with it.
-        RunBusyError: it is being trained.
-        ArtifactError: its checkpoints are corrupt or of a newer version.
+        run, baseline: what is measured, and what it is compared with, on the same data.
+        count, batch_sizes, num_threads, device, on_message: as `Run.measure_exits` has them.
+        notes: sentences on the comparison that go into the result.
     """
-    if counting not in COUNTINGS:
-        raise ConfigError(f"costs cannot be counted '{counting}'{nearest(counting, COUNTINGS)}")
-    recipe = _here(place, device)
-    _check_idle(place)
-    fabric, data = make_fabric(recipe), load_data(recipe)
-    epoch, notes = _standing(place, recipe)
-    if not TASKS[data.task].class_scores:
+    session = run.session(device=device)
+    epoch, unfinished = _epochs_done(run.path, run.recipe)
+    notes = [*unfinished, *notes]
+    if not session.task.class_scores:
         notes.append("times go from images to boxes, and fall where a detector sees fewer of them")
-    if baseline := baseline or matched_baseline(place):
-        notes += check_comparable(place, recipe, baseline)
-    say("judging the exits")
-    subjects = _judged(load(place, data=data), recipe, data, fabric)
+    on_message("judging the exits")
+    predictors = _judged_predictors(session)
     if baseline:
-        theirs = _judged(load(baseline, data=data), recipe, data, fabric)
-        subjects[BASELINE] = theirs["student"]
-    for name, subject in subjects.items():
-        if subject.excuse:
-            notes.append(f"{name} has no latency and no file: {subject.excuse}")
-    where = list(dict.fromkeys(["cpu", fabric.device.type]))
-    passes = [(device, batch) for device in where for batch in batches]
-    example = torch.zeros(2, *data.train.shape)
-    with num_threads(thread_count or torch.get_num_threads()):
-        about = _about(counting, where, epoch, baseline)
-        say(f"measuring latencies on {about['machine']}")
-        seconds = _seconds(subjects, example, passes)
+        predictors[BASELINE] = _judged_predictors(baseline.session(device=device))["student"]
+    for name, judged in predictors.items():
+        if judged.reason:
+            notes.append(f"{name} has no latency and no file: {judged.reason}")
+    devices = list(dict.fromkeys(["cpu", session.fabric.device.type]))
+    passes = [(device, batch) for device in devices for batch in batch_sizes]
+    example = session.task.example
+    with torch_threads(num_threads or torch.get_num_threads()):
+        about = _conditions(count, devices, epoch, baseline.path if baseline else None)
+        on_message(f"measuring latencies on {about['machine']}")
+        seconds = _seconds(predictors, example, passes)
     rows = {
-        name: _row(name, subject, example, counting, seconds[name], subjects.get(BASELINE))
-        for name, subject in subjects.items()
+        name: _measurement(name, judged, example, count, seconds[name], predictors.get(BASELINE))
+        for name, judged in predictors.items()
     }
     last = rows.pop(BASELINE, None)
     about["notes"] = "; ".join(notes)
-    metric = TASKS[data.task].primary_metric
+    metric = session.task.primary_metric
     return ExitMeasurements(_with_front(list(rows.values())), last, passes, about, notes, metric)
 
 
-def _here(place: Path, device: str | None) -> Recipe:
-    """The run's recipe for one process of this machine."""
-    own = load_recipe(place).model_dump() | {"devices": 1, "nodes": 1}
-    return parse(own | ({"device": device} if device else {}))
+def save_measurements(run_dir: Path, measurements: ExitMeasurements) -> None:
+    """Write the table, its picture and the report into the run's directory."""
+    directory = RunDirectory(run_dir)
+    directory.write(FILE, measured_csv(measurements))
+    if measurements.splits:
+        write_picture(directory)
+    write_report(directory)
 
 
-def _check_idle(place: Path) -> None:
+def output_files(run_dir: Path, measurements: ExitMeasurements) -> list[Path]:
+    """The files that `save_measurements` wrote."""
+    chart = ["exits-measured.svg"] if measurements.splits else []
+    return [run_dir / name for name in (FILE, *chart, "report.html")]
+
+
+def check_measurable(run_dir: Path, count: str) -> None:
+    """Raises `ConfigError` or `RunBusyError` if the exits of a run cannot be measured like this."""
+    if count not in COUNTS:
+        raise ConfigError(f"costs cannot be counted '{count}'{nearest(count, COUNTS)}")
     try:
-        with RunDirectory(place).held():
+        with RunDirectory(run_dir).held():
             return
     except RunBusyError:
         raise RunBusyError(
-            f"another process is training in {place}; measure its exits when it is done"
+            f"another process is training in {run_dir}; measure its exits when it is done"
         ) from None
 
 
-def _standing(place: Path, recipe: Recipe) -> tuple[int, list[str]]:
-    """How many epochs the newest checkpoint has seen, and a sentence if the run is not finished."""
-    if (place / "exits.csv").exists():
+def _epochs_done(run_dir: Path, recipe: Recipe) -> tuple[int, list[str]]:
+    """Epochs that the newest checkpoint has seen, and a sentence if the run is not finished."""
+    if (run_dir / "exits.csv").exists():
         return recipe.epochs, []
-    found = checkpoint.newest(place / "checkpoints")
-    epoch = found.state["epoch"] if found else 0
+    newest = checkpoint.newest(run_dir / "checkpoints")
+    epoch = newest.state["epoch"] if newest else 0
     return epoch, [
         f"this run is not finished: it stands at epoch {epoch} of {recipe.epochs}; "
-        f"selfdistill train --resume {place} goes on"
+        f"selfdistill train --resume {run_dir} goes on"
     ]
 
 
-class _Score(NamedTuple):
-    """What one split says of one predictor."""
+@dataclass(frozen=True)
+class _SplitScore:
+    """Score, calibration error and right answers of a predictor on one split."""
 
     value: float
     ece: float | None
     correct: Tensor | None  # (N,) bool
 
 
-class _Subject(NamedTuple):
-    """A predictor in its method, cut out of it or why it cannot be, and what the splits say."""
+@dataclass(frozen=True)
+class _JudgedPredictor:
+    """A predictor in its method, a copy cut out of it or the reason why there is none."""
 
     predictor: nn.Module
-    alone: nn.Module | None
-    excuse: str
-    scores: dict[str, _Score]
+    extracted: nn.Module | None
+    reason: str
+    scores: dict[str, _SplitScore]
 
 
-def _judged(run: Run, recipe: Recipe, data: ImageData, fabric: Fabric) -> dict[str, _Subject]:
-    task = TASKS[data.task](data.classes, torch.zeros(2, *data.train.shape))
-    method = run.method.to(fabric.device)
-    verdicts = {
-        split: evaluate_full(fabric, method, task, eval_loader(recipe, data, images, fabric))
-        for split, images in zip(SPLITS, (data.val, data.test), strict=True)
-        if images is not None
-    }
-    found = {}
-    for name, predictor in method.predictors().items():
+def _judged_predictors(session: EvaluationSession) -> dict[str, _JudgedPredictor]:
+    results = {split: session.evaluate_full(split) for split in session.splits}
+    metric = session.task.primary_metric
+    judged = {}
+    for name, predictor in session.method.predictors().items():
         scores = {}
-        for split, verdict in verdicts.items():
-            tables, score = verdict.calibration, verdict.scores[name][task.primary_metric]
-            ece = expected_calibration_error(tables[name]) if name in tables else None
-            scores[split] = _Score(score, ece, verdict.correct.get(name))
+        for split, result in results.items():
+            table = result.calibration.get(name)
+            ece = None if table is None else expected_calibration_error(table)
+            scores[split] = _SplitScore(result.scores[name][metric], ece, result.correct.get(name))
         try:
-            alone, excuse = extract_predictor(method, name), ""
-        except ConfigError as reason:
-            alone, excuse = None, str(reason)
-        found[name] = _Subject(predictor, alone, excuse, scores)
-    return found
+            extracted, reason = extract_predictor(session.method, name), ""
+        except ConfigError as error:
+            extracted, reason = None, str(error)
+        judged[name] = _JudgedPredictor(predictor, extracted, reason, scores)
+    return judged
 
 
-def _about(
-    counting: str, where: Sequence[str], epoch: int, baseline: Path | None
+def _conditions(
+    count: str, devices: Sequence[str], epoch: int, baseline: Path | None
 ) -> dict[str, Any]:
     """What the figures hold for."""
-    count = torch.get_num_threads()
-    machines = [f"{_processor()}, {count} thread{'s' * (count > 1)}"]
-    machines += [torch.cuda.get_device_name() if d == "cuda" else d for d in where[1:]]
+    threads = torch.get_num_threads()
+    machines = [f"{_processor()}, {threads} thread{'s' * (threads > 1)}"]
+    machines += [torch.cuda.get_device_name() if d == "cuda" else d for d in devices[1:]]
     return {
-        "cost": counting,
+        "cost": count,
         "epoch": epoch,
-        "threads": count,
+        "threads": threads,
         "machine": "; ".join(machines),
         "torch": torch.__version__,
         "baseline": str(baseline or ""),
@@ -189,51 +184,52 @@ def _about(
 
 def _processor() -> str:
     """Its name where Linux tells it, else the kind."""
-    table = Path("/proc/cpuinfo")
-    text = table.read_text(encoding="utf-8") if table.exists() else ""
-    found = re.search(r"^model name\s*: (.+)$", text, re.MULTILINE)
-    return found[1] if found else platform.processor() or platform.machine()
+    file = Path("/proc/cpuinfo")
+    text = file.read_text(encoding="utf-8") if file.exists() else ""
+    model = re.search(r"^model name\s*: (.+)$", text, re.MULTILINE)
+    return model[1] if model else platform.processor() or platform.machine()
 
 
 def _seconds(
-    subjects: Mapping[str, _Subject], example: Tensor, passes: Sequence[tuple[str, int]]
+    predictors: Mapping[str, _JudgedPredictor], example: Tensor, passes: Sequence[tuple[str, int]]
 ) -> dict[str, dict[tuple[str, int], float]]:
     """{predictor: {(device, batch): median seconds}}."""
-    networks = {name: s.alone for name, s in subjects.items() if s.alone is not None}
+    networks = {n: judged.extracted for n, judged in predictors.items() if judged.extracted}
     times = {
         (d, batch): median_latencies(networks, example, batch, device=d) for d, batch in passes
     }
     return {
-        name: {p: found[name] for p, found in times.items() if name in found} for name in subjects
+        name: {p: medians[name] for p, medians in times.items() if name in medians}
+        for name in predictors
     }
 
 
-def _row(
+def _measurement(
     name: str,
-    subject: _Subject,
+    judged: _JudgedPredictor,
     example: Tensor,
-    counting: str,
+    count: str,
     seconds: Mapping[tuple[str, int], float],
-    baseline: _Subject | None,
+    baseline: _JudgedPredictor | None,
 ) -> ExitMeasurement:
-    against = {}
-    for split, score in subject.scores.items():
-        theirs = baseline.scores[split].correct if baseline and name != BASELINE else None
-        if score.correct is not None and theirs is not None:
-            against[split] = paired_difference(score.correct, theirs)
+    differences = {}
+    for split, score in judged.scores.items():
+        reference = baseline.scores[split].correct if baseline and name != BASELINE else None
+        if score.correct is not None and reference is not None:
+            differences[split] = paired_difference(score.correct, reference)
     return ExitMeasurement(
         predictor=name,
-        cost=_cost(subject.predictor, example, counting),
-        size=safetensors_size(subject.alone) if subject.alone else None,
+        cost=_cost(judged.predictor, example, count),
+        size=safetensors_size(judged.extracted) if judged.extracted else None,
         seconds=seconds,
-        scores={split: score.value for split, score in subject.scores.items()},
-        ece={s: score.ece for s, score in subject.scores.items() if score.ece is not None},
-        against=against,
+        scores={split: score.value for split, score in judged.scores.items()},
+        ece={s: score.ece for s, score in judged.scores.items() if score.ece is not None},
+        against=differences,
     )
 
 
-def _cost(predictor: nn.Module, example: Tensor, counting: str) -> NetworkCost:
-    if counting == "honest":
+def _cost(predictor: nn.Module, example: Tensor, count: str) -> NetworkCost:
+    if count == "actual":
         return network_cost(predictor, example)
     if isinstance(predictor, EarlyExit):
         return paper_network_cost(predictor.student.network, example, predictor.name)
@@ -241,7 +237,7 @@ def _cost(predictor: nn.Module, example: Tensor, counting: str) -> NetworkCost:
 
 
 def _with_front(rows: list[ExitMeasurement]) -> list[ExitMeasurement]:
-    """The rows, those on the front marked: by validation images where there are any."""
+    """The rows, those on the Pareto front marked: by validation images where there are any."""
     scores = [next(iter(row.scores.values()), None) for row in rows]
-    marks = pareto_front([row.cost.macs for row in rows], scores)
-    return [replace(row, front=mark) for row, mark in zip(rows, marks, strict=True)]
+    on_front = pareto_front([row.cost.macs for row in rows], scores)
+    return [replace(row, front=mark) for row, mark in zip(rows, on_front, strict=True)]

@@ -14,8 +14,8 @@ from ..models import build
 from ..models.build import hint
 from ..recipe.build_run import load_data
 from ..recipe.schema import Recipe, parse
-from .api import load
-from .training import load_recipe
+from .paths import load_recipe
+from .run import load
 
 _WEIGHTS = purpose(
     "weights"

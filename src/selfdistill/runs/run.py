@@ -1,43 +1,138 @@
-"""What a training run leaves behind, and what can be done with it."""
+"""A run that was trained, and what can be done with it."""
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import nn
 
-from ..core import Method
+from ..core import ConfigError, DataError, Method
 from ..data import ImageData
-from ..export.package import (
-    ExportResult,
-    check_finished,
-    export_run,
-    score_exits_at_size,
+from ..early_exit.network import (
+    EarlyExitNetwork,
+    build_early_exit_network,
+    check_image_labels,
+    collect_exit_decisions,
+    early_exits,
+    exit_costs,
 )
-from ..recipe.build_run import load_data
+from ..early_exit.thresholds import Threshold, as_thresholds, calibrate_thresholds
+from ..engine import checkpoint
+from ..engine.run_directory import RunDirectory
+from ..engine.state import restore_method
+from ..evaluation import EvaluationSession
+from ..export.package import ExportResult, check_finished, export_run, score_exits_at_size
+from ..information.config import EstimatorConfig, NetworkUnderTest
+from ..information.estimation import estimate_information
+from ..information.results import InformationResult
+from ..recipe.build_run import Companions, build_run, load_data
 from ..recipe.schema import Recipe
-from ..records.exit_scores import ExitScore
+from ..recipe.teachers import check_given_modules, placeholder_teacher
+from ..records.exit_measurements import ExitMeasurements
+from ..records.exit_scores import ExitScore, from_csv
+from ..reporting.run_page import write_report
+from .baseline import check_comparable, matched_baseline
+from .evaluate import Evaluation, evaluate_run
+from .measure_exits import check_measurable, measure_exits, save_measurements
+from .paths import load_recipe
 
 
 @dataclass
 class Run:
-    """What a training run left behind.
+    """What a training run left behind; `load` makes one of a directory.
 
     Attributes:
         path: its directory.
-        recipe: all that made it.
+        recipe: everything that made it.
         method: trained, on its device, in evaluation mode.
         exits: score and cost of every predictor, shallowest first.
+        data: that it was trained on.
     """
 
     path: Path
     recipe: Recipe
     method: Method = field(repr=False)
     exits: list[ExitScore]
+    data: ImageData = field(repr=False)
 
     @property
     def network(self) -> nn.Module:
         """The trained student, as it was given: no heads, no critics."""
         return self.method.predictors()["student"]
+
+    def session(
+        self, *, device: str | None = None, precision: str | None = None
+    ) -> EvaluationSession:
+        """The run's method with its task, data and loaders, on a device of this machine."""
+        return EvaluationSession.local(
+            self.recipe, self.data, self.method, device=device, precision=precision
+        )
+
+    def evaluate(
+        self,
+        split: str | None = None,
+        *,
+        data: str | ImageData | None = None,
+        device: str | None = None,
+    ) -> Evaluation:
+        """Score every exit on held-out images.
+
+        Args:
+            split: "val" or "test"; None is the test images, if there are any.
+            data: other data with the same classes, which are normalized as the run's were.
+            device: None is the recipe's.
+
+        Raises:
+            ConfigError: there is no such split.
+            DataError: the data have none of these images, other classes or other channels.
+        """
+        return evaluate_run(self.session(device=device), split, data)
+
+    def measure_exits(
+        self,
+        *,
+        baseline: str | Path | None = None,
+        count: str = "actual",
+        batch_sizes: Sequence[int] = (1, 32),
+        num_threads: int | None = None,
+        device: str | None = None,
+        on_message: Callable[[str], None] = lambda message: None,
+    ) -> ExitMeasurements:
+        """Score, calibration, cost, latency and file size of every exit, beside a baseline's.
+
+        The table `exits-measured.csv`, its picture and the report are written into the directory.
+
+        Args:
+            baseline: directory of the run to compare with; None takes a finished one beside this
+                that differs in the method alone, if there is one.
+            count: of parameters and multiply-adds: "actual", of what runs, or "paper", as MUSE's
+                Table 3 counts convolutions.
+            batch_sizes: images of a timed forward pass.
+            num_threads: of the CPU, for timing; None takes as many as torch does.
+            device: where to evaluate, and to time beside the CPU; None is the recipe's.
+            on_message: is told what is being done.
+
+        Raises:
+            ConfigError: the baseline cannot be compared with this run.
+            RunBusyError: the run is being trained.
+        """
+        check_measurable(self.path, count)
+        path = Path(baseline) if baseline else matched_baseline(self.path)
+        notes = check_comparable(self.path, self.recipe, path) if path else []
+        measurements = measure_exits(
+            self,
+            load(path, data=self.data) if path else None,
+            count=count,
+            batch_sizes=batch_sizes,
+            num_threads=num_threads,
+            device=device,
+            notes=notes,
+            on_message=on_message,
+        )
+        save_measurements(self.path, measurements)
+        return measurements
 
     def export(
         self,
@@ -54,13 +149,13 @@ class Run:
         """Write an exit or the student by itself, verified, with a model card.
 
         Args:
-            exit, min_accuracy, max_macs: which predictor, see `export.choose.chosen`.
+            exit, min_accuracy, max_macs: which predictor, see `export.select_exit`.
             format: ``"onnx"``, ``"pt2"`` or ``"safetensors"``.
             out: the folder to make; None is export/PREDICTOR-FORMAT in the run's directory.
             image_size: side of the images that the file is to take; None is the run's. At another
                 size every predictor is judged anew.
             fold: whether BatchNorm goes into the convolutions; safetensors keeps it always.
-            data: the run's own, if they were given as an object; at the size of the file.
+            data: the run's own at the size of the file, if they were given as an object.
 
         Raises:
             SelfdistillError: see `export.package.export_run`.
@@ -69,12 +164,12 @@ class Run:
             >>> run.export(exit="auto", min_accuracy=0.95).path  # doctest: +SKIP
         """
         check_finished(self.path)
-        size = image_size or self.recipe.image_size
+        own_size = image_size in (None, self.recipe.image_size)
         if data is None:
-            data = load_data(self.recipe.model_copy(update={"image_size": size}))
-        own = size == self.recipe.image_size
+            resized = self.recipe.model_copy(update={"image_size": image_size})
+            data = self.data if own_size else load_data(resized)
         return export_run(
-            self if own else replace(self, exits=score_exits_at_size(self, data)),
+            self if own_size else replace(self, exits=score_exits_at_size(self, data)),
             data,
             exit=exit,
             format=format,
@@ -83,3 +178,91 @@ class Run:
             max_macs=max_macs,
             fold=fold,
         )
+
+    def anytime(
+        self, threshold: Threshold | Iterable[Threshold] = None, *, max_loss: float = 0.01
+    ) -> EarlyExitNetwork:
+        """The network with its exits, computing each image only until an exit is confident.
+
+        Args:
+            threshold: the class probability from which on an image leaves, in (0, 1]: one for all
+                exits, or one each, None to leave an exit out. Without any, thresholds are chosen on
+                the validation images: those of least mean multiply-adds.
+            max_loss: how much lower than the student's the accuracy on the validation images may
+                then be; 0.01 is one percentage point.
+
+        Returns:
+            A module of its own on the run's device: normalized images in, logits and exits out.
+
+        Raises:
+            ConfigError: images have no class of their own, there are no exits, the network cannot
+                be split at them, or a threshold is no probability.
+            DataError: thresholds are to be chosen, and there are no validation images.
+
+        Examples:
+            >>> network = run.anytime(threshold=0.9)  # doctest: +SKIP
+            >>> logits, exits = network(images)  # doctest: +SKIP
+        """
+        check_image_labels(self.recipe.task)
+        exits = list(early_exits(self.method))
+        if threshold is not None:
+            return build_early_exit_network(self.method, as_thresholds(threshold, exits))
+        if self.data.val is None:
+            raise DataError(
+                "thresholds are chosen on validation images, and the run held none out; give a "
+                "threshold"
+            )
+        workers = self.recipe.workers
+        decisions = collect_exit_decisions(self.method, self.data, self.data.val, workers=workers)
+        costs = exit_costs(self.method, torch.zeros(1, *self.data.train.shape))
+        thresholds = calibrate_thresholds(decisions, costs, max_loss)
+        return build_early_exit_network(self.method, thresholds)
+
+    def information(self, **config: Any) -> InformationResult:
+        """Mutual information of every stage with the last one, and its self-information.
+
+        Args:
+            config: keywords of `information.config.EstimatorConfig`, such as steps and seeds.
+        """
+        network = NetworkUnderTest(self.network, self.recipe.taps, self.data.mean, self.data.std)
+        return estimate_information({self.path.name: network}, self.data, EstimatorConfig(**config))
+
+    def report(self) -> Path:
+        """Write `report.html` anew, from the files in the directory."""
+        return write_report(RunDirectory(self.path))
+
+
+def load(
+    path: str | Path,
+    *,
+    data: ImageData | None = None,
+    model: nn.Module | None = None,
+    teacher: nn.Module | None = None,
+    peers: Sequence[nn.Module] = (),
+) -> Run:
+    """A run from its directory, with the weights of its newest checkpoint.
+
+    Args:
+        path: the run's directory.
+        data, model, peers: the objects that the run was made with, if they were no names.
+        teacher: goes into the method, to train it further. Without one the method has a placeholder
+            of the same shapes: a trained run has no use for its teacher.
+
+    Raises:
+        ConfigError: there is no run, nothing was saved yet, or an object is missing.
+        ArtifactError: its checkpoints are corrupt or of a newer version.
+    """
+    recipe, directory = load_recipe(path), RunDirectory(Path(path))
+    newest = checkpoint.newest(directory.checkpoints)
+    if newest is None:
+        raise ConfigError(f"{path} has no checkpoint yet")
+    check_given_modules(recipe, model, peers)
+    data, bare = data or load_data(recipe), recipe.model_copy(update={"weights": ""})
+    if teacher is None and recipe.teacher:
+        teacher = placeholder_teacher(directory.path, data)
+        bare = bare.model_copy(update={"teacher_taps": "auto"})
+    components = build_run(bare, data=data, model=model, company=Companions(teacher, peers))
+    restore_method(components.method, newest, average=True)
+    table = directory.path / "exits.csv"
+    exits = from_csv(table.read_text(encoding="utf-8")) if table.exists() else []
+    return Run(directory.path, recipe, components.method.eval(), exits, data)

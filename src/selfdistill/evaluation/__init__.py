@@ -1,0 +1,5 @@
+"""Judging a trained method: one session owns its task, data, loaders and device."""
+
+from .session import SPLITS, EvaluationSession
+
+__all__ = ["SPLITS", "EvaluationSession"]

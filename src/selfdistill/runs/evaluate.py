@@ -1,0 +1,63 @@
+"""A run judged again, on its own data or on other data with the same classes."""
+
+from dataclasses import dataclass, replace
+
+from ..core import ConfigError, DataError
+from ..data import ImageData
+from ..evaluation import SPLITS, EvaluationSession
+from ..recipe.build_run import load_data
+from ..records.exit_scores import ExitScore
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of every predictor on one part of some data.
+
+    Attributes:
+        data: the name of the data.
+        split: "val" or "test".
+        num_images: of that part.
+        exits: score and cost of every predictor, shallowest first.
+    """
+
+    data: str
+    split: str
+    num_images: int
+    exits: list[ExitScore]
+
+
+def evaluate_run(
+    session: EvaluationSession, split: str | None = None, data: str | ImageData | None = None
+) -> Evaluation:
+    """Score every exit on a held-out part; see `Run.evaluate`."""
+    if split not in (None, *SPLITS):
+        raise ConfigError(f"the split is val or test, not '{split}'")
+    if data is not None:
+        session = replace(session, data=_other_data(session, data))
+    wanted = [split] if split else list(reversed(SPLITS))
+    available = [name for name in wanted if name in session.splits]
+    if not available:
+        raise DataError(f"'{session.data.name}' has no {' and no '.join(wanted)} part")
+    images = session.splits[available[0]]
+    exits = session.score_exits(available[0])
+    return Evaluation(session.data.name, available[0], len(images), exits)
+
+
+def _other_data(session: EvaluationSession, data: str | ImageData) -> ImageData:
+    """Other data, brought to the size and the normalization that the run was trained with."""
+    own = session.data
+    channels, height, width = own.train.shape
+    if isinstance(data, str):
+        size = height if height == width else session.recipe.image_size
+        data = load_data(session.recipe.model_copy(update={"data": data, "image_size": size}))
+    if len(data.classes) != len(own.classes):
+        raise DataError(
+            f"'{data.name}' has {len(data.classes)} classes and the run was trained on "
+            f"{len(own.classes)}; give data with the same classes"
+        )
+    if data.train.shape[0] != channels:
+        raise DataError(
+            f"the images of '{data.name}' have {data.train.shape[0]} channels and the run was "
+            f"trained on {channels}; convert them"
+        )
+    return replace(data, mean=own.mean, std=own.std)

@@ -1,0 +1,41 @@
+"""Where runs lie, and which run a directory holds."""
+
+import tomllib
+from pathlib import Path
+
+from ..core import ConfigError
+from ..engine.run_directory import RunDirectory
+from ..recipe.schema import Recipe, parse
+
+# What decides where a run is made, and not what comes out of it.
+_MACHINE_KEYS = {"device", "devices", "nodes", "workers", "data_root", "teacher_model"}
+
+
+def load_recipe(path: str | Path | None) -> Recipe:
+    """The recipe of a run that exists.
+
+    Raises:
+        ConfigError: no directory is named, it holds no run, or its recipe does not fit.
+    """
+    if path is None:
+        raise ConfigError("which run is to be resumed? name its directory")
+    return parse(tomllib.loads(RunDirectory(Path(path)).recipe()))
+
+
+def first_difference(recipe: Recipe, other: Recipe) -> str:
+    """The first key in which two recipes ask for different runs, or ""."""
+    for key, value in recipe.model_dump().items():
+        if key not in _MACHINE_KEYS and value != getattr(other, key):
+            return f"{key} ({getattr(other, key)!r}, not {value!r})"
+    return ""
+
+
+def unique_run_dir(recipe: Recipe) -> Path:
+    """runs/DATA-MODEL-METHOD-sSEED, with a number behind it if that is taken."""
+    parts = (recipe.data, recipe.model.split("/")[-1], recipe.method, f"s{recipe.seed}")
+    name = "-".join(Path(part.split(":")[-1]).stem for part in parts)
+    path, number = Path("runs") / name, 1
+    while path.exists():
+        number += 1
+        path = Path("runs") / f"{name}-{number}"
+    return path

@@ -1,0 +1,84 @@
+"""Whether a teacher can teach: its score, and whether it is the one that the run began with."""
+
+import json
+import warnings
+from collections.abc import Mapping
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from ..core import ArtifactError
+from ..engine.evaluate import evaluate_network
+from ..engine.log import Callback
+from ..engine.run_directory import RunDirectory
+from ..recipe.build_run import RunComponents, eval_loader
+from ..recipe.teachers import TEACHER_FILE, fingerprint
+from ..taps import Taps
+from ..tasks.metric_names import shown_metric
+
+_MAX_IMAGES = 10_000  # images that a teacher is judged by
+_MIN_MAP = 0.01  # mean average precision of boxes that is told from nothing
+
+
+def check_teacher(
+    components: RunComponents, fabric: Fabric, directory: RunDirectory, callback: Callback
+) -> None:
+    """Report the teacher's score, and make sure that a resumed run has the one it began with.
+
+    Raises:
+        ArtifactError: the run began with another teacher.
+    """
+    teacher, task = components.teacher, components.task
+    if teacher is None:
+        return
+    digest, path = fingerprint(teacher), directory.path / TEACHER_FILE
+    if fabric.broadcast(path.exists()):  # all processes must go the same way
+        if json.loads(path.read_text(encoding="utf-8"))["sha256"] != digest:
+            raise ArtifactError(
+                f"teacher {components.recipe.teacher} is no longer the one that this run began "
+                "with; give the old one back, or start a new run"
+            )
+        return
+    scores, images, warning = evaluate_teacher(teacher, components, fabric)
+    score, metric = scores[task.primary_metric], shown_metric(task.primary_metric)
+    callback.say(
+        f"the teacher gets {score:.1%} of {images} images right"
+        if task.image_labels
+        else f"the teacher reaches {score:.1%} {metric} on {images} images"
+    )
+    if warning:
+        warnings.warn(warning, stacklevel=2)
+    taps = (m for m in components.method.modules() if isinstance(m, Taps))
+    shapes = next((each.shapes for each in taps if each.network is teacher), {})
+    description = {"teacher": components.recipe.teacher, "sha256": digest, "images": images}
+    if fabric.is_global_zero:
+        directory.write(path.name, json.dumps({**description, **scores, "taps": shapes}, indent=1))
+
+
+def evaluate_teacher(
+    teacher: nn.Module, components: RunComponents, fabric: Fabric
+) -> tuple[dict[str, float], str, str]:
+    """A teacher's scores, the images they are of, and a warning or ""."""
+    data = components.data
+    images, kind = (data.val, "validation") if data.val is not None else (data.train, "training")
+    images = images.take(torch.arange(min(len(images), _MAX_IMAGES)))
+    batches = eval_loader(components.recipe, data, images, fabric)
+    scores = evaluate_network(fabric, teacher, components.task, batches)
+    return scores, f"{len(images):,} {kind}", _chance_warning(scores, components)
+
+
+def _chance_warning(scores: Mapping[str, float], components: RunComponents) -> str:
+    """That a teacher is hardly better than chance, or ""."""
+    task, score = components.task, scores[components.task.primary_metric]
+    metric = shown_metric(task.primary_metric)
+    chance, reason = _MIN_MAP, f"{metric} is next to nothing"
+    if task.image_labels:
+        chance, reason = 2 / len(task.classes), "is about chance"
+    elif task.dense_scores:  # it overlaps with that class alone: the mean over K is 1/K at most
+        chance = 1 / len(task.classes)
+        reason = f"{metric} is what one class everywhere can reach"
+    if score >= chance:
+        return ""
+    question = "is it trained on these classes, in this order?"
+    return f"teacher {components.recipe.teacher} guesses: {score:.1%} {reason}; {question}"

@@ -1,0 +1,215 @@
+"""Training a run: from a recipe to what it leaves behind."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from lightning_fabric import Fabric
+from torch import nn
+
+from ..core import ConfigError, SelfdistillError, load_tensors
+from ..data import ImageData
+from ..engine.log import Callback, NullCallback
+from ..engine.run_directory import RunDirectory
+from ..engine.trainer import Trainer
+from ..evaluation import EvaluationSession
+from ..recipe.build_run import (
+    Companions,
+    RunComponents,
+    build_run,
+    make_fabric,
+    train_loader,
+    training_settings,
+)
+from ..recipe.merge import merge_keys
+from ..recipe.schema import Recipe, parse, read, write
+from ..recipe.teachers import DATA_FILE, check_given_modules, describe_data
+from ..records.exit_scores import ExitScore, from_csv
+from ..tasks import Classification
+from .finalize import finalize
+from .paths import first_difference, load_recipe, unique_run_dir
+from .run import Run
+from .teacher_check import check_teacher
+
+
+def train(
+    *,
+    model: str | nn.Module | None = None,
+    data: str | ImageData | None = None,
+    teacher: str | Path | nn.Module | None = None,
+    peers: Sequence[str | nn.Module] = (),
+    out: str | Path | None = None,
+    resume: bool = False,
+    recipe: str | Path | None = None,
+    callback: Callback | None = None,
+    **keys: Any,
+) -> Run:
+    """Train a network.
+
+    Args:
+        model: a name (`selfdistill models`) or any module, which is trained in place; None is the
+            recipe's.
+        data: a name, ``folder:PATH``, ``npz:PATH`` or an `ImageData`; None is the recipe's.
+        teacher: for offline methods: a run's directory, a weights file, ``timm/NAME`` or a module.
+        peers: for online methods: names or modules, all of them one or the other; none is one more
+            network like the student.
+        out: the run's directory; None takes the next free one in runs/.
+        resume: continue the run in `out`, by its own recipe; of the rest only what was given as an
+            object (`model`, `data`, `teacher`, `peers`) need be given again.
+        recipe: a TOML file to start from.
+        callback: is called as training goes on; None is nobody.
+        keys: any key of a recipe, and the method's own options by their names.
+
+    Returns:
+        The run, judged on validation and test images.
+
+    Examples:
+        >>> run = train(method="muse", data="digits", epochs=20)  # doctest: +SKIP
+        >>> run.exits[0].test_score, run.network  # doctest: +SKIP
+    """
+    modules = [peer for peer in peers if isinstance(peer, nn.Module)]
+    if modules and len(modules) < len(peers):
+        raise ConfigError("peers are names or modules, not some of each")
+    given = {"model": model, "data": data, "teacher": teacher}
+    keys |= {key: _name(value) for key, value in given.items() if value is not None}
+    if peers:
+        keys["peers"] = [_name(peer) for peer in peers]
+    file = read(Path(recipe)) if recipe else {}
+    chosen = load_recipe(out) if resume else parse(merge_keys(file, keys))
+    return train_recipe(
+        chosen,
+        out=out,
+        resume=resume,
+        callback=callback,
+        data=data if isinstance(data, ImageData) else None,
+        model=model if isinstance(model, nn.Module) else None,
+        company=Companions(teacher if isinstance(teacher, nn.Module) else None, modules),
+    )
+
+
+def _name(value: Any) -> str:
+    """What a recipe calls an object that was given."""
+    if isinstance(value, nn.Module):
+        return type(value).__name__
+    return value.name if isinstance(value, ImageData) else str(value)
+
+
+def train_recipe(
+    recipe: Recipe,
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    callback: Callback | None = None,
+    data: ImageData | None = None,
+    model: nn.Module | None = None,
+    company: Companions | None = None,
+) -> Run:
+    """Train what a recipe says; `train` is the comfortable way in."""
+    if resume:
+        recipe = load_recipe(out)
+        check_given_modules(recipe, model, company.peers if company else ())
+    fabric = make_fabric(recipe)
+    fabric.launch()
+    directory = RunDirectory(Path(fabric.broadcast(str(out or unique_run_dir(recipe)))))
+    if not resume:
+        directory.check_free()
+    fabric.barrier()  # nobody writes before everybody has looked
+    start = recipe.model_copy(update={"weights": ""}) if resume else recipe  # a checkpoint has them
+    components = build_run(start, data=data, model=model, company=company)
+    recipe = components.recipe.model_copy(update={"weights": recipe.weights})
+    components = components._replace(recipe=recipe)
+    batches = train_loader(recipe, components.data, components.method, fabric)
+    callback = callback if callback and fabric.is_global_zero else NullCallback()
+    with ExitStack() as stack:
+        _begin(stack, components, fabric, directory, resume=resume)
+        callback.begin(run_summary(components, fabric, directory))
+        check_teacher(components, fabric, directory, callback)
+        session = EvaluationSession(recipe, components.data, components.method, fabric)
+        val = session.loader("val") if components.data.val else None
+        trainer = Trainer(
+            fabric,
+            components.method,
+            components.task,
+            batches,
+            val,
+            training_settings(recipe),
+            directory,
+            callback,
+        )
+        trainer.run()
+        callback.say("judging the finished network")
+        with trainer.ema_weights():
+            exits = finalize(session, directory, trainer.total)
+        if trainer.average:
+            load_tensors(components.method, trainer.average.state, strict=False)
+    return Run(directory.path, recipe, components.method.eval(), exits, components.data)
+
+
+def _begin(
+    stack: ExitStack,
+    components: RunComponents,
+    fabric: Fabric,
+    directory: RunDirectory,
+    *,
+    resume: bool,
+) -> None:
+    """Hold the directory until the stack is left; what keeps the first process stops all."""
+    fault: SelfdistillError | None = None
+    if fabric.is_global_zero:
+        try:
+            stack.enter_context(directory.held())
+            if not resume:
+                directory.begin(write(components.recipe))
+                directory.write(DATA_FILE, describe_data(components.data))
+        except SelfdistillError as error:
+            fault = error
+    if fault := fabric.broadcast(fault):  # the others would wait for the first for ever
+        raise fault
+
+
+def run_summary(
+    components: RunComponents, fabric: Fabric, directory: RunDirectory
+) -> dict[str, str]:
+    """Method, network, data, device and directory of a run, a line each."""
+    recipe, data = components.recipe, components.data
+    splits = {"train": data.train, "val": data.val, "test": data.test}
+    sizes = ", ".join(f"{len(images):,} {name}" for name, images in splits.items() if images)
+    shape = " × ".join(str(side) for side in data.train.shape)
+    processes = f" × {fabric.world_size}" if fabric.world_size > 1 else ""
+    names = recipe.peers or [recipe.model] * len(components.peers)
+    peers = zip(names, components.peers, strict=True)
+    summary = {"task": data.task} if data.task != Classification.name else {}
+    summary |= {
+        "method": recipe.method,
+        "network": _described(recipe.model, components.network),
+        **{f"peer {i}": _described(*peer) for i, peer in enumerate(peers, 1)},
+    }
+    if components.teacher:
+        summary["teacher"] = _described(recipe.teacher, components.teacher)
+    return summary | {
+        "data": f"{data.name}: {sizes}; {len(data.classes)} classes, {shape}",
+        "device": f"{fabric.device.type}{processes}, {recipe.precision}",
+        "run": str(directory.path),
+    }
+
+
+def _described(name: str, network: nn.Module) -> str:
+    return f"{name}, {sum(p.numel() for p in network.parameters()):,} parameters"
+
+
+def load_or_train_exits(recipe: Recipe, run_dir: Path, **given: Any) -> list[ExitScore]:
+    """The exits of the run in a directory: read if it is finished, else resumed or trained.
+
+    `given` are `train_recipe`'s objects (`data`, `model`, `company`, `callback`).
+
+    Raises:
+        ConfigError: the run there was made by another recipe.
+    """
+    table = run_dir / "exits.csv"
+    begun = (run_dir / "recipe.toml").exists()
+    if begun and (key := first_difference(recipe, load_recipe(run_dir))):
+        raise ConfigError(f"{run_dir} holds a run with another {key}; name another directory")
+    if not table.exists():
+        train_recipe(recipe, out=run_dir, resume=begun, **given)
+    return from_csv(table.read_text(encoding="utf-8"))
