@@ -28,6 +28,7 @@ from selfdistill.modules.detector_output import Detections
 from selfdistill.recipe.build_method import build_method
 from selfdistill.recipe.teachers import describe_data
 from selfdistill.records.exit_scores import ExitScore
+from selfdistill.runs.run import Run
 
 SIDE = 32
 NAMES = {"segmentation": ["sky", "road", "tree"], "detection": ["car", "cow"]}
@@ -235,7 +236,7 @@ def test_a_detector_that_cannot_be_exported(tmp_path):
 def test_no_image_leaves_a_scene_early(task):
     run = SimpleNamespace(recipe=SimpleNamespace(task=task))
     with pytest.raises(ConfigError, match=f"{task} gives images none; take one exit by itself"):
-        run.anytime(0.9)
+        Run.anytime(run, 0.9)
 
 
 def test_a_detector_pays_for_all_that_runs(tmp_path):
