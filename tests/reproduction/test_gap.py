@@ -21,7 +21,7 @@ def test_equals_welch_of_scipy(shift, n, m):
     found = reported_gap(ours, theirs)
     assert found.difference == pytest.approx((low + high) / 2)
     assert found.reach == pytest.approx((high - low) / 2)
-    assert (found.verdict is Significance.WITHIN) == (want.pvalue >= 0.05)
+    assert (found.significance is Significance.INCONCLUSIVE) == (want.pvalue >= 0.05)
 
 
 def test_a_figure_without_a_spread_is_one_more_run():
@@ -30,16 +30,16 @@ def test_a_figure_without_a_spread_is_one_more_run():
     found = reported_gap(ours, ReportedValue(79.0))
     reach = stats.t.ppf(0.975, 3) * 0.5 * (1 + 1 / 4) ** 0.5
     assert found.reach == pytest.approx(reach)
-    assert found.verdict is Significance.WITHIN
-    assert reported_gap(ours, ReportedValue(80.0)).verdict is Significance.BEYOND
+    assert found.significance is Significance.INCONCLUSIVE
+    assert reported_gap(ours, ReportedValue(80.0)).significance is Significance.SIGNIFICANT
 
 
 def test_one_draw_in_twenty_lies_outside():
     """Of many draws of the same distribution, with three runs of ours and one of theirs."""
     runs = draw.normal(0, 1, (2000, 4))
     outside = [
-        reported_gap(measured_value(run[:3].tolist()), ReportedValue(run[3])).verdict
-        is Significance.BEYOND
+        reported_gap(measured_value(run[:3].tolist()), ReportedValue(run[3])).significance
+        is Significance.SIGNIFICANT
         for run in runs
     ]
     assert np.mean(outside) == pytest.approx(0.05, abs=0.015)
@@ -50,4 +50,4 @@ def test_one_draw_in_twenty_lies_outside():
 )
 def test_too_few_seeds_say_nothing(ours):
     found = reported_gap(ours, ReportedValue(70.0, 0.1, 3))
-    assert found == (8.0, None, Significance.OPEN)
+    assert found == (8.0, None, Significance.UNDERPOWERED)

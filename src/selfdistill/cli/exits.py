@@ -155,7 +155,7 @@ def _difference(paired: "PairedDifference") -> str:
 
 
 def _word(paired: "PairedDifference") -> str:
-    if paired.interval.holds(0):
+    if paired.interval.contains(0):
         return "within noise"
     return "better" if paired.mean > 0 else "worse"
 
