@@ -11,7 +11,7 @@ from command import say
 
 from selfdistill.engine.run_directory import RunDirectory
 from selfdistill.recipe.schema import parse
-from selfdistill.reproduction import ledger as rows
+from selfdistill.reproduction import ledger
 from selfdistill.reproduction import smoke
 
 TINY = """
@@ -36,7 +36,7 @@ kd = { method = "kd", deviations = ["seen at night"] }
 
 [tables.table1]
 title = "Made up"
-evidence = "paper"
+figures_source = "paper"
 epoch = "the last"
 recipe = "digits"
 methods = "all"
@@ -54,18 +54,18 @@ def made(tmp_path, monkeypatch):
     folder.mkdir()
     (folder / "made.toml").write_text(TINY)
     (folder / "ours.csv").write_text("row,predictor,n,mean,std,epochs,machine,commit\n")
-    monkeypatch.setattr(rows, "FOLDER", folder)
+    monkeypatch.setattr(ledger, "FOLDER", folder)
     monkeypatch.setattr("selfdistill.reproduction.reproduce.FOLDER", folder)
-    rows.ledger.cache_clear()
+    ledger.ledger.cache_clear()
     yield
-    rows.ledger.cache_clear()
+    ledger.ledger.cache_clear()
 
 
 def test_lists_all_rows():
     said = say("reproduce", "--list")
     assert said.code == 0
     lines = [re.split(r" {2,}", line) for line in said.out.splitlines()]
-    assert len(lines) == len(rows.ledger())
+    assert len(lines) == len(ledger.ledger())
     assert ["muse/table2/resnet18/mi+si", "78.75 ± 0.31", "–", "yes"] in lines
     assert ["muse/table4/yolov5x/mixsi", "67.2 ± 0.1", "–", "yes"] in lines
     assert ["muse/table3/vgg19/mixsi", "exit3 69.26", "–", "yes"] in lines
@@ -83,7 +83,7 @@ def test_tells_all_of_one_row():
 def test_prints_a_recipe_that_trains():
     said = say("reproduce", "muse/table2/resnet18/mi+si", "--recipe")
     recipe = parse(tomllib.loads(said.out))
-    assert recipe == rows.find("muse/table1/resnet18/mi+si").recipe()
+    assert recipe == ledger.find_row("muse/table1/resnet18/mi+si").recipe()
     assert "# Published, top-1 accuracy, %: student 78.75 ± 0.31" in said.out
 
 
@@ -133,14 +133,14 @@ def test_the_best_epoch_is_the_students(tmp_path):
 
 def test_the_mean_of_networks_that_train_together(tmp_path):
     from selfdistill.records.exit_scores import ExitScore
-    from selfdistill.reproduction.reproduce import outcomes
+    from selfdistill.reproduction.reproduce import reproduced_scores
 
-    row = rows.find("muse/table7a/resnet20-resnet20/dml")
+    row = ledger.find_row("muse/table7a/resnet20-resnet20/dml")
     exits = [ExitScore("peer1", 1, 1, None, 0.70), ExitScore("student", 1, 1, None, 0.72)]
-    found = {each.predictor: each for each in outcomes(row, {tmp_path: exits})}
-    assert found["average"].last.mean == pytest.approx(71.0)
-    assert found["average"].published.mean == 70.84
-    assert found["student"].published is None
+    scores = {score.predictor: score for score in reproduced_scores(row, {tmp_path: exits})}
+    assert scores["average"].last.mean == pytest.approx(71.0)
+    assert scores["average"].published.mean == 70.84
+    assert scores["student"].published is None
 
 
 def test_smoke_of_one_row():

@@ -1,7 +1,7 @@
 """Stands in for `selfdistill train` in tests of studies: begins, saves and ends as that does.
 
-The environment sets how a run ends: PRETEND is {"ROW sSEED": behavior} as JSON, where the row is the
-folder's name. "diverge" and "crash" fail, "wait" trains until it is stopped.
+The environment sets how a run ends: PRETEND is {"ROW sSEED": behavior} as JSON, where the row is
+the folder's name. "diverge" and "crash" fail, "wait" trains until it is stopped.
 """
 
 import json

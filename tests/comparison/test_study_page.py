@@ -119,7 +119,7 @@ def test_two_seeds_have_no_interval_in_the_pictures():
 
 def test_escapes_what_people_name():
     study, outcomes = made()
-    outcomes[1] = outcomes[1]._replace(exits=[], failure="<b>&", code=1)
+    outcomes[1] = replace(outcomes[1], exits=[], failure="<b>&", code=1)
     _, read = shown(study, outcomes, name="<i>&")
     assert "<i>&" in read.text
     assert "muse, seed 0 failed: <b>&" in read.text
@@ -127,7 +127,7 @@ def test_escapes_what_people_name():
 
 def test_without_test_images_validation_counts():
     study, outcomes = made()
-    bare = [replace(o, exits=[replace(e, test_score=None) for e in o.exits]) for o in outcomes]
+    bare = [replace(o, exits=[e._replace(test_score=None) for e in o.exits]) for o in outcomes]
     assert "validation accuracy" in shown(study, bare)[1].text
 
 
