@@ -11,8 +11,7 @@ from command import say
 
 from selfdistill.engine.run_directory import RunDirectory
 from selfdistill.recipe.schema import parse
-from selfdistill.reproduction import ledger
-from selfdistill.reproduction import smoke
+from selfdistill.reproduction import ledger, smoke
 
 TINY = """
 order = 1

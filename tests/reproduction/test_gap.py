@@ -35,7 +35,7 @@ def test_a_figure_without_a_spread_is_one_more_run():
 
 
 def test_one_draw_in_twenty_lies_outside():
-    """Of many draws of the same distribution, with three runs of reproduced and one of published."""
+    """Of many draws of the same distribution, with three runs of ours and one published."""
     runs = draw.normal(0, 1, (2000, 4))
     outside = [
         reported_gap(measured_value(run[:3].tolist()), ReportedValue(run[3])).significance

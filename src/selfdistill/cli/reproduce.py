@@ -52,7 +52,7 @@ def reproduce(
     from ..reproduction.ledger import find_row, matching_rows, smoke_test_rows
     from ..reproduction.reproduce import reproduce as train_row
     from . import reproduce_output as output
-    from .console import echo
+    from .console import echo, quiet_lightning
 
     modes = [name for name, on in (("list", show), ("recipe", recipe), ("smoke", smoke)) if on]
     training = {"seeds": seeds, "val": val, "data": data, "device": device, "out": out}
@@ -67,7 +67,7 @@ def reproduce(
             rows = [find_row(row)] if row else list(smoke_test_rows().values())
             output.run_smoke_tests(rows, device or "auto")
         else:
-            with output.quiet_lightning(), output.ReproductionScreen() as screen:
+            with quiet_lightning(), output.ReproductionScreen() as screen:
                 reproduction = train_row(row, callback=screen, **given)
             output.show_reproduction(reproduction)
     except Interrupted as stop:

@@ -1,10 +1,9 @@
 """Output of `selfdistill reproduce`: the list of rows, reproduced scores and smoke tests."""
 
-import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Self
 
 from ..reproduction.gap import ReportedGap
@@ -17,7 +16,7 @@ from ..reproduction.reproduce import (
     measured_values,
 )
 from ..reproduction.smoke import smoke_test
-from .console import console, echo, table
+from .console import console, echo, quiet_lightning, table
 from .errors import error_message
 from .progress import Terminal
 
@@ -149,15 +148,3 @@ def _run_smoke_test(row: PaperRow, device: str) -> bool:
             return False
         echo(f"  {check.step:9} ok  {check.seconds:5.1f} s  {check.result}")
     return True
-
-
-@contextmanager
-def quiet_lightning() -> Iterator[None]:
-    """Without lightning's greetings; its warnings stay."""
-    logger = logging.getLogger("lightning_fabric")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

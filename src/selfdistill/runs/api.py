@@ -26,6 +26,7 @@ from ..recipe.build_run import Companions, build_run, load_data
 from ..recipe.schema import Recipe, parse, read
 from ..recipe.teachers import check_given_modules, placeholder_teacher
 from ..records.exit_scores import from_csv
+from .arguments import training_arguments
 from .run import Run
 from .training import load_recipe, train_recipe, unique_run_dir
 
@@ -76,30 +77,17 @@ def train(
         >>> run = train(method="muse", data="digits", epochs=20)  # doctest: +SKIP
         >>> run.exits[0].test_score, run.network  # doctest: +SKIP
     """
-    if isinstance(model, nn.Module):
-        keys["model"] = type(model).__name__
-    elif model is not None:
-        keys["model"], model = model, None
-    if isinstance(data, ImageData):
-        keys["data"] = data.name
-    elif data is not None:
-        keys["data"], data = data, None
-    company = Companions()
-    if isinstance(teacher, nn.Module):
-        company = company._replace(teacher=teacher)
-        keys["teacher"] = type(teacher).__name__
-    elif teacher is not None:
-        keys["teacher"] = str(teacher)
-    modules = [peer for peer in peers if isinstance(peer, nn.Module)]
-    if modules and len(modules) < len(peers):
-        raise ConfigError("peers are names or modules, not some of each")
-    company = company._replace(peers=modules)
-    if peers:
-        keys["peers"] = [type(p).__name__ if modules else p for p in peers]
+    given = training_arguments(keys, model, data, teacher, peers)
     base = read(Path(recipe)) if recipe else {}
-    chosen = load_recipe(out) if resume else parse(merged(base, keys))
+    chosen = load_recipe(out) if resume else parse(merged(base, given.keys))
     return train_recipe(
-        chosen, out=out, resume=resume, display=display, data=data, model=model, company=company
+        chosen,
+        out=out,
+        resume=resume,
+        display=display,
+        data=given.data,
+        model=given.model,
+        company=given.companions,
     )
 
 
