@@ -1,5 +1,6 @@
 """Profile of the first training step: value and gradient norm of each loss term."""
 
+import itertools
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -74,6 +75,7 @@ def profile_first_step(components: RunComponents, fabric: Fabric, batch: Batch) 
     trained = list(named.values())
     student_ids = {id(p) for p in components.network.parameters()}
     in_student = [id(p) in student_ids for p in trained]
+    elsewhere = [not inside for inside in in_student]
     reached, total = [False] * len(trained), [torch.zeros_like(p) for p in trained]
     terms = []
     for name, loss in output.losses.items():
@@ -85,18 +87,16 @@ def profile_first_step(components: RunComponents, fabric: Fabric, batch: Batch) 
             TermProfile(
                 name=name,
                 value=float(loss.detach()),
-                gradient=_norm(g for g, s in zip(grads, in_student, strict=True) if s),
+                gradient=_norm(itertools.compress(grads, in_student)),
                 gradient_at_tap=_norm(feature_grads) if features else None,
-                gradient_elsewhere=_norm(
-                    g for g, s in zip(grads, in_student, strict=True) if not s
-                ),
+                gradient_elsewhere=_norm(itertools.compress(grads, elsewhere)),
             )
         )
     without_gradient = [name for name, r in zip(named, reached, strict=True) if not r]
     return FirstStepReport(
         terms=terms,
         loss=float(output.total.detach()),
-        gradient=_norm(g for g, s in zip(total, in_student, strict=True) if s),
+        gradient=_norm(itertools.compress(total, in_student)),
         images=len(batch.inputs),
         without_gradient=without_gradient,
         notes=method.diagnose({name: float(value) for name, value in output.monitors.items()}),
@@ -148,9 +148,10 @@ def _term_warnings(terms: list[TermProfile]) -> list[str]:
     supervised = next((t for t in terms if t.name.rpartition("/")[2] == "task"), None)
     if supervised is None or not supervised.gradient:
         return []
+    ratios = {term.name: term.gradient / supervised.gradient for term in terms}
     return [
-        f"the gradient of term {term.name} at the student is {term.gradient / supervised.gradient:.0f} "
-        f"times that of {supervised.name} in the first step; if that lasts, lower its weight"
-        for term in terms
-        if term.gradient > _MAX_GRADIENT_RATIO * supervised.gradient
+        f"the gradient of term {name} at the student is {ratio:.0f} times that of "
+        f"{supervised.name} in the first step; if that lasts, lower its weight"
+        for name, ratio in ratios.items()
+        if ratio > _MAX_GRADIENT_RATIO
     ]

@@ -154,7 +154,7 @@ def _row(name: str, parts: Mapping[str, Any], table: _Table, entry: _Entry) -> P
 
 
 def _keys(name: str, parts: Mapping[str, Any], table: _Table) -> dict[str, Any]:
-    """Keys of a row's recipe, with `deviations`, `stated` and `not_runnable_reason` of its parts."""
+    """Keys of a row's recipe, and `deviations`, `stated` and `not_runnable_reason` of its parts."""
     *_, network, method = name.split("/")
     groups = [table.methods] if isinstance(table.methods, str) else table.methods
     methods = {key: part for group in groups for key, part in parts["methods"][group].items()}
