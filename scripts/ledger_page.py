@@ -8,9 +8,9 @@ from itertools import groupby
 from pathlib import Path
 
 from selfdistill.reproduction.ledger import ledger
-from selfdistill.reproduction.paper_row import EVIDENCE, PaperRow
+from selfdistill.reproduction.paper_row import FIGURES_SOURCES, PaperRow
 from selfdistill.reproduction.reported_value import ReportedValue
-from selfdistill.reproduction.reproduce import ours
+from selfdistill.reproduction.reproduce import measured_values
 
 PAGE = Path(__file__).parents[1] / "docs" / "ledger.md"
 
@@ -18,8 +18,8 @@ PAGE = Path(__file__).parents[1] / "docs" / "ledger.md"
 def page() -> str:
     """The whole page as markdown."""
     rows = list(ledger().values())
-    can = sum(not row.obstacle for row in rows)
-    runs = len({row.run for row in rows if not row.obstacle})
+    can = sum(not row.not_runnable_reason for row in rows)
+    runs = len({row.run_name for row in rows if not row.not_runnable_reason})
     parts = [
         "# The papers' rows",
         "Made by `scripts/ledger_page.py` from `src/selfdistill/reproduction/published/`; do not "
@@ -43,13 +43,13 @@ def section(table: str, rows: list[PaperRow]) -> list[str]:
     every = [note for note in told[first.name] if all(note in each for each in told.values())]
     notes = list(dict.fromkeys(n for each in told.values() for n in each if n not in every))
     header = ["row", "published", "ours", "notes"]
-    again = any(row.same for row in rows)
+    again = any(row.same_run_as for row in rows)
     lines = [header + ["the same run as"] * again, ["---"] * (len(header) + again)]
     for row in rows:
         places = sorted(notes.index(note) + 1 for note in told[row.name] if note not in every)
         printed = "; ".join(filter(None, (shown(row.published), row.cost)))
-        cells = [f"`{row.name}`", printed, shown(ours(row)), ", ".join(map(str, places))]
-        lines.append(cells + [f"`{row.same}`" if row.same else ""] * again)
+        cells = [f"`{row.name}`", printed, shown(measured_values(row)), ", ".join(map(str, places))]
+        lines.append(cells + [f"`{row.same_run_as}`" if row.same_run_as else ""] * again)
     about = [f"{first.metric[0].upper()}{first.metric[1:]}", f"Epoch: {first.epoch}", *every]
     return [
         f"### {table}: {first.title}",
@@ -61,10 +61,10 @@ def section(table: str, rows: list[PaperRow]) -> list[str]:
 
 def remarks(row: PaperRow) -> Iterable[str]:
     """What there is to know of a row beside its figures."""
-    if row.obstacle:
-        yield f"**Cannot be run**: {row.obstacle}"
+    if row.not_runnable_reason:
+        yield f"**Cannot be run**: {row.not_runnable_reason}"
     if row.published:
-        yield f"Read in {EVIDENCE[row.evidence]}"
+        yield f"Read in {FIGURES_SOURCES[row.figures_source]}"
     yield from (f"{note[0].upper()}{note[1:]}" for note in row.deviations)
 
 

@@ -37,12 +37,12 @@ def measured(args: argparse.Namespace) -> InformationResult:
     for seed in args.seeds:
         names = [str(args.runs / row / f"s{seed}") for row in args.rows]
         chosen, data = networks_under_test(names)
-        plan = EstimatorConfig(steps=args.steps, seeds=(seed,))
+        config = EstimatorConfig(steps=args.steps, seeds=(seed,))
         networks = dict(zip(args.rows, chosen.values(), strict=True))
-        found = estimate_information(networks, data, plan)
+        found = estimate_information(networks, data, config)
         rows += found.rows
         print(f"seed {seed} is measured", flush=True)
-    return InformationResult(rows, found.taps, found.chance, found.held_out, found.plan)
+    return InformationResult(rows, found.taps, found.chance, found.held_out, found.config)
 
 
 def losses(found: InformationResult) -> dict[tuple[str, str], dict[int, float]]:
@@ -68,7 +68,7 @@ def summary(found: InformationResult) -> list[dict[str, Any]]:
                 "mean": round(statistics.mean(values), 4),
                 "std": round(statistics.stdev(values), 4) if len(values) > 1 else "",
                 "chance": round(found.chance, 4),
-                "steps": found.plan.steps,
+                "steps": found.config.steps,
                 "images": found.held_out,
             }
         )

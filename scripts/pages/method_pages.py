@@ -1,7 +1,6 @@
 """docs/methods/: an overview, a page a method, and their place in the navigation."""
 
 import inspect
-import re
 import tomllib
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from markup import choices, table, with_maths
 import selfdistill.methods  # noqa: F401  registers them
 from selfdistill.core import METHODS, Method, Provenance, options
 from selfdistill.recipe.build_method import unsupported_reason
+from selfdistill.recipe.method_docs import description, paper_url, summary, supported_tasks
 from selfdistill.recipe.schema import type_name
 from selfdistill.tasks import TASKS
 
@@ -44,7 +44,7 @@ def navigation() -> str:
 
 
 def overview() -> str:
-    """What there is, by kind, with how sure it is."""
+    """All methods by kind, with their provenance."""
     parts = [
         MADE,
         "# Methods",
@@ -53,28 +53,17 @@ def overview() -> str:
     ]
     for kind, (title, company) in KINDS.items():
         rows = [_row(name) for name in of_kind(kind)]
-        head = ("name", "what it does", "certain by")
+        head = ("name", "what it does", "implemented from")
         parts += [f"## {title}", f"The student learns from {company}.", table(head, rows)]
-    parts += ["## How sure it is", "That a method here is the one of its paper is known from:"]
+    parts += ["## Provenance", "A method is implemented from:"]
     parts += ["\n".join(f"- **{e.name.lower()}**: {e.value}" for e in Provenance)]
-    parts += ["[Evidence](../concepts/evidence.md) says what follows from each."]
+    parts += ["[Provenance](../concepts/provenance.md) says what to expect of each."]
     return "\n\n".join(parts) + "\n"
 
 
 def _row(name: str) -> list[str]:
     method = METHODS[name]
     return [f"[`{name}`]({name}.md)", summary(method), method.provenance.name.lower()]
-
-
-def summary(method: type[Method]) -> str:
-    """The first line of its docstring."""
-    return (inspect.getdoc(method) or "").partition("\n")[0]
-
-
-def tasks(method: type[Method]) -> str:
-    """Which tasks it serves."""
-    served = [name for name, task in TASKS.items() if not unsupported_reason(method, task)]
-    return "any" if len(served) == len(TASKS) else ", ".join(served)
 
 
 def needs(method: type[Method]) -> str:
@@ -89,7 +78,6 @@ def needs(method: type[Method]) -> str:
 def page(name: str) -> str:
     """One method: where it comes from, how it works, what can be tuned, what it logs."""
     method = METHODS[name]
-    _, _, rest = (inspect.getdoc(method) or "").partition("\n")
     known = [
         [
             f"`{option.name}`",
@@ -101,7 +89,7 @@ def page(name: str) -> str:
     ]
     head = ("option", "type", "default", "meaning")
     parts = [MADE, f"# {name}", f"*{summary(method)}*", facts(name), "## Try it", example(name)]
-    parts += ["## How it works", with_maths(rest.partition("Args:\n")[0])]
+    parts += ["## How it works", with_maths(description(method))]
     parts += ["## Options", table(head, known) if known else "It has none."]
     parts += ["## What it logs", with_maths(inspect.getdoc(method.forward) or "")]
     parts += ["## Networks it leaves", with_maths(inspect.getdoc(method.predictors) or "")]
@@ -111,13 +99,13 @@ def page(name: str) -> str:
 def facts(name: str) -> str:
     """Where it comes from and what it asks for, in a table."""
     method = METHODS[name]
-    source = re.search(r"https?://[^\s),;]+", inspect.getdoc(method) or "")
+    url = paper_url(method)
     file = Path(inspect.getfile(method)).relative_to(ROOT).as_posix()
     rows = [
         ["learns from", KINDS[method.kind][1]],
-        ["paper", f"<{source[0].rstrip('.')}>" if source else ""],
-        ["certain by", f"[{method.provenance}](../concepts/evidence.md)"],
-        ["tasks", tasks(method)],
+        ["paper", f"<{url}>" if url else ""],
+        ["implemented from", f"[{method.provenance}](../concepts/provenance.md)"],
+        ["tasks", supported_tasks(method)],
         ["needs", needs(method)],
         ["in recipes/", ", ".join(f"`{recipe}`" for recipe in recipes(name))],
         ["file", f"`{file}`"],

@@ -1,4 +1,4 @@
-"""`selfdistill compare`: what it says, and how it is refused."""
+"""`selfdistill compare`: its output, and its errors."""
 
 import json
 import re
@@ -9,73 +9,73 @@ from pathlib import Path
 import pytest
 from command import TINY, say
 
-from selfdistill.comparison import jobs as order
+from selfdistill.comparison import jobs
 
-PRETEND = Path(__file__).parents[1] / "study" / "pretend_train.py"
-WORDS = ("compare", "--methods", "muse", "--out", "study", "--epochs", "1", "--device", "cpu")
+PRETEND = Path(__file__).parents[1] / "comparison" / "pretend_train.py"
+ARGUMENTS = ("compare", "--methods", "muse", "--out", "study", "--epochs", "1", "--device", "cpu")
 
 
 @pytest.fixture
 def pretend(monkeypatch):
-    """Runs are made by a stand-in; the fixture tells what they come to."""
-    monkeypatch.setattr(order, "COMMAND", (sys.executable, str(PRETEND)))
+    """Runs are made by a stand-in; the fixture scripts how each ends."""
+    monkeypatch.setattr(jobs, "COMMAND", (sys.executable, str(PRETEND)))
 
-    def tell(**runs: str) -> None:
-        words = {name.replace("_", " "): what for name, what in runs.items()}
-        monkeypatch.setenv("PRETEND", json.dumps(words))
+    def script(**runs: str) -> None:
+        behavior = {name.replace("_", " "): word for name, word in runs.items()}
+        monkeypatch.setenv("PRETEND", json.dumps(behavior))
 
-    return tell
+    return script
 
 
 def test_from_the_first_line_to_the_last(pretend):
-    said = say(*WORDS, "--seeds", "0-2", "--jobs", 6, "--threads", 1)
-    assert (said.code, said.err) == (0, "")
-    assert "rows     ce, muse\n" in said.out
-    assert "runs     6; 6 at a time, 1 thread each" in said.out
-    assert "6 of 6" in said.out
-    table, sentences = said.out.partition("row ")[2].split("\n\n")[:2]
+    result = say(*ARGUMENTS, "--seeds", "0-2", "--jobs", 6, "--threads", 1)
+    assert (result.code, result.err) == (0, "")
+    assert "rows     ce, muse\n" in result.out
+    assert "runs     6; 6 at a time, 1 thread each" in result.out
+    assert "6 of 6" in result.out
+    table, sentences = result.out.partition("row ")[2].split("\n\n")[:2]
     difference = re.search(r"^muse +3 +90\.\d\d ± \d\.\d\d % +(\+[45]\.\d\d)$", table, re.M)[1]
     assert sentences.startswith(f"muse minus ce: {difference} points (t ")
     assert sentences.endswith("), beyond noise.")
-    written = said.out.partition("Written:")[2].split()
+    written = result.out.partition("Written:")[2].split()
     assert all(Path(name).exists() for name in written)
     again = say("compare", "--resume", "study")
-    assert "runs     6, all of them there" in again.out
-    assert again.out.partition("row ")[2] == said.out.partition("row ")[2]
+    assert "runs     6, all of them finished already" in again.out
+    assert again.out.partition("row ")[2] == result.out.partition("row ")[2]
 
 
 def test_a_run_that_fails(pretend):
     pretend(muse_s0="diverge", muse_s1="warn")
-    said = say(*WORDS, "--seeds", "0-1", "--jobs", "2")
-    assert said.code == 5
-    assert "muse  seed 0  failed: the loss is no longer finite at step 3" in said.out
-    assert said.err.splitlines() == [
+    result = say(*ARGUMENTS, "--seeds", "0-1", "--jobs", "2")
+    assert result.code == 5
+    assert "muse  seed 0  failed: the loss is no longer finite at step 3" in result.out
+    assert result.err.splitlines() == [
         "warning: muse s1: the teacher guesses",
         "error: muse seed 0 failed: the loss is no longer finite at step 3",
     ]
-    assert "selfdistill compare --resume study" in said.out
+    assert "selfdistill compare --resume study" in result.out
 
 
 def test_a_baseline_that_fails(pretend):
     pretend(ce_s0="crash")
-    said = say(*WORDS, "--seeds", "0")
-    assert said.code == 7
-    assert "ce    0 of 1" in said.out
-    assert "muse has no seed in common with ce." in said.out
+    result = say(*ARGUMENTS, "--seeds", "0")
+    assert result.code == 7
+    assert "ce    0 of 1" in result.out
+    assert "muse has no seed in common with ce." in result.out
     assert "muse has no seed" not in Path("study/study.html").read_text()
 
 
 def test_settings_and_a_recipe(pretend, tmp_path):
     Path("my.toml").write_text('method = "muse"\nlr = 0.01\n[options]\ncombine = "mul"\n')
-    words = ("--recipe", "my.toml", "--set", "clip=1.0", "--set", "soft=0.2", "--seeds", "0")
-    assert say("compare", "--out", "study", "--device", "cpu", *words).code == 0
+    arguments = ("--recipe", "my.toml", "--set", "clip=1.0", "--set", "soft=0.2", "--seeds", "0")
+    assert say("compare", "--out", "study", "--device", "cpu", *arguments).code == 0
     recipe = Path("study/runs/muse/s0/recipe.toml").read_text()
     for line in ("lr = 0.01", "clip = 1.0", 'combine = "mul"', "soft = 0.2"):
         assert line in recipe
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("arguments", "sentence"),
     [
         (["--methods", "mus"], "did you mean 'muse'"),
         (["--methods", "muse,muse"], "two rows are named 'muse'"),
@@ -98,23 +98,23 @@ def test_settings_and_a_recipe(pretend, tmp_path):
         (["--out", "."], "is something else and no study"),
     ],
 )
-def test_refused(words, sentence, monkeypatch):
-    monkeypatch.setattr(order, "COMMAND", ("false",))  # nothing is to be trained
+def test_refused(arguments, sentence, monkeypatch):
+    monkeypatch.setattr(jobs, "COMMAND", ("false",))  # nothing is to be trained
     Path("thesis.tex").touch()
-    said = say("compare", *words)
-    assert "Traceback" not in said.err
-    assert said.err.startswith("error: ")
-    assert sentence in said.err
-    assert said.code == 2
+    result = say("compare", *arguments)
+    assert "Traceback" not in result.err
+    assert result.err.startswith("error: ")
+    assert sentence in result.err
+    assert result.code == 2
     assert [place.name for place in Path().iterdir()] == ["thesis.tex"]
 
 
 @pytest.mark.slow
 def test_real_runs():
-    words = ("--methods", "byot", "--seeds", "0-1", "--out", "study", "--jobs", "2")
-    said = say("compare", *TINY, *words)
-    assert (said.code, said.err) == (0, "")
-    assert "too few seeds to say" in said.out
+    arguments = ("--methods", "byot", "--seeds", "0-1", "--out", "study", "--jobs", "2")
+    result = say("compare", *TINY, *arguments)
+    assert (result.code, result.err) == (0, "")
+    assert "too few seeds to say" in result.out
     table = Path("study/runs/byot/s1/exits.csv")
     before = table.read_text()
     shutil.rmtree(table.parent)

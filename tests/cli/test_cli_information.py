@@ -13,20 +13,28 @@ QUICK = ("--steps", 3, "--batch-size", 32, "--device", "cpu")
 
 
 @pytest.fixture(scope="module")
-def said(first, tmp_path_factory):
-    """What was said of the run and of a fresh network like it, and where it was written."""
-    place = tmp_path_factory.mktemp("information") / "out"
-    words = ("information", first[1], "--runs", "cifar/resnet10_w16", *QUICK, "--out", place)
-    return say(*words), place
+def result(first, tmp_path_factory):
+    """Output for the run and for a fresh network like it, and its directory."""
+    directory = tmp_path_factory.mktemp("information") / "out"
+    arguments = (
+        "information",
+        first[1],
+        "--runs",
+        "cifar/resnet10_w16",
+        *QUICK,
+        "--out",
+        directory,
+    )
+    return say(*arguments), directory
 
 
-def test_the_table_on_the_screen_is_that_of_the_file(said, first):
-    shown, place = said
+def test_the_table_on_the_screen_is_that_of_the_file(result, first):
+    shown, directory = result
     assert shown.code == 0, shown.err
     assert shown.err == ""
-    assert "By 128 validation images" in shown.out
+    assert "On 128 validation images" in shown.out
     assert "2 ln 2 = 1.386 is chance" in shown.out
-    with (place / "information.csv").open() as stream:
+    with (directory / "information.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     assert {row["network"] for row in rows} == {str(first[1]), "cifar/resnet10_w16"}
     last = [row for row in rows if (row["step"], row["split"]) == ("3", "held out")]
@@ -38,21 +46,21 @@ def test_the_table_on_the_screen_is_that_of_the_file(said, first):
         np.testing.assert_allclose([float(loss) for loss in losses], want, atol=5.1e-4)
 
 
-def test_writes_a_page_and_a_picture(said):
-    shown, place = said
+def test_writes_a_page_and_a_picture(result):
+    shown, directory = result
     for name in ("information.html", "information.svg", "information.csv"):
-        assert (place / name).stat().st_size > 1000
-        assert str(place / name) in shown.out
-    assert "selfdistill information" in (place / "information.html").read_text(encoding="utf-8")
+        assert (directory / name).stat().st_size > 1000
+        assert str(directory / name) in shown.out
+    assert "selfdistill information" in (directory / "information.html").read_text(encoding="utf-8")
 
 
-def test_overwrites_nothing(said, first):
-    _, place = said
-    before = (place / "information.csv").read_bytes()
-    again = say("information", first[1], *QUICK, "--out", place)
+def test_overwrites_nothing(result, first):
+    _, directory = result
+    before = (directory / "information.csv").read_bytes()
+    again = say("information", first[1], *QUICK, "--out", directory)
     assert again.code == 3
     assert "holds a measurement already; choose another --out" in again.err
-    assert (place / "information.csv").read_bytes() == before
+    assert (directory / "information.csv").read_bytes() == before
 
 
 def test_takes_the_next_free_folder(first):
@@ -68,22 +76,22 @@ def test_takes_the_next_free_folder(first):
 
 def test_leaves_the_run_as_it_is(run):
     before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
-    said = say("information", run, *QUICK, "--trainable", "--out", "o")
-    assert said.code == 0, said.err
-    assert "trainable networks" in said.out
+    result = say("information", run, *QUICK, "--trainable", "--out", "o")
+    assert result.code == 0, result.err
+    assert "trainable networks" in result.out
     assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
 
 
-def refused(*words):
-    said = say("information", *words)
-    assert "Traceback" not in said.err + said.out
-    assert said.err.startswith("error: ")
+def refused(*arguments):
+    result = say("information", *arguments)
+    assert "Traceback" not in result.err + result.out
+    assert result.err.startswith("error: ")
     assert not Path("information").exists()
-    return said.err, said.code
+    return result.err, result.code
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "sentence"),
+    ("arguments", "code", "sentence"),
     [
         (["runs/nowhere"], 2, "there is no run and no network 'runs/nowhere'"),
         (["."], 2, "holds no run"),
@@ -99,33 +107,33 @@ def refused(*words):
         ([], 2, "Missing argument"),
     ],
 )
-def test_bad_input(words, code, sentence):
-    if not words:
+def test_bad_input(arguments, code, sentence):
+    if not arguments:
         assert sentence in say("information").err
         return
-    said, got = refused(*words, "--steps", 2)
-    assert sentence in said
-    assert got == code
+    message, exit_code = refused(*arguments, "--steps", 2)
+    assert sentence in message
+    assert exit_code == code
 
 
 def test_images_that_the_run_does_not_take(run, tmp_path):
     pictures(tmp_path / "color", each=10, side=8)
-    said, code = refused(run, "--data", f"folder:{tmp_path / 'color'}")
-    assert "1 × 8 × 8 and these are 3 × 8 × 8" in said
+    message, code = refused(run, "--data", f"folder:{tmp_path / 'color'}")
+    assert "1 × 8 × 8 and these are 3 × 8 × 8" in message
     assert code == 4
 
 
 def test_a_run_that_has_not_begun(run):
     shutil.rmtree(run / "checkpoints")
-    said, code = refused(run)
-    assert "has no checkpoint yet" in said
+    message, code = refused(run)
+    assert "has no checkpoint yet" in message
     assert code == 2
 
 
 def test_a_run_that_held_nothing_out(tmp_path):
     pictures(tmp_path / "flowers", each=20, side=8)
-    words = ("--data", f"folder:{tmp_path / 'flowers'}", "--set", "val=0", "--method", "ce")
-    assert say("train", *TINY, *words, "--batch-size", 8, "--out", "run").code == 0
-    said = say("information", "run", "--steps", 2, "--device", "cpu")
-    assert "held out from the critics" in said.out
-    assert said.code == 0
+    arguments = ("--data", f"folder:{tmp_path / 'flowers'}", "--set", "val=0", "--method", "ce")
+    assert say("train", *TINY, *arguments, "--batch-size", 8, "--out", "run").code == 0
+    result = say("information", "run", "--steps", 2, "--device", "cpu")
+    assert "held out from the critics" in result.out
+    assert result.code == 0

@@ -11,8 +11,7 @@ from command import say
 
 from selfdistill.engine.run_directory import RunDirectory
 from selfdistill.recipe.schema import parse
-from selfdistill.reproduction import ledger as rows
-from selfdistill.reproduction import smoke
+from selfdistill.reproduction import ledger, smoke
 
 TINY = """
 order = 1
@@ -36,7 +35,7 @@ kd = { method = "kd", deviations = ["seen at night"] }
 
 [tables.table1]
 title = "Made up"
-evidence = "paper"
+figures_source = "paper"
 epoch = "the last"
 recipe = "digits"
 methods = "all"
@@ -54,18 +53,18 @@ def made(tmp_path, monkeypatch):
     folder.mkdir()
     (folder / "made.toml").write_text(TINY)
     (folder / "ours.csv").write_text("row,predictor,n,mean,std,epochs,machine,commit\n")
-    monkeypatch.setattr(rows, "FOLDER", folder)
+    monkeypatch.setattr(ledger, "FOLDER", folder)
     monkeypatch.setattr("selfdistill.reproduction.reproduce.FOLDER", folder)
-    rows.ledger.cache_clear()
+    ledger.ledger.cache_clear()
     yield
-    rows.ledger.cache_clear()
+    ledger.ledger.cache_clear()
 
 
 def test_lists_all_rows():
-    said = say("reproduce", "--list")
-    assert said.code == 0
-    lines = [re.split(r" {2,}", line) for line in said.out.splitlines()]
-    assert len(lines) == len(rows.ledger())
+    result = say("reproduce", "--list")
+    assert result.code == 0
+    lines = [re.split(r" {2,}", line) for line in result.out.splitlines()]
+    assert len(lines) == len(ledger.ledger())
     assert ["muse/table2/resnet18/mi+si", "78.75 ± 0.31", "–", "yes"] in lines
     assert ["muse/table4/yolov5x/mixsi", "67.2 ± 0.1", "–", "yes"] in lines
     assert ["muse/table3/vgg19/mixsi", "exit3 69.26", "–", "yes"] in lines
@@ -73,49 +72,58 @@ def test_lists_all_rows():
 
 
 def test_tells_all_of_one_row():
-    said = say("reproduce", "--list", "muse/table7a/shufflenet_v1-wrn_40_2/kd")
-    assert "student 70.50, peer1 75.61" in said.out
-    assert "Deviation: sic" in said.out
-    assert "Cannot be run: the paper does not say" in said.out
-    assert "Ours, last epoch, test: not measured yet" in said.out
+    result = say("reproduce", "--list", "muse/table7a/shufflenet_v1-wrn_40_2/kd")
+    assert "student 70.50, peer1 75.61" in result.out
+    assert "Deviation: sic" in result.out
+    assert "Cannot be run: the paper does not say" in result.out
+    assert "Ours, last epoch, test: not measured yet" in result.out
 
 
 def test_prints_a_recipe_that_trains():
-    said = say("reproduce", "muse/table2/resnet18/mi+si", "--recipe")
-    recipe = parse(tomllib.loads(said.out))
-    assert recipe == rows.find("muse/table1/resnet18/mi+si").recipe()
-    assert "# Published, top-1 accuracy, %: student 78.75 ± 0.31" in said.out
+    result = say("reproduce", "muse/table2/resnet18/mi+si", "--recipe")
+    recipe = parse(tomllib.loads(result.out))
+    assert recipe == ledger.find_row("muse/table1/resnet18/mi+si").recipe()
+    assert "# Published, top-1 accuracy, %: student 78.75 ± 0.31" in result.out
 
 
 @pytest.mark.filterwarnings("ignore:teacher .* guesses")
 def test_trains_a_row_and_its_teacher_and_goes_on(made):
-    said = say("reproduce", "made/table1/resnet8/kd", "--seeds", 1, "--device", "cpu")
-    assert said.code == 0, said.err
-    place = Path("runs/reproduce/made/table1")
-    assert {p.parent.relative_to(place).as_posix() for p in place.rglob("exits.csv")} == {
+    result = say("reproduce", "made/table1/resnet8/kd", "--seeds", 1, "--device", "cpu")
+    assert result.code == 0, result.err
+    directory = Path("runs/reproduce/made/table1")
+    assert {p.parent.relative_to(directory).as_posix() for p in directory.rglob("exits.csv")} == {
         "teacher/ce/s0",
         "resnet8/kd/s0",
     }
-    assert "Deviation: seen at night" in said.out
-    assert "too few seeds to say" in said.out
-    assert "--val 0.1 holds out a tenth" in said.out
-    more = say("reproduce", "made/table1/resnet8/kd", "--device", "cpu")
-    assert more.out.count("trained already") == 2
-    with (place / "resnet8/kd/result.csv").open() as stream:
+    assert "Deviation: seen at night" in result.out
+    assert "too few seeds to say" in result.out
+    assert "--val 0.1 holds out a tenth" in result.out
+    resumed = say("reproduce", "made/table1/resnet8/kd", "--device", "cpu")
+    assert resumed.out.count("trained already") == 2
+    with (directory / "resnet8/kd/result.csv").open() as stream:
         (line,) = csv.DictReader(stream)
     assert (line["row"], line["predictor"], line["n"]) == ("made/table1/resnet8/kd", "student", "3")
-    assert f"{float(line['mean']):.2f} ± {float(line['std']):.2f}" in more.out
-    assert "beyond noise" in more.out
+    assert f"{float(line['mean']):.2f} ± {float(line['std']):.2f}" in resumed.out
+    assert "beyond noise" in resumed.out
 
 
 def test_the_best_epoch_is_of_held_out_images(made):
-    words = ("reproduce", "made/table1/teacher/ce", "--seeds", 1, "--val", 0.2, "--device", "cpu")
-    said = say(*words)
-    assert said.code == 0, said.err
-    assert "best epoch, validation" in said.out
+    arguments = (
+        "reproduce",
+        "made/table1/teacher/ce",
+        "--seeds",
+        1,
+        "--val",
+        0.2,
+        "--device",
+        "cpu",
+    )
+    result = say(*arguments)
+    assert result.code == 0, result.err
+    assert "best epoch, validation" in result.out
     run = RunDirectory(Path("runs/reproduce/made/table1/teacher/ce/val0.2/s0"))
     scores = [e["val"]["student"]["accuracy"] for e in run.metrics() if e["kind"] == "epoch"]
-    assert f"{100 * max(scores):.2f}" in said.out
+    assert f"{100 * max(scores):.2f}" in result.out
 
 
 def test_the_best_epoch_is_the_students(tmp_path):
@@ -133,31 +141,31 @@ def test_the_best_epoch_is_the_students(tmp_path):
 
 def test_the_mean_of_networks_that_train_together(tmp_path):
     from selfdistill.records.exit_scores import ExitScore
-    from selfdistill.reproduction.reproduce import outcomes
+    from selfdistill.reproduction.reproduce import reproduced_scores
 
-    row = rows.find("muse/table7a/resnet20-resnet20/dml")
+    row = ledger.find_row("muse/table7a/resnet20-resnet20/dml")
     exits = [ExitScore("peer1", 1, 1, None, 0.70), ExitScore("student", 1, 1, None, 0.72)]
-    found = {each.predictor: each for each in outcomes(row, {tmp_path: exits})}
-    assert found["average"].last.mean == pytest.approx(71.0)
-    assert found["average"].published.mean == 70.84
-    assert found["student"].published is None
+    scores = {score.predictor: score for score in reproduced_scores(row, {tmp_path: exits})}
+    assert scores["average"].last.mean == pytest.approx(71.0)
+    assert scores["average"].published.mean == 70.84
+    assert scores["student"].published is None
 
 
 def test_smoke_of_one_row():
-    said = say("reproduce", "muse/table7b/resnet20/baseline", "--smoke", "--device", "cpu")
-    assert said.code == 0, said.out + said.err
-    steps = [line.split()[:2] for line in said.out.splitlines() if line.startswith("  ")]
+    result = say("reproduce", "muse/table7b/resnet20/baseline", "--smoke", "--device", "cpu")
+    assert result.code == 0, result.out + result.err
+    steps = [line.split()[:2] for line in result.out.splitlines() if line.startswith("  ")]
     assert steps == [[s, "ok"] for s in ("train", "resume", "evaluate", "table", "report")]
-    assert "bit for bit" in said.out
-    assert "1 of 1 rows passed" in said.out
+    assert "bit for bit" in result.out
+    assert "1 of 1 rows passed" in result.out
     assert not Path("runs").exists()
 
 
 @pytest.mark.slow
 def test_smoke_of_all_systems():
-    said = say("reproduce", "--smoke", "--device", "cpu")
-    assert said.code == 0, said.out + said.err
-    assert "4 of 4 rows passed" in said.out
+    result = say("reproduce", "--smoke", "--device", "cpu")
+    assert result.code == 0, result.out + result.err
+    assert "4 of 4 rows passed" in result.out
 
 
 def test_smoke_stops_at_what_fails(monkeypatch):
@@ -165,15 +173,15 @@ def test_smoke_stops_at_what_fails(monkeypatch):
         raise ValueError("nobody\nthought of it")
 
     monkeypatch.setattr(smoke, "train_recipe", broken)
-    said = say("reproduce", "muse/table7b/resnet20/baseline", "--smoke", "--device", "cpu")
-    assert said.code == 1
-    assert "train     failed: ValueError: nobody thought of it" in said.out
-    assert "evaluate" not in said.out
-    assert "0 of 1 rows passed" in said.out
+    result = say("reproduce", "muse/table7b/resnet20/baseline", "--smoke", "--device", "cpu")
+    assert result.code == 1
+    assert "train     failed: ValueError: nobody thought of it" in result.out
+    assert "evaluate" not in result.out
+    assert "0 of 1 rows passed" in result.out
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "sentence"),
+    ("arguments", "code", "sentence"),
     [
         ([], 2, "which row? reproduce --list shows them all"),
         (["muse/table2/resnet18/mi+s"], 2, "did you mean 'muse/table2/resnet18/mi+si'?"),
@@ -199,9 +207,9 @@ def test_smoke_stops_at_what_fails(monkeypatch):
         (["muse/table1/resnet18-imagenet/baseline"], 4, "there is no folder data/imagenet"),
     ],
 )
-def test_bad_input(words, code, sentence):
-    said = say("reproduce", *words)
-    assert sentence in " ".join(said.err.split())
-    assert said.err.startswith("error: ")
-    assert said.code == code
-    assert len(said.err.splitlines()) == 1
+def test_bad_input(arguments, code, sentence):
+    result = say("reproduce", *arguments)
+    assert sentence in " ".join(result.err.split())
+    assert result.err.startswith("error: ")
+    assert result.code == code
+    assert len(result.err.splitlines()) == 1

@@ -11,7 +11,7 @@ import pytest
 from filelock import FileLock
 
 import selfdistill
-from selfdistill.comparison.compare import compare
+from selfdistill.comparison.compare import ComparisonCallback, compare
 from selfdistill.core import ArtifactError, ConfigError, RunBusyError
 from selfdistill.engine.signals import Interrupted
 from selfdistill.functional.statistics import Significance
@@ -19,20 +19,20 @@ from selfdistill.functional.statistics import Significance
 KEYS = {"epochs": 1, "device": "cpu", "out": "study", "jobs": 3}
 
 
-class Told:
-    """Remembers what it is told."""
+class Recorder(ComparisonCallback):
+    """Records its events."""
 
     def __init__(self):
-        self.runs, self.warnings, self.done = [], [], []
+        self.runs, self.messages, self.starts = [], [], []
 
-    def begin(self, study, path, done, how):
-        self.done.append((done, how))
+    def on_start(self, study, path, num_done, launcher):
+        self.starts.append((num_done, launcher))
 
-    def ended(self, outcome, seconds):
+    def on_run_end(self, outcome, seconds):
         self.runs.append((outcome.row, outcome.seed, bool(outcome.exits)))
 
-    def warn(self, sentence):
-        self.warnings.append(sentence)
+    def on_message(self, text):
+        self.messages.append(text)
 
 
 def rows(name: str) -> list[dict[str, str]]:
@@ -41,25 +41,25 @@ def rows(name: str) -> list[dict[str, str]]:
 
 
 def test_from_one_call_to_the_tables(pretend):
-    told = Told()
-    found = selfdistill.compare("muse,byot", seeds="0-2", watcher=told, **KEYS)
-    assert len(told.runs) == 9
-    assert told.done[0][0] == 0
-    assert told.done[0][1].startswith("3 at a time, ")
-    assert [r.row for r in found.summary] == ["ce", "muse", "byot"]
-    assert not found.failed
-    muse = found.summary[1]
+    recorder = Recorder()
+    comparison = selfdistill.compare("muse,byot", seeds="0-2", callback=recorder, **KEYS)
+    assert len(recorder.runs) == 9
+    assert recorder.starts[0][0] == 0
+    assert recorder.starts[0][1].startswith("3 at a time, ")
+    assert [r.row for r in comparison.summary] == ["ce", "muse", "byot"]
+    assert not comparison.failed
+    muse = comparison.summary[1]
     assert muse.split == "test"
     assert muse.difference.n == 3
-    assert muse.difference.verdict is Significance.BEYOND
+    assert muse.difference.significance is Significance.SIGNIFICANT
     assert len(rows("results.csv")) == 3 * 2 * (1 + 2 + 2)
     for line in rows("summary.csv"):
-        own = [
+        scores = [
             float(r["accuracy"])
             for r in rows("results.csv")
             if all(r[key] == line[key] for key in ("row", "predictor", "split"))
         ]
-        assert float(line["mean"]) == pytest.approx(sum(own) / 3, abs=1e-5)
+        assert float(line["mean"]) == pytest.approx(sum(scores) / 3, abs=1e-5)
         assert line["n"] == "3"
     page = Path("study/study.html").read_text()
     assert 'href="runs/muse/s2/report.html"' in page
@@ -67,22 +67,22 @@ def test_from_one_call_to_the_tables(pretend):
 
 
 def test_the_same_call_reads_what_is_there(pretend):
-    first, told = compare("muse", seeds=[0, 1], **KEYS), Told()
+    first, recorder = compare("muse", seeds=[0, 1], **KEYS), Recorder()
     stamp = Path("study/runs/muse/s0/exits.csv").stat().st_mtime_ns
-    again = compare("muse", seeds=[0, 1], watcher=told, **KEYS)
-    assert told.runs == []
-    assert told.done[0][0] == 4
+    again = compare("muse", seeds=[0, 1], callback=recorder, **KEYS)
+    assert recorder.runs == []
+    assert recorder.starts[0][0] == 4
     assert again == first == compare(out="study", resume=True)
     assert Path("study/runs/muse/s0/exits.csv").stat().st_mtime_ns == stamp
 
 
 def test_more_rows_and_seeds_join(pretend):
     compare("muse", seeds="0", **KEYS)
-    told = Told()
-    found = compare("byot", seeds="0-1", watcher=told, **KEYS)
-    made = sorted((row, seed) for row, seed, _ in told.runs)
+    recorder = Recorder()
+    comparison = compare("byot", seeds="0-1", callback=recorder, **KEYS)
+    made = sorted((row, seed) for row, seed, _ in recorder.runs)
     assert made == [("byot", 0), ("byot", 1), ("ce", 1), ("muse", 1)]
-    assert list(found.study.rows) == ["ce", "muse", "byot"]
+    assert list(comparison.study.rows) == ["ce", "muse", "byot"]
 
 
 def test_another_recipe_is_refused_and_changes_nothing(pretend):
@@ -103,12 +103,12 @@ def test_a_run_of_another_recipe_is_refused(pretend):
 
 def test_a_run_that_fails_takes_no_other_with_it(pretend):
     pretend(muse_s1="diverge", byot_s0="crash")
-    found = compare("muse,byot", seeds="0-1", **KEYS)
-    assert [(o.row, o.seed, o.code) for o in found.failed] == [("byot", 0, -9), ("muse", 1, 5)]
-    crashed, diverged = found.failed
+    comparison = compare("muse,byot", seeds="0-1", **KEYS)
+    assert [(o.row, o.seed, o.code) for o in comparison.failed] == [("byot", 0, -9), ("muse", 1, 5)]
+    crashed, diverged = comparison.failed
     assert diverged.failure == "the loss is no longer finite at step 3"
-    assert "SIGKILL, perhaps for want of memory" in crashed.failure
-    assert [len(r.scores) for r in found.summary] == [2, 1, 1]
+    assert "SIGKILL, perhaps because the memory was full" in crashed.failure
+    assert [len(r.scores) for r in comparison.summary] == [2, 1, 1]
     page = Path("study/study.html").read_text()
     assert "muse, seed 1 failed: the loss is no longer finite at step 3" in page
     assert "2 of 6 runs failed" in page
@@ -117,18 +117,18 @@ def test_a_run_that_fails_takes_no_other_with_it(pretend):
     assert "going on" in Path("study/runs/muse/s1/log.txt").read_text()
 
 
-def test_warnings_are_told_once(pretend):
+def test_each_warning_is_a_message_once(pretend):
     pretend(muse_s0="warn", muse_s1="warn")
-    told = Told()
-    compare("muse", seeds="0-1", watcher=told, **KEYS)
-    assert [w.partition(": ")[2] for w in told.warnings] == ["the teacher guesses"]
+    recorder = Recorder()
+    compare("muse", seeds="0-1", callback=recorder, **KEYS)
+    assert [w.partition(": ")[2] for w in recorder.messages] == ["the teacher guesses"]
 
 
-def stop_when(place: Path, number: int) -> threading.Thread:
+def stop_when(path: Path, number: int) -> threading.Thread:
     """A signal to this process once a run waits there."""
 
     def watch():
-        while not place.exists():
+        while not path.exists():
             time.sleep(0.02)
         os.kill(os.getpid(), number)
 
@@ -150,17 +150,17 @@ def test_a_signal_lets_the_runs_save(pretend, number):
     assert Path("study/runs/muse/s0/saved").exists()
     assert not Path("study/runs/muse/s1").exists()
     pretend()
-    found = compare(out="study", resume=True)
-    assert not found.failed
-    assert [len(r.scores) for r in found.summary] == [2, 2]
+    comparison = compare(out="study", resume=True)
+    assert not comparison.failed
+    assert [len(r.scores) for r in comparison.summary] == [2, 2]
 
 
 def test_the_exit_to_compare(pretend):
-    found = compare("muse", seeds="0-2", exit="exit1", **KEYS)
-    base, early = found.summary
+    comparison = compare("muse", seeds="0-2", exit="exit1", **KEYS)
+    base, early = comparison.summary
     assert (base.predictor, early.predictor) == ("student", "exit1")
     assert early.difference.mean < -0.2
-    assert compare(out="study", resume=True).summary == found.summary
+    assert compare(out="study", resume=True).summary == comparison.summary
     assert compare(out="study", resume=True, exit="student").summary[1].predictor == "student"
 
 
@@ -171,14 +171,14 @@ def test_an_exit_that_nobody_has(pretend):
 
 
 def test_one_seed_says_nothing(pretend):
-    found = compare("muse", seeds="3", **KEYS)
-    assert found.summary[1].difference.verdict is Significance.OPEN
+    comparison = compare("muse", seeds="3", **KEYS)
+    assert comparison.summary[1].difference.significance is Significance.UNDERPOWERED
     assert "too few seeds to say" in Path("study/study.html").read_text()
 
 
 def test_the_baseline_alone(pretend):
-    found = compare("ce", seeds="0-1", **KEYS)
-    assert [r.row for r in found.summary] == ["ce"]
+    comparison = compare("ce", seeds="0-1", **KEYS)
+    assert [r.row for r in comparison.summary] == ["ce"]
 
 
 def test_threads_are_handed_on(pretend):
@@ -186,9 +186,9 @@ def test_threads_are_handed_on(pretend):
     assert "threads 3" in Path("study/runs/ce/s0/log.txt").read_text()
 
 
-def test_a_place_by_default(pretend):
-    found = compare("ce", seeds="0", epochs=1, data="folder:my/flowers.v2")
-    assert found.path == Path("studies/flowers-resnet10_w16")
+def test_default_path(pretend):
+    comparison = compare("ce", seeds="0", epochs=1, data="folder:my/flowers.v2")
+    assert comparison.path == Path("studies/flowers-resnet10_w16")
 
 
 @pytest.mark.parametrize(
@@ -236,6 +236,6 @@ def test_two_at_once(pretend):
 def test_a_run_that_somebody_still_trains(pretend, monkeypatch):
     pretend(muse_s0="diverge")
     compare("muse", seeds="0", **KEYS)
-    monkeypatch.setattr("selfdistill.comparison.directory._PATIENCE", 0)
+    monkeypatch.setattr("selfdistill.comparison.directory._GRACE_SECONDS", 0)
     with FileLock("study/runs/muse/s0/.lock"), pytest.raises(RunBusyError, match="is training in"):
         compare(out="study", resume=True)

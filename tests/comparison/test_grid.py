@@ -5,9 +5,9 @@ import tomli_w
 
 from selfdistill.comparison.grid import (
     Study,
-    extended,
-    from_plain,
-    plan,
+    extend_study,
+    plan_study,
+    study_from_dict,
 )
 from selfdistill.comparison.rows import parse_rows
 from selfdistill.core import ArtifactError, ConfigError
@@ -15,8 +15,8 @@ from selfdistill.recipe.schema import Recipe, parse
 from selfdistill.runs.paths import first_difference
 
 
-def planned(text="muse", seeds=(0, 1), **more) -> Study:
-    return plan(parse_rows([text] if text else []), seeds, **more)
+def planned(text="muse", seeds=(0, 1), **changes) -> Study:
+    return plan_study(parse_rows([text] if text else []), seeds, **changes)
 
 
 def test_the_baseline_is_added_first_and_shares_all_but_the_method():
@@ -69,7 +69,7 @@ def test_a_teacher_goes_to_those_who_learn_from_one():
 
 
 @pytest.mark.parametrize(
-    ("text", "more", "sentence"),
+    ("text", "changes", "sentence"),
     [
         ("muse,muse", {}, "two rows are named 'muse'"),
         ("muse,MUSE=byot", {}, "two rows are named 'MUSE'"),
@@ -88,17 +88,17 @@ def test_a_teacher_goes_to_those_who_learn_from_one():
         ("kd", {}, "row 'kd' learns from a teacher: give --teacher"),
     ],
 )
-def test_refused(text, more, sentence):
+def test_refused(text, changes, sentence):
     with pytest.raises(ConfigError) as fault:
-        planned(text, **more)
+        planned(text, **changes)
     assert sentence in str(fault.value)
 
 
 def test_a_study_comes_back_from_its_file():
     keys = {"teacher": "t", "peers": ["cifar/resnet8"], "milestones": [1, 2]}
     study = planned("kd,dml,muse+cskd:muse.soft=0.2", keys=keys, exit="exit2")
-    text = tomli_w.dumps(study.plain())
-    assert from_plain(tomllib.loads(text), "x") == study
+    text = tomli_w.dumps(study.to_dict())
+    assert study_from_dict(tomllib.loads(text), "x") == study
     again = [parse({**study.shared, **row}) for row in tomllib.loads(text)["rows"].values()]
     assert again == list(study.rows.values())
 
@@ -117,33 +117,33 @@ def test_a_study_comes_back_from_its_file():
 )
 def test_a_file_that_describes_no_study(change):
     with pytest.raises(ArtifactError, match=r"there/study\.toml describes no study"):
-        from_plain(planned().plain() | change, "there/study.toml")
+        study_from_dict(planned().to_dict() | change, "there/study.toml")
 
 
 def test_a_file_of_a_newer_version():
     with pytest.raises(ArtifactError, match="newer version"):
-        from_plain(planned().plain() | {"version": 2}, "x")
+        study_from_dict(planned().to_dict() | {"version": 2}, "x")
 
 
 def test_more_rows_and_seeds_are_added():
-    study = extended(planned("muse", (0, 1)), planned("byot", (1, 2)), "x")
+    study = extend_study(planned("muse", (0, 1)), planned("byot", (1, 2)), "x")
     assert list(study.rows) == ["ce", "muse", "byot"]
     assert study.seeds == (0, 1, 2)
 
 
 @pytest.mark.parametrize(
-    ("asked", "sentence"),
+    ("requested", "sentence"),
     [
         (planned(keys={"epochs": 5}), "another epochs (30, not 5)"),
         (planned("muse=muse:soft=0.2"), "another options"),
         (planned("muse,plain=ce"), "the baseline of there is named 'ce', not 'plain'"),
     ],
 )
-def test_another_recipe_is_refused(asked, sentence):
+def test_another_recipe_is_refused(requested, sentence):
     with pytest.raises(ConfigError) as fault:
-        extended(planned(), asked, "there")
+        extend_study(planned(), requested, "there")
     assert sentence in str(fault.value)
 
 
 def test_where_a_run_is_made_may_change():
-    assert extended(planned(), planned(keys={"device": "cpu", "workers": 0}), "x") == planned()
+    assert extend_study(planned(), planned(keys={"device": "cpu", "workers": 0}), "x") == planned()

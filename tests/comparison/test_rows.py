@@ -40,7 +40,7 @@ from selfdistill.core import ConfigError
         ),
     ],
 )
-def test_what_people_write(text, rows):
+def test_rows_are_parsed(text, rows):
     assert parse_rows([text]) == rows
 
 

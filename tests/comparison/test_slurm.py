@@ -31,10 +31,10 @@ def quiet():
 def test_jobs_of_the_debug_executor(pretend, monkeypatch):
     pretend(muse_s1="diverge")
     monkeypatch.setenv("SLURM_NTASKS", "1")
-    found = compare("muse", seeds="0-1", threads=2, slurm={"cluster": "debug"}, **KEYS)
-    assert [(o.row, o.seed, o.code) for o in found.failed] == [("muse", 1, 5)]
-    assert found.failed[0].failure == "the loss is no longer finite at step 3"
-    assert [len(r.scores) for r in found.summary] == [2, 1]
+    comparison = compare("muse", seeds="0-1", threads=2, slurm={"cluster": "debug"}, **KEYS)
+    assert [(o.row, o.seed, o.code) for o in comparison.failed] == [("muse", 1, 5)]
+    assert comparison.failed[0].failure == "the loss is no longer finite at step 3"
+    assert [len(r.scores) for r in comparison.summary] == [2, 1]
     assert "threads 2" in Path("study/runs/ce/s0/log.txt").read_text()
 
 
@@ -42,11 +42,11 @@ def test_jobs_of_the_debug_executor(pretend, monkeypatch):
 def test_jobs_in_processes_of_their_own(pretend):
     """The job is pickled, read in another process, and trains by the real command."""
     keys = {**KEYS, "limit": 64, "batch_size": 32, "slurm": {"cluster": "local", "timeout_min": 5}}
-    from selfdistill.comparison import jobs as order
+    from selfdistill.comparison import jobs
 
-    assert order.COMMAND[1].endswith("pretend_train.py")  # here, but not in the jobs' processes
-    found = compare("ce", seeds="0", **keys)
-    assert not found.failed
+    assert jobs.COMMAND[1].endswith("pretend_train.py")  # here, but not in the jobs' processes
+    comparison = compare("ce", seeds="0", **keys)
+    assert not comparison.failed
     assert Path("study/runs/ce/s0/metrics.jsonl").exists()
 
 
@@ -55,26 +55,26 @@ def test_the_time_is_up(pretend, tmp_path):
     from threading import Thread
 
     pretend(muse_s0="wait")
-    place = tmp_path / "muse" / "s0"
+    run_dir = tmp_path / "muse" / "s0"
     (tmp_path / "muse.toml").write_text('method = "muse"')
-    job = SlurmJob(RunJob("muse", 0, tmp_path / "muse.toml", place), 1)
+    job = SlurmJob(RunJob("muse", 0, tmp_path / "muse.toml", run_dir), 1)
     delayed = []
 
     def preempt():
-        while not (place / "waiting").exists():
+        while not (run_dir / "waiting").exists():
             pass
         os.kill(job.process.process.pid, signal.SIGUSR2)  # SLURM's warning must not kill
         delayed.append(job.checkpoint())
 
     thread = Thread(target=preempt)
     thread.start()
-    code, _, _ = job()
+    result = job()
     thread.join()
-    assert code == 143
-    assert (place / "saved").exists()
-    code, said, _ = delayed[0].function()
-    assert code == 0
-    assert "going on" in said
+    assert result.code == 143
+    assert (run_dir / "saved").exists()
+    resumed = delayed[0].function()
+    assert resumed.code == 0
+    assert "going on" in resumed.log
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,18 @@
 
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 
-from selfdistill.comparison.grid import Study, plan
+from selfdistill.comparison.grid import Study, plan_study
 from selfdistill.comparison.page import page
 from selfdistill.comparison.results import (
     RunOutcome,
-    results,
+    describe_difference,
     results_csv,
-    sentence,
+    row_results,
     summary_csv,
 )
 from selfdistill.comparison.rows import parse_rows
@@ -61,12 +62,12 @@ def outcome(row: str, seed: int, test: float | None = None) -> RunOutcome:
 
 
 def made(rows="muse,byot", seeds=(0, 1, 2), **more) -> tuple[Study, list[RunOutcome]]:
-    study = plan(parse_rows([rows]), seeds, **more)
+    study = plan_study(parse_rows([rows]), seeds, **more)
     return study, [outcome(*cell) for cell in study.cells]
 
 
 def shown(study, outcomes, name="a study") -> tuple[str, Page]:
-    text = page(name, study, outcomes, results(study, outcomes))
+    text = page(name, study, outcomes, row_results(study, outcomes))
     return text, Page(text)
 
 
@@ -118,7 +119,7 @@ def test_two_seeds_have_no_interval_in_the_pictures():
 
 def test_escapes_what_people_name():
     study, outcomes = made()
-    outcomes[1] = outcomes[1]._replace(exits=[], failure="<b>&", code=1)
+    outcomes[1] = replace(outcomes[1], exits=[], failure="<b>&", code=1)
     _, read = shown(study, outcomes, name="<i>&")
     assert "<i>&" in read.text
     assert "muse, seed 0 failed: <b>&" in read.text
@@ -126,19 +127,19 @@ def test_escapes_what_people_name():
 
 def test_without_test_images_validation_counts():
     study, outcomes = made()
-    bare = [o._replace(exits=[e._replace(test_score=None) for e in o.exits]) for o in outcomes]
+    bare = [replace(o, exits=[e._replace(test_score=None) for e in o.exits]) for o in outcomes]
     assert "validation accuracy" in shown(study, bare)[1].text
 
 
 def test_differences_are_those_of_the_seeds_that_both_have():
     study, outcomes = made()
-    gone = [o._replace(exits=[]) if (o.row, o.seed) == ("ce", 1) else o for o in outcomes]
-    found = results(study, gone)
+    gone = [replace(o, exits=[]) if (o.row, o.seed) == ("ce", 1) else o for o in outcomes]
+    found = row_results(study, gone)
     muse = next(r for r in found if (r.row, r.predictor, r.split) == ("muse", "student", "test"))
     assert (muse.difference.n, len(muse.scores)) == (2, 3)
     assert muse.difference.mean == pytest.approx((0.05 + 0.04) / 2)
-    lonely = results(study, [o for o in outcomes if o.row == "muse"])
-    assert sentence(lonely[-1], "ce") == "muse has no seed in common with ce."
+    lonely = row_results(study, [o for o in outcomes if o.row == "muse"])
+    assert describe_difference(lonely[-1], "ce") == "muse has no seed in common with ce."
 
 
 def test_the_tables():
@@ -147,7 +148,7 @@ def test_the_tables():
     assert lines[0] == "row,seed,predictor,split,accuracy"
     assert lines[1:3] == ["ce,0,student,val,0.7", "ce,0,student,test,0.7"]
     assert len(lines) == 1 + 3 * 2 + 3 * 4
-    summary = summary_csv(results(study, outcomes)).splitlines()
+    summary = summary_csv(row_results(study, outcomes)).splitlines()
     assert summary[1] == "ce,student,val,3,0.71,0.01,,,,,,,"
     assert summary[-1].startswith("muse,student,test,3,0.76,0.01,0.05,3,0.025")
     assert summary[-1].endswith(",beyond noise")

@@ -9,31 +9,31 @@ from scipy import stats
 from selfdistill.functional.statistics import (
     Significance,
     bootstrap_interval,
+    mean_difference,
     mean_std,
-    paired,
     t_interval,
 )
 
-OURS = [0.701, 0.713, 0.697, 0.722, 0.709]
-THEIRS = [0.690, 0.705, 0.699, 0.703, 0.695]
+SCORES = [0.701, 0.713, 0.697, 0.722, 0.709]
+BASELINE = [0.690, 0.705, 0.699, 0.703, 0.695]
 
 
 def test_mean_and_std_are_numpys():
-    mean, std = mean_std(OURS)
-    assert mean == pytest.approx(np.mean(OURS))
-    assert std == pytest.approx(np.std(OURS, ddof=1))
+    mean, std = mean_std(SCORES)
+    assert mean == pytest.approx(np.mean(SCORES))
+    assert std == pytest.approx(np.std(SCORES, ddof=1))
     assert mean_std([0.5]) == (0.5, None)
 
 
 def test_t_interval_is_scipys():
-    found = paired(OURS, THEIRS)
-    want = stats.ttest_rel(OURS, THEIRS).confidence_interval(0.95)
-    assert found.t == pytest.approx((want.low, want.high))
-    assert found.mean == pytest.approx(np.mean(OURS) - np.mean(THEIRS))
+    difference = mean_difference(SCORES, BASELINE)
+    want = stats.ttest_rel(SCORES, BASELINE).confidence_interval(0.95)
+    assert difference.t == pytest.approx((want.low, want.high))
+    assert difference.mean == pytest.approx(np.mean(SCORES) - np.mean(BASELINE))
 
 
 def test_bootstrap_interval_is_scipys_within_chance():
-    values = np.subtract(OURS, THEIRS)
+    values = np.subtract(SCORES, BASELINE)
     want = stats.bootstrap(
         (values,), np.mean, method="percentile", n_resamples=10_000, random_state=1
     ).confidence_interval
@@ -41,19 +41,24 @@ def test_bootstrap_interval_is_scipys_within_chance():
 
 
 def test_the_same_values_give_the_same_interval():
-    assert bootstrap_interval(OURS) == bootstrap_interval(OURS)
+    assert bootstrap_interval(SCORES) == bootstrap_interval(SCORES)
 
 
 @pytest.mark.parametrize("n", [3, 5, 10])
 def test_verdicts_are_the_p_values_where_the_bootstrap_is_narrower(n):
     draw = np.random.default_rng(n)
     for _ in range(20):
-        ours, theirs = draw.normal(0.3, 1, n).tolist(), draw.normal(0, 1, n).tolist()
-        found = paired(ours, theirs)
-        significant = stats.ttest_rel(ours, theirs).pvalue < 0.05
-        narrower = found.t.low <= found.bootstrap.low <= found.bootstrap.high <= found.t.high
+        scores, baseline = draw.normal(0.3, 1, n).tolist(), draw.normal(0, 1, n).tolist()
+        difference = mean_difference(scores, baseline)
+        significant = stats.ttest_rel(scores, baseline).pvalue < 0.05
+        narrower = (
+            difference.t.low
+            <= difference.bootstrap.low
+            <= difference.bootstrap.high
+            <= difference.t.high
+        )
         if narrower:
-            assert (found.verdict is Significance.BEYOND) == significant
+            assert (difference.significance is Significance.SIGNIFICANT) == significant
 
 
 @pytest.mark.slow
@@ -61,28 +66,40 @@ def test_verdicts_are_the_p_values_where_the_bootstrap_is_narrower(n):
 def test_how_often_pure_noise_is_believed(n, misses):
     """The bootstrap's share is what the documentation says of it; t's is the promised one."""
     draws = np.random.default_rng(0).normal(size=(2000, n)).tolist()
-    found = [paired(draw, [0.0] * n) for draw in draws]
-    assert np.mean([not f.bootstrap.holds(0) for f in found]) == pytest.approx(misses, abs=0.02)
-    believed = np.mean([f.verdict is Significance.BEYOND for f in found])
+    differences = [mean_difference(draw, [0.0] * n) for draw in draws]
+    assert np.mean([not f.bootstrap.contains(0) for f in differences]) == pytest.approx(
+        misses, abs=0.02
+    )
+    believed = np.mean([f.significance is Significance.SIGNIFICANT for f in differences])
     assert believed == pytest.approx(0.05, abs=0.015)
 
 
 def test_three_of_one_sign_are_not_enough():
     """The bootstrap interval of differences of one sign never holds zero; t knows better."""
-    found = paired([0.01, 0.02, 0.06], [0.0, 0.0, 0.0])
-    assert not found.bootstrap.holds(0)
-    assert found.verdict is Significance.WITHIN
+    difference = mean_difference([0.01, 0.02, 0.06], [0.0, 0.0, 0.0])
+    assert not difference.bootstrap.contains(0)
+    assert difference.significance is Significance.INCONCLUSIVE
 
 
 def test_fewer_than_three_pairs_say_nothing():
-    assert paired([0.9, 0.91], [0.1, 0.11]).verdict is Significance.OPEN
-    one = paired([0.9], [0.1])
-    assert (one.n, one.t, one.bootstrap, one.verdict) == (1, None, None, Significance.OPEN)
+    assert mean_difference([0.9, 0.91], [0.1, 0.11]).significance is Significance.UNDERPOWERED
+    one = mean_difference([0.9], [0.1])
+    assert (one.n, one.t, one.bootstrap, one.significance) == (
+        1,
+        None,
+        None,
+        Significance.UNDERPOWERED,
+    )
 
 
 def test_differences_without_a_spread():
-    assert paired([0.5, 0.6, 0.7], [0.5, 0.6, 0.7]).verdict is Significance.WITHIN
-    assert paired([0.51, 0.61, 0.71], [0.5, 0.6, 0.7]).verdict is Significance.OPEN
+    assert (
+        mean_difference([0.5, 0.6, 0.7], [0.5, 0.6, 0.7]).significance is Significance.INCONCLUSIVE
+    )
+    assert (
+        mean_difference([0.51, 0.61, 0.71], [0.5, 0.6, 0.7]).significance
+        is Significance.UNDERPOWERED
+    )
 
 
 def test_a_skew_that_t_does_not_see_is_seen_by_the_bootstrap():
@@ -96,15 +113,15 @@ def test_a_skew_that_t_does_not_see_is_seen_by_the_bootstrap():
     st.lists(st.floats(0, 1, allow_subnormal=False), min_size=3, max_size=6),
     st.floats(0.1, 10),
 )
-def test_turns_with_its_arguments(ours, scale):
-    theirs = [scale * value for value in reversed(ours)]
-    there, back = paired(ours, theirs), paired(theirs, ours)
-    assert there.t == pytest.approx((-back.t.high, -back.t.low), abs=1e-12)
-    assert there.verdict == back.verdict
+def test_turns_with_its_arguments(scores, scale):
+    baseline = [scale * value for value in reversed(scores)]
+    forward, backward = mean_difference(scores, baseline), mean_difference(baseline, scores)
+    assert forward.t == pytest.approx((-backward.t.high, -backward.t.low), abs=1e-12)
+    assert forward.significance == backward.significance
 
 
 def test_nothing_to_compare():
     with pytest.raises(ValueError, match="no pairs"):
-        paired([], [])
+        mean_difference([], [])
     with pytest.raises(ValueError, match="shorter"):
-        paired([0.1, 0.2], [0.1])
+        mean_difference([0.1, 0.2], [0.1])

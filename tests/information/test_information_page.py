@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 
 import pytest
-from made_information import made
+from synthetic_information import synthetic
 
 from selfdistill.core import ResourceError, RunBusyError
 from selfdistill.information import save
@@ -50,7 +50,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def several():
-    text = page(made(seeds=(0, 1, 2)))
+    text = page(synthetic(seeds=(0, 1, 2)))
     return text, Page(text)
 
 
@@ -70,7 +70,7 @@ def test_sections(several):
 
 
 def test_numbers_are_those_of_the_measurement(several):
-    found, (_, shown) = made(seeds=(0, 1, 2)), several
+    found, (_, shown) = synthetic(seeds=(0, 1, 2)), several
     for network in found.networks:
         for term in found.terms(network):
             amount = found.final(network, term)
@@ -93,27 +93,27 @@ def test_pictures_are_xml_in_the_colors_of_the_page(several):
 
 
 def test_one_network_is_not_compared():
-    shown = Page(page(made(taps={"deep": ("a", "b")})))
+    shown = Page(page(synthetic(taps={"deep": ("a", "b")})))
     assert shown.titles.count("Self-information") == 1
     assert "±" not in shown.text
 
 
 @pytest.mark.parametrize(("estimator", "chance"), [("infonce", 4.85), ("dv", 0.0)])
 def test_other_estimators_claim_no_divergence(estimator, chance):
-    text = page(made(estimator=estimator, chance=chance))
+    text = page(synthetic(estimator=estimator, chance=chance))
     assert "2 ln 2" not in text
     assert "lower bound of the information in nats" in text
 
 
 def test_escapes_what_people_name():
-    text = page(made(taps={"<b>x</b>": ("a", "b"), "a & b": ("a", "<i>")}))
+    text = page(synthetic(taps={"<b>x</b>": ("a", "b"), "a & b": ("a", "<i>")}))
     assert "<b>x" not in text
     assert "<i>" not in text.replace("<i style", "")
     assert "<b>x</b>" in Page(text).text
 
 
 def test_the_picture_stands_alone():
-    text = combined_svg(made())
+    text = combined_svg(synthetic())
     ET.fromstring(text)
     assert "var(" not in text
     assert text.count("<svg") == 1 + 4
@@ -121,17 +121,17 @@ def test_the_picture_stands_alone():
 
 
 def test_writes_page_picture_and_table(tmp_path):
-    found = made()
+    found = synthetic()
     written = save(found, tmp_path / "new" / "folder")
     assert [place.name for place in written] == list(FILES)
     assert written[2].read_text(encoding="utf-8") == found.to_csv()
     before = [place.read_bytes() for place in written]
     with pytest.raises(RunBusyError, match="holds a measurement already"):
-        save(made(seeds=(1,)), tmp_path / "new" / "folder")
+        save(synthetic(seeds=(1,)), tmp_path / "new" / "folder")
     assert [place.read_bytes() for place in written] == before
 
 
 def test_a_place_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ResourceError, match="cannot be made"):
-        save(made(), tmp_path / "file" / "folder")
+        save(synthetic(), tmp_path / "file" / "folder")

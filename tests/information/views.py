@@ -39,14 +39,14 @@ def pixels(values: Tensor) -> Tensor:
     return (128 + 32 * values).round().clamp(0, 255).to(torch.uint8)
 
 
-def data_of(values: Tensor, val: int = 256, labels: Tensor | None = None, **more) -> ImageData:
+def data_of(values: Tensor, val: int = 256, labels: Tensor | None = None, **changes) -> ImageData:
     """Images that a network sees as these values, the last of them for validation."""
     labels = torch.arange(len(values)) % 2 if labels is None else labels
-    whole = Resident(pixels(values), labels)
-    train, held = (whole.take(i) for i in torch.arange(len(values)).tensor_split([-val]))
+    images = Resident(pixels(values), labels)
+    train, held = (images.take(i) for i in torch.arange(len(values)).tensor_split([-val]))
     channels = values.shape[1]
     mean, std = (128 / 255,) * channels, (32 / 255,) * channels
-    keys = {"test": None, "crop": 0, "flip": False, "resized_crop": False} | more
+    keys = {"test": None, "crop": 0, "flip": False, "resized_crop": False} | changes
     keys = {"train": train, "val": held if val else None, **keys}
     return ImageData("noise", classes=["a", "b"], mean=mean, std=std, **keys)
 
@@ -61,10 +61,12 @@ def steady(n: int, channels: int, seed: int = 0) -> Tensor:
     return noise(n, channels, 1, seed).expand(-1, -1, 2, 2)
 
 
-def losses(network: nn.Module, data: ImageData, plan: EstimatorConfig = QUICK) -> dict[str, float]:
+def losses(
+    network: nn.Module, data: ImageData, config: EstimatorConfig = QUICK
+) -> dict[str, float]:
     """The last held-out losses of one network."""
-    return of(estimate_information({"network": network}, data, plan))
+    return of(estimate_information({"network": network}, data, config))
 
 
-def of(found: InformationResult, network: str = "network") -> dict[str, float]:
-    return {term: found.final(network, term).mean for term in found.terms(network)}
+def of(result: InformationResult, network: str = "network") -> dict[str, float]:
+    return {term: result.final(network, term).mean for term in result.terms(network)}

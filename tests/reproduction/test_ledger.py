@@ -14,18 +14,18 @@ from selfdistill.models.yolov5 import SCALES
 from selfdistill.recipe.schema import Recipe, parse, read
 from selfdistill.reproduction.ledger import (
     FOLDER,
-    find,
+    find_row,
     ledger,
-    matching,
-    systems,
+    matching_rows,
+    smoke_test_rows,
 )
-from selfdistill.reproduction.paper_row import EVIDENCE
+from selfdistill.reproduction.paper_row import FIGURES_SOURCES
 from selfdistill.reproduction.reported_value import ReportedValue, parse_reported_value
-from selfdistill.reproduction.reproduce import OURS, plan
+from selfdistill.reproduction.reproduce import RESULT_COLUMNS, plan_runs
 
 RECIPES = sorted(Path(__file__).parents[2].joinpath("recipes").glob("*.toml"))
 ROWS = list(ledger().values())
-RUNNING = [row for row in ROWS if not row.obstacle]
+RUNNING = [row for row in ROWS if not row.not_runnable_reason]
 
 
 def test_all_rows_of_all_tables_are_there():
@@ -44,14 +44,14 @@ def test_all_rows_of_all_tables_are_there():
 
 @pytest.mark.parametrize("row", RUNNING, ids=lambda row: row.name)
 def test_a_row_that_runs_has_a_complete_recipe(row):
-    told = tomllib.loads(row.text())
-    assert parse(told) == row.recipe()
-    assert told["method"] == row.keys["method"]
+    recipe = tomllib.loads(row.to_toml())
+    assert parse(recipe) == row.recipe()
+    assert recipe["method"] == row.keys["method"]
     # what a paper's training is made of must not be left to defaults
-    wanted = {"model", "data", "val", "epochs", "batch_size", "lr", "optimizer", "momentum"}
-    wanted |= {"nesterov", "weight_decay", "schedule"}
-    assert wanted <= row.keys.keys()
-    assert all(line.startswith("# ") for line in row.text().split("\n\n")[0].splitlines())
+    required = {"model", "data", "val", "epochs", "batch_size", "lr", "optimizer", "momentum"}
+    required |= {"nesterov", "weight_decay", "schedule"}
+    assert required <= row.keys.keys()
+    assert all(line.startswith("# ") for line in row.to_toml().split("\n\n")[0].splitlines())
 
 
 def test_the_networks_exist():
@@ -68,16 +68,16 @@ def test_the_networks_of_others_exist():
 
 
 def test_who_cannot_be_run_says_why_and_has_no_recipe():
-    row = find("frskd/segmentation/efficientdet_d0-voc/frskd")
+    row = find_row("frskd/segmentation/efficientdet_d0-voc/frskd")
     with pytest.raises(ConfigError, match="cannot be run: its networks"):
         row.recipe()
     with pytest.raises(ConfigError, match="cannot be run"):
-        plan(row, 1)
+        plan_runs(row, 1)
     assert len(RUNNING) < len(ROWS)
 
 
 def test_figures_are_the_papers():
-    row = find("muse/table1/resnet18/mi+si")
+    row = find_row("muse/table1/resnet18/mi+si")
     assert row.published["student"] == ReportedValue(78.75, 0.31, 3)
     assert [str(f) for f in row.published.values()] == [
         "67.14 ± 0.42",
@@ -85,20 +85,20 @@ def test_figures_are_the_papers():
         "77.96 ± 0.29",
         "78.75 ± 0.31",
     ]
-    assert str(find("mimkd/abstract/shufflenet_v2/baseline").published["student"]) == "69.8"
-    assert find("muse/table7a/resnet20-resnet20/mi+si").published.keys() == {"average"}
-    assert find("muse/table3/vgg19/mixsi").published == {"exit3": ReportedValue(69.26, None, 3)}
+    assert str(find_row("mimkd/abstract/shufflenet_v2/baseline").published["student"]) == "69.8"
+    assert find_row("muse/table7a/resnet20-resnet20/mi+si").published.keys() == {"average"}
+    assert find_row("muse/table3/vgg19/mixsi").published == {"exit3": ReportedValue(69.26, None, 3)}
 
 
-@pytest.mark.parametrize("row", [r for r in ROWS if r.same], ids=lambda row: row.name)
+@pytest.mark.parametrize("row", [r for r in ROWS if r.same_run_as], ids=lambda row: row.name)
 def test_the_same_run_has_the_same_figures(row):
-    run = find(row.same)
+    run = find_row(row.same_run_as)
     for predictor in row.published.keys() & run.published.keys():
         assert row.published[predictor].mean == run.published[predictor].mean
     assert row.published.keys() <= run.published.keys()
-    assert row.run == run.name
-    assert not run.same
-    assert row.obstacle or row.recipe(2) == run.recipe(2)
+    assert row.run_name == run.name
+    assert not run.same_run_as
+    assert row.not_runnable_reason or row.recipe(2) == run.recipe(2)
 
 
 @pytest.mark.parametrize(
@@ -117,33 +117,33 @@ def test_what_is_no_figure(text):
 
 
 def test_every_figure_says_where_it_was_read():
-    assert {row.evidence for row in ROWS} <= EVIDENCE.keys()
+    assert {row.figures_source for row in ROWS} <= FIGURES_SOURCES.keys()
     assert all(row.epoch and row.title and row.source for row in ROWS)
 
 
 def test_the_best_row_of_each_system_can_be_run():
-    assert list(systems()) == ["muse", "mimkd", "mixskd", "frskd"]
-    for system, row in systems().items():
+    assert list(smoke_test_rows()) == ["muse", "mimkd", "mixskd", "frskd"]
+    for system, row in smoke_test_rows().items():
         assert row.name.startswith(f"{system}/")
         assert row.recipe().method.partition("-")[0] == system
 
 
 def test_a_teacher_comes_first_and_is_shared_by_all_seeds():
-    row = find("muse/table7b/resnet56-resnet20/crd")
-    teacher, *students = plan(row, 3, Path("place"))
-    assert teacher.row.run == "muse/table7a/resnet56/baseline"
-    assert teacher.place == Path("place/muse/table7a/resnet56/baseline/s0")
-    assert {Path(run.recipe.teacher) for run in students} == {teacher.place}
+    row = find_row("muse/table7b/resnet56-resnet20/crd")
+    teacher, *students = plan_runs(row, 3, Path("place"))
+    assert teacher.row.run_name == "muse/table7a/resnet56/baseline"
+    assert teacher.run_dir == Path("place/muse/table7a/resnet56/baseline/s0")
+    assert {Path(run.recipe.teacher) for run in students} == {teacher.run_dir}
     assert [run.recipe.seed for run in students] == [0, 1, 2]
-    assert [run.place.name for run in students] == ["s0", "s1", "s2"]
+    assert [run.run_dir.name for run in students] == ["s0", "s1", "s2"]
 
 
 def test_holding_out_images_is_another_run_with_another_teacher():
-    row = find("muse/table7b/resnet56-resnet20/kd")
-    teacher, student = plan(row, 1, Path("place"), val=0.1)
+    row = find_row("muse/table7b/resnet56-resnet20/kd")
+    teacher, student = plan_runs(row, 1, Path("place"), val=0.1)
     assert student.recipe.val == teacher.recipe.val == 0.1
-    assert student.place == Path("place/muse/table7b/resnet56-resnet20/kd/val0.1/s0")
-    assert Path(student.recipe.teacher) == teacher.place
+    assert student.run_dir == Path("place/muse/table7b/resnet56-resnet20/kd/val0.1/s0")
+    assert Path(student.recipe.teacher) == teacher.run_dir
 
 
 # The CRD benchmark's, which MUSE's tables leave out.
@@ -168,17 +168,17 @@ def test_the_recipes_are_rows():
 
 def test_names_that_are_near():
     with pytest.raises(ConfigError, match=r"did you mean 'muse/table2/resnet18/mi\+si'"):
-        find("muse/table2/resnet18/mi+s")
+        find_row("muse/table2/resnet18/mi+s")
     with pytest.raises(ConfigError, match="no row matches 'muse/table9"):
-        matching("muse/table9*")
+        matching_rows("muse/table9*")
 
 
 def test_patterns():
-    assert len(matching()) == len(ROWS)
-    assert [row.name for row in matching("table4/yolov5s")] == [
+    assert len(matching_rows()) == len(ROWS)
+    assert [row.name for row in matching_rows("table4/yolov5s")] == [
         f"muse/table4/yolov5s/{name}" for name in ("baseline", "mi+si", "mixsi")
     ]
-    assert {row.name.split("/")[0] for row in matching("*/resnet18/frskd")} == {
+    assert {row.name.split("/")[0] for row in matching_rows("*/resnet18/frskd")} == {
         "muse",
         "mixskd",
         "frskd",
@@ -188,9 +188,9 @@ def test_patterns():
 def test_our_own_figures_belong_to_rows():
     with (FOLDER / "ours.csv").open(encoding="utf-8", newline="") as stream:
         table = csv.DictReader(stream)
-        assert tuple(table.fieldnames or ()) == OURS
+        assert tuple(table.fieldnames or ()) == RESULT_COLUMNS
         for line in table:
-            row = find(line["row"])
-            assert not row.same
+            row = find_row(line["row"])
+            assert not row.same_run_as
             assert int(line["epochs"]) == row.recipe().epochs
             assert float(line["mean"]) > 0

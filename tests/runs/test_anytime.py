@@ -46,8 +46,6 @@ def test_thresholds_that_keep_a_promise(run):
 def test_nothing_to_choose_by(run):
     from dataclasses import replace
 
-    from selfdistill.recipe.build_run import load_data
-
     with pytest.raises(DataError, match="held none out; give a threshold"):
         replace(run, data=replace(run.data, val=None)).anytime()
 

@@ -106,7 +106,7 @@ def test_the_verdict_is_mcnemars_but_on_the_border():
         if won + lost == 0:
             continue
         p = stats.binomtest(won, won + lost).pvalue
-        beyond = paired_difference(*marks(won, lost)).verdict is Significance.BEYOND
+        beyond = paired_difference(*marks(won, lost)).significance is Significance.SIGNIFICANT
         if not 0.03 < p < 0.08:
             assert beyond == (p < 0.05), (won, lost, p)
 
@@ -120,11 +120,11 @@ def test_the_interval_covers_the_truth(shares):
         chance = chances.pmf([won, lost, images - won - lost])  # 0 of the impossible
         if chance > 1e-7:
             interval = paired_difference(*marks(won, lost, images)).interval
-            covered += chance * interval.holds(shares[0] - shares[1])
+            covered += chance * interval.contains(shares[0] - shares[1])
     assert covered > 0.94
 
 
 def test_no_difference_at_all_is_within_noise():
     found = paired_difference(*marks(0, 0))
     assert found.mean == 0
-    assert found.verdict is Significance.WITHIN
+    assert found.significance is Significance.INCONCLUSIVE

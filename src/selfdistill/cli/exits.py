@@ -147,7 +147,7 @@ def _difference(paired: "PairedDifference") -> str:
 
 
 def _noise_label(paired: "PairedDifference") -> str:
-    if paired.interval.holds(0):
+    if paired.interval.contains(0):
         return "within noise"
     return "better" if paired.mean > 0 else "worse"
 

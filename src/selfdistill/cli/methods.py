@@ -1,40 +1,11 @@
-"""`selfdistill methods`: what there is to train with, and what can be tuned."""
+"""`selfdistill methods`: list of the methods, and the options of one of them."""
 
-import inspect
-import re
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.text import Text
 
 from .console import console, echo, table
-
-if TYPE_CHECKING:
-    from ..core import Method
-
-
-def methods(
-    name: Annotated[str | None, typer.Argument(help="Show this one and its options.")] = None,
-) -> None:
-    """List the methods, or explain one of them."""
-    from .. import methods as _all  # noqa: F401  importing them is what registers them
-    from ..core import METHODS
-
-    if name:
-        return _explain(name)
-    for kind, words in _KINDS.items():
-        made = table("method", "what it does", "tasks", "certain by", "paper")
-        for each in (n for n in METHODS if METHODS[n].kind == kind):
-            method, doc = METHODS[each], inspect.getdoc(METHODS[each]) or ""
-            summary = doc.partition("\n")[0]
-            certain = method.provenance.name.lower()
-            made.add_row(Text(each, style="bold"), summary, _tasks(method), certain, _paper(doc))
-        echo(f"{kind}: {words}", "bold")
-        console.print(made)
-        echo()
-    _legend()
-    return None
-
 
 _KINDS = {
     "baseline": "plain training",
@@ -44,11 +15,40 @@ _KINDS = {
 }
 
 
-def _legend() -> None:
-    from ..core import Provenance
+def methods(
+    name: Annotated[
+        str | None, typer.Argument(help="Method to explain, with all its options.")
+    ] = None,
+) -> None:
+    """List the methods, or explain one of them."""
+    from .. import methods as _all  # noqa: F401  importing them is what registers them
 
-    for evidence in Provenance:
-        echo(f"certain by {evidence.name.lower()}: {evidence.value}", "dim")
+    if name:
+        _explain(name)
+    else:
+        _list()
+
+
+def _list() -> None:
+    from ..core import METHODS, Provenance
+    from ..recipe.method_docs import paper_url, summary, supported_tasks
+
+    for kind, meaning in _KINDS.items():
+        listing = table("method", "what it does", "tasks", "implemented from", "paper")
+        for name in (name for name in METHODS if METHODS[name].kind == kind):
+            method = METHODS[name]
+            listing.add_row(
+                Text(name, style="bold"),
+                summary(method),
+                supported_tasks(method),
+                method.provenance.name.lower(),
+                paper_url(method),
+            )
+        echo(f"{kind}: {meaning}", "bold")
+        console.print(listing)
+        echo()
+    for provenance in Provenance:
+        echo(f"implemented from {provenance.name.lower()}: {provenance.value}", "dim")
     echo(
         "\nselfdistill methods NAME explains one; selfdistill train --method NAME uses it, and "
         "A+B joins two.",
@@ -56,55 +56,25 @@ def _legend() -> None:
     )
 
 
-def _tasks(method: "type[Method]") -> str:
-    """Which tasks a method serves, by what it needs of them."""
-    from ..recipe.build_method import unsupported_reason
-    from ..tasks import TASKS
-
-    served = [name for name, task in TASKS.items() if not unsupported_reason(method, task)]
-    return "any" if len(served) == len(TASKS) else ", ".join(served)
-
-
 def _explain(name: str) -> None:
     from ..core import METHODS, options
+    from ..recipe.method_docs import description, plain_paragraphs, summary, supported_tasks
     from ..recipe.schema import type_name
 
-    summary, _, rest = (inspect.getdoc(METHODS[name]) or "").partition("\n")
     method = METHODS[name]
-    echo(f"{name}: {summary}\n", "bold")
-    echo(f"{method.kind}; tasks: {_tasks(method)}; certain by: {method.provenance}\n")
-    for paragraph in readable(rest.partition("Args:\n")[0]):
+    echo(f"{name}: {summary(method)}\n", "bold")
+    tasks = supported_tasks(method)
+    echo(f"{method.kind}; tasks: {tasks}; implemented from: {method.provenance}\n")
+    for paragraph in plain_paragraphs(description(method)):
         console.print(paragraph + "\n", soft_wrap=paragraph.startswith(" "))
-    known = options(METHODS[name])
+    known = options(method)
     if not known:
         echo("It has no options.")
         return
-    made = table("option", "type", "default", "meaning")
+    listing = table("option", "type", "default", "meaning")
     for option in known.values():
         default = "none" if option.default is None else str(option.default).lower()
-        made.add_row(option.name, type_name(option.annotation), default, option.meaning)
-    console.print(made)
+        listing.add_row(option.name, type_name(option.annotation), default, option.meaning)
+    console.print(listing)
     first = next(iter(known.values()))
     echo(f"\nSet one by --set {first.name}={str(first.default).lower()}", "dim")
-
-
-def _paper(doc: str) -> str:
-    found = re.search(r"https?://[^\s),;]+", doc)
-    return found[0].rstrip(".") if found else ""
-
-
-def readable(doc: str) -> list[str]:
-    """A docstring's paragraphs on one line each; equations keep their lines, directives go."""
-    plain = re.sub(r":math:`([^`]*)`", r"\1", doc)
-    blocks = [block for block in re.split(r"\n\s*\n", plain) if block.strip()]
-    paragraphs, equation = [], False
-    for block in blocks:
-        equation = equation and block.startswith(" ")
-        if block.lstrip().startswith(".. math::"):
-            block, equation = block.lstrip().removeprefix(".. math::"), True
-        lines = [part.strip() for part in block.splitlines() if part.strip()]
-        if equation:
-            paragraphs += ["\n".join(f"    {part}" for part in lines)] if lines else []
-        else:
-            paragraphs.append(" ".join(lines))
-    return paragraphs

@@ -1,4 +1,4 @@
-"""`selfdistill models`: the networks that can be trained by name."""
+"""`selfdistill models`: networks that can be trained by name."""
 
 from itertools import groupby
 from typing import Annotated
@@ -8,22 +8,22 @@ from rich.columns import Columns
 
 from .console import console, echo
 
-_FEW = 60  # names of a family that fill a screen
+_MAX_NAMES = 60  # of a family, which fill a screen
 
 
 def models(
     pattern: Annotated[
-        str, typer.Argument(metavar="[FILTER]", help="Part of a name, or a pattern: 'resnet*'.")
+        str, typer.Argument(metavar="[FILTER]", help="Part of a name, or a pattern like 'resnet*'.")
     ] = "",
 ) -> None:
     """List the networks that can be trained by name."""
     from ..core import ConfigError
     from ..models import names
 
-    found = names(pattern)
-    if not found:
+    matches = names(pattern)
+    if not matches:
         raise ConfigError(f"no network matches '{pattern}'{_nearest(pattern)}")
-    for family, members in groupby(found, key=lambda name: name.partition("/")[0]):
+    for family, members in groupby(matches, key=lambda name: name.partition("/")[0]):
         _show(family, list(members), cut=not pattern)
 
 
@@ -33,19 +33,19 @@ def _show(family: str, members: list[str], cut: bool) -> None:
             echo(name)
         return
     echo(f"{family} ({len(members)})", "bold")
-    shown = members[:_FEW] if cut else members
+    shown = members[:_MAX_NAMES] if cut else members
     console.print(Columns(shown, padding=(0, 2), column_first=True))
     if len(shown) < len(members):
-        left = len(members) - len(shown)
-        echo(f"… and {left} more; selfdistill models {family}/ lists them", "dim")
+        hidden = len(members) - len(shown)
+        echo(f"… and {hidden} more; selfdistill models {family}/ lists them", "dim")
     echo()
 
 
 def _nearest(pattern: str) -> str:
-    """A hint among names with or without their family, as the pattern has one or not."""
+    """Hint among names with or without their family, as the pattern has one or not."""
     from ..core import nearest
     from ..models import names
 
-    word = pattern.strip("*?[]").lower()
-    known = names() if "/" in word else dict.fromkeys(n.partition("/")[2] for n in names())
-    return nearest(word, known)
+    name = pattern.strip("*?[]").lower()
+    known = names() if "/" in name else dict.fromkeys(n.partition("/")[2] for n in names())
+    return nearest(name, known)

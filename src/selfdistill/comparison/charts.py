@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from ..functional.statistics import (
-    FEWEST,
+    MIN_PAIRS,
     Interval,
     Significance,
     t_interval,
@@ -27,7 +27,7 @@ from ..reporting.figure_style import (
     ticks,
 )
 from ..reporting.formatting import LETTER, percent
-from .results import RowResult, points
+from .results import RowResult, format_points
 
 ACCENT = stage_color(1)
 _WIDTH, _LANE = 480.0, 34.0
@@ -41,7 +41,7 @@ def scores(found: Sequence[RowResult], name: str, title: str) -> str:
         color = MUTED if lane == 0 else INK
         values = [100 * score for score in result.scores.values()]
         interval = None
-        if len(values) >= FEWEST:
+        if len(values) >= MIN_PAIRS:
             low, high = t_interval(values)
             interval = Interval(max(0, low), min(100, high))
         _lane(axes, lane, values, interval, color)
@@ -54,16 +54,16 @@ def differences(found: Sequence[RowResult], name: str) -> str:
     """A lane for each row that has a difference: seed by seed, its mean and both intervals."""
     base = found[0].scores
     rows = [result for result in found[1:] if result.difference]
-    labels = [points(r.difference.mean) for r in rows if r.difference]
+    labels = [format_points(r.difference.mean) for r in rows if r.difference]
     figure, axes = _lanes([r.row for r in rows], labels)
     axes.axvline(0, color=MUTED, linewidth=1, zorder=1)
     for lane, result in enumerate(rows):
         difference = result.difference
         assert difference is not None, "others were left out"
-        beyond = difference.verdict is Significance.BEYOND
+        beyond = difference.significance is Significance.SIGNIFICANT
         pairs = [100 * (s - base[seed]) for seed, s in result.scores.items() if seed in base]
         t, bootstrap = (
-            Interval(100 * i.low, 100 * i.high) if i and difference.n >= FEWEST else None
+            Interval(100 * i.low, 100 * i.high) if i and difference.n >= MIN_PAIRS else None
             for i in (difference.t, difference.bootstrap)
         )
         _lane(axes, lane, pairs, t, ACCENT if beyond else MUTED, bootstrap)

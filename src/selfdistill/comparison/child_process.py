@@ -1,7 +1,7 @@
-"""`python -m selfdistill.comparison.child_process ARGS`: `selfdistill ARGS`, ended with its parent.
+"""`python -m selfdistill.comparison.child_process ARGS`: `selfdistill ARGS`, tied to its parent.
 
-The parent holds the other end of stdin, which the system closes however the parent ends: a study
-that is killed leaves no runs behind that nobody watches. They save, and stop.
+The parent holds the other end of stdin, which the system closes however the parent ends. The run
+then saves and stops, so that a study that is killed leaves no process behind.
 """
 
 import os
@@ -11,14 +11,14 @@ import sys
 import threading
 
 
-def follow() -> None:
-    """Wait for the end of stdin; then ask this process to stop."""
+def terminate_with_parent() -> None:
+    """Wait for the end of stdin; then send SIGTERM to this process."""
     while os.read(sys.stdin.fileno(), 1):
         pass
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":
-    threading.Thread(target=follow, daemon=True).start()
+    threading.Thread(target=terminate_with_parent, daemon=True).start()
     sys.argv[0] = "selfdistill"
     runpy.run_module("selfdistill", run_name="__main__")

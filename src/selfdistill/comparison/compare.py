@@ -1,4 +1,4 @@
-"""Methods × seeds × one recipe: trained, judged side by side, and written down."""
+"""Comparison of methods: rows × seeds trained by one recipe, and their tables and page."""
 
 import re
 import signal
@@ -6,54 +6,54 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from .. import methods as _all  # noqa: F401  importing them is what registers them
 from ..core import ConfigError, nearest
 from ..engine.run_directory import RunDirectory
 from ..recipe.schema import read
-from .directory import ASKED, StudyDirectory
-from .grid import Study, extended, plan
+from .directory import STUDY_FILE, StudyDirectory
+from .grid import Study, extend_study, plan_study
 from .jobs import LOG, JobResult, RunJob
-from .launch import run_here, share_out
+from .launch import run_locally, share_resources
 from .page import page
-from .results import LAST, RowResult, RunOutcome, headlines, results, results_csv, summary_csv
+from .results import (
+    STUDENT,
+    RowResult,
+    RunOutcome,
+    main_results,
+    results_csv,
+    row_results,
+    summary_csv,
+)
 from .rows import parse_rows, parse_seeds
 from .slurm import run_on_slurm
 
 LAUNCHERS = ("local", "submitit")
 
 
-class ComparisonCallback(Protocol):
-    """Who is told how a study goes on."""
+class ComparisonCallback:
+    """Events of a comparison; a subclass overrides those it needs."""
 
-    def begin(self, study: Study, path: Path, done: int, how: str) -> None:
-        """So many of the runs are there already; the others are made in this way."""
+    def on_start(self, study: Study, path: Path, num_done: int, launcher: str) -> None:
+        """Before the first run: how many runs are finished already, how the others are launched."""
 
-    def ended(self, outcome: RunOutcome, seconds: float) -> None:
-        """A run is finished or has failed."""
+    def on_run_end(self, outcome: RunOutcome, seconds: float) -> None:
+        """After a run has finished or failed."""
 
-    def warn(self, sentence: str) -> None:
-        """What a run warned of."""
-
-
-class _NullCallback:
-    """Is told nothing."""
-
-    def begin(self, study: Study, path: Path, done: int, how: str) -> None: ...
-    def ended(self, outcome: RunOutcome, seconds: float) -> None: ...
-    def warn(self, sentence: str) -> None: ...
+    def on_message(self, text: str) -> None:
+        """At a warning of a run."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A study and what came of it.
+    """A study with its outcomes.
 
     Attributes:
-        path: its directory.
+        path: directory of the study.
         study: rows, recipes and seeds.
         outcomes: of every run, in the order of the study.
-        results: mean, spread and difference of every predictor of every row.
+        results: mean, standard deviation and difference of every predictor of every row.
     """
 
     path: Path
@@ -63,12 +63,12 @@ class Comparison:
 
     @property
     def summary(self) -> list[RowResult]:
-        """What the comparison is about: one result for each row, the baseline first."""
-        return headlines(self.study, self.results)
+        """Main result of each row, the baseline first."""
+        return main_results(self.study, self.results)
 
     @property
     def failed(self) -> list[RunOutcome]:
-        """The runs that failed."""
+        """Runs that failed."""
         return [outcome for outcome in self.outcomes if outcome.failure]
 
 
@@ -84,27 +84,29 @@ def compare(
     threads: int | None = None,
     launcher: str = "local",
     slurm: Mapping[str, Any] | None = None,
-    watcher: ComparisonCallback | None = None,
+    callback: ComparisonCallback | None = None,
     **keys: Any,
 ) -> Comparison:
-    """Train every method with every seed by one recipe, and compare them with the baseline.
+    """Train every method with every seed by one recipe, and compare them with a baseline.
 
-    Runs are processes of their own. Those that are there are not made again, those that were begun
-    go on, so that the same call resumes a study, and a call with more rows or seeds extends it.
+    Every run is a process. Runs that are finished are read, runs that were started are resumed: the
+    same call resumes a study, and a call with further rows or seeds extends it.
 
     Args:
-        methods: rows, each METHOD, METHOD:key=value,… or NAME=METHOD:…; none is the recipe's.
+        methods: rows, each METHOD, METHOD:key=value,… or NAME=METHOD:…; without any, the recipe's
+            method.
         seeds: numbers, or text like ``"0-4"`` or ``"0,3"``.
-        recipe: a TOML file to start from.
-        out: the study's directory; None is ``studies/DATA-MODEL``.
-        resume: go on with the study in `out`, as it was asked for.
-        exit: the predictor that is compared with the baseline's student; None is the student.
-        jobs: runs at a time; None is one for each GPU, or else for each core.
-        threads: of each run; None shares the cores out.
+        recipe: TOML file to start from.
+        out: directory of the study; None is ``studies/DATA-MODEL``.
+        resume: resume the study in `out` as it is described there.
+        exit: predictor that is compared with the baseline's student; None is the student.
+        jobs: number of runs at a time; None is one for each GPU, or else for each core.
+        threads: number of CPU threads of each run; None shares the cores out.
         launcher: "local", or "submitit" for a SLURM cluster.
-        slurm: options for it, by submitit's names.
-        watcher: who is told how it goes on; None is nobody.
-        keys: any key of a recipe, and options, which go to every method that has them.
+        slurm: options of the cluster, by submitit's names.
+        callback: is told the progress.
+        keys: keys of a recipe as for `train`, and options of methods, which go to every method
+            that has them.
 
     Raises:
         ConfigError: a row, seed, key or option that does not fit, or a directory that holds
@@ -112,32 +114,31 @@ def compare(
         RunBusyError: another process works on the study.
 
     Examples:
-        >>> found = compare("muse,byot", seeds="0-2", epochs=20)  # doctest: +SKIP
-        >>> [(r.row, r.mean, r.difference) for r in found.summary]  # doctest: +SKIP
+        >>> comparison = compare("muse,byot", seeds="0-2", epochs=20)  # doctest: +SKIP
+        >>> [(r.row, r.mean, r.difference) for r in comparison.summary]  # doctest: +SKIP
     """
-    _check(jobs, threads, launcher, slurm)
-    texts = [methods] if isinstance(methods, str) else list(methods)
-    study = None if resume else _asked(texts, seeds, recipe, keys)
-    directory = StudyDirectory(Path(out) if out else _default_place(study))
+    _check_launch(jobs, threads, launcher, slurm)
+    requested = None if resume else _requested_study(methods, seeds, recipe, keys)
+    directory = StudyDirectory(Path(out) if out else _default_path(requested))
     if directory.read() is None and resume:
-        raise ConfigError(f"{directory.path} holds no study (no {ASKED} in it)")
-    with directory.held():
-        study = _together(directory.read(), study, directory.path, exit)
+        raise ConfigError(f"{directory.path} holds no study (no {STUDY_FILE} in it)")
+    with directory.lock():
+        study = _merge_studies(directory.read(), requested, directory.path, exit)
         directory.write(study)
-        work = _StudyRunner(study, directory, watcher or _NullCallback())
-        orders = work.open_orders()
+        runner = _StudyRunner(study, directory, callback or ComparisonCallback())
+        run_jobs = runner.open_jobs()
         if launcher == "local":
-            machine = share_out(study.rows[study.baseline], len(orders), jobs, threads)
-            return work.through(orders, run_here(orders, machine), str(machine))
+            shares = share_resources(study.rows[study.baseline], len(run_jobs), jobs, threads)
+            return runner.run(run_jobs, run_locally(run_jobs, shares), str(shares))
         folder = directory.path / "slurm"
-        ends = run_on_slurm(orders, folder, slurm or {}, jobs, threads)
-        return work.through(orders, ends, "as jobs of SLURM")
+        results = run_on_slurm(run_jobs, folder, slurm or {}, jobs, threads)
+        return runner.run(run_jobs, results, "as jobs of SLURM")
 
 
-def _check(
+def _check_launch(
     jobs: int | None, threads: int | None, launcher: str, slurm: Mapping[str, Any] | None
 ) -> None:
-    """Raises `ConfigError` if the runs cannot be made in this way."""
+    """Raises `ConfigError` if the runs cannot be launched with these options."""
     if launcher not in LAUNCHERS:
         raise ConfigError(f"--launcher is local or submitit{nearest(launcher, LAUNCHERS)}")
     if slurm and launcher != "submitit":
@@ -147,90 +148,98 @@ def _check(
             raise ConfigError(f"--{name} is 1 or more, not {number}")
 
 
-def _asked(
-    texts: Sequence[str],
+def _requested_study(
+    methods: str | Sequence[str],
     seeds: str | int | Sequence[int],
     recipe: str | Path | None,
     keys: Mapping[str, Any],
 ) -> Study:
-    """The study that the arguments describe."""
+    """Study that the arguments of `compare` describe."""
     file = read(Path(recipe)) if recipe else {}
-    return plan(parse_rows(texts), parse_seeds(seeds), file=file, keys=keys)
+    rows = parse_rows([methods] if isinstance(methods, str) else methods)
+    return plan_study(rows, parse_seeds(seeds), file=file, keys=keys)
 
 
-def _default_place(study: Study | None) -> Path:
+def _default_path(study: Study | None) -> Path:
     if study is None:
         raise ConfigError("which study is to be resumed? name its directory")
     recipe = study.rows[study.baseline]
-    words = (Path(recipe.data.split(":")[-1]).stem, recipe.model.split("/")[-1])
-    return Path("studies") / "-".join(words)
+    names = (Path(recipe.data.split(":")[-1]).stem, recipe.model.split("/")[-1])
+    return Path("studies") / "-".join(names)
 
 
-def _together(held: Study | None, asked: Study | None, path: Path, exit: str | None) -> Study:
-    """The study that is there, with what is asked for."""
-    study = extended(held, asked, str(path)) if held and asked else held or asked
-    assert study is not None, "a study is either there or asked for"
-    return replace(study, exit=exit or (held.exit if held else LAST))
+def _merge_studies(
+    existing: Study | None, requested: Study | None, path: Path, exit: str | None
+) -> Study:
+    """Existing study, extended by the requested one; at least one of them is given."""
+    both = existing and requested
+    study = extend_study(existing, requested, str(path)) if both else existing or requested
+    assert study is not None, "a study is either in the directory or requested"
+    return replace(study, exit=exit or (existing.exit if existing else STUDENT))
 
 
 class _StudyRunner:
-    """A study while its runs are made."""
+    """Outcomes of a study while its runs are trained, and the files that show them."""
 
     def __init__(
-        self, study: Study, directory: StudyDirectory, watcher: ComparisonCallback
+        self, study: Study, directory: StudyDirectory, callback: ComparisonCallback
     ) -> None:
-        self.study, self.directory, self.watcher = study, directory, watcher
-        self.warned: set[str] = set()
-        self.found = {c: RunOutcome(*c, directory.exits(study, *c)) for c in study.cells}
+        self.study, self.directory, self.callback = study, directory, callback
+        self.known_warnings: set[str] = set()
+        self.outcomes = {c: RunOutcome(*c, directory.exits(study, *c)) for c in study.cells}
 
-    def open_orders(self) -> list[RunJob]:
-        """The runs that are to be made, or made again."""
-        return [self.directory.order(*cell) for cell, o in self.found.items() if not o.exits]
+    def open_jobs(self) -> list[RunJob]:
+        """Jobs of the runs that are not finished."""
+        return [self.directory.job(*cell) for cell, o in self.outcomes.items() if not o.exits]
 
-    def through(self, orders: Sequence[RunJob], ends: Iterator[JobResult], how: str) -> Comparison:
-        """Make the runs, and keep tables and page up with them."""
-        self.watcher.begin(self.study, self.directory.path, len(self.found) - len(orders), how)
-        comparison = self.write_down()
-        for order in orders:
-            self.directory.wait_until_free(order)
-        with closing(ends):  # type: ignore[type-var]
-            for ended in ends:
-                outcome = self.outcome(ended)
-                self.found[outcome.row, outcome.seed] = outcome
-                self.watcher.ended(outcome, ended.seconds)
-                comparison = self.write_down()
+    def run(
+        self, jobs: Sequence[RunJob], results: Iterator[JobResult], launcher: str
+    ) -> Comparison:
+        """Train the runs, and write tables and page anew after each."""
+        num_done = len(self.outcomes) - len(jobs)
+        self.callback.on_start(self.study, self.directory.path, num_done, launcher)
+        comparison = self.write_outputs()
+        for job in jobs:
+            self.directory.wait_until_free(job)
+        with closing(results):  # type: ignore[type-var]
+            for result in results:
+                outcome = self.outcome(result)
+                self.outcomes[outcome.row, outcome.seed] = outcome
+                self.callback.on_run_end(outcome, result.seconds)
+                comparison = self.write_outputs()
         return comparison
 
-    def outcome(self, ended: JobResult) -> RunOutcome:
-        """What a process left behind; its warnings are told, each once."""
-        order = ended.order
-        for warning in re.findall(r"^warning: (.*)$", ended.log, re.MULTILINE):
-            if warning not in self.warned:
-                self.warned.add(warning)
-                self.watcher.warn(f"{order.row} s{order.seed}: {warning}")
-        exits = self.directory.exits(self.study, order.row, order.seed)
+    def outcome(self, result: JobResult) -> RunOutcome:
+        """Outcome of a run whose process has ended; each of its warnings is passed on once."""
+        job = result.job
+        for warning in re.findall(r"^warning: (.*)$", result.log, re.MULTILINE):
+            if warning not in self.known_warnings:
+                self.known_warnings.add(warning)
+                self.callback.on_message(f"{job.row} s{job.seed}: {warning}")
+        exits = self.directory.exits(self.study, job.row, job.seed)
         if exits:
-            return RunOutcome(order.row, order.seed, exits)
-        return RunOutcome(order.row, order.seed, [], _reason(ended), ended.code or 1)
+            return RunOutcome(job.row, job.seed, exits)
+        return RunOutcome(job.row, job.seed, [], _failure_reason(result), result.code or 1)
 
-    def write_down(self) -> Comparison:
-        """Tables and page of what there is so far."""
-        outcomes = list(self.found.values())
-        found = results(self.study, outcomes)
-        comparison = Comparison(self.directory.path, self.study, outcomes, found)
-        there = RunDirectory(self.directory.path)
+    def write_outputs(self) -> Comparison:
+        """Write tables and page of the outcomes so far."""
+        outcomes = list(self.outcomes.values())
+        results = row_results(self.study, outcomes)
+        comparison = Comparison(self.directory.path, self.study, outcomes, results)
+        directory = RunDirectory(self.directory.path)
         name = self.directory.path.resolve().name
-        there.write("results.csv", results_csv(self.study, outcomes))
-        there.write("summary.csv", summary_csv(found))
-        there.write("study.html", page(name, self.study, outcomes, found))
+        directory.write("results.csv", results_csv(self.study, outcomes))
+        directory.write("summary.csv", summary_csv(results))
+        directory.write("study.html", page(name, self.study, outcomes, results))
         return comparison
 
 
-def _reason(ended: JobResult) -> str:
-    """Why a run failed, in its own words if it had any."""
-    said = re.findall(r"^error(?: \(process .*?\))?: (.*)$", ended.log, re.MULTILINE)
-    if said:
-        return str(said[-1])
-    if ended.code < 0:
-        return f"it was ended by {signal.Signals(-ended.code).name}, perhaps for want of memory"
-    return f"it ended with exit code {ended.code}; see {ended.order.place / LOG}"
+def _failure_reason(result: JobResult) -> str:
+    """Why a run failed: its own error message if it wrote one."""
+    errors = re.findall(r"^error(?: \(process .*?\))?: (.*)$", result.log, re.MULTILINE)
+    if errors:
+        return str(errors[-1])
+    if result.code < 0:
+        name = signal.Signals(-result.code).name
+        return f"it was ended by {name}, perhaps because the memory was full"
+    return f"it ended with exit code {result.code}; see {result.job.run_dir / LOG}"

@@ -1,4 +1,4 @@
-"""The directory that a study leaves behind."""
+"""Study directory: the description of a study, its recipes, runs, tables and page."""
 
 import time
 import tomllib
@@ -13,15 +13,15 @@ from ..engine.run_directory import LOCK, RunDirectory, locked
 from ..recipe.schema import write
 from ..records.exit_scores import ExitScore
 from ..runs.train import load_or_train_exits
-from .grid import Study, from_plain
+from .grid import Study, study_from_dict
 from .jobs import RunJob
 
-ASKED = "study.toml"
-_PATIENCE = 60.0  # seconds in which runs of a study that was killed have saved and stopped
+STUDY_FILE = "study.toml"
+_GRACE_SECONDS = 60.0  # in which runs of a study that was killed have saved and stopped
 
 
 class StudyDirectory:
-    """What was asked, the runs, the tables and the page.
+    """Files of a study.
 
     Args:
         path: its folder; need not exist yet.
@@ -29,87 +29,85 @@ class StudyDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.asked = path / ASKED
+        self.study_file = path / STUDY_FILE
 
-    def place(self, row: str, seed: int) -> Path:
-        """The directory of a run."""
+    def run_dir(self, row: str, seed: int) -> Path:
+        """Directory of a run."""
         return self.path / "runs" / row / f"s{seed}"
 
-    def order(self, row: str, seed: int) -> RunJob:
-        """The run, to be made."""
-        return RunJob(row, seed, self.path / "recipes" / f"{row}.toml", self.place(row, seed))
+    def job(self, row: str, seed: int) -> RunJob:
+        """Job that trains a run."""
+        return RunJob(row, seed, self.path / "recipes" / f"{row}.toml", self.run_dir(row, seed))
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Hold the directory for this process.
+    def lock(self) -> Iterator[None]:
+        """Lock the directory for this process.
 
         Raises:
             RunBusyError: another process compares here.
             ResourceError: the folder cannot be made or written.
         """
-        busy = f"another process works on {self.path}; wait for it, or choose another --out"
-        with locked(self.path, busy):
+        message = f"another process works on {self.path}; wait for it, or choose another --out"
+        with locked(self.path, message):
             yield
 
     def read(self) -> Study | None:
-        """The study that was begun here, None if there is nothing here yet.
+        """Study that was started here, None if the folder is empty or missing.
 
         Raises:
-            ConfigError: there is something else here.
+            ConfigError: the folder holds something else.
             ArtifactError: the file that describes the study cannot be understood.
         """
         try:
-            return from_plain(
-                tomllib.loads(self.asked.read_text(encoding="utf-8")), str(self.asked)
-            )
+            text = self.study_file.read_text(encoding="utf-8")
+            return study_from_dict(tomllib.loads(text), str(self.study_file))
         except (FileNotFoundError, NotADirectoryError):
-            if self._taken():
+            if self._has_other_content():
                 raise ConfigError(
-                    f"{self.path} is something else and no study (no {ASKED} in it); name another "
-                    "directory by --out"
+                    f"{self.path} is something else and no study (no {STUDY_FILE} in it); name "
+                    "another directory by --out"
                 ) from None
             return None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ArtifactError(f"{self.asked} is not TOML: {error}") from None
+            raise ArtifactError(f"{self.study_file} is not TOML: {error}") from None
 
-    def _taken(self) -> bool:
-        """Whether there is anything here but the lock of a study that was refused."""
+    def _has_other_content(self) -> bool:
+        """Whether the path holds anything but the lock of a study that was refused."""
         if not self.path.is_dir():
             return self.path.exists()
-        return any(place.name != LOCK for place in self.path.iterdir())
+        return any(path.name != LOCK for path in self.path.iterdir())
 
     def write(self, study: Study) -> None:
-        """Write down what is asked for, and each row's recipe."""
+        """Write the description of the study and the recipe of each row."""
         recipes = self.path / "recipes"
         recipes.mkdir(exist_ok=True)
         for row, recipe in study.rows.items():
             RunDirectory(recipes).write(f"{row}.toml", write(recipe))
-        text = tomli_w.dumps(study.plain())
-        RunDirectory(self.path).write(ASKED, text)
+        RunDirectory(self.path).write(STUDY_FILE, tomli_w.dumps(study.to_dict()))
 
     def exits(self, study: Study, row: str, seed: int) -> list[ExitScore]:
-        """The exits of a run that is finished, else none.
+        """Exits of a run if it is finished, else an empty list.
 
         Raises:
-            ConfigError: it was made by another recipe.
+            ConfigError: it was trained by another recipe.
         """
-        place = self.place(row, seed)
-        if not (place / "exits.csv").exists():
+        run_dir = self.run_dir(row, seed)
+        if not (run_dir / "exits.csv").exists():
             return []
-        return load_or_train_exits(study.recipe(row, seed), place)
+        return load_or_train_exits(study.recipe(row, seed), run_dir)
 
-    def wait_until_free(self, order: RunJob) -> None:
-        """Wait for a process that still trains here; those of a study that was killed stop soon.
+    def wait_until_free(self, job: RunJob) -> None:
+        """Wait for a process that still trains this run, such as that of a study that was killed.
 
         Raises:
             RunBusyError: it does not stop.
         """
-        end = time.monotonic() + _PATIENCE
-        while (order.place / "recipe.toml").exists():
+        deadline = time.monotonic() + _GRACE_SECONDS
+        while (job.run_dir / "recipe.toml").exists():
             try:
-                with RunDirectory(order.place).held():
+                with RunDirectory(job.run_dir).held():
                     return
             except RunBusyError:
-                if time.monotonic() > end:
+                if time.monotonic() > deadline:
                     raise
                 time.sleep(0.5)

@@ -1,4 +1,4 @@
-"""What a study compares: rows and seeds that share one recipe, and a baseline by the same."""
+"""Grid of a study: rows and seeds that share one recipe, with a baseline trained by the same."""
 
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,24 +12,24 @@ from ..runs.paths import first_difference
 from ..tasks import TASKS
 from .rows import ComparisonRow
 
-# Whom a student learns from belongs to its method, and not to what all rows share.
-COMPANY = {
+# Teacher and peers belong to the method of a row, and not to what all rows share.
+COMPANION_KEYS = {
     "offline": ("teacher", "teacher_model", "teacher_taps"),
     "online": ("peers",),
 }
-_OF_A_ROW = ("method", "options", *COMPANY["offline"], *COMPANY["online"])
-_ELSEWHERE = {"seed": "--seeds", "method": "--methods", "options": "--set KEY=VALUE"}
+_ROW_KEYS = ("method", "options", *COMPANION_KEYS["offline"], *COMPANION_KEYS["online"])
+_OPTION_OF_KEY = {"seed": "--seeds", "method": "--methods", "options": "--set KEY=VALUE"}
 VERSION = 1
 
 
 @dataclass(frozen=True)
 class Study:
-    """A grid of runs.
+    """Grid of runs.
 
     Attributes:
-        rows: {name: its recipe}, the baseline first; all the same but for the method and its own.
+        rows: {name: recipe}, the baseline first; equal but for the method and what it needs.
         seeds: each row is trained with each of them.
-        exit: the predictor that is compared with the baseline's student.
+        exit: predictor that is compared with the baseline's student.
     """
 
     rows: dict[str, Recipe]
@@ -38,69 +38,71 @@ class Study:
 
     @property
     def baseline(self) -> str:
-        """The name of the row that all others are compared with."""
+        """Name of the row that all others are compared with."""
         return next(iter(self.rows))
 
     @property
     def metric(self) -> str:
-        """What the runs are judged by: the primary_metric of their task."""
+        """Primary metric of the task."""
         return TASKS[self.rows[self.baseline].task].primary_metric
 
     @property
     def cells(self) -> list[tuple[str, int]]:
-        """All (row, seed), seed by seed, so that a study that is cut short compares what it has."""
+        """All (row, seed), seed by seed, so that a study that is cut short can be compared."""
         return [(row, seed) for seed in self.seeds for row in self.rows]
 
     @property
     def shared(self) -> dict[str, Any]:
-        """What all rows have in common; what is none is left out."""
+        """Recipe keys that all rows share; keys without a value are left out."""
         recipe = tomllib.loads(write(self.rows[self.baseline]))
-        return {k: v for k, v in recipe.items() if k not in (*_OF_A_ROW, "seed")}
+        return {k: v for k, v in recipe.items() if k not in (*_ROW_KEYS, "seed")}
 
     def recipe(self, row: str, seed: int) -> Recipe:
-        """The recipe of one run."""
+        """Recipe of one run."""
         return self.rows[row].model_copy(update={"seed": seed})
 
-    def plain(self) -> dict[str, Any]:
-        """The study as `from_plain` takes it; what is none is left out, as in a recipe."""
+    def to_dict(self) -> dict[str, Any]:
+        """The study as `study_from_dict` reads it; keys without a value are left out."""
         rows = {
-            name: {k: v for k, v in tomllib.loads(write(recipe)).items() if k in _said(recipe)}
+            name: {k: v for k, v in tomllib.loads(write(recipe)).items() if k in _row_keys(recipe)}
             for name, recipe in self.rows.items()
         }
-        about = {"version": VERSION, "seeds": list(self.seeds), "exit": self.exit}
-        return {**about, "recipe": self.shared, "rows": rows}
+        header = {"version": VERSION, "seeds": list(self.seeds), "exit": self.exit}
+        return {**header, "recipe": self.shared, "rows": rows}
 
 
-def _said(recipe: Recipe) -> set[str]:
-    """The keys of a row that have something to say."""
+def _row_keys(recipe: Recipe) -> set[str]:
+    """Keys that a row may set for itself."""
     kinds = {cls.kind for cls in method_classes(recipe.method).values()}
-    return {"method", "options", *(k for kind in kinds for k in COMPANY.get(kind, ()))}
+    return {"method", "options", *(k for kind in kinds for k in COMPANION_KEYS.get(kind, ()))}
 
 
-def from_plain(plain: Mapping[str, Any], where: str) -> Study:
-    """The study that `plain` described.
+def study_from_dict(content: Mapping[str, Any], path: str) -> Study:
+    """Study from the dictionary that `Study.to_dict` made.
 
     Args:
-        plain: its dictionary.
-        where: the file that it comes from, for the error's sentence.
+        content: the dictionary.
+        path: file that it comes from, for error messages.
 
     Raises:
-        ArtifactError: it is none, or a newer version wrote it.
+        ArtifactError: it describes no study, or a newer version wrote it.
     """
-    if plain.get("version", 0) > VERSION:
-        raise ArtifactError(f"{where} was written by a newer version of selfdistill; update it")
+    if content.get("version", 0) > VERSION:
+        raise ArtifactError(f"{path} was written by a newer version of selfdistill; update it")
     try:
-        rows = {str(name): parse({**plain["recipe"], **row}) for name, row in plain["rows"].items()}
-        seeds = tuple(int(seed) for seed in plain["seeds"])
-        study = Study(rows, seeds, str(plain["exit"]))
+        rows = {
+            str(name): parse({**content["recipe"], **row}) for name, row in content["rows"].items()
+        }
+        seeds = tuple(int(seed) for seed in content["seeds"])
+        study = Study(rows, seeds, str(content["exit"]))
         if not (seeds and is_baseline(rows[study.baseline].method)):
             raise ValueError("it has no seeds or does not begin with a baseline")
     except (KeyError, TypeError, ValueError, AttributeError, StopIteration) as error:
-        raise ArtifactError(f"{where} describes no study: {error}") from None
+        raise ArtifactError(f"{path} describes no study: {error}") from None
     return study
 
 
-def plan(
+def plan_study(
     rows: Sequence[ComparisonRow],
     seeds: tuple[int, ...],
     *,
@@ -108,85 +110,91 @@ def plan(
     keys: Mapping[str, Any] | None = None,
     exit: str = "student",
 ) -> Study:
-    """The study that rows, seeds and a recipe make; the baseline is put first, or added.
+    """Study of these rows and seeds by one recipe; the baseline is put first, or added.
 
     Args:
-        rows: what to compare; none is the method of the recipe.
+        rows: rows to compare; an empty list is the method of the recipe.
         seeds: of weights, order and augmentation.
-        file: a recipe file's content. Its method's options go to the rows of that method, its
-            teacher and peers to the methods that have a use for them.
-        keys: put over it; what is no key of a recipe goes to every method that has such an option.
-        exit: the predictor to compare.
+        file: content of a recipe file. Its method's options go to the rows of that method, its
+            teacher and peers to the methods that learn from such.
+        keys: override the file; a key that is not of the recipe goes to every method that has such
+            an option.
+        exit: predictor to compare.
 
     Raises:
-        ConfigError: a row twice, a key that nobody knows, or a value that does not fit.
+        ConfigError: a row twice, an unknown key, or a value that does not fit.
     """
     file, keys = file or {}, keys or {}
     for key in keys:
-        if key in _ELSEWHERE:
-            raise ConfigError(f"'{key}' of a comparison is given by {_ELSEWHERE[key]}")
-    taken = str(file.get("method", Recipe.model_fields["method"].default))
-    rows = _with_baseline(rows or [ComparisonRow(taken, taken, {})])
+        if key in _OPTION_OF_KEY:
+            raise ConfigError(f"'{key}' of a comparison is given by {_OPTION_OF_KEY[key]}")
+    file_method = str(file.get("method", Recipe.model_fields["method"].default))
+    rows = _with_baseline(rows or [ComparisonRow(file_method, file_method, {})])
     _check_known(keys, rows)
-    return Study({row.name: _recipe(row, file, taken, keys) for row in rows}, seeds, exit)
+    return Study({row.name: _row_recipe(row, file, file_method, keys) for row in rows}, seeds, exit)
 
 
 def _with_baseline(rows: Iterable[ComparisonRow]) -> list[ComparisonRow]:
     rows = sorted(rows, key=lambda row: not is_baseline(row.method))
     if not is_baseline(rows[0].method):
-        plain = next(name for name in METHODS if METHODS[name].kind == "baseline")
-        rows.insert(0, ComparisonRow(plain, plain, {}))
-    for place, row in enumerate(rows):
-        for other in rows[:place]:
-            if row.name.lower() == other.name.lower():  # folders that some systems hold the same
+        baseline = next(name for name in METHODS if METHODS[name].kind == "baseline")
+        rows.insert(0, ComparisonRow(baseline, baseline, {}))
+    for i, row in enumerate(rows):
+        for other in rows[:i]:
+            if row.name.lower() == other.name.lower():  # one folder, on some systems
                 raise ConfigError(
                     f"two rows are named '{row.name}'; leave one out, or name it: "
                     f"another={row.method}"
                 )
-            if row[1:] == other[1:]:
+            if (row.method, row.settings) == (other.method, other.settings):
                 raise ConfigError(f"rows '{other.name}' and '{row.name}' are the same")
     return rows
 
 
 def _check_known(keys: Mapping[str, Any], rows: Sequence[ComparisonRow]) -> None:
-    """Raises `ConfigError` for a key that neither a recipe nor any row's method has a use for."""
+    """Raises `ConfigError` for a key that neither a recipe nor any row's method has."""
     options = {option for row in rows for option in known_options(row.method)}
-    known = [*options, *(k for k in Recipe.model_fields if k not in _ELSEWHERE)]
+    known = [*options, *(k for k in Recipe.model_fields if k not in _OPTION_OF_KEY)]
     for key in keys:
         if key not in known:
             raise ConfigError(
                 f"neither a recipe nor any of the rows has '{key}'{nearest(key, known)}"
             )
     kinds = {cls.kind for row in rows for cls in method_classes(row.method).values()}
-    for kind, company in COMPANY.items():
-        if company[0] in keys and kind not in kinds:
-            others = ", ".join(name for name in METHODS if METHODS[name].kind == kind)
-            raise ConfigError(f"no row has a use for {company[0]}; these methods have: {others}")
+    for kind, companion_keys in COMPANION_KEYS.items():
+        key = companion_keys[0]
+        if key in keys and kind not in kinds:
+            users = ", ".join(name for name in METHODS if METHODS[name].kind == kind)
+            raise ConfigError(f"no row has a use for {key}; these methods have: {users}")
 
 
-def _recipe(
-    row: ComparisonRow, file: Mapping[str, Any], taken: str, keys: Mapping[str, Any]
+def _row_recipe(
+    row: ComparisonRow, file: Mapping[str, Any], file_method: str, keys: Mapping[str, Any]
 ) -> Recipe:
-    """The recipe of a row: the file's, what was given for all, what was given for it, in order."""
+    """Recipe of a row: the file's keys, those given for all rows, and its own, in this order."""
     kinds = {cls.kind for cls in method_classes(row.method).values()}
-    company = {key for kind in kinds for key in COMPANY.get(kind, ())}
+    companion_keys = {key for kind in kinds for key in COMPANION_KEYS.get(kind, ())}
     known = known_options(row.method)
-    for key in row.own:
-        if key not in known and key not in company:
-            raise ConfigError(_unfit(row, key))
-    common = {**file, **keys}
+    for key in row.settings:
+        if key not in known and key not in companion_keys:
+            raise ConfigError(_unknown_setting(row, key))
     values = {
         k: v
-        for k, v in common.items()
-        if (k in company or k not in _OF_A_ROW) and (k not in keys or k in Recipe.model_fields)
+        for k, v in {**file, **keys}.items()
+        if (k in companion_keys or k not in _ROW_KEYS)
+        and (k not in keys or k in Recipe.model_fields)
     }
-    inherited = file.get("options", {}) if row.method == taken else {}
+    inherited = file.get("options", {}) if row.method == file_method else {}
     if not isinstance(inherited, Mapping):
         raise ConfigError(f"[options] of a recipe is a table, not {inherited!r}")
     options = {**inherited, **{k: v for k, v in keys.items() if k in known}}
-    options |= {k: v for k, v in row.own.items() if k in known}
-    own = {k: _listed(k, v) for k, v in row.own.items() if k not in known}
-    recipe = parse({**values, **own, "method": row.method, "options": options, "seed": 0})
+    options |= {k: v for k, v in row.settings.items() if k in known}
+    companions = {
+        k: [v] if k in COMPANION_KEYS["online"] else v
+        for k, v in row.settings.items()
+        if k not in known
+    }
+    recipe = parse({**values, **companions, "method": row.method, "options": options, "seed": 0})
     if "offline" in kinds and not recipe.teacher:
         raise ConfigError(
             f"row '{row.name}' learns from a teacher: give --teacher with a run, a weights file "
@@ -195,11 +203,7 @@ def _recipe(
     return recipe
 
 
-def _listed(key: str, value: Any) -> Any:
-    return [value] if key in COMPANY["online"] else value
-
-
-def _unfit(row: ComparisonRow, key: str) -> str:
+def _unknown_setting(row: ComparisonRow, key: str) -> str:
     if key in Recipe.model_fields:
         return (
             f"'{key}' of row '{row.name}' belongs to the recipe that all rows share; give it to "
@@ -208,23 +212,23 @@ def _unfit(row: ComparisonRow, key: str) -> str:
     return f"method '{row.method}' has no option '{key}'{nearest(key, known_options(row.method))}"
 
 
-def extended(held: Study, asked: Study, where: str) -> Study:
-    """The study that is there and what is asked for, together.
+def extend_study(existing: Study, requested: Study, path: str) -> Study:
+    """Study with the rows and seeds of both.
 
     Raises:
-        ConfigError: a row of both is not the same.
+        ConfigError: a row of both has different recipes.
     """
-    for name, recipe in asked.rows.items():
-        if name not in held.rows:
+    for name, recipe in requested.rows.items():
+        if name not in existing.rows:
             continue
-        if other := first_difference(recipe, held.rows[name]):
+        if difference := first_difference(recipe, existing.rows[name]):
             raise ConfigError(
-                f"{where} holds a study with another {other}; name another directory by --out"
+                f"{path} holds a study with another {difference}; name another directory by --out"
             )
-    if held.baseline != asked.baseline:
+    if existing.baseline != requested.baseline:
         raise ConfigError(
-            f"the baseline of {where} is named '{held.baseline}', not '{asked.baseline}'"
+            f"the baseline of {path} is named '{existing.baseline}', not '{requested.baseline}'"
         )
-    rows = {**held.rows, **{n: r for n, r in asked.rows.items() if n not in held.rows}}
-    seeds = tuple(sorted({*held.seeds, *asked.seeds}))
-    return replace(asked, rows=rows, seeds=seeds)
+    added = {name: r for name, r in requested.rows.items() if name not in existing.rows}
+    seeds = tuple(sorted({*existing.seeds, *requested.seeds}))
+    return replace(requested, rows={**existing.rows, **added}, seeds=seeds)

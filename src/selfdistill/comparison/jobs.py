@@ -1,4 +1,4 @@
-"""One run of a study as a process of its own. Imports no torch: a job only waits for its process.
+"""One run of a study as a process. Imports no torch: a job only waits for its process.
 
 Used on this machine and, pickled by submitit, on others.
 """
@@ -8,62 +8,65 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 COMMAND = (sys.executable, "-m", "selfdistill.comparison.child_process")
 LOG = "log.txt"
-LOOK = 0.2  # seconds between two looks at a process
-_PATIENCE = 30  # seconds that a run has to save, as SLURM grants by default
+POLL_SECONDS = 0.2  # between two polls of a process
+_GRACE_SECONDS = 30  # that a run has to save, as SLURM grants by default
 
 
-class RunJob(NamedTuple):
-    """One run to be made.
+@dataclass(frozen=True)
+class RunJob:
+    """A run to be trained.
 
     Attributes:
-        row, seed: its place in the grid.
-        recipe: the file with its row's recipe.
-        place: its directory.
+        row, seed: cell of the grid.
+        recipe: file with the recipe of the row.
+        run_dir: directory of the run.
     """
 
     row: str
     seed: int
     recipe: Path
-    place: Path
+    run_dir: Path
 
-    def words(self) -> list[str]:
-        """What to tell the command: to begin the run, or to go on with it."""
-        if (self.place / "recipe.toml").exists():
-            return ["train", "--resume", str(self.place)]
-        begin = ["train", "--recipe", str(self.recipe), "--seed", str(self.seed)]
-        return [*begin, "--out", str(self.place)]
+    def argv(self) -> list[str]:
+        """Arguments of the command that starts the run, or resumes it if it was started."""
+        if (self.run_dir / "recipe.toml").exists():
+            return ["train", "--resume", str(self.run_dir)]
+        start = ["train", "--recipe", str(self.recipe), "--seed", str(self.seed)]
+        return [*start, "--out", str(self.run_dir)]
 
-    def said(self, since: int = 0) -> str:
-        """What the run's processes wrote into its log, from so many bytes on."""
-        log = self.place / LOG
-        return log.read_bytes()[since:].decode(errors="replace") if log.exists() else ""
+    def log_text(self, offset: int = 0) -> str:
+        """Output of the run's processes, from this byte of the log file on."""
+        log = self.run_dir / LOG
+        return log.read_bytes()[offset:].decode(errors="replace") if log.exists() else ""
 
 
-class JobResult(NamedTuple):
-    """A process that came to its end; `log` is what it said, `code` its exit code."""
+@dataclass(frozen=True)
+class JobResult:
+    """Exit code, output and duration in seconds of a process that has ended."""
 
-    order: RunJob
+    job: RunJob
     code: int
     log: str
     seconds: float
 
 
 class JobProcess:
-    """A run's process, begun; as a context it does not outlive its caller."""
+    """Running process of a job; as a context manager it does not outlive its caller."""
 
-    def __init__(self, order: RunJob, **env: str) -> None:
-        order.place.mkdir(parents=True, exist_ok=True)
-        log = order.place / LOG
-        self.order, self.began, self.asked = order, time.monotonic(), False
-        self.before = log.stat().st_size if log.exists() else 0
+    def __init__(self, job: RunJob, **env: str) -> None:
+        job.run_dir.mkdir(parents=True, exist_ok=True)
+        log = job.run_dir / LOG
+        self.job, self.start, self.stopping = job, time.monotonic(), False
+        self.log_offset = log.stat().st_size if log.exists() else 0
         with log.open("ab") as stream:
             self.process = subprocess.Popen(
-                [*COMMAND, *order.words()],
+                [*COMMAND, *job.argv()],
                 stdin=subprocess.PIPE,
                 stdout=stream,
                 stderr=stream,
@@ -73,56 +76,56 @@ class JobProcess:
     def __enter__(self) -> "JobProcess":
         return self
 
-    def __exit__(self, *fault: object) -> None:
-        if self.process.poll() is None:  # left in a hurry
+    def __exit__(self, *exception: object) -> None:
+        if self.process.poll() is None:
             self.stop()
             try:
-                self.process.wait(timeout=_PATIENCE)
+                self.process.wait(timeout=_GRACE_SECONDS)
             except subprocess.TimeoutExpired:
-                self.process.kill()  # its last checkpoint is there
+                self.process.kill()  # its last checkpoint is on the disk
         if self.process.stdin:
             self.process.stdin.close()
 
     def stop(self) -> None:
-        """Ask once to save and stop."""
-        if not self.asked:
+        """Ask the run once to save and stop."""
+        if not self.stopping:
             self.process.terminate()
-            self.asked = True
+            self.stopping = True
 
-    def ended(self) -> JobResult | None:
-        """What came of it, if it is over."""
+    def poll(self) -> JobResult | None:
+        """Result of the job, None while it runs."""
         code = self.process.poll()
         if code is None:
             return None
-        said = self.order.said(self.before)
-        return JobResult(self.order, code, said, time.monotonic() - self.began)
+        log = self.job.log_text(self.log_offset)
+        return JobResult(self.job, code, log, time.monotonic() - self.start)
 
 
 class SlurmJob:
-    """A run as submitit wants it: called on some machine, and saved before that is taken away.
+    """A run as submitit calls it on some machine; it saves before that is taken away.
 
     Args:
-        order: the run.
-        threads: of its process; None is what the machine grants.
+        job: the run.
+        threads: number of CPU threads of its process; None is what the machine grants.
     """
 
-    def __init__(self, order: RunJob, threads: int | None) -> None:
-        self.order, self.threads = order, threads
+    def __init__(self, job: RunJob, threads: int | None) -> None:
+        self.job, self.threads = job, threads
         self.process: JobProcess | None = None
 
-    def __call__(self) -> tuple[int, str, float]:
-        """Exit code, log, and seconds of the run."""
-        granted = self.threads or os.environ.get("SLURM_CPUS_PER_TASK")
-        env = {"OMP_NUM_THREADS": str(granted)} if granted else {}
+    def __call__(self) -> JobResult:
+        """Train the run to its end."""
+        threads = self.threads or os.environ.get("SLURM_CPUS_PER_TASK")
+        env = {"OMP_NUM_THREADS": str(threads)} if threads else {}
         # A run is one task of SLURM's, whatever processes it starts: lightning is not to count.
         os.environ.pop("SLURM_NTASKS", None)
         # SLURM warns all processes of a job of its end, and by default the warning kills.
-        before = signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-        with JobProcess(self.order, **env) as self.process:
-            signal.signal(signal.SIGUSR2, before)
-            while (ended := self.process.ended()) is None:
-                time.sleep(LOOK)
-        return ended[1:]
+        handler = signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+        with JobProcess(self.job, **env) as self.process:
+            signal.signal(signal.SIGUSR2, handler)
+            while (result := self.process.poll()) is None:
+                time.sleep(POLL_SECONDS)
+        return result
 
     def checkpoint(self) -> Any:
         """Called when the time is up or the machine is wanted: the run saves, and is queued."""
@@ -130,5 +133,5 @@ class SlurmJob:
 
         if self.process:
             self.process.stop()
-            self.process.process.wait(timeout=_PATIENCE)
-        return DelayedSubmission(SlurmJob(self.order, self.threads))
+            self.process.process.wait(timeout=_GRACE_SECONDS)
+        return DelayedSubmission(SlurmJob(self.job, self.threads))

@@ -1,30 +1,26 @@
-"""Runs as independent processes, several at a time, on this machine."""
+"""Local launcher: runs as independent processes, several at a time, on this machine."""
 
 import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 
 from ..engine.signals import Interrupted, Signals
 from ..recipe.schema import Recipe
-from .jobs import (
-    LOOK,
-    JobProcess,
-    JobResult,
-    RunJob,
-)
+from .jobs import POLL_SECONDS, JobProcess, JobResult, RunJob
 
 
-class Machine(NamedTuple):
-    """What the runs of a study share.
+@dataclass(frozen=True)
+class ResourceShares:
+    """CPU threads and GPUs of this machine, divided among the runs of a study.
 
     Attributes:
-        jobs: runs at a time.
-        threads: of each of them.
-        gpus: for each of the jobs what its CUDA_VISIBLE_DEVICES is; empty leaves it alone.
+        jobs: number of runs at a time.
+        threads: number of CPU threads of each run.
+        gpus: CUDA_VISIBLE_DEVICES of each job slot; empty leaves the variable alone.
     """
 
     jobs: int
@@ -35,82 +31,83 @@ class Machine(NamedTuple):
         return f"{self.jobs} at a time, {self.threads} thread{'s' * (self.threads > 1)} each"
 
     def env(self, slot: int) -> dict[str, str]:
-        """The environment of the run that is made in this place among the jobs."""
+        """Environment variables of the run in this job slot."""
         threads = {name: str(self.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
         return threads | ({"CUDA_VISIBLE_DEVICES": self.gpus[slot]} if self.gpus else {})
 
 
-def share_out(
-    recipe: Recipe, runs: int, jobs: int | None = None, threads: int | None = None
-) -> Machine:
-    """How many runs at a time, and what each of them gets.
+def share_resources(
+    recipe: Recipe, num_runs: int, jobs: int | None = None, threads: int | None = None
+) -> ResourceShares:
+    """Choose how many runs train at a time, and which threads and GPUs each gets.
 
-    Left to itself there is one run for each GPU that the recipe's `devices` leave, or on a CPU one
-    for each core, since two runs on a core each are done sooner than one after the other on both.
+    By default one run for each GPU that the recipe's `devices` leave, or on a CPU one for each
+    core, since two runs on a core each are done sooner than one after the other on both.
 
     Args:
         recipe: of any of the runs.
-        runs: how many are to be made.
-        jobs, threads: what was asked for; None is the choice above.
+        num_runs: number of runs to train.
+        jobs, threads: values given by the user; None is the choice above.
     """
-    gpus = _gpus() if recipe.device in ("auto", "cuda") else []
+    gpus = _visible_gpus() if recipe.device in ("auto", "cuda") else []
     if gpus:
-        most = max(1, len(gpus) // recipe.devices)
+        max_jobs = max(1, len(gpus) // recipe.devices)
     else:
-        most = 1 if recipe.device == "mps" else max(1, cores() // recipe.devices)
-    jobs = jobs or max(1, min(most, runs))
-    threads = threads or max(1, cores() // (jobs * recipe.devices))
-    return Machine(jobs, threads, _dealt(gpus, recipe.devices, jobs) if len(gpus) > 1 else ())
+        max_jobs = 1 if recipe.device == "mps" else max(1, num_cores() // recipe.devices)
+    jobs = jobs or max(1, min(max_jobs, num_runs))
+    threads = threads or max(1, num_cores() // (jobs * recipe.devices))
+    several = len(gpus) > 1
+    return ResourceShares(jobs, threads, _share_gpus(gpus, recipe.devices, jobs) if several else ())
 
 
-def cores() -> int:
-    """The cores that this process may use."""
+def num_cores() -> int:
+    """Number of CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-def _gpus() -> list[str]:
-    """The GPUs that this process sees, as CUDA_VISIBLE_DEVICES names them."""
+def _visible_gpus() -> list[str]:
+    """GPUs that this process sees, as CUDA_VISIBLE_DEVICES names them."""
     if not torch.cuda.is_available():
         return []
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        return [gpu for gpu in named.split(",") if gpu and gpu != "-1"]
+    variable = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if variable is not None:
+        return [gpu for gpu in variable.split(",") if gpu and gpu != "-1"]
     return [str(i) for i in range(torch.cuda.device_count())]
 
 
-def _dealt(gpus: Sequence[str], devices: int, jobs: int) -> tuple[str, ...]:
-    """So many GPUs for each job, in turns."""
-    hands = [gpus[i : i + devices] for i in range(0, len(gpus) - devices + 1, devices)]
-    return tuple(",".join(hands[job % len(hands)]) for job in range(jobs)) if hands else ()
+def _share_gpus(gpus: Sequence[str], devices: int, jobs: int) -> tuple[str, ...]:
+    """`devices` GPUs for each job, in turns."""
+    groups = [gpus[i : i + devices] for i in range(0, len(gpus) - devices + 1, devices)]
+    return tuple(",".join(groups[job % len(groups)]) for job in range(jobs)) if groups else ()
 
 
-def run_here(orders: Sequence[RunJob], machine: Machine) -> Iterator[JobResult]:
-    """Make the runs, and tell of each as soon as it has ended.
+def run_locally(jobs: Sequence[RunJob], shares: ResourceShares) -> Iterator[JobResult]:
+    """Train the runs, and yield the result of each as soon as it has ended.
 
-    SIGTERM and Ctrl-C are passed on; the runs save and stop, and are not told of.
+    SIGTERM and Ctrl-C are passed on; the runs save and stop, and have no result.
 
     Raises:
         Interrupted: a signal came; all runs have ended.
     """
-    waiting, free = list(orders), list(range(machine.jobs))
+    waiting, free_slots = list(jobs), list(range(shares.jobs))
     running: dict[int, JobProcess] = {}
     signals = Signals()
     with signals.caught(), ExitStack() as stack:
         while (waiting and not signals.asked) or running:
-            while waiting and free and not signals.asked:
-                slot = free.pop(0)
-                begun = JobProcess(waiting.pop(0), **machine.env(slot))
-                running[slot] = stack.enter_context(begun)
-            time.sleep(LOOK)
+            while waiting and free_slots and not signals.asked:
+                slot = free_slots.pop(0)
+                process = JobProcess(waiting.pop(0), **shares.env(slot))
+                running[slot] = stack.enter_context(process)
+            time.sleep(POLL_SECONDS)
             for slot, process in list(running.items()):
                 if signals.asked:
                     process.stop()
-                if ended := process.ended():
-                    free.append(slot)
+                if result := process.poll():
+                    free_slots.append(slot)
                     del running[slot]
-                    if not (signals.asked and ended.code):  # what was stopped has not failed
-                        yield ended
+                    if not (signals.asked and result.code):  # a run that was stopped did not fail
+                        yield result
     if signals.asked:
         raise Interrupted(signals.asked)

@@ -5,7 +5,7 @@ from html import escape
 from typing import NamedTuple
 
 from ..engine.run_directory import environment
-from ..functional.statistics import FEWEST, Significance
+from ..functional.statistics import MIN_PAIRS, Significance
 from ..reporting.figure_style import palette
 from ..reporting.formatting import percent, shown, titled
 from ..reporting.layout import (
@@ -20,7 +20,15 @@ from ..reporting.tables import keys_table
 from ..tasks.metric_names import shown_metric
 from . import charts as pictures
 from .grid import Study
-from .results import LAST, RowResult, RunOutcome, between, headlines, judged_split, points
+from .results import (
+    STUDENT,
+    RowResult,
+    RunOutcome,
+    format_interval,
+    format_points,
+    judged_split,
+    main_results,
+)
 
 
 class StudyPageData(NamedTuple):
@@ -64,7 +72,7 @@ def page(
     Raises:
         ConfigError: no row has the predictor that is to be compared.
     """
-    found = StudyPageData(name, study, outcomes, results, headlines(study, results))
+    found = StudyPageData(name, study, outcomes, results, main_results(study, results))
     makers: tuple[Callable[[StudyPageData], str], ...]
     makers = (_comparison, _exits, _runs, _reading, _recipe, _environment)
     sections = "\n".join(part for maker in makers if (part := maker(found)))
@@ -77,7 +85,7 @@ def _lede(found: StudyPageData) -> str:
     shared = study.shared
     what = f"<b>{escape(str(shared['model']))}</b> on <b>{escape(str(shared['data']))}</b>"
     judged = [
-        f"{r.row} minus {study.baseline}: {points(d.mean)} points, {d.verdict}."
+        f"{r.row} minus {study.baseline}: {format_points(d.mean)} points, {d.significance}."
         for r in found.others
         if (d := r.difference)
     ]
@@ -130,8 +138,8 @@ def _comparison(found: StudyPageData) -> str:
         drawn = pictures.differences(found.summary, "difference")
         figures.append(figure(drawn, f"Minus {base}, seed by seed", _PAIRS))
     exit_ = found.study.exit
-    said = "The full networks" if exit_ == LAST else f"{shown(exit_).capitalize()} of each row"
-    against = "" if exit_ == LAST else f", against the full network of {base}"
+    said = "The full networks" if exit_ == STUDENT else f"{shown(exit_).capitalize()} of each row"
+    against = "" if exit_ == STUDENT else f", against the full network of {base}"
     said += f"{against}, at the last epoch; mean ± standard deviation over the seeds."
     return section("Against the baseline", table, note(escape(said)), pair(figures))
 
@@ -149,11 +157,11 @@ def _row(result: RowResult, found: StudyPageData) -> list[str]:
     if difference is None:
         word = "baseline" if result.row == found.study.baseline else "–"
         return [*cells, "–", word, "–", "–", seeds]
-    said = str(difference.verdict)
-    said = f"<b>{said}</b>" if difference.verdict is Significance.BEYOND else said
+    said = str(difference.significance)
+    said = f"<b>{said}</b>" if difference.significance is Significance.SIGNIFICANT else said
     intervals = (difference.t, difference.bootstrap)
-    shown_intervals = [between(interval) if interval else "–" for interval in intervals]
-    return [*cells, points(difference.mean), said, *shown_intervals, seeds]
+    shown_intervals = [format_interval(interval) if interval else "–" for interval in intervals]
+    return [*cells, format_points(difference.mean), said, *shown_intervals, seeds]
 
 
 def _spread(result: RowResult) -> str:
@@ -167,7 +175,7 @@ def _exits(found: StudyPageData) -> str:
     names = list(dict.fromkeys(result.predictor for result in own))
     if len(names) < 2:
         return ""
-    names.sort(key=lambda name: name == LAST)  # stays in order, the full network last
+    names.sort(key=lambda name: name == STUDENT)  # stays in order, the full network last
     cells = {(r.row, r.predictor): _spread(r) for r in own}
     rows = [
         [escape(row), *(cells.get((row, name), "–") for name in names)] for row in found.study.rows
@@ -196,7 +204,7 @@ def _runs(found: StudyPageData) -> str:
 def _run(outcome: RunOutcome, split: str) -> str:
     if outcome.failure:
         return "failed"
-    score = outcome.score(LAST, split)
+    score = outcome.score(STUDENT, split)
     if score is None:
         return "–"
     address = f"runs/{escape(outcome.row)}/s{outcome.seed}/report.html"
@@ -205,7 +213,7 @@ def _run(outcome: RunOutcome, split: str) -> str:
 
 def _reading(found: StudyPageData) -> str:
     """What the figures allow to say, and what not."""
-    judged = [r for r in found.others if r.difference and r.difference.n >= FEWEST]
+    judged = [r for r in found.others if r.difference and r.difference.n >= MIN_PAIRS]
     parts = [
         "Rows are compared seed by seed, since a seed gives all of them the same first weights and "
         "the same order of the images. A difference is <b>beyond noise</b> if neither its t "
@@ -231,7 +239,7 @@ def _recipe(found: StudyPageData) -> str:
         keys_table(dict(shared[:half]), "All rows"),
         keys_table(dict(shared[half:]), "\u00a0"),
     ]
-    for name, row in found.study.plain()["rows"].items():
+    for name, row in found.study.to_dict()["rows"].items():
         own = {key: value for key, value in row.items() if key != "options"}
         tables.append(keys_table({**own, **row["options"]}, f"Row {name}"))
     return section("Recipe", f'<div class="keys">{"".join(tables)}</div>')

@@ -1,32 +1,28 @@
-"""What a study found: every score, and each row beside the baseline."""
+"""Results of a study: scores of all runs, and the difference of each row to the baseline."""
 
-import csv
-import io
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from ..core import ConfigError, nearest
-from ..functional.statistics import (
-    Difference,
-    Interval,
-    mean_std,
-    paired,
-)
+from ..functional.statistics import Interval, MeanDifference, mean_difference, mean_std
+from ..records.csv_text import csv_text
 from ..records.exit_scores import ExitScore
 from .grid import Study
 
-LAST = "student"
+STUDENT = "student"
 SPLITS = ("val", "test")
 
 
-class RunOutcome(NamedTuple):
-    """What came of one run.
+@dataclass(frozen=True)
+class RunOutcome:
+    """Outcome of one run.
 
     Attributes:
-        row, seed: its place in the grid.
-        exits: its predictors; none if it has not ended or has failed.
+        row, seed: cell of the grid.
+        exits: scores of its predictors; empty if it has not ended or has failed.
         failure: why it failed, a sentence, else "".
-        code: its exit code, 0 unless it failed.
+        code: exit code, 0 unless it failed.
     """
 
     row: str
@@ -36,22 +32,23 @@ class RunOutcome(NamedTuple):
     code: int = 0
 
     def score(self, predictor: str, split: str) -> float | None:
-        """The score of a predictor, None if there is none."""
+        """Score of a predictor, None if there is none."""
         for exit_ in self.exits:
             if exit_.predictor == predictor:
                 return exit_.val_score if split == "val" else exit_.test_score
         return None
 
 
-class RowResult(NamedTuple):
-    """One predictor of one row over its seeds; scores are fractions.
+@dataclass(frozen=True)
+class RowResult:
+    """Scores of one predictor of one row over its seeds, as fractions.
 
     Attributes:
-        row, predictor, split: what was judged on which images.
-        scores: by seed, in the primary metric of the task.
+        row, predictor, split: the predictor and the images that it was evaluated on.
+        scores: {seed: score} in the primary metric of the task.
         mean, std: of the scores; std is None of a single one.
-        difference: minus the baseline's student, paired by seed; None for that itself, and without
-            a seed that both have.
+        difference: to the baseline's student, paired by seed; None for that itself, and without a
+            seed that both have.
     """
 
     row: str
@@ -60,27 +57,30 @@ class RowResult(NamedTuple):
     scores: dict[int, float]
     mean: float
     std: float | None
-    difference: Difference | None
+    difference: MeanDifference | None
 
 
-def results(study: Study, outcomes: Iterable[RunOutcome]) -> list[RowResult]:
-    """A result for each row, split and predictor that was judged, in the study's order."""
-    outcomes, found = list(outcomes), []
-    for row in study.rows:
-        own = [outcome for outcome in outcomes if outcome.row == row]
-        predictors = dict.fromkeys(e.predictor for outcome in own for e in outcome.exits)
-        for split in SPLITS:
-            base = _scores(outcomes, study.baseline, LAST, split)
-            for predictor in predictors:
-                if scores := _scores(outcomes, row, predictor, split):
-                    itself = (row, predictor) == (study.baseline, LAST)
-                    other = None if itself else _difference(scores, base)
-                    found.append(
-                        RowResult(
-                            row, predictor, split, scores, *mean_std([*scores.values()]), other
-                        )
-                    )
-    return found
+def row_results(study: Study, outcomes: Iterable[RunOutcome]) -> list[RowResult]:
+    """Result of each row, split and predictor that was evaluated, in the study's order."""
+    outcomes = list(outcomes)
+    cells = [
+        (row, split, predictor)
+        for row in study.rows
+        for split in SPLITS
+        for predictor in dict.fromkeys(
+            e.predictor for outcome in outcomes if outcome.row == row for e in outcome.exits
+        )
+    ]
+    results = []
+    for row, split, predictor in cells:
+        if not (scores := _scores(outcomes, row, predictor, split)):
+            continue
+        difference = None
+        if (row, predictor) != (study.baseline, STUDENT):
+            difference = _difference(scores, _scores(outcomes, study.baseline, STUDENT, split))
+        mean, std = mean_std([*scores.values()])
+        results.append(RowResult(row, predictor, split, scores, mean, std, difference))
+    return results
 
 
 def _scores(
@@ -91,96 +91,95 @@ def _scores(
     return {seed: score for seed, score in sorted(scores.items()) if score is not None}
 
 
-def _difference(scores: dict[int, float], base: dict[int, float]) -> Difference | None:
-    seeds = [seed for seed in scores if seed in base]
-    pairs = [scores[s] for s in seeds], [base[s] for s in seeds]
-    return paired(*pairs) if seeds else None
+def _difference(scores: dict[int, float], baseline: dict[int, float]) -> MeanDifference | None:
+    seeds = [seed for seed in scores if seed in baseline]
+    if not seeds:
+        return None
+    return mean_difference([scores[s] for s in seeds], [baseline[s] for s in seeds])
 
 
-def judged_split(found: Iterable[RowResult]) -> str:
-    """The images that count: test if there are any, else validation."""
-    return "test" if any(result.split == "test" for result in found) else "val"
+def judged_split(results: Iterable[RowResult]) -> str:
+    """Split that is reported: test if there are test scores, else validation."""
+    return "test" if any(result.split == "test" for result in results) else "val"
 
 
-def headlines(study: Study, found: Sequence[RowResult]) -> list[RowResult]:
-    """The results that the comparison is about: of each row the study's exit, where it has one.
-
-    The baseline is its student, whatever the exit.
+def main_results(study: Study, results: Sequence[RowResult]) -> list[RowResult]:
+    """Result of the study's exit in each row that has it, and of the baseline's student.
 
     Raises:
-        ConfigError: there are rows beside the baseline, and none has such a predictor.
+        ConfigError: there are rows besides the baseline, and none has such a predictor.
     """
-    split = judged_split(found)
-    chosen = [
+    split = judged_split(results)
+    predictors = dict.fromkeys(r.predictor for r in results if r.row != study.baseline)
+    if predictors and study.exit not in predictors:
+        raise ConfigError(f"no row has a predictor '{study.exit}'{nearest(study.exit, predictors)}")
+    return [
         result
-        for result in found
+        for result in results
         if result.split == split
-        and result.predictor == (LAST if result.row == study.baseline else study.exit)
+        and result.predictor == (STUDENT if result.row == study.baseline else study.exit)
     ]
-    others = dict.fromkeys(r.predictor for r in found if r.row != study.baseline)
-    if others and study.exit not in others:
-        raise ConfigError(f"no row has a predictor '{study.exit}'{nearest(study.exit, others)}")
-    return chosen
 
 
-def points(share: float) -> str:
-    """A difference of scores in percentage points, with its sign: +1.25."""
-    return f"{100 * share:+.2f}".replace("-", "−")
+def format_points(difference: float) -> str:
+    """Difference of scores in percentage points, with its sign: +1.25."""
+    return f"{100 * difference:+.2f}".replace("-", "−")
 
 
-def between(interval: Interval) -> str:
-    """An interval of differences in points: −0.36 … +0.55."""
-    return f"{points(interval.low)} … {points(interval.high)}"
+def format_interval(interval: Interval) -> str:
+    """Interval of differences in percentage points: −0.36 … +0.55."""
+    return f"{format_points(interval.low)} … {format_points(interval.high)}"
 
 
-def sentence(result: RowResult, baseline: str) -> str:
-    """What is to be said of a row's difference to the baseline, plainly."""
+def describe_difference(result: RowResult, baseline: str) -> str:
+    """Sentence about the difference of a row to the baseline, with its intervals."""
     difference = result.difference
     if difference is None:
         return f"{result.row} has no seed in common with {baseline}."
-    said = f"{result.row} minus {baseline}: {points(difference.mean)} points"
+    text = f"{result.row} minus {baseline}: {format_points(difference.mean)} points"
     if difference.t and difference.bootstrap:
-        said += f" (t {between(difference.t)}, bootstrap {between(difference.bootstrap)})"
-    return f"{said}, {difference.verdict}."
+        t, bootstrap = format_interval(difference.t), format_interval(difference.bootstrap)
+        text += f" (t {t}, bootstrap {bootstrap})"
+    return f"{text}, {difference.significance}."
 
 
 def results_csv(study: Study, outcomes: Iterable[RunOutcome]) -> str:
-    """A line for each row, seed, predictor and split; the last column is called by the metric."""
+    """A line for each row, seed, predictor and split; the last column is named by the metric."""
     lines = [
-        (o.row, o.seed, exit_.predictor, split, score)
+        [o.row, o.seed, exit_.predictor, split, round(score, 6)]
         for o in sorted(outcomes, key=lambda o: (list(study.rows).index(o.row), o.seed))
         for exit_ in o.exits
         for split in SPLITS
         if (score := o.score(exit_.predictor, split)) is not None
     ]
-    return _csv(("row", "seed", "predictor", "split", study.metric), lines)
+    return csv_text(["row", "seed", "predictor", "split", study.metric], lines)
 
 
-_SUMMARY = ["row", "predictor", "split", "n", "mean", "std", "difference", "pairs"]
-_SUMMARY += ["t_low", "t_high", "bootstrap_low", "bootstrap_high", "verdict"]
+def _bound(result: RowResult, interval: str, bound: str) -> float | None:
+    """Low or high bound of the t or the bootstrap interval."""
+    return getattr(getattr(result.difference, interval, None), bound, None)
 
 
-def summary_csv(found: Iterable[RowResult]) -> str:
+_SUMMARY: dict[str, Callable[[RowResult], Any]] = {
+    "row": lambda r: r.row,
+    "predictor": lambda r: r.predictor,
+    "split": lambda r: r.split,
+    "n": lambda r: len(r.scores),
+    "mean": lambda r: r.mean,
+    "std": lambda r: r.std,
+    "difference": lambda r: r.difference and r.difference.mean,
+    "pairs": lambda r: r.difference and r.difference.n,
+    "t_low": lambda r: _bound(r, "t", "low"),
+    "t_high": lambda r: _bound(r, "t", "high"),
+    "bootstrap_low": lambda r: _bound(r, "bootstrap", "low"),
+    "bootstrap_high": lambda r: _bound(r, "bootstrap", "high"),
+    "significance": lambda r: r.difference and r.difference.significance.value,
+}
+
+
+def summary_csv(results: Iterable[RowResult]) -> str:
     """A line for each result; `difference` is to the baseline's student."""
-    lines = []
-    for r in found:
-        line: list[Any] = [r.row, r.predictor, r.split, len(r.scores), r.mean, r.std]
-        if d := r.difference:
-            line += [d.mean, d.n, *(d.t or ("", "")), *(d.bootstrap or ("", "")), d.verdict]
-        lines.append(line + [""] * (len(_SUMMARY) - len(line)))
-    return _csv(_SUMMARY, lines)
-
-
-def _csv(header: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows([_plain(value) for value in line] for line in lines)
-    return text.getvalue()
-
-
-def _plain(value: Any) -> Any:
-    """Six digits of a fraction: more than any number of images can tell apart."""
-    if isinstance(value, float):
-        return round(value, 6)
-    return "" if value is None else value
+    lines = [[column(result) for column in _SUMMARY.values()] for result in results]
+    # six digits of a fraction resolve more than any number of images can
+    rounded = ([round(x, 6) if isinstance(x, float) else x for x in line] for line in lines)
+    return csv_text(list(_SUMMARY), rounded)

@@ -1,4 +1,4 @@
-"""Runs as jobs of a SLURM cluster, through submitit."""
+"""SLURM launcher: runs as jobs of a cluster, through submitit."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,65 +7,62 @@ from typing import Any
 
 from ..core import ConfigError, ResourceError
 from ..engine.signals import Interrupted, Signals
-from .jobs import (
-    LOOK,
-    JobResult,
-    RunJob,
-    SlurmJob,
-)
+from .jobs import POLL_SECONDS, JobResult, RunJob, SlurmJob
 
 # submitit's own default of five minutes is for trying. A run that is cut off by its time saves,
 # and is queued again so many times.
 DEFAULTS = {"name": "selfdistill", "timeout_min": 240}
-_REQUEUED = 50
+_MAX_REQUEUES = 50
 _SHARED = ("name", "timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node")
 
 
 def run_on_slurm(
-    orders: Sequence[RunJob],
+    jobs: Sequence[RunJob],
     folder: Path,
     options: Mapping[str, Any],
-    jobs: int | None = None,
+    max_jobs: int | None = None,
     threads: int | None = None,
 ) -> Iterator[JobResult]:
-    """Submit the runs as one job array, wait for them, and tell of each when it has ended.
+    """Submit the runs as one job array, and yield the result of each as soon as it has ended.
 
     SIGTERM and Ctrl-C cancel the jobs; SLURM gives them time to save.
 
     Args:
-        orders: the runs; their paths must be the same on all machines.
+        jobs: the runs; their paths must be the same on all machines.
         folder: for submitit's own files.
-        options: submitit's names for what sbatch takes (`partition`, `gpus_per_node`,
-            `timeout_min`, …); `cluster` = "local" tries the whole on this machine.
-        jobs: at most so many at a time; None is what the cluster has.
-        threads: of each run; None is what the cluster grants it.
+        options: submitit's names for sbatch's options (`partition`, `gpus_per_node`,
+            `timeout_min`, …); `cluster` = "local" runs the jobs on this machine.
+        max_jobs: limit on jobs at a time; None is no limit.
+        threads: number of CPU threads of each run; None is what the cluster grants it.
 
     Raises:
-        ConfigError: an option that is none.
+        ConfigError: an unknown option or a value that does not fit.
         ResourceError: submitit is not installed, or there is no SLURM.
         Interrupted: a signal came; the jobs are cancelled.
     """
-    return _submitted(_executor(folder, options, jobs), orders, threads)
+    return _submit_and_wait(_executor(folder, options, max_jobs), jobs, threads)
 
 
-def _submitted(executor: Any, orders: Sequence[RunJob], threads: int | None) -> Iterator[JobResult]:
+def _submit_and_wait(
+    executor: Any, jobs: Sequence[RunJob], threads: int | None
+) -> Iterator[JobResult]:
     signals = Signals()
     with signals.caught():
         with executor.batch():
-            waiting = [(order, executor.submit(SlurmJob(order, threads))) for order in orders]
+            waiting = [(job, executor.submit(SlurmJob(job, threads))) for job in jobs]
         while waiting and not signals.asked:
-            time.sleep(LOOK)
-            for order, job in list(waiting):
-                if job.done():
-                    waiting.remove((order, job))
-                    yield _ended(order, job)
-        for _, job in waiting:
-            job.cancel(check=False)
+            time.sleep(POLL_SECONDS)
+            for job, submission in list(waiting):
+                if submission.done():
+                    waiting.remove((job, submission))
+                    yield _result(job, submission)
+        for _, submission in waiting:
+            submission.cancel(check=False)
     if signals.asked:
         raise Interrupted(signals.asked)
 
 
-def _executor(folder: Path, options: Mapping[str, Any], jobs: int | None) -> Any:
+def _executor(folder: Path, options: Mapping[str, Any], max_jobs: int | None) -> Any:
     """submitit's executor with all options set."""
     try:
         import submitit
@@ -76,10 +73,10 @@ def _executor(folder: Path, options: Mapping[str, Any], jobs: int | None) -> Any
     cluster = options.get("cluster", "slurm")
     parameters = {k: v for k, v in options.items() if k != "cluster"}
     parameters = {k if k in _SHARED else f"slurm_{k}": v for k, v in parameters.items()}
-    if jobs:
-        parameters["slurm_array_parallelism"] = jobs
+    if max_jobs:
+        parameters["slurm_array_parallelism"] = max_jobs
     try:
-        executor = submitit.AutoExecutor(folder, cluster, slurm_max_num_timeout=_REQUEUED)
+        executor = submitit.AutoExecutor(folder, cluster, slurm_max_num_timeout=_MAX_REQUEUES)
         executor.update_parameters(**{**DEFAULTS, **parameters})
     except RuntimeError:
         raise ResourceError(
@@ -90,12 +87,14 @@ def _executor(folder: Path, options: Mapping[str, Any], jobs: int | None) -> Any
     return executor
 
 
-def _ended(order: RunJob, job: Any) -> JobResult:
-    """What came of a job; one that the cluster ended has no exit code of its own."""
+def _result(job: RunJob, submission: Any) -> JobResult:
+    """Result of a job; one that the cluster ended has no exit code of its own."""
     from submitit.core.utils import FailedJobError, UncompletedJobError
 
     try:
-        return JobResult(order, *job.result())
+        result: JobResult = submission.result()
+        return result
     except (FailedJobError, UncompletedJobError):
-        sentence = f"error: job {job.job_id} ended before its run; see {job.paths.stderr}"
-        return JobResult(order, 1, f"{order.said()}\n{sentence}", 0.0)
+        paths = submission.paths
+        error = f"error: job {submission.job_id} ended before its run; see {paths.stderr}"
+        return JobResult(job, 1, f"{job.log_text()}\n{error}", 0.0)

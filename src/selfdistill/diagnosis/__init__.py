@@ -1,15 +1,16 @@
-"""Floor 7: what a run will do, seen before it starts."""
+"""Diagnosis of a run before it starts: data, network, teacher, first step and training cost."""
 
 from .data import DataReport
-from .diagnose import DiagnosticReport, ReportSection, diagnose
+from .diagnose import DiagnosisCallback, DiagnosticReport, ReportSection, diagnose
 from .first_step import FirstStepReport, TermProfile
-from .network import AddedPart, NetworkReport
+from .network import AddedModule, NetworkReport
 from .teacher import TeacherReport
 from .training_cost import Memory, Speed, TrainingCost
 
 __all__ = [
-    "AddedPart",
+    "AddedModule",
     "DataReport",
+    "DiagnosisCallback",
     "DiagnosticReport",
     "FirstStepReport",
     "Memory",

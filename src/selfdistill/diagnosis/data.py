@@ -1,49 +1,50 @@
-"""What the images are like: their normalization, their balance, and what is in there twice."""
+"""Report on the data: normalization, class balance, empty images, thin boxes and duplicates."""
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from ..data import ImageData
 from ..data.images import Folder, Images, Resident
 from ..data.targets import Boxes
 
-_DECODED = 2_000, 256  # images whose pixels are looked at: in memory, in files
-_HASHED = 50_000, 5_000  # training images among which held-out ones are looked for
-_HELD = 1_000  # of those
-_FAR = 0.5  # of a standard deviation
-_RATIO = 2.0  # of two standard deviations
-# times as many of one class as of another; a scene has large and small things by its nature
-_IMBALANCE = {"images": 10, "boxes": 10, "pixels": 1000}
-_FEW = 5  # images or boxes in a class
-_THIN = 4  # pixels: on the finest grid of most detectors (stride 8) half a cell
-_MANY = 0.05  # of all boxes
-_EMPTY = 0.5  # of all images
+_MAX_DECODED = 2_000, 256  # images whose moments are measured: in memory, in files
+_MAX_HASHED = 50_000, 5_000  # training images among which duplicates are searched: likewise
+_MAX_HELD_OUT = 1_000  # held-out images that are searched for
+_MAX_MEAN_SHIFT = 0.5  # of a standard deviation
+_MAX_STD_RATIO = 2.0
+# of the most frequent class to the rarest; a scene has large and small objects by its nature
+_MAX_IMBALANCE = {"images": 10, "boxes": 10, "pixels": 1000}
+_MIN_PER_CLASS = 5  # images or boxes
+_THIN_PIXELS = 4  # on the finest grid of most detectors (stride 8) half a cell
+_MAX_THIN_FRACTION = 0.05  # of all boxes
+_MAX_EMPTY_FRACTION = 0.5  # of all images
 
 Numbers = tuple[float, ...]
 
 
-class DataReport(NamedTuple):
-    """A data set as training would see it.
+@dataclass(frozen=True)
+class DataReport:
+    """A data set as training reads it.
 
     Attributes:
-        name: as it was asked for.
-        sizes: {part: images}.
+        name: as given in the recipe.
+        sizes: {part: number of images}.
         shape: (C, H, W).
-        layout: in which of several layouts a folder was found; "" where there is one only.
+        layout: which of several layouts a folder has; "" where there is one only.
         classes: in order.
         unit: what has a class: images, pixels or boxes.
         counts: units of each class in the training part.
-        empty: training images without a unit of any class.
-        thin: boxes in the training part that are less than 4 pixels wide or high.
-        normalization: mean and standard deviation that the images are brought to 0 and 1 by.
-        moments: those that a sample of the images really has.
-        sampled: how many images that sample has.
-        repeated: {part: (images that are training images, too, images looked at)}.
-        warnings: what to do about it, in sentences.
+        empty_images: training images without a unit of any class.
+        thin_boxes: training boxes that are less than 4 pixels wide or high.
+        normalization: mean and standard deviation that the images are normalized by.
+        moments: mean and standard deviation of a sample of the images.
+        num_sampled: number of images in that sample.
+        duplicates: {part: (images that are training images too, images searched)}.
     """
 
     name: str
@@ -53,139 +54,142 @@ class DataReport(NamedTuple):
     classes: Sequence[str]
     unit: str
     counts: list[int]
-    empty: int
-    thin: int
+    empty_images: int
+    thin_boxes: int
     normalization: tuple[Numbers, Numbers]
     moments: tuple[Numbers, Numbers]
-    sampled: int
-    repeated: dict[str, tuple[int, int]]
-    warnings: list[str]
+    num_sampled: int
+    duplicates: dict[str, tuple[int, int]]
+
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences with a remedy."""
+        return [
+            *_normalization_warnings(self),
+            *_class_warnings(self),
+            *_scene_warnings(self),
+            *_part_warnings(self),
+        ]
 
 
 def check_data(data: ImageData) -> DataReport:
-    """Sizes, classes and pixels; of large sets a part, which is always the same."""
-    held = {n: part for n, part in (("val", data.val), ("test", data.test)) if part is not None}
-    sample = _spread(data.train, _DECODED)
-    moments = Resident(data.train.fetch(sample), data.train.labels[sample]).moments()
-    known = set(_digests(data.train, _spread(data.train, _HASHED)))
-    repeated = {}
-    for name, part in held.items():
-        mine = _digests(part, _places(len(part), _HELD))
-        repeated[name] = (sum(each in known for each in mine), len(mine))
+    """Measure sizes, classes and pixels; of large sets a fixed sample."""
+    held_out = {n: part for n, part in (("val", data.val), ("test", data.test)) if part is not None}
+    sample = _sample(data.train, _MAX_DECODED)
+    train_digests = set(_digests(data.train, _sample(data.train, _MAX_HASHED)))
+    duplicates = {}
+    for name, part in held_out.items():
+        digests = _digests(part, _spaced_indices(len(part), _MAX_HELD_OUT))
+        duplicates[name] = (sum(digest in train_digests for digest in digests), len(digests))
     targets = data.train.targets
-    found = DataReport(
-        data.name,
-        {name: len(part) for name, part in {"train": data.train, **held}.items()},
-        data.train.shape,
-        data.layout,
-        data.classes,
-        targets.unit,
-        targets.counts(len(data.classes)).tolist(),
-        int(targets.empty().sum()),
-        targets.thin(_THIN) if isinstance(targets, Boxes) else 0,
-        (data.mean, data.std),
-        moments,
-        len(sample),
-        repeated,
-        [],
+    return DataReport(
+        name=data.name,
+        sizes={name: len(part) for name, part in {"train": data.train, **held_out}.items()},
+        shape=data.train.shape,
+        layout=data.layout,
+        classes=data.classes,
+        unit=targets.unit,
+        counts=targets.counts(len(data.classes)).tolist(),
+        empty_images=int(targets.empty().sum()),
+        thin_boxes=targets.thin(_THIN_PIXELS) if isinstance(targets, Boxes) else 0,
+        normalization=(data.mean, data.std),
+        moments=Resident(data.train.fetch(sample), data.train.labels[sample]).moments(),
+        num_sampled=len(sample),
+        duplicates=duplicates,
     )
-    found.warnings.extend(
-        [*_on_pixels(found), *_on_classes(found), *_on_scenes(found), *_on_parts(found)]
-    )
-    return found
 
 
-def _spread(images: Images, most: tuple[int, int]) -> torch.Tensor:
-    return _places(len(images), most[isinstance(images, Folder)])
+def _sample(images: Images, limits: tuple[int, int]) -> Tensor:
+    """Indices of a sample; `limits` are for images in memory and in files."""
+    return _spaced_indices(len(images), limits[isinstance(images, Folder)])
 
 
-def _places(count: int, most: int) -> torch.Tensor:
-    """Up to `most` of `count` places, evenly spread, so that no class is left out."""
-    return torch.arange(min(count, most)) * count // min(count, most)
+def _spaced_indices(count: int, limit: int) -> Tensor:
+    """Up to `limit` of `count` indices, evenly spaced, so that no class is left out."""
+    return torch.arange(min(count, limit)) * count // min(count, limit)
 
 
-def _digests(images: Images, places: torch.Tensor) -> list[bytes]:
-    """What tells one image from another: pixels of those in memory, else the file's content."""
+def _digests(images: Images, indices: Tensor) -> list[bytes]:
+    """Hash of each image: of the pixels in memory, else of the file."""
     if isinstance(images, Folder):
-        files = (Path(images.path(place)).read_bytes() for place in places.tolist())
+        contents = (Path(images.path(i)).read_bytes() for i in indices.tolist())
     else:
-        files = (images.fetch(place[None]).numpy().tobytes() for place in places)
-    return [hashlib.sha1(content, usedforsecurity=False).digest() for content in files]
+        contents = (images.fetch(i[None]).numpy().tobytes() for i in indices)
+    return [hashlib.sha1(content, usedforsecurity=False).digest() for content in contents]
 
 
-def _on_pixels(found: DataReport) -> list[str]:
-    (mean, std), (own_mean, own_std) = found.normalization, found.moments
-    far = any(
-        abs(m - o) > _FAR * s or not 1 / _RATIO < t / s < _RATIO
-        for m, s, o, t in zip(mean, std, own_mean, own_std, strict=True)
-    )
-    if not far:
+def _normalization_warnings(report: DataReport) -> list[str]:
+    (mean, std), (sample_mean, sample_std) = report.normalization, report.moments
+    if not any(
+        abs(m - sm) > _MAX_MEAN_SHIFT * s or not 1 / _MAX_STD_RATIO < ss / s < _MAX_STD_RATIO
+        for m, s, sm, ss in zip(mean, std, sample_mean, sample_std, strict=True)
+    ):
         return []
     return [
-        f"the images have mean {shown(own_mean)} and deviation {shown(own_std)}, and are "
-        f"normalized by {shown(mean)} and {shown(std)}; in Python, "
+        f"the images have mean {_format(sample_mean)} and deviation {_format(sample_std)}, and are "
+        f"normalized by {_format(mean)} and {_format(std)}; in Python, "
         "dataclasses.replace(data, mean=..., std=...) gives them their own"
     ]
 
 
-def _on_classes(found: DataReport) -> list[str]:
-    by_size = sorted(zip(found.counts, found.classes, strict=True))
+def _class_warnings(report: DataReport) -> list[str]:
+    by_size = sorted(zip(report.counts, report.classes, strict=True))
     (least, small), (most, large) = by_size[0], by_size[-1]
     if least == 0:
-        empty = sum(count == 0 for count, _ in by_size)
-        more = f" (and {empty - 1} more)" if empty > 1 else ""
-        one = {"images": "image", "boxes": "box", "pixels": "pixel"}[found.unit]
-        return [f"class '{small}'{more} has no training {one}; leave it out, or raise --limit"]
-    if most >= _IMBALANCE[found.unit] * least:
-        outcome = (
+        empty = sum(count == 0 for count in report.counts)
+        others = f" (and {empty - 1} more)" if empty > 1 else ""
+        unit = {"images": "image", "boxes": "box", "pixels": "pixel"}[report.unit]
+        return [f"class '{small}'{others} has no training {unit}; leave it out, or raise --limit"]
+    if most >= _MAX_IMBALANCE[report.unit] * least:
+        effect = (
             "the accuracy will be that of the large classes; look at confusion.csv, too"
-            if found.unit == "images"
+            if report.unit == "images"
             else "the small classes are learned last; look at the figures of each class, too"
         )
-        counts = f"{most:,} training {found.unit} and '{small}' {least:,}"
-        return [f"class '{large}' has {counts}: {outcome}"]
-    if least < _FEW and found.unit != "pixels":
-        return [f"class '{small}' has only {least} training {found.unit}"]
+        counts = f"{most:,} training {report.unit} and '{small}' {least:,}"
+        return [f"class '{large}' has {counts}: {effect}"]
+    if least < _MIN_PER_CLASS and report.unit != "pixels":
+        return [f"class '{small}' has only {least} training {report.unit}"]
     return []
 
 
-def _on_scenes(found: DataReport) -> list[str]:
-    words, images = [], found.sizes["train"]
-    if found.empty > _EMPTY * images:
-        words.append(
-            f"{found.empty:,} of {images:,} training images hold nothing of any class: most "
-            "steps teach background alone; leave some of them out"
+def _scene_warnings(report: DataReport) -> list[str]:
+    warnings, images, boxes = [], report.sizes["train"], sum(report.counts)
+    if report.empty_images > _MAX_EMPTY_FRACTION * images:
+        warnings.append(
+            f"{report.empty_images:,} of {images:,} training images hold nothing of any class: "
+            "most steps teach background alone; leave some of them out"
         )
-    if found.thin > _MANY * sum(found.counts):
-        height, width = found.shape[1:]
-        words.append(
-            f"{found.thin:,} of {sum(found.counts):,} training boxes are less than {_THIN} pixels "
-            f"wide or high at {height}×{width}; raise --image-size"
+    if report.thin_boxes > _MAX_THIN_FRACTION * boxes:
+        height, width = report.shape[1:]
+        warnings.append(
+            f"{report.thin_boxes:,} of {boxes:,} training boxes are less than {_THIN_PIXELS} "
+            f"pixels wide or high at {height}×{width}; raise --image-size"
         )
-    return words
+    return warnings
 
 
-def _on_parts(found: DataReport) -> list[str]:
-    words = []
-    if "val" not in found.sizes:
-        words.append(
+def _part_warnings(report: DataReport) -> list[str]:
+    warnings = []
+    if "val" not in report.sizes:
+        warnings.append(
             "no validation images: settings could only be chosen by the test images, which then "
             "are no test any more; give --val 0.1"
         )
-    elif found.sizes["val"] < 2 * len(found.classes):
-        words.append(
-            f"{found.sizes['val']} validation images for {len(found.classes)} classes say little; "
-            "raise --val"
+    elif report.sizes["val"] < 2 * len(report.classes):
+        warnings.append(
+            f"{report.sizes['val']} validation images for {len(report.classes)} classes say "
+            "little; raise --val"
         )
-    for name, (twice, looked) in found.repeated.items():
-        if twice:
-            words.append(
-                f"{twice:,} of {looked:,} {name} images are training images, too: the accuracy on "
-                "them says too much; remove one of each two"
+    for name, (count, searched) in report.duplicates.items():
+        if count:
+            warnings.append(
+                f"{count:,} of {searched:,} {name} images are training images, too: the accuracy "
+                "on them says too much; remove one of each two"
             )
-    return words
+    return warnings
 
 
-def shown(numbers: Numbers) -> str:
+def _format(numbers: Numbers) -> str:
     """`(0.491, 0.482, 0.447)`."""
     return "(" + ", ".join(f"{x:.3f}" for x in numbers) + ")"

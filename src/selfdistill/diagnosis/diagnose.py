@@ -1,7 +1,7 @@
-"""All that can be known of a run before it starts."""
+"""Diagnosis of a run before it starts: data, network, teacher, first step and training cost."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,108 +11,135 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
+from .. import methods as _all  # noqa: F401  importing them is what registers them
 from ..core import ResourceError
 from ..data import ImageData
 from ..engine.run_directory import RunDirectory
-from ..recipe.build_run import (
-    Companions,
-    build_run,
-    load_data,
-    make_fabric,
-    train_loader,
-)
-from ..recipe.schema import Recipe
+from ..recipe.build_run import Companions, build_run, load_data, make_fabric, train_loader
+from ..recipe.merge import merged
+from ..recipe.schema import Recipe, parse, read
+from ..runs.arguments import training_arguments
 from ..runs.paths import unique_run_dir
 from ..taps.fx_split import copy_without_hooks
 from .data import DataReport, check_data
 from .first_step import FirstStepReport, profile_first_step
 from .network import NetworkReport, check_network
 from .teacher import TeacherReport, check_teacher
-from .training_cost import (
-    TrainingCost,
-    check_disk,
-    existing,
-    measure_training_cost,
-)
+from .training_cost import TrainingCost, check_disk, measure_training_cost, nearest_existing
 
 ReportSection = DataReport | NetworkReport | TeacherReport | FirstStepReport | TrainingCost
 
 
 @dataclass(frozen=True)
 class DiagnosticReport:
-    """What an examination found."""
+    """Reports on all parts of a run; `teacher` is None where there is none."""
 
     data: DataReport
     network: NetworkReport
     teacher: TeacherReport | None
-    probe: FirstStepReport
+    first_step: FirstStepReport
     cost: TrainingCost
 
     @property
+    def sections(self) -> list[ReportSection]:
+        """The reports in the order in which they are made."""
+        sections = (self.data, self.network, self.teacher, self.first_step, self.cost)
+        return [section for section in sections if section]
+
+    @property
     def warnings(self) -> list[str]:
-        """All of them, in order."""
-        sections = (self.data, self.network, self.teacher, self.probe, self.cost)
-        return [sentence for section in sections if section for sentence in section.warnings]
+        """Warnings of all sections."""
+        return [warning for section in self.sections for warning in section.warnings]
+
+
+class DiagnosisCallback:
+    """Events of a diagnosis; a subclass overrides those it needs."""
+
+    def on_section(self, section: ReportSection) -> None:
+        """After a section of the report is made."""
 
 
 def diagnose(
-    recipe: Recipe,
+    recipe: Recipe | str | Path | None = None,
     *,
+    model: str | nn.Module | None = None,
+    data: str | ImageData | None = None,
+    teacher: str | Path | nn.Module | None = None,
+    peers: Sequence[str | nn.Module] = (),
     out: str | Path | None = None,
-    data: ImageData | None = None,
-    model: nn.Module | None = None,
-    company: Companions | None = None,
     seconds: float = 15.0,
-    show: Callable[[ReportSection], None] = lambda section: None,
+    callback: DiagnosisCallback | None = None,
+    **keys: Any,
 ) -> DiagnosticReport:
-    """Look at what a recipe would train, and train it for a few steps that are thrown away.
+    """Check what `train` with the same arguments would train, and take a few steps of it.
 
-    Nothing is written, and modules that are given are copied first. What keeps the training from
-    starting is raised as the training would raise it; `show` has then seen what was found before.
+    The steps are discarded, nothing is written, and modules that are given are copied first. An
+    error that would keep the training from starting is raised as the training would raise it; the
+    callback has then seen the sections before it.
 
     Args:
-        recipe: of the run.
-        out: where it would lie; None is the next free place in runs/.
-        data, model, company: as `train_recipe` takes them.
-        seconds: for the measured steps.
-        show: is given each part of the findings when it is known.
+        recipe: a recipe, or a TOML file to start from.
+        model, data, teacher, peers: as for `train`.
+        out: directory of the run; None takes the next free one in runs/.
+        seconds: limit for the measured steps.
+        callback: is told each section when it is made.
+        keys: any key of a recipe, and the method's own options by their names.
+
+    Examples:
+        >>> report = diagnose(method="muse", data="folder:flowers")  # doctest: +SKIP
+        >>> report.warnings, report.cost.speed.run  # doctest: +SKIP
     """
-    place = Path(out) if out is not None else unique_run_dir(recipe)
-    _check_place(place)
-    make_fabric(recipe)  # all devices must be there, of which one is used
+    given = training_arguments(keys, model, data, teacher, peers)
+    recipe = _resolve_recipe(recipe, given.keys)
+    run_dir = Path(out) if out is not None else unique_run_dir(recipe)
+    _check_run_dir(run_dir)
+    make_fabric(recipe)  # raises if a device is missing; only one of them is used
     fabric = make_fabric(recipe.model_copy(update={"devices": 1, "nodes": 1}))
-    data = data or load_data(recipe)
-    show(images := check_data(data))
+    callback = callback or DiagnosisCallback()
+    images = given.data or load_data(recipe)
+    data_report = check_data(images)
+    callback.on_section(data_report)
     with torch.random.fork_rng():
-        parts = build_run(recipe, data=data, model=_own(model), company=_own_company(company))
-        batches = train_loader(parts.recipe, data, parts.method, _first_of(recipe, fabric))
-        show(network := check_network(parts))
-        if teacher := check_teacher(parts, fabric):
-            show(teacher)
-        show(probe := profile_first_step(parts, fabric, next(batches.epoch(0))[0]))
-        show(cost := measure_training_cost(parts, fabric, batches, place, seconds=seconds))
-    check_disk(cost, place)
-    return DiagnosticReport(images, network, teacher, probe, cost)
+        companions = Companions(
+            _copy(given.companions.teacher), [_copy(peer) for peer in given.companions.peers]
+        )
+        components = build_run(recipe, data=images, model=_copy(given.model), company=companions)
+        recipe = components.recipe
+        batches = train_loader(recipe, images, components.method, _first_process(recipe, fabric))
+        network_report = check_network(components)
+        callback.on_section(network_report)
+        teacher_report = check_teacher(components, fabric)
+        if teacher_report:
+            callback.on_section(teacher_report)
+        first_step = profile_first_step(components, fabric, next(batches.epoch(0))[0])
+        callback.on_section(first_step)
+        cost = measure_training_cost(components, fabric, batches, run_dir, seconds=seconds)
+        callback.on_section(cost)
+    check_disk(cost, run_dir)
+    return DiagnosticReport(data_report, network_report, teacher_report, first_step, cost)
 
 
-def _check_place(place: Path) -> None:
-    RunDirectory(place).check_free()
-    above = existing(place)
-    if not (above.is_dir() and os.access(above, os.W_OK)):
-        raise ResourceError(f"the run directory {place} cannot be written; choose another --out")
+def _resolve_recipe(recipe: Recipe | str | Path | None, keys: Mapping[str, Any]) -> Recipe:
+    """Recipe with keys put over it."""
+    if isinstance(recipe, Recipe):
+        return parse(merged(recipe.model_dump(), keys)) if keys else recipe
+    return parse(merged(read(Path(recipe)) if recipe else {}, keys))
 
 
-def _own(network: nn.Module | None) -> Any:
+def _check_run_dir(run_dir: Path) -> None:
+    """Raises `RunBusyError` or `ResourceError` if a run cannot be written there."""
+    RunDirectory(run_dir).check_free()
+    folder = nearest_existing(run_dir)
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise ResourceError(f"the run directory {run_dir} cannot be written; choose another --out")
+
+
+def _copy(network: nn.Module | None) -> Any:
     return None if network is None else copy_without_hooks(network)
 
 
-def _own_company(company: Companions | None) -> Companions:
-    company = company or Companions()
-    return Companions(_own(company.teacher), [_own(peer) for peer in company.peers])
-
-
-def _first_of(recipe: Recipe, fabric: Fabric) -> Fabric:
-    """What a loader asks of the first of all processes, whether or not they run."""
-    world = recipe.devices * recipe.nodes
-    first = SimpleNamespace(world_size=world, global_rank=0, device=fabric.device)
-    return cast(Fabric, first)
+def _first_process(recipe: Recipe, fabric: Fabric) -> Fabric:
+    """The attributes that a loader reads of the first of all processes, whether or not they run."""
+    world_size = recipe.devices * recipe.nodes
+    process = SimpleNamespace(world_size=world_size, global_rank=0, device=fabric.device)
+    return cast(Fabric, process)

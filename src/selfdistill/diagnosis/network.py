@@ -1,7 +1,7 @@
-"""What is trained: the network and its taps, what the method adds, and what is left of it all."""
+"""Report on the network: its taps, the modules that the method adds, and what inference costs."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from torch import nn
 
@@ -11,36 +11,38 @@ from ..records.exit_scores import ExitScore, score_exits
 from ..taps import Taps
 
 
-class AddedPart(NamedTuple):
-    """A part that a method adds to the network.
+@dataclass(frozen=True)
+class AddedModule:
+    """A module that a method adds to the network.
 
     Attributes:
-        name: where it lies in the method.
+        name: its name in the method.
         kind: its class, with a number before it if there are several.
-        parameters: trained ones.
-        frozen: parameters that do not train.
-        buffers: bytes of what it keeps besides.
+        parameters: number of trained parameters.
+        frozen: number of parameters that do not train.
+        buffer_bytes: size of its buffers, such as memories.
     """
 
     name: str
     kind: str
     parameters: int
     frozen: int
-    buffers: int
+    buffer_bytes: int
 
 
-class NetworkReport(NamedTuple):
+@dataclass(frozen=True)
+class NetworkReport:
     """The student before training.
 
     Attributes:
         name: of the network.
-        parameters: of it.
-        frozen: those among them that do not train.
-        taps: {name: (C, H, W)}, shallowest first; none where the method reads no features.
-        peers: {name: parameters} of what is trained along.
-        added: what the method adds, none of which is needed for inference but an exit's head.
-        predictors: what remains: parameters and multiply-adds of every exit and of the student.
-        warnings: what to do about it, in sentences.
+        parameters: number of parameters.
+        frozen: number of those that do not train.
+        taps: {name: (C, H, W)}, shallowest first; empty where the method reads no features.
+        peers: {name: number of parameters} of the networks that are trained along.
+        added: modules that the method adds, of which inference needs at most the heads of exits.
+        predictors: parameters and multiply-adds of every exit and of the student.
+        warnings: sentences with a remedy.
     """
 
     name: str
@@ -48,81 +50,86 @@ class NetworkReport(NamedTuple):
     frozen: int
     taps: dict[str, tuple[int, int, int]]
     peers: dict[str, int]
-    added: list[AddedPart]
+    added: list[AddedModule]
     predictors: list[ExitScore]
     warnings: list[str]
 
 
-def check_network(parts: RunComponents) -> NetworkReport:
-    """The network, its taps and what hangs on it; multiply-adds are counted by running it."""
-    method, recipe = parts.method, parts.recipe
-    watched = taps_of(method, parts.network)
-    networks = [parts.network, *parts.peers, *([parts.teacher] if parts.teacher else [])]
-    names = recipe.peers or [recipe.model] * len(parts.peers)
-    rows = score_exits(method, parts.task.example, parts.task.primary_metric, None, None)
+def check_network(components: RunComponents) -> NetworkReport:
+    """Measure the network and what the method adds; multiply-adds are counted by running it."""
+    method, recipe, network = components.method, components.recipe, components.network
+    peers, task = components.peers, components.task
+    taps = taps_of(method, network)
+    networks = [network, *peers, *([components.teacher] if components.teacher else [])]
+    names = recipe.peers or [recipe.model] * len(peers)
+    predictors = score_exits(method, task.example, task.primary_metric, None, None)
     return NetworkReport(
-        recipe.model,
-        count_parameters(parts.network),
-        sum(p.numel() for p in parts.network.parameters() if not p.requires_grad),
-        dict(watched.shapes) if watched else {},
-        {
+        name=recipe.model,
+        parameters=count_parameters(network),
+        frozen=sum(p.numel() for p in network.parameters() if not p.requires_grad),
+        taps=dict(taps.shapes) if taps else {},
+        peers={
             f"{i} {name}": count_parameters(peer)
-            for i, (name, peer) in enumerate(zip(names, parts.peers, strict=True), 1)
+            for i, (name, peer) in enumerate(zip(names, peers, strict=True), 1)
         },
-        _added(method, networks),
-        rows,
-        _on_exits(rows),
+        added=_added_modules(method, networks),
+        predictors=predictors,
+        warnings=_exit_warnings(predictors),
     )
 
 
-def _on_exits(rows: list[ExitScore]) -> list[str]:
-    whole = rows[-1].macs
-    dear = [r.predictor for r in rows if r.predictor.startswith("exit") and r.macs >= whole]
-    if not dear:
+def _exit_warnings(predictors: list[ExitScore]) -> list[str]:
+    student_macs = predictors[-1].macs
+    expensive = [
+        p.predictor for p in predictors if p.predictor.startswith("exit") and p.macs >= student_macs
+    ]
+    if not expensive:
         return []
     return [
-        f"{', '.join(dear)} with bottleneck and head cost more multiply-adds than the whole "
+        f"{', '.join(expensive)} with bottleneck and head cost more multiply-adds than the whole "
         "network: they teach, but save nothing; deeper --taps may"
     ]
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Parameters."""
+    """Number of parameters."""
     return sum(p.numel() for p in network.parameters())
 
 
 def taps_of(method: Method, network: nn.Module) -> Taps | None:
-    """What reads the network's features for the method."""
-    watchers = (m for m in method.modules() if isinstance(m, Taps))
-    return next((taps for taps in watchers if taps.network is network), None)
+    """Taps by which the method reads the network's features."""
+    taps = (module for module in method.modules() if isinstance(module, Taps))
+    return next((t for t in taps if t.network is network), None)
 
 
-def _added(method: Method, networks: list[nn.Module]) -> list[AddedPart]:
+def _added_modules(method: Method, networks: list[nn.Module]) -> list[AddedModule]:
     known = {id(t) for network in networks for t in (*network.parameters(), *network.buffers())}
-    parts = []
+    added = []
     for name, child in _children(method):
-        own = [p for p in child.parameters() if id(p) not in known]
-        kept = [b for b in child.buffers() if id(b) not in known]
-        found = AddedPart(
-            name,
-            f"{len(child)} × {type(child[0]).__name__}"
-            if isinstance(child, nn.ModuleList) and len(child)
-            else type(child).__name__,
-            sum(p.numel() for p in own if p.requires_grad),
-            sum(p.numel() for p in own if not p.requires_grad),
-            sum(b.numel() * b.element_size() for b in kept),
+        parameters = [p for p in child.parameters() if id(p) not in known]
+        buffers = [b for b in child.buffers() if id(b) not in known]
+        kind = type(child).__name__
+        if isinstance(child, nn.ModuleList) and len(child):
+            kind = f"{len(child)} × {type(child[0]).__name__}"
+        module = AddedModule(
+            name=name,
+            kind=kind,
+            parameters=sum(p.numel() for p in parameters if p.requires_grad),
+            frozen=sum(p.numel() for p in parameters if not p.requires_grad),
+            buffer_bytes=sum(b.numel() * b.element_size() for b in buffers),
         )
-        parts += [found] if found.parameters or found.frozen or found.buffers else []
-    return parts
+        if module.parameters or module.frozen or module.buffer_bytes:
+            added.append(module)
+    return added
 
 
-def _children(method: nn.Module, above: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """The direct parts of a method; of joined methods, those of each."""
+def _children(method: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """Direct submodules of a method; of joined methods, those of each."""
     for name, child in method.named_children():
         if any(isinstance(part, Method) for part in child.children()):
-            for part, inner in child.named_children():
-                yield from _children(inner, f"{part}/")
+            for part, joined_method in child.named_children():
+                yield from _children(joined_method, f"{part}/")
         else:
-            yield above + name, child
+            yield prefix + name, child
     for name, parameter in method.named_parameters(recurse=False):
-        yield above + name, nn.ParameterList([parameter])
+        yield prefix + name, nn.ParameterList([parameter])

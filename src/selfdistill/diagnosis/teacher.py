@@ -1,7 +1,7 @@
-"""Whether a teacher can teach."""
+"""Report on the teacher: its score on the data, and whether its inputs and classes fit."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from lightning_fabric import Fabric
 
@@ -11,18 +11,19 @@ from ..tasks.metric_names import shown_metric
 from .network import count_parameters
 
 
-class TeacherReport(NamedTuple):
+@dataclass(frozen=True)
+class TeacherReport:
     """A teacher before training.
 
     Attributes:
-        name: as it was asked for.
-        parameters: of it.
+        name: as given in the recipe.
+        parameters: number of parameters.
         score: a fraction.
-        metric: what the score is, the task's primary_metric.
-        images: by which it was judged.
+        metric: the task's primary metric, in which the score is.
+        images: number and kind of the images that it was evaluated on.
         classes: how it is known that its classes are the data's, in their order.
-        normalization: how it is known that it wants the data's normalization.
-        warnings: what to do about it, in sentences.
+        normalization: how it is known that it takes the data's normalization.
+        warnings: sentences with a remedy.
     """
 
     name: str
@@ -35,29 +36,28 @@ class TeacherReport(NamedTuple):
     warnings: list[str]
 
 
-_BY_ITS_RUN = "the data's, by its run's data.json"
-_BY_SCORE = "not known; only its {metric} speaks for it"
+_KNOWN_FROM_RUN = "the data's, by its run's data.json"
 
 
-def check_teacher(parts: RunComponents, fabric: Fabric) -> TeacherReport | None:
-    """Judge the teacher, if there is one; one that does not fit the data has been refused."""
-    name, teacher = parts.recipe.teacher, parts.teacher
+def check_teacher(components: RunComponents, fabric: Fabric) -> TeacherReport | None:
+    """Evaluate the teacher, None if there is none; one that does not fit was refused before."""
+    name, teacher = components.recipe.teacher, components.teacher
     if teacher is None:
         return None
-    scores, images, doubt = evaluate_teacher(teacher, parts, fabric)
-    metric = parts.task.primary_metric
-    by_score = _BY_SCORE.format(metric=shown_metric(metric))
-    of_run = Path(name).is_dir()
-    published = not of_run and name.startswith(("timm/", "torchvision/"))
+    scores, images, warning = evaluate_teacher(teacher, components, fabric)
+    metric = components.task.primary_metric
+    classes = normalization = f"not known; only its {shown_metric(metric)} speaks for it"
+    if Path(name).is_dir():
+        classes = normalization = _KNOWN_FROM_RUN
+    elif name.startswith(("timm/", "torchvision/")):
+        normalization = "the data's, as it was published with"
     return TeacherReport(
-        name,
-        count_parameters(teacher),
-        scores[metric],
-        metric,
-        images,
-        _BY_ITS_RUN if of_run else by_score,
-        _BY_ITS_RUN
-        if of_run
-        else ("the data's, as it was published with" if published else by_score),
-        [doubt] if doubt else [],
+        name=name,
+        parameters=count_parameters(teacher),
+        score=scores[metric],
+        metric=metric,
+        images=images,
+        classes=classes,
+        normalization=normalization,
+        warnings=[warning] if warning else [],
     )

@@ -1,4 +1,4 @@
-"""Time and memory, predicted from a few steps that are taken and thrown away."""
+"""Time and memory of training, predicted from a few steps that are discarded."""
 
 import itertools
 import os
@@ -7,9 +7,8 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from lightning_fabric import Fabric
@@ -23,62 +22,65 @@ from ..engine.run_directory import RunDirectory
 from ..engine.trainer import Trainer
 from ..recipe.build_run import RunComponents, eval_loader, training_settings
 
-_WARM_UP, _FEWEST, _MOST = 3, 5, 30  # steps
-_JUDGED = 256  # images that the speed of judging is measured by
-_KEPT = 3  # checkpoints on the disk at a time: the last two, and the one that is being written
-_FULL = 0.9  # of the memory
+_WARM_UP, _MIN_STEPS, _MAX_STEPS = 3, 5, 30
+_MAX_EVALUATED = 256  # images that the speed of evaluation is measured on
+_NUM_CHECKPOINTS = 3  # on the disk at a time: the last two, and the one that is being written
+_MAX_MEMORY_FRACTION = 0.9
 
 
-class Speed(NamedTuple):
-    """Seconds, the data's loading included.
+@dataclass(frozen=True)
+class Speed:
+    """Seconds, the loading of the data included.
 
     Attributes:
-        first: of the first step, in which memory is reserved and code compiled.
+        first_step: in which memory is reserved and code compiled.
         step: median of an optimizer step after the warm-up.
         slowest, fastest: of these steps.
-        measured: how many these were.
-        image: of judging one image, by all predictors.
-        epoch: a whole epoch; its validation included where there is one.
-        run: all epochs, and the judging at the end.
+        num_steps: number of these steps.
+        image: evaluation of one image by all predictors.
+        epoch: one epoch, with its validation where there is one.
+        run: all epochs, and the evaluation at the end.
     """
 
-    first: float
+    first_step: float
     step: float
     slowest: float
     fastest: float
-    measured: int
+    num_steps: int
     image: float
     epoch: float
     run: float
 
 
-class Memory(NamedTuple):
+@dataclass(frozen=True)
+class Memory:
     """Bytes.
 
     Attributes:
-        peak: the most that was taken at a time.
-        where: of what.
-        whole: how many there are; None where the system does not say.
+        peak: largest amount in use.
+        kind: which memory it is.
+        total: size of that memory; None where the system does not say.
     """
 
     peak: int
-    where: str
-    whole: int | None
+    kind: str
+    total: int | None
 
 
-class TrainingCost(NamedTuple):
-    """What a run takes.
+@dataclass(frozen=True)
+class TrainingCost:
+    """Time, memory and disk space of a run.
 
     Attributes:
-        speed: how long.
-        memory: how much.
+        speed: in seconds.
+        memory: in bytes.
         steps: optimizer steps of an epoch.
         epochs: of the run.
-        processes: that would share a step, of which one was measured, alone.
-        optimizer: bytes of its state.
-        checkpoint: bytes of one.
-        disk: bytes that are free where the run would lie.
-        warnings: what to do about it, in sentences.
+        processes: number of processes of the run, of which one was measured, alone.
+        optimizer_bytes: size of the optimizer's state.
+        checkpoint_bytes: size of a checkpoint.
+        free_disk_bytes: free space at the run directory.
+        warnings: sentences with a remedy.
     """
 
     speed: Speed
@@ -86,150 +88,168 @@ class TrainingCost(NamedTuple):
     steps: int
     epochs: int
     processes: int
-    optimizer: int
-    checkpoint: int
-    disk: int
+    optimizer_bytes: int
+    checkpoint_bytes: int
+    free_disk_bytes: int
     warnings: list[str]
 
 
 def measure_training_cost(
-    parts: RunComponents,
+    components: RunComponents,
     fabric: Fabric,
     batches: Loader,
-    place: Path,
+    run_dir: Path,
     *,
     seconds: float = 15.0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> TrainingCost:
-    """Take real steps: 3 to warm up, then 5 to 30, as many as fit the time.
+    """Take training steps: 3 to warm up, then 5 to 30, as many as fit the time.
 
     Args:
-        parts: what would be trained; the steps move its weights.
+        components: of the run; the steps move its weights.
         fabric: of one process.
-        batches: as training loads them.
-        place: where the run would lie; nothing is written there.
-        seconds: for all measured steps together.
-        clock: what tells the time, in seconds.
+        batches: training loader.
+        run_dir: directory of the run; nothing is written there.
+        seconds: limit for all measured steps together.
+        clock: returns the time in seconds.
 
     Raises:
         DivergenceError: a loss or a gradient is not finite.
     """
-    recipe, data, method = parts.recipe, parts.data, parts.method
+    recipe, method = components.recipe, components.method
     # Never at its end, so that it has no line to log and no checkpoint to write.
-    endless = replace(
+    settings = replace(
         training_settings(recipe), epochs=recipe.epochs + 1_000_000, log_every=1 << 60, save_every=0
     )
     _reset_peak(fabric.device)
-    fit = Trainer(fabric, method, parts.task, batches, None, endless, RunDirectory(place))
-    times = _timed(fit, batches, seconds, clock)
-    held = [part for part in (data.val, data.test) if part is not None]
-    judged = held[0].take(torch.arange(min(len(held[0]), _JUDGED))) if held else None
-    image = 0.0
-    if judged is not None:
-        began = clock()
-        evaluate(fabric, method, parts.task, eval_loader(recipe, data, judged, fabric))
-        image = (clock() - began) / len(judged)
-    speed = _predicted(parts, times, image, batches.steps_per_epoch)
-    optimizer = _bytes(optimizer_tensors(fit.optimizer, method).values())
-    weights = _bytes(trained_state(method).values())
-    checkpoint = weights * (2 if fit.average else 1) + optimizer
-    memory, disk = _peak(fabric.device), shutil.disk_usage(existing(place)).free
+    directory = RunDirectory(run_dir)
+    trainer = Trainer(fabric, method, components.task, batches, None, settings, directory)
+    step_seconds = _time_steps(trainer, batches, seconds, clock)
+    image_seconds = _time_evaluation(components, fabric, clock)
+    optimizer_bytes = _num_bytes(optimizer_tensors(trainer.optimizer, method).values())
+    weight_bytes = _num_bytes(trained_state(method).values()) * (2 if trainer.average else 1)
+    memory = _peak_memory(fabric.device)
     return TrainingCost(
-        speed,
-        memory,
-        batches.steps_per_epoch,
-        recipe.epochs,
-        recipe.devices * recipe.nodes,
-        optimizer,
-        checkpoint,
-        disk,
-        _on_memory(memory),
+        speed=_predict_speed(components, step_seconds, image_seconds, batches.steps_per_epoch),
+        memory=memory,
+        steps=batches.steps_per_epoch,
+        epochs=recipe.epochs,
+        processes=recipe.devices * recipe.nodes,
+        optimizer_bytes=optimizer_bytes,
+        checkpoint_bytes=weight_bytes + optimizer_bytes,
+        free_disk_bytes=shutil.disk_usage(nearest_existing(run_dir)).free,
+        warnings=_memory_warnings(memory),
     )
 
 
-def _timed(
-    fit: Trainer, batches: Loader, seconds: float, clock: Callable[[], float]
+def _time_steps(
+    trainer: Trainer, batches: Loader, seconds: float, clock: Callable[[], float]
 ) -> list[float]:
-    fit.method.train()
-    times: list[float] = []
-    began = clock()
+    """Seconds of each step, those of the warm-up included."""
+    trainer.method.train()
+    step_seconds: list[float] = []
+    warm_start = clock()
     for epoch in itertools.count():
         start = clock()
         for micro_batches in batches.epoch(epoch):
-            fit.step(epoch, micro_batches)
-            times.append(clock() - start)
+            trainer.step(epoch, micro_batches)
+            step_seconds.append(clock() - start)
             start = clock()
-            if len(times) == _WARM_UP:
-                began = start
-            enough = len(times) >= _WARM_UP + _FEWEST and start - began > seconds
-            if enough or len(times) == _WARM_UP + _MOST:
-                return times
+            if len(step_seconds) == _WARM_UP:
+                warm_start = start
+            num_measured = len(step_seconds) - _WARM_UP
+            timeout = num_measured >= _MIN_STEPS and start - warm_start > seconds
+            if timeout or num_measured == _MAX_STEPS:
+                return step_seconds
     raise AssertionError
 
 
-def _predicted(parts: RunComponents, times: list[float], image: float, steps: int) -> Speed:
-    recipe, data = parts.recipe, parts.data
-    warm = times[_WARM_UP:]
-    step = statistics.median(warm)
-    val, test = (0 if part is None else len(part) for part in (data.val, data.test))
+def _time_evaluation(
+    components: RunComponents, fabric: Fabric, clock: Callable[[], float]
+) -> float:
+    """Seconds that the evaluation of one image takes, 0 without held-out images."""
+    recipe, data = components.recipe, components.data
+    images = data.test if data.val is None else data.val
+    if images is None:
+        return 0.0
+    images = images.take(torch.arange(min(len(images), _MAX_EVALUATED)))
+    start = clock()
+    loader = eval_loader(recipe, data, images, fabric)
+    evaluate(fabric, components.method, components.task, loader)
+    return (clock() - start) / len(images)
+
+
+def _predict_speed(
+    components: RunComponents, step_seconds: list[float], image_seconds: float, steps: int
+) -> Speed:
+    recipe, data = components.recipe, components.data
+    measured = step_seconds[_WARM_UP:]
+    step = statistics.median(measured)
+    num_val, num_test = (0 if part is None else len(part) for part in (data.val, data.test))
     processes = recipe.devices * recipe.nodes
-    judging = image * val / processes
-    looks = -(-recipe.epochs // recipe.val_every)
-    start = max(0.0, times[0] - step)
-    run = start + recipe.epochs * steps * step
-    run += looks * judging + image * (val + test) / processes
+    validation = image_seconds * num_val / processes
+    num_validations = -(-recipe.epochs // recipe.val_every)
+    compilation = max(0.0, step_seconds[0] - step)
+    training = compilation + recipe.epochs * steps * step + num_validations * validation
     return Speed(
-        times[0], step, max(warm), min(warm), len(warm), image, steps * step + judging, run
+        first_step=step_seconds[0],
+        step=step,
+        slowest=max(measured),
+        fastest=min(measured),
+        num_steps=len(measured),
+        image=image_seconds,
+        epoch=steps * step + validation,
+        run=training + image_seconds * (num_val + num_test) / processes,
     )
 
 
-def _bytes(tensors: Iterable[Tensor]) -> int:
+def _num_bytes(tensors: Iterable[Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def _reset_peak(device: torch.device) -> None:
     if device.type == "cuda":
-        torch.cuda.empty_cache()  # what went before is no part of it
+        torch.cuda.empty_cache()  # of earlier work
         torch.cuda.reset_peak_memory_stats(device)
 
 
-def _peak(device: torch.device) -> Memory:
+def _peak_memory(device: torch.device) -> Memory:
     if device.type == "cuda":
-        whole = torch.cuda.get_device_properties(device).total_memory
-        return Memory(torch.cuda.max_memory_reserved(device), "of the GPU's", whole)
+        total = torch.cuda.get_device_properties(device).total_memory
+        return Memory(torch.cuda.max_memory_reserved(device), "of the GPU's", total)
     if device.type == "mps":
-        whole = torch.mps.recommended_max_memory()
-        return Memory(torch.mps.driver_allocated_memory(), "of the GPU's", whole)
+        total = torch.mps.recommended_max_memory()
+        return Memory(torch.mps.driver_allocated_memory(), "of the GPU's", total)
     try:
         import resource
     except ImportError:  # Windows
         return Memory(0, "not known on this system", None)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     peak *= 1 if sys.platform == "darwin" else 1024
-    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return Memory(peak, "of the machine's, program and images included", whole)
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return Memory(peak, "of the machine's, program and images included", total)
 
 
-def _on_memory(memory: Memory) -> list[str]:
-    if memory.whole is None or memory.peak < _FULL * memory.whole:
+def _memory_warnings(memory: Memory) -> list[str]:
+    if memory.total is None or memory.peak < _MAX_MEMORY_FRACTION * memory.total:
         return []
     return [
-        f"{memory.peak / memory.whole:.0%} of the memory is taken; lower --batch-size, or split it "
+        f"{memory.peak / memory.total:.0%} of the memory is taken; lower --batch-size, or split it "
         "by --set accumulate=2"
     ]
 
 
-def existing(place: Path) -> Path:
-    """The place, or the nearest folder above it that is there."""
-    place = place.absolute()
-    return next(folder for folder in (place, *place.parents) if folder.exists())
+def nearest_existing(path: Path) -> Path:
+    """The path, or the nearest folder above it that exists."""
+    path = path.absolute()
+    return next(folder for folder in (path, *path.parents) if folder.exists())
 
 
-def check_disk(cost: TrainingCost, place: Path) -> None:
-    """Raises `ResourceError` if the checkpoints of a run do not fit where it would lie."""
-    needed = _KEPT * cost.checkpoint
-    if cost.disk < needed:
+def check_disk(cost: TrainingCost, run_dir: Path) -> None:
+    """Raises `ResourceError` if the checkpoints of a run do not fit the disk."""
+    required = _NUM_CHECKPOINTS * cost.checkpoint_bytes
+    if cost.free_disk_bytes < required:
         raise ResourceError(
-            f"the checkpoints of {place} take {needed / 1e6:,.0f} MB and {cost.disk / 1e6:,.0f} MB "
-            "are free; make room, or choose another --out"
+            f"the checkpoints of {run_dir} take {required / 1e6:,.0f} MB and "
+            f"{cost.free_disk_bytes / 1e6:,.0f} MB are free; make room, or choose another --out"
         )

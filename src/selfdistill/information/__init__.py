@@ -1,7 +1,7 @@
-"""What the modules of a network know of each other: critics trained on its features alone."""
+"""Information between the modules of a network: critics trained on its features."""
 
 from .config import EstimatorConfig, NetworkUnderTest
-from .estimation import estimate_information
+from .estimation import InformationCallback, estimate_information
 from .page import save
 from .results import (
     HELD_OUT,
@@ -17,6 +17,7 @@ __all__ = [
     "TRAINING",
     "CriticLoss",
     "EstimatorConfig",
+    "InformationCallback",
     "InformationResult",
     "LossCurve",
     "MeanStd",

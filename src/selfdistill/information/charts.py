@@ -64,7 +64,7 @@ def over_steps(found: InformationResult, network: str, family: str, name: str) -
     for term in terms:
         module = module_of(term)
         color = stage_color(None if module == deepest else module)
-        held, trained = (found.track(network, term, split) for split in (HELD_OUT, TRAINING))
+        held, trained = (found.curve(network, term, split) for split in (HELD_OUT, TRAINING))
         axes.plot(trained.steps, trained.mean, color=color, linewidth=1, alpha=0.35)
         axes.plot(held.steps, held.mean, color=color, linewidth=1.8)
         if held.std.any():
@@ -148,7 +148,7 @@ def _plain(body: str, size: tuple[float, float]) -> str:
 def _axes(found: InformationResult, x_label: str, letters: int) -> tuple[Axes, Figure]:
     """Empty axes with room for labels of so many letters at the right."""
     figure, axes = canvas(*SIZE, Margins(right=letters * LETTER + 18))
-    grid(axes, x_label, f"loss ({found.plan.estimator})")
+    grid(axes, x_label, f"loss ({found.config.estimator})")
     axes.yaxis.set_major_locator(ticks())
     return axes, figure
 
@@ -164,7 +164,7 @@ def _chance(axes: Axes, found: InformationResult) -> None:
     room = 0.05 * (top - bottom)
     axes.set_ylim(bottom - room * (bottom < 0), top + room)
     axes.axhline(found.chance, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
-    known = " = 2 ln 2" if found.plan.estimator == "jsd" else ""
+    known = " = 2 ln 2" if found.config.estimator == "jsd" else ""
     axes.annotate(
         f"chance{known} = {found.chance:.3f}",
         (0, found.chance),

@@ -1,8 +1,7 @@
-"""What is measured, and how."""
+"""Configuration of a measurement: the networks, and the training of the critics."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -12,13 +11,14 @@ from ..functional.mutual_information import ESTIMATORS
 from ..modules.critics import CRITICS
 
 
-class NetworkUnderTest(NamedTuple):
+@dataclass(frozen=True)
+class NetworkUnderTest:
     """A network to be measured.
 
     Attributes:
-        network: any module; what is measured is a copy of it.
-        taps: where its modules end, see `find_taps`; "auto" or names.
-        mean, std: one number a channel, of the pixels in [0, 1] that it takes; None is the data's.
+        network: any module; a copy of it is measured.
+        taps: names of the taps at which its modules end, or "auto", see `find_taps`.
+        mean, std: normalization of its pixels in [0, 1], one number a channel; None is the data's.
     """
 
     network: nn.Module
@@ -29,16 +29,17 @@ class NetworkUnderTest(NamedTuple):
 
 @dataclass(frozen=True)
 class EstimatorConfig:
-    """How the critics are trained; the same for all networks.
+    """Training of the critics; the same for all networks.
 
     Attributes:
-        steps: of Adam, whose rate falls to zero along a straight line.
+        steps: steps of Adam, whose learning rate falls linearly to zero.
         seeds: of critics, order of the images and negatives; each measures every network once.
-        batch_size: images a step; fewer where the data have fewer.
-        lr: the highest learning rate.
-        critic, width, estimator: see `InformationLoss`.
-        trainable: train a copy of each network along, by its supervised loss and the losses of MI.
-        device, workers: where, and how many processes decode pictures.
+        batch_size: images of a step; fewer where the data have fewer.
+        lr: initial learning rate.
+        critic, width, estimator: see `MutualInformationLoss`.
+        trainable: train a copy of each network too, by its supervised loss and the losses of MI.
+        device: a device, or auto, cpu, cuda or mps.
+        workers: number of processes that decode images.
     """
 
     steps: int = 400
@@ -53,12 +54,12 @@ class EstimatorConfig:
     workers: int = 2
 
     def __post_init__(self) -> None:
-        for word, value, choices in (
+        for name, value, choices in (
             ("critic", self.critic, CRITICS),
             ("estimator", self.estimator, ESTIMATORS),
         ):
             if value not in choices:
-                raise ConfigError(f"there is no {word} '{value}'{nearest(value, choices)}")
+                raise ConfigError(f"there is no {name} '{value}'{nearest(value, choices)}")
         if self.steps < 1 or not self.lr > 0 or not self.seeds:
             raise ConfigError(
                 f"steps={self.steps}, lr={self.lr:g} and seeds={list(self.seeds)} must be 1 or "

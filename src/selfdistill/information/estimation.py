@@ -1,7 +1,7 @@
-"""Critics trained on the features of networks that stay as they are, judged on held-out images."""
+"""Estimation of information: critics trained on features of frozen networks, then evaluated."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import count, islice
 
@@ -13,220 +13,236 @@ from ..core.keyed_random import bits, integers, permutation, purpose
 from ..data import EvalLoader, ImageData, Loader
 from ..data.hold_out import hold_out
 from ..data.images import Folder, Images
-from ..recipe.build_run import check_input as check_input
+from ..recipe.build_run import check_input, make_fabric
+from ..recipe.schema import parse
 from ..taps import Taps
 from ..taps.fx_split import copy_without_hooks
 from ..tasks import TASKS
 from .config import EstimatorConfig, NetworkUnderTest
 from .probe_critics import ProbeCritics
-from .results import (
-    HELD_OUT,
-    TRAINING,
-    CriticLoss,
-    InformationResult,
-    chance_loss,
-)
+from .results import HELD_OUT, TRAINING, CriticLoss, InformationResult, chance_loss
 
 _CRITICS, _NEGATIVES = purpose("information.critics"), purpose("information.negatives")
-_JURY = purpose("information.held_out")
-_MOST = 1024  # held-out images that every look takes
-_LOOKS = 20  # at the held-out images
+_HELD_OUT_ORDER = purpose("information.held_out")
+_MAX_HELD_OUT = 1024  # images of each evaluation
+_NUM_EVALUATIONS = 20  # on the held-out images
 
-Watch = Callable[[str, int, int], None]
-"""Is told network, seed and step after every step."""
+
+class InformationCallback:
+    """Events of a measurement; a subclass overrides those it needs."""
+
+    def on_step(self, network: str, seed: int, step: int) -> None:
+        """After a training step of the critics."""
 
 
 def estimate_information(
     networks: Mapping[str, nn.Module | NetworkUnderTest],
     data: ImageData,
-    plan: EstimatorConfig | None = None,
+    config: EstimatorConfig | None = None,
     *,
-    watch: Watch | None = None,
+    callback: InformationCallback | None = None,
 ) -> InformationResult:
-    """How much each module of a network tells of the last one (MI) and of itself (SI).
+    """Estimate the information of each module about the last one (MI) and about itself (SI).
 
-    A module is what lies before a tap. This is the measurement behind Figures 2 (d) and, with
-    `trainable`, 2 (c) of MUSE (https://arxiv.org/abs/2110.12606): critics alone are trained on
-    training images, and every 1/20 of the steps their losses on held-out images are noted. The
-    networks see the same images in the same order, and critics of the same shape start from the
-    same weights.
+    A module is the part of a network before a tap. This is the measurement behind Figures 2 (d)
+    and, with `trainable`, 2 (c) of MUSE (https://arxiv.org/abs/2110.12606): critics alone are
+    trained on training images, and every 1/20 of the steps they are evaluated on held-out images.
+    The networks see the same images in the same order, and critics of the same shape start from
+    the same weights.
 
     Args:
         networks: by the name to be shown; none of them is changed.
-        data: whose validation images are held out; without any its test images are, and without
+        data: its validation images are held out; without any its test images are, and without
             those a tenth of its training images.
-        plan: how the critics are trained.
-        watch: is told of every step.
+        config: training of the critics.
+        callback: is told every step.
 
     Raises:
         ConfigError: a network has fewer than two taps, or cannot take these images.
         DataError: there are too few images.
         DivergenceError: a loss is not finite.
     """
-    plan = plan or EstimatorConfig()
-    train, held, what = _parts(data)
-    size = min(plan.batch_size, len(train), len(held))
-    if size < 2:
+    config, callback = config or EstimatorConfig(), callback or InformationCallback()
+    if isinstance(config.device, str):
+        config = replace(config, device=make_fabric(parse({"device": config.device})).device)
+    train, held_out, kind = _split(data)
+    batch_size = min(config.batch_size, len(train), len(held_out))
+    if batch_size < 2:
         raise DataError(
             f"a critic compares images, and '{data.name}' has {len(train)} to train and "
-            f"{len(held)} to hold out; give two or more of each"
+            f"{len(held_out)} to hold out; give two or more of each"
         )
-    held = held.take(torch.arange(len(held) // size * size))
-    plan = replace(plan, batch_size=size)
+    held_out = held_out.take(torch.arange(len(held_out) // batch_size * batch_size))
+    config = replace(config, batch_size=batch_size)
     rows: list[CriticLoss] = []
     taps: dict[str, tuple[str, ...]] = {}
-    for name, given in networks.items():
-        subject = given if isinstance(given, NetworkUnderTest) else NetworkUnderTest(given)
-        for seed in plan.seeds:
-            session = _Session(name, subject, data, plan, seed)
-            taps[name] = session.taps.names
-            rows += session.run(train, held, watch)
-    everything = plan.critic == "separable"  # it scores all pairs
+    for name, network in networks.items():
+        if isinstance(network, nn.Module):
+            network = NetworkUnderTest(network)
+        for seed in config.seeds:
+            training = _CriticTraining(name, network, data, config, seed)
+            taps[name] = training.taps.names
+            rows += training.run(train, held_out, callback)
+    all_pairs = config.critic == "separable"  # it scores all pairs of a batch
     return InformationResult(
         rows=rows,
         taps=taps,
-        chance=chance_loss(plan.estimator, size - 1 if everything else 1),
-        held_out=f"{len(held):,} {what}",
-        plan=plan,
+        chance=chance_loss(config.estimator, batch_size - 1 if all_pairs else 1),
+        held_out=f"{len(held_out):,} {kind}",
+        config=config,
     )
 
 
-def _parts(data: ImageData) -> tuple[Images, Images, str]:
-    """Images to train critics on, images to judge them by, and what those are.
+def _split(data: ImageData) -> tuple[Images, Images, str]:
+    """Images to train critics on, images to evaluate them on, and the kind of the latter.
 
-    In files classes lie one after the other: the held-out images are mixed, or a critic would be
-    shown negatives of one class.
+    In files classes lie one after the other: the held-out images are shuffled, or a critic would
+    be shown negatives of one class.
     """
-    train, held, what = data.train, data.val, "validation images"
-    if held is None and data.test is not None:
-        held, what = data.test, "test images"
-    if held is None:
+    train, held_out, kind = data.train, data.val, "validation images"
+    if held_out is None and data.test is not None:
+        held_out, kind = data.test, "test images"
+    if held_out is None:
         if len(train) < 4:
             raise DataError(f"'{data.name}' has {len(train)} images, too few to hold some out")
-        train, held = hold_out(train, max(2, len(train) // 10), "information")
-        what = "training images of the network, held out from the critics"
-    held = held.take(permutation(len(held), _JURY, 0)[:_MOST])
-    if isinstance(held, Folder):  # they are looked at many times
-        held = held.resident()
-    return train, held, what
+        train, held_out = hold_out(train, max(2, len(train) // 10), "information")
+        kind = "training images of the network, held out from the critics"
+    held_out = held_out.take(permutation(len(held_out), _HELD_OUT_ORDER, 0)[:_MAX_HELD_OUT])
+    if isinstance(held_out, Folder):  # they are read many times
+        held_out = held_out.resident()
+    return train, held_out, kind
 
 
-class _Session:
-    """One network, one seed."""
+class _CriticTraining:
+    """Training of the critics of one network with one seed."""
 
     def __init__(
         self,
         name: str,
-        subject: NetworkUnderTest,
+        network: NetworkUnderTest,
         data: ImageData,
-        plan: EstimatorConfig,
+        config: EstimatorConfig,
         seed: int,
     ) -> None:
-        self.name, self.plan, self.seed, self.data = name, plan, seed, data
-        self.device = torch.device(plan.device)
-        self.pixels = (subject.mean or data.mean, subject.std or data.std)
-        network = copy_without_hooks(subject.network).cpu()
+        self.name, self.config, self.seed, self.data = name, config, seed, data
+        self.device = torch.device(config.device)
+        self.mean, self.std = network.mean or data.mean, network.std or data.std
+        copy = copy_without_hooks(network.network).cpu()
         example = torch.zeros(2, *data.train.shape)
-        check_input(network, example)
-        self.taps = Taps(network, subject.taps, example=example)
+        check_input(copy, example)
+        self.taps = Taps(copy, network.taps, example=example)
         if len(self.taps.names) < 2:
             raise ConfigError(
                 f"{name} is tapped at one module and information needs two, which it is about and "
                 "which it is in; `selfdistill taps MODEL` lists them"
             )
         self.task = TASKS[data.task](data.classes, example)
-        if plan.trainable:
-            self.task.check(network)
+        if config.trainable:
+            self.task.check(copy)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(bits(_CRITICS, seed)))
-            self.probe = ProbeCritics(
+            self.critics = ProbeCritics(
                 list(self.taps.shapes.values()),
-                critic=plan.critic,
-                width=plan.width,
-                estimator=plan.estimator,
-                frozen=not plan.trainable,
+                critic=config.critic,
+                width=config.width,
+                estimator=config.estimator,
+                frozen=not config.trainable,
             )
-        self.taps.to(self.device).train(plan.trainable)
-        self.probe.to(self.device)
+        self.taps.to(self.device).train(config.trainable)
+        self.critics.to(self.device)
 
-    def run(self, train: Images, held: Images, watch: Watch | None) -> list[CriticLoss]:
-        """Train the critics; the rows of every look at the held-out images."""
-        plan = self.plan
-        groups = [{"params": list(self.probe.parameters()), "lr": plan.lr}]
-        if plan.trainable:  # a network that is trained already is not to be thrown off
-            groups.append({"params": list(self.taps.parameters()), "lr": plan.lr / 10})
-        optimizer = torch.optim.Adam(groups)
-        falling = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: 1 - done / plan.steps)
-        looks = {round(plan.steps * look / _LOOKS) for look in range(1, _LOOKS + 1)}
-        jury = self._jury(held)
+    def run(
+        self, train: Images, held_out: Images, callback: InformationCallback
+    ) -> list[CriticLoss]:
+        """Train the critics; returns their losses at every evaluation."""
+        steps = self.config.steps
+        optimizer = self._optimizer()
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: 1 - done / steps)
+        numbers = range(1, _NUM_EVALUATIONS + 1)
+        eval_steps = {round(steps * number / _NUM_EVALUATIONS) for number in numbers}
+        heldout_loader = self._heldout_loader(held_out)
         rows: list[CriticLoss] = []
-        since: list[dict[str, Tensor]] = []
-        for step, batch in enumerate(islice(self._batches(train), plan.steps), 1):
+        train_losses: list[dict[str, Tensor]] = []  # since the last evaluation
+        for step, batch in enumerate(islice(self._batches(train), steps), 1):
             losses = self._losses(batch, step)
             optimizer.zero_grad()
             torch.stack(list(losses.values())).sum().backward()
             optimizer.step()
-            falling.step()
-            since.append({term: losses[term].detach() for term in self.probe.pairs})
-            if step in looks:
-                rows += self._rows(step, TRAINING, since)
-                rows += self._rows(step, HELD_OUT, self._judged(jury))
-                since = []
-            if watch:
-                watch(self.name, self.seed, step)
+            schedule.step()
+            train_losses.append({term: losses[term].detach() for term in self.critics.pairs})
+            if step in eval_steps:
+                rows += self._mean_losses(step, TRAINING, train_losses)
+                rows += self._mean_losses(step, HELD_OUT, self._evaluate(heldout_loader))
+                train_losses = []
+            callback.on_step(self.name, self.seed, step)
         return rows
 
+    def _optimizer(self) -> torch.optim.Adam:
+        config = self.config
+        groups = [{"params": list(self.critics.parameters()), "lr": config.lr}]
+        if config.trainable:  # the network is trained already, and is to change slowly
+            groups.append({"params": list(self.taps.parameters()), "lr": config.lr / 10})
+        return torch.optim.Adam(groups)
+
     def _batches(self, train: Images) -> Iterator[Batch]:
-        mean, std = self.pixels
         loader = Loader(
             train,
-            batch_size=self.plan.batch_size,
+            batch_size=self.config.batch_size,
             seed=self.seed,
-            mean=mean,
-            std=std,
+            mean=self.mean,
+            std=self.std,
             crop=self.data.crop,
             flip=self.data.flip,
             resized_crop=self.data.resized_crop,
             device=self.device,
-            workers=self.plan.workers,
+            workers=self.config.workers,
         )
         return (batch for epoch in count() for (batch,) in loader.epoch(epoch))
 
-    def _jury(self, held: Images) -> EvalLoader:
-        mean, std = self.pixels
+    def _heldout_loader(self, held_out: Images) -> EvalLoader:
         return EvalLoader(
-            held, batch_size=self.plan.batch_size, mean=mean, std=std, device=self.device
+            held_out,
+            batch_size=self.config.batch_size,
+            mean=self.mean,
+            std=self.std,
+            device=self.device,
         )
 
     def _losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
-        """What is lowered: the critics' losses, and the supervised one if the network moves."""
+        """Losses to minimize: the critics', and the supervised one of a trainable network."""
         shift = self._shift(step)
-        if not self.plan.trainable:
+        if not self.config.trainable:
             with torch.no_grad():
                 _, features = self.taps.forward_features(batch.inputs)
-            return self.probe(list(features.values()), shift)  # type: ignore[no-any-return]
-        out, features = self.taps.forward_features(batch.inputs)
-        losses: dict[str, Tensor] = self.probe(list(features.values()), shift)
-        return losses | {"task": self.task.loss(out, batch.targets)}
+            return self.critics(list(features.values()), shift)  # type: ignore[no-any-return]
+        output, features = self.taps.forward_features(batch.inputs)
+        losses: dict[str, Tensor] = self.critics(list(features.values()), shift)
+        return losses | {"task": self.task.loss(output, batch.targets)}
 
     @torch.no_grad()
-    def _judged(self, jury: EvalLoader) -> list[dict[str, Tensor]]:
-        """The losses of every held-out batch."""
+    def _evaluate(self, heldout_loader: EvalLoader) -> list[dict[str, Tensor]]:
+        """Losses of every held-out batch."""
         self.taps.eval()
-        self.probe.eval()
-        found = []
-        for place, batch in enumerate(jury):
+        self.critics.eval()
+        losses = []
+        for i, batch in enumerate(heldout_loader):
             _, features = self.taps.forward_features(batch.inputs)
-            found.append(self.probe(list(features.values()), self._shift(-1 - place)))
-        self.taps.train(self.plan.trainable)
-        self.probe.train()
-        return found
+            losses.append(self.critics(list(features.values()), self._shift(-1 - i)))
+        self.taps.train(self.config.trainable)
+        self.critics.train()
+        return losses
 
     def _shift(self, key: int) -> Tensor:
-        return 1 + integers(self.plan.batch_size - 1, _NEGATIVES, self.seed, key).to(self.device)
+        draw = integers(self.config.batch_size - 1, _NEGATIVES, self.seed, key)
+        return 1 + draw.to(self.device)
 
-    def _rows(self, step: int, split: str, losses: list[dict[str, Tensor]]) -> list[CriticLoss]:
-        means = {t: float(torch.stack([each[t] for each in losses]).mean()) for t in losses[0]}
+    def _mean_losses(
+        self, step: int, split: str, batches: list[dict[str, Tensor]]
+    ) -> list[CriticLoss]:
+        means = {
+            term: float(torch.stack([losses[term] for losses in batches]).mean())
+            for term in batches[0]
+        }
         for term, mean in means.items():
             if not math.isfinite(mean):
                 raise DivergenceError(

@@ -88,7 +88,7 @@ def _compared(found: InformationResult) -> str:
 def _share(found: InformationResult) -> str:
     several = any(found.final(n, t).seeds > 1 for n in found.networks for t in found.terms(n))
     spread = "Mean ± standard deviation over the seeds. " if several else ""
-    if found.plan.estimator != "jsd":
+    if found.config.estimator != "jsd":
         lies = "What a loss lies below chance is a lower bound of the information in nats."
         return spread + lies
     return (
@@ -132,7 +132,7 @@ def _cell(found: InformationResult, network: str, term: str) -> str:
     if term not in found.terms(network):
         return "–"
     value = found.final(network, term)
-    if found.plan.estimator != "jsd":
+    if found.config.estimator != "jsd":
         return amount(value)
     share = min(1.0, max(0.0, 1 - value.mean / found.chance))
     bar = (
@@ -157,14 +157,14 @@ def _family(found: InformationResult, family: str) -> str:
 
 def _how(found: InformationResult) -> str:
     """What one needs to know to make the numbers again."""
-    plan = found.plan
+    plan = found.config
     moved = "trained along" if plan.trainable else "frozen, in evaluation mode"
     seeds = ", ".join(map(str, plan.seeds))
     facts = {
         "networks": moved,
         "held-out images": found.held_out,
         "critic": f"{plan.critic}, width {plan.width or 'its own'}",
-        "estimator": found.plan.estimator,
+        "estimator": found.config.estimator,
         "steps": f"{plan.steps} of Adam, {plan.batch_size} images, rate {plan.lr:g} falling to 0",
         "seeds": seeds,
         **{f"taps of {name}": ", ".join(taps) for name, taps in found.taps.items()},

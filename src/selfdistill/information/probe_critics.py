@@ -1,4 +1,4 @@
-"""Critics on the features of one network: the losses whose fall means information."""
+"""Critics on the features of one network."""
 
 from collections.abc import Sequence
 
@@ -12,21 +12,21 @@ Shape = tuple[int, int, int]
 
 
 class ProbeCritics(nn.Module):
-    r"""A critic for the information of each module with the last one (MI), and with itself (SI).
+    r"""A critic for the information of each module about the last one (MI) and about itself (SI).
 
     The losses are those of MUSE (https://arxiv.org/abs/2110.12606, Eq. 5) on the features as they
     are: MI_i between the cells of module i's map and the pooled last feature, SI_i between the
-    cells of a map and its own mean. No bottleneck stands between: one that is trained would be part
-    of the critic, and a network that brings a trained one would be compared with one that does not.
+    cells of a map and its own mean. There is no bottleneck: a trained one would be part of the
+    critic, and networks with one could not be compared with networks without.
 
-    Every view is brought to mean 0 and deviation 1 a channel, which leaves its information as it
-    is: networks whose features differ in scale alone get the same losses.
+    Every view is normalized to mean 0 and deviation 1 of each channel, which does not change its
+    information: networks whose features differ in scale alone get the same losses.
 
     Args:
         shapes: (C, H, W) of the features, shallowest first.
         critic, width, estimator: of each `MutualInformationLoss`.
-        frozen: whether the features come from one and the same network at every step; their moments
-            are then averaged over all batches, else over the last ones.
+        frozen: whether the network stays the same at every step; the moments of its features are
+            then averaged over all batches, else over the last ones.
     """
 
     def __init__(
@@ -42,16 +42,16 @@ class ProbeCritics(nn.Module):
         last = len(shapes) - 1
         self.grids = [grid_of(shape, shapes[last]) for shape in shapes]
         momentum = None if frozen else 0.1
-        self.cells = nn.ModuleList(
+        self.cell_norms = nn.ModuleList(
             nn.BatchNorm2d(c, affine=False, momentum=momentum) for c, *_ in shapes
         )
-        self.means = nn.ModuleList(
+        self.mean_norms = nn.ModuleList(
             nn.BatchNorm1d(c, affine=False, momentum=momentum) for c, *_ in shapes
         )
         self.pairs = {f"mutual/{i + 1}": (i, last) for i in range(last)}
-        # a map of one cell is its own mean, and a critic would be asked whether x is x
-        parted = [i for i, (height, width_) in enumerate(self.grids) if height * width_ > 1]
-        self.pairs |= {f"self/{i + 1}": (i, i) for i in parted}
+        # a map of one cell equals its mean, and the critic would compare x with x
+        with_cells = [i for i, (height, width_) in enumerate(self.grids) if height * width_ > 1]
+        self.pairs |= {f"self/{i + 1}": (i, i) for i in with_cells}
         self.critics = nn.ModuleDict(
             {
                 term: MutualInformationLoss(
@@ -69,13 +69,13 @@ class ProbeCritics(nn.Module):
         """
         cells = [
             norm(x if x.shape[-2:] == grid else F.adaptive_avg_pool2d(x, grid))
-            for norm, x, grid in zip(self.cells, features, self.grids, strict=True)
+            for norm, x, grid in zip(self.cell_norms, features, self.grids, strict=True)
         ]
-        means = [norm(x.mean((2, 3))) for norm, x in zip(self.means, features, strict=True)]
+        means = [norm(x.mean((2, 3))) for norm, x in zip(self.mean_norms, features, strict=True)]
         losses: dict[str, Tensor] = {}
         for term, (i, j) in self.pairs.items():
-            local, glob = cells[i], means[j]
+            local_view, global_view = cells[i], means[j]
             if i == j:
-                local, glob = local.detach(), glob.detach()
-            losses[term] = self.critics[term](local, glob, shift).loss
+                local_view, global_view = local_view.detach(), global_view.detach()
+            losses[term] = self.critics[term](local_view, global_view, shift).loss
         return losses

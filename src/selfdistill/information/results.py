@@ -1,24 +1,23 @@
-"""What was measured: a row for every look, and the numbers that are shown of them."""
+"""Results of a measurement: losses of the critics at every evaluation."""
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import astuple, dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..functional.mutual_information import CHANCE
+from ..records.csv_text import csv_text
 from .config import EstimatorConfig
 
 TRAINING, HELD_OUT = "training", "held out"
 Array = NDArray[np.float64]
 
 
-class CriticLoss(NamedTuple):
-    """One loss of one critic: over the steps since the look before, or on held-out images."""
+@dataclass(frozen=True)
+class CriticLoss:
+    """One loss of one critic: mean since the evaluation before, or on held-out images."""
 
     network: str
     seed: int
@@ -28,16 +27,18 @@ class CriticLoss(NamedTuple):
     loss: float
 
 
-class MeanStd(NamedTuple):
-    """A loss over the seeds; the deviation of one seed alone is 0."""
+@dataclass(frozen=True)
+class MeanStd:
+    """Mean and standard deviation of a loss over the seeds; that of one seed alone is 0."""
 
     mean: float
     std: float
     seeds: int
 
 
-class LossCurve(NamedTuple):
-    """A loss over steps: mean and deviation over the seeds."""
+@dataclass(frozen=True)
+class LossCurve:
+    """A loss over steps: mean and standard deviation over the seeds."""
 
     steps: Array
     mean: Array
@@ -46,38 +47,37 @@ class LossCurve(NamedTuple):
 
 @dataclass(frozen=True)
 class InformationResult:
-    """Losses of critics, whose fall below chance is information.
+    """Losses of critics; a loss below chance is information.
 
     Attributes:
-        rows: every look at every term.
+        rows: losses of every term at every evaluation.
         taps: of each network, shallowest first.
-        chance: the loss of a critic that knows nothing.
-        held_out: how many images of what kind the critics were judged by.
-        plan: how the critics were trained.
+        chance: loss of a critic that knows nothing.
+        held_out: number and kind of the images that the critics were evaluated on.
+        config: training of the critics.
     """
 
     rows: Sequence[CriticLoss]
     taps: Mapping[str, Sequence[str]]
     chance: float
     held_out: str
-    plan: EstimatorConfig
+    config: EstimatorConfig
 
     @property
     def networks(self) -> list[str]:
-        """Their names, in the order in which they were given."""
+        """Names of the networks, in the order in which they were given."""
         return list(self.taps)
 
     def terms(self, network: str, family: str = "") -> list[str]:
         """`mutual/1`, …, `self/1`, … of a network, or those of one family."""
-        found = dict.fromkeys(row.term for row in self.rows if row.network == network)
-        return [term for term in found if term.startswith(family)]
+        terms = dict.fromkeys(row.term for row in self.rows if row.network == network)
+        return [term for term in terms if term.startswith(family)]
 
-    def track(self, network: str, term: str, split: str = HELD_OUT) -> LossCurve:
-        """A loss over the steps."""
-        wanted = (network, term, split)
-        rows = [row for row in self.rows if (row.network, row.term, row.split) == wanted]
+    def curve(self, network: str, term: str, split: str = HELD_OUT) -> LossCurve:
+        """One loss over the steps."""
+        key = (network, term, split)
         by_step: dict[int, list[float]] = {}
-        for row in rows:
+        for row in (r for r in self.rows if (r.network, r.term, r.split) == key):
             by_step.setdefault(row.step, []).append(row.loss)
         values = np.array(list(by_step.values()))  # (steps, seeds)
         several = values.shape[1] > 1
@@ -85,27 +85,27 @@ class InformationResult:
         return LossCurve(np.array(list(by_step), dtype=np.float64), values.mean(1), std)
 
     def final(self, network: str, term: str) -> MeanStd:
-        """The held-out loss after the last step."""
-        track = self.track(network, term)
+        """Held-out loss after the last step."""
+        curve = self.curve(network, term)
         seeds = {row.seed for row in self.rows if row.network == network}
-        return MeanStd(float(track.mean[-1]), float(track.std[-1]), len(seeds))
+        return MeanStd(float(curve.mean[-1]), float(curve.std[-1]), len(seeds))
 
     def to_csv(self) -> str:
-        """The rows, with the tap of each module and the chance beside them."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow([*CriticLoss._fields, "tap", "chance"])
-        for row in self.rows:
-            tap = self.taps[row.network][int(row.term.rpartition("/")[2]) - 1]
-            writer.writerow([*row[:-1], f"{row.loss:.6f}", tap, f"{self.chance:.6f}"])
-        return text.getvalue()
+        """The rows as csv, each with the tap of its module and the loss of chance."""
+        header = [*(field.name for field in fields(CriticLoss)), "tap", "chance"]
+        return csv_text(header, map(self._cells, self.rows))
+
+    def _cells(self, row: CriticLoss) -> list[object]:
+        tap = self.taps[row.network][int(row.term.rpartition("/")[2]) - 1]
+        cells = [f"{x:.6f}" if isinstance(x, float) else x for x in astuple(row)]
+        return [*cells, tap, f"{self.chance:.6f}"]
 
 
 def chance_loss(estimator: str, negatives: int) -> float:
-    """The loss that a critic gets which gives every pair the same score, at best.
+    """Lowest loss of a critic that gives every pair the same score.
 
-    What the loss lies below it is, for "infonce", "dv" and "nwj", a lower bound of the mutual
-    information in nats, and for "jsd" twice the Jensen-Shannon divergence between pairs that
-    belong together and pairs that do not, at most 2 ln 2.
+    The distance of a loss below it is, for "infonce", "dv" and "nwj", a lower bound of the mutual
+    information in nats, and for "jsd" twice the Jensen-Shannon divergence between positive and
+    negative pairs, at most 2 ln 2.
     """
     return {"jsd": CHANCE, "infonce": math.log(negatives + 1), "dv": 0.0, "nwj": 0.0}[estimator]

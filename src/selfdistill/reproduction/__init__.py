@@ -1,1 +1,1 @@
-"""Rows of the papers' tables as recipes, reproduced and held against what was published."""
+"""Reproduction of the papers' tables: their rows as recipes, trained and compared."""

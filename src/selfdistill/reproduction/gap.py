@@ -1,50 +1,54 @@
-"""Whether our figure and a published one differ by more than noise."""
+"""Gap between a reproduced score and a published one, with its 95 % interval."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import sqrt
-from typing import NamedTuple
 
 from scipy import stats
 
-from ..functional.statistics import (
-    CONFIDENCE,
-    FEWEST,
-    Significance,
-    mean_std,
-)
+from ..functional.statistics import CONFIDENCE, MIN_PAIRS, Significance, mean_std
 from .reported_value import ReportedValue
 
 
 def measured_value(values: Sequence[float]) -> ReportedValue:
-    """The mean of some runs with their spread."""
+    """Mean of some runs with their standard deviation."""
     return ReportedValue(*mean_std(values), len(values))
 
 
-class ReportedGap(NamedTuple):
-    """Ours minus theirs, and how far noise reaches to either side, None where that is open."""
+@dataclass(frozen=True)
+class ReportedGap:
+    """Reproduced score minus published score.
+
+    Attributes:
+        difference: of the means.
+        half_width: of its 95 % interval, or None where it is not known.
+        significance: whether the interval contains zero.
+    """
 
     difference: float
-    reach: float | None
-    verdict: Significance
+    half_width: float | None
+    significance: Significance
 
 
-def reported_gap(ours: ReportedValue, theirs: ReportedValue) -> ReportedGap:
+def reported_gap(reproduced: ReportedValue, published: ReportedValue) -> ReportedGap:
     """Compare two independent means by a 95 % t interval of their difference.
 
-    With both spreads known it is Welch's (https://doi.org/10.1093/biomet/34.1-2.28). Where theirs
-    is not, their runs are taken to spread as ours do; where their number is not known, it is one.
-    Nothing is said of fewer than three runs of ours.
+    With both deviations known it is Welch's (https://doi.org/10.1093/biomet/34.1-2.28). Where the
+    published one is not, it is taken to equal ours; where the number of runs is not known, it is
+    taken to be one. Fewer than three runs of ours are underpowered.
     """
-    difference = ours.mean - theirs.mean
-    n, m = ours.n or 1, theirs.n or 1
-    if n < FEWEST or not ours.std:
-        return ReportedGap(difference, None, Significance.OPEN)
-    mine = ours.std**2 / n
-    if theirs.std and m > 1:
-        other = theirs.std**2 / m
-        freedom = (mine + other) ** 2 / (mine**2 / (n - 1) + other**2 / (m - 1))
+    difference = reproduced.mean - published.mean
+    n, m = reproduced.n or 1, published.n or 1
+    if n < MIN_PAIRS or not reproduced.std:
+        return ReportedGap(difference, None, Significance.UNDERPOWERED)
+    variance = reproduced.std**2 / n
+    if published.std and m > 1:
+        published_variance = published.std**2 / m
+        total = variance + published_variance
+        freedom = total**2 / (variance**2 / (n - 1) + published_variance**2 / (m - 1))
     else:
-        other, freedom = ours.std**2 / m, n - 1
-    reach = float(stats.t.ppf(0.5 + CONFIDENCE / 2, freedom)) * sqrt(mine + other)
-    within = abs(difference) <= reach
-    return ReportedGap(difference, reach, Significance.WITHIN if within else Significance.BEYOND)
+        total, freedom = variance + reproduced.std**2 / m, n - 1
+    half_width = float(stats.t.ppf(0.5 + CONFIDENCE / 2, freedom)) * sqrt(total)
+    inside = abs(difference) <= half_width
+    significance = Significance.INCONCLUSIVE if inside else Significance.SIGNIFICANT
+    return ReportedGap(difference, half_width, significance)

@@ -1,14 +1,14 @@
-"""The rows of the papers' tables.
+"""Ledger of the rows of the papers' tables.
 
-Each file of `published/` is a system. A row SYSTEM/TABLE/NETWORK/ROW has its recipe from four
-parts, of which a later one overrides an earlier one: the table's recipe, the network, what the row
-is called, and the row itself. Each part may name its own `deviations` from what was published, and
-`runs`, the reason why it cannot be run here. A row that is the `same` run as another one has all
+Each file of `published/` is a system. The recipe of a row SYSTEM/TABLE/NETWORK/ROW is put together
+from four parts, of which a later one overrides an earlier one: the recipe of the table, the
+network, the method (named after the row), and the row. Each part may list `deviations` from what
+was published, and a `not_runnable_reason`. A row that is the `same_run_as` another one takes all
 but its figures from there.
 """
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import cache
@@ -25,8 +25,8 @@ from .reported_value import parse_reported_value
 FOLDER = Path(__file__).parent / "published"
 
 
-def find(name: str) -> PaperRow:
-    """The row of this name.
+def find_row(name: str) -> PaperRow:
+    """Row of this name.
 
     Raises:
         ConfigError: there is none.
@@ -38,29 +38,29 @@ def find(name: str) -> PaperRow:
     return rows[name]
 
 
-def matching(pattern: str = "") -> list[PaperRow]:
-    """The row of this name, else those whose name holds it, or matches it if it has a `*`.
+def matching_rows(pattern: str = "") -> list[PaperRow]:
+    """Row of this name, else those whose name contains it, or matches it if it has a `*`.
 
     Raises:
         ConfigError: there is none.
     """
     if pattern in ledger():
         return [ledger()[pattern]]
-    wild = set(pattern) & set("*?[")
-    found = [
+    is_pattern = set(pattern) & set("*?[")
+    rows = [
         row
         for name, row in ledger().items()
-        if (fnmatchcase(name, pattern) if wild else pattern in name)
+        if (fnmatchcase(name, pattern) if is_pattern else pattern in name)
     ]
-    if not found:
+    if not rows:
         hint = nearest(pattern.strip("*"), ledger(), list_all=False)
         raise ConfigError(f"no row matches '{pattern}'{hint}; reproduce --list shows all")
-    return found
+    return rows
 
 
-def systems() -> dict[str, PaperRow]:
-    """The row of each system that stands for it in a quick check."""
-    return {name: find(parts["smoke"]) for name, parts in _files().items()}
+def smoke_test_rows() -> dict[str, PaperRow]:
+    """Row of each system that its smoke test trains."""
+    return {name: find_row(parts["smoke"]) for name, parts in _files().items()}
 
 
 @cache
@@ -68,38 +68,38 @@ def ledger() -> dict[str, PaperRow]:
     """All rows by name, in the order of their tables."""
     rows: dict[str, PaperRow] = {}
     for system, parts in _files().items():
-        rows |= _read(system, parts)
+        rows |= _system_rows(system, parts)
     return {name: _resolved(row, rows) for name, row in rows.items()}
 
 
 def _files() -> dict[str, dict[str, Any]]:
-    """What the files hold, by system."""
+    """Content of the files, by system."""
     files = FOLDER.glob("*.toml")
-    found = {file.stem: tomllib.loads(file.read_text(encoding="utf-8")) for file in files}
-    return dict(sorted(found.items(), key=lambda pair: pair[1]["order"]))
+    contents = {file.stem: tomllib.loads(file.read_text(encoding="utf-8")) for file in files}
+    return dict(sorted(contents.items(), key=lambda pair: pair[1]["order"]))
 
 
 class _Entry(BaseModel):
-    """A row as it is written."""
+    """Row in a file."""
 
     model_config = ConfigDict(extra="forbid")
 
     published: list[str] | dict[str, str]
-    same: str = ""
-    runs: str = ""
-    evidence: str = ""
+    same_run_as: str = ""
+    not_runnable_reason: str = ""
+    figures_source: str = ""
     n: int | None = None
     cost: str = ""
     deviations: list[str] = []
 
 
 class _Table(BaseModel):
-    """A table as it is written; `columns` are the predictors of plain lists, the last ones."""
+    """Table in a file; `columns` are the predictors of plain lists, the last ones."""
 
     model_config = ConfigDict(extra="forbid")
 
     title: str
-    evidence: Literal["paper", "quoted", "code", "notes"]
+    figures_source: Literal["paper", "quoted", "code", "notes"]
     epoch: str
     metric: str = "top-1 accuracy, %"
     score: str = "accuracy"
@@ -107,34 +107,33 @@ class _Table(BaseModel):
     recipe: str = ""
     methods: str | list[str] = []
     columns: list[str] = ["student"]
-    runs: str = ""
+    not_runnable_reason: str = ""
     deviations: list[str] = []
     rows: dict[str, list[str] | _Entry]
 
 
-def _read(system: str, parts: Mapping[str, Any]) -> dict[str, PaperRow]:
-    """The rows of a system."""
+def _system_rows(system: str, parts: Mapping[str, Any]) -> dict[str, PaperRow]:
+    """Rows of a system."""
     rows = {}
     for name, values in parts["tables"].items():
         table = _Table.model_validate(values)
         for short, entry in table.rows.items():
             if isinstance(entry, list):
                 entry = _Entry(published=entry)
-            full = f"{system}/{name}/{short}"
-            rows[full] = _row(full, parts, table, entry)
+            full_name = f"{system}/{name}/{short}"
+            rows[full_name] = _row(full_name, parts, table, entry)
     return rows
 
 
 def _row(name: str, parts: Mapping[str, Any], table: _Table, entry: _Entry) -> PaperRow:
-    bare = entry.same or entry.runs or table.runs
-    keys = {} if bare else _keys(name, parts, table)
-    told = keys.pop("deviations", [])
-    stated, obstacle = keys.pop("stated", ""), keys.pop("runs", "")
-    printed = entry.published
-    if isinstance(printed, list):
-        printed = dict(
-            zip(table.columns[len(table.columns) - len(printed) :], printed, strict=True)
-        )
+    reason = entry.not_runnable_reason or table.not_runnable_reason
+    keys = {} if entry.same_run_as or reason else _keys(name, parts, table)
+    deviations, stated = keys.pop("deviations", []), keys.pop("stated", "")
+    reason = reason or keys.pop("not_runnable_reason", "")
+    figures = entry.published
+    if isinstance(figures, list):
+        columns = table.columns[len(table.columns) - len(figures) :]
+        figures = dict(zip(columns, figures, strict=True))
     n = entry.n or table.n
     return PaperRow(
         name=name,
@@ -142,60 +141,57 @@ def _row(name: str, parts: Mapping[str, Any], table: _Table, entry: _Entry) -> P
         title=table.title,
         metric=table.metric,
         score=table.score,
-        published={who: parse_reported_value(text, n) for who, text in printed.items()},
-        evidence=entry.evidence or table.evidence,
+        published={name: parse_reported_value(text, n) for name, text in figures.items()},
+        figures_source=entry.figures_source or table.figures_source,
         epoch=table.epoch,
         cost=entry.cost,
         stated=stated,
-        deviations=(*table.deviations, *told, *entry.deviations),
-        obstacle=entry.runs or table.runs or obstacle,
-        same=entry.same,
+        deviations=(*table.deviations, *deviations, *entry.deviations),
+        not_runnable_reason=reason,
+        same_run_as=entry.same_run_as,
         keys=keys,
     )
 
 
 def _keys(name: str, parts: Mapping[str, Any], table: _Table) -> dict[str, Any]:
-    """The parts of a recipe put together, with their deviations, `stated` and `runs`."""
-    *_, network, what = name.split("/")
+    """Keys of a row's recipe, and `deviations`, `stated` and `not_runnable_reason` of its parts."""
+    *_, network, method = name.split("/")
     groups = [table.methods] if isinstance(table.methods, str) else table.methods
-    named = {key: part for group in groups for key, part in parts["methods"][group].items()}
-    own = [parts["networks"][network], named[what]]
-    base = next((part["recipe"] for part in reversed(own) if "recipe" in part), table.recipe)
-    pieces = [parts["recipes"][base], *own] if base else own
+    methods = {key: part for group in groups for key, part in parts["methods"][group].items()}
+    row_parts = [parts["networks"][network], methods[method]]
+    recipe = next((p["recipe"] for p in reversed(row_parts) if "recipe" in p), table.recipe)
+    if recipe:
+        row_parts.insert(0, parts["recipes"][recipe])
     result: dict[str, Any] = {"deviations": [], "options": {}}
-    for piece in pieces:
-        joined = {key: _joined(result[key], piece.get(key)) for key in ("deviations", "options")}
-        result |= {key: value for key, value in piece.items() if key != "recipe"} | joined
-    return _with_company_wanted(result)
+    for part in row_parts:
+        joined = {key: _joined(result[key], part.get(key)) for key in ("deviations", "options")}
+        result |= {key: value for key, value in part.items() if key != "recipe"} | joined
+    return _without_unused_companions(result)
 
 
-def _joined(before: Any, more: Any) -> Any:
-    if not more:
-        return before
-    return before + more if isinstance(more, list) else before | more
+def _joined(base: Any, added: Any) -> Any:
+    if not added:
+        return base
+    return base + added if isinstance(added, list) else base | added
 
 
-def _with_company_wanted(keys: dict[str, Any]) -> dict[str, Any]:
-    """Without the teacher or the peers of a pair of networks where one is trained alone."""
+def _without_unused_companions(keys: dict[str, Any]) -> dict[str, Any]:
+    """Keys without the teacher or the peers of a pair of networks that the method does not use."""
     kind = METHODS[keys["method"]].kind if "method" in keys else ""
-    unwanted = {"offline": "peers", "online": "teacher"}
-    drop = [unwanted[kind]] if kind in unwanted else list(unwanted.values())
-    return {key: value for key, value in keys.items() if key not in drop}
+    unused = {"offline": "peers", "online": "teacher"}
+    dropped = [unused[kind]] if kind in unused else list(unused.values())
+    return {key: value for key, value in keys.items() if key not in dropped}
 
 
 def _resolved(row: PaperRow, rows: Mapping[str, PaperRow]) -> PaperRow:
-    """A row with its teacher's row, and with what it has from the row whose run it is."""
-    run = rows[row.run]
+    """Row with the row of its teacher, and with the recipe of the row whose run it is."""
+    run = rows[row.run_name]
     teacher = rows.get(run.keys.get("teacher", ""))
     return replace(
         row,
         stated=run.stated,
-        deviations=_once((*run.deviations, *row.deviations)),
-        obstacle=row.obstacle or run.obstacle,
+        deviations=tuple(dict.fromkeys((*run.deviations, *row.deviations))),
+        not_runnable_reason=row.not_runnable_reason or run.not_runnable_reason,
         keys=run.keys,
         teacher=teacher and _resolved(teacher, rows),
     )
-
-
-def _once(texts: Iterable[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(texts))

@@ -1,4 +1,4 @@
-"""One row of a paper's table: what was published, and the recipe that makes it again."""
+"""Row of a paper's table: the published scores, and the recipe that reproduces them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,13 +11,13 @@ from .reported_value import ReportedValue
 
 ROOT = Path("runs/reproduce")
 
-EVIDENCE = {
+FIGURES_SOURCES = {
     "paper": "the paper's own text",
     "quoted": "a paper that quotes it",
     "code": "the README of public code",
     "notes": "notes of others about the paper",
 }
-"""Where published figures were read."""
+"""Texts in which published scores were read."""
 
 
 @dataclass(frozen=True)
@@ -27,20 +27,20 @@ class PaperRow:
     Attributes:
         name: SYSTEM/TABLE/NETWORK/ROW.
         source: the paper.
-        title: what the table shows.
-        metric: what its figures are.
-        score: the name of that among the metrics of a run.
+        title: of the table.
+        metric: of the table's figures, for people.
+        score: name of that metric in the scores of a run.
         published: {predictor: figure}; empty where none could be read. `average` is the mean of
             networks that train together.
-        evidence: where the figures were read, a key of `EVIDENCE`.
-        epoch: what is known of the epoch that they belong to.
+        figures_source: text in which the figures were read, a key of `FIGURES_SOURCES`.
+        epoch: what is known of the epoch that the figures belong to.
         cost: parameters and operations as printed, or "".
-        stated: what of the recipe stands in the source.
-        deviations: what is not known to be as in the paper.
-        obstacle: why the row cannot be run here, or "".
-        same: the row whose run this is, or "".
+        stated: parts of the recipe that stand in the source.
+        deviations: parts of the recipe that are not known to be the paper's.
+        not_runnable_reason: why the row cannot be trained here, or "".
+        same_run_as: name of the row whose run this is, or "".
         keys: of its recipe.
-        teacher: the row that its teacher is trained by, or None.
+        teacher: row that its teacher is trained by, or None.
     """
 
     name: str
@@ -49,64 +49,70 @@ class PaperRow:
     metric: str
     score: str
     published: Mapping[str, ReportedValue]
-    evidence: str
+    figures_source: str
     epoch: str
     cost: str
     stated: str
     deviations: tuple[str, ...]
-    obstacle: str
-    same: str
+    not_runnable_reason: str
+    same_run_as: str
     keys: Mapping[str, Any]
     teacher: "PaperRow | None" = field(default=None, repr=False)
 
     @property
-    def run(self) -> str:
-        """The name of the row whose run this is: another one's, or its own."""
-        return self.same or self.name
+    def run_name(self) -> str:
+        """Name of the row whose run this is: another one's, or its own."""
+        return self.same_run_as or self.name
 
     def recipe(self, seed: int = 0, root: Path = ROOT, **changes: Any) -> Recipe:
-        """The complete recipe of one of its runs.
+        """Complete recipe of one run.
 
         Args:
             seed: of the run; a teacher has seed 0.
-            root: where runs are kept, the teacher's too.
-            changes: keys of the recipe that are to be others than the row's.
+            root: directory of all runs, the teacher's too.
+            changes: keys of the recipe that differ from the row's.
 
         Raises:
-            ConfigError: the row cannot be run here.
+            ConfigError: the row cannot be trained here.
         """
-        if self.obstacle:
-            raise ConfigError(f"{self.name} cannot be run: {self.obstacle}")
+        if self.not_runnable_reason:
+            raise ConfigError(f"{self.name} cannot be run: {self.not_runnable_reason}")
         keys = {**self.keys, **changes, "seed": seed}
         if self.teacher:
-            keys["teacher"] = self.teacher.place(0, root, **changes).as_posix()
+            keys["teacher"] = self.teacher.run_dir(0, root, **changes).as_posix()
             keys["teacher_model"] = self.teacher.keys["model"]
         return parse(keys)
 
-    def place(self, seed: int, root: Path = ROOT, **changes: Any) -> Path:
-        """The directory of one of its runs; one with other images held out is another run."""
+    def run_dir(self, seed: int, root: Path = ROOT, **changes: Any) -> Path:
+        """Directory of one run; a run that holds other images out has a directory of its own."""
         variant = [f"val{changes['val']:g}"] if "val" in changes else []
-        return root.joinpath(*self.run.split("/"), *variant, f"s{seed}")
+        return root.joinpath(*self.run_name.split("/"), *variant, f"s{seed}")
 
-    def text(self) -> str:
-        """The recipe as TOML, under all that is known of the row."""
-        head = "\n".join(f"# {line}" for line in self.about())
-        return f"{head}\n\n{write(self.recipe())}"
+    def to_toml(self) -> str:
+        """The recipe as TOML, with the description of the row as comments above it."""
+        header = "\n".join(f"# {line}" for line in self.description())
+        return f"{header}\n\n{write(self.recipe())}"
 
-    def about(self) -> list[str]:
-        """What is known of the row, a line each."""
+    def description(self) -> list[str]:
+        """All that is known of the row, a line each."""
         figures = ", ".join(f"{name} {figure}" for name, figure in self.published.items())
-        lines = [self.name, f"Source: {self.source}", f"Table: {self.title}"]
-        lines += [f"Published, {self.metric}: {figures or 'could not be read'}"]
-        lines += [f"Counted as: {self.cost}"] if self.cost else []
-        lines += [f"Read in: {EVIDENCE[self.evidence]}"] if self.published else []
-        lines += [f"Epoch: {self.epoch}"]
-        lines += [f"The same run as: {self.same}"] if self.same else []
-        lines += [f"Teacher: {self.teacher.name}"] if self.teacher else []
-        lines += [f"Stated: {self.stated}"] if self.stated else []
-        lines += [f"Method: certain by {self._certain()}"] if not self.obstacle else []
-        lines += [f"Deviation: {deviation}" for deviation in self.deviations]
-        return lines + ([f"Cannot be run: {self.obstacle}"] if self.obstacle else [])
+        teacher = self.teacher.name if self.teacher else ""
+        runnable = not self.not_runnable_reason
+        facts = [
+            ("Source", self.source),
+            ("Table", self.title),
+            (f"Published, {self.metric}", figures or "could not be read"),
+            ("Counted as", self.cost),
+            ("Read in", FIGURES_SOURCES[self.figures_source] if self.published else ""),
+            ("Epoch", self.epoch),
+            ("The same run as", self.same_run_as),
+            ("Teacher", teacher),
+            ("Stated", self.stated),
+            ("Method implemented from", self._provenance() if runnable else ""),
+            *(("Deviation", deviation) for deviation in self.deviations),
+            ("Cannot be run", self.not_runnable_reason),
+        ]
+        return [self.name, *(f"{name}: {text}" for name, text in facts if text)]
 
-    def _certain(self) -> str:
+    def _provenance(self) -> str:
         return METHODS[self.keys["method"]].provenance.value

@@ -1,17 +1,18 @@
-"""Figures as tables print them."""
+"""Scores as tables print them."""
 
 import re
-from typing import NamedTuple
+from dataclasses import dataclass
 
 
-class ReportedValue(NamedTuple):
-    """A mean over runs.
+@dataclass(frozen=True)
+class ReportedValue:
+    """Mean over runs.
 
     Attributes:
         mean: of the runs, mostly in percent.
-        std: standard deviation over them, or None.
-        n: how many, or None where it is not known.
-        decimals: as printed.
+        std: standard deviation over the runs, or None.
+        n: number of runs, or None where it is not known.
+        decimals: number of decimals that are printed.
     """
 
     mean: float
@@ -20,18 +21,18 @@ class ReportedValue(NamedTuple):
     decimals: int = 2
 
     def __str__(self) -> str:
-        spread = "" if self.std is None else f" ± {self.std:.{self.decimals}f}"
-        return f"{self.mean:.{self.decimals}f}{spread}"
+        std = "" if self.std is None else f" ± {self.std:.{self.decimals}f}"
+        return f"{self.mean:.{self.decimals}f}{std}"
 
 
 def parse_reported_value(text: str, n: int | None = None) -> ReportedValue:
-    """`78.75 ± 0.31` or `69.8`, of n runs.
+    """Parse `78.75 ± 0.31` or `69.8`, a mean of n runs.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: the text is neither.
     """
-    found = re.fullmatch(r"(\d+\.(\d+))(?: ± (\d+\.\d+))?", text)
-    if not found:
+    match = re.fullmatch(r"(\d+\.(\d+))(?: ± (\d+\.\d+))?", text)
+    if not match:
         raise ValueError(f"'{text}' is no figure")
-    mean, decimals, std = found.groups()
+    mean, decimals, std = match.groups()
     return ReportedValue(float(mean), float(std) if std else None, n, len(decimals))

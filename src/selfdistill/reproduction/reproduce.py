@@ -1,60 +1,52 @@
-"""A paper's row made again: which runs it takes, and what they say beside the published figures."""
+"""Reproduction of a row: its runs, and their scores next to the published ones."""
 
 import csv
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import Any
 
+from ..core import ConfigError
+from ..engine.log import Callback
 from ..engine.run_directory import RunDirectory
 from ..recipe.schema import Recipe
+from ..records.csv_text import csv_text
 from ..records.exit_scores import ExitScore
+from ..runs.train import load_or_train_exits
 from .gap import ReportedGap, measured_value, reported_gap
-from .ledger import FOLDER
+from .ledger import FOLDER, find_row
 from .paper_row import ROOT, PaperRow
 from .reported_value import ReportedValue
 
-OURS = ("row", "predictor", "n", "mean", "std", "epochs", "machine", "commit")
+RESULT_COLUMNS = ("row", "predictor", "n", "mean", "std", "epochs", "machine", "commit")
 
 
-class PlannedRun(NamedTuple):
-    """A run that a row takes: whose it is, its recipe, and its directory."""
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run that a row needs: the row that it belongs to, its recipe, and its directory."""
 
     row: PaperRow
     recipe: Recipe
-    place: Path
+    run_dir: Path
+
+    @property
+    def finished(self) -> bool:
+        """Whether it is trained already."""
+        return (self.run_dir / "exits.csv").exists()
 
 
-def plan(row: PaperRow, seeds: int, root: Path = ROOT, **changes: Any) -> list[PlannedRun]:
-    """All runs of a row, its teacher's first.
-
-    Args:
-        row: what to make again.
-        seeds: how many runs; their seeds are 0, 1, …
-        root: where runs are kept.
-        changes: keys of the recipes that are to be others than the rows'.
-
-    Raises:
-        ConfigError: the row cannot be run here.
-    """
-    first = plan(row.teacher, 1, root, **changes) if row.teacher else []
-    return first + [
-        PlannedRun(row, row.recipe(seed, root, **changes), row.place(seed, root, **changes))
-        for seed in range(seeds)
-    ]
-
-
-class ReproducedScore(NamedTuple):
-    """One predictor of a row.
+@dataclass(frozen=True)
+class ReproducedScore:
+    """Scores of one predictor of a row, in percent.
 
     Attributes:
         predictor: its name; `average` is the mean of networks that train together.
-        published: the paper's figure, or None.
+        published: the paper's score, or None.
         last: ours at the last epoch, on test images.
-        gap: ours minus theirs, or None.
-        best: ours at the best epoch, on the held-out images that it was chosen by, or None.
+        gap: of `last` to `published`, or None.
+        best: ours at the best epoch, on the validation images that it was chosen by, or None.
     """
 
     predictor: str
@@ -64,52 +56,122 @@ class ReproducedScore(NamedTuple):
     best: ReportedValue | None
 
 
-def outcomes(row: PaperRow, runs: Mapping[Path, list[ExitScore]]) -> list[ReproducedScore]:
-    """What a row's runs came to, by predictor.
+@dataclass(frozen=True)
+class Reproduction:
+    """A row with its reproduced scores, and the path of the table that holds them."""
+
+    row: PaperRow
+    scores: list[ReproducedScore]
+    table: Path
+
+
+class ReproductionCallback:
+    """Events of a reproduction; a subclass overrides those it needs."""
+
+    def on_start(self, row: PaperRow, runs: list[PlannedRun]) -> None:
+        """Before the first run."""
+
+    def on_run_start(self, run: PlannedRun) -> Callback | None:
+        """Before a run is trained, or read if it is finished; returns a callback for training."""
+
+    def on_run_end(self, run: PlannedRun) -> None:
+        """After a run has finished."""
+
+
+def reproduce(
+    row: str | PaperRow,
+    seeds: int = 3,
+    *,
+    out: Path = ROOT,
+    callback: ReproductionCallback | None = None,
+    **changes: Any,
+) -> Reproduction:
+    """Train the runs of a row, its teacher's first, and compare them with the published scores.
+
+    Runs that are finished are read, runs that were started are resumed.
 
     Args:
-        row: what was made again.
+        row: a row or its name, SYSTEM/TABLE/NETWORK/ROW.
+        seeds: number of runs; their seeds are 0, 1, …
+        out: directory of all runs.
+        callback: is told the progress.
+        changes: keys of the recipes that differ from the rows', such as `val` or `data`.
+
+    Raises:
+        ConfigError: an unknown row, one that cannot be trained here, or no seed.
+    """
+    row = find_row(row) if isinstance(row, str) else row
+    callback = callback or ReproductionCallback()
+    runs = plan_runs(row, seeds, out, **changes)
+    callback.on_start(row, runs)
+    exits: dict[Path, list[ExitScore]] = {}
+    for run in runs:
+        training_callback = callback.on_run_start(run)
+        exits[run.run_dir] = load_or_train_exits(
+            run.recipe, run.run_dir, callback=training_callback
+        )
+        callback.on_run_end(run)
+    row_runs = runs[-seeds:]  # without the teacher's
+    scores = reproduced_scores(row, {run.run_dir: exits[run.run_dir] for run in row_runs})
+    return Reproduction(row, scores, write_result(row, scores, row_runs))
+
+
+def plan_runs(row: PaperRow, seeds: int, root: Path = ROOT, **changes: Any) -> list[PlannedRun]:
+    """All runs of a row, its teacher's first; see `reproduce`."""
+    if seeds < 1:
+        raise ConfigError(f"--seeds {seeds} makes no run; give 1 or more")
+    teacher_runs = plan_runs(row.teacher, 1, root, **changes) if row.teacher else []
+    return teacher_runs + [
+        PlannedRun(row, row.recipe(seed, root, **changes), row.run_dir(seed, root, **changes))
+        for seed in range(seeds)
+    ]
+
+
+def reproduced_scores(row: PaperRow, runs: Mapping[Path, list[ExitScore]]) -> list[ReproducedScore]:
+    """Scores of a row's runs, by predictor.
+
+    Args:
+        row: the row that was trained.
         runs: {directory: exits} of its runs.
     """
     last = [_with_average(_last_epoch(row, *run)) for run in runs.items()]
-    best = [_with_average(best_epoch(place, row.score)) for place in runs]
-    found = []
+    best = [_with_average(best_epoch(run_dir, row.score)) for run_dir in runs]
+    scores = []
     for name in last[0]:
-        published = row.published.get(name)
-        ours = _figure(name, last)
-        assert ours is not None, "every run is judged on test images"
-        compared = reported_gap(ours, published) if published else None
-        found.append(ReproducedScore(name, published, ours, compared, _figure(name, best)))
-    return [each for each in found if each.published or each.predictor != "average"]
+        published, reproduced = row.published.get(name), _mean_score(name, last)
+        assert reproduced is not None, "every run is evaluated on test images"
+        gap = reported_gap(reproduced, published) if published else None
+        scores.append(ReproducedScore(name, published, reproduced, gap, _mean_score(name, best)))
+    return [score for score in scores if score.published or score.predictor != "average"]
 
 
-def _figure(name: str, runs: Sequence[Mapping[str, float | None]]) -> ReportedValue | None:
-    values = [run.get(name) for run in runs]
-    known = [100 * value for value in values if value is not None]
-    return measured_value(known) if known and len(known) == len(values) else None
+def _mean_score(name: str, runs: Sequence[Mapping[str, float | None]]) -> ReportedValue | None:
+    """Mean over the runs in percent, None if a run has no such score."""
+    scores = [100 * score for run in runs if (score := run.get(name)) is not None]
+    return measured_value(scores) if scores and len(scores) == len(runs) else None
 
 
-def _last_epoch(row: PaperRow, place: Path, exits: list[ExitScore]) -> dict[str, float | None]:
+def _last_epoch(row: PaperRow, run_dir: Path, exits: list[ExitScore]) -> dict[str, float | None]:
     """{predictor: score on the test images} of a finished run."""
     if exits[0].metric == row.score:
-        return {each.predictor: each.test_score for each in exits}
-    final = next(e for e in RunDirectory(place).metrics() if e.get("kind") == "final")
-    return {each.predictor: final["test"][each.predictor][row.score] for each in exits}
+        return {exit_.predictor: exit_.test_score for exit_ in exits}
+    final = next(e for e in RunDirectory(run_dir).metrics() if e.get("kind") == "final")
+    return {exit_.predictor: final["test"][exit_.predictor][row.score] for exit_ in exits}
 
 
 def _with_average(scores: Mapping[str, float | None]) -> dict[str, float | None]:
-    """With the mean of the networks that trained together, where there are several."""
-    together = [v for k, v in scores.items() if k == "student" or k.startswith("peer")]
-    known = [value for value in together if value is not None]
-    whole = len(known) == len(together) > 1
-    return {**scores, **({"average": fmean(known)} if whole else {})}
+    """Scores with the mean of the networks that trained together, where there are several."""
+    networks = [v for k, v in scores.items() if k == "student" or k.startswith("peer")]
+    known = [score for score in networks if score is not None]
+    complete = len(known) == len(networks) > 1
+    return {**scores, **({"average": fmean(known)} if complete else {})}
 
 
-def best_epoch(place: Path, score: str = "accuracy") -> dict[str, float | None]:
-    """What every predictor scored in the epoch whose student was best on held-out images."""
+def best_epoch(run_dir: Path, score: str = "accuracy") -> dict[str, float | None]:
+    """Validation score of every predictor in the epoch whose student was the best."""
     epochs = [
         entry["val"]
-        for entry in RunDirectory(place).metrics()
+        for entry in RunDirectory(run_dir).metrics()
         if entry.get("kind") == "epoch" and "val" in entry
     ]
     if not epochs:
@@ -119,30 +181,30 @@ def best_epoch(place: Path, score: str = "accuracy") -> dict[str, float | None]:
 
 
 def write_result(
-    row: PaperRow, found: Iterable[ReproducedScore], runs: Sequence[PlannedRun]
+    row: PaperRow, scores: Iterable[ReproducedScore], runs: Sequence[PlannedRun]
 ) -> Path:
-    """Write `result.csv` beside a row's runs, in the columns of `published/ours.csv`."""
-    place = runs[-1].place
-    about = json.loads((place / "environment.json").read_text(encoding="utf-8"))
-    machine = ", ".join(about["gpus"]) or about["processor"]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(OURS)
-    for each in found:
-        spread = "" if each.last.std is None else f"{each.last.std:.3f}"
-        figures = (each.last.n, f"{each.last.mean:.3f}", spread)
-        shared = (runs[-1].recipe.epochs, machine, about["commit"] or "")
-        writer.writerow((row.run, each.predictor, *figures, *shared))
-    return RunDirectory(place.parent).write("result.csv", text.getvalue())
+    """Write `result.csv` next to a row's runs, in the columns of `published/ours.csv`."""
+    run_dir, epochs = runs[-1].run_dir, runs[-1].recipe.epochs
+    environment = json.loads((run_dir / "environment.json").read_text(encoding="utf-8"))
+    machine = ", ".join(environment["gpus"]) or environment["processor"]
+    lines = [
+        (
+            *(row.run_name, score.predictor, score.last.n, f"{score.last.mean:.3f}"),
+            "" if score.last.std is None else f"{score.last.std:.3f}",
+            *(epochs, machine, environment["commit"]),
+        )
+        for score in scores
+    ]
+    return RunDirectory(run_dir.parent).write("result.csv", csv_text(RESULT_COLUMNS, lines))
 
 
-def ours(row: PaperRow) -> dict[str, ReportedValue]:
-    """What this project measured of a row as it was published: {predictor: figure}."""
+def measured_values(row: PaperRow) -> dict[str, ReportedValue]:
+    """Scores that this project measured of a row as published: {predictor: score}."""
     with (FOLDER / "ours.csv").open(encoding="utf-8", newline="") as stream:
         return {
             line["predictor"]: ReportedValue(
                 float(line["mean"]), float(line["std"]) if line["std"] else None, int(line["n"])
             )
             for line in csv.DictReader(stream)
-            if line["row"] == row.run
+            if line["row"] == row.run_name
         }

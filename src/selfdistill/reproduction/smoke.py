@@ -1,12 +1,14 @@
-"""A row's whole path in seconds: its method and networks on a few images made of noise."""
+"""Smoke test of a row: its method and networks on a few images of noise, in seconds."""
 
 import json
 import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from torch import Generator
@@ -27,159 +29,155 @@ from ..runs.train import train_recipe
 from ..tasks import TASKS
 from .paper_row import PaperRow
 
-_CLASSES = 100
+_NUM_CLASSES = 100
 _IMAGES = {"train": 8, "val": 8, "test": 16}
-_BATCH = 4
+_BATCH_SIZE = 4
 
 
-class Check(NamedTuple):
-    """A step of the path: what it found, or what went wrong."""
+@dataclass(frozen=True)
+class SmokeCheck:
+    """One step of a smoke test: its result, or the error that it raised."""
 
     step: str
-    found: str
+    result: str
     seconds: float
-    fault: Exception | None = None
+    error: Exception | None = None
 
 
-def smoke(row: PaperRow, place: Path, device: str = "auto") -> Iterator[Check]:
-    """Train, cut off, go on, judge again and read back one row; ends with the first fault.
+def smoke_test(row: PaperRow, device: str = "auto") -> Iterator[SmokeCheck]:
+    """Train one row, resume it, evaluate it again and read its files; ends with the first error.
 
     Method, options and networks are the row's own; images are few and noise, epochs one, steps two.
-
-    Args:
-        row: which one.
-        place: an empty folder to work in.
-        device: where to train.
+    All files lie in a temporary directory.
 
     Raises:
-        ConfigError: the row cannot be run here.
+        ConfigError: the row cannot be trained here.
     """
-    path = _Path(row, row.recipe(), place, device)
-    steps: dict[str, Callable[[], str]] = {"teacher": path.teacher} if path.taught else {}
-    steps |= {"train": path.train, "resume": path.resume, "evaluate": path.evaluate}
-    steps |= {"table": path.table, "report": path.report}
-    for step, do in steps.items():
-        start = time.perf_counter()
-        try:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "teacher .* guesses")  # noise teaches nothing
-                found = do()
-        except Interrupted:
-            raise
-        except Exception as fault:  # a bug is what this looks for
-            yield Check(step, "", time.perf_counter() - start, fault)
-            return
-        yield Check(step, found, time.perf_counter() - start)
+    with TemporaryDirectory() as folder:
+        test = _SmokeTest(row, row.recipe(), Path(folder), device)
+        steps: dict[str, Callable[[], str]] = {"teacher": test.teacher} if test.has_teacher else {}
+        steps |= {"train": test.train, "resume": test.resume, "evaluate": test.evaluate}
+        steps |= {"table": test.table, "report": test.report}
+        for name, step in steps.items():
+            start = time.perf_counter()
+            try:
+                with warnings.catch_warnings():
+                    warnings.filterwarnings("ignore", "teacher .* guesses")  # noise teaches nothing
+                    result = step()
+            except Interrupted:
+                raise
+            except Exception as error:  # this test looks for bugs
+                yield SmokeCheck(name, "", time.perf_counter() - start, error)
+                return
+            yield SmokeCheck(name, result, time.perf_counter() - start)
 
 
-class _Path:
-    """One row on its way.
+class _SmokeTest:
+    """Steps of the smoke test of one row.
 
     Args:
-        row: which one.
-        recipe: its own.
-        place: an empty folder.
-        device: where to train.
+        row: the row.
+        recipe: its recipe.
+        folder: an empty folder.
+        device: device to train on.
     """
 
-    def __init__(self, row: PaperRow, recipe: Recipe, place: Path, device: str) -> None:
-        self.row, self.place, self.device = row, place, device
-        self.taught = bool(recipe.teacher)
-        self.recipe = self._small(recipe)
-        self.company = Companions()
-        self.data = noise(self.recipe, 64 if recipe.image_size else 32)
+    def __init__(self, row: PaperRow, recipe: Recipe, folder: Path, device: str) -> None:
+        self.row, self.folder, self.device = row, folder, device
+        self.has_teacher = bool(recipe.teacher)
+        self.recipe = self._shorten(recipe)
+        self.companions = Companions()
+        self.data = noise_data(self.recipe, 64 if recipe.image_size else 32)
 
-    def _small(self, recipe: Recipe) -> Recipe:
-        """The same method and networks for two quick steps."""
-        quick: dict[str, Any] = {"epochs": 1, "batch_size": _BATCH, "save_every": 1, "log_every": 1}
-        quick |= {
-            "workers": 0,
-            "data": "noise",
-            "image_size": None,
-            "device": self.device,
-            "precision": "fp32",
+    def _shorten(self, recipe: Recipe) -> Recipe:
+        """Recipe of the same method and networks for two quick steps."""
+        changes: dict[str, Any] = {
+            **{"epochs": 1, "batch_size": _BATCH_SIZE, "save_every": 1, "log_every": 1},
+            **{"workers": 0, "data": "noise", "image_size": None, "device": self.device},
+            **{"precision": "fp32", "lr": 0.01, "warmup": 0.0, "milestones": (), "val_every": 1},
         }
-        quick |= {"lr": 0.01, "warmup": 0.0, "milestones": (), "val_every": 1}
-        return recipe.model_copy(update=quick)
+        return recipe.model_copy(update=changes)
 
-    def _trained(self, recipe: Recipe, out: Path, *, resume: bool = False) -> None:
-        train_recipe(recipe, out=out, resume=resume, data=self.data, company=self.company)
+    def _train(self, recipe: Recipe, out: Path, *, resume: bool = False) -> None:
+        train_recipe(recipe, out=out, resume=resume, data=self.data, company=self.companions)
 
     def teacher(self) -> str:
         """Train the teacher that is a row; one that is published is built without its weights."""
         if not self.row.teacher:
-            self.company = Companions(build(self.recipe.teacher, num_classes=_CLASSES))
+            self.companions = Companions(build(self.recipe.teacher, num_classes=_NUM_CLASSES))
             return f"{self.recipe.teacher}, without its weights"
-        other = self._small(self.row.teacher.recipe())
-        self._trained(other, self.place / "teacher")
-        self.recipe = self.recipe.model_copy(update={"teacher": str(self.place / "teacher")})
-        return f"{other.model} by {self.row.teacher.name}"
+        recipe, run_dir = self._shorten(self.row.teacher.recipe()), self.folder / "teacher"
+        self._train(recipe, run_dir)
+        self.recipe = self.recipe.model_copy(update={"teacher": str(run_dir)})
+        return f"{recipe.model} by {self.row.teacher.name}"
 
     def train(self) -> str:
-        """One epoch of two steps."""
-        self._trained(self.recipe, self.place / "run")
+        """Train for one epoch of two steps."""
+        self._train(self.recipe, self.folder / "run")
         return f"{self.recipe.method}, {self.recipe.model}"
 
     def resume(self) -> str:
-        """Go on from the first step of a copy, and come to the same weights."""
-        copy = Path(shutil.copytree(self.place / "run", self.place / "copy"))
+        """Resume a copy from its first step, and compare the weights."""
+        copy = Path(shutil.copytree(self.folder / "run", self.folder / "copy"))
         *_, last = sorted((copy / "checkpoints").glob("step-*"))
-        whole = _digests(last)
+        digests = _digests(last)
         shutil.rmtree(last)
         for name in ("exits.csv", "report.html"):
             (copy / name).unlink()
-        self._trained(load_recipe(copy), copy, resume=True)
-        if _digests(last) == whole:
+        self._train(load_recipe(copy), copy, resume=True)
+        if _digests(last) == digests:
             return "from step 1, bit for bit"
         if make_fabric(self.recipe).device.type == "cpu":
             raise ArtifactError("the resumed run ended with other weights")
         return "from step 1; kernels of this device are not deterministic"
 
     def evaluate(self) -> str:
-        """Judge the loaded run again, with the same verdict."""
-        run = load(self.place / "run", data=self.data, teacher=self.company.teacher)
+        """Evaluate the loaded run again, and compare the scores."""
+        run = load(self.folder / "run", data=self.data, teacher=self.companions.teacher)
         fabric = make_fabric(self.recipe)
         task = TASKS[self.data.task](self.data.classes, torch.zeros(2, *self.data.train.shape))
         run.method.to(fabric.device)
         batches = eval_loader(self.recipe, self.data, self.data.test, fabric)
         scores = evaluate(fabric, run.method, task, batches)
-        for row in run.exits:
-            if scores[row.predictor][row.metric] != row.test_score:
-                raise ArtifactError(f"judged again, {row.predictor} came to something else")
-        return f"{len(self.data.test or ())} images, the same verdict"
+        for exit_ in run.exits:
+            if scores[exit_.predictor][exit_.metric] != exit_.test_score:
+                raise ArtifactError(f"evaluated again, {exit_.predictor} has another score")
+        return f"{len(self.data.test or ())} images, the same scores"
 
     def table(self) -> str:
-        """exits.csv has all predictors that have a published figure."""
-        rows = from_csv((self.place / "run" / "exits.csv").read_text(encoding="utf-8"))
-        there = {row.predictor for row in rows} | {"average"}
-        if missing := self.row.published.keys() - there:
+        """Read exits.csv, which has all predictors that have a published figure."""
+        exits = from_csv((self.folder / "run" / "exits.csv").read_text(encoding="utf-8"))
+        predictors = [exit_.predictor for exit_ in exits]
+        if missing := self.row.published.keys() - {*predictors, "average"}:
             raise ArtifactError(f"exits.csv lacks {', '.join(sorted(missing))}")
-        return ", ".join(row.predictor for row in rows)
+        return ", ".join(predictors)
 
     def report(self) -> str:
-        """The page is there."""
-        size = (self.place / "run" / "report.html").stat().st_size
+        """Read the size of report.html."""
+        size = (self.folder / "run" / "report.html").stat().st_size
         return f"report.html, {size / 1000:.0f} kB"
 
 
 def _digests(checkpoint: Path) -> dict[str, str]:
     """SHA-256 of a checkpoint's weights."""
-    sums: dict[str, str] = json.loads((checkpoint / "manifest.json").read_text(encoding="utf-8"))
-    return {name: digest for name, digest in sums.items() if name.endswith(".safetensors")}
+    manifest: dict[str, str] = json.loads(
+        (checkpoint / "manifest.json").read_text(encoding="utf-8")
+    )
+    return {name: digest for name, digest in manifest.items() if name.endswith(".safetensors")}
 
 
-def noise(recipe: Recipe, side: int) -> ImageData:
-    """Images of noise with labels or boxes by chance, the same each time."""
+def noise_data(recipe: Recipe, side: int) -> ImageData:
+    """Images of noise with random labels or boxes; the same at every call."""
     generator = torch.Generator().manual_seed(0)
-    wanted = {part: n for part, n in _IMAGES.items() if part != "val" or recipe.val}
+    sizes = {part: n for part, n in _IMAGES.items() if part != "val" or recipe.val}
     parts = {
         part: Resident(
             torch.randint(0, 256, (n, 3, side, side), dtype=torch.uint8, generator=generator),
-            _chance(recipe.task, n, side, generator),
+            _random_targets(recipe.task, n, side, generator),
         )
-        for part, n in wanted.items()
+        for part, n in sizes.items()
     }
-    classes = [f"class {k}" for k in range(_CLASSES)]
+    classes = [f"class {k}" for k in range(_NUM_CLASSES)]
     half, quarter = (0.5,) * 3, (0.25,) * 3
     return ImageData(
         "noise", parts["train"], parts.get("val"), parts["test"], classes, half, quarter,
@@ -187,10 +185,10 @@ def noise(recipe: Recipe, side: int) -> ImageData:
     )  # fmt: skip
 
 
-def _chance(task: str, count: int, side: int, generator: Generator) -> Targets:
-    """A label each, or two boxes each, a quarter to half as long as the image."""
+def _random_targets(task: str, count: int, side: int, generator: Generator) -> Targets:
+    """A label for each image, or two boxes whose sides are a quarter to half of the image's."""
     if task != "detection":
-        return Labels(torch.randint(0, _CLASSES, (count,), generator=generator))
-    labels = torch.randint(0, _CLASSES, (count, 2, 1), generator=generator)
-    start, long = side / 2 * torch.rand(2, count, 2, 2, generator=generator)
-    return Boxes(torch.cat([labels, start, start + long / 2 + side / 4], 2), (side, side))
+        return Labels(torch.randint(0, _NUM_CLASSES, (count,), generator=generator))
+    labels = torch.randint(0, _NUM_CLASSES, (count, 2, 1), generator=generator)
+    corner, length = side / 2 * torch.rand(2, count, 2, 2, generator=generator)
+    return Boxes(torch.cat([labels, corner, corner + length / 2 + side / 4], 2), (side, side))

@@ -27,6 +27,7 @@ from ..recipe.schema import Recipe, parse, read, write
 from ..recipe.teachers import DATA_FILE, check_given_modules, describe_data
 from ..records.exit_scores import ExitScore, from_csv
 from ..tasks import Classification
+from .arguments import training_arguments
 from .finalize import finalize
 from .paths import first_difference, load_recipe, unique_run_dir
 from .run import Run
@@ -68,31 +69,18 @@ def train(
         >>> run = train(method="muse", data="digits", epochs=20)  # doctest: +SKIP
         >>> run.exits[0].test_score, run.network  # doctest: +SKIP
     """
-    modules = [peer for peer in peers if isinstance(peer, nn.Module)]
-    if modules and len(modules) < len(peers):
-        raise ConfigError("peers are names or modules, not some of each")
-    given = {"model": model, "data": data, "teacher": teacher}
-    keys |= {key: _name(value) for key, value in given.items() if value is not None}
-    if peers:
-        keys["peers"] = [_name(peer) for peer in peers]
+    given = training_arguments(keys, model, data, teacher, peers)
     file = read(Path(recipe)) if recipe else {}
-    chosen = load_recipe(out) if resume else parse(merge_keys(file, keys))
+    chosen = load_recipe(out) if resume else parse(merge_keys(file, given.keys))
     return train_recipe(
         chosen,
         out=out,
         resume=resume,
         callback=callback,
-        data=data if isinstance(data, ImageData) else None,
-        model=model if isinstance(model, nn.Module) else None,
-        company=Companions(teacher if isinstance(teacher, nn.Module) else None, modules),
+        data=given.data,
+        model=given.model,
+        company=given.companions,
     )
-
-
-def _name(value: Any) -> str:
-    """What a recipe calls an object that was given."""
-    if isinstance(value, nn.Module):
-        return type(value).__name__
-    return value.name if isinstance(value, ImageData) else str(value)
 
 
 def train_recipe(

@@ -30,14 +30,14 @@ def others(x):
 
 
 def test_independent_features_stay_at_chance():
-    found = losses(Views(halves, others), data_of(noise(2304, 8)))
-    assert found["mutual/1"] == pytest.approx(CHANCE, abs=0.03)
+    final = losses(Views(halves, others), data_of(noise(2304, 8)))
+    assert final["mutual/1"] == pytest.approx(CHANCE, abs=0.03)
 
 
 def test_a_feature_knows_itself():
-    found = losses(Views(halves, halves), data_of(steady(1280, 8)))
-    assert all(loss < CHANCE / 2 for loss in found.values())
-    assert found["mutual/1"] == pytest.approx(found["self/1"], abs=0.05)
+    final = losses(Views(halves, halves), data_of(steady(1280, 8)))
+    assert all(loss < CHANCE / 2 for loss in final.values())
+    assert final["mutual/1"] == pytest.approx(final["self/1"], abs=0.05)
 
 
 @pytest.mark.parametrize(
@@ -45,12 +45,12 @@ def test_a_feature_knows_itself():
 )
 def test_gaussians_reach_the_loss_of_theory(rho, lowest, monkeypatch):
     """2 ln 2 − 2 JSD of a bivariate Gaussian, by quadrature; the critic is linear in x and x²."""
-    monkeypatch.setattr("selfdistill.information.estimation._MOST", 4096)
+    monkeypatch.setattr("selfdistill.information.estimation._MAX_HELD_OUT", 4096)
     x, y = noise(12288, 2, side=1).split(1, 1)
     network = Views(lambda x: torch.cat([x[:, :1], x[:, :1] ** 2], 1), lambda x: x[:, 1:])
     pairs = torch.cat([x, rho * x + math.sqrt(1 - rho**2) * y], 1)
-    plan = EstimatorConfig(steps=150, width=16, lr=0.02)
-    assert losses(network, data_of(pairs, 4096), plan)["mutual/1"] == pytest.approx(
+    config = EstimatorConfig(steps=150, width=16, lr=0.02)
+    assert losses(network, data_of(pairs, 4096), config)["mutual/1"] == pytest.approx(
         lowest, abs=0.03
     )
 
@@ -60,25 +60,25 @@ def test_the_nearer_module_has_more():
     network = Views(
         lambda x: x[:, :4] + 3 * x[:, 4:], lambda x: x[:, :4] + x[:, 4:], lambda x: x[:, :4]
     )
-    found = losses(network, data_of(steady(1280, 8)))
-    assert found["mutual/2"] < found["mutual/1"] - 0.1
-    assert found["mutual/1"] < CHANCE - 0.05
-    assert list(found) == ["mutual/1", "mutual/2", "self/1", "self/2", "self/3"]
+    final = losses(network, data_of(steady(1280, 8)))
+    assert final["mutual/2"] < final["mutual/1"] - 0.1
+    assert final["mutual/1"] < CHANCE - 0.05
+    assert list(final) == ["mutual/1", "mutual/2", "self/1", "self/2", "self/3"]
 
 
 def test_self_information_is_what_places_share():
     own, shared = noise(1280, 4), steady(1280, 4)
     values = torch.cat([own, 0.3 * own + shared], 1)
-    found = losses(Views(halves, others), data_of(values))
-    assert found["self/2"] < found["self/1"] - 0.3
+    final = losses(Views(halves, others), data_of(values))
+    assert final["self/2"] < final["self/1"] - 0.3
 
 
 def test_blind_to_the_scale_of_features():
-    plan, data = replace(QUICK, steps=10), data_of(steady(320, 8), 64)
+    config, data = replace(QUICK, steps=10), data_of(steady(320, 8), 64)
     one = Views(halves, lambda x: halves(x) + 0.5 * others(x))
     other = Views(lambda x: 1000 * halves(x) - 7, lambda x: 20 * halves(x) + 10 * others(x))
-    found = losses(one, data, plan)
-    assert losses(other, data, plan) == pytest.approx(found, abs=2e-3)
+    final = losses(one, data, config)
+    assert losses(other, data, config) == pytest.approx(final, abs=2e-3)
 
 
 def test_held_out_images_are_mixed():
@@ -132,29 +132,31 @@ def test_the_network_stays_as_it_is(trained, images, trainable):
 
 def test_a_frozen_network_stays_frozen_inside_too(trained, images, monkeypatch):
     """The copy that is measured neither learns nor moves its BatchNorm."""
-    from selfdistill.information import estimation as measuring
+    from selfdistill.information import estimation
 
-    seen = []
+    copies = []
 
-    def copied(network):
-        seen.append(original(network))
-        return seen[-1]
+    def recorded_copy(network):
+        copies.append(original(network))
+        return copies[-1]
 
-    original = measuring.copied
-    monkeypatch.setattr(measuring, "copied", copied)
+    original = estimation.copy_without_hooks
+    monkeypatch.setattr(estimation, "copy_without_hooks", recorded_copy)
     for trainable in (False, True):
         estimate_information({"network": trained}, images, replace(SHORT, trainable=trainable))
     frozen, moved = (
         [torch.equal(*pair) for pair in zip(trained.state_dict().values(), copy, strict=True)]
-        for copy in (list(network.state_dict().values()) for network in seen)
+        for copy in (list(network.state_dict().values()) for network in copies)
     )
     assert all(frozen)
     assert not any(moved)
 
 
 def test_is_a_function_of_the_seed(trained, images):
-    plan = replace(SHORT, seeds=(0, 1))
-    first, again = (estimate_information({"network": trained}, images, plan).rows for _ in range(2))
+    config = replace(SHORT, seeds=(0, 1))
+    first, again = (
+        estimate_information({"network": trained}, images, config).rows for _ in range(2)
+    )
     assert first == again
     by_seed = [[r.loss for r in first if r.seed == seed] for seed in (0, 1)]
     assert by_seed[0] != by_seed[1]
@@ -163,12 +165,12 @@ def test_is_a_function_of_the_seed(trained, images):
 
 
 def test_networks_see_the_same(trained, images):
-    found = estimate_information({"one": trained, "two": NetworkUnderTest(trained)}, images, SHORT)
-    assert of(found, "one") == of(found, "two")
+    result = estimate_information({"one": trained, "two": NetworkUnderTest(trained)}, images, SHORT)
+    assert of(result, "one") == of(result, "two")
     other = NetworkUnderTest(trained, taps="stage2,stage4", mean=(0.0,) * 3, std=(1.0,) * 3)
-    found = estimate_information({"other": other}, images, SHORT)
-    assert found.taps["other"] == ("stage2", "stage4")
-    assert found.terms("other") == ["mutual/1", "self/1", "self/2"]
+    result = estimate_information({"other": other}, images, SHORT)
+    assert result.taps["other"] == ("stage2", "stage4")
+    assert result.terms("other") == ["mutual/1", "self/1", "self/2"]
 
 
 def test_a_network_that_learns_along_has_other_losses(trained, images):
@@ -179,20 +181,20 @@ def test_a_network_that_learns_along_has_other_losses(trained, images):
     assert frozen != moved
 
 
-def test_looks_at_held_out_images_twenty_times(trained, images):
-    found = estimate_information({"network": trained}, images, replace(SHORT, steps=40))
+def test_evaluates_on_held_out_images_twenty_times(trained, images):
+    result = estimate_information({"network": trained}, images, replace(SHORT, steps=40))
     for split in (HELD_OUT, TRAINING):
-        assert found.track("network", "self/1", split).steps.tolist() == list(range(2, 41, 2))
-    assert found.held_out == "32 validation images"
+        assert result.curve("network", "self/1", split).steps.tolist() == list(range(2, 41, 2))
+    assert result.held_out == "32 validation images"
 
 
 def test_one_cell_has_no_self_information(images):
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     network = nn.Sequential(network, nn.Linear(4, 5))
-    found = estimate_information(
+    result = estimate_information(
         {"network": NetworkUnderTest(network, taps="0.0,0.1")}, images, SHORT
     )
-    assert found.terms("network") == ["mutual/1", "self/1"]
+    assert result.terms("network") == ["mutual/1", "self/1"]
 
 
 @pytest.mark.parametrize(
@@ -201,10 +203,10 @@ def test_one_cell_has_no_self_information(images):
      ("dv", "separable", 0.0), ("nwj", "separable", 0.0)],
 )  # fmt: skip
 def test_other_estimators_find_nothing_in_noise_either(estimator, critic, chance):
-    plan = replace(QUICK, steps=30, lr=0.02, estimator=estimator, critic=critic)
-    found = estimate_information({"n": Views(halves, others)}, data_of(noise(1280, 8)), plan)
-    assert found.chance == pytest.approx(chance)
-    assert of(found, "n")["mutual/1"] == pytest.approx(chance, abs=0.1)
+    config = replace(QUICK, steps=30, lr=0.02, estimator=estimator, critic=critic)
+    result = estimate_information({"n": Views(halves, others)}, data_of(noise(1280, 8)), config)
+    assert result.chance == pytest.approx(chance)
+    assert of(result, "n")["mutual/1"] == pytest.approx(chance, abs=0.1)
 
 
 def test_info_nce_is_a_bound_in_nats():
@@ -213,11 +215,11 @@ def test_info_nce_is_a_bound_in_nats():
     rho = 0.9
     pairs = torch.cat([x, rho * x + math.sqrt(1 - rho**2) * y], 1)
     network = Views(lambda x: torch.cat([x[:, :1], x[:, :1] ** 2], 1), lambda x: x[:, 1:])
-    found = estimate_information(
+    result = estimate_information(
         {"n": network}, data_of(pairs), replace(QUICK, estimator="infonce")
     )
     information = -0.5 * math.log(1 - rho**2)
-    assert 0.7 < (found.chance - of(found, "n")["mutual/1"]) / information < 1.1
+    assert 0.7 < (result.chance - of(result, "n")["mutual/1"]) / information < 1.1
 
 
 def test_without_validation_images(images):
@@ -225,8 +227,8 @@ def test_without_validation_images(images):
     none = replace(images, val=None)
     network = Views(lambda x: x[:, :2], lambda x: x, classes=5)
     assert estimate_information({"n": network}, test, SHORT).held_out == "32 test images"
-    said = estimate_information({"n": network}, none, SHORT).held_out
-    assert said == "6 training images of the network, held out from the critics"
+    held_out = estimate_information({"n": network}, none, SHORT).held_out
+    assert held_out == "6 training images of the network, held out from the critics"
 
 
 @pytest.mark.parametrize(
@@ -254,9 +256,9 @@ def test_too_few_images_to_hold_some_out(images):
 
 
 def test_a_loss_that_is_not_finite():
-    plan = replace(SHORT, lr=1e4, estimator="nwj", steps=20)
+    config = replace(SHORT, lr=1e4, estimator="nwj", steps=20)
     with pytest.raises(DivergenceError, match="lower --lr"):
-        estimate_information({"n": Views(halves, others)}, data_of(steady(128, 8), 32), plan)
+        estimate_information({"n": Views(halves, others)}, data_of(steady(128, 8), 32), config)
 
 
 @pytest.mark.parametrize(
@@ -269,6 +271,6 @@ def test_a_loss_that_is_not_finite():
         ({"seeds": ()}, "one or more"),
     ],
 )
-def test_plans_that_are_none(keys, sentence):
+def test_configs_that_do_not_fit(keys, sentence):
     with pytest.raises(ConfigError, match=sentence):
         EstimatorConfig(**keys)

@@ -1,7 +1,8 @@
-"""A whole examination: predictions by a clock of our own, sizes by a real run, and no trace."""
+"""A complete diagnosis: predictions by a clock of our own, sizes by a real run, and no trace."""
 
 import itertools
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,14 +11,24 @@ from lightning_fabric import Fabric
 
 import selfdistill
 from selfdistill.core import ConfigError, DivergenceError, ResourceError, RunBusyError
-from selfdistill.diagnosis import diagnose
+from selfdistill.diagnosis import DiagnosisCallback, diagnose
 from selfdistill.diagnosis import training_cost as cost
 from selfdistill.diagnosis.training_cost import check_disk, measure_training_cost
 from selfdistill.models import build
-from selfdistill.recipe.build_run import Companions, build_run, train_loader
+from selfdistill.recipe.build_run import build_run, train_loader
 from selfdistill.recipe.schema import parse
 
 TINY = {"limit": 64, "batch_size": 16, "model": "cifar/resnet8", "val": 0.05}
+
+
+class Recorder(DiagnosisCallback):
+    """Records the sections."""
+
+    def __init__(self):
+        self.sections = []
+
+    def on_section(self, section):
+        self.sections.append(section)
 
 
 def recipe(**keys):
@@ -39,25 +50,32 @@ def test_it_leaves_no_trace(tmp_path, monkeypatch):
     before = {n: t.clone() for n, t in model.state_dict().items()}
     torch.manual_seed(5)
     state = torch.get_rng_state()
-    shown = []
+    recorder = Recorder()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = diagnose(
+        report = diagnose(
             recipe(method="kd", teacher="Own"),
             model=model,
-            company=Companions(teacher),
+            teacher=teacher,
             seconds=0,
-            show=shown.append,
+            callback=recorder,
         )
     assert files(tmp_path) == {}
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
     assert all(p.requires_grad for p in teacher.parameters())
     assert model.training
-    assert shown == [found.data, found.network, found.teacher, found.probe, found.cost]
-    assert found.teacher.classes.startswith("not known")
-    assert found.warnings == [*found.data.warnings, *found.teacher.warnings]
-    assert "about chance" in found.warnings[-1]
+    assert recorder.sections == report.sections
+    assert [type(section).__name__ for section in report.sections] == [
+        "DataReport",
+        "NetworkReport",
+        "TeacherReport",
+        "FirstStepReport",
+        "TrainingCost",
+    ]
+    assert report.teacher.classes.startswith("not known")
+    assert report.warnings == [*report.data.warnings, *report.teacher.warnings]
+    assert "about chance" in report.warnings[-1]
 
 
 def measured(monkeypatch, tick=1.0, seconds=1e9, **keys):
@@ -65,7 +83,7 @@ def measured(monkeypatch, tick=1.0, seconds=1e9, **keys):
     parts = build_run(recipe(**keys))
     fabric = Fabric(accelerator="cpu", devices=1)
     batches = train_loader(parts.recipe, parts.data, parts.method, fabric)
-    monkeypatch.setattr(cost, "_MOST", 5)
+    monkeypatch.setattr(cost, "_MAX_STEPS", 5)
     ticks = itertools.count(step=tick)
     return measure_training_cost(
         parts, fabric, batches, Path("runs/x"), seconds=seconds, clock=lambda: next(ticks)
@@ -74,42 +92,44 @@ def measured(monkeypatch, tick=1.0, seconds=1e9, **keys):
 
 def test_predictions_follow_from_what_was_measured(monkeypatch):
     # each step and the one pass over the 94 validation images take a tick
-    found = measured(monkeypatch, method="ce", epochs=10, val_every=4, val=0.065)
-    speed = found.speed
-    assert (speed.first, speed.step, speed.fastest, speed.slowest) == (1, 1, 1, 1)
-    assert speed.measured == 5
+    result = measured(monkeypatch, method="ce", epochs=10, val_every=4, val=0.065)
+    speed = result.speed
+    assert (speed.first_step, speed.step, speed.fastest, speed.slowest) == (1, 1, 1, 1)
+    assert speed.num_steps == 5
     assert speed.image == pytest.approx(1 / 93)
-    assert (found.steps, found.epochs, found.processes) == (4, 10, 1)
+    assert (result.steps, result.epochs, result.processes) == (4, 10, 1)
     assert speed.epoch == pytest.approx(4 + 1)
     assert speed.run == pytest.approx(10 * 4 + 3 * 1 + (93 + 360) / 93)
 
 
 def test_measuring_stops_when_the_time_is_up(monkeypatch):
-    monkeypatch.setattr(cost, "_FEWEST", 2)
-    assert measured(monkeypatch, seconds=0, method="ce").speed.measured == 2
+    monkeypatch.setattr(cost, "_MIN_STEPS", 2)
+    assert measured(monkeypatch, seconds=0, method="ce").speed.num_steps == 2
 
 
 @pytest.mark.parametrize("keys", [{"method": "muse", "ema": 0.9}, {"optimizer": "adamw"}])
 def test_sizes_are_those_of_a_real_checkpoint(keys, tmp_path, monkeypatch):
-    found = measured(monkeypatch, **keys)
+    result = measured(monkeypatch, **keys)
     run = selfdistill.train(out=tmp_path / "run", epochs=1, **TINY, **keys)
     newest = max((run.path / "checkpoints").glob("step-*"))
     real = {file.stem: file.stat().st_size for file in newest.glob("*.safetensors")}
     header = 0.1 * sum(real.values())
-    assert found.checkpoint == pytest.approx(sum(real.values()), abs=header)
-    assert found.optimizer == pytest.approx(real["optimizer"], abs=header)
-    assert found.memory.peak > 0
+    assert result.checkpoint_bytes == pytest.approx(sum(real.values()), abs=header)
+    assert result.optimizer_bytes == pytest.approx(real["optimizer"], abs=header)
+    assert result.memory.peak > 0
 
 
 def test_a_full_disk_and_a_full_memory_are_told(monkeypatch):
-    found = measured(monkeypatch, method="ce")
-    check_disk(found, Path("runs/x"))
+    result = measured(monkeypatch, method="ce")
+    check_disk(result, Path("runs/x"))
     with pytest.raises(ResourceError, match=r"runs/x take 2 MB and 1 MB are free"):
-        check_disk(found._replace(disk=1_000_000, checkpoint=600_000), Path("runs/x"))
-    assert cost._on_memory(found.memory) == []
-    (sentence,) = cost._on_memory(found.memory._replace(peak=95, whole=100))
+        check_disk(
+            replace(result, free_disk_bytes=1_000_000, checkpoint_bytes=600_000), Path("runs/x")
+        )
+    assert cost._memory_warnings(result.memory) == []
+    (sentence,) = cost._memory_warnings(replace(result.memory, peak=95, total=100))
     assert sentence.startswith("95% of the memory is taken; lower --batch-size")
-    assert cost._on_memory(found.memory._replace(whole=None)) == []
+    assert cost._memory_warnings(replace(result.memory, total=None)) == []
 
 
 def test_a_place_that_is_taken_or_cannot_be_one(tmp_path):
@@ -122,19 +142,19 @@ def test_a_place_that_is_taken_or_cannot_be_one(tmp_path):
 
 
 def test_faults_come_when_the_training_would_meet_them():
-    shown = []
+    recorder = Recorder()
     with pytest.raises(ConfigError, match="learns from a teacher"):
-        diagnose(recipe(method="kd"), show=shown.append)
-    assert [type(section).__name__ for section in shown] == ["DataReport"]
+        diagnose(recipe(method="kd"), callback=recorder)
+    assert [type(section).__name__ for section in recorder.sections] == ["DataReport"]
     with pytest.raises(DivergenceError, match="the optimizer did not move"):
-        diagnose(recipe(method="ce", lr=1e30), show=shown.append, seconds=0)
-    assert type(shown[-1]).__name__ == "ProbeReport"
+        diagnose(recipe(method="ce", lr=1e30), callback=recorder, seconds=0)
+    assert type(recorder.sections[-1]).__name__ == "FirstStepReport"
 
 
 def test_of_several_processes_the_first_is_measured():
-    found = diagnose(recipe(method="ce", devices=2), seconds=0)
-    assert found.cost.processes == 2
-    assert found.probe.images == 8
-    assert found.cost.steps == 4
+    report = diagnose(recipe(method="ce", devices=2), seconds=0)
+    assert report.cost.processes == 2
+    assert report.first_step.images == 8
+    assert report.cost.steps == 4
     with pytest.raises(ConfigError, match="does not divide"):
         diagnose(recipe(method="ce", devices=3))

@@ -26,46 +26,46 @@ def first_of(parts: RunComponents) -> Batch:
     return next(train_loader(parts.recipe, parts.data, parts.method, fabric()).epoch(0))[0]
 
 
-def probed(**keys):
+def profile(**keys):
     parts = build_run(parse({**TINY, **keys}))
     twin = copy.deepcopy(parts.method)
     return profile_first_step(parts, fabric(), first_of(parts)), twin, parts
 
 
 def test_terms_are_those_of_the_step(progress):
-    found, twin, parts = probed(method="muse")
+    report, twin, parts = profile(method="muse")
     step = twin.train()(first_of(parts), progress)
-    assert [t.name for t in found.terms] == list(step.losses)
-    for term, (name, loss) in zip(found.terms, step.losses.items(), strict=True):
+    assert [t.name for t in report.terms] == list(step.losses)
+    for term, (name, loss) in zip(report.terms, step.losses.items(), strict=True):
         assert term.value == pytest.approx(loss.item())
         twin.zero_grad()
         loss.backward(retain_graph=True)
         student = twin.predictors()["student"]
-        own = {id(p) for p in student.parameters()}
+        student_ids = {id(p) for p in student.parameters()}
         sides = [[], []]
         for p in twin.parameters():
             if p.grad is not None:
-                sides[id(p) in own].append(p.grad)
-        for mine, got in zip(sides, (term.beyond, term.gradient), strict=True):
-            assert got == pytest.approx(float(get_total_norm(mine)), rel=1e-4), name
-    assert found.loss == pytest.approx(step.total.item())
-    assert sum(t.value for t in found.terms) == pytest.approx(found.loss)
+                sides[id(p) in student_ids].append(p.grad)
+        for grads, norm in zip(sides, (term.gradient_elsewhere, term.gradient), strict=True):
+            assert norm == pytest.approx(float(get_total_norm(grads)), rel=1e-4), name
+    assert report.loss == pytest.approx(step.total.item())
+    assert sum(t.value for t in report.terms) == pytest.approx(report.loss)
 
 
 def test_the_last_taps_gradient_is_that_of_the_feature(progress):
-    found, twin, parts = probed(method="muse")
+    report, twin, parts = profile(method="muse")
     batch = first_of(parts)
     out, features = twin.train().student.forward_features(batch.inputs)
     loss = nn.functional.cross_entropy(out, batch.targets)
     (grad,) = torch.autograd.grad(loss, list(features.values())[-1])
-    task, *exits = found.terms[:2]
-    assert task.at_tap == pytest.approx(grad.norm().item(), rel=1e-4)
-    assert exits[0].at_tap == 0  # an exit's loss stops before the last stage
-    assert probed(method="ce")[0].terms[0].at_tap is None
+    task, *exits = report.terms[:2]
+    assert task.gradient_at_tap == pytest.approx(grad.norm().item(), rel=1e-4)
+    assert exits[0].gradient_at_tap == 0  # an exit's loss stops before the last stage
+    assert profile(method="ce")[0].terms[0].gradient_at_tap is None
 
 
 def test_no_weight_moves():
-    _, twin, parts = probed(method="muse")
+    _, twin, parts = profile(method="muse")
     before, after = dict(twin.named_parameters()), dict(parts.method.named_parameters())
     assert all(torch.equal(after[name], p) for name, p in before.items())
 
@@ -97,32 +97,32 @@ def peculiar():
     return parts._replace(method=Peculiar(parts.network))
 
 
-def test_what_is_wrong_is_told():
+def test_warnings():
     parts = peculiar()
-    found = profile_first_step(parts, fabric(), first_of(parts))
-    assert found.untouched == ["unused.weight", "unused.bias"]
-    assert found.notes == {"mood": "is low"}
-    untouched, loud = found.warnings
-    assert "2 trained parameter tensors get no gradient (unused.weight, unused.bias)" in untouched
-    assert "term loud pulls 100 times as hard at the student as task" in loud
-    later = found.terms[-1]
+    report = profile_first_step(parts, fabric(), first_of(parts))
+    assert report.without_gradient == ["unused.weight", "unused.bias"]
+    assert report.notes == {"mood": "is low"}
+    unreached, loud = report.warnings
+    assert "2 trained parameter tensors get no gradient (unused.weight, unused.bias)" in unreached
+    assert "the gradient of term loud at the student is 100 times that of task" in loud
+    later = report.terms[-1]
     assert (later.value, later.gradient) == (0, 0)
 
 
-def test_the_parts_of_a_method():
+def test_modules_that_a_method_adds():
     parts = build_run(parse({**TINY, "method": "muse+cskd"}))
-    found = check_network(parts)
-    sizes = {part.name: part.parameters for part in found.added}
+    report = check_network(parts)
+    sizes = {part.name: part.parameters for part in report.added}
     muse = parts.method.parts["muse"]
     want = {f"muse/{n}": getattr(muse, n) for n in ("exits", "critics")}
     assert sizes == {n: sum(p.numel() for p in m.parameters()) for n, m in want.items()}
-    assert found.taps == parts.method.student.shapes
+    assert report.taps == parts.method.student.shapes
     trained = sum(p.numel() for p in parts.method.parameters() if p.requires_grad)
-    assert found.parameters + sum(sizes.values()) == trained
-    assert [row.predictor for row in found.predictors] == ["exit1", "exit2", "exit3", "student"]
+    assert report.parameters + sum(sizes.values()) == trained
+    assert [row.predictor for row in report.predictors] == ["exit1", "exit2", "exit3", "student"]
 
 
-def test_peers_copies_and_memories_are_told_apart():
+def test_peers_copies_and_memories_are_distinguished():
     online = check_network(build_run(parse({**TINY, "method": "afd"})))
     assert online.peers == {"1 cifar/resnet8": online.parameters}
     assert [part.kind for part in online.added] == ["2 × MapDiscriminator"]
@@ -134,7 +134,7 @@ def test_peers_copies_and_memories_are_told_apart():
     assert check_network(parts).frozen == sum(p.numel() for p in frozen.stem.parameters())
 
 
-def test_an_exit_that_saves_nothing_is_told():
+def test_an_exit_that_saves_nothing_is_warned_of():
     parts = build_run(parse({**TINY, "method": "muse", "model": "timm/mobilenetv4_conv_small"}))
     (sentence,) = check_network(parts).warnings
     assert sentence.startswith("exit1")

@@ -1,4 +1,4 @@
-"""A measurement with made-up losses."""
+"""A result with synthetic losses."""
 
 import math
 
@@ -15,7 +15,7 @@ from selfdistill.information import (
 TAPS = {"deep": ("stem", "layer1", "layer2"), "flat": ("low", "high")}
 
 
-def made(
+def synthetic(
     seeds=(0,), taps=TAPS, estimator: str = "jsd", chance: float = 2 * math.log(2)
 ) -> InformationResult:
     """Two networks, of which the last module of the second has one cell."""
@@ -32,5 +32,5 @@ def made(
                         )
                         for term in terms
                     ]
-    plan = EstimatorConfig(steps=30, seeds=seeds, estimator=estimator)
-    return InformationResult(rows, taps, chance, "128 validation images", plan)
+    config = EstimatorConfig(steps=30, seeds=seeds, estimator=estimator)
+    return InformationResult(rows, taps, chance, "128 validation images", config)

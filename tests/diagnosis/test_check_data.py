@@ -1,4 +1,4 @@
-"""What is said of images: moments by numpy, counts, and copies that were put there."""
+"""The report on the data: moments by numpy, counts, and copies that were put there."""
 
 import shutil
 from dataclasses import replace
@@ -25,35 +25,35 @@ def data(train=None, **parts) -> ImageData:
     train = train or images([0, 1, 2] * 20)
     known = {"val": images([0, 1, 2] * 4, 1), "test": images([0, 1, 2] * 5, 2), **parts}
     mean, std = train.moments()
-    return ImageData("mine", train, **known, classes=["a", "b", "c"], mean=mean, std=std, crop=0,
+    return ImageData("made", train, **known, classes=["a", "b", "c"], mean=mean, std=std, crop=0,
                      flip=False, resized_crop=False)  # fmt: skip
 
 
 def test_sound_data_have_no_warning():
-    found = check_data(data())
-    assert found.sizes == {"train": 60, "val": 12, "test": 15}
-    assert (found.shape, found.counts) == ((3, 8, 8), [20, 20, 20])
-    assert found.repeated == {"val": (0, 12), "test": (0, 15)}
-    assert found.warnings == []
+    report = check_data(data())
+    assert report.sizes == {"train": 60, "val": 12, "test": 15}
+    assert (report.shape, report.counts) == ((3, 8, 8), [20, 20, 20])
+    assert report.duplicates == {"val": (0, 12), "test": (0, 15)}
+    assert report.warnings == []
 
 
 def test_moments_equal_numpys():
-    mine = data()
-    found = check_data(mine)
-    pixels = mine.train.images.numpy() / 255
-    np.testing.assert_allclose(found.moments[0], pixels.mean((0, 2, 3)))
-    np.testing.assert_allclose(found.moments[1], pixels.std((0, 2, 3)))
+    data_set = data()
+    report = check_data(data_set)
+    pixels = data_set.train.images.numpy() / 255
+    np.testing.assert_allclose(report.moments[0], pixels.mean((0, 2, 3)))
+    np.testing.assert_allclose(report.moments[1], pixels.std((0, 2, 3)))
 
 
 @pytest.mark.parametrize("change", [{"mean": (0.1, 0.5, 0.5)}, {"std": (0.29, 0.9, 0.29)}])
-def test_another_normalization_is_told(change):
+def test_another_normalization_is_warned_of(change):
     (sentence,) = check_data(replace(data(), **change)).warnings
     assert "are normalized by" in sentence
     assert "dataclasses.replace" in sentence
 
 
 @pytest.mark.parametrize(
-    ("labels", "words"),
+    ("labels", "text"),
     [
         ([0] * 40 + [1] * 20 + [2] * 4, "'a' has 40 training images and 'c' 4"),
         ([0] * 8 + [1] * 8 + [2] * 4, "'c' has only 4 training images"),
@@ -61,48 +61,48 @@ def test_another_normalization_is_told(change):
         ([1] * 20, "class 'a' (and 1 more) has no training image"),
     ],
 )
-def test_classes_out_of_balance(labels, words):
+def test_classes_out_of_balance(labels, text):
     (sentence,) = check_data(data(images(labels))).warnings
-    assert words in sentence
+    assert text in sentence
 
 
 def test_images_that_are_in_two_parts():
     train = images([0, 1, 2] * 20)
     val = Resident(torch.cat([train.images[:5], images([0] * 7, 3).images]), torch.arange(12) % 3)
-    found = check_data(data(train, val=val))
-    assert found.repeated == {"val": (5, 12), "test": (0, 15)}
-    assert found.warnings[0].startswith("5 of 12 val images are training images, too")
+    report = check_data(data(train, val=val))
+    assert report.duplicates == {"val": (5, 12), "test": (0, 15)}
+    assert report.warnings[0].startswith("5 of 12 val images are training images, too")
 
 
 def test_files_that_are_in_two_parts(tmp_path):
     draw = np.random.default_rng(0)
-    for part, each in (("train", 12), ("val", 3), ("test", 3)):
+    for part, count in (("train", 12), ("val", 3), ("test", 3)):
         for name in "ab":
             (tmp_path / part / name).mkdir(parents=True)
-            for i in range(each):
+            for i in range(count):
                 pixels = draw.integers(0, 256, (8, 8, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(tmp_path / part / name / f"{i}.png")
     shutil.copy(tmp_path / "train/a/0.png", tmp_path / "test/a/0.png")
-    mine = load(f"folder:{tmp_path}")
-    found = check_data(mine)
-    assert found.repeated["test"] == (1, 6)
+    data_set = load(f"folder:{tmp_path}")
+    report = check_data(data_set)
+    assert report.duplicates["test"] == (1, 6)
 
-    streamed = replace(mine, **{part: in_files(tmp_path / part) for part in found.sizes})
-    found = check_data(streamed)
-    assert found.repeated == {"val": (0, 6), "test": (1, 6)}
-    np.testing.assert_allclose(found.moments[0], mine.mean)
+    streamed = replace(data_set, **{part: in_files(tmp_path / part) for part in report.sizes})
+    report = check_data(streamed)
+    assert report.duplicates == {"val": (0, 6), "test": (1, 6)}
+    np.testing.assert_allclose(report.moments[0], data_set.mean)
 
 
-def in_files(place) -> Folder:
+def in_files(folder) -> Folder:
     """Pictures that stay in their files, as those of a large folder do."""
-    files = sorted(place.rglob("*.png"))
+    files = sorted(folder.rglob("*.png"))
     return Folder(files, torch.tensor([file.parent.name == "b" for file in files]).long(), (8, 8))
 
 
 def test_of_many_images_a_part_is_looked_at():
-    found = check_data(data(images([0, 1, 2] * 1000)))
-    assert found.sampled == 2000
-    assert found.sizes["train"] == 3000
+    report = check_data(data(images([0, 1, 2] * 1000)))
+    assert report.num_sampled == 2000
+    assert report.sizes["train"] == 3000
 
 
 def test_validation_images_that_say_little():
@@ -120,13 +120,13 @@ def with_boxes(*classes, side=4.0, empty=0) -> ImageData:
 
 
 def test_boxes_are_counted():
-    found = check_data(with_boxes(*[0, 1, 2] * 8, empty=3))
-    assert (found.unit, found.counts, found.layout) == ("boxes", [8, 8, 8], "YOLO")
-    assert (found.empty, found.thin, found.warnings) == (3, 0, [])
+    report = check_data(with_boxes(*[0, 1, 2] * 8, empty=3))
+    assert (report.unit, report.counts, report.layout) == ("boxes", [8, 8, 8], "YOLO")
+    assert (report.empty_images, report.thin_boxes, report.warnings) == (3, 0, [])
 
 
 @pytest.mark.parametrize(
-    ("mine", "sentence"),
+    ("made", "sentence"),
     [
         (with_boxes(*[0] * 50, *[1] * 9, *[2] * 5), "'a' has 50 training boxes and 'c' 5"),
         (with_boxes(*[0] * 20, *[1] * 4, *[2] * 9), "class 'b' has only 4 training boxes"),
@@ -135,8 +135,8 @@ def test_boxes_are_counted():
         (with_boxes(*[0, 1, 2] * 9, empty=28), "28 of 55 training images hold nothing"),
     ],
 )
-def test_boxes_that_are_told(mine, sentence):
-    (warning,) = check_data(mine).warnings
+def test_boxes_that_are_warned_of(data_set, sentence):
+    (warning,) = check_data(data_set).warnings
     assert sentence in warning
 
 
@@ -144,9 +144,9 @@ def test_pixels_are_counted():
     masks = torch.zeros(20, 8, 8, dtype=torch.uint8)
     masks[:, :2], masks[:, 4:], masks[3] = 1, 2, 255
     train = Resident(images([0] * 20).images, Masks(masks))
-    found = check_data(replace(data(train), task="segmentation"))
-    assert (found.unit, found.counts) == ("pixels", [19 * 16, 19 * 16, 19 * 32])
-    assert (found.empty, found.warnings) == (1, [])
+    report = check_data(replace(data(train), task="segmentation"))
+    assert (report.unit, report.counts) == ("pixels", [19 * 16, 19 * 16, 19 * 32])
+    assert (report.empty_images, report.warnings) == (1, [])
     masks[masks == 1] = 2
     masks[0, 0, 0] = 1
     assert check_data(replace(data(train), task="segmentation")).warnings == []

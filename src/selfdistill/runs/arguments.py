@@ -1,0 +1,55 @@
+"""Arguments of `train` and of what takes the same: names go to the recipe, objects stay objects."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ..core import ConfigError
+from ..data import ImageData
+from ..recipe.build_run import Companions
+
+
+@dataclass(frozen=True)
+class TrainingArguments:
+    """Keys of a recipe, and the objects that were given in place of names."""
+
+    keys: dict[str, Any]
+    model: nn.Module | None
+    data: ImageData | None
+    companions: Companions
+
+
+def training_arguments(
+    keys: Mapping[str, Any],
+    model: str | nn.Module | None = None,
+    data: str | ImageData | None = None,
+    teacher: str | Path | nn.Module | None = None,
+    peers: Sequence[str | nn.Module] = (),
+) -> TrainingArguments:
+    """Separate names from objects; an object is known to the recipe by its class or its name.
+
+    Raises:
+        ConfigError: peers are names and modules mixed.
+    """
+    keys = dict(keys)
+    if model is not None:
+        keys["model"] = type(model).__name__ if isinstance(model, nn.Module) else model
+    if data is not None:
+        keys["data"] = data.name if isinstance(data, ImageData) else data
+    if teacher is not None:
+        is_module = isinstance(teacher, nn.Module)
+        keys["teacher"] = type(teacher).__name__ if is_module else str(teacher)
+    modules = [peer for peer in peers if isinstance(peer, nn.Module)]
+    if modules and len(modules) < len(peers):
+        raise ConfigError("peers are names or modules, not some of each")
+    if peers:
+        keys["peers"] = [type(p).__name__ if isinstance(p, nn.Module) else p for p in peers]
+    return TrainingArguments(
+        keys,
+        model if isinstance(model, nn.Module) else None,
+        data if isinstance(data, ImageData) else None,
+        Companions(teacher if isinstance(teacher, nn.Module) else None, modules),
+    )
