@@ -63,7 +63,7 @@ def error_message(fault: Exception) -> tuple[str, int]:
     words = str(fault).lower()
     starved = isinstance(fault, RuntimeError) and any(w in words for w in _OUT_OF_MEMORY)
     if starved or isinstance(fault, MemoryError | OutOfMemoryError):
-        return "the memory is full; lower --batch-size, or split it by --set accumulate=2", 7
+        return "the memory is full; lower --batch-size, or split it by --accumulation-steps 2", 7
     if isinstance(fault, OSError) and fault.errno in _FORBIDDEN:
         place = f": {fault.filename}" if fault.filename else ""
         return f"{(fault.strerror or 'not allowed').lower()}{place}", 7

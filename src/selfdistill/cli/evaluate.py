@@ -31,7 +31,7 @@ def evaluate(
     from ..recipe.schema import parse
     from ..runs.api import load, load_recipe
 
-    here = {"devices": 1, "nodes": 1} | ({"device": device} if device else {})
+    here = {"devices": 1, "num_nodes": 1} | ({"device": device} if device else {})
     recipe = parse(load_recipe(run).model_dump() | here)
     fabric = make_fabric(recipe)
     own = load_data(recipe)

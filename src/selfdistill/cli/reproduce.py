@@ -41,10 +41,10 @@ def reproduce(
     seeds: Annotated[
         int | None, typer.Option(help="How many runs, with seeds 0, 1, …", show_default="3")
     ] = None,
-    val: Annotated[
+    val_fraction: Annotated[
         float | None,
         typer.Option(
-            help="Hold out a share of the training images to see the best epoch by.",
+            help="Fraction of the training images held out to choose the best epoch by.",
             show_default="the row's, mostly 0",
         ),
     ] = None,
@@ -60,7 +60,13 @@ def reproduce(
     ] = None,
 ) -> None:
     """Make a row of the papers' tables again, and hold it against what was published."""
-    training = {"seeds": seeds, "val": val, "data": data, "device": device, "out": out}
+    training = {
+        "seeds": seeds,
+        "val_fraction": val_fraction,
+        "data": data,
+        "device": device,
+        "out": out,
+    }
     given: dict[str, Any] = {k: value for k, value in training.items() if value is not None}
     what = [name for name, asked in (("list", show), ("recipe", recipe), ("smoke", smoke)) if asked]
     _check(row, what, given)
@@ -84,7 +90,9 @@ def _check(row: str, what: list[str], given: dict[str, Any]) -> None:
         raise ConfigError("which row? reproduce --list shows them all, --smoke checks four of them")
     useless = [key for key in given if what and not (what == ["smoke"] and key == "device")]
     if useless:
-        raise ConfigError(f"--{what[0]} has no use for --{' and --'.join(useless)}")
+        raise ConfigError(
+            f"--{what[0]} has no use for --{' and --'.join(useless).replace('_', '-')}"
+        )
     if given.get("seeds", 1) < 1:
         raise ConfigError(f"--seeds {given['seeds']} makes no run; give 1 or more")
 
@@ -224,7 +232,10 @@ def _show(row: "PaperRow", results: "list[ReproducedScore]", seeds: int) -> None
     console.print(made)
     echo(f"\nThe published figures' epoch: {row.epoch}.")
     if not best:
-        echo("No image was held out, so there is no best epoch; --val 0.1 holds out a tenth.")
+        echo(
+            "No image was held out, so there is no best epoch; "
+            "--val-fraction 0.1 holds out a tenth."
+        )
 
 
 def _gap(gap: "ReportedGap") -> str:

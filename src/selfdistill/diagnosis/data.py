@@ -135,7 +135,10 @@ def _on_classes(found: DataReport) -> list[str]:
         empty = sum(count == 0 for count, _ in by_size)
         more = f" (and {empty - 1} more)" if empty > 1 else ""
         one = {"images": "image", "boxes": "box", "pixels": "pixel"}[found.unit]
-        return [f"class '{small}'{more} has no training {one}; leave it out, or raise --limit"]
+        return [
+            f"class '{small}'{more} has no training {one}; leave it out, or raise "
+            "--max-train-images"
+        ]
     if most >= _IMBALANCE[found.unit] * least:
         outcome = (
             "the accuracy will be that of the large classes; look at confusion.csv, too"
@@ -170,12 +173,12 @@ def _on_parts(found: DataReport) -> list[str]:
     if "val" not in found.sizes:
         words.append(
             "no validation images: settings could only be chosen by the test images, which then "
-            "are no test any more; give --val 0.1"
+            "are no test any more; give --val-fraction 0.1"
         )
     elif found.sizes["val"] < 2 * len(found.classes):
         words.append(
             f"{found.sizes['val']} validation images for {len(found.classes)} classes say little; "
-            "raise --val"
+            "raise --val-fraction"
         )
     for name, (twice, looked) in found.repeated.items():
         if twice:

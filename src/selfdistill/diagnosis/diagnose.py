@@ -80,7 +80,7 @@ def diagnose(
     place = Path(out) if out is not None else unique_run_dir(recipe)
     _check_place(place)
     make_fabric(recipe)  # all devices must be there, of which one is used
-    fabric = make_fabric(recipe.model_copy(update={"devices": 1, "nodes": 1}))
+    fabric = make_fabric(recipe.model_copy(update={"devices": 1, "num_nodes": 1}))
     data = data or load_data(recipe)
     show(images := check_data(data))
     with torch.random.fork_rng():
@@ -113,6 +113,6 @@ def _own_company(company: Companions | None) -> Companions:
 
 def _first_of(recipe: Recipe, fabric: Fabric) -> Fabric:
     """What a loader asks of the first of all processes, whether or not they run."""
-    world = recipe.devices * recipe.nodes
+    world = recipe.devices * recipe.num_nodes
     first = SimpleNamespace(world_size=world, global_rank=0, device=fabric.device)
     return cast(Fabric, first)

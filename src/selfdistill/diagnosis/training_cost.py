@@ -7,7 +7,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +20,7 @@ from ..engine.evaluate import evaluate
 from ..engine.optimizer import optimizer_tensors
 from ..engine.run_directory import RunDirectory
 from ..engine.trainer import Trainer
-from ..recipe.build_run import RunComponents, eval_loader, training_settings
+from ..recipe.build_run import RunComponents, eval_loader
 
 _WARM_UP, _FEWEST, _MOST = 3, 5, 30  # steps
 _JUDGED = 256  # images that the speed of judging is measured by
@@ -116,8 +115,12 @@ def measure_training_cost(
     """
     recipe, data, method = parts.recipe, parts.data, parts.method
     # Never at its end, so that it has no line to log and no checkpoint to write.
-    endless = replace(
-        training_settings(recipe), epochs=recipe.epochs + 1_000_000, log_every=1 << 60, save_every=0
+    endless = recipe.model_copy(
+        update={
+            "epochs": recipe.epochs + 1_000_000,
+            "log_every_steps": 1 << 60,
+            "save_every_steps": 0,
+        }
     )
     _reset_peak(fabric.device)
     fit = Trainer(fabric, method, parts.task, batches, None, endless, RunDirectory(place))
@@ -139,7 +142,7 @@ def measure_training_cost(
         memory,
         batches.steps_per_epoch,
         recipe.epochs,
-        recipe.devices * recipe.nodes,
+        recipe.devices * recipe.num_nodes,
         optimizer,
         checkpoint,
         disk,
@@ -172,9 +175,9 @@ def _predicted(parts: RunComponents, times: list[float], image: float, steps: in
     warm = times[_WARM_UP:]
     step = statistics.median(warm)
     val, test = (0 if part is None else len(part) for part in (data.val, data.test))
-    processes = recipe.devices * recipe.nodes
+    processes = recipe.devices * recipe.num_nodes
     judging = image * val / processes
-    looks = -(-recipe.epochs // recipe.val_every)
+    looks = -(-recipe.epochs // recipe.val_every_epochs)
     start = max(0.0, times[0] - step)
     run = start + recipe.epochs * steps * step
     run += looks * judging + image * (val + test) / processes
@@ -215,7 +218,7 @@ def _on_memory(memory: Memory) -> list[str]:
         return []
     return [
         f"{memory.peak / memory.whole:.0%} of the memory is taken; lower --batch-size, or split it "
-        "by --set accumulate=2"
+        "by --accumulation-steps 2"
     ]
 
 

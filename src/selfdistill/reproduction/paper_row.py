@@ -85,7 +85,7 @@ class PaperRow:
 
     def place(self, seed: int, root: Path = ROOT, **changes: Any) -> Path:
         """The directory of one of its runs; one with other images held out is another run."""
-        variant = [f"val{changes['val']:g}"] if "val" in changes else []
+        variant = [f"val{changes['val_fraction']:g}"] if "val_fraction" in changes else []
         return root.joinpath(*self.run.split("/"), *variant, f"s{seed}")
 
     def text(self) -> str:

@@ -90,15 +90,16 @@ class _Path:
 
     def _small(self, recipe: Recipe) -> Recipe:
         """The same method and networks for two quick steps."""
-        quick: dict[str, Any] = {"epochs": 1, "batch_size": _BATCH, "save_every": 1, "log_every": 1}
+        quick: dict[str, Any] = {"epochs": 1, "batch_size": _BATCH, "save_every_steps": 1}
         quick |= {
-            "workers": 0,
+            "num_workers": 0,
             "data": "noise",
             "image_size": None,
             "device": self.device,
             "precision": "fp32",
         }
-        quick |= {"lr": 0.01, "warmup": 0.0, "milestones": (), "val_every": 1}
+        quick |= {"lr": 0.01, "warmup_epochs": 0.0, "milestones": ()}
+        quick |= {"log_every_steps": 1, "val_every_epochs": 1}
         return recipe.model_copy(update=quick)
 
     def _trained(self, recipe: Recipe, out: Path, *, resume: bool = False) -> None:
@@ -170,7 +171,7 @@ def _digests(checkpoint: Path) -> dict[str, str]:
 def noise(recipe: Recipe, side: int) -> ImageData:
     """Images of noise with labels or boxes by chance, the same each time."""
     generator = torch.Generator().manual_seed(0)
-    wanted = {part: n for part, n in _IMAGES.items() if part != "val" or recipe.val}
+    wanted = {part: n for part, n in _IMAGES.items() if part != "val" or recipe.val_fraction}
     parts = {
         part: Resident(
             torch.randint(0, 256, (n, 3, side, side), dtype=torch.uint8, generator=generator),

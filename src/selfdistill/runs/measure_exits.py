@@ -104,7 +104,7 @@ def measure_exits(
 
 def _here(place: Path, device: str | None) -> Recipe:
     """The run's recipe for one process of this machine."""
-    own = load_recipe(place).model_dump() | {"devices": 1, "nodes": 1}
+    own = load_recipe(place).model_dump() | {"devices": 1, "num_nodes": 1}
     return parse(own | ({"device": device} if device else {}))
 
 

@@ -30,7 +30,6 @@ from ..recipe.build_run import (
     eval_loader,
     make_fabric,
     train_loader,
-    training_settings,
 )
 from ..recipe.schema import Recipe, parse, write
 from ..recipe.teachers import (
@@ -204,8 +203,7 @@ def _train(
 ) -> Run:
     data, method = parts.data, parts.method
     val = eval_loader(recipe, data, data.val, fabric) if data.val else None
-    settings = training_settings(recipe)
-    fit = Trainer(fabric, method, parts.task, batches, val, settings, directory, display)
+    fit = Trainer(fabric, method, parts.task, batches, val, recipe, directory, display)
     fit.run()
     display.say("judging the finished network")
     with fit.ema_weights():
@@ -273,7 +271,7 @@ def load_or_train_exits(recipe: Recipe, place: Path, **given: Any) -> list[ExitS
 
 
 # What decides where a run is made, and not what comes out of it.
-_WHERE = {"device", "devices", "nodes", "workers", "data_root", "teacher_model"}
+_WHERE = {"device", "devices", "num_nodes", "num_workers", "data_root", "teacher_model"}
 
 
 def first_difference(one: Recipe, other: Recipe) -> str:
