@@ -35,7 +35,16 @@ def test_a_run_that_can_start(tmp_path):
 def test_warnings_and_a_teacher(first, tmp_path):
     pictures(tmp_path / "some", classes=["cat"], each=50, side=8)
     pictures(tmp_path / "some", classes=["dog"], each=3, side=8)
-    words = ("--batch-size", 8, "--method", "ce", "--model", "cifar/resnet8", "--val", "0.1")
+    words = (
+        "--batch-size",
+        8,
+        "--method",
+        "ce",
+        "--model",
+        "cifar/resnet8",
+        "--val-fraction",
+        "0.1",
+    )
     said = say("doctor", "--data", "folder:some", *words)
     assert said.code == 0
     assert re.search(r"^! class 'cat' has 45 training images and 'dog' \d:", said.out, re.M)

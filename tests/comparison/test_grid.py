@@ -146,4 +146,4 @@ def test_another_recipe_is_refused(asked, sentence):
 
 
 def test_where_a_run_is_made_may_change():
-    assert extended(planned(), planned(keys={"device": "cpu", "workers": 0}), "x") == planned()
+    assert extended(planned(), planned(keys={"device": "cpu", "num_workers": 0}), "x") == planned()

@@ -48,7 +48,16 @@ def test_a_row_that_runs_has_a_complete_recipe(row):
     assert parse(told) == row.recipe()
     assert told["method"] == row.keys["method"]
     # what a paper's training is made of must not be left to defaults
-    wanted = {"model", "data", "val", "epochs", "batch_size", "lr", "optimizer", "momentum"}
+    wanted = {
+        "model",
+        "data",
+        "val_fraction",
+        "epochs",
+        "batch_size",
+        "lr",
+        "optimizer",
+        "momentum",
+    }
     wanted |= {"nesterov", "weight_decay", "schedule"}
     assert wanted <= row.keys.keys()
     assert all(line.startswith("# ") for line in row.text().split("\n\n")[0].splitlines())
@@ -140,15 +149,15 @@ def test_a_teacher_comes_first_and_is_shared_by_all_seeds():
 
 def test_holding_out_images_is_another_run_with_another_teacher():
     row = find("muse/table7b/resnet56-resnet20/kd")
-    teacher, student = plan(row, 1, Path("place"), val=0.1)
-    assert student.recipe.val == teacher.recipe.val == 0.1
+    teacher, student = plan(row, 1, Path("place"), val_fraction=0.1)
+    assert student.recipe.val_fraction == teacher.recipe.val_fraction == 0.1
     assert student.place == Path("place/muse/table7b/resnet56-resnet20/kd/val0.1/s0")
     assert Path(student.recipe.teacher) == teacher.place
 
 
 # The CRD benchmark's, which MUSE's tables leave out.
 OTHERS = {"cifar100-resnet56-resnet20-at.toml", "cifar100-resnet56-resnet20-nst.toml"}
-WHERE = {"teacher": "", "teacher_model": "", "log_every": 1}
+WHERE = {"teacher": "", "teacher_model": "", "log_every_steps": 1}
 
 
 def bare(recipe: Recipe) -> str:
