@@ -10,7 +10,7 @@ from .training import first_difference, load_recipe
 
 # What a matched baseline may have of its own: whom it learns from, its draws, and what is logged.
 _OWN = {"method", "options", "taps", "teacher", "teacher_model", "teacher_taps", "peers", "seed"}
-_OWN |= {"log_every", "save_every", "val_every"}
+_OWN |= {"log_every_steps", "save_every_steps", "val_every_epochs"}
 _IMAGES = ("data", "image_size")  # without these two alike, nothing can be compared
 
 
