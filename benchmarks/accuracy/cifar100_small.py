@@ -30,7 +30,7 @@ RECIPE: dict[str, Any] = {
     "batch_size": 128,
     "lr": 0.1,
     "weight_decay": 5e-4,
-    "crop": 4,
+    "crop_padding": 4,
     "flip": True,
     "precision": "bf16",
     "channels_last": True,
@@ -72,8 +72,12 @@ TEACHER = {"method": "ce", "model": "cifar/resnet20"}
 def run(row: str, seed: int, args: argparse.Namespace) -> list[ExitScore]:
     """The exits of one run, trained if it is not there yet."""
     keys = TABLES[args.table][row]
-    shape = {"limit": args.limit, "epochs": args.epochs, "warmup": args.epochs / 5}
-    whole = {**RECIPE, **shape, "val_every": args.epochs, "data": args.data}
+    shape = {
+        "max_train_images": args.limit,
+        "epochs": args.epochs,
+        "warmup_epochs": args.epochs / 5,
+    }
+    whole = {**RECIPE, **shape, "val_every_epochs": args.epochs, "data": args.data}
     if METHODS[keys["method"]].kind == "offline":
         teacher = args.runs / "teacher"
         trained(teacher, **{**whole, **TEACHER, "seed": 0})

@@ -23,12 +23,12 @@ from record import record
 from seeds import differences, summary, trained
 
 RECIPE: dict[str, Any] = {"precision": "bf16", "channels_last": True, "batch_size": 16}
-CAMVID = {"task": "segmentation", "ignore": 11, "image_size": 128, "lr": 0.05, "epochs": 40}
+CAMVID = {"task": "segmentation", "ignore_index": 11, "image_size": 128, "lr": 0.05, "epochs": 40}
 BCCD = {"task": "detection", "model": "yolov5/n", "image_size": 160, "lr": 0.02, "epochs": 40}
 DETECTOR = {"supervised": 1.0, "soft": 0.0}
 TABLES: dict[str, tuple[dict[str, Any], dict[str, dict[str, Any]]]] = {
     "camvid": (
-        {**CAMVID, "warmup": 4},
+        {**CAMVID, "warmup_epochs": 4},
         {
             "ce": {"method": "ce"},
             "exits": {"method": "exits"},
@@ -38,7 +38,7 @@ TABLES: dict[str, tuple[dict[str, Any], dict[str, dict[str, Any]]]] = {
         },
     ),
     "bccd": (
-        {**BCCD, "warmup": 3, "lr_end": 0.2, "momentum": 0.937},
+        {**BCCD, "warmup_epochs": 3, "lr_end_ratio": 0.2, "momentum": 0.937},
         {
             "ce": {"method": "ce"},
             "exits": {"method": "exits", **DETECTOR},
@@ -66,7 +66,7 @@ def main() -> None:
     if args.done:
         wanted = [(r, s) for r, s in wanted if (runs / r / f"s{s}" / "exits.csv").exists()]
         rows = [row for row in rows if any(row == name for name, _ in wanted)]
-    keys = {**RECIPE, **shared, "val_every": shared["epochs"], "data": args.data}
+    keys = {**RECIPE, **shared, "val_every_epochs": shared["epochs"], "data": args.data}
     found = {
         (row, seed): trained(runs / row / f"s{seed}", **{**keys, **table[row], "seed": seed})
         for row, seed in wanted

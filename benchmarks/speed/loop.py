@@ -58,7 +58,7 @@ def main() -> None:
 
     task = Classification([str(i) for i in range(100)], torch.zeros(2, 3, 32, 32))
     method = build_method("ce", build(args.model, num_classes=100), task)
-    settings = TrainingSettings(epochs=10**6, lr=1e-3, log_every=20)
+    settings = TrainingSettings(epochs=10**6, lr=1e-3, log_every_steps=20)
     fabric = Fabric(accelerator="cpu", devices=1)
     with tempfile.TemporaryDirectory() as folder:
         directory = RunDirectory(Path(folder))

@@ -6,13 +6,16 @@ from typing import Any
 
 from markup import choices, table
 from method_pages import MADE
+from pydantic.fields import FieldInfo
 
-from selfdistill.recipe.schema import Recipe, type_name
+from selfdistill.cli.options import option_name
+from selfdistill.recipe.fields import Recipe, default_text
+from selfdistill.recipe.schema import type_name
 
 INTRODUCTION = """\
 A recipe is everything that makes a run: flat, complete, TOML. Every run keeps its own as
-`recipe.toml`, and `selfdistill train --recipe FILE` starts from one; what is given beside it has
-the last word. A key that is left out takes its default, an unknown one is refused.
+`recipe.toml`, and `selfdistill train --recipe FILE` starts from one; options given beside it
+override it. A key that is left out takes its default, an unknown one is refused.
 
 ```toml title="small.toml"
 method = "muse"
@@ -25,37 +28,52 @@ combine = "mul"
 ```
 
 ```bash
-selfdistill train --recipe small.toml --set information=0.2 --set batch_size=128
+selfdistill train --recipe small.toml --batch-size 128 --set combine=add
 ```
 
-`--set KEY=VALUE` reaches every key below, and the method's own options, which stand under
-`[options]` in the file; [its page](../methods/index.md) has them."""
+Every key is an option of `train` and `doctor`, and, save for `method` and `seed`, of `compare`. The
+method's own options stand under `[options]` in the file, [its page](../methods/index.md) has them,
+and `--set NAME=VALUE` gives them on the command line."""
+BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 
 
 def pages() -> dict[str, str]:
     """The page, by its path below docs/."""
-    rows = [
-        [f"`{key}`", choices(_type(field.annotation)), _default(field.default), field.description]
-        for key, field in Recipe.model_fields.items()
-        if key != "options"
-    ]
-    made = table(("key", "type", "default", "meaning"), rows)
-    return {"reference/recipe.md": "\n\n".join([MADE, "# Recipe", INTRODUCTION, made]) + "\n"}
+    panels: dict[str, list[list[str]]] = {}
+    for key, field in Recipe.model_fields.items():
+        extra: Any = field.json_schema_extra
+        if extra:
+            panels.setdefault(extra["panel"], []).append(_row(key, field))
+    parts = [MADE, "# Recipe", INTRODUCTION]
+    for panel, rows in panels.items():
+        parts += [f"## {panel}", table(("key", "option", "type", "default", "meaning"), rows)]
+    return {"reference/recipe.md": "\n\n".join(parts) + "\n"}
+
+
+def _row(key: str, field: FieldInfo) -> list[str]:
+    default = default_text(field)
+    shown = default if field.default in (None, "", ()) else f"`{default}`"
+    kind = ", ".join([choices(_type(field.annotation)), *_bounds(field)])
+    return [f"`{key}`", f"`{option_name(key)}`", kind, shown, field.description or ""]
 
 
 def _type(annotation: Any) -> str:
-    """As a user would write it; bounds are left to the check."""
+    """As a user would write it."""
     origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
         return _type(inner[0])
     if origin in (typing.Union, types.UnionType):
-        return " | ".join(_type(part) for part in inner)
+        return " | ".join(_type(part) for part in inner if part is not type(None))
     if origin is tuple:
         return f"list of {_type(inner[0])}"
     return type_name(annotation)
 
 
-def _default(value: Any) -> str:
-    if value in (None, "", ()):
-        return "none"
-    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+def _bounds(field: FieldInfo) -> list[str]:
+    """`≥ 0` and `< 1` of a field's constraints."""
+    return [
+        f"{sign} {getattr(bound, name):g}"
+        for bound in field.metadata
+        for name, sign in BOUNDS.items()
+        if hasattr(bound, name)
+    ]

@@ -18,7 +18,7 @@ def alone(monkeypatch, tmp_path):
 def first(tmp_path_factory) -> tuple[Said, Path]:
     """What a small run said, and its directory; not to be changed."""
     place = tmp_path_factory.mktemp("runs") / "first"
-    return say("train", *TINY, "--save-every", 1, "--out", place), place
+    return say("train", *TINY, "--save-every-steps", 1, "--out", place), place
 
 
 @pytest.fixture

@@ -41,7 +41,16 @@ def test_a_run_that_can_start(tmp_path):
 def test_warnings_and_a_teacher(first, tmp_path):
     pictures(tmp_path / "some", classes=["cat"], each=50, side=8)
     pictures(tmp_path / "some", classes=["dog"], each=3, side=8)
-    arguments = ("--batch-size", 8, "--method", "ce", "--model", "cifar/resnet8", "--val", "0.1")
+    arguments = (
+        "--batch-size",
+        8,
+        "--method",
+        "ce",
+        "--model",
+        "cifar/resnet8",
+        "--val-fraction",
+        "0.1",
+    )
     result = say("doctor", "--data", "folder:some", *arguments)
     assert result.code == 0
     assert re.search(r"^! class 'cat' has 45 training images and 'dog' \d:", result.out, re.M)

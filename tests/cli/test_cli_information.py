@@ -132,7 +132,14 @@ def test_a_run_that_has_not_begun(run):
 
 def test_a_run_that_held_nothing_out(tmp_path):
     pictures(tmp_path / "flowers", each=20, side=8)
-    arguments = ("--data", f"folder:{tmp_path / 'flowers'}", "--set", "val=0", "--method", "ce")
+    arguments = (
+        "--data",
+        f"folder:{tmp_path / 'flowers'}",
+        "--set",
+        "val_fraction=0",
+        "--method",
+        "ce",
+    )
     assert say("train", *TINY, *arguments, "--batch-size", 8, "--out", "run").code == 0
     result = say("information", "run", "--steps", 2, "--device", "cpu")
     assert "held out from the critics" in result.out

@@ -20,8 +20,8 @@ smoke = "made/table1/resnet8/kd"
 
 [recipes.digits]
 data = "digits"
-limit = 32
-val = 0.0
+max_train_images = 32
+val_fraction = 0.0
 epochs = 1
 batch_size = 32
 
@@ -97,7 +97,7 @@ def test_trains_a_row_and_its_teacher_and_goes_on(made):
     }
     assert "Deviation: seen at night" in result.out
     assert "too few seeds to say" in result.out
-    assert "--val 0.1 holds out a tenth" in result.out
+    assert "--val-fraction 0.1 holds out a tenth" in result.out
     resumed = say("reproduce", "made/table1/resnet8/kd", "--device", "cpu")
     assert resumed.out.count("trained already") == 2
     with (directory / "resnet8/kd/result.csv").open() as stream:
@@ -113,7 +113,7 @@ def test_the_best_epoch_is_of_held_out_images(made):
         "made/table1/teacher/ce",
         "--seeds",
         1,
-        "--val",
+        "--val-fraction",
         0.2,
         "--device",
         "cpu",
@@ -200,9 +200,9 @@ def test_smoke_stops_at_what_fails(monkeypatch):
         (["--recipe"], 2, "which row?"),
         (["--list", "--smoke"], 2, "--list and --smoke ask for different things"),
         (["--list", "--seeds", "3"], 2, "--list has no use for --seeds"),
-        (["--smoke", "--val", "0.1"], 2, "--smoke has no use for --val"),
+        (["--smoke", "--val-fraction", "0.1"], 2, "--smoke has no use for --val-fraction"),
         (["muse/table7b/resnet20/baseline", "--seeds", "0"], 2, "makes no run"),
-        (["muse/table7b/resnet20/baseline", "--val", "1.5"], 2, "val = 1.5"),
+        (["muse/table7b/resnet20/baseline", "--val-fraction", "1.5"], 2, "val_fraction = 1.5"),
         (["muse/table7b/resnet20/baseline", "--data", "npz:none.npz"], 4, "there is no file"),
         (["muse/table1/resnet18-imagenet/baseline"], 4, "there is no folder data/imagenet"),
     ],

@@ -11,8 +11,17 @@ from PIL import Image
 
 from selfdistill.cli.progress import Terminal
 
-OPTIONS = ("--task", "segmentation", "--data", "folder:scenes", "--ignore", 9, "--device", "cpu")
-SHORT = ("--epochs", 1, "--batch-size", 8, "--method", "ce", "--val", 0.25)
+OPTIONS = (
+    "--task",
+    "segmentation",
+    "--data",
+    "folder:scenes",
+    "--ignore-index",
+    9,
+    "--device",
+    "cpu",
+)
+SHORT = ("--epochs", 1, "--batch-size", 8, "--method", "ce", "--val-fraction", 0.25)
 
 
 @pytest.fixture(scope="module")

@@ -146,4 +146,6 @@ def test_another_recipe_is_refused(requested, sentence):
 
 
 def test_where_a_run_is_made_may_change():
-    assert extend_study(planned(), planned(keys={"device": "cpu", "workers": 0}), "x") == planned()
+    assert (
+        extend_study(planned(), planned(keys={"device": "cpu", "num_workers": 0}), "x") == planned()
+    )

@@ -41,7 +41,12 @@ def test_jobs_of_the_debug_executor(pretend, monkeypatch):
 @pytest.mark.slow
 def test_jobs_in_processes_of_their_own(pretend):
     """The job is pickled, read in another process, and trains by the real command."""
-    keys = {**KEYS, "limit": 64, "batch_size": 32, "slurm": {"cluster": "local", "timeout_min": 5}}
+    keys = {
+        **KEYS,
+        "max_train_images": 64,
+        "batch_size": 32,
+        "slurm": {"cluster": "local", "timeout_min": 5},
+    }
     from selfdistill.comparison import jobs
 
     assert jobs.COMMAND[1].endswith("pretend_train.py")  # here, but not in the jobs' processes

@@ -145,14 +145,16 @@ def test_a_picture_of_another_size_than_annotated_is_told_while_streaming(stream
 def test_pictures_without_an_object_are_refused_on_demand(tmp_path):
     place = coco(tmp_path / "set")
     assert int(read(place, val=0).train.targets.empty().sum()) == 1
-    with pytest.raises(DataError, match=r"1 of 6 pictures hold no object.*train5.*empty=keep"):
+    with pytest.raises(
+        DataError, match=r"1 of 6 pictures hold no object.*train5.*--empty-images keep"
+    ):
         read(place, empty="refuse")
 
 
 def test_words_are_checked(tmp_path):
     with pytest.raises(ConfigError, match=r"empty='kep' is unknown \(did you mean 'keep'\?\)"):
         read(tmp_path, empty="kep")
-    with pytest.raises(ConfigError, match=r"faulty='x' is unknown \(there are: refuse, mend\)"):
+    with pytest.raises(ConfigError, match=r"faulty='x' is unknown \(there are: refuse, fix\)"):
         read(tmp_path, faulty="x")
 
 

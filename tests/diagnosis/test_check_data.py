@@ -106,7 +106,7 @@ def test_of_many_images_a_part_is_looked_at():
 
 
 def test_validation_images_that_say_little():
-    assert "give --val 0.1" in check_data(data(val=None)).warnings[0]
+    assert "give --val-fraction 0.1" in check_data(data(val=None)).warnings[0]
     assert "5 validation images for 3 classes" in check_data(data(val=images([0] * 5))).warnings[0]
 
 

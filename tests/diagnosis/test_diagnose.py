@@ -18,7 +18,7 @@ from selfdistill.models import build
 from selfdistill.recipe.build_run import build_run, train_loader
 from selfdistill.recipe.schema import parse
 
-TINY = {"limit": 64, "batch_size": 16, "model": "cifar/resnet8", "val": 0.05}
+TINY = {"max_train_images": 64, "batch_size": 16, "model": "cifar/resnet8", "val_fraction": 0.05}
 
 
 class Recorder(DiagnosisCallback):
@@ -92,7 +92,7 @@ def measured(monkeypatch, tick=1.0, seconds=1e9, **keys):
 
 def test_predictions_follow_from_what_was_measured(monkeypatch):
     # each step and the one pass over the 94 validation images take a tick
-    result = measured(monkeypatch, method="ce", epochs=10, val_every=4, val=0.065)
+    result = measured(monkeypatch, method="ce", epochs=10, val_every_epochs=4, val_fraction=0.065)
     speed = result.speed
     assert (speed.first_step, speed.step, speed.fastest, speed.slowest) == (1, 1, 1, 1)
     assert speed.num_steps == 5
@@ -107,7 +107,7 @@ def test_measuring_stops_when_the_time_is_up(monkeypatch):
     assert measured(monkeypatch, seconds=0, method="ce").speed.num_steps == 2
 
 
-@pytest.mark.parametrize("keys", [{"method": "muse", "ema": 0.9}, {"optimizer": "adamw"}])
+@pytest.mark.parametrize("keys", [{"method": "muse", "ema_decay": 0.9}, {"optimizer": "adamw"}])
 def test_sizes_are_those_of_a_real_checkpoint(keys, tmp_path, monkeypatch):
     result = measured(monkeypatch, **keys)
     run = selfdistill.train(out=tmp_path / "run", epochs=1, **TINY, **keys)

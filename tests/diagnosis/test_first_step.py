@@ -15,7 +15,7 @@ from selfdistill.models import build
 from selfdistill.recipe.build_run import RunComponents, build_run, train_loader
 from selfdistill.recipe.schema import parse
 
-TINY = {"limit": 64, "batch_size": 16, "model": "cifar/resnet8", "val": 0.05}
+TINY = {"max_train_images": 64, "batch_size": 16, "model": "cifar/resnet8", "val_fraction": 0.05}
 
 
 def fabric():

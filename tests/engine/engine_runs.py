@@ -97,7 +97,7 @@ def make(
 ) -> Trainer:
     """A run of two epochs of three steps, on a network whose weights are always the same."""
     torch.manual_seed(0)
-    usual = {"epochs": 2, "log_every": 2, "lr": 0.05}
+    usual = {"epochs": 2, "log_every_steps": 2, "lr": 0.05}
     fabric = Fabric(accelerator="cpu", devices=1)
     student = network(**(net or {}))
     labels = images().labels if "train_labels" in parameters(name) else None

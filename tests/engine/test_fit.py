@@ -42,7 +42,7 @@ def test_divergence_names_the_term_and_moves_no_weight(tmp_path, fault, clip):
     def note(step):
         seen.append({n: p.detach().clone() for n, p in method.named_parameters()})
 
-    fit = make(tmp_path, method=method, clip=clip, callback=Calls(note))
+    fit = make(tmp_path, method=method, clip_grad_norm=clip, callback=Calls(note))
     with pytest.raises(DivergenceError, match=rf"{fault}.*\bbad\b.*at step 2") as told:
         fit.run()
     assert "good" not in str(told.value)
@@ -79,7 +79,7 @@ def test_four_parts_make_the_step_of_the_whole(tmp_path, kind):
 
 
 def test_equals_a_loop_of_ten_lines(tmp_path):
-    fit = make(tmp_path, net={"norm": "group"}, lr=0.1, schedule="constant", weight_decay=0.01)
+    fit = make(tmp_path, net={"norm": "group"}, lr=0.1, lr_schedule="constant", weight_decay=0.01)
     fit.run()
     torch.manual_seed(0)
     net = network("group")
@@ -98,10 +98,10 @@ def test_equals_a_loop_of_ten_lines(tmp_path):
 def test_clip_bounds_the_gradient_and_logs_its_true_norm(tmp_path):
     seen = []
 
-    free = make(tmp_path / "free", log_every=1)
+    free = make(tmp_path / "free", log_every_steps=1)
     free.run()
-    tight = make(tmp_path / "tight", log_every=1, clip=1e-3, momentum=0.0, weight_decay=0.0,
-                 schedule="constant", lr=1.0)  # fmt: skip
+    tight = make(tmp_path / "tight", log_every_steps=1, clip_grad_norm=1e-3, momentum=0.0,
+                 weight_decay=0.0, lr_schedule="constant", lr=1.0)  # fmt: skip
     before = {n: p.detach().clone() for n, p in tight.method.named_parameters()}
 
     def moved(step):
@@ -130,7 +130,7 @@ def test_average_follows_a_hand_loop(tmp_path):
             else:
                 state[name] = value.clone()
 
-    fit = make(tmp_path, ema=decay, callback=Calls(follow))
+    fit = make(tmp_path, ema_decay=decay, callback=Calls(follow))
     method = fit.method
     born = {name: value.clone() for name, value in method.state_dict().items()}
     plain = make(tmp_path / "plain")
@@ -159,7 +159,7 @@ def test_lines_of_a_run(tmp_path):
 
 
 def test_means_of_an_epoch_are_means_of_its_steps(tmp_path):
-    make(tmp_path, log_every=1).run()
+    make(tmp_path, log_every_steps=1).run()
     entries = lines(tmp_path)
     for epoch in (0, 1):
         steps = [

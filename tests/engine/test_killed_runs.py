@@ -20,7 +20,8 @@ STEPS = 35  # 7 epochs of 5
 def keys(npz, out, **more):
     usual = {
         "method": "muse", "negatives": "roll", "data": f"npz:{npz}", "model": {"dropout": 0.2},
-        "device": "cpu", "epochs": 7, "batch_size": 8, "save_every": 2, "log_every": 1, "ema": 0.9,
+        "device": "cpu", "epochs": 7, "batch_size": 8, "save_every_steps": 2,
+        "log_every_steps": 1, "ema_decay": 0.9,
     }  # fmt: skip
     return usual | {"out": str(out)} | more
 
@@ -90,7 +91,7 @@ def test_run_in_a_process_leaves_what_it_promises(straight):
 
 def test_second_process_is_refused_and_harms_nothing(tmp_path, npz):
     out = tmp_path / "run"
-    process = start(keys(npz, out, save_every=1), each_step=2)
+    process = start(keys(npz, out, save_every_steps=1), each_step=2)
     wait_for(out, 1)
     before = (out / "recipe.toml").read_bytes()
     with pytest.raises(RunBusyError), RunDirectory(out).held():
@@ -119,7 +120,7 @@ def test_terminated_command_saves_and_says_so(tmp_path, npz, number, code):
     out = tmp_path / "run"
     small = ("--model", "cifar/resnet10_w16", "--batch-size", 8, "--device", "cpu")
     process = command(
-        "--data", f"npz:{npz}", *small, "--epochs", 500, "--save-every", 5, "--out", out
+        "--data", f"npz:{npz}", *small, "--epochs", 500, "--save-every-steps", 5, "--out", out
     )
     wait_for(out, 5)
     process.send_signal(number)
@@ -135,7 +136,7 @@ def test_terminated_command_saves_and_says_so(tmp_path, npz, number, code):
 
 def test_terminated_process_saves_the_step_at_hand(tmp_path, npz):
     out = tmp_path / "run"
-    process = start(keys(npz, out, save_every=0), each_step=0.05)
+    process = start(keys(npz, out, save_every_steps=0), each_step=0.05)
     wait_for(out, 5)
     os.kill(process.pid, signal.SIGTERM)
     ended(process, code=143)

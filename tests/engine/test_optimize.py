@@ -42,7 +42,7 @@ class Pair(Method):
 
 
 def test_cosine_ends_at_a_part_of_the_rate():
-    settings = TrainingSettings(lr=0.01, lr_end=0.2, epochs=7)
+    settings = TrainingSettings(lr=0.01, lr_end_ratio=0.2, epochs=7)
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.01)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 35, eta_min=0.002)
     for step in range(35):
@@ -54,7 +54,7 @@ def test_cosine_ends_at_a_part_of_the_rate():
 
 
 def test_published_schedule():  # BYOT's and MUSE's: 0.1, a tenth at epochs 75, 130 and 180
-    settings = TrainingSettings(epochs=200, lr=0.1, schedule="step", milestones=(75, 130, 180))
+    settings = TrainingSettings(epochs=200, lr=0.1, lr_schedule="step", milestones=(75, 130, 180))
     spe = 391
     for epoch, rate in [(0, 0.1), (74, 0.1), (75, 0.01), (129, 0.01), (130, 1e-3), (179, 1e-3),
                         (180, 1e-4), (199, 1e-4)]:  # fmt: skip
@@ -78,24 +78,28 @@ def ours(settings: TrainingSettings, spe: int) -> list[float]:
 
 
 def test_cosine_equals_torch():
-    settings = TrainingSettings(epochs=7, lr=0.3, schedule="cosine")
+    settings = TrainingSettings(epochs=7, lr=0.3, lr_schedule="cosine")
     make = lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, T_max=35)  # noqa: E731
     assert ours(settings, 5) == pytest.approx(theirs(make, settings, 35), rel=1e-9, abs=1e-12)
 
 
 def test_steps_equal_torch():
-    settings = TrainingSettings(epochs=9, lr=0.3, schedule="step", milestones=(2, 5), gamma=0.3)
+    settings = TrainingSettings(
+        epochs=9, lr=0.3, lr_schedule="step", milestones=(2, 5), lr_gamma=0.3
+    )
     make = lambda o: torch.optim.lr_scheduler.MultiStepLR(o, [8, 20], gamma=0.3)  # noqa: E731
     assert ours(settings, 4) == pytest.approx(theirs(make, settings, 36), rel=1e-12)
 
 
 def test_constant_stays():
-    assert set(ours(TrainingSettings(epochs=3, lr=0.2, schedule="constant"), 4)) == {0.2}
+    assert set(ours(TrainingSettings(epochs=3, lr=0.2, lr_schedule="constant"), 4)) == {0.2}
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "step", "constant"])
 def test_warm_up_is_linear_and_meets_the_schedule(schedule):
-    settings = TrainingSettings(epochs=10, lr=0.4, schedule=schedule, warmup=2.0, milestones=(5,))
+    settings = TrainingSettings(
+        epochs=10, lr=0.4, lr_schedule=schedule, warmup_epochs=2.0, milestones=(5,)
+    )
     rates = ours(settings, 5)
     assert rates[:10] == pytest.approx([0.4 * (i + 1) / 10 for i in range(10)])
     assert rates[10] == pytest.approx(0.4)
@@ -103,19 +107,19 @@ def test_warm_up_is_linear_and_meets_the_schedule(schedule):
 
 
 def test_warm_up_of_part_of_an_epoch():
-    rates = ours(TrainingSettings(epochs=2, lr=0.4, schedule="constant", warmup=0.5), 8)
+    rates = ours(TrainingSettings(epochs=2, lr=0.4, lr_schedule="constant", warmup_epochs=0.5), 8)
     assert rates[:5] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.4])
 
 
 def test_cosine_falls_to_nearly_nothing():
-    rates = ours(TrainingSettings(epochs=10, lr=1.0, warmup=1.0), 100)
+    rates = ours(TrainingSettings(epochs=10, lr=1.0, warmup_epochs=1.0), 100)
     falling = rates[100:]
     assert all(a > b for a, b in itertools.pairwise(falling))
     assert 0 < rates[-1] < 1e-5
 
 
 def test_warm_up_longer_than_the_run_does_not_divide_by_zero():
-    rates = ours(TrainingSettings(epochs=1, lr=1.0, warmup=3.0), 4)
+    rates = ours(TrainingSettings(epochs=1, lr=1.0, warmup_epochs=3.0), 4)
     assert all(math.isfinite(rate) and rate > 0 for rate in rates)
 
 
@@ -125,7 +129,7 @@ def cycled(settings: TrainingSettings, spe: int, cycles: int) -> list[float]:
 
 @pytest.mark.parametrize("cycles", [1, 2, 3, 6])
 def test_cycles_equal_torchs_warm_restarts(cycles):
-    settings = TrainingSettings(epochs=6, lr=0.3, schedule="cosine")
+    settings = TrainingSettings(epochs=6, lr=0.3, lr_schedule="cosine")
     scheduler = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts
     want = theirs(lambda o: scheduler(o, T_0=30 // cycles), settings, 30)
     assert cycled(settings, 5, cycles) == pytest.approx(want, rel=1e-9, abs=1e-12)
@@ -134,7 +138,7 @@ def test_cycles_equal_torchs_warm_restarts(cycles):
 @settings_of_hypothesis(max_examples=60, deadline=None)
 @given(st.integers(1, 6), st.integers(1, 9), st.integers(1, 70))
 def test_cycles_of_any_number_start_anew_and_fall(epochs, spe, cycles):
-    settings, total = TrainingSettings(epochs=epochs, lr=0.3, schedule="cosine"), epochs * spe
+    settings, total = TrainingSettings(epochs=epochs, lr=0.3, lr_schedule="cosine"), epochs * spe
     rates = cycled(settings, spe, cycles)
     cycle = [step * cycles // total for step in range(total)]
     for step, rate in enumerate(rates):
@@ -147,15 +151,19 @@ def test_cycles_of_any_number_start_anew_and_fall(epochs, spe, cycles):
 
 
 def test_warm_up_is_of_the_first_cycle_alone():
-    rates = cycled(TrainingSettings(epochs=8, lr=0.4, schedule="cosine", warmup=1.0), 5, 2)
+    rates = cycled(
+        TrainingSettings(epochs=8, lr=0.4, lr_schedule="cosine", warmup_epochs=1.0), 5, 2
+    )
     assert rates[:5] == pytest.approx([0.4 * (i + 1) / 5 for i in range(5)])
     assert rates[5] == rates[20] == 0.4
-    assert rates[20:] == cycled(TrainingSettings(epochs=8, lr=0.4, schedule="cosine"), 5, 2)[20:]
+    assert rates[20:] == cycled(TrainingSettings(epochs=8, lr=0.4, lr_schedule="cosine"), 5, 2)[20:]
     assert 0 < rates[19] < rates[18]
 
 
 def test_warm_up_beyond_the_first_cycle_meets_the_second():
-    rates = cycled(TrainingSettings(epochs=8, lr=0.4, schedule="cosine", warmup=5.0), 4, 2)
+    rates = cycled(
+        TrainingSettings(epochs=8, lr=0.4, lr_schedule="cosine", warmup_epochs=5.0), 4, 2
+    )
     assert rates[:20] == pytest.approx([0.4 * (i + 1) / 20 for i in range(20)])
     assert rates[20] == 0.4
     assert all(a > b for a, b in itertools.pairwise(rates[20:]))
@@ -163,7 +171,9 @@ def test_warm_up_beyond_the_first_cycle_meets_the_second():
 
 @pytest.mark.parametrize("schedule", ["step", "constant"])
 def test_other_schedules_know_no_cycles(schedule):
-    settings = TrainingSettings(epochs=6, lr=0.3, schedule=schedule, milestones=(2, 4), gamma=0.5)
+    settings = TrainingSettings(
+        epochs=6, lr=0.3, lr_schedule=schedule, milestones=(2, 4), lr_gamma=0.5
+    )
     assert cycled(settings, 5, 3) == ours(settings, 5)
 
 

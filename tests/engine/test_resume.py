@@ -16,17 +16,18 @@ from selfdistill.tasks import Classification
 
 RUNS = {
     "muse": {"name": "muse", "options": {"negatives": "roll"}},
-    "muse, product": {"name": "muse", "options": {"combine": "mul"}, "save_every": 1},
+    "muse, product": {"name": "muse", "options": {"combine": "mul"}, "save_every_steps": 1},
     "byot": {"name": "byot"},
-    "exits": {"name": "exits", "save_every": 2},
-    "joined": {"name": "muse+cskd+snapshot", "save_every": 1, "ema": 0.5},
+    "exits": {"name": "exits", "save_every_steps": 2},
+    "joined": {"name": "muse+cskd+snapshot", "save_every_steps": 1, "ema_decay": 0.5},
     "joined, taught": {"name": "muse+crd+kd"},
     "ce, dropout": {"name": "ce", "net": {"dropout": 0.5}},
-    "ce, average": {"name": "ce", "ema": 0.9, "save_every": 2},
-    "ce, adamw": {"name": "ce", "optimizer": "adamw", "lr": 1e-3, "save_every": 1},
-    "ce, clip and warm-up": {"name": "ce", "clip": 0.1, "warmup": 1.0},
+    "ce, average": {"name": "ce", "ema_decay": 0.9, "save_every_steps": 2},
+    "ce, adamw": {"name": "ce", "optimizer": "adamw", "lr": 1e-3, "save_every_steps": 1},
+    "ce, clip and warm-up": {"name": "ce", "clip_grad_norm": 0.1, "warmup_epochs": 1.0},
     "all": {"name": "muse", "options": {"negatives": "roll"}, "net": {"dropout": 0.3},
-            "ema": 0.9, "optimizer": "adamw", "lr": 1e-3, "save_every": 1, "log_every": 1},
+            "ema_decay": 0.9, "optimizer": "adamw", "lr": 1e-3, "save_every_steps": 1,
+            "log_every_steps": 1},
 }  # fmt: skip
 every_run = pytest.mark.parametrize("keys", RUNS.values(), ids=RUNS)
 
@@ -130,10 +131,10 @@ def killed_everywhere(tmp_path, monkeypatch, want, keys):
 
 
 KILLED = {
-    "epochs": {"name": "ce", "log_every": 2},
-    "every step": {"name": "ce", "log_every": 1, "save_every": 1},
-    "every second step": {"name": "ce", "log_every": 2, "save_every": 2},
-    "every third step": {"name": "muse", "log_every": 1, "save_every": 3},
+    "epochs": {"name": "ce", "log_every_steps": 2},
+    "every step": {"name": "ce", "log_every_steps": 1, "save_every_steps": 1},
+    "every second step": {"name": "ce", "log_every_steps": 2, "save_every_steps": 2},
+    "every third step": {"name": "muse", "log_every_steps": 1, "save_every_steps": 3},
 }
 
 

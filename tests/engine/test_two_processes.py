@@ -16,8 +16,8 @@ from selfdistill.core import METHODS
 from selfdistill.recipe.build_run import build_run  # noqa: F401  registers the methods
 
 LEARN = {
-    "method": "ce", "device": "cpu", "epochs": 2, "batch_size": 8, "log_every": 1, "workers": 0,
-    "model": {"norm": "group"}, "lr": 0.05,
+    "method": "ce", "device": "cpu", "epochs": 2, "batch_size": 8, "log_every_steps": 1,
+    "num_workers": 0, "model": {"norm": "group"}, "lr": 0.05,
 }  # fmt: skip
 
 
@@ -103,7 +103,7 @@ BATCH_NORM = {"model": {"norm": "batch"}, "method": "muse"}
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 def test_all_processes_end_with_the_network_that_was_saved(tmp_path, npz, ema):
-    ranks(tmp_path / "run", LEARN | BATCH_NORM | {"data": f"npz:{npz}", "ema": ema})
+    ranks(tmp_path / "run", LEARN | BATCH_NORM | {"data": f"npz:{npz}", "ema_decay": ema})
     first, second = (load_file(tmp_path / f"run.rank{rank}.safetensors") for rank in (0, 1))
     assert [name for name in first if not torch.equal(first[name], second[name])] == []
     saved = final(tmp_path / "run").tensors
@@ -168,7 +168,12 @@ def test_command_starts_its_processes_itself(tmp_path, npz, both):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", list(METHODS))
 def test_every_method_trains_in_two_processes(tmp_path, npz, method):
-    keys = LEARN | {"data": f"npz:{npz}", "method": method, "model": {"norm": "batch"}, "ema": 0.9}
+    keys = LEARN | {
+        "data": f"npz:{npz}",
+        "method": method,
+        "model": {"norm": "batch"},
+        "ema_decay": 0.9,
+    }
     keys |= company(method, lambda: {"norm": "batch"})
     ranks(tmp_path / "run", keys)
     assert final(tmp_path / "run").state["finished"]

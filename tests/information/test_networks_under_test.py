@@ -8,7 +8,7 @@ from selfdistill.core import ConfigError, DataError
 from selfdistill.models import build
 from selfdistill.runs.networks import networks_under_test, shortened
 
-RUN = {"epochs": 1, "limit": 32, "batch_size": 32, "method": "ce", "device": "cpu"}
+RUN = {"epochs": 1, "max_train_images": 32, "batch_size": 32, "method": "ce", "device": "cpu"}
 RUN |= {"model": "cifar/resnet8", "taps": "layer1,layer3"}
 
 
@@ -16,7 +16,7 @@ RUN |= {"model": "cifar/resnet8", "taps": "layer1,layer3"}
 def runs(tmp_path_factory):
     """Two runs that differ in what they hold out, and one on larger images."""
     place = tmp_path_factory.mktemp("runs")
-    keys = {"one": {}, "two": {"val": 0.2, "seed": 1}, "large": {"image_size": 16}}
+    keys = {"one": {}, "two": {"val_fraction": 0.2, "seed": 1}, "large": {"image_size": 16}}
     for name, more in keys.items():
         selfdistill.train(data="digits", out=place / name / "s0", **RUN, **more)
     return place

@@ -298,13 +298,13 @@ def run(out, stop: int = 0, **settings) -> checkpoint.Checkpoint:
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 def test_resume_is_exact_at_every_step(tmp_path, monkeypatch, ema):
     monkeypatch.setattr("os.fsync", lambda handle: None)
-    want = run(tmp_path / "straight", ema=ema)
+    want = run(tmp_path / "straight", ema_decay=ema)
     assert any(name.startswith("teacher.") for name in want.tensors["method"])
     for stop in range(1, 6):
-        first = run(tmp_path / str(stop), stop, ema=ema)
+        first = run(tmp_path / str(stop), stop, ema_decay=ema)
         assert first.state["step"] == stop
         assert first.tensors["method"]["generation"] == stop * 4 // 6
-        found = run(tmp_path / str(stop), ema=ema)
+        found = run(tmp_path / str(stop), ema_decay=ema)
         assert found.state == want.state
         for stem, tensors in want.tensors.items():
             assert tensors.keys() == found.tensors[stem].keys()

@@ -17,7 +17,7 @@ from selfdistill.recipe.build_run import build_run, load_data
 from selfdistill.recipe.schema import parse
 from selfdistill.recipe.teachers import fingerprint, load_teacher
 
-TINY = {"epochs": 1, "limit": 64, "batch_size": 32, "model": "cifar/resnet8"}
+TINY = {"epochs": 1, "max_train_images": 64, "batch_size": 32, "model": "cifar/resnet8"}
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_of_a_run(teacher):
 
 
 def test_of_a_run_with_averaged_weights(tmp_path):
-    run = selfdistill.train(method="muse", out=tmp_path / "run", ema=0.5, **TINY)
+    run = selfdistill.train(method="muse", out=tmp_path / "run", ema_decay=0.5, **TINY)
     network, _ = taught(teacher=run.path)
     assert fingerprint(network) == fingerprint(run.network)
     newest = max((run.path / "checkpoints").glob("step-*"))
@@ -163,7 +163,7 @@ def test_the_teacher_is_judged_before_training(teacher, tmp_path):
 def test_without_validation_images_training_images_judge_it(teacher, tmp_path):
     told = Says()
     selfdistill.train(
-        method="kd", teacher=teacher, out=tmp_path / "r", callback=told, val=0.0, **TINY
+        method="kd", teacher=teacher, out=tmp_path / "r", callback=told, val_fraction=0.0, **TINY
     )
     assert "of 64 training images right" in told.words[0]
 

@@ -81,7 +81,7 @@ def test_parse_leaves_its_input_alone():
         ({"epochs": "many"}, "epochs = 'many' does not fit: .*integer"),
         ({"epochs": 0}, "epochs = 0 does not fit: .*greater than or equal to 1"),
         ({"epochs": 1.5}, "epochs = 1.5 does not fit"),
-        ({"val": 1.0}, r"val = 1\.0 does not fit: .*less than 1"),
+        ({"val_fraction": 1.0}, r"val_fraction = 1\.0 does not fit: .*less than 1"),
         ({"lr": 0}, "lr = 0 does not fit"),
         ({"lr": float("nan")}, "lr = nan does not fit"),
         ({"optimizer": "adam"}, "optimizer = 'adam' does not fit: .*'sgd' or 'adamw'"),

@@ -49,7 +49,7 @@ def test_a_row_that_runs_has_a_complete_recipe(row):
     assert recipe["method"] == row.keys["method"]
     # what a paper's training is made of must not be left to defaults
     required = {"model", "data", "val", "epochs", "batch_size", "lr", "optimizer", "momentum"}
-    required |= {"nesterov", "weight_decay", "schedule"}
+    required |= {"nesterov", "weight_decay", "lr_schedule"}
     assert required <= row.keys.keys()
     assert all(line.startswith("# ") for line in row.to_toml().split("\n\n")[0].splitlines())
 
@@ -148,7 +148,7 @@ def test_holding_out_images_is_another_run_with_another_teacher():
 
 # The CRD benchmark's, which MUSE's tables leave out.
 OTHERS = {"cifar100-resnet56-resnet20-at.toml", "cifar100-resnet56-resnet20-nst.toml"}
-WHERE = {"teacher": "", "teacher_model": "", "log_every": 1}
+WHERE = {"teacher": "", "teacher_model": "", "log_every_steps": 1}
 
 
 def bare(recipe: Recipe) -> str:

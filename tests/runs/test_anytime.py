@@ -7,7 +7,13 @@ import selfdistill
 from selfdistill.core import ConfigError, DataError
 from selfdistill.early_exit.thresholds import threshold_outcome
 
-TINY = {"epochs": 1, "limit": 64, "batch_size": 32, "model": "cifar/resnet8", "method": "exits"}
+TINY = {
+    "epochs": 1,
+    "max_train_images": 64,
+    "batch_size": 32,
+    "model": "cifar/resnet8",
+    "method": "exits",
+}
 
 
 @pytest.fixture(scope="module")

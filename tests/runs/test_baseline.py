@@ -39,7 +39,9 @@ def test_the_run_beside_it_with_the_same_recipe(mine):
     (mine.with_name("broken")).mkdir()
     (mine.with_name("broken") / "exits.csv").touch()
     assert matched_baseline(mine) is None
-    finished_run(mine.with_name("plain"), epochs=5, seed=2, device="cpu", workers=0, log_every=3)
+    finished_run(
+        mine.with_name("plain"), epochs=5, seed=2, device="cpu", num_workers=0, log_every_steps=3
+    )
     assert matched_baseline(mine) == mine.with_name("plain")
 
 

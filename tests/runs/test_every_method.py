@@ -12,7 +12,7 @@ from selfdistill.recipe.build_method import unsupported_reason
 from selfdistill.recipe.schema import Recipe
 from selfdistill.tasks import Classification
 
-TINY = {"epochs": 2, "limit": 64, "batch_size": 32, "model": "cifar/resnet8"}
+TINY = {"epochs": 2, "max_train_images": 64, "batch_size": 32, "model": "cifar/resnet8"}
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,13 @@ import selfdistill
 from selfdistill.core import METHODS, ArtifactError, ConfigError
 from selfdistill.models import build
 
-TINY = {"epochs": 1, "limit": 16, "batch_size": 16, "val": 0.02, "model": "cifar/resnet8"}
+TINY = {
+    "epochs": 1,
+    "max_train_images": 16,
+    "batch_size": 16,
+    "val_fraction": 0.02,
+    "model": "cifar/resnet8",
+}
 QUICK = ("fitnets", "kd")
 OFFLINE = [
     name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
@@ -53,7 +59,7 @@ def test_layers_hear_the_version_of_their_layout(tmp_path):
         layers = [Versioned(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
         return nn.Sequential(*layers, nn.Linear(4, 10))
 
-    keys = {**TINY, "epochs": 2, "ema": 0.9}
+    keys = {**TINY, "epochs": 2, "ema_decay": 0.9}
     del keys["model"]
     run = selfdistill.train(method="ce", model=network(), out=tmp_path / "run", **keys)
     again = selfdistill.load(tmp_path / "run", model=network())

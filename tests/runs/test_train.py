@@ -12,7 +12,7 @@ import selfdistill
 from selfdistill.core import ConfigError, RunBusyError
 from selfdistill.data import load as load_data
 
-TINY = {"epochs": 1, "limit": 64, "batch_size": 32}
+TINY = {"epochs": 1, "max_train_images": 64, "batch_size": 32}
 README = Path(__file__).parents[2] / "README.md"
 
 
@@ -65,7 +65,7 @@ def test_options_of_the_method_are_keywords(tmp_path):
 
 def test_recipe_file_keeps_its_model_and_data(tmp_path):
     file = tmp_path / "mine.toml"
-    file.write_text('model = "cifar/resnet8"\nmethod = "ce"\nlimit = 64\n')
+    file.write_text('model = "cifar/resnet8"\nmethod = "ce"\nmax_train_images = 64\n')
     run = selfdistill.train(recipe=file, out=tmp_path / "run", epochs=1, batch_size=32)
     assert (run.recipe.model, run.recipe.method) == ("cifar/resnet8", "ce")
 
@@ -90,7 +90,7 @@ def test_faulty_recipes(tmp_path, options):
 
 
 def test_averaged_weights_are_what_is_judged_and_loaded(tmp_path):
-    run = selfdistill.train(out=tmp_path / "run", model="cifar/resnet8", ema=0.9, **TINY)
+    run = selfdistill.train(out=tmp_path / "run", model="cifar/resnet8", ema_decay=0.9, **TINY)
     newest = max((tmp_path / "run" / "checkpoints").glob("step-*"))
     average = load_file(newest / "average.safetensors")
     again = selfdistill.load(tmp_path / "run")

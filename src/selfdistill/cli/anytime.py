@@ -77,7 +77,7 @@ def anytime(
     trained, data = _loaded(run, device)
     echo(f"{run} · {trained.recipe.method} · {trained.recipe.model}")
     echo("asking all exits about the held-out images …", "dim")
-    judged = held_out_decisions(trained.method, data, workers=trained.recipe.workers)
+    judged = held_out_decisions(trained.method, data, workers=trained.recipe.num_workers)
     rows = _rows(judged, losses, threshold)
     echo("measuring …\n", "dim")
     with computing_with(num_threads or torch.get_num_threads()):
@@ -132,7 +132,9 @@ def _loaded(run: Path, device: str | None) -> "tuple[Run, ImageData]":
     from ..runs.paths import load_recipe
     from ..runs.run import load
 
-    here = {"devices": 1, "nodes": 1, "precision": "fp32"} | ({"device": device} if device else {})
+    here = {"devices": 1, "num_nodes": 1, "precision": "fp32"} | (
+        {"device": device} if device else {}
+    )
     recipe = parse(load_recipe(run).model_dump() | here)
     fabric, data = make_fabric(recipe), load_data(recipe)
     trained = load(run, data=data)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import options
+from .options import RecipeFile, Settings, option_name, recipe_options
 
 _COMPARE, _RUNS = "What to compare", "Runs"
 
@@ -14,8 +14,10 @@ def _option(panel: str, meaning: str, *names: str, **more: Any) -> Any:
     return typer.Option(*names, help=meaning, rich_help_panel=panel, **more)
 
 
-# The recipe's options are those of `train`; what belongs to a row stands in --methods.
+# What belongs to a row stands in --methods.
+@recipe_options(exclude=("method", "seed"))
 def compare(
+    *,
     methods: Annotated[
         list[str] | None,
         _option(
@@ -48,38 +50,15 @@ def compare(
         list[str] | None,
         _option(_RUNS, "submitit's options: partition=gpu,timeout_min=600.", metavar="KEY=VALUE,…"),
     ] = None,
-    model: options.Model = None,
-    task: options.Task = None,
-    data: options.Data = None,
-    recipe: options.RecipeFile = None,
-    weights: options.Weights = None,
-    taps: options.Taps = None,
-    teacher: options.Teacher = None,
-    teacher_model: options.TeacherModel = None,
-    teacher_taps: options.TeacherTaps = None,
-    peers: options.Peers = None,
-    image_size: options.ImageSize = None,
-    ignore: options.Ignore = None,
-    val: options.Val = None,
-    limit: options.Limit = None,
-    settings: options.Settings = None,
-    epochs: options.Epochs = None,
-    batch_size: options.BatchSize = None,
-    optimizer: options.Optimizer = None,
-    lr: options.LearningRate = None,
-    schedule: options.Schedule = None,
-    warmup: options.Warmup = None,
-    weight_decay: options.WeightDecay = None,
-    device: options.Device = None,
-    devices: options.Devices = None,
-    precision: options.Precision = None,
-    channels_last: options.ChannelsLast = None,
-    compile: options.Compile = None,
-    workers: options.Workers = None,
-    save_every: options.SaveEvery = None,
+    recipe: RecipeFile = None,
+    settings: Settings = None,
+    **keys: Any,
 ) -> None:
     """Train several methods with several seeds by one recipe, and compare them with a baseline."""
-    given = {key: value for key, value in locals().items() if value not in (None, [])}
+    own = {"methods": methods, "seeds": seeds, "exit": exit, "out": out, "resume": resume}
+    own |= {"jobs": jobs, "threads": threads, "launcher": launcher, "slurm": slurm}
+    own |= {"recipe": recipe, "settings": settings}
+    given = {key: value for key, value in own.items() if value not in (None, [])} | keys
     from ..comparison.compare import compare as run_comparison
     from ..engine.signals import Interrupted
     from .compare_output import ComparisonScreen, resume_command, show_comparison, show_failures
@@ -105,9 +84,8 @@ def _arguments(given: dict[str, Any]) -> dict[str, Any]:
 
     given = dict(given)
     if extra := [key for key in given if "resume" in given and key not in {"resume", *_LAUNCH}]:
-        names = {"settings": "set", "peers": "peer"}
-        extra_options = " and --".join(names.get(key, key.replace("_", "-")) for key in extra)
-        raise ConfigError(f"--resume goes on with the study as it is; leave out --{extra_options}")
+        names = " and ".join(map(option_name, extra))
+        raise ConfigError(f"--resume continues the study as it is; leave out {names}")
     if "resume" in given:
         given |= {"out": given["resume"], "resume": True}
     if "jobs" in given:
@@ -115,7 +93,7 @@ def _arguments(given: dict[str, Any]) -> dict[str, Any]:
     for text in given.pop("settings", []):
         key, value = _parse_pair(text, "--set")
         if key in given:
-            raise ConfigError(f"--set {key} and --{key.replace('_', '-')} say the same; give one")
+            raise ConfigError(f"--set {key} and {option_name(key)} say the same; give one")
         if key in _STUDY_OPTIONS:
             raise ConfigError(f"--set is for what a recipe holds; '{key}' is given by --{key}")
         given[key] = value

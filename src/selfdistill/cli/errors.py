@@ -63,7 +63,7 @@ def error_message(error: Exception) -> tuple[str, int]:
     text = str(error).lower()
     allocation = isinstance(error, RuntimeError) and any(part in text for part in _OUT_OF_MEMORY)
     if allocation or isinstance(error, MemoryError | OutOfMemoryError):
-        return "the memory is full; lower --batch-size, or split it by --set accumulate=2", 7
+        return "the memory is full; lower --batch-size, or split it by --accumulation-steps 2", 7
     if isinstance(error, OSError) and error.errno in _NOT_PERMITTED:
         path = f": {error.filename}" if error.filename else ""
         return f"{(error.strerror or 'not allowed').lower()}{path}", 7

@@ -1,96 +1,134 @@
-"""The options that make a recipe, shared by the commands that take them all.
+"""Command-line options of a recipe, generated from the fields of `Recipe`."""
 
-None means "what the recipe says": only what was given is passed on, so that a recipe file keeps
-its say. The defaults shown are those of recipe/schema.py, which a test compares.
-"""
-
+import functools
+import inspect
+import types
+import typing
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
+from pydantic.fields import FieldInfo
 
-_WHAT, _HOW, _WHERE = "What", "How", "Where"
+from ..recipe.fields import Recipe, default_text
 
+_RECIPE = "Recipe and run"
 
-def _option(panel: str, meaning: str, default: str = "", *names: str, **more: Any) -> Any:
-    """An option of a panel; the default is said in words, since to the command it is None."""
-    text = f"{meaning} ({default})" if default else meaning
-    return typer.Option(*names, help=text, rich_help_panel=panel, **more)
-
-
-Method = Annotated[
-    str | None, _option(_WHAT, "How to train; selfdistill methods lists them.", "muse")
-]
-Model = Annotated[
-    str | None, _option(_WHAT, "The network; selfdistill models lists them.", "cifar/resnet10_w16")
-]
-Task = Annotated[
-    str | None,
-    _option(
-        _WHAT,
-        "What the labels mean: classification, segmentation or detection.",
-        "classification",
-        metavar="TASK",
+RecipeFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="TOML file to start from; options given beside it override it.",
+        rich_help_panel=_RECIPE,
     ),
 ]
-Data = Annotated[
-    str | None, _option(_WHAT, "A data set's name, folder:PATH or npz:FILE.", "digits")
-]
-RecipeFile = Annotated[Path | None, _option(_WHAT, "Start from this TOML file.")]
-Weights = Annotated[str | None, _option(_WHAT, "Start from 'pretrained' or a weights file.")]
-Taps = Annotated[
-    str | None, _option(_WHAT, "Where to read features; see selfdistill taps.", "auto")
-]
-Teacher = Annotated[
-    str | None, _option(_WHAT, "For offline methods: a run, a weights file or timm/NAME.")
-]
-TeacherModel = Annotated[str | None, _option(_WHAT, "The network of a teacher's weights file.")]
-TeacherTaps = Annotated[str | None, _option(_WHAT, "Where to read the teacher's features.", "auto")]
-Peers = Annotated[
-    list[str] | None,
-    _option(
-        _WHAT,
-        "For online methods: a network to train along; may be repeated.",
-        "",
-        "--peer",
-        metavar="MODEL",
-    ),
-]
-ImageSize = Annotated[int | None, _option(_WHAT, "Side of the images in pixels.", "the data's own")]
-Ignore = Annotated[
-    int | None, _option(_WHAT, "Value of a mask that is no class, besides 255.", metavar="VALUE")
-]
-Val = Annotated[float | None, _option(_WHAT, "Share of the training images to validate by.", "0.1")]
-Limit = Annotated[int | None, _option(_WHAT, "Most training images to use.", "all")]
 Settings = Annotated[
     list[str] | None,
-    _option(
-        _WHAT,
-        "A recipe's key or an option of the method; may be repeated.",
-        "",
+    typer.Option(
         "--set",
         metavar="KEY=VALUE",
+        help="Option of the method, see selfdistill methods NAME, or any recipe key; "
+        "may be repeated.",
+        rich_help_panel=_RECIPE,
     ),
 ]
-Epochs = Annotated[int | None, _option(_HOW, "Passes over the training images.", "30")]
-BatchSize = Annotated[int | None, _option(_HOW, "Images an optimizer step.", "64")]
-Optimizer = Annotated[str | None, _option(_HOW, "sgd or adamw.", "sgd")]
-LearningRate = Annotated[float | None, _option(_HOW, "The highest learning rate.", "0.05")]
-Schedule = Annotated[str | None, _option(_HOW, "cosine, step or constant.", "cosine")]
-Warmup = Annotated[float | None, _option(_HOW, "Epochs of linear warm-up.", "0.0")]
-WeightDecay = Annotated[float | None, _option(_HOW, "On all weights.", "0.0005")]
-Seed = Annotated[int | None, _option(_HOW, "Of weights, order and augmentation.", "0")]
-Out = Annotated[Path | None, _option(_WHERE, "The run's directory.", "the next free one in runs/")]
-Device = Annotated[str | None, _option(_WHERE, "auto, cpu, cuda or mps.", "auto")]
-Devices = Annotated[int | None, _option(_WHERE, "Processes on each machine.", "1")]
-Precision = Annotated[str | None, _option(_WHERE, "fp32, bf16 or fp16.", "fp32")]
-ChannelsLast = Annotated[
-    bool | None, _option(_WHERE, "Memory format; fast with bf16.", "", "--channels-last")
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIRECTORY",
+        help="Run directory. (the next free one in runs/)",
+        rich_help_panel=_RECIPE,
+    ),
 ]
-Compile = Annotated[
-    bool | None, _option(_WHERE, "torch.compile; for long runs on a GPU.", "", "--compile")
+Resume = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="RUN",
+        help="Run directory to resume, by its own recipe.",
+        rich_help_panel=_RECIPE,
+    ),
 ]
-Workers = Annotated[int | None, _option(_WHERE, "Loading processes, for streamed data.", "2")]
-SaveEvery = Annotated[
-    int | None, _option(_WHERE, "Steps between checkpoints; 0 is each epoch.", "0")
-]
+
+
+def recipe_options(*, exclude: Collection[str] = ()) -> Callable[..., Callable[..., None]]:
+    """A decorator that gives a command an option for each key of a recipe.
+
+    The command takes its own parameters, and as `**keys` the recipe keys that were given; a key
+    that was not given is the recipe file's or the default.
+
+    Args:
+        exclude: keys without an option.
+    """
+    keys = [
+        _parameter(key, field)
+        for key, field in Recipe.model_fields.items()
+        if field.json_schema_extra and key not in exclude
+    ]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        parameters = [
+            parameter
+            for parameter in inspect.signature(command).parameters.values()
+            if parameter.kind is not parameter.VAR_KEYWORD
+        ]
+
+        @functools.wraps(command)
+        def run(**values: Any) -> None:
+            given = {
+                key.name: _split(values[key.name])
+                for key in keys
+                if values.get(key.name) not in (None, [])
+            }
+            command(**{p.name: values[p.name] for p in parameters if p.name in values}, **given)
+
+        # typer reads both
+        run.__signature__ = inspect.Signature([*parameters, *keys])  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in (*parameters, *keys)}
+        return run
+
+    return decorate
+
+
+def option_name(parameter: str) -> str:
+    """The option of a command's parameter: `--peer` of `peers`, `--set` of `settings`."""
+    extra: Any = Recipe.model_fields[parameter].json_schema_extra if _is_key(parameter) else None
+    special = {"settings": "--set"}.get(parameter) or (extra or {}).get("flag")
+    return special or f"--{parameter.replace('_', '-')}"
+
+
+def _is_key(parameter: str) -> bool:
+    return parameter in Recipe.model_fields
+
+
+def _parameter(key: str, field: FieldInfo) -> inspect.Parameter:
+    """The parameter that makes typer offer a key; unset it is None."""
+    extra: Any = field.json_schema_extra
+    kind = next(t for t in _alternatives(field.annotation) if t is not type(None))
+    choices = typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
+    name = option_name(key)
+    option = typer.Option(
+        f"{name}/--no-{name[2:]}" if kind is bool else name,
+        metavar=extra["metavar"] or "|".join(choices) or None,
+        help=f"{field.description} ({default_text(field)})",
+        rich_help_panel=extra["panel"],
+    )
+    if typing.get_origin(kind) is tuple:
+        kind = list[str]
+    annotation = Annotated[(str if choices else kind) | None, option]  # type: ignore[operator]
+    return inspect.Parameter(
+        key, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
+    )
+
+
+def _alternatives(annotation: Any) -> tuple[Any, ...]:
+    """`int` and `None` of `int | None`."""
+    union = isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union
+    return typing.get_args(annotation) if union else (annotation,)
+
+
+def _split(value: Any) -> Any:
+    """Items of an option that was repeated, or was given several with commas."""
+    if not isinstance(value, list):
+        return value
+    return [item.strip() for text in value for item in text.split(",")]

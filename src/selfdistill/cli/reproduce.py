@@ -27,7 +27,7 @@ def reproduce(
     seeds: Annotated[
         int | None, typer.Option(help="Number of runs, with seeds 0, 1, …", show_default="3")
     ] = None,
-    val: Annotated[
+    val_fraction: Annotated[
         float | None,
         typer.Option(
             help="Fraction of the training images to hold out, for the score of the best epoch.",
@@ -55,7 +55,13 @@ def reproduce(
     from .console import echo, quiet_lightning
 
     modes = [name for name, on in (("list", show), ("recipe", recipe), ("smoke", smoke)) if on]
-    training = {"seeds": seeds, "val": val, "data": data, "device": device, "out": out}
+    training = {
+        "seeds": seeds,
+        "val_fraction": val_fraction,
+        "data": data,
+        "device": device,
+        "out": out,
+    }
     given: dict[str, Any] = {k: value for k, value in training.items() if value is not None}
     _check(row, modes, given)
     try:

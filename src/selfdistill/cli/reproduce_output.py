@@ -118,7 +118,9 @@ def show_reproduction(reproduction: Reproduction) -> None:
     console.print(comparison)
     echo(f"\nThe published figures' epoch: {row.epoch}.")
     if not has_best:
-        echo("No image was held out, so there is no best epoch; --val 0.1 holds out a tenth.")
+        echo(
+            "No image was held out, so there is no best epoch; --val-fraction 0.1 holds out a tenth."
+        )
     echo(f"\nWritten: {reproduction.table}")
 
 

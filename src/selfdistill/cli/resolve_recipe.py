@@ -1,39 +1,45 @@
 """From the options of `train` to a recipe."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from .options import option_name
 
 if TYPE_CHECKING:
     from ..recipe.schema import Recipe
 
 
-def recipe_for_resume(given: dict[str, Any]) -> "Recipe":
-    """The recipe of a run that goes on."""
+def recipe_for_resume(run: Path, others: Mapping[str, Any]) -> "Recipe":
+    """The recipe of a run that goes on.
+
+    Raises:
+        ConfigError: no such run, or one of the other options is given.
+    """
     from ..core import ConfigError
     from ..runs.paths import load_recipe
 
-    names = {"settings": "set"}
-    others = [names.get(key, key.replace("_", "-")) for key in given if key != "resume"]
-    if others:
+    given = [option_name(key) for key, value in others.items() if value not in (None, [])]
+    if given:
         raise ConfigError(
-            f"--resume goes on by the run's own recipe; leave out --{' and --'.join(others)}"
+            f"--resume goes on by the run's own recipe; leave out {' and '.join(given)}"
         )
-    return load_recipe(given["resume"])
+    return load_recipe(run)
 
 
-def resolve_recipe(given: Mapping[str, Any]) -> "Recipe":
-    """The recipe that file, options and --set make, in this order."""
+def resolve_recipe(
+    keys: Mapping[str, Any], recipe: Path | None = None, settings: Sequence[str] | None = None
+) -> "Recipe":
+    """The recipe that the file, the options and the pairs of --set make, in this order."""
     from .. import methods as _all  # noqa: F401  importing them is what registers them
     from ..recipe.merge import merge_keys
     from ..recipe.schema import parse, read
 
-    file = read(given["recipe"]) if "recipe" in given else {}
-    if "method" in given and file.get("method", given["method"]) != given["method"]:
-        file = _drop_other_method_keys(given["method"], file)
-    keys = {k: v for k, v in given.items() if k not in ("recipe", "settings", "out")}
+    file = read(recipe) if recipe else {}
+    if "method" in keys and file.get("method", keys["method"]) != keys["method"]:
+        file = _drop_other_method_keys(keys["method"], file)
     values = merge_keys(file, keys)
-    settings = _settings(given.get("settings", []), keys, values)
-    return parse(merge_keys(values, settings))
+    return parse(merge_keys(values, _settings(settings or (), keys, values)))
 
 
 def _drop_other_method_keys(method: str, file: Mapping[str, Any]) -> dict[str, Any]:
@@ -48,7 +54,7 @@ def _drop_other_method_keys(method: str, file: Mapping[str, Any]) -> dict[str, A
 
 
 def _settings(
-    texts: list[str], given: Mapping[str, Any], values: Mapping[str, Any]
+    texts: Sequence[str], given: Mapping[str, Any], values: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The pairs of --set, refused where they name nothing or what an option has named."""
     from ..core import ConfigError, nearest
@@ -61,7 +67,7 @@ def _settings(
         if not (key and equals) or key == "options":
             raise ConfigError(f"--set takes KEY=VALUE, not '{text}'")
         if key in given:
-            raise ConfigError(f"--set {key} and --{key.replace('_', '-')} say the same; give one")
+            raise ConfigError(f"--set {key} and {option_name(key)} say the same; give one")
         found[key] = literal(value)
     method = found.get("method", values.get("method", Recipe.model_fields["method"].default))
     known = [*known_options(method), *(k for k in Recipe.model_fields if k != "options")]

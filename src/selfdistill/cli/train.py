@@ -1,66 +1,32 @@
 """`selfdistill train`."""
 
-from pathlib import Path
-from typing import Annotated
+from typing import Any
 
-import typer
-
-from . import options
 from .console import rank_zero
+from .options import Out, RecipeFile, Resume, Settings, recipe_options
 from .resolve_recipe import recipe_for_resume, resolve_recipe
 from .run_output import train_and_report
 
 
+@recipe_options()
 def train(
-    method: options.Method = None,
-    model: options.Model = None,
-    task: options.Task = None,
-    data: options.Data = None,
-    recipe: options.RecipeFile = None,
-    weights: options.Weights = None,
-    taps: options.Taps = None,
-    teacher: options.Teacher = None,
-    teacher_model: options.TeacherModel = None,
-    teacher_taps: options.TeacherTaps = None,
-    peers: options.Peers = None,
-    image_size: options.ImageSize = None,
-    ignore: options.Ignore = None,
-    val: options.Val = None,
-    limit: options.Limit = None,
-    settings: options.Settings = None,
-    epochs: options.Epochs = None,
-    batch_size: options.BatchSize = None,
-    optimizer: options.Optimizer = None,
-    lr: options.LearningRate = None,
-    schedule: options.Schedule = None,
-    warmup: options.Warmup = None,
-    weight_decay: options.WeightDecay = None,
-    seed: options.Seed = None,
-    out: options.Out = None,
-    resume: Annotated[
-        Path | None,
-        typer.Option(
-            help="Go on with this run, by its own recipe.", rich_help_panel="Where", metavar="RUN"
-        ),
-    ] = None,
-    device: options.Device = None,
-    devices: options.Devices = None,
-    precision: options.Precision = None,
-    channels_last: options.ChannelsLast = None,
-    compile: options.Compile = None,
-    workers: options.Workers = None,
-    save_every: options.SaveEvery = None,
+    *,
+    recipe: RecipeFile = None,
+    settings: Settings = None,
+    out: Out = None,
+    resume: Resume = None,
+    **keys: Any,
 ) -> None:
     """Train a network: with no options MUSE on handwritten digits."""
-    given = {key: value for key, value in locals().items() if value not in (None, [])}
     if resume:
-        train_and_report(recipe_for_resume(given), resume, resume=True)
+        others = {"recipe": recipe, "settings": settings, "out": out, **keys}
+        train_and_report(recipe_for_resume(resume, others), resume, resume=True)
         return
-    chosen = resolve_recipe(given)
+    chosen = resolve_recipe(keys, recipe, settings)
     from ..engine.run_directory import RunDirectory
     from ..runs.paths import unique_run_dir
 
-    place = given.get("out") or unique_run_dir(chosen)
+    run_dir = out or unique_run_dir(chosen)
     if rank_zero():
-        RunDirectory(place).check_free()  # before the data are loaded
-    train_and_report(chosen, place, resume=False)
+        RunDirectory(run_dir).check_free()  # before the data are loaded
+    train_and_report(chosen, run_dir, resume=False)

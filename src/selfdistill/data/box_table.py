@@ -72,7 +72,7 @@ def checked(sheet: Sheet, faulty: str, empty: str) -> Sheet:
 
     Args:
         sheet: of one part.
-        faulty: "refuse" a box that has no area or reaches further out, or "mend": leave out the
+        faulty: "refuse" a box that has no area or reaches further out, or "fix": leave out the
             first and clip the second.
         empty: "refuse" pictures without an object, or keep them.
 
@@ -92,7 +92,7 @@ def checked(sheet: Sheet, faulty: str, empty: str) -> Sheet:
         first = kept.paths[int(counts.argmin())]
         raise DataError(
             f"{int((counts == 0).sum())} of {len(counts)} pictures hold no object, the first is "
-            f"{first}; annotate or remove them, or keep them by --set empty=keep"
+            f"{first}; annotate or remove them, or keep them by --empty-images keep"
         )
     return kept
 
@@ -111,7 +111,7 @@ def _refuse(sheet: Sheet, wrong: npt.NDArray[np.bool_], fault: str, remedy: str)
     several = f" (and {wrong.sum() - 1:,} more)" if wrong.sum() > 1 else ""
     raise DataError(
         f"the box ({box}) in {sheet.paths[owner]}, which is {width}×{height}, {fault}{several}; "
-        f"mend the annotation, or {remedy} by --set faulty=mend"
+        f"correct the annotation, or {remedy} by --invalid-boxes fix"
     )
 
 

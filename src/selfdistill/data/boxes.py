@@ -21,7 +21,7 @@ from .splits import Parts, last_word
 
 EMPTY = ("keep", "refuse", "missing")
 """What to do with pictures without an object; the last keeps those without annotation, too."""
-FAULTY = ("refuse", "mend")
+FAULTY = ("refuse", "fix")
 """What to do with boxes that have no area or reach out of their picture."""
 ZOOM = 1.5  # YOLOv5's enlargement; its inverse halves no object, which may be small already
 _LARGEST = 640  # the longer side where none is asked for
@@ -58,7 +58,7 @@ def read(
         empty: "keep" pictures without an object, "refuse" them, or keep even those whose
             annotation is "missing".
         faulty: "refuse" boxes that have no area or reach out of their picture by more than a
-            pixel, or "mend" them: leave out the first and clip the second.
+            pixel, or "fix" them: leave out the first and clip the second.
 
     Raises:
         DataError: no such folder, none of the layouts, or what is wrong with its files.

@@ -52,7 +52,7 @@ def hold_out_share(train: T, share: float) -> tuple[T, T | None]:
     held = round(share * len(train))
     if not 0 < held < len(train):
         raise DataError(
-            f"val={share:g} of {len(train)} training images leaves "
+            f"val_fraction={share:g} of {len(train)} training images leaves "
             f"{'no training' if held else 'no validation'} image; give 0 or a share between "
             f"{1 / len(train):.2g} and {1 - 1 / len(train):.2g}"
         )

@@ -61,7 +61,7 @@ def paired(
     if used > len(names):
         raise DataError(
             f"a mask in {path} has the class {used - 1} and there are {len(names)} classes; "
-            f"name it in classes.txt, or give ignore={used - 1} if it is no class"
+            f"name it in classes.txt, or give --ignore-index {used - 1} if it is no class"
         )
     val, test = last_word(found.get("val"), found.get("test"))
     return Parts(found["train"], val, test, names, True, IMAGENET)

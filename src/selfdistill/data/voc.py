@@ -99,7 +99,7 @@ def _paired(
         if stem not in pages and not missing:
             raise DataError(
                 f"the picture {pictures[stem]} has no annotation {path / 'Annotations' / stem}.xml;"
-                " if there is no object in it, --set empty=missing allows that"
+                " if there is no object in it, --empty-images missing allows that"
             )
     return [pictures[stem] for stem in stems], [pages.get(stem) for stem in stems]
 

@@ -89,7 +89,7 @@ def _paired(images: Path, labels: Path, missing: bool) -> Files:
         if stem not in texts and not missing:
             raise DataError(
                 f"the picture {picture} has no labels {labels / stem}.txt; if there is no object "
-                "in it, write an empty file, or --set empty=missing allows that"
+                "in it, write an empty file, or --empty-images missing allows that"
             )
     return {picture: texts.get(stem) for stem, picture in pictures.items()}
 

@@ -139,7 +139,9 @@ def _class_warnings(report: DataReport) -> list[str]:
         empty = sum(count == 0 for count in report.counts)
         others = f" (and {empty - 1} more)" if empty > 1 else ""
         unit = {"images": "image", "boxes": "box", "pixels": "pixel"}[report.unit]
-        return [f"class '{small}'{others} has no training {unit}; leave it out, or raise --limit"]
+        return [
+            f"class '{small}'{others} has no training {unit}; leave it out, or raise --max-train-images"
+        ]
     if most >= _MAX_IMBALANCE[report.unit] * least:
         effect = (
             "the accuracy will be that of the large classes; look at confusion.csv, too"
@@ -174,12 +176,12 @@ def _part_warnings(report: DataReport) -> list[str]:
     if "val" not in report.sizes:
         warnings.append(
             "no validation images: settings could only be chosen by the test images, which then "
-            "are no test any more; give --val 0.1"
+            "are no test any more; give --val-fraction 0.1"
         )
     elif report.sizes["val"] < 2 * len(report.classes):
         warnings.append(
             f"{report.sizes['val']} validation images for {len(report.classes)} classes say "
-            "little; raise --val"
+            "little; raise --val-fraction"
         )
     for name, (count, searched) in report.duplicates.items():
         if count:

@@ -140,6 +140,6 @@ def _copy(network: nn.Module | None) -> Any:
 
 def _first_process(recipe: Recipe, fabric: Fabric) -> Fabric:
     """The attributes that a loader reads of the first of all processes, whether or not they run."""
-    world_size = recipe.devices * recipe.nodes
+    world_size = recipe.devices * recipe.num_nodes
     process = SimpleNamespace(world_size=world_size, global_rank=0, device=fabric.device)
     return cast(Fabric, process)

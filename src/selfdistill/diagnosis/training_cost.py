@@ -7,7 +7,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -20,7 +20,7 @@ from ..engine.evaluate import evaluate
 from ..engine.optimizer import optimizer_tensors
 from ..engine.run_directory import RunDirectory
 from ..engine.trainer import Trainer
-from ..recipe.build_run import RunComponents, eval_loader, training_settings
+from ..recipe.build_run import RunComponents, eval_loader
 
 _WARM_UP, _MIN_STEPS, _MAX_STEPS = 3, 5, 30
 _MAX_EVALUATED = 256  # images that the speed of evaluation is measured on
@@ -118,9 +118,8 @@ def measure_training_cost(
     """
     recipe, method = components.recipe, components.method
     # Never at its end, so that it has no line to log and no checkpoint to write.
-    settings = replace(
-        training_settings(recipe), epochs=recipe.epochs + 1_000_000, log_every=1 << 60, save_every=0
-    )
+    endless = {"epochs": recipe.epochs + 1_000_000, "log_every_steps": 1 << 60}
+    settings = recipe.model_copy(update={**endless, "save_every_steps": 0})
     _reset_peak(fabric.device)
     directory = RunDirectory(run_dir)
     trainer = Trainer(fabric, method, components.task, batches, None, settings, directory)
@@ -134,7 +133,7 @@ def measure_training_cost(
         memory=memory,
         steps=batches.steps_per_epoch,
         epochs=recipe.epochs,
-        processes=recipe.devices * recipe.nodes,
+        processes=recipe.devices * recipe.num_nodes,
         optimizer_bytes=optimizer_bytes,
         checkpoint_bytes=weight_bytes + optimizer_bytes,
         free_disk_bytes=shutil.disk_usage(nearest_existing(run_dir)).free,
@@ -186,9 +185,9 @@ def _predict_speed(
     measured = step_seconds[_WARM_UP:]
     step = statistics.median(measured)
     num_val, num_test = (0 if part is None else len(part) for part in (data.val, data.test))
-    processes = recipe.devices * recipe.nodes
+    processes = recipe.devices * recipe.num_nodes
     validation = image_seconds * num_val / processes
-    num_validations = -(-recipe.epochs // recipe.val_every)
+    num_validations = -(-recipe.epochs // recipe.val_every_epochs)
     compilation = max(0.0, step_seconds[0] - step)
     training = compilation + recipe.epochs * steps * step + num_validations * validation
     return Speed(
@@ -235,7 +234,7 @@ def _memory_warnings(memory: Memory) -> list[str]:
         return []
     return [
         f"{memory.peak / memory.total:.0%} of the memory is taken; lower --batch-size, or split it "
-        "by --set accumulate=2"
+        "by --accumulation-steps 2"
     ]
 
 

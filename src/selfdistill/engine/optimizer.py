@@ -34,23 +34,24 @@ def learning_rate(
 ) -> float:
     """The rate at an optimizer step: a pure function, so a resume needs no scheduler's state.
 
-    `warmup` epochs rise linearly from lr / steps to lr. "step" multiplies by gamma at each of the
-    `milestones` (0-based epochs, counted from the start of the run); "cosine" falls to
-    `lr_end` · lr over what follows the warm-up, in each of the `cycles` that the run is cut into.
+    `warmup_epochs` rise linearly from lr / steps to lr. "step" multiplies by `lr_gamma` at each of
+    the `milestones` (0-based epochs, counted from the start of the run); "cosine" falls to
+    `lr_end_ratio` · lr over what follows the warm-up, in each of the `cycles` that the run is cut
+    into.
     """
-    warm = round(settings.warmup * steps_per_epoch)
+    warm = round(settings.warmup_epochs * steps_per_epoch)
     if step < warm:
         return settings.lr * (step + 1) / warm
-    if settings.schedule == "step":
+    if settings.lr_schedule == "step":
         passed = sum(step // steps_per_epoch >= m for m in settings.milestones)
-        return settings.lr * settings.gamma**passed
-    if settings.schedule == "cosine":
+        return settings.lr * settings.lr_gamma**passed
+    if settings.lr_schedule == "cosine":
         whole = settings.epochs * steps_per_epoch
         cycle = step * cycles // whole
         start, end = -(-cycle * whole // cycles), -(-(cycle + 1) * whole // cycles)
         warm, step, total = max(0, warm - start), step - start, end - start
         part = 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
-        return settings.lr * (settings.lr_end + (1 - settings.lr_end) * part)
+        return settings.lr * (settings.lr_end_ratio + (1 - settings.lr_end_ratio) * part)
     return settings.lr
 
 

@@ -80,7 +80,9 @@ class Trainer:
         if settings.compile:
             method.compile()
         self.wrapped, self.optimizer = fabric.setup(method, build_optimizer(method, settings))
-        self.average = EMA(trained_state(method), settings.ema) if settings.ema else None
+        self.average = (
+            EMA(trained_state(method), settings.ema_decay) if settings.ema_decay else None
+        )
         self.metric = task.train_metric().to(fabric.device)  # making one anew takes milliseconds
         self.zero = torch.zeros((), device=fabric.device)
         self.clock = time.perf_counter()
@@ -135,9 +137,9 @@ class Trainer:
             self.average.update(trained_state(self.method))
         self.at += 1
         self.display.advance(self.at, self.total)
-        if self.at % settings.log_every == 0 or self.at == self.total:
+        if self.at % settings.log_every_steps == 0 or self.at == self.total:
             self._log_step(epoch, steps[-1], micro_batches[-1], norm)
-        every = settings.save_every
+        every = settings.save_every_steps
         if every and self.at % every == 0 and self.at % self.train.steps_per_epoch:
             self.save()
 
@@ -148,7 +150,7 @@ class Trainer:
         for meter in self.meters.epoch.values():
             meter.reset()
         self._share_statistics()
-        due = (epoch + 1) % self.settings.val_every == 0 or self.at == self.total
+        due = (epoch + 1) % self.settings.val_every_epochs == 0 or self.at == self.total
         if self.val is not None and due:
             with self.ema_weights():
                 entry["val"] = evaluate(self.fabric, self.method, self.task, self.val)
@@ -227,11 +229,11 @@ class Trainer:
         self, steps: list[StepOutput], batches: list[Batch], progress: Progress
     ) -> Tensor:
         """The norm of the gradient, which is also clipped if asked for; not finite raises."""
-        if self.settings.clip:
+        if self.settings.clip_grad_norm:
             clipped = self.fabric.clip_gradients(
                 self.wrapped,
                 self.optimizer,
-                max_norm=self.settings.clip,
+                max_norm=self.settings.clip_grad_norm,
                 error_if_nonfinite=False,
             )
             norm = cast(Tensor, clipped)
@@ -277,4 +279,6 @@ class Trainer:
         return bool(self.signals.asked)
 
 
-_WAY_OUT = "the optimizer did not move: try a lower --lr, a --warmup, --clip 1 or fp32"
+_WAY_OUT = (
+    "the optimizer did not move: try a lower --lr, a --warmup-epochs, --clip-grad-norm 1 or fp32"
+)

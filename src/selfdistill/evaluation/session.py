@@ -49,7 +49,7 @@ class EvaluationSession:
         """A session in this process alone; device and precision are the recipe's unless given."""
         changes = {"device": device, "precision": precision}
         given = {key: value for key, value in changes.items() if value is not None}
-        recipe = parse(recipe.model_dump() | {"devices": 1, "nodes": 1} | given)
+        recipe = parse(recipe.model_dump() | {"devices": 1, "num_nodes": 1} | given)
         fabric = make_fabric(recipe)
         method.to(fabric.device)
         return cls(recipe, data, method, fabric)

@@ -1,7 +1,7 @@
 """From a recipe to all that trains: the only place that sees models, data and methods together."""
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from ..core import ConfigError, DataError, Method, ResourceError, Task
 from ..core.keyed_random import bits, purpose
 from ..data import EvalLoader, ImageData, Loader, load
-from ..engine.settings import TrainingSettings
 from ..models import build as build_network
 from ..taps import evaluation_mode
 from ..tasks import TASKS
@@ -49,17 +48,17 @@ def load_data(recipe: Recipe) -> ImageData:
     data = load(
         recipe.data,
         root=Path(recipe.data_root),
-        val=recipe.val,
+        val=recipe.val_fraction,
         image_size=recipe.image_size,
-        limit=recipe.limit,
+        limit=recipe.max_train_images,
         task=recipe.task,
-        ignore=recipe.ignore,
-        empty=recipe.empty,
-        faulty=recipe.faulty,
+        ignore=recipe.ignore_index,
+        empty=recipe.empty_images,
+        faulty=recipe.invalid_boxes,
     )
-    crop = data.crop if recipe.crop is None else recipe.crop
+    crop = data.crop if recipe.crop_padding is None else recipe.crop_padding
     flip = data.flip if recipe.flip is None else recipe.flip
-    zoom = data.zoom if recipe.zoom is None else recipe.zoom
+    zoom = data.zoom if recipe.max_zoom is None else recipe.max_zoom
     return replace(data, crop=crop, flip=flip, zoom=zoom)
 
 
@@ -137,11 +136,6 @@ def check_input(network: nn.Module, example: Tensor) -> None:
         ) from error
 
 
-def training_settings(recipe: Recipe) -> TrainingSettings:
-    """The part of a recipe that the training loop reads."""
-    return TrainingSettings(**{f.name: getattr(recipe, f.name) for f in fields(TrainingSettings)})
-
-
 def make_fabric(recipe: Recipe) -> Fabric:
     """Devices, precision and processes.
 
@@ -159,13 +153,13 @@ def make_fabric(recipe: Recipe) -> Fabric:
         raise ConfigError("fp16 needs a GPU; --precision bf16 works on the CPU")
     precision = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[recipe.precision]
     strategy: Any = "auto"
-    if recipe.devices * recipe.nodes > 1:
+    if recipe.devices * recipe.num_nodes > 1:
         # Buffers hold per-sample memories in some methods: a broadcast would overwrite them.
         strategy = DDPStrategy(broadcast_buffers=False)
     return Fabric(
         accelerator=accelerator,
         devices=recipe.devices,
-        num_nodes=recipe.nodes,
+        num_nodes=recipe.num_nodes,
         precision=precision,  # type: ignore[arg-type]
         strategy=strategy,
     )
@@ -177,7 +171,7 @@ def train_loader(recipe: Recipe, data: ImageData, method: Method, fabric: Fabric
     Raises:
         DataError: a process would see fewer images at once than the method needs.
     """
-    share = recipe.batch_size // (recipe.accumulate * fabric.world_size)
+    share = recipe.batch_size // (recipe.accumulation_steps * fabric.world_size)
     if share < method.needs.batch:
         raise DataError(
             f"method '{recipe.method}' compares images and needs {method.needs.batch} or more at "
@@ -197,9 +191,9 @@ def train_loader(recipe: Recipe, data: ImageData, method: Method, fabric: Fabric
         same_class=method.needs.same_class,
         rank=fabric.global_rank,
         world_size=fabric.world_size,
-        micro_batches=recipe.accumulate,
+        micro_batches=recipe.accumulation_steps,
         device=fabric.device,
-        workers=recipe.workers,
+        workers=recipe.num_workers,
         channels_last=recipe.channels_last,
     )
 
@@ -215,5 +209,5 @@ def eval_loader(recipe: Recipe, data: ImageData, images: Any, fabric: Fabric) ->
         rank=fabric.global_rank,
         world_size=fabric.world_size,
         device=fabric.device,
-        workers=recipe.workers,
+        workers=recipe.num_workers,
     )

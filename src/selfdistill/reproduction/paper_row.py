@@ -85,7 +85,7 @@ class PaperRow:
 
     def run_dir(self, seed: int, root: Path = ROOT, **changes: Any) -> Path:
         """Directory of one run; a run that holds other images out has a directory of its own."""
-        variant = [f"val{changes['val']:g}"] if "val" in changes else []
+        variant = [f"val{changes['val_fraction']:g}"] if "val_fraction" in changes else []
         return root.joinpath(*self.run_name.split("/"), *variant, f"s{seed}")
 
     def to_toml(self) -> str:

@@ -92,9 +92,10 @@ class _SmokeTest:
     def _shorten(self, recipe: Recipe) -> Recipe:
         """Recipe of the same method and networks for two quick steps."""
         changes: dict[str, Any] = {
-            **{"epochs": 1, "batch_size": _BATCH_SIZE, "save_every": 1, "log_every": 1},
-            **{"workers": 0, "data": "noise", "image_size": None, "device": self.device},
-            **{"precision": "fp32", "lr": 0.01, "warmup": 0.0, "milestones": (), "val_every": 1},
+            **{"epochs": 1, "batch_size": _BATCH_SIZE, "save_every_steps": 1},
+            **{"num_workers": 0, "data": "noise", "image_size": None, "device": self.device},
+            **{"log_every_steps": 1, "val_every_epochs": 1},
+            **{"precision": "fp32", "lr": 0.01, "warmup_epochs": 0.0, "milestones": ()},
         }
         return recipe.model_copy(update=changes)
 
@@ -169,7 +170,7 @@ def _digests(checkpoint: Path) -> dict[str, str]:
 def noise_data(recipe: Recipe, side: int) -> ImageData:
     """Images of noise with random labels or boxes; the same at every call."""
     generator = torch.Generator().manual_seed(0)
-    sizes = {part: n for part, n in _IMAGES.items() if part != "val" or recipe.val}
+    sizes = {part: n for part, n in _IMAGES.items() if part != "val" or recipe.val_fraction}
     parts = {
         part: Resident(
             torch.randint(0, 256, (n, 3, side, side), dtype=torch.uint8, generator=generator),

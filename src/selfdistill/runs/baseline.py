@@ -19,7 +19,7 @@ _MAY_DIFFER = {
     "peers",
     "seed",
 }
-_MAY_DIFFER |= {"log_every", "save_every", "val_every"}
+_MAY_DIFFER |= {"log_every_steps", "save_every_steps", "val_every_epochs"}
 _IMAGES = ("data", "image_size")  # without these two alike, nothing can be compared
 
 

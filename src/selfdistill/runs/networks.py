@@ -76,15 +76,15 @@ class _Own:
 
     def of(self, recipe: Recipe) -> ImageData:
         """A run's own data."""
-        keys = ("data", "data_root", "image_size", "val", "limit", "crop", "flip")
-        key = tuple(getattr(recipe, name) for name in keys)
+        sizes = (recipe.image_size, recipe.val_fraction, recipe.max_train_images)
+        key = (recipe.data, recipe.data_root, *sizes, recipe.crop_padding, recipe.flip)
         if key not in self.known:
             self.known[key] = load_data(recipe)
         return self.known[key]
 
     def differs(self, one: Recipe, other: Recipe) -> bool:
         """Whether the two hold out different images."""
-        return (one.data, one.val) != (other.data, other.val)
+        return (one.data, one.val_fraction) != (other.data, other.val_fraction)
 
 
 def _is_run(name: str) -> bool:

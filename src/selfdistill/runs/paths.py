@@ -8,7 +8,7 @@ from ..engine.run_directory import RunDirectory
 from ..recipe.schema import Recipe, parse
 
 # What decides where a run is made, and not what comes out of it.
-_MACHINE_KEYS = {"device", "devices", "nodes", "workers", "data_root", "teacher_model"}
+_MACHINE_KEYS = {"device", "devices", "num_nodes", "num_workers", "data_root", "teacher_model"}
 
 
 def load_recipe(path: str | Path | None) -> Recipe:

@@ -212,7 +212,7 @@ class Run:
                 "thresholds are chosen on validation images, and the run held none out; give a "
                 "threshold"
             )
-        workers = self.recipe.workers
+        workers = self.recipe.num_workers
         decisions = collect_exit_decisions(self.method, self.data, self.data.val, workers=workers)
         costs = exit_costs(self.method, torch.zeros(1, *self.data.train.shape))
         thresholds = calibrate_thresholds(decisions, costs, max_loss)

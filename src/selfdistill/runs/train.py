@@ -20,7 +20,6 @@ from ..recipe.build_run import (
     build_run,
     make_fabric,
     train_loader,
-    training_settings,
 )
 from ..recipe.merge import merge_keys
 from ..recipe.schema import Recipe, parse, read, write
@@ -121,7 +120,7 @@ def train_recipe(
             components.task,
             batches,
             val,
-            training_settings(recipe),
+            recipe,
             directory,
             callback,
         )

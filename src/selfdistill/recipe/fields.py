@@ -1,0 +1,121 @@
+"""All keys of a recipe. Imports no torch: the command line is built from them.
+
+A key that is added here, or to the engine's settings, appears in recipes, on the command lines of
+train, doctor and compare, and in the reference.
+"""
+
+from functools import partial
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+from pydantic.fields import FieldInfo
+
+from ..engine.settings import TrainingSettings, option
+
+_subject = partial(option, panel="Method and network")
+_data = partial(option, panel="Data")
+_training = partial(option, panel="Training")
+_hardware = partial(option, panel="Hardware")
+
+
+class ExperimentSettings(BaseModel):
+    """Settings that the training loop does not read: method, networks, data and devices."""
+
+    method: str = _subject(
+        "muse", "Training method, see selfdistill methods; a+b joins two of them."
+    )
+    model: str = _subject("cifar/resnet10_w16", "Network to train, see selfdistill models.")
+    weights: str = _subject(
+        "",
+        "Initial weights: 'pretrained', or a .safetensors, .pt or .pth file.",
+        unset="random",
+        metavar="FILE",
+    )
+    taps: str = _subject(
+        "auto", "Modules whose features are read, with commas, see selfdistill taps."
+    )
+    teacher: str = _subject(
+        "",
+        "Teacher of offline methods: a run directory, a weights file or timm/NAME.",
+        metavar="TEACHER",
+    )
+    teacher_model: str = _subject(
+        "",
+        "Network of a teacher that is a weights file.",
+        unset="the student's",
+        metavar="MODEL",
+    )
+    teacher_taps: str = _subject("auto", "Modules of the teacher whose features are read.")
+    peers: tuple[str, ...] = _subject(
+        (),
+        "Network that online methods train along with the student; may be repeated.",
+        unset="one like the student",
+        metavar="MODEL",
+        flag="--peer",
+    )
+    imports: tuple[str, ...] = _subject(
+        (),
+        "Python module or file to import first, which registers methods, networks or data "
+        "sources; may be repeated.",
+        metavar="MODULE",
+        flag="--import",
+    )
+    task: Literal["classification", "segmentation", "detection"] = _data(
+        "classification",
+        "Task: classification, segmentation or detection.",
+        metavar="TASK",
+    )
+    data: str = _data("digits", "Data set: a name, folder:PATH or npz:FILE.")
+    data_root: str = _data("data", "Directory of downloaded data sets.", metavar="DIRECTORY")
+    image_size: int | None = _data(
+        None, "Side of the images in pixels.", unset="the data set's", ge=1
+    )
+    val_fraction: float = _data(
+        0.1, "Fraction of the training images held out for validation.", ge=0, lt=1
+    )
+    max_train_images: int | None = _data(
+        None, "Maximum number of training images.", unset="all", ge=1
+    )
+    crop_padding: int | None = _data(
+        None, "Padding of the random crop in pixels.", unset="the data set's", ge=0
+    )
+    flip: bool | None = _data(None, "Random horizontal flip.", unset="the data set's")
+    max_zoom: float | None = _data(
+        None, "Maximum random enlargement; 1 disables it.", unset="the data set's", ge=1
+    )
+    ignore_index: int | None = _data(None, "Mask value that is no class, in addition to 255.", ge=0)
+    empty_images: Literal["keep", "refuse", "missing"] = _data(
+        "keep", "Images without a box; missing keeps those without annotation file, too."
+    )
+    invalid_boxes: Literal["refuse", "fix"] = _data(
+        "refuse",
+        "Boxes without area or outside of their image; fix drops the former and clips the latter.",
+    )
+    label_smoothing: float = _training(0.0, "Label smoothing of the supervised loss.", ge=0, lt=1)
+    batch_size: int = _training(64, "Images per optimizer step, over all devices.", ge=1)
+    accumulation_steps: int = _training(
+        1, "Forward and backward passes per optimizer step, which share the batch.", ge=1
+    )
+    device: Literal["auto", "cpu", "cuda", "mps"] = _hardware("auto", "Device to train on.")
+    devices: int = _hardware(1, "Processes per node, one device each (DDP).", ge=1)
+    num_nodes: int = _hardware(1, "Machines; start the same command on each.", ge=1)
+    num_workers: int = _hardware(
+        2, "Processes that load images which do not fit into memory.", ge=0
+    )
+
+
+# Fields come in the order of the bases from last to first.
+class Recipe(TrainingSettings, ExperimentSettings):
+    """All settings of one run; the defaults are those of the quick start."""
+
+    options: dict[str, Any] = Field(default_factory=dict, description="Options of the method.")
+
+
+def default_text(field: FieldInfo) -> str:
+    """A field's default as a recipe states it, or the meaning of an empty one."""
+    if field.default in (None, "", ()):
+        extra: Any = field.json_schema_extra
+        return str(extra["unset"])
+    if isinstance(field.default, float):
+        return f"{field.default:g}"
+    return str(field.default).lower() if isinstance(field.default, bool) else str(field.default)
