@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 __all__ = ["Run", "__version__", "anytime", "compare", "load", "train", "wrap"]
 
 _HOMES = {
-    "Run": ".api",
-    "anytime": ".api",
-    "load": ".api",
-    "train": ".api",
+    "Run": ".runs.api",
+    "anytime": ".runs.api",
+    "load": ".runs.api",
+    "train": ".runs.api",
     "wrap": ".integrations.loss",
 }
-_HOMES["compare"] = ".study.compare"
+_HOMES["compare"] = ".comparison.compare"
 # not in __all__: a star import must not ask for Lightning
 _HOMES |= {
     "DistillationTask": ".integrations.timm_task",

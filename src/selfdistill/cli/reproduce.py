@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .console import console, echo, table
-from .progress import Terminal
+from .progress import TerminalProgress
 
 if TYPE_CHECKING:
     from ..records.exit_scores import ExitScore
@@ -201,8 +201,8 @@ def _train(run: "PlannedRun") -> "list[ExitScore]":
 
     done = (run.place / "exits.csv").exists()
     echo(f"\n{run.row.name}, seed {run.recipe.seed}{': trained already' if done else ''}", "bold")
-    with quiet(), Terminal(run.recipe.epochs) as display:
-        return load_or_train_exits(run.recipe, run.place, display=display)
+    with quiet(), TerminalProgress(run.recipe.epochs) as callback:
+        return load_or_train_exits(run.recipe, run.place, callback=callback)
 
 
 def _show(row: "PaperRow", results: "list[ReproducedScore]", seeds: int) -> None:

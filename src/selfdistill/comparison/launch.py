@@ -98,19 +98,19 @@ def run_here(orders: Sequence[RunJob], machine: Machine) -> Iterator[JobResult]:
     running: dict[int, JobProcess] = {}
     signals = Signals()
     with signals.caught(), ExitStack() as stack:
-        while (waiting and not signals.asked) or running:
-            while waiting and free and not signals.asked:
+        while (waiting and not signals.signal_number) or running:
+            while waiting and free and not signals.signal_number:
                 slot = free.pop(0)
                 begun = JobProcess(waiting.pop(0), **machine.env(slot))
                 running[slot] = stack.enter_context(begun)
             time.sleep(LOOK)
             for slot, process in list(running.items()):
-                if signals.asked:
+                if signals.signal_number:
                     process.stop()
                 if ended := process.ended():
                     free.append(slot)
                     del running[slot]
-                    if not (signals.asked and ended.code):  # what was stopped has not failed
+                    if not (signals.signal_number and ended.code):  # stopped, not failed
                         yield ended
-    if signals.asked:
-        raise Interrupted(signals.asked)
+    if signals.signal_number:
+        raise Interrupted(signals.signal_number)

@@ -53,7 +53,7 @@ def _submitted(executor: Any, orders: Sequence[RunJob], threads: int | None) -> 
     with signals.caught():
         with executor.batch():
             waiting = [(order, executor.submit(SlurmJob(order, threads))) for order in orders]
-        while waiting and not signals.asked:
+        while waiting and not signals.signal_number:
             time.sleep(LOOK)
             for order, job in list(waiting):
                 if job.done():
@@ -61,8 +61,8 @@ def _submitted(executor: Any, orders: Sequence[RunJob], threads: int | None) -> 
                     yield _ended(order, job)
         for _, job in waiting:
             job.cancel(check=False)
-    if signals.asked:
-        raise Interrupted(signals.asked)
+    if signals.signal_number:
+        raise Interrupted(signals.signal_number)
 
 
 def _executor(folder: Path, options: Mapping[str, Any], jobs: int | None) -> Any:

@@ -19,7 +19,7 @@ from ..early_exit.network import (
 )
 from ..early_exit.thresholds import Threshold, as_thresholds, calibrate_thresholds
 from ..engine import checkpoint
-from ..engine.log import Callback
+from ..engine.callback import Callback
 from ..engine.run_directory import RunDirectory
 from ..engine.state import restore_method
 from ..recipe.build_run import Companions, build_run, load_data
@@ -50,7 +50,7 @@ def train(
     out: str | Path | None = None,
     resume: bool = False,
     recipe: str | Path | None = None,
-    display: Callback | None = None,
+    callback: Callback | None = None,
     **keys: Any,
 ) -> Run:
     """Train a network.
@@ -66,7 +66,7 @@ def train(
         resume: go on with the run in `out`, by its own recipe; of the rest only what was given as
             an object (`model`, `data`, `teacher`, `peers`) need be given again.
         recipe: a TOML file to start from.
-        display: who is shown the progress; None is nobody.
+        callback: observes the run, see `engine.callback.Callback`; None is nobody.
         keys: any key of a recipe, and the method's own options by their names.
 
     Returns:
@@ -99,7 +99,7 @@ def train(
     base = read(Path(recipe)) if recipe else {}
     chosen = load_recipe(out) if resume else parse(merged(base, keys))
     return train_recipe(
-        chosen, out=out, resume=resume, display=display, data=data, model=model, company=company
+        chosen, out=out, resume=resume, callback=callback, data=data, model=model, company=company
     )
 
 
@@ -149,7 +149,7 @@ def load(
         teacher = placeholder_teacher(directory.path, data)
         bare = bare.model_copy(update={"teacher_taps": "auto"})
     parts = build_run(bare, data=data, model=model, company=Companions(teacher, peers))
-    restore_method(parts.method, found, average=True)
+    restore_method(parts.method, found, ema=True)
     table = directory.path / "exits.csv"
     rows = from_csv(table.read_text(encoding="utf-8")) if table.exists() else []
     return Run(directory.path, recipe, parts.method.eval(), rows)

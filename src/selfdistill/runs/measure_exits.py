@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from ..core import ConfigError, RunBusyError, nearest
-from ..costs.latency import median_latencies, num_threads, safetensors_size
+from ..costs.latency import median_latencies, safetensors_size, torch_threads
 from ..costs.macs import NetworkCost, network_cost
 from ..costs.paper_macs import paper_network_cost
 from ..data import ImageData
@@ -88,7 +88,7 @@ def measure_exits(
     where = list(dict.fromkeys(["cpu", fabric.device.type]))
     passes = [(device, batch) for device in where for batch in batches]
     example = torch.zeros(2, *data.train.shape)
-    with num_threads(thread_count or torch.get_num_threads()):
+    with torch_threads(thread_count or torch.get_num_threads()):
         about = _about(counting, where, epoch, baseline)
         say(f"measuring latencies on {about['machine']}")
         seconds = _seconds(subjects, example, passes)

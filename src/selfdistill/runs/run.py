@@ -48,18 +48,18 @@ class Run:
         min_accuracy: float | None = None,
         max_macs: float | None = None,
         image_size: int | None = None,
-        fold: bool = True,
+        fuse: bool = True,
         data: ImageData | None = None,
     ) -> ExportResult:
         """Write an exit or the student by itself, verified, with a model card.
 
         Args:
-            exit, min_accuracy, max_macs: which predictor, see `export.choose.chosen`.
+            exit, min_accuracy, max_macs: which predictor, see `export.select_exit`.
             format: ``"onnx"``, ``"pt2"`` or ``"safetensors"``.
             out: the folder to make; None is export/PREDICTOR-FORMAT in the run's directory.
             image_size: side of the images that the file is to take; None is the run's. At another
                 size every predictor is judged anew.
-            fold: whether BatchNorm goes into the convolutions; safetensors keeps it always.
+            fuse: whether to fuse BatchNorm into the convolutions; safetensors always keeps it.
             data: the run's own, if they were given as an object; at the size of the file.
 
         Raises:
@@ -81,5 +81,5 @@ class Run:
             out=out,
             min_accuracy=min_accuracy,
             max_macs=max_macs,
-            fold=fold,
+            fuse=fuse,
         )

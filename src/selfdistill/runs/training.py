@@ -19,8 +19,8 @@ from ..core import (
     load_tensors,
 )
 from ..data import ImageData, Loader
+from ..engine.callback import Callback
 from ..engine.evaluate import EvaluationResult, evaluate_full, evaluate_network
-from ..engine.log import Callback, NullCallback
 from ..engine.run_directory import RunDirectory
 from ..engine.trainer import Trainer
 from ..recipe.build_run import (
@@ -61,7 +61,7 @@ def train_recipe(
     *,
     out: str | Path | None = None,
     resume: bool = False,
-    display: Callback | None = None,
+    callback: Callback | None = None,
     data: ImageData | None = None,
     model: nn.Module | None = None,
     company: Companions | None = None,
@@ -80,7 +80,7 @@ def train_recipe(
     parts = build_run(start, data=data, model=model, company=company)
     recipe = parts.recipe.model_copy(update={"weights": recipe.weights})
     batches = train_loader(recipe, parts.data, parts.method, fabric)
-    display = display if display and fabric.is_global_zero else NullCallback()
+    callback = callback if callback and fabric.is_global_zero else Callback()
     with ExitStack() as stack:
         fault: SelfdistillError | None = None
         if fabric.is_global_zero:
@@ -93,10 +93,12 @@ def train_recipe(
                 fault = error
         if fault := fabric.broadcast(fault):  # the others would wait for the first for ever
             raise fault
-        display.begin(run_summary(recipe, parts, fabric, directory))
+        callback.on_start(run_summary(recipe, parts, fabric, directory))
         if parts.teacher is not None:
-            _introduce(parts.teacher, recipe, parts, fabric, directory, display)
-        return _train(recipe, parts, batches, fabric, directory, display)
+            _introduce(parts.teacher, recipe, parts, fabric, directory, callback)
+        run = _train(recipe, parts, batches, fabric, directory, callback)
+        callback.on_finish()
+        return run
 
 
 def run_summary(
@@ -139,7 +141,7 @@ def _introduce(
     parts: RunComponents,
     fabric: Fabric,
     directory: RunDirectory,
-    display: Callback,
+    callback: Callback,
 ) -> None:
     """Say how good the teacher is, and make sure that a resumed run has the one it began with."""
     mark, place = fingerprint(teacher), directory.path / TEACHER_FILE
@@ -152,7 +154,7 @@ def _introduce(
         return
     scores, images, doubt = evaluate_teacher(teacher, recipe, parts, fabric)
     score, metric = scores[parts.task.primary_metric], shown_metric(parts.task.primary_metric)
-    display.say(
+    callback.on_message(
         f"the teacher gets {score:.1%} of {images} images right"
         if parts.task.image_labels
         else f"the teacher reaches {score:.1%} {metric} on {images} images"
@@ -200,18 +202,18 @@ def _train(
     batches: Loader,
     fabric: Fabric,
     directory: RunDirectory,
-    display: Callback,
+    callback: Callback,
 ) -> Run:
     data, method = parts.data, parts.method
     val = eval_loader(recipe, data, data.val, fabric) if data.val else None
     settings = training_settings(recipe)
-    fit = Trainer(fabric, method, parts.task, batches, val, settings, directory, display)
-    fit.run()
-    display.say("judging the finished network")
-    with fit.ema_weights():
-        rows = _finish(recipe, parts, fabric, directory, fit.total)
-    if fit.average:
-        load_tensors(method, fit.average.state, strict=False)
+    trainer = Trainer(fabric, method, parts.task, batches, val, settings, directory, callback)
+    trainer.run()
+    callback.on_message("judging the finished network")
+    with trainer.ema_weights():
+        rows = _finish(recipe, parts, fabric, directory, trainer.total_steps)
+    if trainer.ema:
+        load_tensors(method, trainer.ema.state, strict=False)
     return Run(directory.path, recipe, method.eval(), rows)
 
 
@@ -247,9 +249,9 @@ def _write_details(
     if any(tables.values()):
         directory.write("calibration.csv", calibration_csv(tables))
     for verdict in list(verdicts.values())[-1:]:
-        for name, matrix in verdict.details.items():
+        for name, matrix in verdict.matrices.items():
             directory.write(f"{name}.csv", csv_text(classes, matrix.tolist()))
-        if columns := verdict.by_class:
+        if columns := verdict.per_class:
             cells = zip(classes, *(column.tolist() for column in columns.values()), strict=True)
             rows = ([None if cell != cell else cell for cell in row] for row in cells)  # nan
             directory.write("classes.csv", csv_text(["class", *columns], rows))
@@ -258,7 +260,7 @@ def _write_details(
 def load_or_train_exits(recipe: Recipe, place: Path, **given: Any) -> list[ExitScore]:
     """The exits of the run at a place: read if it is finished, else resumed or trained.
 
-    `given` are `train_recipe`'s objects (`data`, `model`, `company`, `display`).
+    `given` are `train_recipe`'s objects (`data`, `model`, `company`, `callback`).
 
     Raises:
         ConfigError: the run there was made by another recipe.
