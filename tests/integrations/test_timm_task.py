@@ -188,14 +188,14 @@ def test_mixed_images_have_mixed_labels():
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("crd", "the place of each image"),
+        ("crd", "the index of each image"),
         ("ddgsd", "2 augmentations of each image"),
         ("cskd", "another image of the same class"),
     ],
 )
 def test_what_timms_loaders_do_not_give_is_refused(name, words):
     company = {"teacher": small(1), "train_labels": pictures()[1]} if name == "crd" else {}
-    with pytest.raises(ConfigError, match=f"wants {words}.*timm's loaders do not give"):
+    with pytest.raises(ConfigError, match=f"needs {words}.*timm's loaders do not give"):
         task_of(name, **company)
 
 

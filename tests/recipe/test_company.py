@@ -11,7 +11,7 @@ from torch import nn
 import selfdistill
 from selfdistill.core import ArtifactError, ConfigError
 from selfdistill.engine import checkpoint
-from selfdistill.engine.log import NullCallback
+from selfdistill.engine.callback import Callback
 from selfdistill.models import build
 from selfdistill.recipe.build_run import build_run, load_data
 from selfdistill.recipe.schema import parse
@@ -139,20 +139,20 @@ def test_an_offline_method_without_a_teacher():
         build_run(parse({**TINY, "method": "kd"}))
 
 
-class Says(NullCallback):
+class Says(Callback):
     def __init__(self):
         self.words, self.facts = [], {}
 
     def begin(self, facts):
         self.facts = facts
 
-    def say(self, sentence):
+    def on_message(self, text):
         self.words.append(sentence)
 
 
 def test_the_teacher_is_judged_before_training(teacher, tmp_path):
     told = Says()
-    run = selfdistill.train(method="kd", teacher=teacher, out=tmp_path / "r", display=told, **TINY)
+    run = selfdistill.train(method="kd", teacher=teacher, out=tmp_path / "r", callback=told, **TINY)
     about = json.loads((run.path / "teacher.json").read_text())
     assert told.words[0].startswith(f"the teacher gets {about['accuracy']:.1%} of 144")
     assert told.facts["teacher"].startswith(f"{teacher}, 308,538")
@@ -163,7 +163,7 @@ def test_the_teacher_is_judged_before_training(teacher, tmp_path):
 def test_without_validation_images_training_images_judge_it(teacher, tmp_path):
     told = Says()
     selfdistill.train(
-        method="kd", teacher=teacher, out=tmp_path / "r", display=told, val=0.0, **TINY
+        method="kd", teacher=teacher, out=tmp_path / "r", callback=told, val=0.0, **TINY
     )
     assert "of 64 training images right" in told.words[0]
 

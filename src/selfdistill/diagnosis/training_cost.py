@@ -132,7 +132,7 @@ def measure_training_cost(
     speed = _predicted(parts, times, image, batches.steps_per_epoch)
     optimizer = _bytes(optimizer_tensors(fit.optimizer, method).values())
     weights = _bytes(trained_state(method).values())
-    checkpoint = weights * (2 if fit.average else 1) + optimizer
+    checkpoint = weights * (2 if fit.ema else 1) + optimizer
     memory, disk = _peak(fabric.device), shutil.disk_usage(existing(place)).free
     return TrainingCost(
         speed,

@@ -60,9 +60,7 @@ class BoxAgreement:
         """The largest distance of two corners, in pixels, that rounding explains."""
         return _CORNER_TOLERANCE * max(self.size)
 
-    def update(
-        self, expected: DetectorOutput, actual: DetectorOutput | ExportedDetections
-    ) -> None:
+    def update(self, expected: DetectorOutput, actual: DetectorOutput | ExportedDetections) -> None:
         """Compare a batch: outputs of the network and of the file."""
         pairs = zip(expected.detections(self.size), actual.detections(self.size), strict=True)
         for i, (reference, exported) in enumerate(pairs):

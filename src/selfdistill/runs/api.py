@@ -195,8 +195,8 @@ def anytime(
             "thresholds are chosen on validation images, and the run held none out; give a "
             "threshold"
         )
-    watched = collect_exit_decisions(run.method, data, data.val, workers=run.recipe.workers)
+    decisions = collect_exit_decisions(run.method, data, data.val, workers=run.recipe.workers)
     example = torch.zeros(1, *data.train.shape)
     return build_early_exit_network(
-        run.method, calibrate_thresholds(watched, exit_costs(run.method, example), max_loss)
+        run.method, calibrate_thresholds(decisions, exit_costs(run.method, example), max_loss)
     )

@@ -141,12 +141,12 @@ def test_what_follows_a_step_is_done_before_the_state_is_saved():
     assert torch.equal(criterion.method.memory_student.rows, before)  # the optimizer comes first
     assert not torch.equal(criterion.state_dict()["method.memory_student.rows"], before)
     moved = criterion.method.memory_student.rows.clone()
-    criterion.settle()
+    criterion.apply_after_step()
     assert torch.equal(criterion.method.memory_student.rows, moved)  # once is enough
 
 
 def trained(criterion, images, labels, steps):
-    optimizer = torch.optim.SGD(criterion.param_groups(), lr=0.05)
+    optimizer = torch.optim.SGD(criterion.param_groups(lr=0.05))
     for _ in range(steps):
         optimizer.zero_grad()
         criterion(images, labels, index=torch.arange(8)).backward()

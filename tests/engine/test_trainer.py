@@ -42,9 +42,9 @@ def test_divergence_names_the_term_and_moves_no_weight(tmp_path, fault, clip):
     def note(step):
         seen.append({n: p.detach().clone() for n, p in method.named_parameters()})
 
-    fit = make(tmp_path, method=method, clip=clip, display=Calls(note))
+    trainer = make(tmp_path, method=method, clip=clip, callback=Calls(note))
     with pytest.raises(DivergenceError, match=rf"{fault}.*\bbad\b.*at step 2") as told:
-        fit.run()
+        trainer.run()
     assert "good" not in str(told.value)
     assert "--lr" in str(told.value)
     assert told.value.exit_code == 5
@@ -71,16 +71,16 @@ def test_four_parts_make_the_step_of_the_whole(tmp_path, kind):
     for parts in (1, 4):
         # both add the same terms, in another order; adamw divides by roots of tiny squares
         out = tmp_path / str(parts)
-        fit = make(out, net={"norm": "group"}, train=Slice(parts), optimizer=kind, lr=1e-3)
-        fit.run()
+        trainer = make(out, net={"norm": "group"}, train=Slice(parts), optimizer=kind, lr=1e-3)
+        trainer.run()
     first, second = (final(tmp_path / str(parts)).tensors["model"] for parts in (1, 4))
     for name, value in first.items():
         torch.testing.assert_close(second[name], value, rtol=1e-5, atol=1e-6)
 
 
 def test_equals_a_loop_of_ten_lines(tmp_path):
-    fit = make(tmp_path, net={"norm": "group"}, lr=0.1, schedule="constant", weight_decay=0.01)
-    fit.run()
+    trainer = make(tmp_path, net={"norm": "group"}, lr=0.1, schedule="constant", weight_decay=0.01)
+    trainer.run()
     torch.manual_seed(0)
     net = network("group")
     build_method("ce", net, task())
@@ -109,7 +109,7 @@ def test_clip_bounds_the_gradient_and_logs_its_true_norm(tmp_path):
         seen.append(sum((progress[n] - before[n]).square().sum() for n in progress).sqrt())
         before.update(progress)
 
-    tight.display = Calls(moved)
+    tight.callback = Calls(moved)
     tight.run()
     norms = [e["grad_norm"] for e in lines(tmp_path / "free") if e["kind"] == "step"]
     clipped = [e["grad_norm"] for e in lines(tmp_path / "tight") if e["kind"] == "step"]
@@ -130,16 +130,16 @@ def test_average_follows_a_hand_loop(tmp_path):
             else:
                 state[name] = value.clone()
 
-    fit = make(tmp_path, ema=decay, display=Calls(follow))
-    method = fit.method
+    trainer = make(tmp_path, ema=decay, callback=Calls(follow))
+    method = trainer.method
     born = {name: value.clone() for name, value in method.state_dict().items()}
     plain = make(tmp_path / "plain")
-    # the display hears of a step after the average has moved with it
-    fit.run()
+    # the callback hears of a step after the average has moved with it
+    trainer.run()
     plain.run()
     found = final(tmp_path)
     for name, value in state.items():
-        torch.testing.assert_close(found.tensors["average"][name], value)
+        torch.testing.assert_close(found.tensors["ema"][name], value)
     live, without = found.tensors["model"], final(tmp_path / "plain").tensors["model"]
     assert all(torch.equal(live[name], without[name]) for name in live)  # it joins no training
 
@@ -175,9 +175,9 @@ def test_means_of_an_epoch_are_means_of_its_steps(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_saves_and_stops(tmp_path, number):
     before = signal.getsignal(number)
-    fit = make(tmp_path, display=Calls(lambda s: s == 2 and os.kill(os.getpid(), number)))
+    trainer = make(tmp_path, callback=Calls(lambda s: s == 2 and os.kill(os.getpid(), number)))
     with pytest.raises(Interrupted) as stop:
-        fit.run()
+        trainer.run()
     assert stop.value.number == number
     assert final(tmp_path).state["step"] == 2
     assert not final(tmp_path).state["finished"]
@@ -190,14 +190,14 @@ def test_second_interrupt_stops_at_once(tmp_path):
         os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        make(tmp_path, display=Calls(twice)).run()
+        make(tmp_path, callback=Calls(twice)).run()
 
 
 def test_runs_where_signals_are_somebody_elses(tmp_path):
     import threading
 
-    fit = make(tmp_path)
-    thread = threading.Thread(target=fit.run)
+    trainer = make(tmp_path)
+    thread = threading.Thread(target=trainer.run)
     thread.start()
     thread.join()
     assert final(tmp_path).state["finished"]
