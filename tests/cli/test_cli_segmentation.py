@@ -86,7 +86,7 @@ def test_a_teacher_is_judged_by_the_same_score(trained, place, monkeypatch):
 
 def test_an_epoch_is_judged_by_what_it_is_asked(capsys):
     scores = {"accuracy": 0.9, "miou": 0.5}
-    TerminalProgress(2, "miou").epoch(
+    TerminalProgress(2, "miou").on_epoch(
         {"epoch": 0, "losses": {"task": 1.0}, "val": {"student": scores}}
     )
     assert capsys.readouterr().out == "epoch 1/2  loss 1.000  val mIoU  50.0 %\n"

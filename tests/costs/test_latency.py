@@ -8,12 +8,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from selfdistill.costs.latency import (
-    MIN_ROUNDS,
     MAX_ROUNDS,
+    MIN_ROUNDS,
     WARMUP_ROUNDS,
     median_latencies,
-    torch_threads,
     safetensors_size,
+    torch_threads,
 )
 
 EXAMPLE = torch.zeros(2, 3, 4, 4)

@@ -57,7 +57,7 @@ def test_stopped_by_a_signal_after_any_step(tmp_path, straight, keys, stop):
     trainer = make(tmp_path, **keys)
 
     def ask(step):
-        trainer.signals.asked = signal.SIGTERM if step == stop else 0
+        trainer.signals.signal_number = signal.SIGTERM if step == stop else 0
 
     trainer.callback = Calls(ask)
     with pytest.raises(Interrupted):
@@ -152,7 +152,7 @@ def test_goes_on_from_the_one_before_a_corrupt_checkpoint(tmp_path, straight):
     keys = RUNS["all"]
     trainer = make(tmp_path, **keys)
     trainer.callback = Calls(
-        lambda step: setattr(trainer.signals, "asked", signal.SIGTERM if step == 5 else 0)
+        lambda step: setattr(trainer.signals, "signal_number", signal.SIGTERM if step == 5 else 0)
     )
     with pytest.raises(Interrupted):
         trainer.run()
@@ -172,7 +172,7 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path, straight):
 
 def test_checkpoint_of_another_network_is_refused_in_a_sentence(tmp_path):
     make(tmp_path, "exits").run()
-    with pytest.raises(ArtifactError, match="does not trainer"):
+    with pytest.raises(ArtifactError, match="does not fit"):
         make(tmp_path, "ce").run()
 
 

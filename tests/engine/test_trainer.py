@@ -10,6 +10,7 @@ from engine_runs import STEPS, Calls, Slice, final, images, lines, make, network
 from torch import nn
 
 from selfdistill.core import DivergenceError, Method, StepOutput
+from selfdistill.engine.callback import Callback
 from selfdistill.engine.signals import Interrupted
 from selfdistill.recipe.build_method import build_method
 
@@ -222,3 +223,25 @@ def test_all_samples_of_a_step_are_trained_on(tmp_path):
     first, second = method.seen[: STEPS * 8], method.seen[STEPS * 8 :]
     assert len(set(first)) == len(first) == len(set(second)) == len(second) == STEPS * 8
     assert set(first) <= set(range(len(images())))
+
+
+def test_hooks_of_a_callback_in_order(tmp_path):
+    class Recorder(Callback):
+        def __init__(self):
+            self.calls = []
+
+        def on_step(self, step, total_steps):
+            self.calls.append(("step", step, total_steps))
+
+        def on_log(self, entry, total_steps):
+            self.calls.append((entry["kind"] + " line", entry["step"], total_steps))
+
+        def on_epoch(self, entry):
+            self.calls.append((entry["kind"], entry["step"], entry["epoch"]))
+
+    recorder = Recorder()
+    make(tmp_path, callback=recorder, log_every=3).run()
+    assert recorder.calls == [
+        ("step", 1, 6), ("step", 2, 6), ("step", 3, 6), ("step line", 3, 6), ("epoch", 3, 0),
+        ("step", 4, 6), ("step", 5, 6), ("step", 6, 6), ("step line", 6, 6), ("epoch", 6, 1),
+    ]  # fmt: skip

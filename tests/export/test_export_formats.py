@@ -175,3 +175,25 @@ def test_a_trunk_with_a_head_of_its_own(tiny_net, tiny_task):
     taken.head = nn.Sequential(nn.Conv2d(8, 5, 1))  # of the same names
     with pytest.raises(ConfigError, match="a layer before the exit is called 'head'"):
         predictor_state(taken)
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxscript"])
+def test_without_the_extra_there_is_a_sentence(package, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ConfigError, match=rf'needs {package}; pip install "selfdistill\[export\]"'):
+        write_onnx(nn.Flatten(), images(2), tmp_path / "m.onnx")
+
+
+def test_without_onnxruntime_there_is_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ConfigError, match='needs onnxruntime; pip install "selfdistill'):
+        onnx_runner(tmp_path / "m.onnx")
+
+
+def test_no_onnx_package_is_imported_before_an_export_to_onnx():
+    code = """
+import json
+import selfdistill.early_exit.onnx_export, selfdistill.export.package
+print(json.dumps([name for name in sys.argv[1:] if name in sys.modules]))
+"""
+    assert alone(code, [], "onnx", "onnxscript", "onnxruntime") == []

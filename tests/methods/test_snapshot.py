@@ -269,7 +269,7 @@ class Stops(Callback):
         self.after = after
 
     def on_step(self, step: int, total_steps: int) -> None:
-        self.fit.signals.asked = signal.SIGTERM if step == self.after else 0
+        self.fit.signals.signal_number = signal.SIGTERM if step == self.after else 0
 
 
 def run(out, stop: int = 0, **settings) -> checkpoint.Checkpoint:

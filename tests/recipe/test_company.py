@@ -147,7 +147,7 @@ class Says(Callback):
         self.facts = facts
 
     def on_message(self, text):
-        self.words.append(sentence)
+        self.words.append(text)
 
 
 def test_the_teacher_is_judged_before_training(teacher, tmp_path):
