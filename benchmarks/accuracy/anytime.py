@@ -55,12 +55,12 @@ def row(judged: HeldOutDecisions, max_loss: float) -> dict[str, float]:
         threshold_row(judged, (None,) * len(judged.exits)),
         calibrated_row(judged, max_loss),
     )
-    shares = zip((*judged.exits, "student"), found.told.shares, strict=True)
+    shares = zip((*judged.exits, "student"), found.reported.shares, strict=True)
     return {
-        "accuracy": 100 * found.told.accuracy,
-        "change": 100 * (found.told.accuracy - alone.told.accuracy),
+        "accuracy": 100 * found.reported.accuracy,
+        "change": 100 * (found.reported.accuracy - alone.reported.accuracy),
         "val_change": 100 * (found.outcomes["val"].accuracy - alone.outcomes["val"].accuracy),
-        "macs": 100 * found.told.macs / alone.told.macs,
+        "macs": 100 * found.reported.macs / alone.reported.macs,
     } | {f"share_{name}": 100 * share for name, share in shares}
 
 
@@ -132,7 +132,7 @@ def latency(method: str, place: Path, args: argparse.Namespace) -> list[dict[str
     lines = []
     for chosen in rows:
         network = build_early_exit_network(run.method, chosen.thresholds)
-        whole = found.prices.trunk[-1]
+        whole = found.costs.trunk[-1]
         times = {
             "torch": (chosen.seconds, alone.seconds),
             "onnxruntime": in_onnxruntime(network, run, data),
@@ -143,7 +143,7 @@ def latency(method: str, place: Path, args: argparse.Namespace) -> list[dict[str
                     "method": method,
                     "max_loss": 100 * chosen.max_loss,
                     "runtime": runtime,
-                    "macs_ratio": f"{chosen.told.macs / whole:.3f}",
+                    "macs_ratio": f"{chosen.reported.macs / whole:.3f}",
                     "latency_ms": f"{1000 * mine:.3f}",
                     "student_ms": f"{1000 * students:.3f}",
                     "latency_ratio": f"{mine / students:.3f}",

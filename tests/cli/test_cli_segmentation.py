@@ -9,7 +9,7 @@ import pytest
 from command import say
 from PIL import Image
 
-from selfdistill.cli.progress import Terminal
+from selfdistill.cli.progress import TerminalProgress
 
 OPTIONS = (
     "--task",
@@ -95,5 +95,7 @@ def test_a_teacher_is_judged_by_the_same_score(trained, place, monkeypatch):
 
 def test_an_epoch_is_judged_by_what_it_is_asked(capsys):
     scores = {"accuracy": 0.9, "miou": 0.5}
-    Terminal(2, "miou").epoch({"epoch": 0, "losses": {"task": 1.0}, "val": {"student": scores}})
+    TerminalProgress(2, "miou").on_epoch(
+        {"epoch": 0, "losses": {"task": 1.0}, "val": {"student": scores}}
+    )
     assert capsys.readouterr().out == "epoch 1/2  loss 1.000  val mIoU  50.0 %\n"

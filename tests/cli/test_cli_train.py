@@ -9,7 +9,7 @@ import sys
 import pytest
 from command import TINY, say
 
-from selfdistill.cli.progress import Terminal
+from selfdistill.cli.progress import TerminalProgress
 
 
 def test_tells_the_run_from_beginning_to_end(first):
@@ -33,15 +33,15 @@ def test_writes_what_it_says(first):
 
 def test_terms_are_summed_by_kind(capsys):
     losses = {"task": 1.0, "soft/1": 0.25, "soft/2": 0.5}
-    with Terminal(10) as display:
-        display.epoch({"epoch": 0, "losses": losses, "val": {"student": {"accuracy": 0.5}}})
+    with TerminalProgress(10) as callback:
+        callback.on_epoch({"epoch": 0, "losses": losses, "val": {"student": {"accuracy": 0.5}}})
     assert capsys.readouterr().out == (
         "epoch  1/10  loss 1.750  task 1.000  soft 0.750  val  50.0 %\n"
     )
 
 
 def test_an_epoch_without_validation(capsys):
-    Terminal(2).epoch({"epoch": 1, "losses": {"task": 1.0}})
+    TerminalProgress(2).on_epoch({"epoch": 1, "losses": {"task": 1.0}})
     assert capsys.readouterr().out == "epoch 2/2  loss 1.000\n"
 
 
@@ -73,7 +73,7 @@ def test_a_signal_saves_and_the_run_goes_on(monkeypatch, tmp_path, number):
 
     place = tmp_path / "my run"
     with monkeypatch.context() as patch:
-        patch.setattr(Terminal, "advance", kill)
+        patch.setattr(TerminalProgress, "on_step", kill)
         said = say("train", *TINY, "--method", "ce", "--out", place)
     assert said.code == 128 + number
     assert f"selfdistill train --resume '{place}'" in said.out

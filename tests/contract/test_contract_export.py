@@ -39,7 +39,9 @@ def test_predictors_are_bare_and_the_student_fits_its_architecture(case, tmp_pat
         assert not [m for m in taken.modules() if m._forward_hooks or m._forward_pre_hooks]
         assert not {id(p) for p in taken.parameters()} & {id(p) for p in method.parameters()}
         assert same(taken(x), want)
-    write_weights(taken, tmp_path / "model.safetensors", notes={})  # of the student, the last one
+    write_weights(
+        taken, tmp_path / "model.safetensors", metadata={}
+    )  # of the student, the last one
     other = case.network(seed=9).eval()
     other.load_state_dict(load_file(tmp_path / "model.safetensors"))  # the very keys, no more
     assert same(other(x), said["student"])

@@ -38,32 +38,32 @@ def images():
 
 
 @pytest.fixture
-def said(method, images):
+def outputs(method, images):
     """{predictor: logits} as numpy."""
     with torch.no_grad():
         return {name: out.numpy() for name, out in method.predict(images).items()}
 
 
 @pytest.fixture
-def thresholds(said):
+def thresholds(outputs):
     """Two images of five leave at each exit."""
-    return [float(np.quantile(softmax(said[n], 1).max(1), 0.6)) for n in list(said)[:-1]]
+    return [float(np.quantile(softmax(outputs[n], 1).max(1), 0.6)) for n in list(outputs)[:-1]]
 
 
-def expected(said, thresholds):
+def expected(outputs, thresholds):
     """Exit by exit, image by image: (where each leaves, with which logits)."""
-    names, places, logits = list(said), [], []
-    for i in range(len(said["student"])):
-        sure = (softmax(said[n][i].astype(np.float64)).max() for n in names[:-1])
+    names, places, logits = list(outputs), [], []
+    for i in range(len(outputs["student"])):
+        sure = (softmax(outputs[n][i].astype(np.float64)).max() for n in names[:-1])
         leaves = [k for k, (s, t) in enumerate(zip(sure, thresholds, strict=True)) if s >= t]
         places.append(min(leaves, default=len(names) - 1))
-        logits.append(said[names[places[-1]]][i])
+        logits.append(outputs[names[places[-1]]][i])
     return np.array(places), np.stack(logits)
 
 
-def test_each_image_leaves_with_what_its_exit_says_of_it(method, images, said, thresholds):
+def test_each_image_leaves_with_what_its_exit_says_of_it(method, images, outputs, thresholds):
     answer = build_early_exit_network(method, thresholds)(images)
-    places, logits = expected(said, thresholds)
+    places, logits = expected(outputs, thresholds)
     assert set(places) == {0, 1, 2, 3}  # else nothing is tested
     assert np.array_equal(answer.exits, places)
     np.testing.assert_allclose(answer.logits, logits, rtol=1e-4, atol=1e-4)
@@ -77,13 +77,13 @@ def test_one_by_one_is_the_same(method, images, thresholds):
     torch.testing.assert_close(torch.cat([a.logits for a in alone]), logits)
 
 
-def test_who_left_is_not_computed_on(method, images, said, thresholds):
-    network, seen = build_early_exit_network(method, thresholds), []
+def test_who_left_is_not_computed_on(method, images, outputs, thresholds):
+    network, batch_sizes = build_early_exit_network(method, thresholds), []
     for stage in network.stages:
-        stage.register_forward_hook(lambda module, args, out: seen.append(len(args[0])))
+        stage.register_forward_hook(lambda module, args, out: batch_sizes.append(len(args[0])))
     network(images)
-    places, _ = expected(said, thresholds)
-    assert seen == [(places >= k).sum() for k in range(4)]
+    places, _ = expected(outputs, thresholds)
+    assert batch_sizes == [(places >= k).sum() for k in range(4)]
 
 
 def test_nobody_goes_on_if_all_are_sure(method, images):
@@ -92,20 +92,20 @@ def test_nobody_goes_on_if_all_are_sure(method, images):
     assert set(network(images).exits.tolist()) == {0}
 
 
-def test_an_exit_that_is_left_out(method, images, said, thresholds):
+def test_an_exit_that_is_left_out(method, images, outputs, thresholds):
     network = build_early_exit_network(method, [None, thresholds[1], None])
     assert network.names == ("exit2", "student")
     assert network.thresholds == (thresholds[1],)
     assert len(network.stages) == 2
     logits, exits = network(images)
-    places, want = expected({n: said[n] for n in network.names}, network.thresholds)
+    places, want = expected({n: outputs[n] for n in network.names}, network.thresholds)
     assert np.array_equal(exits, places)
     np.testing.assert_allclose(logits, want, rtol=1e-4, atol=1e-4)
 
 
-def test_without_exits_it_is_the_student(method, images, said):
+def test_without_exits_it_is_the_student(method, images, outputs):
     answer = build_early_exit_network(method, [None] * 3)(images)
-    assert np.array_equal(answer.logits, said["student"])
+    assert np.array_equal(answer.logits, outputs["student"])
     assert not answer.exits.any()
 
 
@@ -123,8 +123,8 @@ def test_it_stands_by_itself(method):
 
 
 def test_prices_are_what_runs(method, images):
-    prices = exit_costs(method, images)
-    for k, want in enumerate(prices.leaving([0.5] * 3)):
+    costs = exit_costs(method, images)
+    for k, want in enumerate(costs.per_exit([0.5] * 3)):
         network = build_early_exit_network(method, [1.0] * k + [1e-6] * (3 - k))
         network.thresholds = (2.0,) * k + network.thresholds[k:]
         with FlopCounterMode(callback=False) as counter:
@@ -132,20 +132,20 @@ def test_prices_are_what_runs(method, images):
         assert counter.get_total_flops() // 2 == want
 
 
-def test_watching_asks_all_exits(method, images, said, thresholds):
+def test_decisions_of_all_exits(method, images, outputs, thresholds):
     pixels = (images.clamp(-2, 2) * 60 + 127).to(torch.uint8)
     labels = torch.arange(40) % 5
     part = Resident(pixels, labels)
     data = ImageData(
         "made", list("abcde"), part, None, part, (0.5,) * 3, (0.2,) * 3, 0, False, False
     )
-    watched = collect_exit_decisions(method, data, part)
-    for k, name in enumerate(said):
+    decisions = collect_exit_decisions(method, data, part)
+    for k, name in enumerate(outputs):
         logits = extract_predictor(method, name)((pixels / 255 - 0.5) / 0.2).detach().numpy()
-        assert np.array_equal(watched.right[:, k], logits.argmax(1) == labels.numpy())
+        assert np.array_equal(decisions.correct[:, k], logits.argmax(1) == labels.numpy())
         if name != "student":
             want = softmax(logits, 1).max(1)
-            np.testing.assert_allclose(watched.confidence[:, k], want, rtol=1e-4)
+            np.testing.assert_allclose(decisions.confidence[:, k], want, rtol=1e-4)
 
 
 def test_every_way_out_is_timed(method, images):
@@ -153,9 +153,11 @@ def test_every_way_out_is_timed(method, images):
         build_early_exit_network(method, [0.5] * 3),
         build_early_exit_network(method, [None, 0.5, None]),
     ]
-    took = time_exits(networks, method.predictors()["student"], images, seconds=0)
-    assert [len(each) for each in took.leaving] == [4, 2]
-    assert all(seconds > 0 for each in took.leaving for seconds in (*each, took.student))
+    latencies = time_exits(networks, method.predictors()["student"], images, seconds=0)
+    assert [len(times) for times in latencies.per_exit] == [4, 2]
+    assert all(
+        seconds > 0 for times in latencies.per_exit for seconds in (*times, latencies.student)
+    )
 
 
 def test_a_method_without_exits(tiny_net, tiny_task):

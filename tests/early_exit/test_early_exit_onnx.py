@@ -12,7 +12,7 @@ import torch
 from selfdistill.core import ArtifactError, ResourceError
 from selfdistill.data import ImageData
 from selfdistill.data.images import Resident
-from selfdistill.early_exit import onnx_export as anytime_onnx
+from selfdistill.early_exit import onnx_export
 from selfdistill.early_exit.network import (
     EarlyExitOutput,
     build_early_exit_network,
@@ -28,9 +28,9 @@ ALONE = """
 import json, sys
 import numpy as np, onnxruntime
 session = onnxruntime.InferenceSession("network.onnx")
-said = [session.run(["logits", "exit"], {"images": x[None]}) for x in np.load("images.npy")]
-logits, exits = (np.concatenate(part) for part in zip(*said))
-np.savez("said.npz", logits=logits, exits=exits)
+outputs = [session.run(["logits", "exit"], {"images": x[None]}) for x in np.load("images.npy")]
+logits, exits = (np.concatenate(part) for part in zip(*outputs))
+np.savez("outputs.npz", logits=logits, exits=exits)
 assert "torch" not in sys.modules
 try:
     session.run(None, {"images": np.load("images.npy")[:2]})
@@ -69,7 +69,7 @@ def weights(graph):
 
 def test_the_file_by_itself(network, data, tmp_path):
     agreement = export_early_exit_onnx(network, data, tmp_path / "network.onnx")
-    assert (agreement.images, agreement.same) == (IMAGES, IMAGES)
+    assert (agreement.images, agreement.matched) == (IMAGES, IMAGES)
     assert agreement.difference < 1e-4
     images = data.test.images.numpy().astype(np.float32) / 255
     np.save(tmp_path / "images.npy", images)
@@ -78,11 +78,11 @@ def test_the_file_by_itself(network, data, tmp_path):
     assert done.returncode == 0, done.stderr
     assert not done.stderr  # onnxruntime tells of what a file should not hold
     assert done.stdout.strip() == "InvalidArgument"  # of two images at once
-    want = NormalizedInput(network, data.mean, data.std)(torch.from_numpy(images))
-    said = np.load(tmp_path / "said.npz")
-    assert set(said["exits"]) == {0, 1, 2}  # else nothing is tested
-    assert np.array_equal(said["exits"], want.exits)
-    np.testing.assert_allclose(said["logits"], want.logits, rtol=1e-3, atol=1e-4)
+    expected = NormalizedInput(network, data.mean, data.std)(torch.from_numpy(images))
+    outputs = np.load(tmp_path / "outputs.npz")
+    assert set(outputs["exits"]) == {0, 1, 2}  # else nothing is tested
+    assert np.array_equal(outputs["exits"], expected.exits)
+    np.testing.assert_allclose(outputs["logits"], expected.logits, rtol=1e-3, atol=1e-4)
 
     model = onnx.load(tmp_path / "network.onnx")
     onnx.checker.check_model(model, full_check=True)
@@ -94,12 +94,12 @@ def test_the_file_by_itself(network, data, tmp_path):
     assert leave == (["Identity"], [])
     assert deeper.count("Conv") == 2 + 3
     assert [b[0].count("Conv") for b in innermost] in ([0, 1], [1, 0])
-    notes = {
+    metadata = {
         entry.key: json.loads(entry.value) for entry in model.metadata_props if entry.key != "data"
     }
-    assert notes["exit_names"] == ["exit1", "exit2", "student"]
-    assert notes["thresholds"] == pytest.approx(network.thresholds)
-    assert notes["classes"] == list("abcde")
+    assert metadata["exit_names"] == ["exit1", "exit2", "student"]
+    assert metadata["thresholds"] == pytest.approx(network.thresholds)
+    assert metadata["classes"] == list("abcde")
 
 
 class Other(torch.nn.Module):
@@ -112,20 +112,20 @@ class Other(torch.nn.Module):
 
 
 def test_a_file_that_says_something_else_is_not_kept(data, tmp_path, monkeypatch):
-    def written(network, mean, std, shape, path, notes):
+    def written(network, mean, std, shape, path, metadata):
         path.write_text("a draft")
 
-    monkeypatch.setattr(anytime_onnx, "write_anytime_onnx", written)
-    monkeypatch.setattr(anytime_onnx, "compare", lambda *_: OnnxAgreement(1000, 998, 0.0))
+    monkeypatch.setattr(onnx_export, "write_early_exit_onnx", written)
+    monkeypatch.setattr(onnx_export, "compare_onnx", lambda *_: OnnxAgreement(1000, 998, 0.0))
     with pytest.raises(ArtifactError, match="2 of 1000 images leave elsewhere"):
         export_early_exit_onnx(Other(), data, tmp_path / "network.onnx")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_place_that_cannot_be_written(network, data, tmp_path, monkeypatch):
-    def full(*_, notes):
+    def full(*_, metadata):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(anytime_onnx, "write_anytime_onnx", full)
+    monkeypatch.setattr(onnx_export, "write_early_exit_onnx", full)
     with pytest.raises(ResourceError, match="could not be written: No space left on device"):
         export_early_exit_onnx(network, data, tmp_path / "network.onnx")

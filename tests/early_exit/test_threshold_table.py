@@ -1,4 +1,4 @@
-"""The rows of the anytime table and their csv."""
+"""The rows of the threshold table and their csv."""
 
 import csv
 import io
@@ -21,19 +21,21 @@ SURE = ExitDecisions(np.array([[0.9], [0.2]], np.float32), np.array([[True, True
 UNSURE = ExitDecisions(
     np.array([[0.1], [0.2]], np.float32), np.array([[True, True], [True, False]])
 )
-JUDGED = HeldOutDecisions(("exit1",), ExitCosts((100, 400), (20,)), {"val": SURE, "test": UNSURE})
+DECISIONS = HeldOutDecisions(
+    ("exit1",), ExitCosts((100, 400), (20,)), {"val": SURE, "test": UNSURE}
+)
 
 
 def test_chosen_on_validation_and_told_of_test():
-    row = calibrated_row(JUDGED, 0.0)
+    row = calibrated_row(DECISIONS, 0.0)
     assert row.thresholds == (pytest.approx(0.55),)
     assert row.outcomes["val"].macs == (120 + 420) / 2
-    assert row.told == row.outcomes["test"]
-    assert row.told.shares == (0.0, 1.0)
+    assert row.reported == row.outcomes["test"]
+    assert row.reported.shares == (0.0, 1.0)
 
 
 def test_the_csv():
-    rows = [threshold_row(JUDGED, (None,)), calibrated_row(JUDGED, 0.0)]
+    rows = [threshold_row(DECISIONS, (None,)), calibrated_row(DECISIONS, 0.0)]
     rows = [row._replace(seconds=s) for row, s in zip(rows, (0.004, 0.003), strict=True)]
     student, chosen = csv.DictReader(io.StringIO(anytime_csv(rows, ["exit1"], "here")))
     assert student["threshold_exit1"] == student["max_loss"] == ""
@@ -54,7 +56,7 @@ def test_the_csv():
 
 def test_without_validation_images_nothing_is_chosen():
     with pytest.raises(DataError, match="held none out; give them by --threshold"):
-        calibrated_row(JUDGED._replace(parts={"test": UNSURE}), 0.01)
+        calibrated_row(DECISIONS._replace(splits={"test": UNSURE}), 0.01)
 
 
 def test_nothing_to_judge_by(tiny_net, tiny_task):

@@ -21,7 +21,7 @@ from torch import nn
 from selfdistill.core import Batch, Method, Needs, SelfdistillError
 from selfdistill.data import EvalLoader, Loader, Resident
 from selfdistill.engine import checkpoint
-from selfdistill.engine.log import NullCallback
+from selfdistill.engine.callback import Callback
 from selfdistill.engine.run_directory import RunDirectory
 from selfdistill.engine.settings import TrainingSettings
 from selfdistill.engine.signals import Interrupted
@@ -91,7 +91,7 @@ def make(
     options: dict[str, Any] | None = None,
     net: dict[str, Any] | None = None,
     train: Any = None,
-    display: Any = None,
+    callback: Any = None,
     method: Method | None = None,
     **settings: Any,
 ) -> Trainer:
@@ -109,16 +109,16 @@ def make(
     directory.checkpoints.mkdir(parents=True, exist_ok=True)
     train = train or Slice(needs=method.needs)
     return Trainer(fabric, method, task(), train, val, TrainingSettings(**(usual | settings)),
-               directory, display)  # fmt: skip
+               directory, callback)  # fmt: skip
 
 
-class Calls(NullCallback):
-    """A display that calls back at each step."""
+class Calls(Callback):
+    """A callback that calls back at each step."""
 
     def __init__(self, each: Callable[[int], None]) -> None:
         self.each = each
 
-    def advance(self, step: int, total: int) -> None:
+    def on_step(self, step: int, total_steps: int) -> None:
         self.each(step)
 
 
@@ -155,16 +155,16 @@ SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["pytest", "selfdistill.runs.train"])
 
 
-class Acts(NullCallback):
-    """A slow display; it may send its own process a signal when it hears of an epoch."""
+class Acts(Callback):
+    """A slow callback; it may send its own process a signal when it hears of an epoch."""
 
     def __init__(self, each_step: float, signal_at_epoch: int) -> None:
         self.each_step, self.signal_at_epoch = each_step, signal_at_epoch
 
-    def advance(self, step: int, total: int) -> None:
+    def on_step(self, step: int, total_steps: int) -> None:
         time.sleep(self.each_step)
 
-    def epoch(self, entry: dict[str, Any]) -> None:
+    def on_epoch(self, entry: dict[str, Any]) -> None:
         if entry["epoch"] == self.signal_at_epoch:
             os.kill(os.getpid(), signal.SIGTERM)
 

@@ -142,9 +142,9 @@ def test_each_class_of_the_student(method):
 
     assert examined(method, loader()).by_class == {}
     verdict = examined(method, loader(), Counted(CLASSES, task().example))
-    confusion = verdict.details["confusion"]
+    confusion = verdict.matrices["confusion"]
     recall = confusion.diagonal() / confusion.sum(1)
-    torch.testing.assert_close(verdict.by_class["recall"], recall.nan_to_num(), check_dtype=False)
+    torch.testing.assert_close(verdict.per_class["recall"], recall.nan_to_num(), check_dtype=False)
 
 
 def test_answers_are_the_students_and_modes_come_back(method):

@@ -55,14 +55,14 @@ def straight(tmp_path_factory):
 @every_run
 @pytest.mark.parametrize("stop", range(1, 2 * STEPS + 1))
 def test_stopped_by_a_signal_after_any_step(tmp_path, straight, keys, stop):
-    fit = make(tmp_path, **keys)
+    trainer = make(tmp_path, **keys)
 
     def ask(step):
-        fit.signals.asked = signal.SIGTERM if step == stop else 0
+        trainer.signals.signal_number = signal.SIGTERM if step == stop else 0
 
-    fit.display = Calls(ask)
+    trainer.callback = Calls(ask)
     with pytest.raises(Interrupted):
-        fit.run()
+        trainer.run()
     assert final(tmp_path).state["step"] == stop
     make(tmp_path, **keys).run()
     assert_same_run(tmp_path, straight(keys))
@@ -80,7 +80,7 @@ class Killed(BaseException):
     """Stands for a kill: nothing of ours catches it."""
 
 
-def kill_at(fit, monkeypatch, event: int) -> None:
+def kill_at(trainer, monkeypatch, event: int) -> None:
     """Raise at the `event`-th of: a step done, a line logged, a checkpoint begun or renamed."""
     count = 0
 
@@ -99,18 +99,18 @@ def kill_at(fit, monkeypatch, event: int) -> None:
 
         return run
 
-    fit.display = Calls(lambda step: tick())
-    fit.directory.log = around(fit.directory.log)
+    trainer.callback = Calls(lambda step: tick())
+    trainer.directory.log = around(trainer.directory.log)
     monkeypatch.setattr(checkpoint, "save", around(checkpoint.save))
 
 
 def finishes(out, monkeypatch, event: int, keys) -> bool:
     """Whether the run comes to its end before the `event`-th event kills it."""
     with monkeypatch.context() as patch:
-        fit = make(out, **keys)
-        kill_at(fit, patch, event)
+        trainer = make(out, **keys)
+        kill_at(trainer, patch, event)
         try:
-            fit.run()
+            trainer.run()
         except Killed:
             return False
     return True
@@ -151,12 +151,12 @@ def test_every_run_killed_at_any_event(tmp_path, monkeypatch, straight, keys):
 
 def test_goes_on_from_the_one_before_a_corrupt_checkpoint(tmp_path, straight):
     keys = RUNS["all"]
-    fit = make(tmp_path, **keys)
-    fit.display = Calls(
-        lambda step: setattr(fit.signals, "asked", signal.SIGTERM if step == 5 else 0)
+    trainer = make(tmp_path, **keys)
+    trainer.callback = Calls(
+        lambda step: setattr(trainer.signals, "signal_number", signal.SIGTERM if step == 5 else 0)
     )
     with pytest.raises(Interrupted):
-        fit.run()
+        trainer.run()
     broken = tmp_path / "checkpoints" / "step-000005" / "model.safetensors"
     broken.write_bytes(broken.read_bytes()[:-1] + b"\xff")
     with pytest.warns(UserWarning, match="going on from step-000004"):
@@ -180,9 +180,9 @@ def test_checkpoint_of_another_network_is_refused_in_a_sentence(tmp_path):
 def test_seed_of_a_step_does_not_hang_on_what_ran_before(tmp_path):
     keys = {"name": "ce", "net": {"dropout": 0.5}}
     for out, seed in (("a", 1), ("b", 2)):
-        fit = make(tmp_path / out, **keys)
+        trainer = make(tmp_path / out, **keys)
         torch.manual_seed(seed)
-        fit.run()
+        trainer.run()
     assert_same_run(tmp_path / "a", tmp_path / "b")
 
 

@@ -107,7 +107,7 @@ def test_all_processes_end_with_the_network_that_was_saved(tmp_path, npz, ema):
     first, second = (load_file(tmp_path / f"run.rank{rank}.safetensors") for rank in (0, 1))
     assert [name for name in first if not torch.equal(first[name], second[name])] == []
     saved = final(tmp_path / "run").tensors
-    saved = saved["average"] if ema else {
+    saved = saved["ema"] if ema else {
         **saved["method"], **{f"student.network.{n}": v for n, v in saved["model"].items()}
     }  # fmt: skip
     assert saved.keys() == first.keys()

@@ -20,8 +20,8 @@ from selfdistill.data.images import Resident
 from selfdistill.data.targets import Boxes, Masks
 from selfdistill.export.box_agreement import BoxAgreement, ExportedDetections
 from selfdistill.export.onnx_export import onnx_runner
-from selfdistill.export.package import export_run, score_exits_at_size, task_of
-from selfdistill.export.usage_snippet import SURE
+from selfdistill.export.package import export_run, score_exits_at_size, task_for
+from selfdistill.export.usage_snippet import SCORE_THRESHOLD
 from selfdistill.models import build
 from selfdistill.modules.anchor_head import AnchorHead
 from selfdistill.modules.detector_output import Detections
@@ -59,7 +59,7 @@ def awake(module):
     return module
 
 
-def made(place, kind):
+def make_run(path, kind):
     """A run as training leaves it, and its data."""
     torch.manual_seed(0)
     count, names = 9, NAMES[kind]
@@ -69,33 +69,37 @@ def made(place, kind):
         "detection": Boxes(torch.cat([torch.zeros(count, 1, 1), corners], -1), (SIDE, SIDE)),
     }[kind]
     images = Resident(torch.randint(256, (count, 3, SIDE, SIDE), dtype=torch.uint8), targets)
-    about = {"classes": names, "mean": (0.5,) * 3, "std": (0.25,) * 3, "task": kind}
-    about |= {"crop": 0, "flip": False, "resized_crop": False}
-    data = ImageData("mine", images, None, images, **about)
+    fields = {"classes": names, "mean": (0.5,) * 3, "std": (0.25,) * 3, "task": kind}
+    fields |= {"crop": 0, "flip": False, "resized_crop": False}
+    data = ImageData("mine", images, None, images, **fields)
     network = Detector()
     taps = "stages.s0,stages.s2"
     if kind == "segmentation":
         network, taps = build("fpn/small", num_classes=3, in_channels=3), "auto"
-    method = awake(build_method("exits", network, task_of(data), taps, {})).eval()
-    place.mkdir()
+    method = awake(build_method("exits", network, task_for(data), taps, {})).eval()
+    path.mkdir()
     recipe = (
         f'method = "exits"\nmodel = "Mine"\ndata = "mine"\nseed = 0\nepochs = 1\ntask = "{kind}"\n'
     )
-    (place / "recipe.toml").write_text(recipe)
-    (place / "data.json").write_text(describe_data(data))
-    metric = task_of(data).primary_metric
+    (path / "recipe.toml").write_text(recipe)
+    (path / "data.json").write_text(describe_data(data))
+    metric = task_for(data).primary_metric
     rows = [ExitScore(name, 9, 9, None, 0.5, metric) for name in ("exit1", "student")]
-    return SimpleNamespace(path=place, method=method, exits=rows), data
+    return SimpleNamespace(path=path, method=method, exits=rows), data
 
 
-def said_by_card(done, pixels):
+def output_of_card(done, pixels):
     """What the card's lines print of some pictures, with numpy and onnxruntime alone."""
     np.save(done.path / "images.npy", pixels.numpy())
     page = (done.path / "README.md").read_text()
     code = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1]
-    words = "import sys\nsys.modules['torch'] = sys.modules['selfdistill'] = None\n" + code
+    code_alone = "import sys\nsys.modules['torch'] = sys.modules['selfdistill'] = None\n" + code
     ran = subprocess.run(
-        [sys.executable, "-c", words], cwd=done.path, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code_alone],
+        cwd=done.path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert ran.returncode == 0, ran.stderr
     assert not ran.stderr
@@ -103,38 +107,38 @@ def said_by_card(done, pixels):
 
 
 def test_masks_by_the_card_s_lines(tmp_path):
-    run, data = made(tmp_path / "run", "segmentation")
+    run, data = make_run(tmp_path / "run", "segmentation")
     done = export_run(run, data, exit=1)
-    assert "the same class for all pixels" in done.comparison.told
-    page, (said,) = said_by_card(done, data.test.images)
+    assert "the same class for all pixels" in done.verification.summary
+    page, (printed,) = output_of_card(done, data.test.images)
     assert "pipeline_tag: image-segmentation" in page
     assert "one logit a class and pixel, (B, 3, 32, 32)" in page
     assert "## mIoU" in page
     scores = run.method.predict(normalize(data.test.images, data.mean, data.std))["exit1"]
     full = nn.functional.interpolate(scores, size=(SIDE, SIDE), mode="bilinear").argmax(1)
-    for counts, mask in zip(said, full, strict=True):
+    for counts, mask in zip(printed, full, strict=True):
         assert counts == {n: int((mask == k).sum()) for k, n in enumerate(data.classes)}
-    metric = task_of(data).metric()
+    metric = task_for(data).metric()
     metric.update(scores, data.test.targets.at(torch.arange(9)))
-    assert done.comparison.score == pytest.approx(float(metric.compute()["miou"]))
+    assert done.verification.score == pytest.approx(float(metric.compute()["miou"]))
 
 
 def test_boxes_by_the_card_s_lines(tmp_path):
-    run, data = made(tmp_path / "run", "detection")
+    run, data = make_run(tmp_path / "run", "detection")
     done = export_run(run, data, exit="final")
-    assert re.match(r"all [\d,]+ boxes are the same", done.comparison.told)
-    page, said = said_by_card(done, data.test.images)
+    assert re.match(r"all [\d,]+ boxes are the same", done.verification.summary)
+    page, printed = output_of_card(done, data.test.images)
     assert "pipeline_tag: object-detection" in page
     assert "the 300 surest boxes of each image" in page
     inputs = normalize(data.test.images, data.mean, data.std)
-    seen = run.method.predict(inputs)["student"].detections((SIDE, SIDE))
-    assert len(said) == len(seen)
-    assert sum(map(len, said)) > 20  # else nothing is tested
-    for mine, theirs in zip(said, seen, strict=True):
-        sure = theirs.scores >= SURE
-        assert [name for name, _ in mine] == [data.classes[k] for k in theirs.labels[sure]]
-        want = theirs.boxes[sure].detach().numpy()
-        np.testing.assert_allclose(np.array([box for _, box in mine]), want, atol=1e-3)
+    detections = run.method.predict(inputs)["student"].detections((SIDE, SIDE))
+    assert len(printed) == len(detections)
+    assert sum(map(len, printed)) > 20  # else nothing is tested
+    for lines, boxes in zip(printed, detections, strict=True):
+        kept = boxes.scores >= SCORE_THRESHOLD
+        assert [name for name, _ in lines] == [data.classes[k] for k in boxes.labels[kept]]
+        expected = boxes.boxes[kept].detach().numpy()
+        np.testing.assert_allclose(np.array([box for _, box in lines]), expected, atol=1e-3)
     for count in (1, 4):  # any number of images
         boxes, scores, labels = onnx_runner(done.file)(torch.rand(count, 3, SIDE, SIDE))
         assert (boxes.shape, scores.shape, labels.shape) == (
@@ -144,20 +148,20 @@ def test_boxes_by_the_card_s_lines(tmp_path):
 
 @pytest.mark.parametrize("format", [pytest.param("pt2", marks=pytest.mark.slow), "safetensors"])
 def test_an_exit_of_a_detector(tmp_path, format):
-    run, data = made(tmp_path / "run", "detection")
+    run, data = make_run(tmp_path / "run", "detection")
     done = export_run(run, data, exit=1, format=format)
-    assert done.comparison.holds
-    assert done.comparison.images == 9
-    metric = task_of(data).metric()
+    assert done.verification.holds
+    assert done.verification.images == 9
+    metric = task_for(data).metric()
     inputs = normalize(data.test.images, data.mean, data.std)
     metric.update(run.method.predict(inputs)["exit1"], data.test.targets.at(torch.arange(9)))
-    assert done.comparison.score == pytest.approx(float(metric.compute()["map"]), abs=1e-4)
+    assert done.verification.score == pytest.approx(float(metric.compute()["map"]), abs=1e-4)
     assert score_exits_at_size(run, data)[0].test_score == pytest.approx(
-        done.comparison.score, abs=1e-4
+        done.verification.score, abs=1e-4
     )
 
 
-def found(boxes, scores, labels):
+def tensors(boxes, scores, labels):
     return torch.tensor(boxes), torch.tensor(scores), torch.tensor(labels)
 
 
@@ -174,7 +178,7 @@ SCORES, LABELS = [0.9, 0.9, 0.3], [1, 1, 0]
 
 
 @pytest.mark.parametrize(
-    ("boxes", "scores", "labels", "agree"),
+    ("boxes", "scores", "labels", "matched"),
     [
         (BOXES, SCORES, LABELS, 3),
         ([BOXES[1], BOXES[0], BOXES[2]], SCORES, LABELS, 3),  # a tie has no order
@@ -184,13 +188,13 @@ SCORES, LABELS = [0.9, 0.9, 0.3], [1, 1, 0]
         ([[float("nan")] * 4] * 3, SCORES, LABELS, 0),
     ],
 )
-def test_boxes_that_are_the_same(boxes, scores, labels, agree):
-    judge = BoxAgreement((SIDE, SIDE))
-    file = ExportedDetections(*(part[None] for part in found(boxes, scores, labels)))
-    judge.update(Seen(*found(BOXES, SCORES, LABELS)), file)
-    assert (judge.count, judge.agree) == (3, agree)
-    assert judge.holds == (agree == 3)
-    assert judge.told.startswith("all 3 boxes" if agree == 3 else f"{agree} of 3 boxes")
+def test_boxes_that_are_the_same(boxes, scores, labels, matched):
+    agreement = BoxAgreement((SIDE, SIDE))
+    file = ExportedDetections(*(part[None] for part in tensors(boxes, scores, labels)))
+    agreement.update(Seen(*tensors(BOXES, SCORES, LABELS)), file)
+    assert (agreement.count, agreement.matched) == (3, matched)
+    assert agreement.holds == (matched == 3)
+    assert agreement.summary.startswith("all 3 boxes" if matched == 3 else f"{matched} of 3 boxes")
 
 
 TWINS = [[0.0, 0, 8, 8], [0, 1, 8, 9]]  # one hides the other
@@ -208,11 +212,13 @@ class Whole(Seen):
     [(TWINS[1], 0.9, True), (TWINS[1], 0.8, False), ([0.0, 2, 8, 10], 0.9, False)],
 )
 def test_of_two_that_tie_either_may_be_kept(box, score, holds):
-    judge = BoxAgreement((SIDE, SIDE))
-    kept = Whole(*found(TWINS[:1], [0.9], [1]))
-    judge.update(kept, ExportedDetections(*(part[None] for part in found([box], [score], [1]))))
-    assert (judge.count, judge.agree, judge.holds) == (1, 0, holds)
-    assert ("where rounding decides" if holds else "more than rounding") in judge.told
+    agreement = BoxAgreement((SIDE, SIDE))
+    kept = Whole(*tensors(TWINS[:1], [0.9], [1]))
+    agreement.update(
+        kept, ExportedDetections(*(part[None] for part in tensors([box], [score], [1])))
+    )
+    assert (agreement.count, agreement.matched, agreement.holds) == (1, 0, holds)
+    assert ("where rounding decides" if holds else "more than rounding") in agreement.summary
 
 
 class Hidden(Seen):
@@ -223,13 +229,13 @@ class Hidden(Seen):
 
 class Closed(nn.Module):
     def forward(self, x):
-        return Hidden(*found(BOXES, SCORES, LABELS))
+        return Hidden(*tensors(BOXES, SCORES, LABELS))
 
 
 def test_a_detector_that_cannot_be_exported(tmp_path):
-    _, data = made(tmp_path / "run", "detection")
+    _, data = make_run(tmp_path / "run", "detection")
     with pytest.raises(ConfigError, match=r"Closed finds its boxes .* not exported; the yolov5"):
-        task_of(data).inference_module(Closed())
+        task_for(data).inference_module(Closed())
 
 
 @pytest.mark.parametrize("task", ["segmentation", "detection"])
@@ -240,7 +246,7 @@ def test_no_image_leaves_a_scene_early(task):
 
 
 def test_a_detector_pays_for_all_that_runs(tmp_path):
-    run, _ = made(tmp_path / "run", "detection")
+    run, _ = make_run(tmp_path / "run", "detection")
     network = run.method.predictors()["student"]
     counted = network_cost(network, torch.zeros(2, 3, SIDE, SIDE))
     kernels = [(3 * 8, 8), (8 * 8, 4), (8 * 12, 2)]  # channels in × out, cells a side

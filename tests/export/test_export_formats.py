@@ -20,12 +20,12 @@ from selfdistill.export.extract_predictor import (
 from selfdistill.export.fuse_batchnorm import fuse_batchnorm
 from selfdistill.export.normalized_input import NormalizedInput
 from selfdistill.export.onnx_export import onnx_runner, write_onnx
-from selfdistill.export.safetensors_export import with_weights, write_weights
-from selfdistill.export.torch_export import program_runner, traced, write_program
+from selfdistill.export.safetensors_export import copy_with_weights, write_weights
+from selfdistill.export.torch_export import pt2_runner, trace_network, write_pt2
 from selfdistill.recipe.build_method import build_method
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
-NOTES = {"classes": json.dumps(["größe", "b"])}
+METADATA = {"classes": json.dumps(["größe", "b"])}
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_onnx_by_onnxruntime_and_numpy(method, tmp_path):
     network = NormalizedInput(
         fuse_batchnorm(extract_predictor(method, "exit2")).network, MEAN, STD
     ).eval()
-    write_onnx(network, images(2), tmp_path / "m.onnx", notes=NOTES)
+    write_onnx(network, images(2), tmp_path / "m.onnx", metadata=METADATA)
     code = """
 import json, numpy, onnxruntime
 session = onnxruntime.InferenceSession(sys.argv[1])
@@ -71,13 +71,13 @@ print(json.dumps([classes, shape, session.run(["logits"], {"images": x})[0].toli
 """
     x = images(3)
     forbidden = ["torch", "selfdistill", "onnx"]
-    said = alone(code, forbidden, tmp_path / "m.onnx", json.dumps(x.tolist()))
-    assert said[:2] == [["größe", "b"], ["batch", 3, 16, 16]]
-    want = method.predict(normalized(x))["exit2"].detach()
-    torch.testing.assert_close(torch.tensor(said[2]), want, rtol=1e-4, atol=1e-4)
+    printed = alone(code, forbidden, tmp_path / "m.onnx", json.dumps(x.tolist()))
+    assert printed[:2] == [["größe", "b"], ["batch", 3, 16, 16]]
+    expected = method.predict(normalized(x))["exit2"].detach()
+    torch.testing.assert_close(torch.tensor(printed[2]), expected, rtol=1e-4, atol=1e-4)
     for count in (1, 7):
-        got = onnx_runner(tmp_path / "m.onnx")(images(count))
-        torch.testing.assert_close(got, network(images(count)).detach(), rtol=1e-4, atol=1e-4)
+        actual = onnx_runner(tmp_path / "m.onnx")(images(count))
+        torch.testing.assert_close(actual, network(images(count)).detach(), rtol=1e-4, atol=1e-4)
     assert b".py" not in (tmp_path / "m.onnx").read_bytes()  # no path of this machine
 
 
@@ -85,11 +85,11 @@ def test_program(method, tmp_path):
     network = NormalizedInput(
         fuse_batchnorm(extract_predictor(method, "exit1")).network, MEAN, STD
     ).eval()
-    write_program(network, images(2), tmp_path / "m.pt2", notes=NOTES)
+    write_pt2(network, images(2), tmp_path / "m.pt2", metadata=METADATA)
     for count in (1, 7):
-        want = method.predict(normalized(images(count)))["exit1"]
-        got = program_runner(tmp_path / "m.pt2")(images(count))
-        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
+        expected = method.predict(normalized(images(count)))["exit1"]
+        actual = pt2_runner(tmp_path / "m.pt2")(images(count))
+        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
     with zipfile.ZipFile(tmp_path / "m.pt2") as file:
         contents = [file.read(name) for name in file.namelist()]
     assert not any(b".py" in content for content in contents)  # no path of this machine
@@ -98,7 +98,7 @@ def test_program(method, tmp_path):
 
 @pytest.mark.slow  # torch takes eight seconds to import what reads the file
 def test_program_by_torch_alone(method, tmp_path):
-    write_program(
+    write_pt2(
         NormalizedInput(extract_predictor(method, "exit1"), MEAN, STD).eval(),
         images(2),
         tmp_path / "m.pt2",
@@ -109,9 +109,9 @@ network = torch.export.load(sys.argv[1]).module()
 x = torch.tensor(json.loads(sys.argv[2]))
 print(json.dumps(network(x).tolist()))
 """
-    said = alone(code, ["selfdistill"], tmp_path / "m.pt2", json.dumps(images(3).tolist()))
-    want = method.predict(normalized(images(3)))["exit1"].detach()
-    torch.testing.assert_close(torch.tensor(said), want, rtol=1e-5, atol=1e-5)
+    printed = alone(code, ["selfdistill"], tmp_path / "m.pt2", json.dumps(images(3).tolist()))
+    expected = method.predict(normalized(images(3)))["exit1"].detach()
+    torch.testing.assert_close(torch.tensor(printed), expected, rtol=1e-5, atol=1e-5)
 
 
 class Undecided(nn.Module):
@@ -132,7 +132,7 @@ class Inverse(nn.Module):
 @pytest.mark.parametrize("network", [Undecided(), Pairs()])
 def test_what_cannot_be_traced(network, capfd):
     with pytest.raises(ConfigError, match="cannot be written as a graph for any number of images"):
-        traced(network, images(2))
+        trace_network(network, images(2))
     assert capfd.readouterr().err == ""
 
 
@@ -143,16 +143,16 @@ def test_what_onnx_has_not(tmp_path):
 
 def test_weights_of_an_exit(method, tmp_path):
     taken = extract_predictor(method, "exit2")
-    write_weights(taken, tmp_path / "m.safetensors", notes=NOTES)
+    write_weights(taken, tmp_path / "m.safetensors", metadata=METADATA)
     with safe_open(tmp_path / "m.safetensors", "pt") as file:
         keys, notes = set(file.keys()), file.metadata()
     own = set(method.predictors()["student"].state_dict())
     assert {key for key in own if key.startswith(("stage1.", "stage2."))} < keys
     assert all(key in own or key.startswith("head.") for key in keys)
-    assert notes == {"format": "pt", **NOTES}
-    again = with_weights(tmp_path / "m.safetensors", taken)
-    want = method.predict(normalized(images()))["exit2"]
-    torch.testing.assert_close(again(normalized(images())), want, rtol=1e-5, atol=1e-5)
+    assert notes == {"format": "pt", **METADATA}
+    again = copy_with_weights(tmp_path / "m.safetensors", taken)
+    expected = method.predict(normalized(images()))["exit2"]
+    torch.testing.assert_close(again(normalized(images())), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_weights_that_do_not_fit(method):
@@ -175,3 +175,25 @@ def test_a_trunk_with_a_head_of_its_own(tiny_net, tiny_task):
     taken.head = nn.Sequential(nn.Conv2d(8, 5, 1))  # of the same names
     with pytest.raises(ConfigError, match="a layer before the exit is called 'head'"):
         predictor_state(taken)
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxscript"])
+def test_without_the_extra_there_is_a_sentence(package, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ConfigError, match=rf'needs {package}; pip install "selfdistill\[export\]"'):
+        write_onnx(nn.Flatten(), images(2), tmp_path / "m.onnx")
+
+
+def test_without_onnxruntime_there_is_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ConfigError, match='needs onnxruntime; pip install "selfdistill'):
+        onnx_runner(tmp_path / "m.onnx")
+
+
+def test_no_onnx_package_is_imported_before_an_export_to_onnx():
+    code = """
+import json
+import selfdistill.early_exit.onnx_export, selfdistill.export.package
+print(json.dumps([name for name in sys.argv[1:] if name in sys.modules]))
+"""
+    assert alone(code, [], "onnx", "onnxscript", "onnxruntime") == []

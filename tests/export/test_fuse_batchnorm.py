@@ -1,4 +1,4 @@
-"""BatchNorm that is folded is gone and missed by nobody; what cannot be folded stays."""
+"""Fused BatchNorms leave the outputs unchanged; those that cannot be fused stay."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def lively(network):
 
 
 class Parts(nn.Module):
-    """One convolution and one norm, in an order that each test says."""
+    """One convolution and one norm, in an order that a subclass sets."""
 
     def __init__(self, convolution=None, norm=None):
         super().__init__()
@@ -70,7 +70,7 @@ SUMS = nn.BatchNorm2d(4, track_running_stats=False)
 
 
 @pytest.mark.parametrize(
-    ("network", "gone", "left"),
+    ("network", "num_fused", "num_remaining"),
     [
         (Parts(), 1, 0),
         (Parts(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4, affine=False)), 1, 0),
@@ -85,16 +85,16 @@ SUMS = nn.BatchNorm2d(4, track_running_stats=False)
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_the_same_logits(network, gone, left):
+def test_the_same_logits(network, num_fused, num_remaining):
     lively(network)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    done = fuse_batchnorm(network)
+    fused = fuse_batchnorm(network)
     x = torch.randn(4, 3, 32, 32)
-    torch.testing.assert_close(done.network(x), network(x), rtol=1e-4, atol=1e-4)
-    assert (done.gone, done.left) == (gone, left)
+    torch.testing.assert_close(fused.network(x), network(x), rtol=1e-4, atol=1e-4)
+    assert (fused.num_fused, fused.num_remaining) == (num_fused, num_remaining)
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, before[name])
 
 
-def test_in_training_nothing_is_folded():
-    assert fuse_batchnorm(Parts().train()).gone == 0
+def test_in_training_nothing_is_fused():
+    assert fuse_batchnorm(Parts().train()).num_fused == 0

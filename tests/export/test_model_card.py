@@ -20,47 +20,47 @@ STUDENT = ExitScore("student", 4_000, 800_000, 0.91, 0.9)
 EXIT = ExitScore("exit1", 1_000, 200_000, 0.85, 0.84)
 
 
-def page(row=EXIT, format="onnx", classes=3, **changes):
+def page(score=EXIT, format="onnx", classes=3, **changes):
     pixels = Resident(torch.zeros(20, 3, 32, 24, dtype=torch.uint8), torch.zeros(20))
     names = [f"class {i}" for i in range(classes)]
-    about = {"classes": names, "mean": (0,) * 3, "std": (1,) * 3}
+    fields = {"classes": names, "mean": (0,) * 3, "std": (1,) * 3}
     parts = {"train": pixels, "val": pixels, "test": pixels} | changes.pop("parts", {})
-    data = ImageData("x", **parts, **about, crop=0, flip=False, resized_crop=False)
-    shown = ExportVerification("test", 20, True, "logits are alike", 0.85)
-    folded = FusedNetwork(torch.nn.Identity(), 4, 1)
+    data = ImageData("x", **parts, **fields, crop=0, flip=False, resized_crop=False)
+    verification = ExportVerification("test", 20, True, "logits are alike", 0.85)
+    fused = FusedNetwork(torch.nn.Identity(), 4, 1)
     recipe = tomli_w.dumps({**RECIPE, **changes})
     return model_card(
-        CardData(recipe, data, row, STUDENT, shown, format, f"model.{format}", folded)
+        CardData(recipe, data, score, STUDENT, verification, format, f"model.{format}", fused)
     )
 
 
 def test_what_it_says():
-    said = page()
-    assert said.startswith("---\npipeline_tag: image-classification\nlibrary_name: onnx\n")
-    assert "# timm/resnet10t on cifar10: exit1" in said
-    assert "(B, 3, 32, 24)" in said
-    assert "| validation | 20 | 85.00% | 91.00% |" in said
-    assert "| test | 20 | 84.00% | 90.00% |" in said
-    assert "seed 3, judged after the last of 7 epochs" in said
-    assert "| multiply-adds, 32 × 24 | 200,000 | 25.0% |" in said
-    assert "20 test images beside the network as it was in training: logits are alike." in said
-    assert "The file's own accuracy: 85.00%." in said
-    assert "folded into convolutions: 4; left to the ONNX exporter: 1" in said
-    assert "- `muse`: paper; weights" in said
-    assert "- `cskd`: paper and its authors' code" in said
-    assert "Krizhevsky" in said
-    assert 'combine = "mul"' in said
+    card = page()
+    assert card.startswith("---\npipeline_tag: image-classification\nlibrary_name: onnx\n")
+    assert "# timm/resnet10t on cifar10: exit1" in card
+    assert "(B, 3, 32, 24)" in card
+    assert "| validation | 20 | 85.00% | 91.00% |" in card
+    assert "| test | 20 | 84.00% | 90.00% |" in card
+    assert "seed 3, judged after the last of 7 epochs" in card
+    assert "| multiply-adds, 32 × 24 | 200,000 | 25.0% |" in card
+    assert "20 test images beside the network as it was in training: logits are alike." in card
+    assert "The file's own accuracy: 85.00%." in card
+    assert "fused into convolutions: 4; left to the ONNX exporter: 1" in card
+    assert "- `muse`: paper; weights" in card
+    assert "- `cskd`: paper and its authors' code" in card
+    assert "Krizhevsky" in card
+    assert 'combine = "mul"' in card
 
 
 def test_a_run_that_held_nothing_out():
-    rows = EXIT._replace(val_score=None, test_score=None)
-    assert "Not known: the run held no images out" in page(rows, parts={"val": None, "test": None})
+    score = EXIT._replace(val_score=None, test_score=None)
+    assert "Not known: the run held no images out" in page(score, parts={"val": None, "test": None})
 
 
 def test_many_classes_are_cut_short():
-    said = page(classes=100)
-    assert "class 19, … (100 in all" in said
-    assert "class 20" not in said
+    card = page(classes=100)
+    assert "class 19, … (100 in all" in card
+    assert "class 20" not in card
 
 
 @pytest.mark.parametrize(
@@ -74,9 +74,9 @@ def test_many_classes_are_cut_short():
     ],
 )
 def test_how_weights_are_loaded(model, row, line):
-    said = page(row, "safetensors", model=model)
-    assert line in said
-    assert 'load_state_dict(load_file("model.safetensors"))' in said
+    card = page(row, "safetensors", model=model)
+    assert line in card
+    assert 'load_state_dict(load_file("model.safetensors"))' in card
 
 
 @pytest.mark.parametrize("format", ["onnx", "pt2", "safetensors"])

@@ -21,19 +21,19 @@ from selfdistill.records.exit_scores import ExitScore
 ROWS = [ExitScore("exit1", 9, 9, 0.5, None), ExitScore("student", 99, 99, 0.6, None)]
 
 
-def made(network, task, place):
+def make_run(network, task, path):
     """A run as training leaves it, and its data."""
     pixels = torch.randint(256, (40, 3, 16, 16), dtype=torch.uint8)
     images = Resident(pixels, torch.arange(40) % 5)
-    about = {"classes": list("abcde"), "mean": (0.5,) * 3, "std": (0.25,) * 3}
-    about |= {"crop": 0, "flip": False, "resized_crop": False}
-    data = ImageData("mine", images, images, None, **about)
-    place.mkdir()
+    fields = {"classes": list("abcde"), "mean": (0.5,) * 3, "std": (0.25,) * 3}
+    fields |= {"crop": 0, "flip": False, "resized_crop": False}
+    data = ImageData("mine", images, images, None, **fields)
+    path.mkdir()
     recipe = 'method = "muse"\nmodel = "Mine"\ndata = "mine"\nseed = 0\nepochs = 1\n'
-    (place / "recipe.toml").write_text(recipe)
-    (place / "data.json").write_text(describe_data(data))
+    (path / "recipe.toml").write_text(recipe)
+    (path / "data.json").write_text(describe_data(data))
     method = build_method("muse", network, task, "stage1,stage2", {})
-    return SimpleNamespace(path=place, method=method, exits=ROWS), data
+    return SimpleNamespace(path=path, method=method, exits=ROWS), data
 
 
 class Undecided(nn.Sequential):
@@ -45,20 +45,20 @@ class Undecided(nn.Sequential):
 
 def test_a_network_that_cannot_be_cut(tiny_net, tiny_task, tmp_path):
     network = Undecided(OrderedDict(tiny_net.named_children()))
-    run, data = made(network, tiny_task, tmp_path / "run")
+    run, data = make_run(network, tiny_task, tmp_path / "run")
     sentence = "Undecided cannot be cut behind 'stage1' .* take the whole network"
     with pytest.raises(ConfigError, match=sentence):
         export_run(run, data, exit=1)
     with pytest.raises(ConfigError, match=r"cannot be written as a graph.*--format safetensors"):
         export_run(run, data, exit="final", format="pt2")
     assert not list((run.path / "export").iterdir())
-    done = export_run(run, data, exit="final", format="safetensors")
-    assert done.comparison.holds
-    assert done.comparison.part == "val"
+    result = export_run(run, data, exit="final", format="safetensors")
+    assert result.verification.holds
+    assert result.verification.split == "val"
 
 
 def test_the_run_stays_as_it_is(tiny_net, tiny_task, tmp_path):
-    run, data = made(tiny_net, tiny_task, tmp_path / "run")
+    run, data = make_run(tiny_net, tiny_task, tmp_path / "run")
     run.method.train()
     before = {name: tensor.clone() for name, tensor in run.method.state_dict().items()}
     export_run(run, data, exit=1, format="safetensors", out=tmp_path / "a" / "b")
@@ -71,16 +71,16 @@ def test_the_run_stays_as_it_is(tiny_net, tiny_task, tmp_path):
 def test_a_size_that_the_network_does_not_take(tiny_net, tiny_task, tmp_path):
     tiny_net.pool = nn.Identity()
     tiny_net.fc = nn.Linear(64, 5)
-    run, data = made(tiny_net, tiny_task, tmp_path / "run")
+    run, data = make_run(tiny_net, tiny_task, tmp_path / "run")
     small = Resident(data.train.images[:, :, :8, :8].contiguous(), data.train.labels)
-    about = {name: getattr(data, name) for name in ("classes", "mean", "std")}
-    other = ImageData("x", small, small, None, **about, crop=0, flip=False, resized_crop=False)
+    fields = {name: getattr(data, name) for name in ("classes", "mean", "std")}
+    other = ImageData("x", small, small, None, **fields, crop=0, flip=False, resized_crop=False)
     with pytest.raises(ConfigError, match="cannot take images of 8×8"):
         score_exits_at_size(run, other)
 
 
 def test_a_disk_that_is_full(tiny_net, tiny_task, tmp_path, monkeypatch):
-    run, data = made(tiny_net, tiny_task, tmp_path / "run")
+    run, data = make_run(tiny_net, tiny_task, tmp_path / "run")
 
     def full(*_, **__):
         raise OSError(28, "No space left on device")
@@ -93,10 +93,10 @@ def test_a_disk_that_is_full(tiny_net, tiny_task, tmp_path, monkeypatch):
 
 def test_data_that_changed_since(tiny_net, tiny_task, tmp_path):
     """The file is normalized as the network learned it, not as the pictures are now."""
-    run, data = made(tiny_net, tiny_task, tmp_path / "run")
-    progress = replace(data, mean=(0.1, 0.2, 0.3))
-    done = export_run(run, progress, exit=1, format="safetensors")
-    with safe_open(done.file, "pt") as file:
+    run, data = make_run(tiny_net, tiny_task, tmp_path / "run")
+    changed = replace(data, mean=(0.1, 0.2, 0.3))
+    result = export_run(run, changed, exit=1, format="safetensors")
+    with safe_open(result.file, "pt") as file:
         assert json.loads(file.metadata()["mean"]) == [0.5, 0.5, 0.5]
     with pytest.raises(DataError, match="'mine' has other classes than when"):
         export_run(run, replace(data, classes=list("abcdx")), exit="final")

@@ -15,12 +15,12 @@ ROWS = [
 PEER = ExitScore("peer1", 1, 1, 0.99, 0.99)
 
 
-def taken(wanted="auto", **limits):
-    return select_exit([PEER, *ROWS], wanted, **limits).predictor
+def selected(exit="auto", **limits):
+    return select_exit([PEER, *ROWS], exit, **limits).predictor
 
 
 @pytest.mark.parametrize(
-    ("wanted", "name"),
+    ("exit", "name"),
     [
         ("1", "exit1"),
         (3, "exit3"),
@@ -30,8 +30,8 @@ def taken(wanted="auto", **limits):
         ("peer1", "peer1"),
     ],
 )
-def test_by_name(wanted, name):
-    assert taken(wanted) == name
+def test_by_name(exit, name):
+    assert selected(exit) == name
 
 
 @pytest.mark.parametrize(
@@ -42,13 +42,13 @@ def test_by_name(wanted, name):
         ({"min_accuracy": 0.9}, "exit2"),
         ({"min_accuracy": 0.97}, "student"),
         ({"max_macs": 150_000}, "exit1"),
-        ({"max_macs": 300_000}, "exit2"),  # more accurate than the dearer exit3
+        ({"max_macs": 300_000}, "exit2"),  # more accurate than the costlier exit3
         ({"max_macs": 1e9}, "student"),
         ({"max_macs": 350_000, "min_accuracy": 0.8}, "exit1"),
     ],
 )
 def test_automatic(limits, name):
-    assert taken(**limits) == name
+    assert selected(**limits) == name
 
 
 def test_a_point_is_a_point():
@@ -66,7 +66,7 @@ def test_without_exits_the_student_is_all_there_is():
 
 
 @pytest.mark.parametrize(
-    ("wanted", "limits", "sentence"),
+    ("exit", "limits", "sentence"),
     [
         ("5", {}, "there is no exit '5'"),
         ("exi2", {}, "did you mean 'exit2'"),
@@ -81,9 +81,9 @@ def test_without_exits_the_student_is_all_there_is():
         ("student", {"max_macs": 1e5}, "the cheapest is student with 400,000"),
     ],
 )
-def test_what_is_not_there(wanted, limits, sentence):
+def test_what_is_not_there(exit, limits, sentence):
     with pytest.raises(ConfigError, match=sentence):
-        taken(wanted, **limits)
+        selected(exit, **limits)
 
 
 def test_other_metrics_have_their_names():
@@ -93,10 +93,10 @@ def test_other_metrics_have_their_names():
 
 
 @pytest.mark.parametrize(
-    ("wanted", "limits"), [("auto", {}), ("auto", {"max_macs": 1e9}), ("2", {"min_accuracy": 0.5})]
+    ("exit", "limits"), [("auto", {}), ("auto", {"max_macs": 1e9}), ("2", {"min_accuracy": 0.5})]
 )
-def test_test_images_are_not_to_choose_by(wanted, limits):
+def test_test_images_are_not_to_choose_by(exit, limits):
     rows = [row._replace(val_score=None) for row in ROWS]
     with pytest.raises(ConfigError, match=r"held out no validation images.*exit1, exit2, exit3"):
-        select_exit(rows, wanted, **limits)
+        select_exit(rows, exit, **limits)
     assert select_exit(rows, "2", max_macs=1e9).predictor == "exit2"

@@ -128,7 +128,7 @@ def test_a_group_with_a_rate_of_its_own(tmp_path):
 def test_its_steps_may_be_written_anew(tmp_path):
     class Mine(DistillationLightningModule):
         def configure_optimizers(self):
-            return torch.optim.AdamW(self.criterion.param_groups(), lr=1e-3)
+            return torch.optim.AdamW(self.criterion.param_groups(lr=1e-3))
 
     module = module_of(cls=Mine)
     trainer(tmp_path).fit(module, loader())

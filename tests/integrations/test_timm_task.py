@@ -69,6 +69,18 @@ def test_timms_machinery_trains_it():
     assert trained == {id(p) for p in task.criterion.parameters() if p.requires_grad}
 
 
+def test_a_scaled_group_keeps_its_ratio_under_timms_scheduler():
+    task = task_of("afd", peers=[small(1)], discriminator_lr=0.1)
+    optimizer = create_optimizer_v2(task.criterion.param_groups(lr=0.05), "sgd", lr=0.05)
+    scheduler, _ = create_scheduler_v2(
+        optimizer, "cosine", num_epochs=2, updates_per_epoch=2, step_on_epochs=False
+    )
+    scheduler.step_update(2)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    assert rates[0] < 0.05
+    assert rates[1] == pytest.approx(0.1 * rates[0])
+
+
 def test_the_result_holds_loss_output_and_terms():
     task, (images, labels) = task_of(), pictures()
     result = task(images, labels)
@@ -188,14 +200,14 @@ def test_mixed_images_have_mixed_labels():
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("crd", "the place of each image"),
+        ("crd", "the index of each image"),
         ("ddgsd", "2 augmentations of each image"),
         ("cskd", "another image of the same class"),
     ],
 )
 def test_what_timms_loaders_do_not_give_is_refused(name, words):
     company = {"teacher": small(1), "train_labels": pictures()[1]} if name == "crd" else {}
-    with pytest.raises(ConfigError, match=f"wants {words}.*timm's loaders do not give"):
+    with pytest.raises(ConfigError, match=f"needs {words}.*timm's loaders do not give"):
         task_of(name, **company)
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from selfdistill.core import METHODS, ConfigError, Progress, options, trained_state
 from selfdistill.data import Loader, Resident
 from selfdistill.engine import checkpoint
-from selfdistill.engine.log import NullCallback
+from selfdistill.engine.callback import Callback
 from selfdistill.engine.optimizer import learning_rate
 from selfdistill.engine.run_directory import RunDirectory
 from selfdistill.engine.settings import TrainingSettings
@@ -262,14 +262,14 @@ def test_defaults(tiny_net, tiny_task):
 
 
 # Runs of the engine: two epochs of three steps in four generations, which end within epochs.
-class Stops(NullCallback):
-    """A display that asks the run to stop after a step."""
+class Stops(Callback):
+    """A callback that asks the run to stop after a step."""
 
     def __init__(self, after: int) -> None:
         self.after = after
 
-    def advance(self, step: int, total: int) -> None:
-        self.fit.signals.asked = signal.SIGTERM if step == self.after else 0
+    def on_step(self, step: int, total_steps: int) -> None:
+        self.fit.signals.signal_number = signal.SIGTERM if step == self.after else 0
 
 
 def run(out, stop: int = 0, **settings) -> checkpoint.Checkpoint:
@@ -284,14 +284,14 @@ def run(out, stop: int = 0, **settings) -> checkpoint.Checkpoint:
     method = snapshot(net, task, generations=4)
     directory = RunDirectory(out)
     directory.checkpoints.mkdir(parents=True, exist_ok=True)
-    display = Stops(stop)
+    callback = Stops(stop)
     fabric, settings = Fabric(accelerator="cpu", devices=1), TrainingSettings(epochs=2, **settings)
-    display.fit = Trainer(fabric, method, task, train, None, settings, directory, display)
+    callback.fit = Trainer(fabric, method, task, train, None, settings, directory, callback)
     if 0 < stop < 6:
         with pytest.raises(Interrupted):
-            display.fit.run()
+            callback.fit.run()
     else:
-        display.fit.run()
+        callback.fit.run()
     return checkpoint.newest(directory.checkpoints)
 
 

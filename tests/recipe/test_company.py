@@ -11,7 +11,7 @@ from torch import nn
 import selfdistill
 from selfdistill.core import ArtifactError, ConfigError
 from selfdistill.engine import checkpoint
-from selfdistill.engine.log import NullCallback
+from selfdistill.engine.callback import Callback
 from selfdistill.models import build
 from selfdistill.recipe.build_run import build_run, load_data
 from selfdistill.recipe.schema import parse
@@ -139,15 +139,15 @@ def test_an_offline_method_without_a_teacher():
         build_run(parse({**TINY, "method": "kd"}))
 
 
-class Says(NullCallback):
+class Says(Callback):
     def __init__(self):
         self.words, self.facts = [], {}
 
     def begin(self, facts):
         self.facts = facts
 
-    def say(self, sentence):
-        self.words.append(sentence)
+    def on_message(self, text):
+        self.words.append(text)
 
 
 def test_the_teacher_is_judged_before_training(teacher, tmp_path):

@@ -45,8 +45,10 @@ def test_thresholds_that_keep_a_promise(run):
     watched = collect_exit_decisions(run.method, data, data.val)
     chosen = dict(zip(network.names, network.thresholds, strict=False))
     thresholds = [chosen.get(row.predictor) for row in run.exits[:-1]]
-    found = threshold_outcome(watched, exit_costs(run.method, torch.zeros(1, 1, 8, 8)), thresholds)
-    assert found.accuracy >= watched.right[:, -1].mean() - 0.03 - 1e-9
+    outcome = threshold_outcome(
+        decisions, exit_costs(run.method, torch.zeros(1, 1, 8, 8)), thresholds
+    )
+    assert outcome.accuracy >= decisions.correct[:, -1].mean() - 0.03 - 1e-9
 
 
 def test_nothing_to_choose_by(run):

@@ -92,7 +92,7 @@ def test_faulty_recipes(tmp_path, options):
 def test_averaged_weights_are_what_is_judged_and_loaded(tmp_path):
     run = selfdistill.train(out=tmp_path / "run", model="cifar/resnet8", ema_decay=0.9, **TINY)
     newest = max((tmp_path / "run" / "checkpoints").glob("step-*"))
-    average = load_file(newest / "average.safetensors")
+    average = load_file(newest / "ema.safetensors")
     again = selfdistill.load(tmp_path / "run")
     for name, value in again.network.state_dict().items():
         assert torch.equal(value, average[f"student.network.{name}"])

@@ -1,4 +1,4 @@
-"""`selfdistill anytime`: let each image leave a run's network at the first exit that is sure."""
+"""`selfdistill anytime`: early-exit inference with a run's network."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..runs.run import Run
 
 _LOSSES = "0,0.5,1,2"
-_SECONDS = 20.0  # to measure all rows
+_SECONDS = 20.0  # for all latencies
 
 
 def anytime(
@@ -30,7 +30,7 @@ def anytime(
         str | None,
         typer.Option(
             metavar="POINTS",
-            help="Accuracy that may be lost on the validation images; some, with commas.",
+            help="Allowed loss of accuracy on the validation images; several with commas.",
             show_default=_LOSSES,
         ),
     ] = None,
@@ -38,25 +38,25 @@ def anytime(
         str | None,
         typer.Option(
             metavar="CONFIDENCE",
-            help="Thresholds of your own: one for all exits, or one each with commas; "
-            "'none' leaves an exit out.",
+            help="Confidence thresholds: one for all exits, or one each with commas; "
+            "'none' disables an exit.",
         ),
     ] = None,
     onnx: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write it as this ONNX file, too.")
+        Path | None, typer.Option(metavar="FILE", help="ONNX file to export to as well.")
     ] = None,
     num_threads: Annotated[
         int | None,
-        typer.Option(min=1, help="Of the processor, for timing.", show_default="all"),
+        typer.Option(min=1, help="CPU threads for the latencies.", show_default="all"),
     ] = None,
     device: Annotated[
         str | None, typer.Option(help="auto, cpu, cuda or mps.", show_default="the run's")
     ] = None,
 ) -> None:
-    """Let each image leave at the first exit that is sure of it: what that saves, and costs."""
+    """Measure early-exit inference: each image leaves at the first confident exit."""
     import torch
 
-    from ..costs.latency import num_threads as computing_with
+    from ..costs.latency import torch_threads
     from ..early_exit.network import check_image_labels
     from ..early_exit.threshold_table import (
         FILE,
@@ -80,23 +80,23 @@ def anytime(
     judged = held_out_decisions(trained.method, data, workers=trained.recipe.num_workers)
     rows = _rows(judged, losses, threshold)
     echo("measuring …\n", "dim")
-    with computing_with(num_threads or torch.get_num_threads()):
-        rows = [threshold_row(judged, (None,) * len(judged.exits)), *rows]
+    with torch_threads(num_threads or torch.get_num_threads()):
+        rows = [threshold_row(decisions, (None,) * len(decisions.exits)), *rows]
         rows = with_latencies(rows, trained.method, data, seconds=_SECONDS)
-        where = _where(trained)
-    _show(rows, judged, where)
-    _say_what_is_idle(rows[1:], judged)
-    text = anytime_csv(rows, judged.exits, where)
+        machine = _machine(trained)
+    _show(rows, decisions, machine)
+    _report_unused_exits(rows[1:], decisions)
+    text = anytime_csv(rows, decisions.exits, machine)
     written = [RunDirectory(run).write(FILE, text)]
     if onnx:
         written.append(_write_onnx(onnx, rows[-1], trained, data))
     echo("\nWritten:")
-    for place in written:
-        echo(f"  {place}")
+    for file in written:
+        echo(f"  {file}")
 
 
 def _losses(text: str | None) -> list[float]:
-    """Points as parts of all images, in their order."""
+    """Points as fractions, in their order."""
     points = _numbers(text, "--max-loss", "0,0.5,1 (in points)") if text else []
     return [(p or 0.0) / 100 for p in dict.fromkeys(points)]
 
@@ -104,15 +104,15 @@ def _losses(text: str | None) -> list[float]:
 def _numbers(text: str, option: str, example: str, *, none: bool = False) -> "list[Threshold]":
     from ..core import ConfigError
 
-    words = [word.strip().lower() for word in text.split(",")]
+    items = [item.strip().lower() for item in text.split(",")]
     try:
-        return [None if none and word == "none" else float(word) for word in words]
+        return [None if none and item == "none" else float(item) for item in items]
     except ValueError:
         raise ConfigError(f"{option} takes numbers such as {example}, not '{text}'") from None
 
 
 def _check_file(onnx: Path, choices: int) -> None:
-    """One choice of thresholds, and a place that is free."""
+    """Raise unless there is one choice of thresholds and the file is new."""
     from ..core import ConfigError, RunBusyError
 
     if choices != 1:
@@ -143,20 +143,20 @@ def _loaded(run: Path, device: str | None) -> "tuple[Run, ImageData]":
 
 
 def _rows(
-    judged: "HeldOutDecisions", losses: list[float], threshold: str | None
+    decisions: "HeldOutDecisions", losses: list[float], threshold: str | None
 ) -> "list[ThresholdRow]":
     from ..early_exit.threshold_table import calibrated_row, threshold_row
     from ..early_exit.thresholds import as_thresholds
 
-    rows = [calibrated_row(judged, loss) for loss in losses]
+    rows = [calibrated_row(decisions, loss) for loss in losses]
     if threshold:
-        each = _numbers(threshold, "--threshold", "0.9 or 0.9,0.8,none", none=True)
-        own = as_thresholds(each[0] if len(each) == 1 else each, judged.exits)
-        rows.append(threshold_row(judged, own))
+        numbers = _numbers(threshold, "--threshold", "0.9 or 0.9,0.8,none", none=True)
+        thresholds = as_thresholds(numbers[0] if len(numbers) == 1 else numbers, decisions.exits)
+        rows.append(threshold_row(decisions, thresholds))
     return rows
 
 
-def _where(trained: "Run") -> str:
+def _machine(trained: "Run") -> str:
     import torch
 
     device = next(trained.method.parameters()).device
@@ -166,31 +166,32 @@ def _where(trained: "Run") -> str:
     return f"cpu, {count} thread{'s' if count > 1 else ''}"
 
 
-def _show(rows: "list[ThresholdRow]", judged: "HeldOutDecisions", where: str) -> None:
-    exits, parts = judged.exits, list(judged.parts)
-    columns = [f">{name}" for name in (*exits, "student", *parts)]
-    made = table("allowed loss", *columns, ">MACs", ">latency")
-    whole = rows[0].told.macs
+def _show(rows: "list[ThresholdRow]", decisions: "HeldOutDecisions", machine: str) -> None:
+    exits, splits = decisions.exits, list(decisions.splits)
+    columns = [f">{name}" for name in (*exits, "student", *splits)]
+    grid = table("allowed loss", *columns, ">MACs", ">latency")
+    student_macs = rows[0].reported.macs
     for row in rows:
-        *shares, stayed = row.told.shares
-        made.add_row(
+        *shares, student_share = row.reported.shares
+        macs = row.reported.macs
+        grid.add_row(
             _choice(row),
-            *(_way(t, share) for t, share in zip(row.thresholds, shares, strict=True)),
-            percent(stayed),
-            *(percent(row.outcomes[part].accuracy) for part in parts),
-            f"{amount(row.told.macs)} ({100 * row.told.macs / max(1, whole):.0f} %)",
-            _time(row, rows[0]),
+            *(_exit_cell(t, share) for t, share in zip(row.thresholds, shares, strict=True)),
+            percent(student_share),
+            *(percent(row.outcomes[split].accuracy) for split in splits),
+            f"{amount(macs)} ({100 * macs / max(1, student_macs):.0f} %)",
+            _latency(row, rows[0]),
         )
-    console.print(made)
-    part = {"val": "validation", "test": "test"}[parts[-1]]
+    console.print(grid)
+    split = {"val": "validation", "test": "test"}[splits[-1]]
     echo(
-        f"\nAt an exit: the confidence that an image leaves with, and the share of the {part} "
+        f"\nAt an exit: the confidence that an image leaves with, and the share of the {split} "
         "images that does.",
         "dim",
     )
     echo(
-        f"MACs and latency: mean of the {part} images, one at a time; in brackets the part of the "
-        f"student's, timed in turns; {where}.",
+        f"MACs and latency: mean of the {split} images, one at a time; in brackets the part of the "
+        f"student's, timed in turns; {machine}.",
         "dim",
     )
 
@@ -201,35 +202,35 @@ def _choice(row: "ThresholdRow") -> str:
     return "given" if any(t is not None for t in row.thresholds) else "student alone"
 
 
-def _way(threshold: "Threshold", share: float) -> str:
+def _exit_cell(threshold: "Threshold", share: float) -> str:
     return "–" if threshold is None else f"{threshold:.2f}: {100 * share:.0f} %"
 
 
-def _time(row: "ThresholdRow", student: "ThresholdRow") -> str:
+def _latency(row: "ThresholdRow", student: "ThresholdRow") -> str:
     if row.seconds is None or student.seconds is None:
         return "–"
     return f"{1000 * row.seconds:.2f} ms ({100 * row.seconds / student.seconds:.0f} %)"
 
 
-def _say_what_is_idle(rows: "list[ThresholdRow]", judged: "HeldOutDecisions") -> None:
-    """Where no image leaves early, say so."""
+def _report_unused_exits(rows: "list[ThresholdRow]", decisions: "HeldOutDecisions") -> None:
+    """Tell of thresholds by which no image leaves early."""
     for row in rows:
-        if row.told.shares[-1] < 1:
+        if row.reported.shares[-1] < 1:
             continue
-        asked = [k for k, t in enumerate(row.thresholds) if t is not None]
-        if not asked:
+        used = [k for k, t in enumerate(row.thresholds) if t is not None]
+        if not used:
             echo(
                 f"\nAt a loss of {_choice(row)} no exit saves anything on the validation images: "
                 "every image takes the whole network."
             )
             continue
-        watched = list(judged.parts.values())[-1]
-        highest = {k: float(watched.confidence[:, k].max()) for k in asked}
-        best = max(asked, key=highest.__getitem__)
+        confidence = list(decisions.splits.values())[-1].confidence
+        highest = {k: float(confidence[:, k].max()) for k in used}
+        best = max(used, key=highest.__getitem__)
         echo_stderr(
             "warning",
             "no exit is as sure of any image as its threshold asks: all run to the end, and the "
-            f"exits only add to the cost; the surest is {judged.exits[best]} with "
+            f"exits only add to the cost; the surest is {decisions.exits[best]} with "
             f"{highest[best]:.4f}",
         )
 
@@ -241,9 +242,11 @@ def _write_onnx(onnx: Path, row: "ThresholdRow", trained: "Run", data: "ImageDat
     echo("\nwriting the ONNX file, and running it on all held-out images …", "dim")
     network = build_early_exit_network(trained.method, row.thresholds).cpu()
     agreement = export_early_exit_onnx(network, data, onnx)
-    same = "all of them" if agreement.same == agreement.images else f"{agreement.same:,} of them"
+    matched = f"{agreement.matched:,} of them"
+    if agreement.matched == agreement.images:
+        matched = "all of them"
     echo(
-        f"Verified on {agreement.images:,} images: the same exit and class for {same}; logits "
+        f"Verified on {agreement.images:,} images: the same exit and class for {matched}; logits "
         f"differ by {agreement.difference:.1e} at most."
     )
     return onnx

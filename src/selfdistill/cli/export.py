@@ -1,4 +1,4 @@
-"""`selfdistill export`: one predictor of a run by itself, as a file for elsewhere."""
+"""`selfdistill export`: one predictor of a run as a file for deployment."""
 
 import re
 import shlex
@@ -26,37 +26,37 @@ def export(
         str,
         typer.Option(
             metavar="[auto|N|final|NAME]",
-            help="Which exit; auto takes the cheapest that is good enough.",
+            help="Exit to export; auto takes the cheapest within the limits.",
         ),
     ] = "auto",
     min_accuracy: Annotated[
         str | None,
         typer.Option(
             metavar="SHARE",
-            help="On validation images, of what the task is judged by: 0.95 or 95%.",
+            help="Lowest validation score in the task's metric: 0.95 or 95%.",
             show_default="auto: one point below the student's",
         ),
     ] = None,
     max_macs: Annotated[
-        str | None, typer.Option(metavar="COUNT", help="Multiply-adds an image: 30M, 1.2G.")
+        str | None, typer.Option(metavar="COUNT", help="Most multiply-adds per image: 30M, 1.2G.")
     ] = None,
     format: Annotated[
-        str, typer.Option(metavar="[onnx|pt2|safetensors]", help="Of the file.")
+        str, typer.Option(metavar="[onnx|pt2|safetensors]", help="File format.")
     ] = "onnx",
     image_size: Annotated[
         int | None,
-        typer.Option(min=1, help="Side of the images, in pixels.", show_default="the run's"),
+        typer.Option(min=1, help="Side of the input images, in pixels.", show_default="the run's"),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="The folder to make.", show_default="RUN/export/EXIT-FORMAT"),
+        typer.Option(help="Folder to create.", show_default="RUN/export/EXIT-FORMAT"),
     ] = None,
-    fold: Annotated[
-        bool, typer.Option("--fold/--no-fold", help="Put BatchNorm into the convolutions.")
+    fuse: Annotated[
+        bool, typer.Option("--fuse/--no-fuse", help="Fuse BatchNorm into the convolutions.")
     ] = True,
 ) -> None:
     """Cut an exit or the whole network out of a run: ONNX, pt2 or weights, with a model card."""
-    accuracy, macs = _share(min_accuracy), _count(max_macs)
+    accuracy, macs = _fraction(min_accuracy), _count(max_macs)
     from ..export.package import check_finished
     from ..runs.run import load
 
@@ -66,54 +66,55 @@ def export(
     if image_size:
         echo(f"judging every exit at {image_size}×{image_size} …", "dim")
     echo("writing it, and running it on all test images …\n", "dim")
-    made = trained.export(
+    result = trained.export(
         exit=exit,
         format=format,
         out=out,
         min_accuracy=accuracy,
         max_macs=macs,
         image_size=image_size,
-        fold=fold,
+        fuse=fuse,
     )
-    _show(made)
+    _show(result)
 
 
-def _show(made: "ExportResult") -> None:
-    """What was taken, what was written, and how sure it is."""
-    row, it = made.row, made.comparison
-    splits = [f">{scored(split, row.metric)}" for split in ("val", "test")]
-    shown = table("exported", *splits, ">parameters", ">MACs", ">of the student's")
-    scores = percent(row.val_score), percent(row.test_score)
-    share = f"{100 * row.macs / max(1, made.student.macs):.0f} %"
-    shown.add_row(row.predictor, *scores, amount(row.parameters), amount(row.macs), share)
-    console.print(shown)
-    part = {"test": "test", "val": "validation", "random": "random"}[it.part]
-    echo(f"\nVerified on {it.images:,} {part} images: {it.told}.")
-    if made.folded and made.folded.left and made.file.suffix != ".onnx":  # ONNX folds for itself
+def _show(result: "ExportResult") -> None:
+    """Print the exported predictor, its verification and the files."""
+    score, verification = result.exit_score, result.verification
+    splits = [f">{scored(split, score.metric)}" for split in ("val", "test")]
+    grid = table("exported", *splits, ">parameters", ">MACs", ">of the student's")
+    scores = percent(score.val_score), percent(score.test_score)
+    share = f"{100 * score.macs / max(1, result.student_score.macs):.0f} %"
+    grid.add_row(score.predictor, *scores, amount(score.parameters), amount(score.macs), share)
+    console.print(grid)
+    split = {"test": "test", "val": "validation", "random": "random"}[verification.split]
+    echo(f"\nVerified on {verification.images:,} {split} images: {verification.summary}.")
+    fused = result.fused
+    if fused and fused.num_remaining and result.file.suffix != ".onnx":  # ONNX fuses by itself
         echo(
-            f"BatchNorm: {made.folded.gone} folded; {made.folded.left} left, which follow no "
+            f"BatchNorm: {fused.num_fused} fused; {fused.num_remaining} left, which follow no "
             "convolution directly, do more than normalize, or stand in code that cannot be traced."
         )
     echo("\nWritten:")
-    echo(f"  {made.file} ({amount(made.file.stat().st_size)}B)")
-    echo(f"  {made.path / 'README.md'}")
+    echo(f"  {result.file} ({amount(result.file.stat().st_size)}B)")
+    echo(f"  {result.path / 'README.md'}")
     echo("\nNext: the model card has the lines of Python that use it:")
-    echo(f"  cat {shlex.quote(str(made.path / 'README.md'))}")
+    echo(f"  cat {shlex.quote(str(result.path / 'README.md'))}")
 
 
 _NUMBER = r"(\d+\.?\d*|\.\d+)"
 _UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 
 
-def _share(text: str | None) -> float | None:
+def _fraction(text: str | None) -> float | None:
     """A fraction: 0.95, 95 and 95% are the same."""
     from ..core import ConfigError
 
     if text is None:
         return None
-    found = re.fullmatch(rf"{_NUMBER}\s*(%?)", text.strip())
-    value = float(found[1]) if found else -1.0
-    if found and (found[2] or value > 1):
+    match = re.fullmatch(rf"{_NUMBER}\s*(%?)", text.strip())
+    value = float(match[1]) if match else -1.0
+    if match and (match[2] or value > 1):
         value /= 100
     if not 0 <= value <= 1:
         raise ConfigError(f"--min-accuracy is a share such as 0.95 or 95%, not '{text}'")
@@ -126,7 +127,7 @@ def _count(text: str | None) -> float | None:
 
     if text is None:
         return None
-    found = re.fullmatch(rf"{_NUMBER}\s*([kKMGT]?)", text.strip())
-    if not found:
+    match = re.fullmatch(rf"{_NUMBER}\s*([kKMGT]?)", text.strip())
+    if not match:
         raise ConfigError(f"--max-macs is a number such as 30M or 1.2G, not '{text}'")
-    return float(found[1]) * _UNITS[found[2].upper()]
+    return float(match[1]) * _UNITS[match[2].upper()]

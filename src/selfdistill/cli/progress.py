@@ -49,7 +49,7 @@ class Terminal:
         block = Table.grid(padding=(0, 2))
         block.add_column(style="bold")
         block.add_column(overflow="fold")
-        for name, text in facts.items():
+        for name, text in summary.items():
             block.add_row(name, Text(text))
         console.print(block, "")
 
@@ -65,7 +65,7 @@ class Terminal:
         """Show the latest loss terms."""
         self.rate = f"{entry['images_per_second']:,.0f} img/s"
         if self.bar:
-            self.bar.terms = "  ".join([*_terms(entry["losses"]), self.rate])
+            self.bar.terms = "  ".join([*_terms(entry["losses"]), self.throughput])
 
     def epoch(self, entry: dict[str, Any]) -> None:
         """Print the line of an epoch."""

@@ -102,7 +102,7 @@ def run_locally(jobs: Sequence[RunJob], shares: ResourceShares) -> Iterator[JobR
                 running[slot] = stack.enter_context(process)
             time.sleep(POLL_SECONDS)
             for slot, process in list(running.items()):
-                if signals.asked:
+                if signals.signal_number:
                     process.stop()
                 if result := process.poll():
                     free_slots.append(slot)

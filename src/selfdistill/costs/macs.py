@@ -1,4 +1,4 @@
-"""What a network costs: parameters and multiply-adds."""
+"""Parameters and multiply-adds of a network, counted in a real forward pass."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,10 +12,10 @@ from ..modules.detector_output import DetectorOutput
 
 
 class NetworkCost(NamedTuple):
-    """Of one image.
+    """Cost of one image.
 
     Attributes:
-        parameters: those that the output depends on (BatchNorm's statistics are none).
+        parameters: number of those that the output depends on; BatchNorm's statistics are none.
         macs: multiply-adds of convolutions, matrix products and attention.
     """
 
@@ -24,18 +24,18 @@ class NetworkCost(NamedTuple):
 
 
 def network_cost(network: nn.Module, example: Tensor) -> NetworkCost:
-    """Count what really runs: an early exit pays for the layers before it and for its head.
+    """Cost of what really runs: of an early exit, the layers before it and its head.
 
-    Of a detector that is all the way to its boxes, whose later stages may run only then.
+    A detector's boxes are decoded, since its later stages may run only then.
 
     Args:
         network: any network or early exit.
-        example: an input, (B, C, H, W); one image of it is counted.
+        example: an input, (B, C, H, W), of which one image is counted.
     """
     parameters = list(network.parameters())
     image = example[:1].to(parameters[0].device if parameters else example.device)
     with _differentiable(network), FlopCounterMode(display=False) as counter:
-        # With gradients asked for, torch's attention takes no fused path that hides its products.
+        # With gradients on, torch's attention takes no fused path, whose products are not counted.
         outputs = network(image)
         size = (image.shape[-2], image.shape[-1])
         if isinstance(outputs, DetectorOutput):
@@ -49,31 +49,31 @@ def network_cost(network: nn.Module, example: Tensor) -> NetworkCost:
 
 @contextmanager
 def _differentiable(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode with gradients for all parameters; all put back as it was."""
-    asked = {p: p.requires_grad for p in network.parameters()}
+    """Context of evaluation mode with gradients for all parameters, restored afterwards."""
+    requires_grad = {p: p.requires_grad for p in network.parameters()}
     modes = {module: module.training for module in network.modules()}
     network.eval().requires_grad_(True)
     try:
         with torch.enable_grad():
             yield
     finally:
-        for parameter, value in asked.items():
+        for parameter, value in requires_grad.items():
             parameter.requires_grad_(value)
         for module, mode in modes.items():
             module.training = mode
 
 
 def _sum(outputs: Any, size: tuple[int, int], device: torch.device) -> Tensor:
-    """A number that depends on all of an output; of a detector's its loss for one box."""
+    """A scalar that depends on all outputs; for a detector, its loss for one box."""
     if isinstance(outputs, DetectorOutput):
-        tall, wide = size
-        box = [0.0, wide / 4, tall / 4, 3 * wide / 4, 3 * tall / 4]
+        height, width = size
+        box = [0.0, width / 4, height / 4, 3 * width / 4, 3 * height / 4]
         return outputs.loss(torch.tensor([[box]], device=device), size)
-    return torch.stack([out.float().sum() for out in _tensors(outputs)]).sum()
+    return torch.stack([tensor.float().sum() for tensor in _tensors(outputs)]).sum()
 
 
-def _tensors(out: object) -> list[Tensor]:
-    if isinstance(out, Tensor):
-        return [out]
-    parts = out.values() if isinstance(out, dict) else out
+def _tensors(outputs: object) -> list[Tensor]:
+    if isinstance(outputs, Tensor):
+        return [outputs]
+    parts = outputs.values() if isinstance(outputs, dict) else outputs
     return [t for part in parts for t in _tensors(part)]  # type: ignore[attr-defined]

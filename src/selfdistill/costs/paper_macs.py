@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds as MUSE's Table 3 counts them; `cost` counts what really runs."""
+"""Parameters and multiply-adds by the rule of MUSE's Table 3; see `macs` for the actual cost."""
 
 from torch import Tensor, nn
 
@@ -9,18 +9,18 @@ from .macs import NetworkCost
 def paper_network_cost(
     network: nn.Module, example: Tensor, until: str | None = None
 ) -> NetworkCost:
-    """Count a network's convolutions one after the other, as if each fed the next.
+    """Cost of a network's convolutions, counted as if they were one chain.
 
-    MUSE, https://arxiv.org/abs/2110.12606, Table 3, says not how it counts; this rule gives all its
-    digits. Only `nn.Conv2d` counts: no linear layer, no norm, no head of an exit. The modules are
-    walked in the order in which they were made, and the maps' size is the image's divided by every
-    stride on the way, though never less than a pixel. So pools shrink nothing, and the convolution
-    in a strided shortcut, which runs beside the block's, shrinks the maps once more.
+    MUSE, https://arxiv.org/abs/2110.12606, Table 3, does not say how it counts; this rule
+    reproduces all its digits. Only `nn.Conv2d` counts: no linear layer, no norm, no exit head. The
+    modules are visited in the order of their creation, and the feature size is the image's divided
+    by every stride so far, but at least one pixel. So pools do not reduce it, and the convolution
+    of a strided shortcut, parallel to the block's, reduces it once more.
 
     Args:
-        network: whole; it is not run, and may lie on the meta device.
+        network: the full network; it is not run, and may be on the meta device.
         example: an input, (B, C, H, W).
-        until: the tap at which an exit hangs; None counts all.
+        until: the tap of an exit; None counts all.
 
     Raises:
         ConfigError: the network has no such module.
@@ -32,12 +32,12 @@ def paper_network_cost(
         )
     height, width = (float(side) for side in example.shape[-2:])
     parameters, macs = 0, 0.0
-    reached = False
+    at_tap = False
     for name, module in modules.items():
         inside = until is not None and f"{name}.".startswith(f"{until}.")
-        if reached and not inside:
+        if at_tap and not inside:
             break
-        reached = inside
+        at_tap = inside
         if isinstance(module, nn.Conv2d):
             height, width = height / module.stride[0], width / module.stride[1]
             parameters += sum(p.numel() for p in module.parameters())

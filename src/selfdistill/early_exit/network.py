@@ -1,4 +1,4 @@
-"""Anytime inference: an image leaves at the first exit that is sure enough of it."""
+"""Early-exit inference: an image leaves at the first exit whose confidence suffices."""
 
 import time
 from collections.abc import Sequence
@@ -18,15 +18,15 @@ from ..taps.fx_split import copy_without_hooks, split_at, truncate_at
 from ..tasks import TASKS
 from .thresholds import ExitCosts, ExitDecisions, Threshold
 
-_BATCH = 256  # images that are asked about at once
+_BATCH_SIZE = 256
 
 
 class EarlyExitOutput(NamedTuple):
-    """What is said of some images.
+    """Predictions of a batch.
 
     Attributes:
         logits: (B, K).
-        exits: (B,) int64, where each image left, as a place in `EarlyExitNetwork.names`.
+        exits: (B,) int64, the exit of each image as an index into `EarlyExitNetwork.names`.
     """
 
     logits: Tensor
@@ -34,20 +34,20 @@ class EarlyExitOutput(NamedTuple):
 
 
 class EarlyExitNetwork(nn.Module):
-    """A classifier that computes each image no further than it has to.
+    """A classifier that stops computing an image at the first confident exit.
 
-    Behind every stage an exit says what it makes of the images. Those that it is sure enough of,
-    by the largest of their class probabilities, leave; only the others are computed on. What an
-    image leaves with is what that exit would have said of it alone, to rounding.
+    After each stage its exit head classifies the images. Those whose largest class probability
+    reaches the exit's threshold leave with these logits; the next stage runs on the others. Up to
+    rounding, the logits of an image are those of its exit on the image alone.
 
     Args:
         stages: the network in parts, one more than there are heads.
-        heads: from the map (B, C, H, W) behind a stage to logits (B, K).
-        names: of the exits, and last of what comes behind all stages.
-        thresholds: the least probability to leave with, one for each exit.
+        heads: from the feature (B, C, H, W) of a stage to logits (B, K).
+        names: of the exits, and last of the end of the network.
+        thresholds: the lowest probability to leave with, one for each exit.
 
     Attributes:
-        names, thresholds: as they were given.
+        names, thresholds: as given.
     """
 
     def __init__(
@@ -64,23 +64,23 @@ class EarlyExitNetwork(nn.Module):
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> EarlyExitOutput:
-        """Normalized images (B, C, H, W), as the network takes them, to what is said of them."""
+        """Normalized images (B, C, H, W) to logits and exits."""
         exits = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-        here = torch.arange(len(x), device=x.device)  # the images that are still computed
+        active = torch.arange(len(x), device=x.device)  # indices of the images in x
         size = x.shape[-2:]
         for k, stage in enumerate(self.stages):
             x = stage(x)
-            out = self.heads[k](as_map(x, size)) if k < len(self.heads) else x
+            stage_logits = self.heads[k](as_map(x, size)) if k < len(self.heads) else x
             if k == 0:
-                logits = torch.empty_like(out)
-            logits[here], exits[here] = out, k  # for good, unless an image goes on
+                logits = torch.empty_like(stage_logits)
+            logits[active], exits[active] = stage_logits, k  # overwritten if an image goes on
             if k == len(self.heads):
                 break
-            stays = ~(confidence(out) >= self.thresholds[k])
-            if not stays.any():
+            continues = ~(confidence(stage_logits) >= self.thresholds[k])
+            if not continues.any():
                 break
-            if not stays.all():  # one image by itself is never copied
-                x, here = x[stays], here[stays]
+            if not continues.all():  # a single image is never copied
+                x, active = x[continues], active[continues]
         return EarlyExitOutput(logits, exits)
 
 
@@ -90,7 +90,7 @@ def confidence(logits: Tensor) -> Tensor:
 
 
 def check_image_labels(task: str) -> None:
-    """Raises `ConfigError` if images have no class of their own by whose sureness they leave."""
+    """Raise `ConfigError` if a task has no class per image, whose confidence decides."""
     if not TASKS[task].image_labels:
         raise ConfigError(
             f"an image leaves early where an exit is sure of its class, and {task} gives images "
@@ -102,101 +102,105 @@ def early_exits(method: Method) -> dict[str, EarlyExit]:
     """The exits of a trained method by name, shallowest first.
 
     Raises:
-        ConfigError: it leaves none.
+        ConfigError: there are none.
     """
     predictors = method.predictors()
-    found = {name: exit_ for name, exit_ in predictors.items() if isinstance(exit_, EarlyExit)}
-    if not found:
+    exits = {name: exit_ for name, exit_ in predictors.items() if isinstance(exit_, EarlyExit)}
+    if not exits:
         raise ConfigError(
             "there are no exits for an image to leave at; `selfdistill train` with its default "
             "method trains a network that has some"
         )
-    return found
+    return exits
 
 
 def build_early_exit_network(method: Method, thresholds: Sequence[Threshold]) -> EarlyExitNetwork:
-    """An independent copy of student and exits, without hooks, that lets images leave early.
+    """An independent copy of student and exits, without hooks, as an early-exit network.
 
     Args:
         method: trained, with exits.
-        thresholds: one for each exit; an exit with None is left out, head and all.
+        thresholds: one for each exit; an exit with None is left out with its head.
 
     Raises:
-        ConfigError: there are no exits, or the network cannot be parted at them.
+        ConfigError: there are no exits, or the network cannot be split at them.
     """
     pairs = zip(early_exits(method).items(), thresholds, strict=True)
-    asked = {name: (exit_, t) for (name, exit_), t in pairs if t is not None}
+    used = {name: (exit_, t) for (name, exit_), t in pairs if t is not None}
     student = method.predictors()["student"]
     try:
-        stages = split_at(student, [exit_.name for exit_, _ in asked.values()])
+        stages = split_at(student, [exit_.name for exit_, _ in used.values()])
     except ConfigError as error:
         raise ConfigError(
             f"{type(student).__name__} cannot be computed on from an exit ({error.__cause__}); "
             "take one exit by itself: `selfdistill export` cuts it out"
         ) from error
-    heads = [copy_without_hooks(exit_.head) for exit_, _ in asked.values()]
-    limits = [t for _, t in asked.values()]
+    heads = [copy_without_hooks(exit_.head) for exit_, _ in used.values()]
     return EarlyExitNetwork(
-        [copy_without_hooks(stage) for stage in stages], heads, [*asked, "student"], limits
+        [copy_without_hooks(stage) for stage in stages],
+        heads,
+        [*used, "student"],
+        [threshold for _, threshold in used.values()],
     )
 
 
 def exit_costs(method: Method, example: Tensor) -> ExitCosts:
-    """What the way to each exit costs, and each exit's head.
+    """Multiply-adds of the trunk up to each exit, and of each exit's head.
 
     Args:
         method: trained, with exits.
-        example: an input, (B, C, H, W); one image of it is counted.
+        example: an input, (B, C, H, W), of which one image is counted.
     """
     exits, student = early_exits(method), method.predictors()["student"]
     trunk = [
         network_cost(truncate_at(student, exit_.name), example).macs for exit_ in exits.values()
     ]
-    whole = [network_cost(exit_, example).macs for exit_ in exits.values()]
-    heads = [both - way for both, way in zip(whole, trunk, strict=True)]
+    totals = [network_cost(exit_, example).macs for exit_ in exits.values()]
+    heads = [total - shared for total, shared in zip(totals, trunk, strict=True)]
     return ExitCosts((*trunk, network_cost(student, example).macs), tuple(heads))
 
 
 def collect_exit_decisions(
     method: Method, data: ImageData, images: Images, *, workers: int = 0
 ) -> ExitDecisions:
-    """Ask all exits and the student about labeled images, in float32, on the method's device.
+    """Confidence and correctness of all exits and the student on labeled images.
+
+    Computed in float32 on the method's device.
 
     Args:
         method: trained, in evaluation mode, with exits.
-        data: says how images are normalized.
-        images: a part of the data.
+        data: sets the normalization.
+        images: a split of the data.
         workers: processes that decode files.
     """
     names = [*early_exits(method), "student"]
     device = next(method.parameters()).device
     batches = EvalLoader(
         images,
-        batch_size=_BATCH,
+        batch_size=_BATCH_SIZE,
         mean=data.mean,
         std=data.std,
         device=device,
         workers=workers,
     )
-    sure, right = [], []
+    confidences, correct = [], []
     with torch.inference_mode():
         for batch in batches:
-            said = method.predict(batch.inputs)
-            outs = [said[name] for name in names]
-            sure.append(torch.stack([confidence(out) for out in outs[:-1]], 1).cpu())
-            right.append(torch.stack([out.argmax(1) == batch.targets for out in outs], 1).cpu())
-    return ExitDecisions(torch.cat(sure).numpy(), torch.cat(right).numpy())
+            outputs = method.predict(batch.inputs)
+            logits = [outputs[name] for name in names]
+            confidences.append(torch.stack([confidence(z) for z in logits[:-1]], 1).cpu())
+            correct.append(torch.stack([z.argmax(1) == batch.targets for z in logits], 1).cpu())
+    return ExitDecisions(torch.cat(confidences).numpy(), torch.cat(correct).numpy())
 
 
 class ExitLatencies(NamedTuple):
-    """Seconds of one image.
+    """Seconds per image.
 
     Attributes:
-        leaving: for each network, where the image leaves at each of its exits.
-        student: of the whole network without exits.
+        per_exit: of each network, if the image leaves at its first, second, … exit.
+        student: of the full network without exits.
     """
 
-    leaving: list[list[float]]
+    per_exit: list[list[float]]
     student: float
 
 
@@ -208,27 +212,33 @@ def time_exits(
     device: torch.device | str = "cpu",
     seconds: float = 10.0,
 ) -> ExitLatencies:
-    """Median time of one image on each way out, all ways and the student taking turns.
+    """Median time of one image that leaves at each exit, interleaved with the student's.
 
     Args:
-        networks: their exits are made to let go, or not, whatever they think.
-        student: what to compare with.
-        example: an input, (B, C, H, W), to take the shape from.
+        networks: their thresholds are replaced, to force each exit in turn.
+        student: the network without exits.
+        example: an input, (B, C, H, W), that sets the shape.
         device, seconds: see `median_latencies`.
     """
-    # a single thread's own time leaves out what else the machine does
-    alone = torch.device(device).type == "cpu" and torch.get_num_threads() == 1
-    clock = time.thread_time if alone else time.perf_counter
-    forced = [[_leaving_at(k, it) for k in range(len(it.names))] for it in networks]
-    ways = [student, *(way for each in forced for way in each)]
-    named = {str(i): way for i, way in enumerate(ways)}
-    found = median_latencies(named, example, 1, device=device, seconds=seconds, clock=clock)
-    whole, *rest = found.values()
-    times = iter(rest)
-    return ExitLatencies([[next(times) for _ in each] for each in forced], whole)
+    # the CPU time of a single thread excludes interference of other processes
+    single_thread = torch.device(device).type == "cpu" and torch.get_num_threads() == 1
+    clock = time.thread_time if single_thread else time.perf_counter
+    forced = {
+        f"{i}/{k}": _force_exit(network, k)
+        for i, network in enumerate(networks)
+        for k in range(len(network.names))
+    }
+    latencies = median_latencies(
+        {"student": student, **forced}, example, 1, device=device, seconds=seconds, clock=clock
+    )
+    per_exit = [
+        [latencies[f"{i}/{k}"] for k in range(len(network.names))]
+        for i, network in enumerate(networks)
+    ]
+    return ExitLatencies(per_exit, latencies["student"])
 
 
-def _leaving_at(k: int, network: EarlyExitNetwork) -> EarlyExitNetwork:
-    """The same network, in which every image leaves at one exit."""
-    limits = [2.0] * k + [0.0] * (len(network.heads) - k)  # nobody is so sure, everybody is
-    return EarlyExitNetwork([*network.stages], [*network.heads], network.names, limits)
+def _force_exit(network: EarlyExitNetwork, k: int) -> EarlyExitNetwork:
+    """The same network with thresholds by which every image leaves at exit k."""
+    thresholds = [2.0] * k + [0.0] * (len(network.heads) - k)  # probabilities are in [0, 1]
+    return EarlyExitNetwork([*network.stages], [*network.heads], network.names, thresholds)

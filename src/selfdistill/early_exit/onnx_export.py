@@ -1,4 +1,4 @@
-"""EarlyExitNetwork inference as an ONNX file whose later stages run for unsure images only."""
+"""Export of an `EarlyExitNetwork` to ONNX, whose later stages run conditionally."""
 
 import json
 import logging
@@ -9,60 +9,62 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from onnxscript.optimizer import remove_unused_nodes
 from torch import Tensor, nn
 
 from ..core import ArtifactError, ConfigError, DataError, ResourceError
+from ..core.extras import require
 from ..data import EvalLoader, ImageData
 from ..export.normalized_input import NormalizedInput
+from ..export.onnx_export import onnx_session
 from ..taps import as_map
 from .network import EarlyExitNetwork, confidence
 
-_BATCH = 256
-_STRAY = 0.001  # of the images
+_BATCH_SIZE = 256
+_MAX_MISMATCHES = 0.001  # of the images
 
 
 class OnnxAgreement(NamedTuple):
-    """An ONNX file beside the module that it was written from.
+    """Agreement of an ONNX file with the module that it was exported from.
 
     Attributes:
-        images: how many both were shown.
-        same: how many of them left both at one exit, in one class.
-        difference: the largest between two logits of an image that left both at one exit.
+        images: number of images compared.
+        matched: of these, with the same exit and class.
+        difference: largest difference of the logits of an image with the same exit.
     """
 
     images: int
-    same: int
+    matched: int
     difference: float
 
     @property
     def holds(self) -> bool:
-        """Whether it is the same: an image that is a rounding error from a threshold may differ."""
-        return self.images - self.same <= _STRAY * self.images
+        """Whether both agree, except on a few images whose confidence rounds to a threshold."""
+        return self.images - self.matched <= _MAX_MISMATCHES * self.images
 
 
-def export_early_exit_onnx(anytime: EarlyExitNetwork, data: ImageData, path: Path) -> OnnxAgreement:
-    """Write an ONNX file, and run it on the test images, else the validation images.
+def export_early_exit_onnx(network: EarlyExitNetwork, data: ImageData, path: Path) -> OnnxAgreement:
+    """Write an ONNX file, verified on the test images, else the validation images.
 
     Args:
-        anytime: on the CPU.
-        data: that it was trained on.
-        path: the file; it appears when it is written and verified.
+        network: on the CPU.
+        data: of its run.
+        path: of the file, which appears when it is written and verified.
 
     Raises:
-        ConfigError: the network holds an operation that cannot be traced, or that ONNX has not.
-        ArtifactError: the file says something else than the module.
+        ConfigError: the network cannot be traced or written as ONNX, or the extra `export` is not
+            installed.
+        ArtifactError: the file's outputs differ from the module's.
         ResourceError: the file cannot be written.
     """
     draft = path.parent / f".{path.name}.{os.getpid()}"
     shape = data.train.shape
-    notes = {"classes": json.dumps(data.classes), "shape": json.dumps(shape), "data": data.name}
+    metadata = {"classes": json.dumps(data.classes), "shape": json.dumps(shape), "data": data.name}
     try:
-        write_early_exit_onnx(anytime, data.mean, data.std, shape, draft, notes=notes)
-        agreement = compare_onnx(anytime, data, draft)
+        write_early_exit_onnx(network, data.mean, data.std, shape, draft, metadata=metadata)
+        agreement = compare_onnx(network, data, draft)
         if not agreement.holds:
             raise ArtifactError(
-                f"the ONNX file lets {agreement.images - agreement.same} of {agreement.images} "
+                f"the ONNX file lets {agreement.images - agreement.matched} of {agreement.images} "
                 "images leave elsewhere, or in another class, than torch does; it was not kept"
             )
         draft.rename(path)
@@ -74,72 +76,73 @@ def export_early_exit_onnx(anytime: EarlyExitNetwork, data: ImageData, path: Pat
 
 
 def write_early_exit_onnx(
-    anytime: EarlyExitNetwork,
+    network: EarlyExitNetwork,
     mean: Sequence[float],
     std: Sequence[float],
     shape: Sequence[int],
     path: Path,
     *,
-    notes: Mapping[str, str] | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Write an ONNX file for one image at a time.
 
     Its input `images` is (1, C, H, W) float32 in 0 … 1. Its outputs are `logits` (1, K) and `exit`
-    (1,) int64, the place of the exit that the image left at, as in `EarlyExitNetwork.names`. An
-    exit is a node `If`, one inside the other, so what lies behind the exit that an image leaves at
-    is not computed. The file's `metadata_props` name the exits and their thresholds.
+    (1,) int64, the index of the image's exit in `EarlyExitNetwork.names`. The exits are nested `If`
+    nodes, so that stages after an image's exit are not computed. The file's `metadata_props` hold
+    the names of the exits and their thresholds.
 
     Args:
-        anytime: on the CPU.
-        mean, std: one number per channel, of pixels in [0, 1], as it was trained with.
+        network: on the CPU.
+        mean, std: of each channel, of pixels in [0, 1], as in training.
         shape: (C, H, W) of an image.
-        path: the file.
-        notes: further texts by name for `metadata_props`.
+        path: of the file.
+        metadata: further texts by name for `metadata_props`.
 
     Raises:
-        ConfigError: the network holds an operation that cannot be traced, or that ONNX has not.
+        ConfigError: the network cannot be traced or written as ONNX, or the extra `export` is not
+            installed.
     """
-    network = NormalizedInput(_Start(anytime), mean, std).eval()
-    made = _exported(network, torch.zeros(1, *shape))
-    remove_unused_nodes(made.model)
-    _move_weights(made.model.graph)
-    thresholds = json.dumps([round(t, 9) for t in anytime.thresholds])
-    about = {"exit_names": json.dumps(anytime.names), "thresholds": thresholds}
-    made.model.metadata_props.update({**(notes or {}), **about})
-    made.save(path, external_data=False)
+    optimizer = require("onnxscript.optimizer", extra="export", purpose="an export to ONNX")
+    module = NormalizedInput(_ConditionalNetwork(network), mean, std).eval()
+    program = _trace_onnx(module, torch.zeros(1, *shape))
+    optimizer.remove_unused_nodes(program.model)
+    _move_weights_into_branches(program.model.graph)
+    thresholds = json.dumps([round(t, 9) for t in network.thresholds])
+    exits = {"exit_names": json.dumps(network.names), "thresholds": thresholds}
+    program.model.metadata_props.update({**(metadata or {}), **exits})
+    program.save(path, external_data=False)
 
 
-def compare_onnx(anytime: EarlyExitNetwork, data: ImageData, path: Path) -> OnnxAgreement:
-    """Show both the test images, else the validation images, one by one to the file.
+def compare_onnx(network: EarlyExitNetwork, data: ImageData, path: Path) -> OnnxAgreement:
+    """Run file and module on the test images, else the validation images; the file one by one.
 
     Raises:
         DataError: there are neither.
     """
-    # slow to import, and nothing else needs it
-    from onnxruntime import InferenceSession  # type: ignore[attr-defined]
-
     held_out = data.test or data.val
     if held_out is None:
         raise DataError(f"'{data.name}' has no images to compare the ONNX file with torch on")
-    session = InferenceSession(path, providers=["CPUExecutionProvider"])
-    module = NormalizedInput(anytime, data.mean, data.std)
-    images = same = 0
+    session = onnx_session(path)
+    module = NormalizedInput(network, data.mean, data.std)
+    images = matched = 0
     difference = 0.0
-    nothing, one = (0.0,) * len(data.mean), (1.0,) * len(data.mean)
-    for batch in EvalLoader(held_out, batch_size=_BATCH, mean=nothing, std=one):
-        want = module(batch.inputs)
-        said = [session.run(None, {"images": image[None].numpy()}) for image in batch.inputs]
-        logits, exits = (torch.from_numpy(np.concatenate(part)) for part in zip(*said, strict=True))
-        there = exits == want.exits
-        gap = (logits - want.logits).abs().amax(1)[there]
-        images += len(there)
-        same += int((there & (logits.argmax(1) == want.logits.argmax(1))).sum())
-        difference = max(difference, float(gap.max()) if len(gap) else 0.0)
-    return OnnxAgreement(images, same, difference)
+    zero, one = (0.0,) * len(data.mean), (1.0,) * len(data.mean)
+    for batch in EvalLoader(held_out, batch_size=_BATCH_SIZE, mean=zero, std=one):
+        expected = module(batch.inputs)
+        outputs = [session.run(None, {"images": image[None].numpy()}) for image in batch.inputs]
+        columns = zip(*outputs, strict=True)
+        logits, exits = (torch.from_numpy(np.concatenate(column)) for column in columns)
+        same_exit = exits == expected.exits
+        same_class = logits.argmax(1) == expected.logits.argmax(1)
+        errors = (logits - expected.logits).abs().amax(1)[same_exit]
+        images += len(exits)
+        matched += int((same_exit & same_class).sum())
+        difference = max(difference, float(errors.max()) if len(errors) else 0.0)
+    return OnnxAgreement(images, matched, difference)
 
 
-def _exported(network: nn.Module, example: Tensor) -> Any:
-    # it tells of every constant that a branch gives back that it cannot be merged with another
+def _trace_onnx(network: nn.Module, example: Tensor) -> Any:
+    # it warns of every constant that a branch returns, which cannot be merged with another
     logging.getLogger("onnx_ir.passes").setLevel(logging.ERROR)
     try:
         with torch.no_grad():
@@ -159,61 +162,63 @@ def _exported(network: nn.Module, example: Tensor) -> Any:
         ) from error
 
 
-def _move_weights(graph: Any) -> None:
-    """Put each constant into the branch that alone uses it.
+def _move_weights_into_branches(graph: Any) -> None:
+    """Move each constant into the only branch that uses it.
 
-    The exporter leaves all of them outside, where onnxruntime does not look when it rearranges a
+    The exporter leaves all of them in the outer graph, where onnxruntime does not rearrange a
     convolution's weights for the processor; small networks took a quarter longer.
     """
     for name, value in list(graph.initializers.items()):
-        places = {id(node.graph): node.graph for node, _ in value.uses()}
-        if len(places) == 1 and id(graph) not in places:
+        users = {id(node.graph): node.graph for node, _ in value.uses()}
+        if len(users) == 1 and id(graph) not in users:
             del graph.initializers[name]
-            next(iter(places.values())).register_initializer(value)
+            next(iter(users.values())).register_initializer(value)
 
 
-class _Start(nn.Module):
-    """All stages, and at their beginning no exit passed."""
+class _ConditionalNetwork(nn.Module):
+    """An early-exit network for one image, with the exits as `torch.cond`."""
 
-    def __init__(self, anytime: EarlyExitNetwork) -> None:
+    def __init__(self, network: EarlyExitNetwork) -> None:
         super().__init__()
-        self.rest = _Rest(anytime, 0)
+        self.first = _ConditionalStage(network, 0)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(1, C, H, W) -> logits (1, K) and the exit's place (1,)."""
-        said: tuple[Tensor, Tensor] = self.rest(x, torch.zeros(1, dtype=torch.int64))
-        return said
+        """(1, C, H, W) -> logits (1, K) and the exit's index (1,)."""
+        outputs: tuple[Tensor, Tensor] = self.first(x, torch.zeros(1, dtype=torch.int64))
+        return outputs
 
 
-class _Rest(nn.Module):
-    """One stage, and either its exit's answer or the stages behind it.
+class _ConditionalStage(nn.Module):
+    """One stage, followed by its exit's logits or the later stages.
 
     Args:
-        anytime: gives stages, heads and thresholds.
-        k: the place of the stage.
+        network: with stages, heads and thresholds.
+        k: the index of the stage.
     """
 
-    def __init__(self, anytime: EarlyExitNetwork, k: int) -> None:
+    def __init__(self, network: EarlyExitNetwork, k: int) -> None:
         super().__init__()
-        self.stage, self.last = anytime.stages[k], k == len(anytime.heads)
+        self.stage, self.last = network.stages[k], k == len(network.heads)
         if not self.last:
-            self.head, self.threshold = anytime.heads[k], anytime.thresholds[k]
-            self.rest = _Rest(anytime, k + 1)
+            self.head, self.threshold = network.heads[k], network.thresholds[k]
+            self.later = _ConditionalStage(network, k + 1)
 
-    def forward(self, x: Tensor, passed: Tensor) -> tuple[Tensor, Tensor]:
-        """The feature before the stage and how many exits were passed, to logits and exit."""
+    def forward(self, x: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """The input feature and the index of the stage, to logits and the exit's index."""
         x = self.stage(x)
         if self.last:
-            return x, passed
-        out = self.head(as_map(x))
-        sure = (confidence(out) >= self.threshold).all()
-        said: tuple[Tensor, Tensor] = torch.cond(sure, _leave, self._go_on, (x, out, passed))
-        return said
+            return x, index
+        logits = self.head(as_map(x))
+        confident = (confidence(logits) >= self.threshold).all()
+        outputs: tuple[Tensor, Tensor] = torch.cond(
+            confident, _leave, self._continue, (x, logits, index)
+        )
+        return outputs
 
-    def _go_on(self, x: Tensor, out: Tensor, passed: Tensor) -> tuple[Tensor, Tensor]:
-        said: tuple[Tensor, Tensor] = self.rest(x, passed + 1)
-        return said
+    def _continue(self, x: Tensor, logits: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        outputs: tuple[Tensor, Tensor] = self.later(x, index + 1)
+        return outputs
 
 
-def _leave(x: Tensor, out: Tensor, passed: Tensor) -> tuple[Tensor, Tensor]:
-    return out.clone(), passed.clone()  # a branch may not give back what it was given
+def _leave(x: Tensor, logits: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    return logits.clone(), index.clone()  # a branch may not return its inputs

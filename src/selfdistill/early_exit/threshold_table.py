@@ -1,4 +1,4 @@
-"""The table of anytime inference: what thresholds come to on a run's images."""
+"""The table of early-exit inference: accuracy, cost and latency by thresholds."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -26,31 +26,31 @@ from .thresholds import (
 )
 
 FILE = "anytime.csv"
-"""The table in a run's directory."""
+"""Name of the table in a run's directory."""
 
 
 class HeldOutDecisions(NamedTuple):
-    """What the exits of a method make of the held-out images.
+    """Decisions of a method's exits on the held-out images.
 
     Attributes:
         exits: their names, shallowest first.
-        prices: what they cost.
-        parts: {"val": ..., "test": ...}, those that there are.
+        costs: of the exits.
+        splits: {"val": ..., "test": ...}, as far as the data have them.
     """
 
     exits: tuple[str, ...]
-    prices: ExitCosts
-    parts: dict[str, ExitDecisions]
+    costs: ExitCosts
+    splits: dict[str, ExitDecisions]
 
 
 class ThresholdRow(NamedTuple):
     """One choice of thresholds.
 
     Attributes:
-        max_loss: what they were calibrated to; None if they were given.
-        thresholds: one for each exit; where all are None the student works alone.
-        outcomes: what they come to on each part of the data.
-        seconds: mean time of an image of the last part; None where it was not measured.
+        max_loss: allowed loss of the calibration; None if the thresholds were given.
+        thresholds: one for each exit; all None is the student without exits.
+        outcomes: accuracy and cost on each split.
+        seconds: mean time per image of the last split; None if not measured.
     """
 
     max_loss: float | None
@@ -59,13 +59,13 @@ class ThresholdRow(NamedTuple):
     seconds: float | None = None
 
     @property
-    def told(self) -> ThresholdOutcome:
-        """On the part that the result is reported on: the test images, if there are any."""
+    def reported(self) -> ThresholdOutcome:
+        """Outcome on the test images or, without these, on the validation images."""
         return list(self.outcomes.values())[-1]
 
 
 def held_out_decisions(method: Method, data: ImageData, *, workers: int = 0) -> HeldOutDecisions:
-    """Ask all exits about the validation and the test images.
+    """Decisions of all exits on the validation and the test images.
 
     Args:
         method: trained, in evaluation mode.
@@ -73,46 +73,45 @@ def held_out_decisions(method: Method, data: ImageData, *, workers: int = 0) -> 
         workers: processes that decode files.
 
     Raises:
-        ConfigError: the method leaves no exits.
+        ConfigError: the method has no exits.
         DataError: there are neither validation nor test images.
     """
     exits = tuple(early_exits(method))
     held_out = {"val": data.val, "test": data.test}
-    parts = {
+    splits = {
         name: collect_exit_decisions(method, data, images, workers=workers)
         for name, images in held_out.items()
         if images is not None
     }
-    if not parts:
+    if not splits:
         raise DataError(f"'{data.name}' has neither validation nor test images to judge by")
     example = torch.zeros(1, *data.train.shape, device=next(method.parameters()).device)
-    return HeldOutDecisions(exits, exit_costs(method, example), parts)
+    return HeldOutDecisions(exits, exit_costs(method, example), splits)
 
 
-def calibrated_row(judged: HeldOutDecisions, max_loss: float) -> ThresholdRow:
-    """Thresholds that cost least at a loss of at most `max_loss` on the validation images.
+def calibrated_row(decisions: HeldOutDecisions, max_loss: float) -> ThresholdRow:
+    """The cheapest thresholds with a loss of at most `max_loss` on the validation images.
 
     Raises:
         ConfigError: see `calibrate_thresholds`.
         DataError: there are no validation images.
     """
-    if "val" not in judged.parts:
+    if "val" not in decisions.splits:
         raise DataError(
             "thresholds are chosen on validation images, and the run held none out; "
             "give them by --threshold"
         )
-    return threshold_row(
-        judged, calibrate_thresholds(judged.parts["val"], judged.prices, max_loss), max_loss
-    )
+    thresholds = calibrate_thresholds(decisions.splits["val"], decisions.costs, max_loss)
+    return threshold_row(decisions, thresholds, max_loss)
 
 
 def threshold_row(
-    judged: HeldOutDecisions, thresholds: tuple[Threshold, ...], max_loss: float | None = None
+    decisions: HeldOutDecisions, thresholds: tuple[Threshold, ...], max_loss: float | None = None
 ) -> ThresholdRow:
-    """What thresholds come to; all None is the student alone."""
+    """Accuracy and cost of thresholds; all None is the student without exits."""
     outcomes = {
-        name: threshold_outcome(watched, judged.prices, thresholds)
-        for name, watched in judged.parts.items()
+        name: threshold_outcome(split, decisions.costs, thresholds)
+        for name, split in decisions.splits.items()
     }
     return ThresholdRow(max_loss, thresholds, outcomes)
 
@@ -120,59 +119,59 @@ def threshold_row(
 def with_latencies(
     rows: Sequence[ThresholdRow], method: Method, data: ImageData, *, seconds: float
 ) -> list[ThresholdRow]:
-    """The rows with the mean time of an image by itself, on the method's device.
+    """The rows with the mean time of a single image, on the method's device.
 
-    Each way out is timed, in turns with all others, and weighted with the share of the images that
-    takes it.
+    The time to each exit is measured, interleaved with all others, and weighted with the share of
+    the images that leave there.
 
     Args:
         rows: of this method.
         method: trained.
-        data: say how large an image is.
-        seconds: for measuring.
+        data: sets the image size.
+        seconds: for all measurements.
     """
-    took = time_exits(
+    latencies = time_exits(
         [build_early_exit_network(method, row.thresholds) for row in rows],
-        extract_predictor(method, "student"),  # whose taps would cost it time
+        extract_predictor(method, "student"),  # without the overhead of taps
         torch.zeros(1, *data.train.shape),
         device=next(method.parameters()).device,
         seconds=seconds,
     )
-    done = []
-    for row, leaving in zip(rows, took.leaving, strict=True):
-        cells = zip([*row.thresholds, 1.0], row.told.shares, strict=True)
-        shares = [share for t, share in cells if t is not None]
-        mean = sum(share * time for share, time in zip(shares, leaving, strict=True))
-        alone = len(shares) == 1  # without an exit it is the student
-        done.append(row._replace(seconds=took.student if alone else mean))
-    return done
+    timed = []
+    for row, per_exit in zip(rows, latencies.per_exit, strict=True):
+        pairs = zip([*row.thresholds, 1.0], row.reported.shares, strict=True)
+        shares = [share for t, share in pairs if t is not None]
+        mean = sum(share * time for share, time in zip(shares, per_exit, strict=True))
+        no_exits = len(shares) == 1
+        timed.append(row._replace(seconds=latencies.student if no_exits else mean))
+    return timed
 
 
-def anytime_csv(rows: Sequence[ThresholdRow], exits: Sequence[str], where: str) -> str:
-    """The rows as csv text; shares and costs are of the part named in `images`.
+def anytime_csv(rows: Sequence[ThresholdRow], exits: Sequence[str], machine: str) -> str:
+    """The rows as csv text; shares and costs are of the split named in `images`.
 
     Args:
-        rows: the student alone first.
+        rows: the student without exits first.
         exits: their names.
-        where: what the times were measured on.
+        machine: that the latencies were measured on.
     """
     header = ["max_loss", *(f"threshold_{name}" for name in exits), "images"]
     header += [f"share_{name}" for name in (*exits, "student")]
     header += ["val_accuracy", "test_accuracy", "macs", "macs_ratio"]
     header += ["latency_ms", "latency_ratio", "machine"]
-    return csv_text(header, ([*_cells(row, rows[0]), where] for row in rows))
+    return csv_text(header, ([*_cells(row, rows[0]), machine] for row in rows))
 
 
 def _cells(row: ThresholdRow, student: ThresholdRow) -> list[object]:
-    took, alone = row.seconds, student.seconds
+    seconds, reference = row.seconds, student.seconds
     return [
         row.max_loss,
         *row.thresholds,
         list(row.outcomes)[-1],
-        *row.told.shares,
+        *row.reported.shares,
         *(row.outcomes[n].accuracy if n in row.outcomes else None for n in ("val", "test")),
-        round(row.told.macs),
-        round(row.told.macs / student.told.macs, 6),
-        round(1000 * took, 4) if took else None,
-        round(took / alone, 4) if took and alone else None,
+        round(row.reported.macs),
+        round(row.reported.macs / student.reported.macs, 6),
+        round(1000 * seconds, 4) if seconds else None,
+        round(seconds / reference, 4) if seconds and reference else None,
     ]

@@ -1,8 +1,8 @@
-"""Checkpoints that a kill at any moment cannot break.
+"""Checkpoints that a kill at any moment cannot corrupt.
 
-A checkpoint is a directory, written under a temporary name beside its place, flushed to the disk,
+A checkpoint is a directory, written under a temporary name in the same folder, flushed to the disk,
 and renamed. It holds safetensors and JSON only, and a manifest with the SHA-256 of each file.
-Nothing points at "the last one": a resume looks for the newest whose manifest holds.
+No pointer names the last one: a resume searches for the newest whose checksums match.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ FORMAT = 1
 
 
 class Checkpoint(NamedTuple):
-    """Groups of tensors by file stem (`model`, `method`, `optimizer`), and what JSON can hold."""
+    """Groups of tensors by file stem (`model`, `method`, `optimizer`, `ema`), and a JSON state."""
 
     tensors: dict[str, dict[str, Tensor]]
     state: dict[str, Any]
@@ -47,7 +47,7 @@ def save(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Path:
             shutil.rmtree(place)
         draft.rename(place)
         _sync(folder)
-        others = [other for other in _places(folder) if other != place]
+        others = [other for other in _step_directories(folder) if other != place]
         for old in others[keep - 1 :]:
             shutil.rmtree(old)
     except (OSError, SafetensorError) as error:
@@ -82,38 +82,38 @@ def _digest(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _places(folder: Path) -> list[Path]:
-    """All finished checkpoints, newest first."""
-    places = [place for place in folder.glob("step-*") if place.name[5:].isdecimal()]
-    return sorted(places, key=lambda place: int(place.name[5:]), reverse=True)
+def _step_directories(folder: Path) -> list[Path]:
+    """Directories of all finished checkpoints, newest first."""
+    directories = [path for path in folder.glob("step-*") if path.name[5:].isdecimal()]
+    return sorted(directories, key=lambda path: int(path.name[5:]), reverse=True)
 
 
-def load(place: Path) -> Checkpoint:
+def load(path: Path) -> Checkpoint:
     """Read one checkpoint after checking every file against the manifest.
 
     Raises:
         ArtifactError: a file is missing, changed, not what its name says, or of a newer format.
     """
     try:
-        sums: dict[str, str] = json.loads((place / "manifest.json").read_bytes())
-        for name, digest in sums.items():
-            _refuse_pickle(place / name)
-            if _digest(place / name) != digest:
-                raise ArtifactError(f"{place / name} is corrupt: its checksum does not match")
-        state: dict[str, Any] = json.loads((place / "state.json").read_bytes())
-        whole, newer = "state.json" in sums and state["step"] >= 0, state["format"] > FORMAT
+        digests: dict[str, str] = json.loads((path / "manifest.json").read_bytes())
+        for name, digest in digests.items():
+            _refuse_pickle(path / name)
+            if _digest(path / name) != digest:
+                raise ArtifactError(f"{path / name} is corrupt: its checksum does not match")
+        state: dict[str, Any] = json.loads((path / "state.json").read_bytes())
+        complete, newer = "state.json" in digests and state["step"] >= 0, state["format"] > FORMAT
     except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
-        raise ArtifactError(f"the checkpoint {place} is incomplete or corrupt: {error}") from error
-    if not whole:
-        raise ArtifactError(f"the checkpoint {place} is incomplete: its manifest knows no state")
+        raise ArtifactError(f"the checkpoint {path} is incomplete or corrupt: {error}") from error
+    if not complete:
+        raise ArtifactError(f"the checkpoint {path} is incomplete: its manifest knows no state")
     if newer:
-        raise ArtifactError(f"the checkpoint {place} was made by a newer version of selfdistill")
-    files = [place / name for name in sums if name.endswith(".safetensors")]
+        raise ArtifactError(f"the checkpoint {path} was made by a newer version of selfdistill")
+    files = [path / name for name in digests if name.endswith(".safetensors")]
     return Checkpoint({file.stem: read_tensors(file) for file in files}, state)
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file; anything else, a pickle above all, is refused unread."""
+    """Tensors of a safetensors file; any other file, above all a pickle, is refused unread."""
     try:
         _refuse_pickle(file)
         return load_file(file)
@@ -133,21 +133,21 @@ def _refuse_pickle(file: Path) -> None:
 
 
 def newest(folder: Path) -> Checkpoint | None:
-    """The newest checkpoint that is whole; a broken one is passed over with a warning.
+    """The newest intact checkpoint, or None; a corrupt one is skipped with a warning.
 
     Raises:
-        ArtifactError: there are checkpoints, and none can be used.
+        ArtifactError: there are checkpoints, and all are corrupt.
     """
     faults: list[str] = []
-    for place in _places(folder):
+    for directory in _step_directories(folder):
         try:
-            found = load(place)
+            checkpoint = load(directory)
         except ArtifactError as error:
             faults.append(str(error))
             continue
         for fault in faults:
-            warnings.warn(f"{fault}; going on from {place.name}", stacklevel=2)
-        return found
+            warnings.warn(f"{fault}; going on from {directory.name}", stacklevel=2)
+        return checkpoint
     if faults:
         raise ArtifactError(faults[0] + "; no other checkpoint is left")
     return None

@@ -1,4 +1,4 @@
-"""How good every predictor of a method is."""
+"""Evaluation of every predictor of a method."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from ..core import Batch, Method, Task
 def evaluate_network(
     fabric: Fabric, network: nn.Module, task: Task, batches: Iterable[Batch]
 ) -> dict[str, float]:
-    """{metric: value} of a network by itself, over the batches of all processes."""
+    """{metric: value} of a bare network, over the batches of all processes."""
     metric = task.metric().to(fabric.device)
     network.to(fabric.device).eval()
     with torch.inference_mode(), fabric.autocast():
@@ -28,19 +28,19 @@ def evaluate(
     method: Method,
     task: Task,
     batches: Iterable[Batch],
-    further: Mapping[str, Iterable[Any]] | None = None,
+    extra_metrics: Mapping[str, Iterable[Any]] | None = None,
 ) -> dict[str, dict[str, float]]:
     """{predictor: {metric: value}} over this process's batches, gathered over all processes.
 
-    `further` are more metrics of some predictors, for the caller to compute. The method is put into
-    evaluation mode for it and back into what it was.
+    `extra_metrics` of a predictor are updated along with it, for the caller to compute. The method
+    is in evaluation mode meanwhile; its modes are restored afterwards.
     """
     metrics = {name: task.metric().to(fabric.device) for name in method.predictors()}
-    with _judged(method, fabric):
+    with _evaluation_mode(method, fabric):
         for batch in batches:
-            for name, out in method.predict(batch.inputs).items():
-                for metric in (metrics[name], *(further or {}).get(name, ())):
-                    metric.update(out, batch.targets)
+            for name, outputs in method.predict(batch.inputs).items():
+                for metric in (metrics[name], *(extra_metrics or {}).get(name, ())):
+                    metric.update(outputs, batch.targets)
     return {
         name: {key: float(value) for key, value in metric.compute().items()}
         for name, metric in metrics.items()
@@ -48,14 +48,14 @@ def evaluate(
 
 
 def student_outputs(fabric: Fabric, method: Method, inputs: Tensor) -> Any:
-    """What the student says of some inputs; the method's modes come back as they were."""
-    with _judged(method, fabric):
+    """Outputs of the student in evaluation mode; the method's modes are restored afterwards."""
+    with _evaluation_mode(method, fabric):
         return method.predictors()["student"](inputs.to(fabric.device))
 
 
 @contextmanager
-def _judged(method: Method, fabric: Fabric) -> Iterator[None]:
-    """In evaluation mode, without gradients, in the run's precision."""
+def _evaluation_mode(method: Method, fabric: Fabric) -> Iterator[None]:
+    """Context of evaluation mode, without gradients, in the run's precision."""
     modes = {module: module.training for module in method.modules()}
     method.eval()
     try:
@@ -67,55 +67,55 @@ def _judged(method: Method, fabric: Fabric) -> Iterator[None]:
 
 
 class EvaluationResult(NamedTuple):
-    """All that a set of images says of a method.
+    """Metrics of a method on a set of images.
 
     Attributes:
         scores: {predictor: {metric: value}}.
         calibration: {predictor: (bins, 3)}, see `Task.calibration_metric`; empty where a task has
             none.
-        details: {name: matrix} of the student, see `Task.matrix_metrics`.
-        by_class: {column: (K,)} of the student, see `Task.per_class_metric`; empty where a task has
-            none.
+        matrices: {name: matrix} of the student, see `Task.matrix_metrics`.
+        per_class: {column: (K,)} of the student, see `Task.per_class_metric`; empty where a task
+            has none.
         correct: {predictor: (N,) bool}, this process's samples in order, see `Task.correct_mask`.
     """
 
     scores: dict[str, dict[str, float]]
     calibration: dict[str, Tensor]
-    details: dict[str, Tensor]
-    by_class: dict[str, Tensor]
+    matrices: dict[str, Tensor]
+    per_class: dict[str, Tensor]
     correct: dict[str, Tensor]
 
 
 def evaluate_full(
     fabric: Fabric, method: Method, task: Task, batches: Iterable[Batch]
 ) -> EvaluationResult:
-    """Judge by everything that the task offers; `evaluate` gives the metrics alone."""
+    """Evaluate with all metrics of the task; `evaluate` computes the scores alone."""
     names = list(method.predictors())
-    details = {name: metric.to(fabric.device) for name, metric in task.matrix_metrics().items()}
-    tables = {
+    matrices = {name: metric.to(fabric.device) for name, metric in task.matrix_metrics().items()}
+    calibration = {
         name: m.to(fabric.device) for name in names if (m := task.calibration_metric()) is not None
     }
-    marks = {name: _Marks(task) for name in names}
-    further = {name: [marks[name], *([tables[name]] if tables else [])] for name in names}
-    by_class = [m.to(fabric.device) for m in [task.per_class_metric()] if m is not None]
-    further["student"] += [*details.values(), *by_class]
-    scores = evaluate(fabric, method, task, batches, further)
+    masks = {name: _CorrectMask(task) for name in names}
+    extra = {name: [masks[name], *([calibration[name]] if calibration else [])] for name in names}
+    per_class = [m.to(fabric.device) for m in [task.per_class_metric()] if m is not None]
+    extra["student"] += [*matrices.values(), *per_class]
+    scores = evaluate(fabric, method, task, batches, extra)
     return EvaluationResult(
         scores,
-        {name: table.compute().cpu() for name, table in tables.items()},
-        {name: metric.compute().cpu() for name, metric in details.items()},
-        {name: column.cpu() for metric in by_class for name, column in metric.compute().items()},
-        {name: torch.cat(mark.parts) for name, mark in marks.items() if mark.parts},
+        {name: metric.compute().cpu() for name, metric in calibration.items()},
+        {name: metric.compute().cpu() for name, metric in matrices.items()},
+        {name: column.cpu() for metric in per_class for name, column in metric.compute().items()},
+        {name: torch.cat(mask.batches) for name, mask in masks.items() if mask.batches},
     )
 
 
-class _Marks:
-    """Which samples a predictor answers right, in order."""
+class _CorrectMask:
+    """Which samples a predictor answers correctly, in order."""
 
     def __init__(self, task: Task) -> None:
-        self.task, self.parts = task, list[Tensor]()
+        self.task, self.batches = task, list[Tensor]()
 
     def update(self, outputs: Any, targets: Any) -> None:
-        """Take in a batch."""
-        if (right := self.task.correct_mask(outputs, targets)) is not None:
-            self.parts.append(right.cpu())
+        """Append the mask of a batch."""
+        if (mask := self.task.correct_mask(outputs, targets)) is not None:
+            self.batches.append(mask.cpu())

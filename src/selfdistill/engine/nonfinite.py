@@ -1,4 +1,4 @@
-"""Which loss term broke a step."""
+"""The loss term that made a step non-finite."""
 
 import torch
 
@@ -8,19 +8,19 @@ from ..core import Batch, Method, Progress, StepOutput
 def find_nonfinite_term(
     method: Method, steps: list[StepOutput], batches: list[Batch], progress: Progress
 ) -> str:
-    """What is not finite: loss terms or, if all are, the first term whose gradient is not.
+    """Description of the non-finite loss terms or, if all are finite, of the first such gradient.
 
-    The batches are run again for the latter, one backward pass a term; nothing is updated.
+    For gradients the batches are run again, with one backward pass a term; nothing is updated.
 
     Args:
-        method: what is trained.
-        steps, batches: of all passes that share the optimizer step.
-        now: when it was.
+        method: the method in training.
+        steps, batches: outputs and batches of all passes that share the optimizer step.
+        progress: of that step.
     """
     terms = [(name, loss) for step in steps for name, loss in step.losses.items()]
-    bad = dict.fromkeys(name for name, loss in terms if not torch.isfinite(loss))
-    if bad:
-        return f"the loss term {', '.join(bad)} is no longer finite"
+    nonfinite = dict.fromkeys(name for name, loss in terms if not torch.isfinite(loss))
+    if nonfinite:
+        return f"the loss term {', '.join(nonfinite)} is no longer finite"
     parameters = [p for p in method.parameters() if p.requires_grad]
     for batch in batches:
         for name, loss in method(batch, progress).losses.items():

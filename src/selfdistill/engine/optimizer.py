@@ -1,6 +1,7 @@
 """Optimizer, learning rate and moving average of the weights."""
 
 import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -27,6 +28,15 @@ def build_optimizer(method: Method, settings: TrainingSettings) -> Optimizer:
         nesterov=nesterov,
         weight_decay=settings.weight_decay,
     )
+
+
+def resolve_lr_scale(groups: Iterable[Mapping[str, Any]], lr: float) -> list[dict[str, Any]]:
+    """Parameter groups each with its own `lr`, for optimizers that do not know `lr_scale`."""
+    return [
+        {key: value for key, value in group.items() if key != "lr_scale"}
+        | {"lr": lr * group.get("lr_scale", 1.0)}
+        for group in groups
+    ]
 
 
 def learning_rate(
@@ -56,19 +66,19 @@ def learning_rate(
 
 
 def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
-    """Give every group its share of the rate."""
+    """Set the rate of every group, times its `lr_scale`."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["lr_scale"]
 
 
 class EMA:
-    """An exponential moving average of a method's trained tensors; it never joins the training.
+    """An exponential moving average of a method's trained tensors, which no step depends on.
 
     Floating tensors move by ``average += (1 - decay) * (value - average)``, counters are copied.
 
     Args:
-        state: the tensors to follow (they are cloned).
-        decay: in (0, 1), say .999.
+        state: the tensors to average; they are cloned.
+        decay: in (0, 1), such as 0.999.
     """
 
     def __init__(self, state: dict[str, Tensor], decay: float) -> None:
@@ -77,7 +87,7 @@ class EMA:
 
     @torch.no_grad()
     def update(self, state: dict[str, Tensor]) -> None:
-        """Move towards the present values."""
+        """Move towards the current values."""
         floats = [name for name, value in self.state.items() if value.is_floating_point()]
         torch._foreach_lerp_(
             [self.state[n] for n in floats], [state[n].detach() for n in floats], 1 - self.decay
@@ -88,7 +98,7 @@ class EMA:
 
 
 def optimizer_tensors(optimizer: Optimizer, method: nn.Module) -> dict[str, Tensor]:
-    """The optimizer's state as {parameter/slot: tensor}, ready to be saved."""
+    """The optimizer's state to be saved, {parameter/slot: tensor}."""
     return {
         f"{name}/{slot}": value
         for name, parameter in method.named_parameters()
@@ -98,10 +108,10 @@ def optimizer_tensors(optimizer: Optimizer, method: nn.Module) -> dict[str, Tens
 
 
 def restore_optimizer(optimizer: Optimizer, method: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Put back what `optimizer_tensors` gave; slots without a tensor start anew."""
+    """Restore what `optimizer_tensors` returned; slots without a tensor start anew."""
     parameters = dict(method.named_parameters())
     for key, value in tensors.items():
         name, _, slot = key.rpartition("/")
         state: dict[str, Any] = optimizer.state[parameters[name]]
-        # A step counter stays where torch keeps it, on the CPU; all else lives with its parameter.
+        # torch keeps a step counter on the CPU, and every other slot on its parameter's device.
         state[slot] = value if slot == "step" else value.to(parameters[name])

@@ -1,4 +1,4 @@
-"""The directory that a run leaves behind."""
+"""The directory of a run: recipe, environment, metrics and checkpoints."""
 
 import json
 import os
@@ -22,11 +22,11 @@ LOCK = ".lock"
 
 @contextmanager
 def locked(folder: Path, busy: str, inside: str = "") -> Iterator[None]:
-    """Hold a folder for this process; it and a folder inside it are made if they are not there.
+    """Lock a folder for this process; it and its subfolder `inside` are created if missing.
 
     Raises:
-        RunBusyError: another process holds it, told as `busy`.
-        ResourceError: it cannot be made or written.
+        RunBusyError: another process holds the lock; the message is `busy`.
+        ResourceError: the folder cannot be created or written.
     """
     try:
         (folder / inside).mkdir(parents=True, exist_ok=True)
@@ -46,7 +46,7 @@ class RunDirectory:
     """Recipe, environment, metrics and checkpoints of one run.
 
     Args:
-        path: its folder; need not exist yet.
+        path: the folder; it need not exist yet.
     """
 
     def __init__(self, path: Path) -> None:
@@ -56,18 +56,18 @@ class RunDirectory:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the directory for this process; the system lets go of it however the process ends.
+        """Lock the directory for this process; the system releases it however the process ends.
 
         Raises:
             RunBusyError: another process trains here.
-            ResourceError: the folder cannot be made or written.
+            ResourceError: the folder cannot be created or written.
         """
         busy = f"another process is training in {self.path}; choose another --out"
         with locked(self.path, busy, self.checkpoints.name):
             yield
 
     def check_free(self) -> None:
-        """Raises `RunBusyError` if there is a run here already."""
+        """Raise `RunBusyError` if the directory holds a run already."""
         if (self.path / "recipe.toml").exists():
             raise RunBusyError(
                 f"{self.path} holds a run already: --resume {self.path} goes on with it, "
@@ -75,7 +75,7 @@ class RunDirectory:
             )
 
     def begin(self, recipe: str) -> None:
-        """Write recipe and environment of a new run; `RunBusyError` if there is one already."""
+        """Write recipe and environment of a new run, or raise `RunBusyError` if there is one."""
         self.check_free()
         self.write("environment.json", json.dumps(environment(), indent=1))
         self.write("recipe.toml", recipe)
@@ -84,7 +84,7 @@ class RunDirectory:
         """The recipe's text.
 
         Raises:
-            ConfigError: there is no run here.
+            ConfigError: the directory holds no run.
         """
         try:
             return (self.path / "recipe.toml").read_text(encoding="utf-8")
@@ -121,21 +121,21 @@ class RunDirectory:
             ) from error
 
     def metrics(self) -> list[dict[str, Any]]:
-        """All whole lines of metrics.jsonl; a line that a kill tore is not one."""
+        """All complete lines of metrics.jsonl; one that a kill truncated is skipped."""
         if not self.metrics_file.exists():
             return []
         entries = []
         for line in self.metrics_file.read_bytes().splitlines():
             try:
                 entries.append(json.loads(line))
-            except ValueError:  # torn, perhaps inside a letter
+            except ValueError:  # truncated, perhaps within a UTF-8 character
                 continue
         return entries
 
     def rewind(self, step: int) -> None:
-        """Drop the lines that a resume from `step` will write again."""
-        earlier = (e for e in self.metrics() if e["step"] <= step and e["kind"] != "final")
-        self.write(self.metrics_file.name, "".join(json.dumps(e) + "\n" for e in earlier))
+        """Delete the lines that a resume from `step` will write again."""
+        kept = (e for e in self.metrics() if e["step"] <= step and e["kind"] != "final")
+        self.write(self.metrics_file.name, "".join(json.dumps(e) + "\n" for e in kept))
 
 
 def environment() -> dict[str, Any]:

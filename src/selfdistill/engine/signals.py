@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C as requests, so that a step is finished and saved before a run stops."""
+"""SIGTERM and Ctrl-C as requests to stop, so that a run first finishes and saves its step."""
 
 import signal
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 
 class Interrupted(Exception):  # noqa: N818  no error: the run is saved and can go on
-    """A signal asked the run to stop; its last checkpoint is of this step."""
+    """A signal stopped the run, after it had saved a checkpoint of its last step."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}")
@@ -14,30 +14,30 @@ class Interrupted(Exception):  # noqa: N818  no error: the run is saved and can 
 
 
 class Signals:
-    """Remembers which signal came.
+    """Record of a received stop signal.
 
     Attributes:
-        asked: its number, 0 while there was none.
+        signal_number: of the last SIGTERM or SIGINT, 0 while there was none.
     """
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.signal_number = 0
 
     @contextmanager
     def caught(self) -> Iterator[None]:
-        """Inside, SIGTERM and a first SIGINT only ask; a second SIGINT interrupts at once."""
+        """Context in which SIGTERM and SIGINT are recorded; a second SIGINT interrupts at once."""
 
-        def ask(number: int, frame: object) -> None:
-            if self.asked == number == signal.SIGINT:
+        def record(number: int, frame: object) -> None:
+            if self.signal_number == number == signal.SIGINT:
                 raise KeyboardInterrupt
-            self.asked = number
+            self.signal_number = number
 
         try:
-            before = {n: signal.signal(n, ask) for n in (signal.SIGTERM, signal.SIGINT)}
-        except ValueError:  # not the main thread: signals are somebody else's
-            before = {}
+            previous = {n: signal.signal(n, record) for n in (signal.SIGTERM, signal.SIGINT)}
+        except ValueError:  # not the main thread, which alone may handle signals
+            previous = {}
         try:
             yield
         finally:
-            for number, handler in before.items():
+            for number, handler in previous.items():
                 signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""A method's trained tensors: split for the checkpoint, restored from it, averaged for a while."""
+"""A method's trained tensors: split for a checkpoint, restored from it, swapped for their EMA."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,13 +11,13 @@ from .optimizer import EMA
 
 
 @contextmanager
-def ema_weights(method: Method, average: EMA | None) -> Iterator[None]:
-    """Inside, the method has the averaged weights; without an average nothing changes."""
-    if average is None:
+def ema_weights(method: Method, ema: EMA | None) -> Iterator[None]:
+    """Context in which the method has its averaged weights; without an EMA nothing changes."""
+    if ema is None:
         yield
         return
     live = {name: tensor.clone() for name, tensor in trained_state(method).items()}
-    load_tensors(method, average.state, strict=False)
+    load_tensors(method, ema.state, strict=False)
     try:
         yield
     finally:
@@ -25,13 +25,13 @@ def ema_weights(method: Method, average: EMA | None) -> Iterator[None]:
 
 
 def student_prefix(method: Method) -> str | None:
-    """Where the student lies in the method: "student.network.", or None if it is no submodule."""
+    """The student's key prefix in the method, "student.network.", or None if it is no submodule."""
     student = method.predictors()["student"]
     return next((f"{n}." for n, m in method.named_modules() if m is student), None)
 
 
 def split_student(method: Method, state: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """The state as {"model": the student's, under its own keys, "method": all the rest}."""
+    """The state as {"model": the student's, under its own keys, "method": all other tensors}."""
     prefix = student_prefix(method)
     if prefix is None:
         return {"model": method.predictors()["student"].state_dict(), "method": state}
@@ -39,15 +39,15 @@ def split_student(method: Method, state: dict[str, Tensor]) -> dict[str, dict[st
     return {"model": model, "method": {k: v for k, v in state.items() if not k.startswith(prefix)}}
 
 
-def restore_method(method: Method, found: Checkpoint, *, average: bool = False) -> None:
-    """Load a checkpoint's trained tensors, or their moving average where it has one."""
-    if average and "average" in found.tensors:
-        state = found.tensors["average"]
+def restore_method(method: Method, checkpoint: Checkpoint, *, ema: bool = False) -> None:
+    """Load a checkpoint's trained tensors; with `ema` their moving average, where it has one."""
+    if ema and "ema" in checkpoint.tensors:
+        state = checkpoint.tensors["ema"]
     else:
         prefix = student_prefix(method)
-        state = dict(found.tensors["method"])
+        state = dict(checkpoint.tensors["method"])
         if prefix is not None:
-            state |= {prefix + name: value for name, value in found.tensors["model"].items()}
+            state |= {prefix + name: value for name, value in checkpoint.tensors["model"].items()}
     missing = trained_state(method).keys() - state.keys()
     unknown = state.keys() - trained_state(method).keys()
     if missing or unknown:

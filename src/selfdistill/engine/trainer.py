@@ -1,4 +1,4 @@
-"""The training loop: from a method, batches and settings to a trained method, and nothing else."""
+"""The training loop: from a method, batches and settings to a trained method."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -14,8 +14,9 @@ from torch.nn.utils import get_total_norm
 from ..core import Batch, DivergenceError, Method, Progress, StepOutput, Task, trained_state
 from ..core.keyed_random import bits, purpose
 from . import checkpoint
+from .callback import Callback
 from .evaluate import evaluate
-from .log import Callback, Meters, NullCallback
+from .meters import Meters
 from .nonfinite import find_nonfinite_term
 from .optimizer import (
     EMA,
@@ -34,28 +35,28 @@ _STEP = purpose("step")
 
 
 class Batches(Protocol):
-    """Training batches of this process, addressable by epoch and step."""
+    """Training batches of this process, addressed by epoch and step."""
 
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps in an epoch."""
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[list[Batch]]:
-        """From step `start` of an epoch: the batches whose gradients make one optimizer step."""
+        """Micro-batches of each optimizer step of an epoch, from step `start` on."""
 
 
 class Trainer:
-    """One run: `run()` trains from where the directory's newest checkpoint stands to the end.
+    """One run: `run()` trains from the directory's newest checkpoint, or the start, to the end.
 
     Args:
-        fabric: launched; devices, precision and processes.
-        method: what is trained.
-        task: what the labels mean.
-        train: batches to learn from.
-        val: batches to judge each epoch by, or None.
-        settings: how to train.
-        directory: held by the caller.
-        display: who is told.
+        fabric: launched; it sets devices, precision and processes.
+        method: trained in place.
+        task: evaluates the method's outputs.
+        train_batches: training batches of this process.
+        val_batches: validation batches of this process, or None.
+        settings: hyperparameters and intervals.
+        directory: locked by the caller.
+        callback: observes the run; None is nobody.
     """
 
     def __init__(
@@ -63,18 +64,18 @@ class Trainer:
         fabric: Fabric,
         method: Method,
         task: Task,
-        train: Batches,
-        val: Iterable[Batch] | None,
+        train_batches: Batches,
+        val_batches: Iterable[Batch] | None,
         settings: TrainingSettings,
         directory: RunDirectory,
-        display: Callback | None = None,
+        callback: Callback | None = None,
     ) -> None:
         self.fabric, self.method, self.task, self.settings = fabric, method, task, settings
-        self.train, self.val, self.directory = train, val, directory
-        self.display = display or NullCallback()
-        self.total = settings.epochs * train.steps_per_epoch
-        self.meters, self.at, self.signals = Meters(), 0, Signals()
-        self.diagnosed: set[str] = set()  # what the user has heard of need not be said each epoch
+        self.train_batches, self.val_batches = train_batches, val_batches
+        self.directory, self.callback = directory, callback or Callback()
+        self.global_step, self.total_steps = 0, settings.epochs * train_batches.steps_per_epoch
+        self.meters, self.signals = Meters(), Signals()
+        self.reported_monitors: set[str] = set()  # a warning about each is given once a run
         if settings.channels_last:
             method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if settings.compile:
@@ -85,8 +86,7 @@ class Trainer:
         )
         self.metric = task.train_metric().to(fabric.device)  # making one anew takes milliseconds
         self.zero = torch.zeros((), device=fabric.device)
-        self.clock = time.perf_counter()
-        self.images = 0
+        self.last_log_time, self.images_since_log = time.perf_counter(), 0
 
     def run(self) -> None:
         """Train to the last epoch.
@@ -98,37 +98,37 @@ class Trainer:
         self.resume()
         self.method.train()
         with self.signals.caught():
-            while self.at < self.total:
-                epoch, start = divmod(self.at, self.train.steps_per_epoch)
-                for micro_batches in self.train.epoch(epoch, start):
+            while self.global_step < self.total_steps:
+                epoch, start = divmod(self.global_step, self.train_batches.steps_per_epoch)
+                for micro_batches in self.train_batches.epoch(epoch, start):
                     self.step(epoch, micro_batches)
-                    # The last step of an epoch is followed by its end, come what may: a
-                    # checkpoint between the two would leave the epoch without one.
-                    if self._asked_to_stop() and self.at % self.train.steps_per_epoch:
+                    # After the last step of an epoch always comes `end_epoch`: a run resumed from
+                    # a checkpoint between the two would skip it.
+                    if self._stop_requested() and not self._epoch_complete():
                         self.save()
-                        raise Interrupted(self.signals.asked)
+                        raise Interrupted(self.signals.signal_number)
                 self.end_epoch(epoch)
-                if self._asked_to_stop():
-                    raise Interrupted(self.signals.asked)
+                if self._stop_requested():
+                    raise Interrupted(self.signals.signal_number)
 
     def step(self, epoch: int, micro_batches: list[Batch]) -> None:
         """One optimizer step."""
         settings = self.settings
         progress = self._progress(epoch)
-        # Dropout draws from the global generator: keyed by the step, it needs no saving.
-        torch.manual_seed(int(bits(_STEP, settings.seed, self.at, self.fabric.global_rank)))
-        set_learning_rate(
-            self.optimizer,
-            learning_rate(settings, self.at, self.train.steps_per_epoch, self.method.cycles),
-        )
+        # Dropout draws from the global generator: seeded by the step, its state needs no saving.
+        key = _STEP, settings.seed, self.global_step, self.fabric.global_rank
+        torch.manual_seed(int(bits(*key)))
+        steps_per_epoch, cycles = self.train_batches.steps_per_epoch, self.method.cycles
+        rate = learning_rate(settings, self.global_step, steps_per_epoch, cycles)
+        set_learning_rate(self.optimizer, rate)
         steps: list[StepOutput] = []
-        for place, batch in enumerate(micro_batches, 1):
-            syncs = place == len(micro_batches)
-            with self.fabric.no_backward_sync(self.wrapped, enabled=not syncs):
-                steps.append(self.wrapped(batch, progress))
+        for number, batch in enumerate(micro_batches, 1):
+            last = number == len(micro_batches)
+            with self.fabric.no_backward_sync(self.wrapped_method, enabled=not last):
+                steps.append(self.wrapped_method(batch, progress))
                 self.fabric.backward(steps[-1].total / len(micro_batches))
             self.meters.add(steps[-1])
-            self.images += len(batch.index) * self.fabric.world_size
+            self.images_since_log += len(batch.index) * self.fabric.world_size
         norm = self._checked_norm(steps, micro_batches, progress)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -144,44 +144,40 @@ class Trainer:
             self.save()
 
     def end_epoch(self, epoch: int) -> None:
-        """Judge, log, warn and save."""
-        entry: dict[str, Any] = {"kind": "epoch", "epoch": epoch, "step": self.at}
-        entry |= {kind: self._gathered(m.means()) for kind, m in self.meters.epoch.items()}
+        """Evaluate, log, warn about monitors and save."""
+        entry: dict[str, Any] = {"kind": "epoch", "epoch": epoch, "step": self.global_step}
+        entry |= {kind: self._process_mean(m.means()) for kind, m in self.meters.epoch.items()}
         for meter in self.meters.epoch.values():
             meter.reset()
         self._share_statistics()
         due = (epoch + 1) % self.settings.val_every_epochs == 0 or self.at == self.total
         if self.val is not None and due:
             with self.ema_weights():
-                entry["val"] = evaluate(self.fabric, self.method, self.task, self.val)
-        self.method.after_epoch(self.val or ())
+                entry["val"] = evaluate(self.fabric, self.method, self.task, self.val_batches)
+        self.method.after_epoch(self.val_batches or ())
         if self.fabric.is_global_zero:
             self.directory.log(entry)
-            self.display.epoch(entry)
-            if self.at >= max(self.total // 5, 2 * self.train.steps_per_epoch):
-                for subject, sentence in self.method.diagnose(entry["monitors"]).items():
-                    if subject not in self.diagnosed:
-                        self.display.say(f"epoch {epoch + 1}: {subject} {sentence}")
-                    self.diagnosed.add(subject)
+            self.callback.on_epoch(entry)
+            self._report_diagnosis(epoch, entry["monitors"])
         self.save()
 
     def ema_weights(self) -> AbstractContextManager[None]:
-        """Inside, the method has its averaged weights, if the run keeps them."""
-        return ema_weights(self.method, self.average)
+        """Context in which the method has its averaged weights, if the run keeps them."""
+        return ema_weights(self.method, self.ema)
 
     def save(self) -> None:
-        """Write a checkpoint of this moment."""
-        self._share_statistics()
+        """Write a checkpoint of the current step."""
+        self._average_batchnorm_statistics()
         if self.fabric.is_global_zero:
             tensors = split_student(self.method, trained_state(self.method))
             tensors["optimizer"] = optimizer_tensors(self.optimizer, self.method)
-            if self.average:
-                tensors["average"] = self.average.state
+            if self.ema:
+                tensors["ema"] = self.ema.state
             state = {
-                "step": self.at,
+                "step": self.global_step,
                 "student": student_prefix(self.method),
-                "epoch": self.at // self.train.steps_per_epoch,
-                "finished": self.at == self.total,
+                "epoch": self.global_step // self.train_batches.steps_per_epoch,
+                "finished": self.global_step == self.total_steps,
                 "meters": self.meters.state(),
                 "scaler": self.fabric.strategy.precision.state_dict(),
             }
@@ -189,29 +185,41 @@ class Trainer:
         self.fabric.barrier()
 
     def resume(self) -> None:
-        """Go on from the newest whole checkpoint, if there is one."""
-        found = checkpoint.newest(self.directory.checkpoints)
-        step = found.state["step"] if found else 0
+        """Restore the newest intact checkpoint, if there is one."""
+        newest = checkpoint.newest(self.directory.checkpoints)
+        step = newest.state["step"] if newest else 0
         if self.fabric.is_global_zero:
             self.directory.rewind(step)
-        if found is None:
+        if newest is None:
             return
-        restore_method(self.method, found)
-        restore_optimizer(self.optimizer, self.method, found.tensors["optimizer"])
-        if self.average:
-            saved = found.tensors["average"]
-            self.average.state = {n: saved[n].to(t) for n, t in self.average.state.items()}
-        self.meters.restore(found.state["meters"], self.zero)
-        self.fabric.strategy.precision.load_state_dict(found.state["scaler"])
-        self.at = step
-        self.display.say(f"going on from step {step} of {self.total}")
+        restore_method(self.method, newest)
+        restore_optimizer(self.optimizer, self.method, newest.tensors["optimizer"])
+        if self.ema:
+            saved = newest.tensors["ema"]
+            self.ema.state = {n: saved[n].to(t) for n, t in self.ema.state.items()}
+        self.meters.restore(newest.state["meters"], self.zero)
+        self.fabric.strategy.precision.load_state_dict(newest.state["scaler"])
+        self.global_step = step
+        self.callback.on_message(f"going on from step {step} of {self.total_steps}")
 
-    def _share_statistics(self) -> None:
+    def _epoch_complete(self) -> bool:
+        return self.global_step % self.train_batches.steps_per_epoch == 0
+
+    def _report_diagnosis(self, epoch: int, monitors: dict[str, float]) -> None:
+        """Warn about monitors once, when a fifth of the run and two epochs have passed."""
+        if self.global_step < max(self.total_steps // 5, 2 * self.train_batches.steps_per_epoch):
+            return
+        for monitor, warning in self.method.diagnose(monitors).items():
+            if monitor not in self.reported_monitors:
+                self.callback.on_message(f"epoch {epoch + 1}: {monitor} {warning}")
+            self.reported_monitors.add(monitor)
+
+    def _average_batchnorm_statistics(self) -> None:
         """Give every process the mean of all processes' BatchNorm statistics."""
         if self.fabric.world_size == 1:
             return
         norms = [n for n, m in self.method.named_modules() if isinstance(m, _BatchNorm)]
-        states = [dict(self.method.named_buffers()), self.average.state if self.average else {}]
+        states = [dict(self.method.named_buffers()), self.ema.state if self.ema else {}]
         for name in (f"{n}.running_{stat}" for n in norms for stat in ("mean", "var")):
             for state in states:
                 if name in state:
@@ -222,7 +230,7 @@ class Trainer:
         def number(value: int) -> Tensor:
             return torch.full((), value, dtype=torch.int64, device=self.fabric.device)
 
-        numbers = self.settings.seed, epoch, self.at, self.total
+        numbers = self.settings.seed, epoch, self.global_step, self.total_steps
         return Progress(*map(number, numbers))
 
     def _checked_norm(
@@ -231,7 +239,7 @@ class Trainer:
         """The norm of the gradient, which is also clipped if asked for; not finite raises."""
         if self.settings.clip_grad_norm:
             clipped = self.fabric.clip_gradients(
-                self.wrapped,
+                self.wrapped_method,
                 self.optimizer,
                 max_norm=self.settings.clip_grad_norm,
                 error_if_nonfinite=False,
@@ -239,44 +247,45 @@ class Trainer:
             norm = cast(Tensor, clipped)
         else:
             norm = get_total_norm(p.grad for p in self.method.parameters() if p.grad is not None)
-        # The scaler of fp16 meets infinite gradients as a matter of course and skips their steps.
-        proof = sum((step.total for step in steps), start=self.zero)
-        proof = proof if self.settings.precision == "fp16" else proof + norm
-        if not torch.isfinite(proof.detach()).item():
-            culprit = find_nonfinite_term(self.method, steps, batches, progress)
-            raise DivergenceError(f"{culprit} at step {self.at}; {_WAY_OUT}")
+        # Infinite gradients are normal in fp16: the scaler skips their steps.
+        total = sum((step.total for step in steps), start=self.zero)
+        total = total if self.settings.precision == "fp16" else total + norm
+        if not torch.isfinite(total.detach()).item():
+            fault = find_nonfinite_term(self.method, steps, batches, progress)
+            raise DivergenceError(f"{fault} at step {self.global_step}; {_REMEDY}")
         return norm
 
     def _log_step(self, epoch: int, step: StepOutput, batch: Batch, norm: Tensor) -> None:
-        elapsed, self.clock = time.perf_counter() - self.clock, time.perf_counter()
-        entry: dict[str, Any] = {"kind": "step", "step": self.at, "epoch": epoch}
+        now = time.perf_counter()
+        images_per_second = self.images_since_log / (now - self.last_log_time)
+        self.last_log_time, self.images_since_log = now, 0
+        entry: dict[str, Any] = {"kind": "step", "step": self.global_step, "epoch": epoch}
         entry["lr"] = self.optimizer.param_groups[0]["lr"]
-        entry |= {kind: self._gathered(m.means()) for kind, m in self.meters.window.items()}
+        entry |= {kind: self._process_mean(m.means()) for kind, m in self.meters.window.items()}
         for meter in self.meters.window.values():
             meter.reset()
-        self.metric.reset()
+        self.train_metric.reset()
         with torch.no_grad():
-            self.metric.update(step.outputs, batch.targets)
-        entry["train"] = {name: float(v) for name, v in self.metric.compute().items()}
-        entry |= {"grad_norm": float(norm), "images_per_second": self.images / elapsed}
-        self.images = 0
+            self.train_metric.update(step.outputs, batch.targets)
+        entry["train"] = {name: float(v) for name, v in self.train_metric.compute().items()}
+        entry |= {"grad_norm": float(norm), "images_per_second": images_per_second}
         if self.fabric.is_global_zero:
             self.directory.log(entry)
-            self.display.step(entry, self.total)
+            self.callback.on_log(entry, self.total_steps)
 
-    def _gathered(self, means: dict[str, float]) -> dict[str, float]:
+    def _process_mean(self, means: dict[str, float]) -> dict[str, float]:
         if self.fabric.world_size == 1 or not means:
             return means
-        mine = torch.tensor(list(means.values()), dtype=torch.float64, device=self.fabric.device)
-        mean = cast(Tensor, self.fabric.all_reduce(mine, reduce_op="mean"))
+        values = torch.tensor(list(means.values()), dtype=torch.float64, device=self.fabric.device)
+        mean = cast(Tensor, self.fabric.all_reduce(values, reduce_op="mean"))
         return dict(zip(means, mean.tolist(), strict=True))
 
-    def _asked_to_stop(self) -> bool:
+    def _stop_requested(self) -> bool:
         if self.fabric.world_size > 1:  # all processes must leave the loop at the same step
-            asked = torch.tensor(self.signals.asked, device=self.fabric.device)
-            highest = self.fabric.all_reduce(asked, reduce_op="max")
-            self.signals.asked = int(cast(Tensor, highest))
-        return bool(self.signals.asked)
+            number = torch.tensor(self.signals.signal_number, device=self.fabric.device)
+            highest = self.fabric.all_reduce(number, reduce_op="max")
+            self.signals.signal_number = int(cast(Tensor, highest))
+        return bool(self.signals.signal_number)
 
 
 _WAY_OUT = (

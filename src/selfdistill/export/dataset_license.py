@@ -1,11 +1,11 @@
-"""The licenses of data, as far as this program is sure of them."""
+"""Licenses of well-known data sets."""
 
 from pathlib import Path
 
 _UNKNOWN = "not known to this program; ask where the images come from"
 _NONE = "its authors state none; cite them"
 _MEDMNIST = "CC BY 4.0, if this is MedMNIST's file of that name (https://medmnist.com)"
-_KNOWN = {
+_BY_NAME = {
     "digits": (
         "CC BY 4.0: Optical Recognition of Handwritten Digits, E. Alpaydin and C. Kaynak, "
         "UCI Machine Learning Repository (https://archive.ics.uci.edu/dataset/80)"
@@ -15,7 +15,7 @@ _KNOWN = {
     "fashion_mnist": "MIT (https://github.com/zalandoresearch/fashion-mnist)",
     "svhn": "for non-commercial use only (http://ufldl.stanford.edu/housenumbers)",
 }
-_FILES = {
+_BY_FILE = {
     f"{name}mnist": _MEDMNIST
     for name in (
         *("path", "oct", "pneumonia", "retina", "breast", "blood", "tissue"),
@@ -25,8 +25,8 @@ _FILES = {
 
 
 def dataset_license(data: str) -> str:
-    """What a model card says of the license of data, by the name that a recipe has for them."""
+    """The license of a data set, for a model card; `data` is its name in a recipe."""
     kind, _, path = data.partition(":")
     if kind == "npz":  # bloodmnist.npz, bloodmnist_64.npz
-        return _FILES.get(Path(path).stem.partition("_")[0], _UNKNOWN)
-    return _KNOWN.get(data, _UNKNOWN)
+        return _BY_FILE.get(Path(path).stem.partition("_")[0], _UNKNOWN)
+    return _BY_NAME.get(data, _UNKNOWN)

@@ -1,4 +1,4 @@
-"""A trained predictor by itself: nothing of it watches, and nothing hangs on it."""
+"""A trained predictor as an independent network, without hooks and training-only modules."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from ..taps.fx_split import copy_without_hooks, truncate_at
 
 
 class TruncatedExit(nn.Module):
-    """The layers before a tap, and the head that hangs there.
+    """The layers up to a tap, followed by the exit head attached there.
 
     Args:
         trunk: from the input to the tap, as `truncate_at` gives it.
@@ -30,15 +30,15 @@ class TruncatedExit(nn.Module):
 def extract_predictor(method: Method, name: str) -> nn.Module:
     """An independent copy of one predictor, in evaluation mode, without hooks.
 
-    An exit becomes the layers before it and its head; all else becomes a copy of what it is.
+    An exit becomes the layers up to its tap and its head; any other predictor is copied.
 
     Args:
-        method: trained.
-        name: one of its predictors.
+        method: the trained method.
+        name: of one of its predictors.
 
     Raises:
         ConfigError: there is no such predictor, the network cannot be cut at this exit, or the
-            predictor lives on the student's inner features and is no network of its own.
+            predictor reads the student's inner features and is no network of its own.
     """
     networks = method.predictors()
     if name not in networks:
@@ -51,44 +51,44 @@ def extract_predictor(method: Method, name: str) -> nn.Module:
     return copy_without_hooks(network).eval()
 
 
-_TRUNK = "trunk.network."  # where `truncate_at` puts the network that it cuts
+_TRUNK_PREFIX = "trunk.network."  # of the truncated network that `truncate_at` returns
 
 
 def predictor_state(network: nn.Module) -> dict[str, Tensor]:
-    """The state of a bare network, by the names of the network that went into training.
+    """The state of an extracted predictor, under the keys of the network that was trained.
 
-    Those of an exit's head start with `head.`.
+    Keys of an exit's head start with `head.`.
 
     Raises:
-        ConfigError: a layer before the exit is called `head`, too.
+        ConfigError: a layer before the exit is called `head` as well.
     """
-    return {new: tensor for new, (_, tensor) in _renamed(network).items()}
+    return {key: tensor for key, (_, tensor) in _keyed_state(network).items()}
 
 
 def load_predictor_state(network: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Load what `predictor_state` gave into a bare network of the same kind.
+    """Load what `predictor_state` returned into an extracted predictor of the same kind.
 
     Raises:
-        ArtifactError: a name is missing or too many, or a shape differs.
+        ArtifactError: a key is missing or unknown, or a shape differs.
     """
-    own = {old: tensors[new] for new, (old, _) in _renamed(network).items() if new in tensors}
+    keys = {key: name for key, (name, _) in _keyed_state(network).items()}
     try:
-        load_tensors(network, own)
+        load_tensors(network, {keys[key]: tensors[key] for key in keys if key in tensors})
     except RuntimeError as error:
         raise ArtifactError(f"the weights do not fit ({str(error).splitlines()[-1]})") from None
-    if unknown := tensors.keys() - _renamed(network).keys():
+    if unknown := tensors.keys() - keys.keys():
         raise ArtifactError(f"the weights do not fit (nothing is called '{min(unknown)}')")
 
 
-def _renamed(network: nn.Module) -> dict[str, tuple[str, Tensor]]:
-    """{name in a file: (name in the module, tensor)}."""
+def _keyed_state(network: nn.Module) -> dict[str, tuple[str, Tensor]]:
+    """{key in a file: (name in the module, tensor)}."""
     state = network.state_dict()
     if not isinstance(network, TruncatedExit):
         return {name: (name, tensor) for name, tensor in state.items()}
-    named = {name.removeprefix(_TRUNK): (name, tensor) for name, tensor in state.items()}
-    if len(named) < len(state):
+    keyed = {name.removeprefix(_TRUNK_PREFIX): (name, tensor) for name, tensor in state.items()}
+    if len(keyed) < len(state):
         raise ConfigError(
             "a layer before the exit is called 'head', as the exit's own is; take --format onnx "
             "or pt2"
         )
-    return named
+    return keyed

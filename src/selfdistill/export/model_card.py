@@ -1,4 +1,4 @@
-"""The model card beside an exported network: a Markdown page that a person can act on."""
+"""The model card of an exported network, a Markdown page."""
 
 import json
 import tomllib
@@ -12,51 +12,51 @@ from ..tasks.metric_names import shown_metric
 from .dataset_license import dataset_license
 from .fuse_batchnorm import FusedNetwork
 from .usage_snippet import (
-    built,
-    code,
-    fitted,
-    output,
-    purpose,
+    build_code,
+    output_sentences,
+    purpose_sentence,
+    resize_sentence,
+    usage_code,
 )
 from .verify import ExportVerification
 
-_SHOWN = 20  # names of classes; the rest is in the file
+_MAX_CLASSES = 20  # named on the card; the file names all
 
 
 class CardData(NamedTuple):
-    """What there is to say.
+    """Contents of a model card.
 
     Attributes:
         recipe: of the run, as TOML.
-        data: that the run was trained on, at the size of the export.
-        row: the exported predictor.
-        student: the whole network.
-        comparison: of the file with the method.
+        data: of the run, at the image size of the export.
+        exit_score: of the exported predictor.
+        student_score: of the full network.
+        verification: of the file against the method.
         format: of the file.
-        file: its name.
-        folded: what became of BatchNorm; None where it was left alone.
+        file_name: of the file.
+        fused: result of the BatchNorm fusion; None if there was none.
     """
 
     recipe: str
     data: ImageData
-    row: ExitScore
-    student: ExitScore
-    comparison: ExportVerification
+    exit_score: ExitScore
+    student_score: ExitScore
+    verification: ExportVerification
     format: str
-    file: str
-    folded: FusedNetwork | None
+    file_name: str
+    fused: FusedNetwork | None
 
 
-def model_card(facts: CardData) -> str:
-    """The page, with front matter as the Hugging Face hub reads it."""
-    parts = [_front, _title, _use, _accuracy, _cost, _verified, _data, _recipe]
-    recipe = tomllib.loads(facts.recipe)
-    return "\n".join(part(facts, recipe).strip() + "\n" for part in parts)
+def model_card(card: CardData) -> str:
+    """The page, with front matter in the format of the Hugging Face hub."""
+    sections = [_front, _title, _use, _accuracy, _cost, _verification, _data, _recipe]
+    recipe = tomllib.loads(card.recipe)
+    return "\n".join(section(card, recipe).strip() + "\n" for section in sections)
 
 
-def _front(facts: CardData, recipe: dict[str, Any]) -> str:
-    library = {"onnx": "onnx", "pt2": "pytorch", "safetensors": "pytorch"}[facts.format]
-    tag, metric = _HUB[facts.data.task]
+def _front(card: CardData, recipe: dict[str, Any]) -> str:
+    library = {"onnx": "onnx", "pt2": "pytorch", "safetensors": "pytorch"}[card.format]
+    tag, metric = _HUB[card.data.task]
     return f"""---
 pipeline_tag: {tag}
 library_name: {library}
@@ -70,51 +70,53 @@ _HUB = {
     "segmentation": ("image-segmentation", "mean_iou"),
     "detection": ("object-detection", "map"),
 }
-"""By task, the hub's words for it and for its metric."""
+"""{task: the hub's names of task and metric}."""
 
 
-def _title(facts: CardData, recipe: dict[str, Any]) -> str:
-    whole = facts.row.predictor == facts.student.predictor
-    what = "The whole network" if whole else f"`{facts.row.predictor}`, cut out of the network"
-    return f"""# {recipe["model"]} on {recipe["data"]}: {facts.row.predictor}
+def _title(card: CardData, recipe: dict[str, Any]) -> str:
+    name = card.exit_score.predictor
+    full = name == card.student_score.predictor
+    subject = "The whole network" if full else f"`{name}`, cut out of the network"
+    return f"""# {recipe["model"]} on {recipe["data"]}: {name}
 
-{what}, without anything that only served its training. {purpose(facts.data)}"""
+{subject}, without anything that only served its training. {purpose_sentence(card.data)}"""
 
 
-def _use(facts: CardData, recipe: dict[str, Any]) -> str:
-    channels, height, width = facts.data.train.shape
+def _use(card: CardData, recipe: dict[str, Any]) -> str:
+    channels, height, width = card.data.train.shape
     shape = f"(B, {channels}, {height}, {width})"
     scale = "which the file brings to its own scale"
-    if facts.format == "safetensors":
+    if card.format == "safetensors":
         scale = "normalized by `mean` and `std`, which stand in the file's header"
-    lines = code(facts.format, facts.data.task, facts.file, _network(facts, recipe))
+    code = usage_code(card.format, card.data.task, card.file_name, _network(card, recipe))
     return f"""## Use
 
 ```python
-{lines}
+{code}
 ```
 
 Images are float32 of shape {shape} in 0 … 1, {scale}; B is free.
-{fitted(facts.data)} {output(facts.format, facts.data)}"""
+{resize_sentence(card.data)} {output_sentences(card.format, card.data)}"""
 
 
-def _network(facts: CardData, recipe: dict[str, Any]) -> str:
-    """The lines that make the architecture that the weights belong to."""
-    if facts.row.predictor != facts.student.predictor:
+def _network(card: CardData, recipe: dict[str, Any]) -> str:
+    """Python code that builds the architecture of the weights."""
+    if card.exit_score.predictor != card.student_score.predictor:
         return f"network = ...  # {recipe['model']}, or its first layers, and a head of your own"
-    channels, classes = facts.data.train.shape[0], len(facts.data.classes)
-    return built(recipe["model"], facts.data.task, classes, channels)
+    channels, classes = card.data.train.shape[0], len(card.data.classes)
+    return build_code(recipe["model"], card.data.task, classes, channels)
 
 
-def _accuracy(facts: CardData, recipe: dict[str, Any]) -> str:
+def _accuracy(card: CardData, recipe: dict[str, Any]) -> str:
     rows = []
-    for part in ("val", "test"):
-        images = getattr(facts.data, part)
-        own, whole = (getattr(row, f"{part}_score") for row in (facts.row, facts.student))
-        if own is not None and images:
-            name = {"val": "validation", "test": "test"}[part]
-            rows.append(f"| {name} | {len(images):,} | {own:.2%} | {whole:.2%} |")
-    metric = shown_metric(facts.row.metric)
+    for split in ("val", "test"):
+        images = getattr(card.data, split)
+        predictors = card.exit_score, card.student_score
+        score, student = (getattr(predictor, f"{split}_score") for predictor in predictors)
+        if score is not None and images:
+            name = {"val": "validation", "test": "test"}[split]
+            rows.append(f"| {name} | {len(images):,} | {score:.2%} | {student:.2%} |")
+    metric = shown_metric(card.exit_score.metric)
     heading = f"## {metric.capitalize() if metric.islower() else metric}"
     if not rows:
         return f"{heading}\n\nNot known: the run held no images out."
@@ -128,61 +130,66 @@ def _accuracy(facts: CardData, recipe: dict[str, Any]) -> str:
 One run, seed {recipe["seed"]}, judged after the last of {recipe["epochs"]} epochs."""
 
 
-def _cost(facts: CardData, recipe: dict[str, Any]) -> str:
-    row, student = facts.row, facts.student
-    parameters, macs = row.parameters / student.parameters, row.macs / max(1, student.macs)
-    _, height, width = facts.data.train.shape
+def _cost(card: CardData, recipe: dict[str, Any]) -> str:
+    score, student = card.exit_score, card.student_score
+    parameters, macs = score.parameters / student.parameters, score.macs / max(1, student.macs)
+    _, height, width = card.data.train.shape
     return f"""## Cost
 
 | | this network | of the whole network |
 |---|---:|---:|
-| parameters | {row.parameters:,} | {parameters:.1%} |
-| multiply-adds, {height} × {width} | {row.macs:,} | {macs:.1%} |"""
+| parameters | {score.parameters:,} | {parameters:.1%} |
+| multiply-adds, {height} × {width} | {score.macs:,} | {macs:.1%} |"""
 
 
-def _verified(facts: CardData, recipe: dict[str, Any]) -> str:
-    it, folded = facts.comparison, facts.folded
+def _verification(card: CardData, recipe: dict[str, Any]) -> str:
+    verification, fused = card.verification, card.fused
     images = {"test": "test images", "val": "validation images", "random": "random images"}
-    judge = "onnxruntime " + version("onnxruntime") if facts.format == "onnx" else "torch"
+    runtime = "onnxruntime " + version("onnxruntime") if card.format == "onnx" else "torch"
     lines = [
-        f"The file was run by {judge} on {it.images:,} {images[it.part]} beside the network as it "
-        f"was in training: {it.told}. More would not be put down to rounding."
+        f"The file was run by {runtime} on {verification.images:,} {images[verification.split]} "
+        f"beside the network as it was in training: {verification.summary}. "
+        "More would not be put down to rounding."
     ]
-    if it.score is not None:
-        lines.append(f"The file's own {shown_metric(facts.row.metric)}: {it.score:.2%}.")
-    if folded and folded.gone + folded.left:
-        rest = " to the ONNX exporter" if facts.format == "onnx" else ""
+    if verification.score is not None:
+        metric = shown_metric(card.exit_score.metric)
+        lines.append(f"The file's own {metric}: {verification.score:.2%}.")
+    if fused and fused.num_fused + fused.num_remaining:
+        exporter = " to the ONNX exporter" if card.format == "onnx" else ""
         lines.append(
-            f"BatchNorm folded into convolutions: {folded.gone}; left{rest}: {folded.left}."
+            f"BatchNorm fused into convolutions: {fused.num_fused}; "
+            f"left{exporter}: {fused.num_remaining}."
         )
     return "## Verified\n\n" + "\n".join(lines)
 
 
-def _data(facts: CardData, recipe: dict[str, Any]) -> str:
-    names = facts.data.classes
-    more = f", … ({len(names)} in all, which are in the file)" if len(names) > _SHOWN else ""
+def _data(card: CardData, recipe: dict[str, Any]) -> str:
+    names = card.data.classes
+    remainder = ""
+    if len(names) > _MAX_CLASSES:
+        remainder = f", … ({len(names)} in all, which are in the file)"
     return f"""## Data
 
-`{recipe["data"]}`, {len(facts.data.train):,} images to learn from. Classes:
-{", ".join(names[:_SHOWN])}{more}.
+`{recipe["data"]}`, {len(card.data.train):,} images to learn from. Classes:
+{", ".join(names[:_MAX_CLASSES])}{remainder}.
 
 License of the data: {dataset_license(recipe["data"])}."""
 
 
-def _recipe(facts: CardData, recipe: dict[str, Any]) -> str:
-    evidence = "\n".join(
+def _recipe(card: CardData, recipe: dict[str, Any]) -> str:
+    provenance = "\n".join(
         f"- `{name}`: {METHODS[name].provenance}"
-        for name in (part.strip() for part in recipe["method"].split("+"))
+        for name in map(str.strip, recipe["method"].split("+"))
     )
     return f"""## Recipe
 
 How sure it is that the method is its paper's:
 
-{evidence}
+{provenance}
 
 Made by selfdistill {version("selfdistill")} with torch {version("torch")}.
 `selfdistill train --recipe` takes this:
 
 ```toml
-{facts.recipe.strip()}
+{card.recipe.strip()}
 ```"""

@@ -1,4 +1,4 @@
-"""A network as it is put to use: it takes images and brings them to its own scale."""
+"""A network with the normalization of its input built in, ready for deployment."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 
 class NormalizedInput(nn.Module):
-    """Images in, the network's own output out.
+    """A network that takes images in 0 … 1 and normalizes them itself.
 
     Args:
-        network: trained on normalized images, as `Task.inference_module` makes it ready.
-        mean, std: one number per channel, of pixels in [0, 1], as it was trained with.
+        network: trained on normalized images, as `Task.inference_module` prepares it.
+        mean, std: of each channel, of pixels in [0, 1], as in training.
     """
 
     scale: Tensor
@@ -21,10 +21,10 @@ class NormalizedInput(nn.Module):
     def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.network = network
-        spread = torch.tensor(std, dtype=torch.float64)[:, None, None]  # (C, 1, 1)
-        middle = torch.tensor(mean, dtype=torch.float64)[:, None, None]
-        self.register_buffer("scale", (1 / spread).float())
-        self.register_buffer("shift", (-middle / spread).float())
+        deviation = torch.tensor(std, dtype=torch.float64)[:, None, None]  # (C, 1, 1)
+        center = torch.tensor(mean, dtype=torch.float64)[:, None, None]
+        self.register_buffer("scale", (1 / deviation).float())
+        self.register_buffer("shift", (-center / deviation).float())
 
     def forward(self, images: Tensor) -> Any:
         """(B, C, H, W) float32 in 0 … 1 to the network's output, (B, K) of a classifier."""

@@ -1,4 +1,4 @@
-"""A network as an ONNX file, which runs without torch and without this library."""
+"""Export to ONNX, which runs without torch and without this library."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ..core import ConfigError
-from .torch_export import traced
+from ..core.extras import require
+from .torch_export import trace_network
 
 
 def write_onnx(
@@ -18,23 +19,26 @@ def write_onnx(
     *,
     input_name: str = "images",
     output_names: Sequence[str] = ("logits",),
-    notes: Mapping[str, str] | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Write an ONNX file for batches of any size.
 
     Args:
-        network: in evaluation mode, on the CPU; takes one tensor and gives one for each name.
+        network: in evaluation mode, on the CPU; takes one tensor and returns one per output name.
         example: (B, C, H, W) with B of 2 or more.
-        path: the file.
-        input_name, output_names: what the tensors are called in the file.
-        notes: texts by name, kept as the file's `metadata_props`.
+        path: of the file.
+        input_name, output_names: of the file's tensors.
+        metadata: texts by name, kept as the file's `metadata_props`.
 
     Raises:
-        ConfigError: the network cannot be traced, or holds an operation that ONNX has not.
+        ConfigError: the network cannot be traced, holds an operation that ONNX lacks, or the extra
+            `export` is not installed.
     """
-    graph = traced(network, example)
+    for package in ("onnx", "onnxscript"):
+        require(package, extra="export", purpose="an export to ONNX")
+    graph = trace_network(network, example)
     try:
-        made = torch.onnx.export(
+        program = torch.onnx.export(
             graph,
             (example,),
             dynamo=True,
@@ -48,21 +52,24 @@ def write_onnx(
         raise ConfigError(
             f"the network cannot be written as ONNX ({reason}); --format pt2 keeps its graph"
         ) from error
-    assert made is not None
-    made.model.metadata_props.update(notes or {})
-    made.save(path, external_data=False)
+    assert program is not None
+    program.model.metadata_props.update(metadata or {})
+    program.save(path, external_data=False)
+
+
+def onnx_session(path: Path) -> Any:
+    """An onnxruntime session of the file on the CPU."""
+    onnxruntime = require("onnxruntime", extra="export", purpose="an export to ONNX")
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
 
 def onnx_runner(path: Path) -> Callable[[Tensor], Any]:
-    """What the file says to images, computed by onnxruntime on the CPU: a tensor, or several."""
-    # slow to import, and nothing else needs it
-    from onnxruntime import InferenceSession  # type: ignore[attr-defined]
-
-    session = InferenceSession(path, providers=["CPUExecutionProvider"])
+    """The file as a function of images, run by onnxruntime on the CPU; one tensor, or several."""
+    session = onnx_session(path)
     name = session.get_inputs()[0].name
 
     def run(images: Tensor) -> Any:
-        outputs = [torch.from_numpy(each) for each in session.run(None, {name: images.numpy()})]
+        outputs = [torch.from_numpy(array) for array in session.run(None, {name: images.numpy()})]
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
     return run

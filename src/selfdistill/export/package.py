@@ -1,4 +1,4 @@
-"""A run's predictor as a folder to pass on: the network in a file, and a model card."""
+"""Export of a run's predictor: a folder with the network in a file, and a model card."""
 
 import copy
 import json
@@ -38,16 +38,16 @@ from .fuse_batchnorm import FusedNetwork, fuse_batchnorm
 from .model_card import CardData, model_card
 from .normalized_input import NormalizedInput
 from .onnx_export import onnx_runner, write_onnx
-from .safetensors_export import with_weights, write_weights
+from .safetensors_export import copy_with_weights, write_weights
 from .select_exit import select_exit
-from .torch_export import program_runner, write_program
-from .verify import ExportVerification, batch_of, verify_export
+from .torch_export import pt2_runner, write_pt2
+from .verify import ExportVerification, verification_batch_size, verify_export
 
 FORMATS = ("onnx", "pt2", "safetensors")
 
 
-class Trained(Protocol):
-    """A finished run."""
+class TrainedRun(Protocol):
+    """A finished run, as `runs.Run` is one."""
 
     path: Path
     method: Method
@@ -55,27 +55,27 @@ class Trained(Protocol):
 
 
 class ExportResult(NamedTuple):
-    """What was written.
+    """An exported predictor.
 
     Attributes:
         path: the folder.
-        file: the network in it.
-        row: the predictor that was taken.
-        student: the whole network.
-        comparison: of the file with the method.
-        folded: what became of BatchNorm; None where it was left alone.
+        file: the network's file in it.
+        exit_score: of the exported predictor.
+        student_score: of the full network.
+        verification: of the file against the method.
+        fused: result of the BatchNorm fusion; None if there was none.
     """
 
     path: Path
     file: Path
-    row: ExitScore
-    student: ExitScore
-    comparison: ExportVerification
-    folded: FusedNetwork | None
+    exit_score: ExitScore
+    student_score: ExitScore
+    verification: ExportVerification
+    fused: FusedNetwork | None
 
 
 def check_finished(path: Path) -> None:
-    """Make sure that a run is there, at rest, and trained to the end.
+    """Raise unless there is a run, trained to its end, that no process trains.
 
     Raises:
         ConfigError: there is no run, or it was stopped before its end.
@@ -86,31 +86,31 @@ def check_finished(path: Path) -> None:
     directory.recipe()
     try:
         with directory.held():
-            found = checkpoint.newest(directory.checkpoints)
+            newest = checkpoint.newest(directory.checkpoints)
     except RunBusyError:
         raise RunBusyError(f"{path} is being trained now; export it when it has ended") from None
-    except ResourceError:  # nobody trains in a folder that cannot be written
-        found = checkpoint.newest(directory.checkpoints)
-    if found is None or not found.state["finished"] or not (path / "exits.csv").exists():
+    except ResourceError:  # no process trains in a folder that cannot be written
+        newest = checkpoint.newest(directory.checkpoints)
+    if newest is None or not newest.state["finished"] or not (path / "exits.csv").exists():
         raise ConfigError(
             f"{path} is not trained to the end; `selfdistill train --resume {path}` goes on with it"
         )
 
 
-def as_trained(path: Path, data: ImageData) -> ImageData:
-    """The data with the normalization that the run learned, whatever became of them since.
+def with_run_normalization(path: Path, data: ImageData) -> ImageData:
+    """The data with the normalization of the run's training, even if they have changed since.
 
     Raises:
-        DataError: they have other classes now.
+        DataError: the data have other classes now.
         ArtifactError: the run's `data.json` cannot be read.
     """
-    place = path / "data.json"
+    file = path / "data.json"
     try:
-        facts = json.loads(place.read_text(encoding="utf-8"))
-        classes, mean, std = list(facts["classes"]), tuple(facts["mean"]), tuple(facts["std"])
+        saved = json.loads(file.read_text(encoding="utf-8"))
+        classes, mean, std = list(saved["classes"]), tuple(saved["mean"]), tuple(saved["std"])
     except (OSError, ValueError, KeyError, TypeError):
         raise ArtifactError(
-            f"{place} cannot be read: without it nobody knows the normalization that the network "
+            f"{file} cannot be read: without it nobody knows the normalization that the network "
             "learned; train it anew"
         ) from None
     if classes != data.classes:
@@ -120,22 +120,22 @@ def as_trained(path: Path, data: ImageData) -> ImageData:
     return replace(data, mean=mean, std=std)
 
 
-def task_of(data: ImageData) -> Task:
-    """What the labels of the data mean."""
+def task_for(data: ImageData) -> Task:
+    """The task of the data."""
     return TASKS[data.task](data.classes, torch.zeros(2, *data.train.shape))
 
 
-def score_exits_at_size(run: Trained, data: ImageData) -> list[ExitScore]:
-    """The exits of a run on images of another size than it was trained with.
+def score_exits_at_size(run: TrainedRun, data: ImageData) -> list[ExitScore]:
+    """Scores and costs of a run's predictors at another image size.
 
     Args:
         run: trained; its method is not changed.
-        data: at that size.
+        data: of the run, at that size.
 
     Raises:
         ConfigError: the network does not take this size.
     """
-    data = as_trained(run.path, data)
+    data = with_run_normalization(run.path, data)
     method, example = copy.deepcopy(run.method).cpu().eval(), torch.zeros(2, *data.train.shape)
     _, height, width = data.train.shape
     try:
@@ -145,22 +145,23 @@ def score_exits_at_size(run: Trained, data: ImageData) -> list[ExitScore]:
         raise ConfigError(
             f"the network cannot take images of {height}×{width} ({str(error).splitlines()[0]})"
         ) from error
-    task, fabric = task_of(data), Fabric(accelerator="cpu", devices=1)
+    task, fabric = task_for(data), Fabric(accelerator="cpu", devices=1)
+    batch_size = verification_batch_size(data)
     scores = {
-        part: evaluate(
+        split: evaluate(
             fabric,
             method,
             task,
-            EvalLoader(images, batch_size=batch_of(data), mean=data.mean, std=data.std),
+            EvalLoader(images, batch_size=batch_size, mean=data.mean, std=data.std),
         )
-        for part, images in (("val", data.val), ("test", data.test))
+        for split, images in (("val", data.val), ("test", data.test))
         if images is not None
     }
     return score_exits(method, example, task.primary_metric, scores.get("val"), scores.get("test"))
 
 
 def export_run(
-    run: Trained,
+    run: TrainedRun,
     data: ImageData,
     *,
     exit: str | int = "auto",
@@ -168,71 +169,73 @@ def export_run(
     out: str | Path | None = None,
     min_accuracy: float | None = None,
     max_macs: float | None = None,
-    fold: bool = True,
+    fuse: bool = True,
 ) -> ExportResult:
-    """Write one predictor by itself, and prove that it says what it said in training.
+    """Write one predictor as a file with a model card, verified against the method.
 
     The folder appears only when all of it is written and verified.
 
     Args:
         run: trained to the end, see `check_finished`; its method is not changed.
-        data: that it was trained on, with images of the size that the file is to take.
-        exit, min_accuracy, max_macs: which predictor, see `choose.chosen`.
+        data: of the run, at the image size of the file.
+        exit, min_accuracy, max_macs: which predictor, see `select_exit`.
         format: ``"onnx"``, ``"pt2"`` or ``"safetensors"``.
-        out: the folder to make; None is export/PREDICTOR-FORMAT in the run's directory.
-        fold: whether BatchNorm goes into the convolutions; safetensors keeps it always.
+        out: the folder to create; None is export/PREDICTOR-FORMAT in the run's directory.
+        fuse: whether to fuse BatchNorm into the convolutions; safetensors always keeps it.
 
     Raises:
-        ConfigError: no such exit or format, limits that nothing reaches, or a network that cannot
-            be cut or written.
+        ConfigError: no such exit or format, limits that no exit keeps, or a network that cannot be
+            cut or written.
         RunBusyError: the folder exists.
         DataError: the data have other classes now.
-        ArtifactError: the file says something else than the network did in training.
+        ArtifactError: the file's outputs differ from the method's.
         ResourceError: the folder cannot be written.
     """
     if format not in FORMATS:
         raise ConfigError(f"there is no format '{format}'{nearest(format, FORMATS)}")
-    data = as_trained(run.path, data)
-    student = next(row for row in run.exits if row.predictor == "student")
-    row = select_exit(run.exits, exit, min_accuracy=min_accuracy, max_macs=max_macs)
-    place = Path(out) if out else run.path / "export" / f"{row.predictor}-{format}"
-    if place.exists():
-        raise RunBusyError(f"{place} exists already; name another folder by --out, or remove it")
+    data = with_run_normalization(run.path, data)
+    student = next(score for score in run.exits if score.predictor == "student")
+    score = select_exit(run.exits, exit, min_accuracy=min_accuracy, max_macs=max_macs)
+    directory = Path(out) if out else run.path / "export" / f"{score.predictor}-{format}"
+    if directory.exists():
+        raise RunBusyError(
+            f"{directory} exists already; name another folder by --out, or remove it"
+        )
     method = copy.deepcopy(run.method).cpu().eval()
-    network = extract_predictor(method, row.predictor)
-    flat = fuse_batchnorm(network) if fold and format != "safetensors" else None
-    recipe, task = RunDirectory(run.path).recipe(), task_of(data)
-    with _appearing(place) as draft:
+    network = extract_predictor(method, score.predictor)
+    fused = fuse_batchnorm(network) if fuse and format != "safetensors" else None
+    recipe, task = RunDirectory(run.path).recipe(), task_for(data)
+    with _appearing(directory) as draft:
         file = draft / f"model.{format}"
-        notes = _notes(row, data)
-        runner = _written(format, file, flat.network if flat else network, data, task, notes)
-        comparison = verify_export(method, row.predictor, runner, data, task)
-        _check(comparison, format)
-        facts = CardData(recipe, data, row, student, comparison, format, file.name, flat)
-        (draft / "README.md").write_text(model_card(facts), encoding="utf-8")
-    return ExportResult(place, place / file.name, row, student, comparison, flat)
+        metadata, network = _metadata(score, data), fused.network if fused else network
+        runner = _write_file(format, file, network, data, task, metadata)
+        verification = verify_export(method, score.predictor, runner, data, task)
+        _require_agreement(verification, format)
+        card = CardData(recipe, data, score, student, verification, format, file.name, fused)
+        (draft / "README.md").write_text(model_card(card), encoding="utf-8")
+    return ExportResult(directory, directory / file.name, score, student, verification, fused)
 
 
-def _written(
+def _write_file(
     format: str,
     file: Path,
     network: nn.Module,
     data: ImageData,
     task: Task,
-    notes: Mapping[str, str],
+    metadata: Mapping[str, str],
 ) -> Callable[[Tensor], Any]:
-    """Write the file, and give what runs it as a user would."""
+    """Write the file, and return it as a function of images, run as a user would run it."""
     if format == "safetensors":
-        scale = {"mean": json.dumps(data.mean), "std": json.dumps(data.std)}
-        write_weights(network, file, notes={**notes, **scale})
-        again = with_weights(file, network)
-        # outputs of a detector know by themselves how to become boxes
-        again = task.inference_module(again) if task.class_scores else again
-        return NormalizedInput(again, data.mean, data.std).eval()
+        normalization = {"mean": json.dumps(data.mean), "std": json.dumps(data.std)}
+        write_weights(network, file, metadata={**metadata, **normalization})
+        loaded = copy_with_weights(file, network)
+        # a detector's output decodes its boxes itself
+        loaded = task.inference_module(loaded) if task.class_scores else loaded
+        return NormalizedInput(loaded, data.mean, data.std).eval()
     names = ("logits",) if task.class_scores else Detections._fields
     write, runner = {
-        "onnx": (partial(write_onnx, notes=notes, output_names=names), onnx_runner),
-        "pt2": (partial(write_program, notes=notes), program_runner),
+        "onnx": (partial(write_onnx, metadata=metadata, output_names=names), onnx_runner),
+        "pt2": (partial(write_pt2, metadata=metadata), pt2_runner),
     }[format]
     write(
         NormalizedInput(task.inference_module(network), data.mean, data.std).eval(),
@@ -242,21 +245,21 @@ def _written(
     return runner(file)
 
 
-def _notes(row: ExitScore, data: ImageData) -> dict[str, str]:
-    """What code that has the file alone can know of it."""
+def _metadata(score: ExitScore, data: ImageData) -> dict[str, str]:
+    """Texts by name that the file holds."""
     return {
         "classes": json.dumps(data.classes),
         "shape": json.dumps(data.train.shape),
-        "predictor": row.predictor,
+        "predictor": score.predictor,
         "data": data.name,
     }
 
 
-def _check(comparison: ExportVerification, format: str) -> None:
-    if not comparison.holds:
+def _require_agreement(verification: ExportVerification, format: str) -> None:
+    if not verification.holds:
         raise ArtifactError(
             f"the {format} file says something else than the network in training "
-            f"({comparison.told}); it was not kept. Try --no-fold or another --format"
+            f"({verification.summary}); it was not kept. Try --no-fuse or another --format"
         )
 
 

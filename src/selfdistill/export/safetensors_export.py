@@ -1,4 +1,4 @@
-"""The weights of a bare network as a safetensors file, for code that has the architecture."""
+"""Export of weights to a safetensors file, for code that has the architecture."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,27 +10,27 @@ from ..taps.fx_split import copy_without_hooks
 from .extract_predictor import load_predictor_state, predictor_state
 
 
-def write_weights(network: nn.Module, path: Path, *, notes: Mapping[str, str]) -> None:
+def write_weights(network: nn.Module, path: Path, *, metadata: Mapping[str, str]) -> None:
     """Write a safetensors file.
 
     Args:
-        network: as `bare` gives it.
-        path: the file.
-        notes: texts by name, kept in the file's header.
+        network: as `extract_predictor` returns it.
+        path: of the file.
+        metadata: texts by name, kept in the file's header.
     """
-    # Shared tensors are written once for each name: a file that can be loaded by any code.
-    plain = {name: tensor.contiguous().clone() for name, tensor in predictor_state(network).items()}
-    save_file(plain, path, {"format": "pt", **notes})
+    # Shared tensors are written once for each name, so that any code can load the file.
+    tensors = {name: t.contiguous().clone() for name, t in predictor_state(network).items()}
+    save_file(tensors, path, {"format": "pt", **metadata})
 
 
-def with_weights(path: Path, network: nn.Module) -> nn.Module:
-    """Another network of this kind, with the file's weights.
+def copy_with_weights(path: Path, network: nn.Module) -> nn.Module:
+    """A copy of the network that holds the file's weights alone.
 
     Raises:
         ArtifactError: the file's names or shapes are not the network's.
     """
-    other = copy_without_hooks(network)
-    for tensor in other.state_dict().values():
+    copy = copy_without_hooks(network)
+    for tensor in copy.state_dict().values():
         tensor.zero_()
-    load_predictor_state(other, load_file(path))
-    return other
+    load_predictor_state(copy, load_file(path))
+    return copy

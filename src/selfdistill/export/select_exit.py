@@ -1,4 +1,4 @@
-"""Which predictor of a run to take: one by its name, or the cheapest that is good enough."""
+"""Selection of a run's predictor: by name, or the cheapest within limits."""
 
 from collections.abc import Sequence
 
@@ -6,100 +6,100 @@ from ..core import ConfigError, nearest
 from ..records.exit_scores import ExitScore
 from ..tasks.metric_names import shown_metric
 
-_POINT = 0.01 + 1e-9  # a hair of tolerance: .98 - .97 is more than .01 to a computer
+_POINT = 0.01 + 1e-9  # with tolerance: in floating point .98 - .97 exceeds .01
 
 
 def select_exit(
-    rows: Sequence[ExitScore],
-    wanted: str | int = "auto",
+    scores: Sequence[ExitScore],
+    exit: str | int = "auto",
     *,
     min_accuracy: float | None = None,
     max_macs: float | None = None,
 ) -> ExitScore:
-    """The predictor that is asked for.
+    """The selected predictor of a run.
 
-    `auto` takes the cheapest exit that has the accuracy, or, under a limit of cost alone, the most
-    accurate within it, and without either the cheapest within one point of the student. It judges
-    by validation images, so that the test images stay a test, and by the primary metric of
-    the task: mean IoU of a segmenter, mean average precision of a detector.
+    `auto` takes the cheapest exit that reaches `min_accuracy`, or, under `max_macs` alone, the most
+    accurate within it, and without limits the cheapest within one point of the student. Scores are
+    those of the task's primary metric (mean IoU, mean average precision) on the validation images,
+    so that the test images remain unseen by any choice.
 
     Args:
-        rows: of the run.
-        wanted: ``"auto"``, the number of an exit, a predictor's name, or ``"final"``, the student.
-        min_accuracy: least score on the validation images, a fraction.
-        max_macs: multiply-adds of one image.
+        scores: of the run's predictors.
+        exit: ``"auto"``, the number of an exit, a predictor's name, or ``"final"``, the student.
+        min_accuracy: lowest score on the validation images, a fraction.
+        max_macs: multiply-adds of one image, at most.
 
     Raises:
-        ConfigError: there is no such exit, none that fulfils the limits, or nothing to judge by.
+        ConfigError: there is no such exit, none within the limits, or no validation score.
     """
-    automatic = wanted == "auto"
-    pool = _exits(rows) if automatic else [_named(rows, str(wanted))]
-    if (automatic or min_accuracy is not None) and any(r.val_score is None for r in pool):
+    automatic = exit == "auto"
+    candidates = _exits(scores) if automatic else [_by_name(scores, str(exit))]
+    if (automatic or min_accuracy is not None) and any(s.val_score is None for s in candidates):
         raise ConfigError(
             "the run held out no validation images, and test images are not to choose by; name an "
-            f"exit and no --min-accuracy ({', '.join(row.predictor for row in rows)})"
+            f"exit and no --min-accuracy ({', '.join(score.predictor for score in scores)})"
         )
     if automatic and min_accuracy is None and max_macs is None:
-        return best_tradeoff(rows, "val")
-    cheap = [row for row in pool if max_macs is None or row.macs <= max_macs]
-    good = [row for row in cheap if min_accuracy is None or _val(row) >= min_accuracy]
-    if not good:
-        raise ConfigError(_missed(pool, cheap, min_accuracy, max_macs))
+        return best_tradeoff(scores, "val")
+    affordable = [s for s in candidates if max_macs is None or s.macs <= max_macs]
+    accepted = [s for s in affordable if min_accuracy is None or _val(s) >= min_accuracy]
+    if not accepted:
+        raise ConfigError(_rejection(candidates, affordable, min_accuracy, max_macs))
     if min_accuracy is None:
-        return max(good, key=lambda row: (_val(row), -row.macs)) if automatic else good[0]
-    return min(good, key=lambda row: row.macs)
+        return max(accepted, key=lambda s: (_val(s), -s.macs)) if automatic else accepted[0]
+    return min(accepted, key=lambda s: s.macs)
 
 
-def best_tradeoff(rows: Sequence[ExitScore], part: str) -> ExitScore:
+def best_tradeoff(scores: Sequence[ExitScore], split: str) -> ExitScore:
     """The cheapest of the exits and the student that is within one point of the student.
 
     Args:
-        rows: of a run, all judged on this part.
-        part: whose score counts, "val" or "test".
+        scores: of a run, all known on this split.
+        split: whose scores count, "val" or "test".
     """
-    rows = _exits(rows)
-    score = {row.predictor: float(getattr(row, f"{part}_score")) for row in rows}
-    close = [row for row in rows if score["student"] - score[row.predictor] <= _POINT]
-    return min(close, key=lambda row: row.macs)
+    exits = _exits(scores)
+    accuracy = {s.predictor: float(getattr(s, f"{split}_score")) for s in exits}
+    close = [s for s in exits if accuracy["student"] - accuracy[s.predictor] <= _POINT]
+    return min(close, key=lambda s: s.macs)
 
 
-def _exits(rows: Sequence[ExitScore]) -> list[ExitScore]:
-    """Without peers and what else is no part of the student."""
-    return [row for row in rows if row.predictor.startswith(("exit", "student"))]
+def _exits(scores: Sequence[ExitScore]) -> list[ExitScore]:
+    """Exits and student, without peers and other predictors."""
+    return [score for score in scores if score.predictor.startswith(("exit", "student"))]
 
 
-def _named(rows: Sequence[ExitScore], wanted: str) -> ExitScore:
-    by_name = {row.predictor: row for row in rows}
-    name = {"final": "student"}.get(wanted, f"exit{wanted}" if wanted.isdecimal() else wanted)
+def _by_name(scores: Sequence[ExitScore], exit: str) -> ExitScore:
+    by_name = {score.predictor: score for score in scores}
+    name = {"final": "student"}.get(exit, f"exit{exit}" if exit.isdecimal() else exit)
     if name in by_name:
         return by_name[name]
-    if len(_exits(rows)) == 1 and name.startswith("exit"):
-        raise ConfigError(f"there is no exit '{wanted}': this run has none; take final")
-    # a number that does not exist is no slip of the pen: every exit is as near as the other
-    hint = f" (there are: {', '.join(by_name)})" if wanted.isdecimal() else nearest(name, by_name)
-    raise ConfigError(f"there is no exit '{wanted}'{hint}")
+    if len(_exits(scores)) == 1 and name.startswith("exit"):
+        raise ConfigError(f"there is no exit '{exit}': this run has none; take final")
+    # an unknown number is no misspelling, and all exits are equally near to it
+    hint = f" (there are: {', '.join(by_name)})" if exit.isdecimal() else nearest(name, by_name)
+    raise ConfigError(f"there is no exit '{exit}'{hint}")
 
 
-def _val(row: ExitScore) -> float:
-    return -1.0 if row.val_score is None else row.val_score
+def _val(score: ExitScore) -> float:
+    return -1.0 if score.val_score is None else score.val_score
 
 
-def _missed(
-    pool: Sequence[ExitScore],
-    cheap: Sequence[ExitScore],
+def _rejection(
+    candidates: Sequence[ExitScore],
+    affordable: Sequence[ExitScore],
     min_accuracy: float | None,
     max_macs: float | None,
 ) -> str:
-    """Why nothing fits, and the best there is."""
-    if not cheap:
-        least = min(pool, key=lambda row: row.macs)
+    """Why no exit is within the limits, and the best there is."""
+    if not affordable:
+        cheapest = min(candidates, key=lambda s: s.macs)
         return (
             f"nothing costs {max_macs:,.0f} multiply-adds or less; the cheapest is "
-            f"{least.predictor} with {least.macs:,}"
+            f"{cheapest.predictor} with {cheapest.macs:,}"
         )
-    best = max(cheap, key=_val)
+    best = max(affordable, key=_val)
     limit = f" within {max_macs:,.0f} multiply-adds" if max_macs is not None else ""
-    missed = f"nothing gets {min_accuracy:.1%} of the validation images right"
+    reason = f"nothing gets {min_accuracy:.1%} of the validation images right"
     if best.metric != "accuracy":
-        missed = f"nothing has a validation {shown_metric(best.metric)} of {min_accuracy:.1%}"
-    return f"{missed}{limit}; the best is {best.predictor} with {_val(best):.1%}"
+        reason = f"nothing has a validation {shown_metric(best.metric)} of {min_accuracy:.1%}"
+    return f"{reason}{limit}; the best is {best.predictor} with {_val(best):.1%}"

@@ -1,4 +1,4 @@
-"""A network as one graph that torch runs without the code that made it: a pt2 file."""
+"""Export by `torch.export` to a pt2 file, which torch runs without the network's code."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -14,35 +14,35 @@ from torch.export import Dim, ExportedProgram
 from ..core import ConfigError
 
 
-def traced(network: nn.Module, example: Tensor) -> ExportedProgram:
-    """The network's graph for batches of any size.
+def trace_network(network: nn.Module, example: Tensor) -> ExportedProgram:
+    """Trace the network's graph for batches of any size.
 
     Args:
         network: in evaluation mode, on the CPU; takes one tensor.
-        example: (B, C, H, W) with B of 2 or more; sizes other than the batch's are kept.
+        example: (B, C, H, W) with B of 2 or more; all sizes but the batch's are fixed.
 
     Raises:
-        ConfigError: the network cannot be traced, or its graph holds for one batch size only.
+        ConfigError: the network cannot be traced, or its graph is valid for one batch size only.
     """
     batch = {0: Dim("batch")}
     try:
-        with torch.no_grad(), _quiet():
+        with torch.no_grad(), _suppressed_output():
             graph = torch.export.export(network, (example,), dynamic_shapes=(batch,))
-    except Exception as error:  # whatever code does that is shown no numbers
+    except Exception as error:  # a user's code may raise anything when traced
         raise ConfigError(
             "the network cannot be written as a graph for any number of images "
-            f"({_reason(error)}); --format safetensors keeps its weights"
+            f"({_first_line(error)}); --format safetensors keeps its weights"
         ) from error
     for part in graph.graph_module.modules():
         for node in part.graph.nodes if isinstance(part, fx.GraphModule) else ():
             node.meta.pop("stack_trace", None)  # paths of this machine
-    graph.example_inputs = None  # which a file would hold as a pickle
+    graph.example_inputs = None  # a file would hold them as a pickle
     return graph
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what torch logs and prints of the graph that it failed at."""
+def _suppressed_output() -> Iterator[None]:
+    """Context without torch's logs and prints of a graph that cannot be traced."""
     level = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
@@ -52,27 +52,27 @@ def _quiet() -> Iterator[None]:
         logging.disable(level)
 
 
-def _reason(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
 
 
-def write_program(
-    network: nn.Module, example: Tensor, path: Path, *, notes: Mapping[str, str] | None = None
+def write_pt2(
+    network: nn.Module, example: Tensor, path: Path, *, metadata: Mapping[str, str] | None = None
 ) -> None:
     """Write a pt2 file, which `torch.export.load` reads.
 
     Args:
-        network, example: as `traced` takes them.
-        path: the file.
-        notes: texts by name, kept in the file.
+        network, example: as `trace_network` takes them.
+        path: of the file.
+        metadata: texts by name, kept in the file.
 
     Raises:
-        ConfigError: as of `traced`.
+        ConfigError: see `trace_network`.
     """
-    torch.export.save(traced(network, example), path, extra_files=dict(notes or {}))
+    torch.export.save(trace_network(network, example), path, extra_files=dict(metadata or {}))
 
 
-def program_runner(path: Path) -> Callable[[Tensor], Any]:
-    """What the file says to images: a tensor, or several."""
+def pt2_runner(path: Path) -> Callable[[Tensor], Any]:
+    """The file as a function of images; one tensor, or several."""
     return torch.export.load(path).module()

@@ -1,13 +1,13 @@
-"""What a model card says of use: lines of Python that run, and what goes in and comes out."""
+"""The usage section of a model card: code that runs, and sentences on inputs and outputs."""
 
 from ..data import ImageData
 from ..data.geometry import GRAY
 from ..functional.boxes import IOU_THRESHOLD, MAX_DETECTIONS
 
-SURE = 0.25
-"""The score from which on the card's lines show a box."""
+SCORE_THRESHOLD = 0.25
+"""The lowest score of a box that the card's code prints."""
 
-_ASK = {
+_INFERENCE = {
     "onnx": """import json
 import numpy as np
 import onnxruntime
@@ -19,19 +19,19 @@ images = np.load("images.npy")  # (B, C, H, W), bytes
     "pt2": """import json
 import torch
 
-notes = {{"classes": ""}}
-network = torch.export.load("{file}", extra_files=notes).module()
-classes = json.loads(notes["classes"])
+metadata = {{"classes": ""}}
+network = torch.export.load("{file}", extra_files=metadata).module()
+classes = json.loads(metadata["classes"])
 images = torch.load("images.pt")  # (B, C, H, W), bytes
 {names} = network(images.float() / 255)""",
 }
-_ANSWER = {
-    "classification": "print([classes[best] for best in logits.argmax(1)])",
+_PRINT = {
+    "classification": "print([classes[k] for k in logits.argmax(1)])",
     "segmentation": """masks = logits.argmax(1)  # (B, H, W), the class of each pixel
 print([{name: int((mask == k).sum()) for k, name in enumerate(classes)} for mask in masks])""",
-    "detection": f"""for image, sure in enumerate(scores >= {SURE}):
-    found = zip(boxes[image][sure], labels[image][sure])
-    print([(classes[k], box.tolist()) for box, k in found])""",
+    "detection": f"""for image, kept in enumerate(scores >= {SCORE_THRESHOLD}):
+    detections = zip(boxes[image][kept], labels[image][kept])
+    print([(classes[k], box.tolist()) for box, k in detections])""",
 }
 _WEIGHTS = """from safetensors import safe_open
 from safetensors.torch import load_file
@@ -39,51 +39,51 @@ from safetensors.torch import load_file
 {network}
 network.load_state_dict(load_file("{file}"))
 network.eval()
-notes = safe_open("{file}", "pt").metadata()  # classes, mean, std"""
-_OURS = ("cifar", "fpn", "yolov5")  # families of networks that only this library makes
+metadata = safe_open("{file}", "pt").metadata()  # classes, mean, std"""
+_OWN_FAMILIES = ("cifar", "fpn", "yolov5")  # networks that only this library builds
 
 
-def code(format: str, task: str, file: str, network: str) -> str:
-    """Lines of Python that run the file on a batch of pictures and print what it finds.
+def usage_code(format: str, task: str, file: str, network: str) -> str:
+    """Python code that runs the file on a batch of images and prints the predictions.
 
     Args:
         format: of the file.
-        task: what it is for, a name in `tasks.TASKS`.
+        task: its name in `tasks.TASKS`.
         file: its name.
-        network: the lines that make the architecture, for weights alone.
+        network: code that builds the architecture, for weights alone.
     """
     if format == "safetensors":
         return _WEIGHTS.format(file=file, network=network)
     names = {"onnx": "(logits,)", "pt2": "logits"}[format]
     names = "boxes, scores, labels" if task == "detection" else names
-    return f"{_ASK[format].format(file=file, names=names)}\n{_ANSWER[task]}"
+    return f"{_INFERENCE[format].format(file=file, names=names)}\n{_PRINT[task]}"
 
 
-def built(model: str, task: str, classes: int, channels: int) -> str:
-    """The lines that make a recipe's network."""
+def build_code(model: str, task: str, classes: int, channels: int) -> str:
+    """Python code that builds a recipe's network."""
     family, _, name = model.partition("/")
     if family == "timm":
-        make = f"timm.create_model({name!r}, num_classes={classes}, in_chans={channels})"
-        return f"import timm\n\nnetwork = {make}"
-    if family in _OURS or (family == "torchvision" and task != "classification"):
-        make = f"build({model!r}, num_classes={classes}, in_channels={channels})"
-        return f"from selfdistill.models import build\n\nnetwork = {make}"
+        call = f"timm.create_model({name!r}, num_classes={classes}, in_chans={channels})"
+        return f"import timm\n\nnetwork = {call}"
+    if family in _OWN_FAMILIES or (family == "torchvision" and task != "classification"):
+        call = f"build({model!r}, num_classes={classes}, in_channels={channels})"
+        return f"from selfdistill.models import build\n\nnetwork = {call}"
     if family == "torchvision":
-        make = f"torchvision.models.get_model({name!r}, num_classes={classes})"
-        return f"import torchvision\n\nnetwork = {make}"
+        call = f"torchvision.models.get_model({name!r}, num_classes={classes})"
+        return f"import torchvision\n\nnetwork = {call}"
     return f"network = {model}(...)"
 
 
-def purpose(data: ImageData) -> str:
-    """What the network does, a sentence."""
+def purpose_sentence(data: ImageData) -> str:
+    """One sentence on what the network does."""
     classes = f"{len(data.classes)} class{'es' * (len(data.classes) > 1)}"
     if data.task == "detection":
         return f"It finds objects of {classes} in images."
     return f"It tells {classes} of {'pixels' if data.task == 'segmentation' else 'images'} apart."
 
 
-def fitted(data: ImageData) -> str:
-    """How a picture comes to the size that the network takes, a sentence."""
+def resize_sentence(data: ImageData) -> str:
+    """One sentence on how an image is brought to the network's input size."""
     _, height, width = data.train.shape
     size = f"{height} × {width}"
     if data.task == "detection":
@@ -94,8 +94,8 @@ def fitted(data: ImageData) -> str:
     return f"Resize pictures to {size} first."
 
 
-def output(format: str, data: ImageData) -> str:
-    """What comes out of the network, in sentences."""
+def output_sentences(format: str, data: ImageData) -> str:
+    """Sentences on the network's outputs."""
     _, height, width = data.train.shape
     classes, raw = len(data.classes), format == "safetensors"
     if data.task == "classification":
@@ -111,5 +111,5 @@ def output(format: str, data: ImageData) -> str:
         f"order: `boxes` (B, {count}, 4), x1, y1, x2, y2 in pixels, `scores` (B, {count}) and "
         f"`labels` (B, {count}); where there are fewer, scores are 0. Of two boxes of one class "
         f"with an IoU above {IOU_THRESHOLD:g} the surer one is kept. Which score is sure enough is "
-        f"yours to choose; the lines above take {SURE:g}."
+        f"yours to choose; the code above takes {SCORE_THRESHOLD:g}."
     )

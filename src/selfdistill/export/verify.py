@@ -1,4 +1,4 @@
-"""Whether an exported file says what the network said in training."""
+"""Verification of an exported file against the trained method."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -13,29 +13,29 @@ from ..data.augment import normalize
 from .box_agreement import BoxAgreement, ExportedDetections
 
 TOLERANCE = 1e-4
-"""Of the largest logit, or of 1 if that is more: float32 has seven digits, and another order of
-summation costs some of them in every layer."""
+"""Relative to the largest logit, or to 1 if that is more: float32 has seven digits, and another
+order of summation costs some of them in every layer."""
 
-_BATCH = 256
-_PIXELS = 1 << 20  # of a batch, where each of them has scores of its own
-_MADE_UP = 512  # images, where the data hold none out
+_MAX_BATCH_SIZE = 256
+_MAX_BATCH_PIXELS = 1 << 20  # a segmenter has scores for each of them
+_NUM_RANDOM_IMAGES = 512  # where the data hold none out
 
 
 class ExportVerification(NamedTuple):
-    """An exported file beside the method it was cut from.
+    """Result of running an exported file and the original method on the same images.
 
     Attributes:
-        part: of the data: "test", "val", or "random" where there were neither.
-        images: how many there were.
-        holds: whether it is the same network.
-        told: what was compared and found, a clause.
-        score: the file's own, in the task's primary metric; None of random images.
+        split: of the images: "test", "val", or "random" where the data have neither.
+        images: their number.
+        holds: whether both are the same network up to rounding.
+        summary: what was compared and the differences, a clause.
+        score: of the file, in the task's primary metric; None on random images.
     """
 
-    part: str
+    split: str
     images: int
     holds: bool
-    told: str
+    summary: str
     score: float | None
 
 
@@ -43,99 +43,99 @@ class ExportVerification(NamedTuple):
 def verify_export(
     method: Method, name: str, run: Callable[[Tensor], Any], data: ImageData, task: Task
 ) -> ExportVerification:
-    """Run both over the whole test set, or the validation set, or made-up images.
+    """Run both over the test set, else the validation set, else random images.
 
     Args:
         method: trained, on the CPU, in evaluation mode.
-        name: the predictor that was exported.
-        run: the file: images (B, C, H, W) float32 in 0 … 1 to logits (B, K, ...), to boxes, scores
-            and labels, or to what the predictor itself says.
-        data: at the size that the file was made for.
-        task: what its labels mean.
+        name: of the exported predictor.
+        run: the file as a function from images (B, C, H, W) float32 in 0 … 1 to logits
+            (B, K, ...), to boxes, scores and labels, or to the predictor's own outputs.
+        data: at the image size of the file.
+        task: of the data.
     """
-    part = "test" if data.test else "val" if data.val else "random"
+    split = "test" if data.test else "val" if data.val else "random"
     size = (data.train.shape[1], data.train.shape[2])
-    judge: LogitAgreement | BoxAgreement = (
+    agreement: LogitAgreement | BoxAgreement = (
         LogitAgreement(size) if task.class_scores else BoxAgreement(size)
     )
     metric, images = task.metric(), 0
-    for pixels, targets in _images(data, task):
-        want = method.predict(normalize(pixels, data.mean, data.std))[name]
-        got: Any = run(pixels.float() / 255)
-        got = ExportedDetections(*got) if type(got) is tuple else got
-        judge.update(want, got)
+    for pixels, targets in _verification_batches(data, task):
+        expected = method.predict(normalize(pixels, data.mean, data.std))[name]
+        actual: Any = run(pixels.float() / 255)
+        actual = ExportedDetections(*actual) if type(actual) is tuple else actual
+        agreement.update(expected, actual)
         images += len(pixels)
         if targets is not None:
-            metric.update(got, targets)
-    score = None if part == "random" else float(metric.compute()[task.primary_metric])
-    return ExportVerification(part, images, judge.holds, judge.told, score)
+            metric.update(actual, targets)
+    score = None if split == "random" else float(metric.compute()[task.primary_metric])
+    return ExportVerification(split, images, agreement.holds, agreement.summary, score)
 
 
 class LogitAgreement:
-    """Logits of a network and of a file, of images or of pixels.
+    """Agreement of the logits of a network and of an exported file, of images or of pixels.
 
     Args:
-        size: height and width of the images, to which logits of places are enlarged.
+        size: height and width of the images, to which dense logits are resized.
     """
 
     def __init__(self, size: tuple[int, int]) -> None:
         self.size = size
         self.difference = self.largest = torch.zeros(())
-        self.count = self.agree = 0
-        self.pixels = False
+        self.count = self.matched = 0
+        self.dense = False
 
-    def update(self, want: Tensor, got: Tensor) -> None:
-        """Take in a batch: (B, K), or (B, K, h, w) and (B, K, H, W)."""
-        if want.dim() == 4:
-            self.pixels = True
-            want = F.interpolate(want.float(), size=self.size, mode="bilinear")
-        self.difference = torch.maximum(self.difference, (got - want).abs().max())  # keeps a nan
-        self.largest = torch.maximum(self.largest, want.abs().max())
-        same = got.argmax(1) == want.argmax(1)
-        self.count += same.numel()
-        self.agree += int(same.sum())
+    def update(self, expected: Tensor, actual: Tensor) -> None:
+        """Compare a batch: (B, K) twice, or (B, K, h, w) and (B, K, H, W)."""
+        if expected.dim() == 4:
+            self.dense = True
+            expected = F.interpolate(expected.float(), size=self.size, mode="bilinear")
+        error = (actual - expected).abs().max()
+        self.difference = torch.maximum(self.difference, error)  # keeps a nan
+        self.largest = torch.maximum(self.largest, expected.abs().max())
+        matches = actual.argmax(1) == expected.argmax(1)
+        self.count += matches.numel()
+        self.matched += int(matches.sum())
 
     @property
-    def allowed(self) -> float:
-        """The largest difference that is put down to rounding."""
+    def tolerance(self) -> float:
+        """The largest difference that rounding explains."""
         return TOLERANCE * max(1.0, float(self.largest))
 
     @property
     def holds(self) -> bool:
-        """Whether it is the same network.
+        """Whether both are the same network up to rounding.
 
         Logits this close can differ in the class only where two classes are as good as tied.
         """
-        return float(self.difference) <= self.allowed
+        return float(self.difference) <= self.tolerance
 
     @property
-    def told(self) -> str:
-        """The difference, what is allowed of it, and how many classes are the same."""
-        things = " pixels" if self.pixels else ""
-        same = f"{self.agree:,} of {self.count:,}{things}"
-        if self.agree == self.count:
-            same = "all pixels" if self.pixels else "all of them"
+    def summary(self) -> str:
+        """The difference, its tolerance, and how many predicted classes are the same."""
+        share = f"{self.matched:,} of {self.count:,}{' pixels' if self.dense else ''}"
+        if self.matched == self.count:
+            share = "all pixels" if self.dense else "all of them"
         return (
-            f"logits differ by {float(self.difference):.1e} at most ({self.allowed:.1e} allowed), "
-            f"the same class for {same}"
+            f"logits differ by {float(self.difference):.1e} at most ({self.tolerance:.1e} "
+            f"allowed), the same class for {share}"
         )
 
 
-def batch_of(data: ImageData) -> int:
-    """How many images to judge at a time, so that scores of all their pixels fit the memory."""
+def verification_batch_size(data: ImageData) -> int:
+    """Images to run at a time, so that the scores of all their pixels fit the memory."""
     _, height, width = data.train.shape
-    return max(1, min(_BATCH, _PIXELS // (height * width)))
+    return max(1, min(_MAX_BATCH_SIZE, _MAX_BATCH_PIXELS // (height * width)))
 
 
-def _images(data: ImageData, task: Task) -> Iterator[tuple[Tensor, Any]]:
-    """Bytes (B, C, H, W) and targets, batch by batch; None of made-up images."""
-    held_out, batch = data.test or data.val, batch_of(data)
+def _verification_batches(data: ImageData, task: Task) -> Iterator[tuple[Tensor, Any]]:
+    """Pixels (B, C, H, W) uint8 and targets of each batch; None as targets of random images."""
+    held_out, batch_size = data.test or data.val, verification_batch_size(data)
     if not held_out:
         generator = torch.Generator().manual_seed(0)
-        shape = (_MADE_UP if task.image_labels else batch, *data.train.shape)
-        made_up = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
-        yield from ((pixels, None) for pixels in made_up.split(batch))
+        shape = (_NUM_RANDOM_IMAGES if task.image_labels else batch_size, *data.train.shape)
+        random = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
+        yield from ((pixels, None) for pixels in random.split(batch_size))
         return
-    nothing, one = (0.0,) * len(data.mean), (1.0,) * len(data.mean)
-    for found in EvalLoader(held_out, batch_size=batch, mean=nothing, std=one):
-        yield (found.inputs * 255).round().to(torch.uint8), found.targets
+    zero, one = (0.0,) * len(data.mean), (1.0,) * len(data.mean)
+    for batch in EvalLoader(held_out, batch_size=batch_size, mean=zero, std=one):
+        yield (batch.inputs * 255).round().to(torch.uint8), batch.targets

@@ -2,30 +2,31 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from ..core import ConfigError, trained_state
+from ..core.extras import require
 from .loss import DistillationLoss
 
-try:
+if TYPE_CHECKING:
     from lightning import LightningModule
-except ImportError:
-    raise ConfigError(
-        'DistillationLightningModule needs Lightning; pip install "selfdistill[lightning]"'
-    ) from None
+else:
+    LightningModule = require(
+        "lightning", extra="lightning", purpose="DistillationLightningModule"
+    ).LightningModule
 
 
 class DistillationLightningModule(LightningModule):
-    """A criterion that Lightning's Trainer trains; derive from it to change any of its steps.
+    """A criterion for Lightning's Trainer; a subclass can override any of its steps.
 
     A batch is (images, labels), or a dictionary of `DistillationLoss.forward`'s arguments, for
-    methods that want `index`, `views` or `same_class_inputs`. Logged are `train/loss`, `train/TERM`
-    and `val/PREDICTOR`: the accuracy of classifiers, and the supervised loss where no mean over
-    batches is the metric. Checkpoints hold all that trains, and no teacher.
+    methods that need `index`, `views` or `same_class_inputs`. Logged are `train/loss`, `train/TERM`
+    and `val/PREDICTOR`: the accuracy of classifiers, and the supervised loss where the metric is no
+    mean over batches. Checkpoints hold all trained tensors, and no teacher.
 
     Args:
         criterion: as `selfdistill.wrap` makes it.
@@ -57,8 +58,8 @@ class DistillationLightningModule(LightningModule):
         self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay
 
     def on_fit_start(self) -> None:
-        """Tell the criterion how long training will be, unless it was told."""
-        steps = self.trainer.estimated_stepping_batches  # endless training has infinitely many
+        """Set the criterion's `total_steps`, unless it was given."""
+        steps = self.trainer.estimated_stepping_batches  # inf without a limit
         if self.criterion.total_steps is None and math.isfinite(steps):
             self.criterion.total_steps = int(steps) * self.trainer.accumulate_grad_batches
 
@@ -71,11 +72,12 @@ class DistillationLightningModule(LightningModule):
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """The accuracy of every exit and of the student, or their losses."""
-        given, task = _arguments(batch), self.criterion.task
-        for name, out in self.criterion.predict(given["images"]).items():
-            right = task.correct_mask(out, given["labels"])
-            found = task.loss(out, given["labels"]) if right is None else right.float().mean()
-            self.log(f"val/{name}", found, batch_size=len(given["images"]), sync_dist=True)
+        arguments, task = _arguments(batch), self.criterion.task
+        images, labels = arguments["images"], arguments["labels"]
+        for name, outputs in self.criterion.predict(images).items():
+            correct = task.correct_mask(outputs, labels)
+            value = task.loss(outputs, labels) if correct is None else correct.float().mean()
+            self.log(f"val/{name}", value, batch_size=len(images), sync_dist=True)
 
     def forward(self, images: Tensor) -> dict[str, Any]:
         """The output of every exit and of the student."""
@@ -83,13 +85,8 @@ class DistillationLightningModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """SGD with Nesterov's momentum, and a cosine from `lr` to 0 over the whole training."""
-        groups = [
-            {**group, "lr": self.lr * group.get("lr_scale", 1.0)}
-            for group in self.criterion.param_groups()
-        ]
         optimizer: Optimizer = torch.optim.SGD(
-            groups,
-            lr=self.lr,
+            self.criterion.param_groups(self.lr),
             momentum=self.momentum,
             nesterov=self.momentum > 0,
             weight_decay=self.weight_decay,
@@ -104,16 +101,16 @@ class DistillationLightningModule(LightningModule):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave out what never trains: a teacher is given anew."""
-        kept = trained_state(self)
-        saved = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {name: t for name, t in saved.items() if name in kept}
+        """Remove tensors that never train, such as a teacher's."""
+        trained = trained_state(self)
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {name: t for name, t in state.items() if name in trained}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Fill in what was left out, so that everything else must be there."""
-        kept = trained_state(self)
-        own = {name: tensor for name, tensor in self.state_dict().items() if name not in kept}
-        checkpoint["state_dict"] = own | checkpoint["state_dict"]
+        """Restore the removed tensors from the module, so that loading can be strict."""
+        trained = trained_state(self)
+        frozen = {name: t for name, t in self.state_dict().items() if name not in trained}
+        checkpoint["state_dict"] = frozen | checkpoint["state_dict"]
 
 
 def _arguments(batch: Any) -> dict[str, Any]:
@@ -123,6 +120,6 @@ def _arguments(batch: Any) -> dict[str, Any]:
     if not isinstance(batch, list | tuple) or len(batch) != 2:
         raise ConfigError(
             "a batch is (images, labels), or a dictionary of images, labels and whatever else the "
-            "method wants of index, views and same_class_inputs"
+            "method needs of index, views and same_class_inputs"
         )
     return {"images": batch[0], "labels": batch[1]}

@@ -1,4 +1,4 @@
-"""A method as a loss, for training loops that are not ours."""
+"""A method as a loss module, for any training loop."""
 
 import inspect
 from collections.abc import Iterable, Sequence
@@ -8,33 +8,34 @@ import torch
 from torch import Tensor, nn
 
 from ..core import Batch, ConfigError, Method, Progress, StepOutput, Task, nearest
+from ..engine.optimizer import resolve_lr_scale
 from ..engine.state import student_prefix
 from ..recipe.build_method import build_method
 from ..recipe.options import check_options, method_classes
 from ..tasks import TASKS
 
-_ENDLESS = 1 << 60  # steps: a run that never gets anywhere
+_UNKNOWN_LENGTH = 1 << 60  # steps, of a run that stays at its beginning
 
 
 class DistillationLoss(nn.Module):
     """A method that is called like a loss: ``loss = criterion(images, labels)``.
 
-    It owns everything that trains: give `criterion.parameters()` to the optimizer and save
-    `criterion.state_dict()`. The step count is part of that state.
+    It owns all trained parameters: give `criterion.param_groups(lr)` to the optimizer and save
+    `criterion.state_dict()`, which includes the step count.
 
-    Each call in training mode is one step. What a method does after a step (memories, snapshots) is
-    done when the next call comes or the state is asked for, by when the optimizer has moved.
+    Each call in training mode is one step. A method's `after_step` (memories, snapshots) runs at
+    the next call or when the state is read, since only then the optimizer has updated the weights.
 
     Args:
         method: as `build_method` builds it.
-        task: what the labels mean.
-        seed: of the method's own draws.
-        total_steps: how many calls training will take, for methods whose weights change over it.
-        indexed: whether calls must say which images they bring.
+        task: of the labels.
+        seed: of the method's random draws.
+        total_steps: number of calls in training, for methods whose weights change over it.
+        needs_index: whether calls must give the index of each image.
 
     Attributes:
-        method, task: as they were given.
-        last: outputs, named terms and monitors of the latest call, detached, for logging.
+        method, task: as given.
+        last: outputs, loss terms and monitors of the last call, detached, for logging.
     """
 
     step: Tensor
@@ -47,15 +48,15 @@ class DistillationLoss(nn.Module):
         *,
         seed: int = 0,
         total_steps: int | None = None,
-        indexed: bool = False,
+        needs_index: bool = False,
     ) -> None:
         super().__init__()
         self.method, self.task = method, task
         self.seed, self.total_steps = seed, total_steps
-        self.indexed, self._pending = indexed, False
+        self.needs_index, self._after_step_due = needs_index, False
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
-        self.register_state_dict_pre_hook(_settle)
-        self.register_load_state_dict_pre_hook(_settle)
+        self.register_state_dict_pre_hook(_apply_after_step)
+        self.register_load_state_dict_pre_hook(_apply_after_step)
 
     def forward(
         self,
@@ -66,15 +67,14 @@ class DistillationLoss(nn.Module):
         views: Sequence[Tensor] = (),
         same_class_inputs: Tensor | None = None,
     ) -> Tensor:
-        """The loss of a batch: images (B, C, H, W) and what the task takes as labels.
+        """The loss of a batch: images (B, C, H, W) and the task's labels.
 
         Args:
             images, labels: the batch.
-            index: place of each image in the training set, (B,), for methods that keep something
-                for each of them.
+            index: of each image in the training set, (B,), for methods with a memory of images.
             views: further augmentations of the same images, for methods that compare views.
-            same_class_inputs: for each image another one of its class, for methods that compare
-                those.
+            same_class_inputs: another image of the same class for each, for methods that compare
+                them.
 
         Raises:
             ConfigError: the method needs one of the last three and it is missing, or it needs one
@@ -82,42 +82,46 @@ class DistillationLoss(nn.Module):
         """
         self._check(labels, index, views, same_class_inputs)
         if self.training:
-            self.settle()
+            self.apply_after_step()
         if index is None:
             index = torch.arange(len(images), device=images.device)
         step = self.method(
-            Batch(images, labels, index, tuple(views), same_class_inputs), self._now()
+            Batch(images, labels, index, tuple(views), same_class_inputs), self._progress()
         )
         self.last = _detached(step)
         if self.training:
             self.step += 1
-            self._pending = True
+            self._after_step_due = True
         total: Tensor = step.total
         return total
 
-    def settle(self) -> None:
-        """Do what the method does after a step, if that of the last one is still to be done."""
-        if self._pending:
-            self._pending = False
-            self.method.after_step(self._now(behind=1))
+    def apply_after_step(self) -> None:
+        """Run the method's `after_step` of the last call, unless it has run."""
+        if self._after_step_due:
+            self._after_step_due = False
+            self.method.after_step(self._progress(steps_ago=1))
 
     def after_epoch(self, held_out: Iterable[tuple[Tensor, Any]]) -> None:
-        """Let a method measure itself on held-out (images, labels), where it wants that."""
+        """Run the method's `after_epoch` on held-out (images, labels)."""
         self.method.after_epoch(
             Batch(images, labels, torch.arange(len(images), device=images.device))
             for images, labels in held_out
         )
 
-    def param_groups(self) -> list[dict[str, Any]]:
-        """What trains, for the optimizer; a group may carry `lr_scale`, a factor on the rate."""
-        return self.method.param_groups()
+    def param_groups(self, lr: float) -> list[dict[str, Any]]:
+        """Parameter groups for any torch optimizer, each with its own `lr`.
+
+        The rate of a group is `lr`, scaled where the method sets a factor (the discriminators of
+        `afd`). Schedulers that scale each group's initial rate keep the ratio.
+        """
+        return resolve_lr_scale(self.method.param_groups(), lr)
 
     def no_weight_decay(self) -> set[str]:
-        """Parameters that the student wants without weight decay, as timm asks its networks."""
+        """Names of the student's parameters without weight decay, in timm's convention."""
         student = self.method.predictors()["student"]
-        theirs: set[str] = getattr(student, "no_weight_decay", set)()
+        names: set[str] = getattr(student, "no_weight_decay", set)()
         prefix = student_prefix(self.method)
-        return set() if prefix is None else {f"method.{prefix}{name}" for name in theirs}
+        return set() if prefix is None else {f"method.{prefix}{name}" for name in names}
 
     def predict(self, images: Tensor) -> dict[str, Any]:
         """The output of every exit and of the student."""
@@ -141,10 +145,10 @@ class DistillationLoss(nn.Module):
                 "this method compares images of one class: call criterion(images, labels, "
                 "same_class_inputs=...) with another image of the same class for each"
             )
-        if self.indexed and index is None:
+        if self.needs_index and index is None:
             raise ConfigError(
                 "this method remembers every image: call criterion(images, labels, index=...) with "
-                "its place in the training set"
+                "its index in the training set"
             )
         if needs.image_labels and isinstance(labels, Tensor) and labels.is_floating_point():
             raise ConfigError(
@@ -152,20 +156,20 @@ class DistillationLoss(nn.Module):
                 "train it without mixup and cutmix"
             )
 
-    def _now(self, *, behind: int = 0) -> Progress:
-        """Where training stands, or stood some steps ago."""
-        numbers = self.seed, 0, self.total_steps or _ENDLESS
+    def _progress(self, *, steps_ago: int = 0) -> Progress:
+        """Progress of training, now or some steps ago."""
+        numbers = self.seed, 0, self.total_steps or _UNKNOWN_LENGTH
         seed, epoch, total = (torch.full_like(self.step, number) for number in numbers)
-        return Progress(seed, epoch, self.step - behind, total)
+        return Progress(seed, epoch, self.step - steps_ago, total)
 
 
-def _settle(criterion: nn.Module, *rest: Any) -> None:
+def _apply_after_step(criterion: nn.Module, *hook_arguments: Any) -> None:
     assert isinstance(criterion, DistillationLoss)
-    criterion.settle()
+    criterion.apply_after_step()
 
 
 def _detached(value: Any) -> Any:
-    """The same without gradients, whatever it is made of."""
+    """The same nested value, with all tensors detached."""
     if isinstance(value, Tensor):
         return value.detach()
     if isinstance(value, dict):
@@ -192,24 +196,24 @@ def wrap(
     total_steps: int | None = None,
     **options: Any,
 ) -> DistillationLoss:
-    """Put a method around a network, to be trained in a loop of one's own.
+    """Wrap a network in a method, to train it in any loop.
 
     Args:
-        network: trained in place; afterwards the improved network, with its own keys.
+        network: the student, trained in place; its state keeps its own keys.
         method: a name; `selfdistill methods` lists them.
-        example: two images as the network takes them, (2, C, H, W).
-        classes: how many, or their names.
-        task: what labels mean: ``"classification"``, labels (B,); ``"segmentation"``, masks
+        example: two input images, (2, C, H, W).
+        classes: their number or names.
+        task: ``"classification"``, labels (B,); ``"segmentation"``, masks
             (B, H, W) int64 in which 255 is no class; ``"detection"``, rows (B, M, 5) float32 of
             class, x1, y1, x2, y2 in pixels, of class −1 where there is no box.
         taps, teacher_taps: where to read features, see `find_taps`.
-        teacher: for methods that learn from one; left as it is.
-        peers: networks that are trained along, for methods that train several.
-        train_labels: of all training images, (N,), for methods that remember every image.
+        teacher: for offline methods; it is not trained.
+        peers: networks trained along, for online methods.
+        train_labels: of all training images, (N,), for methods with a memory of images.
         label_smoothing: of the supervised loss, in [0, 1).
-        seed: of the method's own draws.
-        total_steps: how many calls training will take, for methods whose weights change over it.
-        options: the method's own keywords.
+        seed: of the method's random draws.
+        total_steps: number of calls in training, for methods whose weights change over it.
+        options: of the method, by keyword.
 
     Returns:
         A module to call as a loss, on the network's device.
@@ -224,19 +228,19 @@ def wrap(
         ...     nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
         >>> images, labels = torch.randn(4, 1, 8, 8), torch.tensor([0, 1, 2, 3])
         >>> criterion = wrap(network, "muse", example=images, classes=10, taps="1,3")
-        >>> optimizer = torch.optim.SGD(criterion.parameters(), lr=0.1)
+        >>> optimizer = torch.optim.SGD(criterion.param_groups(lr=0.1))
         >>> criterion(images, labels).backward()
     """
     names = [str(i) for i in range(classes)] if isinstance(classes, int) else list(classes)
     if task not in TASKS:
         raise ConfigError(f"there is no task '{task}'{nearest(task, TASKS)}")
-    meaning = TASKS[task](names, example, label_smoothing=label_smoothing)
-    for each in (network, *peers, *([teacher] if teacher else [])):
-        meaning.check(each)
-    built = build_method(
+    built_task = TASKS[task](names, example, label_smoothing=label_smoothing)
+    for module in (network, *peers, *([teacher] if teacher else [])):
+        built_task.check(module)
+    built_method = build_method(
         method,
         network,
-        meaning,
+        built_task,
         taps,
         check_options(method, options),
         teacher=teacher,
@@ -245,9 +249,9 @@ def wrap(
         train_labels=train_labels,
     )
     device = next((p.device for p in network.parameters()), example.device)
-    wants = (inspect.signature(cls).parameters for cls in method_classes(method).values())
-    indexed = any("train_labels" in parameters for parameters in wants)
+    signatures = map(inspect.signature, method_classes(method).values())
+    needs_index = any("train_labels" in signature.parameters for signature in signatures)
     criterion = DistillationLoss(
-        built, meaning, seed=seed, total_steps=total_steps, indexed=indexed
+        built_method, built_task, seed=seed, total_steps=total_steps, needs_index=needs_index
     )
     return criterion.to(device)

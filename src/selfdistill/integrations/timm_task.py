@@ -1,4 +1,4 @@
-"""A method as a training task of timm."""
+"""A method as a `TrainingTask` of timm."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from ..engine.state import split_student
 from .loss import DistillationLoss
 
 try:
-    from timm.task import TrainingTask, resume_task_checkpoint  # noqa: F401  the contract's age
+    from timm.task import TrainingTask, resume_task_checkpoint  # noqa: F401  of the required version
     from timm.utils.model import unwrap_model
 except ImportError:
     raise ConfigError(
@@ -21,21 +21,22 @@ except ImportError:
 
 
 class DistillationTask(TrainingTask):  # type: ignore[misc]
-    """A criterion where timm's training machinery expects a task.
+    """A criterion as a task of timm's training script.
 
-    The optimizer gets `task.get_trainable_module()`, the method with all that it trains; validation
-    gets `task.get_eval_model()`, the student alone. A checkpoint of timm's saver holds the student
-    under `state_dict`, by its own keys, and the rest of the method under `task_state`.
+    The optimizer gets `task.get_trainable_module()`, the method with all that it trains, or
+    `criterion.param_groups(lr)` where a group has its own rate; validation gets
+    `task.get_eval_model()`, the student alone. A checkpoint of timm's saver holds the student under
+    `state_dict`, by its own keys, and all other trained tensors under `task_state`.
 
-    Images reach the teacher as they reach the student; both must want one normalization.
+    Teacher and student get the same images and must have the same normalization.
 
     Args:
         criterion: as `selfdistill.wrap` makes it.
-        device: None is where the criterion's parameters are.
-        dtype, verbose: as timm has them.
+        device: None is the device of the criterion's parameters.
+        dtype, verbose: see `TrainingTask`.
 
     Raises:
-        ConfigError: the method wants more of a batch than timm's loaders give, or the criterion is
+        ConfigError: the method needs more of a batch than timm's loaders give, or the criterion is
             for another task than classification.
 
     Examples:
@@ -57,27 +58,27 @@ class DistillationTask(TrainingTask):  # type: ignore[misc]
         verbose: bool = True,
     ) -> None:
         _check(criterion)
-        place = device or next((p.device for p in criterion.parameters()), None)
-        super().__init__(device=place, dtype=dtype, verbose=verbose)
-        self.trainable_module: nn.Module = criterion.to(place)
+        device = device or next((p.device for p in criterion.parameters()), None)
+        super().__init__(device=device, dtype=dtype, verbose=verbose)
+        self.trainable_module: nn.Module = criterion.to(device)
 
     @property
     def criterion(self) -> DistillationLoss:
-        """The criterion, whatever it is wrapped in."""
-        found = _criterion_in(self.trainable_module)
-        assert found is not None
-        return found
+        """The criterion without wrappers such as DistributedDataParallel."""
+        criterion = _criterion_in(self.trainable_module)
+        assert criterion is not None
+        return criterion
 
     def forward(self, input: Tensor, target: Any) -> dict[str, Tensor]:
-        """`loss`, the student's `output`, and each term by its name, the latter detached."""
+        """`loss`, and detached the student's `output` and each term by its name."""
         loss = self.trainable_module(input, target)
-        said = self.criterion.last
-        return {**said.losses, "loss": loss, "output": said.outputs}
+        last = self.criterion.last
+        return {**last.losses, "loss": loss, "output": last.outputs}
 
     def prepare_distributed(
         self, device_ids: list[Any] | None = None, **ddp_kwargs: Any
     ) -> "DistillationTask":
-        """Wrap the criterion in DistributedDataParallel, to be called after `setup_ema`."""
+        """Wrap the criterion in DistributedDataParallel; call `setup_ema` before."""
         self.trainable_module = DistributedDataParallel(
             self.trainable_module, device_ids=device_ids, **ddp_kwargs
         )
@@ -87,30 +88,30 @@ class DistillationTask(TrainingTask):  # type: ignore[misc]
         self, backend: str = "inductor", mode: str | None = None, **compile_kwargs: Any
     ) -> nn.Module:
         """Compile the method's step in place, and the student for validation."""
-        words = {"backend": backend, "mode": mode, **compile_kwargs}
+        options = {"backend": backend, "mode": mode, **compile_kwargs}
         student = self.get_eval_model()
-        self.criterion.method.compile(**words)
-        self.eval_model: nn.Module = torch.compile(student, **words)  # type: ignore[assignment]
+        self.criterion.method.compile(**options)
+        self.eval_model: nn.Module = torch.compile(student, **options)  # type: ignore[assignment]
         return self.eval_model
 
     def get_eval_model(
         self, module: nn.Module | None = None, ema: bool = False
     ) -> nn.Module | None:
-        """The student, as it was given; of the averaged criterion with `ema`."""
-        found: nn.Module | None = super().get_eval_model(module=module, ema=ema)
-        criterion = _criterion_in(found)
-        return found if criterion is None else _student(criterion)
+        """The bare student; with `ema` that of the averaged criterion."""
+        model: nn.Module | None = super().get_eval_model(module=module, ema=ema)
+        criterion = _criterion_in(model)
+        return model if criterion is None else _student(criterion)
 
     def get_clip_parameters(self, exclude_head: bool = False) -> list[nn.Parameter]:
-        """All that trains; with `exclude_head` without the student's last two, as timm counts."""
-        left_out = list(_student(self.criterion).parameters())[-2:] if exclude_head else []
-        ids = {id(parameter) for parameter in left_out}
+        """All trained parameters; `exclude_head` omits the student's last two, as in timm."""
+        excluded = list(_student(self.criterion).parameters())[-2:] if exclude_head else []
+        ids = {id(parameter) for parameter in excluded}
         return [p for p in self.criterion.parameters() if p.requires_grad and id(p) not in ids]
 
     def get_task_state(self, module: nn.Module | None = None, ema: bool = False) -> dict[str, Any]:
-        """What trains beside the student, and the number of steps."""
+        """Trained tensors outside the student, and the number of steps."""
         criterion = self._criterion_of(module, ema)
-        return {} if criterion is None else _rest(criterion)
+        return {} if criterion is None else _task_state(criterion)
 
     def load_task_state(
         self,
@@ -119,15 +120,15 @@ class DistillationTask(TrainingTask):  # type: ignore[misc]
         module: nn.Module | None = None,
         ema: bool = False,
     ) -> None:
-        """Put back what `get_task_state` gave; without any, a checkpoint of the student serves.
+        """Restore what `get_task_state` returned; an empty state changes nothing.
 
         Raises:
-            ArtifactError: it is another method's, or another network's.
+            ArtifactError: the state is of another method or network.
         """
         criterion = self._criterion_of(module, ema)
         if not state or criterion is None:
             return
-        different = sorted(state.keys() ^ _rest(criterion).keys()) if strict else []
+        different = sorted(state.keys() ^ _task_state(criterion).keys()) if strict else []
         try:
             criterion.load_state_dict(state, strict=False)
         except RuntimeError as error:
@@ -148,29 +149,29 @@ def _check(criterion: DistillationLoss) -> None:
             "take a loop of your own with selfdistill.wrap, or selfdistill train"
         )
     needs = criterion.method.needs
-    wants = {
-        "the place of each image in the training set": criterion.indexed,
+    requirements = {
+        "the index of each image in the training set": criterion.needs_index,
         f"{needs.views} augmentations of each image": needs.views > 1,
         "another image of the same class for each": needs.same_class,
     }
-    if missing := next((what for what, wanted in wants.items() if wanted), None):
+    if missing := next((name for name, needed in requirements.items() if needed), None):
         raise ConfigError(
-            f"this method wants {missing}, which timm's loaders do not give; take a loop of your "
+            f"this method needs {missing}, which timm's loaders do not give; take a loop of your "
             "own with selfdistill.wrap, or selfdistill train"
         )
 
 
 def _criterion_in(module: nn.Module | None) -> DistillationLoss | None:
-    found = None if module is None else unwrap_model(module)
-    return found if isinstance(found, DistillationLoss) else None
+    unwrapped = None if module is None else unwrap_model(module)
+    return unwrapped if isinstance(unwrapped, DistillationLoss) else None
 
 
 def _student(criterion: DistillationLoss) -> nn.Module:
     return criterion.method.predictors()["student"]
 
 
-def _rest(criterion: DistillationLoss) -> dict[str, Tensor]:
-    """What of a criterion a checkpoint must hold beside the student, by the criterion's keys."""
-    criterion.settle()
-    rest = split_student(criterion.method, trained_state(criterion.method))["method"]
-    return {**{f"method.{name}": value for name, value in rest.items()}, "step": criterion.step}
+def _task_state(criterion: DistillationLoss) -> dict[str, Tensor]:
+    """Trained tensors of a criterion outside the student, by the criterion's keys."""
+    criterion.apply_after_step()
+    state = split_student(criterion.method, trained_state(criterion.method))["method"]
+    return {**{f"method.{name}": value for name, value in state.items()}, "step": criterion.step}

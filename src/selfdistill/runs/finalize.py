@@ -36,9 +36,9 @@ def _write_details(
     if any(tables.values()):
         directory.write("calibration.csv", calibration_csv(tables))
     for result in list(results.values())[-1:]:
-        for name, matrix in result.details.items():
+        for name, matrix in result.matrices.items():
             directory.write(f"{name}.csv", csv_text(classes, matrix.tolist()))
-        if columns := result.by_class:
+        if columns := result.per_class:
             cells = zip(classes, *(column.tolist() for column in columns.values()), strict=True)
             rows = ([None if cell != cell else cell for cell in row] for row in cells)  # nan
             directory.write("classes.csv", csv_text(["class", *columns], rows))

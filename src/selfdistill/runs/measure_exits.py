@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core import ConfigError, RunBusyError, nearest
-from ..costs.latency import median_latencies, safetensors_size
-from ..costs.latency import num_threads as torch_threads
+from ..costs.latency import median_latencies, safetensors_size, torch_threads
 from ..costs.macs import NetworkCost, network_cost
 from ..costs.paper_macs import paper_network_cost
 from ..engine import checkpoint

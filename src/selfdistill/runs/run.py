@@ -143,7 +143,7 @@ class Run:
         min_accuracy: float | None = None,
         max_macs: float | None = None,
         image_size: int | None = None,
-        fold: bool = True,
+        fuse: bool = True,
         data: ImageData | None = None,
     ) -> ExportResult:
         """Write an exit or the student by itself, verified, with a model card.
@@ -154,7 +154,7 @@ class Run:
             out: the folder to make; None is export/PREDICTOR-FORMAT in the run's directory.
             image_size: side of the images that the file is to take; None is the run's. At another
                 size every predictor is judged anew.
-            fold: whether BatchNorm goes into the convolutions; safetensors keeps it always.
+            fuse: whether to fuse BatchNorm into the convolutions; safetensors always keeps it.
             data: the run's own at the size of the file, if they were given as an object.
 
         Raises:
@@ -176,7 +176,7 @@ class Run:
             out=out,
             min_accuracy=min_accuracy,
             max_macs=max_macs,
-            fold=fold,
+            fuse=fuse,
         )
 
     def anytime(
@@ -262,7 +262,7 @@ def load(
         teacher = placeholder_teacher(directory.path, data)
         bare = bare.model_copy(update={"teacher_taps": "auto"})
     components = build_run(bare, data=data, model=model, company=Companions(teacher, peers))
-    restore_method(components.method, newest, average=True)
+    restore_method(components.method, newest, ema=True)
     table = directory.path / "exits.csv"
     exits = from_csv(table.read_text(encoding="utf-8")) if table.exists() else []
     return Run(directory.path, recipe, components.method.eval(), exits, data)

@@ -10,7 +10,7 @@ from torch import nn
 
 from ..core import ArtifactError
 from ..engine.evaluate import evaluate_network
-from ..engine.log import Callback
+from ..engine.callback import Callback
 from ..engine.run_directory import RunDirectory
 from ..recipe.build_run import RunComponents, eval_loader
 from ..recipe.teachers import TEACHER_FILE, fingerprint
@@ -42,7 +42,7 @@ def check_teacher(
         return
     scores, images, warning = evaluate_teacher(teacher, components, fabric)
     score, metric = scores[task.primary_metric], shown_metric(task.primary_metric)
-    callback.say(
+    callback.on_message(
         f"the teacher gets {score:.1%} of {images} images right"
         if task.image_labels
         else f"the teacher reaches {score:.1%} {metric} on {images} images"

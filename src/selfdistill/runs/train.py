@@ -10,7 +10,7 @@ from torch import nn
 
 from ..core import ConfigError, SelfdistillError, load_tensors
 from ..data import ImageData
-from ..engine.log import Callback, NullCallback
+from ..engine.callback import Callback
 from ..engine.run_directory import RunDirectory
 from ..engine.trainer import Trainer
 from ..evaluation import EvaluationSession
@@ -107,10 +107,10 @@ def train_recipe(
     recipe = components.recipe.model_copy(update={"weights": recipe.weights})
     components = components._replace(recipe=recipe)
     batches = train_loader(recipe, components.data, components.method, fabric)
-    callback = callback if callback and fabric.is_global_zero else NullCallback()
+    callback = callback if callback and fabric.is_global_zero else Callback()
     with ExitStack() as stack:
         _begin(stack, components, fabric, directory, resume=resume)
-        callback.begin(run_summary(components, fabric, directory))
+        callback.on_start(run_summary(components, fabric, directory))
         check_teacher(components, fabric, directory, callback)
         session = EvaluationSession(recipe, components.data, components.method, fabric)
         val = session.loader("val") if components.data.val else None
@@ -125,9 +125,9 @@ def train_recipe(
             callback,
         )
         trainer.run()
-        callback.say("judging the finished network")
+        callback.on_message("judging the finished network")
         with trainer.ema_weights():
-            exits = finalize(session, directory, trainer.total)
+            exits = finalize(session, directory, trainer.total_steps)
         if trainer.average:
             load_tensors(components.method, trainer.average.state, strict=False)
     return Run(directory.path, recipe, components.method.eval(), exits, components.data)

@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import math
 import re
 from pathlib import Path
 
@@ -141,12 +142,12 @@ def test_what_follows_a_step_is_done_before_the_state_is_saved():
     assert torch.equal(criterion.method.memory_student.rows, before)  # the optimizer comes first
     assert not torch.equal(criterion.state_dict()["method.memory_student.rows"], before)
     moved = criterion.method.memory_student.rows.clone()
-    criterion.settle()
+    criterion.apply_after_step()
     assert torch.equal(criterion.method.memory_student.rows, moved)  # once is enough
 
 
 def trained(criterion, images, labels, steps):
-    optimizer = torch.optim.SGD(criterion.param_groups(), lr=0.05)
+    optimizer = torch.optim.SGD(criterion.param_groups(lr=0.05))
     for _ in range(steps):
         optimizer.zero_grad()
         criterion(images, labels, index=torch.arange(8)).backward()
@@ -164,6 +165,44 @@ def test_a_restored_lesson_goes_on_as_the_first_would_have():
     got = trained(second, images, labels, 2)
     assert int(got["step"]) == 4
     assert all(torch.equal(got[name], value) for name, value in want.items())
+
+
+@pytest.mark.parametrize(
+    "optimizer_class", [torch.optim.SGD, torch.optim.AdamW, torch.optim.RMSprop]
+)
+def test_a_scaled_group_keeps_its_ratio_under_a_scheduler(optimizer_class):
+    images, labels = pictures()
+    option = {"discriminator_lr": 0.1}
+    criterion = selfdistill.wrap(
+        small(), "afd", example=images[:2], classes=10, peers=[small(1)], **option
+    )
+    groups = criterion.param_groups(lr=0.5)
+    assert not any("lr_scale" in group for group in groups)
+    optimizer = optimizer_class(groups)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 4)
+    for step in range(3):
+        rates = [group["lr"] for group in optimizer.param_groups]
+        assert rates[0] == pytest.approx(0.25 * (1 + math.cos(math.pi * step / 4)))
+        assert rates[1] == pytest.approx(0.1 * rates[0])
+        criterion(images, labels).backward()
+        optimizer.step()
+        scheduler.step()
+
+
+def test_sgd_moves_a_scaled_group_by_its_own_rate():
+    images, labels = pictures()
+    criterion = selfdistill.wrap(
+        small(), "afd", example=images[:2], classes=10, peers=[small(1)], discriminator_lr=0.1
+    )
+    optimizer = torch.optim.SGD(criterion.param_groups(lr=0.5))
+    criterion(images, labels).backward()
+    for group, rate in zip(optimizer.param_groups, (0.5, 0.05), strict=True):
+        parameter = next(p for p in group["params"] if p.grad is not None and p.grad.any())
+        expected = parameter.detach() - rate * parameter.grad
+        group["checked"] = parameter, expected
+    optimizer.step()
+    for group in optimizer.param_groups:
+        torch.testing.assert_close(*group["checked"])
 
 
 def test_a_method_measures_itself_on_held_out_images():

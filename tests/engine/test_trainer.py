@@ -10,6 +10,7 @@ from engine_runs import STEPS, Calls, Slice, final, images, lines, make, network
 from torch import nn
 
 from selfdistill.core import DivergenceError, Method, StepOutput
+from selfdistill.engine.callback import Callback
 from selfdistill.engine.signals import Interrupted
 from selfdistill.recipe.build_method import build_method
 
@@ -44,7 +45,7 @@ def test_divergence_names_the_term_and_moves_no_weight(tmp_path, fault, clip):
 
     fit = make(tmp_path, method=method, clip_grad_norm=clip, callback=Calls(note))
     with pytest.raises(DivergenceError, match=rf"{fault}.*\bbad\b.*at step 2") as told:
-        fit.run()
+        trainer.run()
     assert "good" not in str(told.value)
     assert "--lr" in str(told.value)
     assert told.value.exit_code == 5
@@ -71,8 +72,8 @@ def test_four_parts_make_the_step_of_the_whole(tmp_path, kind):
     for parts in (1, 4):
         # both add the same terms, in another order; adamw divides by roots of tiny squares
         out = tmp_path / str(parts)
-        fit = make(out, net={"norm": "group"}, train=Slice(parts), optimizer=kind, lr=1e-3)
-        fit.run()
+        trainer = make(out, net={"norm": "group"}, train=Slice(parts), optimizer=kind, lr=1e-3)
+        trainer.run()
     first, second = (final(tmp_path / str(parts)).tensors["model"] for parts in (1, 4))
     for name, value in first.items():
         torch.testing.assert_close(second[name], value, rtol=1e-5, atol=1e-6)
@@ -109,7 +110,7 @@ def test_clip_bounds_the_gradient_and_logs_its_true_norm(tmp_path):
         seen.append(sum((progress[n] - before[n]).square().sum() for n in progress).sqrt())
         before.update(progress)
 
-    tight.display = Calls(moved)
+    tight.callback = Calls(moved)
     tight.run()
     norms = [e["grad_norm"] for e in lines(tmp_path / "free") if e["kind"] == "step"]
     clipped = [e["grad_norm"] for e in lines(tmp_path / "tight") if e["kind"] == "step"]
@@ -134,12 +135,12 @@ def test_average_follows_a_hand_loop(tmp_path):
     method = fit.method
     born = {name: value.clone() for name, value in method.state_dict().items()}
     plain = make(tmp_path / "plain")
-    # the display hears of a step after the average has moved with it
-    fit.run()
+    # the callback hears of a step after the average has moved with it
+    trainer.run()
     plain.run()
     found = final(tmp_path)
     for name, value in state.items():
-        torch.testing.assert_close(found.tensors["average"][name], value)
+        torch.testing.assert_close(found.tensors["ema"][name], value)
     live, without = found.tensors["model"], final(tmp_path / "plain").tensors["model"]
     assert all(torch.equal(live[name], without[name]) for name in live)  # it joins no training
 
@@ -177,7 +178,7 @@ def test_signal_saves_and_stops(tmp_path, number):
     before = signal.getsignal(number)
     fit = make(tmp_path, callback=Calls(lambda s: s == 2 and os.kill(os.getpid(), number)))
     with pytest.raises(Interrupted) as stop:
-        fit.run()
+        trainer.run()
     assert stop.value.number == number
     assert final(tmp_path).state["step"] == 2
     assert not final(tmp_path).state["finished"]
@@ -196,8 +197,8 @@ def test_second_interrupt_stops_at_once(tmp_path):
 def test_runs_where_signals_are_somebody_elses(tmp_path):
     import threading
 
-    fit = make(tmp_path)
-    thread = threading.Thread(target=fit.run)
+    trainer = make(tmp_path)
+    thread = threading.Thread(target=trainer.run)
     thread.start()
     thread.join()
     assert final(tmp_path).state["finished"]
@@ -222,3 +223,25 @@ def test_all_samples_of_a_step_are_trained_on(tmp_path):
     first, second = method.seen[: STEPS * 8], method.seen[STEPS * 8 :]
     assert len(set(first)) == len(first) == len(set(second)) == len(second) == STEPS * 8
     assert set(first) <= set(range(len(images())))
+
+
+def test_hooks_of_a_callback_in_order(tmp_path):
+    class Recorder(Callback):
+        def __init__(self):
+            self.calls = []
+
+        def on_step(self, step, total_steps):
+            self.calls.append(("step", step, total_steps))
+
+        def on_log(self, entry, total_steps):
+            self.calls.append((entry["kind"] + " line", entry["step"], total_steps))
+
+        def on_epoch(self, entry):
+            self.calls.append((entry["kind"], entry["step"], entry["epoch"]))
+
+    recorder = Recorder()
+    make(tmp_path, callback=recorder, log_every=3).run()
+    assert recorder.calls == [
+        ("step", 1, 6), ("step", 2, 6), ("step", 3, 6), ("step line", 3, 6), ("epoch", 3, 0),
+        ("step", 4, 6), ("step", 5, 6), ("step", 6, 6), ("step line", 6, 6), ("epoch", 6, 1),
+    ]  # fmt: skip

@@ -1,0 +1,35 @@
+"""Hooks into a training run."""
+
+from typing import Any
+
+
+class Callback:
+    """Observer of a training run; a subclass overrides the hooks that it needs.
+
+    With several processes, only the first one calls the hooks.
+
+    Examples:
+        >>> from selfdistill import train
+        >>> class PrintLoss(Callback):
+        ...     def on_log(self, entry, total_steps):
+        ...         print(entry["step"], total_steps, sum(entry["losses"].values()))
+        >>> run = train(data="digits", epochs=1, callback=PrintLoss())  # doctest: +SKIP
+    """
+
+    def on_start(self, summary: dict[str, str]) -> None:
+        """Runs before training; `summary` describes method, network, data, device and directory."""
+
+    def on_step(self, step: int, total_steps: int) -> None:
+        """Runs after each optimizer step; `step` counts from 1."""
+
+    def on_log(self, entry: dict[str, Any], total_steps: int) -> None:
+        """Runs after a line of kind "step" was written to metrics.jsonl."""
+
+    def on_epoch(self, entry: dict[str, Any]) -> None:
+        """Runs after a line of kind "epoch" was written to metrics.jsonl."""
+
+    def on_message(self, text: str) -> None:
+        """Receives a warning or a notice about the run, one sentence."""
+
+    def on_finish(self) -> None:
+        """Runs after the trained network was evaluated and all files of the run were written."""
