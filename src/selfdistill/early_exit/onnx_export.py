@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +11,7 @@ import torch
 from onnxscript.optimizer import remove_unused_nodes
 from torch import Tensor, nn
 
-from ..core import ArtifactError, ConfigError, DataError, ResourceError
+from ..core import ArtifactError, ConfigError, DataError, atomic_file
 from ..data import EvalLoader, ImageData
 from ..export.normalized_input import NormalizedInput
 from ..taps import as_map
@@ -54,10 +53,9 @@ def export_early_exit_onnx(anytime: EarlyExitNetwork, data: ImageData, path: Pat
         ArtifactError: the file says something else than the module.
         ResourceError: the file cannot be written.
     """
-    draft = path.parent / f".{path.name}.{os.getpid()}"
     shape = data.train.shape
     notes = {"classes": json.dumps(data.classes), "shape": json.dumps(shape), "data": data.name}
-    try:
+    with atomic_file(path) as draft:
         write_early_exit_onnx(anytime, data.mean, data.std, shape, draft, notes=notes)
         agreement = compare_onnx(anytime, data, draft)
         if not agreement.holds:
@@ -65,11 +63,6 @@ def export_early_exit_onnx(anytime: EarlyExitNetwork, data: ImageData, path: Pat
                 f"the ONNX file lets {agreement.images - agreement.same} of {agreement.images} "
                 "images leave elsewhere, or in another class, than torch does; it was not kept"
             )
-        draft.rename(path)
-    except OSError as error:
-        raise ResourceError(f"{path} could not be written: {error.strerror or error}") from error
-    finally:
-        draft.unlink(missing_ok=True)
     return agreement
 
 

@@ -7,7 +7,6 @@ Nothing points at "the last one": a resume looks for the newest whose manifest h
 
 import hashlib
 import json
-import os
 import shutil
 import warnings
 from pathlib import Path
@@ -17,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..core import ArtifactError, ResourceError
+from ..core import ArtifactError, ResourceError, atomic_directory
 
 FORMAT = 1
 """Raised when the layout changes; a newer one is refused rather than misread."""
@@ -36,24 +35,20 @@ def save(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Path:
     Raises:
         ResourceError: the disk is full or the folder cannot be written; earlier ones stay intact.
     """
-    place = folder / f"step-{checkpoint.state['step']:06d}"
-    draft = folder / f".{place.name}.{os.getpid()}"
+    path = folder / f"step-{checkpoint.state['step']:06d}"
     try:
-        for stale in folder.glob(".step-*"):  # what an earlier process was killed over
+        for stale in folder.glob(".step-*"):  # drafts of processes that were killed
             shutil.rmtree(stale)
-        draft.mkdir(parents=True)
-        _write(draft, checkpoint)
-        if place.exists():
-            shutil.rmtree(place)
-        draft.rename(place)
-        _sync(folder)
-        others = [other for other in _places(folder) if other != place]
+        with atomic_directory(path, replace=True) as draft:
+            _write(draft, checkpoint)
+        others = [other for other in _checkpoints(folder) if other != path]
         for old in others[keep - 1 :]:
             shutil.rmtree(old)
+    except ResourceError:
+        raise
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise ResourceError(f"the checkpoint {place} could not be written: {error}") from error
-    return place
+        raise ResourceError(f"the checkpoint {path} could not be written: {error}") from error
+    return path
 
 
 def _write(draft: Path, checkpoint: Checkpoint) -> None:
@@ -64,17 +59,6 @@ def _write(draft: Path, checkpoint: Checkpoint) -> None:
     (draft / "state.json").write_text(json.dumps(state), encoding="utf-8")
     sums = {file.name: _digest(file) for file in sorted(draft.iterdir())}
     (draft / "manifest.json").write_text(json.dumps(sums, indent=1), encoding="utf-8")
-    for file in draft.iterdir():
-        _sync(file)
-    _sync(draft)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _digest(file: Path) -> str:
@@ -82,10 +66,10 @@ def _digest(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _places(folder: Path) -> list[Path]:
+def _checkpoints(folder: Path) -> list[Path]:
     """All finished checkpoints, newest first."""
-    places = [place for place in folder.glob("step-*") if place.name[5:].isdecimal()]
-    return sorted(places, key=lambda place: int(place.name[5:]), reverse=True)
+    paths = [path for path in folder.glob("step-*") if path.name[5:].isdecimal()]
+    return sorted(paths, key=lambda path: int(path.name[5:]), reverse=True)
 
 
 def load(place: Path) -> Checkpoint:
@@ -139,7 +123,7 @@ def newest(folder: Path) -> Checkpoint | None:
         ArtifactError: there are checkpoints, and none can be used.
     """
     faults: list[str] = []
-    for place in _places(folder):
+    for place in _checkpoints(folder):
         try:
             found = load(place)
         except ArtifactError as error:

@@ -2,21 +2,18 @@
 
 import json
 import os
-import platform
-import shlex
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from filelock import FileLock, Timeout
 
-from ..core import ConfigError, ResourceError, RunBusyError
+from ..core import ArtifactError, ConfigError, ResourceError, RunBusyError, write_atomically
+from ..core.machine import environment
 
+RUN_FORMAT = 2
+"""Raised when the layout of a run changes; a run of any other format is refused, not misread."""
 LOCK = ".lock"
 
 
@@ -77,36 +74,45 @@ class RunDirectory:
     def begin(self, recipe: str) -> None:
         """Write recipe and environment of a new run; `RunBusyError` if there is one already."""
         self.check_free()
-        self.write("environment.json", json.dumps(environment(), indent=1))
+        facts = {"format": RUN_FORMAT, **environment()}
+        self.write("environment.json", json.dumps(facts, indent=1))
         self.write("recipe.toml", recipe)
 
     def recipe(self) -> str:
-        """The recipe's text.
+        """The recipe's text; everything that reads a run asks for it first.
 
         Raises:
             ConfigError: there is no run here.
+            ArtifactError: the run has another format than this version writes.
         """
         try:
-            return (self.path / "recipe.toml").read_text(encoding="utf-8")
+            text = (self.path / "recipe.toml").read_text(encoding="utf-8")
         except OSError:
             raise ConfigError(f"{self.path} holds no run (no recipe.toml in it)") from None
+        if self.environment().get("format", RUN_FORMAT) != RUN_FORMAT:
+            raise ArtifactError(
+                f"{self.path} was made by another version of selfdistill, whose runs this one "
+                "cannot read; train it anew"
+            )
+        return text
+
+    def environment(self) -> dict[str, Any]:
+        """Format, versions, machine and command of the run; {} where nothing recorded them.
+
+        Raises:
+            ArtifactError: the file is not JSON.
+        """
+        path = self.path / "environment.json"
+        if not path.exists():
+            return {}
+        try:
+            return {"format": 1, **json.loads(path.read_bytes())}  # the first format had no number
+        except (OSError, ValueError, TypeError) as error:
+            raise ArtifactError(f"{path} is not JSON: {error}") from None
 
     def write(self, name: str, content: str | bytes) -> Path:
-        """Replace a file in one atomic move; `name` may be in a folder that is there."""
-        place = self.path / name
-        draft = place.with_name(f".{place.name}.{os.getpid()}")
-        try:
-            with draft.open("wb") as stream:
-                stream.write(content.encode("utf-8") if isinstance(content, str) else content)
-                stream.flush()
-                os.fsync(stream.fileno())
-            draft.replace(place)
-        except OSError as error:
-            draft.unlink(missing_ok=True)
-            raise ResourceError(
-                f"{place} could not be written: {error.strerror or error}"
-            ) from error
-        return place
+        """Replace a file in one atomic move; `name` may lie in a folder that exists."""
+        return write_atomically(self.path / name, content)
 
     def log(self, entry: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl and flush it to the disk."""
@@ -136,31 +142,3 @@ class RunDirectory:
         """Drop the lines that a resume from `step` will write again."""
         earlier = (e for e in self.metrics() if e["step"] <= step and e["kind"] != "final")
         self.write(self.metrics_file.name, "".join(json.dumps(e) + "\n" for e in earlier))
-
-
-def environment() -> dict[str, Any]:
-    """What a reader needs to know of where the run was made."""
-    packages = ("selfdistill", "torch", "torchvision", "timm", "lightning-fabric", "torchmetrics")
-    return {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "commit": _commit(),
-        "python": platform.python_version(),
-        "packages": {name: version(name) for name in packages},
-        "system": platform.platform(),
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-    }
-
-
-def _commit() -> str | None:
-    """The commit of the code that ran, if it runs from a checkout."""
-    here = Path(__file__).parent
-    try:
-        found = subprocess.run(
-            ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return found.stdout.strip() or None

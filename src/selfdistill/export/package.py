@@ -2,10 +2,7 @@
 
 import copy
 import json
-import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,8 +19,8 @@ from ..core import (
     Method,
     ResourceError,
     RunBusyError,
-    SelfdistillError,
     Task,
+    atomic_directory,
     nearest,
 )
 from ..data import EvalLoader, ImageData
@@ -202,7 +199,7 @@ def export_run(
     network = extract_predictor(method, row.predictor)
     flat = fuse_batchnorm(network) if fold and format != "safetensors" else None
     recipe, task = RunDirectory(run.path).recipe(), task_of(data)
-    with _appearing(place) as draft:
+    with atomic_directory(place) as draft:
         file = draft / f"model.{format}"
         notes = _notes(row, data)
         runner = _written(format, file, flat.network if flat else network, data, task, notes)
@@ -258,19 +255,3 @@ def _check(comparison: ExportVerification, format: str) -> None:
             f"the {format} file says something else than the network in training "
             f"({comparison.told}); it was not kept. Try --no-fold or another --format"
         )
-
-
-@contextmanager
-def _appearing(place: Path) -> Iterator[Path]:
-    """A folder to write into, which takes its place when all went well, and else is gone."""
-    draft = place.parent / f".{place.name}.{os.getpid()}"
-    try:
-        draft.mkdir(parents=True)
-        yield draft
-        draft.rename(place)
-    except SelfdistillError:
-        raise
-    except OSError as error:
-        raise ResourceError(f"{place} could not be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
