@@ -82,7 +82,7 @@ def made(place, kind):
         f'method = "exits"\nmodel = "Mine"\ndata = "mine"\nseed = 0\nepochs = 1\ntask = "{kind}"\n'
     )
     (place / "recipe.toml").write_text(recipe)
-    (place / "data.json").write_text(describe_data(data))
+    (place / "data.json").write_text(describe_data(data).to_json())
     metric = task_of(data).primary_metric
     rows = [ExitScore(name, 9, 9, None, 0.5, metric) for name in ("exit1", "student")]
     return SimpleNamespace(path=place, method=method, exits=rows), data

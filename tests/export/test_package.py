@@ -31,7 +31,7 @@ def made(network, task, place):
     place.mkdir()
     recipe = 'method = "muse"\nmodel = "Mine"\ndata = "mine"\nseed = 0\nepochs = 1\n'
     (place / "recipe.toml").write_text(recipe)
-    (place / "data.json").write_text(describe_data(data))
+    (place / "data.json").write_text(describe_data(data).to_json())
     method = build_method("muse", network, task, "stage1,stage2", {})
     return SimpleNamespace(path=place, method=method, exits=ROWS), data
 

@@ -1,5 +1,7 @@
 """Which exit is taken: by name, by accuracy on validation images, by cost."""
 
+from dataclasses import replace
+
 import pytest
 
 from selfdistill.core import ConfigError
@@ -52,10 +54,10 @@ def test_automatic(limits, name):
 
 
 def test_a_point_is_a_point():
-    rows = [ROWS[0]._replace(val_score=0.97), ROWS[3]._replace(val_score=0.98)]
+    rows = [replace(ROWS[0], val_score=0.97), replace(ROWS[3], val_score=0.98)]
     assert best_tradeoff(rows, "val").predictor == "exit1"
     assert (
-        best_tradeoff([rows[0]._replace(val_score=0.9699), rows[1]], "val").predictor == "student"
+        best_tradeoff([replace(rows[0], val_score=0.9699), rows[1]], "val").predictor == "student"
     )
 
 
@@ -87,7 +89,7 @@ def test_what_is_not_there(wanted, limits, sentence):
 
 
 def test_other_metrics_have_their_names():
-    rows = [row._replace(metric="miou") for row in ROWS]
+    rows = [replace(row, metric="miou") for row in ROWS]
     with pytest.raises(ConfigError, match=r"a validation mIoU of 99.0%; the best is student"):
         select_exit(rows, min_accuracy=0.99)
 
@@ -96,7 +98,7 @@ def test_other_metrics_have_their_names():
     ("wanted", "limits"), [("auto", {}), ("auto", {"max_macs": 1e9}), ("2", {"min_accuracy": 0.5})]
 )
 def test_test_images_are_not_to_choose_by(wanted, limits):
-    rows = [row._replace(val_score=None) for row in ROWS]
+    rows = [replace(row, val_score=None) for row in ROWS]
     with pytest.raises(ConfigError, match=r"held out no validation images.*exit1, exit2, exit3"):
         select_exit(rows, wanted, **limits)
     assert select_exit(rows, "2", max_macs=1e9).predictor == "exit2"

@@ -54,8 +54,8 @@ def exits(
 ) -> None:
     """Judge and measure every exit of a run, and compare it with the run without distillation."""
     from ..engine.run_directory import RunDirectory
-    from ..records.exit_measurements import FILE, measured_csv
-    from ..reporting.exit_chart import write_picture
+    from ..records.exit_measurements import FILE
+    from ..reporting.exit_chart import write_exit_chart
     from ..reporting.run_page import write_report
     from ..runs.measure_exits import measure_exits
 
@@ -73,8 +73,8 @@ def exits(
     for note in found.notes:
         echo(f"Note: {note}.")
     directory = RunDirectory(run)
-    directory.write(FILE, measured_csv(found))
-    pictures = [write_picture(directory)] if found.splits else []
+    directory.write(FILE, found.to_csv())
+    pictures = [write_exit_chart(directory)] if found.splits else []
     echo("\nWritten:")
     for place in (run / FILE, *pictures, write_report(directory)):
         echo(f"  {place}")

@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from .. import methods as _all  # noqa: F401  importing them is what registers them
-from ..core import ConfigError, nearest
-from ..engine.run_directory import RunDirectory
+from ..core import STUDENT, ConfigError, nearest, write_atomically
 from ..recipe.schema import read
 from .directory import ASKED, StudyDirectory
 from .grid import Study, extended, plan
 from .jobs import LOG, JobResult, RunJob
 from .launch import run_here, share_out
 from .page import page
-from .results import LAST, RowResult, RunOutcome, headlines, results, results_csv, summary_csv
+from .results import RowResult, RunOutcome, headlines, results, results_csv, summary_csv
 from .rows import parse_rows, parse_seeds
 from .slurm import run_on_slurm
 
@@ -170,7 +169,7 @@ def _together(held: Study | None, asked: Study | None, path: Path, exit: str | N
     """The study that is there, with what is asked for."""
     study = extended(held, asked, str(path)) if held and asked else held or asked
     assert study is not None, "a study is either there or asked for"
-    return replace(study, exit=exit or (held.exit if held else LAST))
+    return replace(study, exit=exit or (held.exit if held else STUDENT))
 
 
 class _StudyRunner:
@@ -218,11 +217,11 @@ class _StudyRunner:
         outcomes = list(self.found.values())
         found = results(self.study, outcomes)
         comparison = Comparison(self.directory.path, self.study, outcomes, found)
-        there = RunDirectory(self.directory.path)
         name = self.directory.path.resolve().name
-        there.write("results.csv", results_csv(self.study, outcomes))
-        there.write("summary.csv", summary_csv(found))
-        there.write("study.html", page(name, self.study, outcomes, found))
+        path, html = self.directory.path, page(name, self.study, outcomes, found)
+        write_atomically(path / "results.csv", results_csv(self.study, outcomes))
+        write_atomically(path / "summary.csv", summary_csv(found))
+        write_atomically(path / "study.html", html)
         return comparison
 
 

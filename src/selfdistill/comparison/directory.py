@@ -8,7 +8,7 @@ from pathlib import Path
 
 import tomli_w
 
-from ..core import ArtifactError, ConfigError, RunBusyError
+from ..core import ArtifactError, ConfigError, RunBusyError, write_atomically
 from ..engine.run_directory import LOCK, RunDirectory, locked
 from ..recipe.schema import write
 from ..records.exit_scores import ExitScore
@@ -83,9 +83,9 @@ class StudyDirectory:
         recipes = self.path / "recipes"
         recipes.mkdir(exist_ok=True)
         for row, recipe in study.rows.items():
-            RunDirectory(recipes).write(f"{row}.toml", write(recipe))
+            write_atomically(recipes / f"{row}.toml", write(recipe))
         text = tomli_w.dumps(study.plain())
-        RunDirectory(self.path).write(ASKED, text)
+        write_atomically(self.asked, text)
 
     def exits(self, study: Study, row: str, seed: int) -> list[ExitScore]:
         """The exits of a run that is finished, else none.

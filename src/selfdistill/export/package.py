@@ -13,6 +13,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from ..core import (
+    STUDENT,
     ArtifactError,
     ConfigError,
     DataError,
@@ -29,6 +30,7 @@ from ..engine.evaluate import evaluate
 from ..engine.run_directory import RunDirectory
 from ..modules.detector_output import Detections
 from ..records.exit_scores import ExitScore, score_exits
+from ..records.training_data import read_training_data
 from ..tasks import TASKS
 from .extract_predictor import extract_predictor
 from .fuse_batchnorm import FusedNetwork, fuse_batchnorm
@@ -101,20 +103,12 @@ def as_trained(path: Path, data: ImageData) -> ImageData:
         DataError: they have other classes now.
         ArtifactError: the run's `data.json` cannot be read.
     """
-    place = path / "data.json"
-    try:
-        facts = json.loads(place.read_text(encoding="utf-8"))
-        classes, mean, std = list(facts["classes"]), tuple(facts["mean"]), tuple(facts["std"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise ArtifactError(
-            f"{place} cannot be read: without it nobody knows the normalization that the network "
-            "learned; train it anew"
-        ) from None
-    if classes != data.classes:
+    trained_on = read_training_data(path)
+    if trained_on.classes != data.classes:
         raise DataError(
             f"'{data.name}' has other classes than when {path} was trained; give the old data back"
         )
-    return replace(data, mean=mean, std=std)
+    return replace(data, mean=trained_on.mean, std=trained_on.std)
 
 
 def task_of(data: ImageData) -> Task:
@@ -190,7 +184,7 @@ def export_run(
     if format not in FORMATS:
         raise ConfigError(f"there is no format '{format}'{nearest(format, FORMATS)}")
     data = as_trained(run.path, data)
-    student = next(row for row in run.exits if row.predictor == "student")
+    student = next(row for row in run.exits if row.predictor == STUDENT)
     row = select_exit(run.exits, exit, min_accuracy=min_accuracy, max_macs=max_macs)
     place = Path(out) if out else run.path / "export" / f"{row.predictor}-{format}"
     if place.exists():

@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
+from ..core import write_atomically
 from ..engine.run_directory import RunDirectory
 from ..recipe.schema import Recipe
 from ..records.exit_scores import ExitScore
@@ -133,7 +134,7 @@ def write_result(
         figures = (each.last.n, f"{each.last.mean:.3f}", spread)
         shared = (runs[-1].recipe.epochs, machine, about["commit"] or "")
         writer.writerow((row.run, each.predictor, *figures, *shared))
-    return RunDirectory(place.parent).write("result.csv", text.getvalue())
+    return write_atomically(place.parent / "result.csv", text.getvalue())
 
 
 def ours(row: PaperRow) -> dict[str, ReportedValue]:

@@ -20,7 +20,7 @@ from ..engine.signals import Interrupted
 from ..models import build
 from ..recipe.build_run import Companions, eval_loader, make_fabric
 from ..recipe.schema import Recipe
-from ..records.exit_scores import from_csv
+from ..records.exit_scores import read_exit_scores
 from ..runs.api import load
 from ..runs.training import load_recipe, train_recipe
 from ..tasks import TASKS
@@ -149,7 +149,7 @@ class _Path:
 
     def table(self) -> str:
         """exits.csv has all predictors that have a published figure."""
-        rows = from_csv((self.place / "run" / "exits.csv").read_text(encoding="utf-8"))
+        rows = read_exit_scores(self.place / "run")
         there = {row.predictor for row in rows} | {"average"}
         if missing := self.row.published.keys() - there:
             raise ArtifactError(f"exits.csv lacks {', '.join(sorted(missing))}")

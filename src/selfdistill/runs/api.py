@@ -25,7 +25,7 @@ from ..engine.state import restore_method
 from ..recipe.build_run import Companions, build_run, load_data
 from ..recipe.schema import Recipe, parse, read
 from ..recipe.teachers import check_given_modules, placeholder_teacher
-from ..records.exit_scores import from_csv
+from ..records.exit_scores import read_exit_scores
 from .run import Run
 from .training import load_recipe, train_recipe, unique_run_dir
 
@@ -150,9 +150,7 @@ def load(
         bare = bare.model_copy(update={"teacher_taps": "auto"})
     parts = build_run(bare, data=data, model=model, company=Companions(teacher, peers))
     restore_method(parts.method, found, average=True)
-    table = directory.path / "exits.csv"
-    rows = from_csv(table.read_text(encoding="utf-8")) if table.exists() else []
-    return Run(directory.path, recipe, parts.method.eval(), rows)
+    return Run(directory.path, recipe, parts.method.eval(), read_exit_scores(directory.path))
 
 
 def anytime(

@@ -1,7 +1,5 @@
 """Judge and measure every exit of a run, beside the run without distillation."""
 
-import platform
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +10,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from ..core import ConfigError, RunBusyError, nearest
+from ..core.machine import describe_machine
 from ..costs.latency import median_latencies, num_threads, safetensors_size
 from ..costs.macs import NetworkCost, network_cost
 from ..costs.paper_macs import paper_network_cost
@@ -26,12 +25,8 @@ from ..functional.statistics import paired_difference
 from ..modules.exits import EarlyExit
 from ..recipe.build_run import eval_loader, load_data, make_fabric
 from ..recipe.schema import Recipe, parse
-from ..records.exit_measurements import (
-    BASELINE,
-    SPLITS,
-    ExitMeasurement,
-    ExitMeasurements,
-)
+from ..records import BASELINE, SPLITS
+from ..records.exit_measurements import ExitMeasurement, ExitMeasurements
 from ..tasks import TASKS
 from .api import Run, load
 from .baseline import check_comparable, matched_baseline
@@ -97,7 +92,6 @@ def measure_exits(
         for name, subject in subjects.items()
     }
     last = rows.pop(BASELINE, None)
-    about["notes"] = "; ".join(notes)
     metric = TASKS[data.task].primary_metric
     return ExitMeasurements(_with_front(list(rows.values())), last, passes, about, notes, metric)
 
@@ -174,25 +168,14 @@ def _about(
     counting: str, where: Sequence[str], epoch: int, baseline: Path | None
 ) -> dict[str, Any]:
     """What the figures hold for."""
-    count = torch.get_num_threads()
-    machines = [f"{_processor()}, {count} thread{'s' * (count > 1)}"]
-    machines += [torch.cuda.get_device_name() if d == "cuda" else d for d in where[1:]]
     return {
         "cost": counting,
         "epoch": epoch,
-        "threads": count,
-        "machine": "; ".join(machines),
+        "threads": torch.get_num_threads(),
+        "machine": "; ".join(map(describe_machine, where)),
         "torch": torch.__version__,
         "baseline": str(baseline or ""),
     }
-
-
-def _processor() -> str:
-    """Its name where Linux tells it, else the kind."""
-    table = Path("/proc/cpuinfo")
-    text = table.read_text(encoding="utf-8") if table.exists() else ""
-    found = re.search(r"^model name\s*: (.+)$", text, re.MULTILINE)
-    return found[1] if found else platform.processor() or platform.machine()
 
 
 def _seconds(

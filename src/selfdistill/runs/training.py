@@ -1,6 +1,5 @@
 """A run from its recipe to what it leaves behind."""
 
-import json
 import tomllib
 import warnings
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from torch import nn
 from ..core import (
     ArtifactError,
     ConfigError,
+    MissingExtraError,
     SelfdistillError,
     load_tensors,
 )
@@ -33,22 +33,12 @@ from ..recipe.build_run import (
     training_settings,
 )
 from ..recipe.schema import Recipe, parse, write
-from ..recipe.teachers import (
-    DATA_FILE,
-    TEACHER_FILE,
-    check_given_modules,
-    describe_data,
-    fingerprint,
-)
-from ..records.csv_text import csv_text
-from ..records.exit_scores import (
-    ExitScore,
-    calibration_csv,
-    from_csv,
-    score_exits,
-    to_csv,
-)
-from ..reporting.run_page import write_report
+from ..recipe.teachers import check_given_modules, describe_data, fingerprint
+from ..records import calibration, exit_scores
+from ..records.calibration import CalibrationTable
+from ..records.class_tables import CLASSES_FILE, ClassScores, ConfusionMatrix
+from ..records.exit_scores import ExitScore, read_exit_scores, score_exits
+from ..records.training_data import DATA_FILE, TEACHER_FILE, TeacherRecord, read_teacher
 from ..reporting.sample_images import write_pictures
 from ..taps import Taps
 from ..tasks import Classification
@@ -88,7 +78,7 @@ def train_recipe(
                 stack.enter_context(directory.held())
                 if not resume:
                     directory.begin(write(recipe))
-                    directory.write(DATA_FILE, describe_data(parts.data))
+                    directory.write(DATA_FILE, describe_data(parts.data).to_json())
             except SelfdistillError as error:
                 fault = error
         if fault := fabric.broadcast(fault):  # the others would wait for the first for ever
@@ -142,9 +132,9 @@ def _introduce(
     display: Callback,
 ) -> None:
     """Say how good the teacher is, and make sure that a resumed run has the one it began with."""
-    mark, place = fingerprint(teacher), directory.path / TEACHER_FILE
-    if fabric.broadcast(place.exists()):  # all processes must go the same way
-        if json.loads(place.read_text(encoding="utf-8"))["sha256"] != mark:
+    digest, earlier = fingerprint(teacher), fabric.broadcast(read_teacher(directory.path))
+    if earlier is not None:  # in all processes, which must go the same way
+        if earlier.sha256 != digest:
             raise ArtifactError(
                 f"teacher {recipe.teacher} is no longer the one that this run began with; "
                 "give the old one back, or start a new run"
@@ -159,11 +149,11 @@ def _introduce(
     )
     if doubt:
         warnings.warn(doubt, stacklevel=2)
-    about = {"teacher": recipe.teacher, "sha256": mark, "images": images, **scores}
     taps = (m for m in parts.method.modules() if isinstance(m, Taps) and m.network is teacher)
-    about["taps"] = next((each.shapes for each in taps), {})
+    shapes = next((module.shapes for module in taps), {})
+    record = TeacherRecord(recipe.teacher, digest, images, scores, shapes)
     if fabric.is_global_zero:
-        directory.write(place.name, json.dumps(about, indent=1))
+        directory.write(TEACHER_FILE, record.to_json())
 
 
 def evaluate_teacher(
@@ -209,14 +199,19 @@ def _train(
     fit.run()
     display.say("judging the finished network")
     with fit.ema_weights():
-        rows = _finish(recipe, parts, fabric, directory, fit.total)
+        rows = _finish(recipe, parts, fabric, directory, display, fit.total)
     if fit.average:
         load_tensors(method, fit.average.state, strict=False)
     return Run(directory.path, recipe, method.eval(), rows)
 
 
 def _finish(
-    recipe: Recipe, parts: RunComponents, fabric: Fabric, directory: RunDirectory, step: int
+    recipe: Recipe,
+    parts: RunComponents,
+    fabric: Fabric,
+    directory: RunDirectory,
+    display: Callback,
+    step: int,
 ) -> list[ExitScore]:
     """Judge on validation and test images, once, and write the tables and the page."""
     data, task = parts.data, parts.task
@@ -234,25 +229,37 @@ def _finish(
         _write_details(directory, task.classes, verdicts)
         if judged := data.test or data.val:
             write_pictures(directory, fabric, parts.method, task, judged, data)
-        directory.write("exits.csv", to_csv(rows))
-        write_report(directory)
+        directory.write(exit_scores.FILE, exit_scores.to_csv(rows))
+        _report(directory, display)
     return rows
+
+
+def _report(directory: RunDirectory, display: Callback) -> None:
+    """Write the page, or say what it takes: a run is complete without it."""
+    try:
+        from ..reporting.run_page import write_report  # imports matplotlib, if it is installed
+
+        write_report(directory)
+    except MissingExtraError as error:
+        display.say(f"{error}; the tables of this run are complete without it")
 
 
 def _write_details(
     directory: RunDirectory, classes: Sequence[str], verdicts: Mapping[str, EvaluationResult]
 ) -> None:
     """The calibration of all predictors, and the student's matrices on the last of the splits."""
-    tables = {name: verdict.calibration for name, verdict in verdicts.items()}
+    tables = {
+        split: {n: CalibrationTable.from_tensor(t) for n, t in verdict.calibration.items()}
+        for split, verdict in verdicts.items()
+    }
     if any(tables.values()):
-        directory.write("calibration.csv", calibration_csv(tables))
+        directory.write(calibration.FILE, calibration.to_csv(tables))
     for verdict in list(verdicts.values())[-1:]:
         for name, matrix in verdict.details.items():
-            directory.write(f"{name}.csv", csv_text(classes, matrix.tolist()))
+            counts = ConfusionMatrix(classes, matrix.numpy())
+            directory.write(f"{name}.csv", counts.to_csv())
         if columns := verdict.by_class:
-            cells = zip(classes, *(column.tolist() for column in columns.values()), strict=True)
-            rows = ([None if cell != cell else cell for cell in row] for row in cells)  # nan
-            directory.write("classes.csv", csv_text(["class", *columns], rows))
+            directory.write(CLASSES_FILE, ClassScores.from_tensors(classes, columns).to_csv())
 
 
 def load_or_train_exits(recipe: Recipe, place: Path, **given: Any) -> list[ExitScore]:
@@ -263,13 +270,12 @@ def load_or_train_exits(recipe: Recipe, place: Path, **given: Any) -> list[ExitS
     Raises:
         ConfigError: the run there was made by another recipe.
     """
-    table = place / "exits.csv"
     begun = (place / "recipe.toml").exists()
     if begun and (other := first_difference(recipe, load_recipe(place))):
         raise ConfigError(f"{place} holds a run with another {other}; name another directory")
-    if not table.exists():
+    if not (place / exit_scores.FILE).exists():
         train_recipe(recipe, out=place, resume=begun, **given)
-    return from_csv(table.read_text(encoding="utf-8"))
+    return read_exit_scores(place)
 
 
 # What decides where a run is made, and not what comes out of it.
