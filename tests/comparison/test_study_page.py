@@ -2,6 +2,7 @@
 
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -126,7 +127,7 @@ def test_escapes_what_people_name():
 
 def test_without_test_images_validation_counts():
     study, outcomes = made()
-    bare = [o._replace(exits=[e._replace(test_score=None) for e in o.exits]) for o in outcomes]
+    bare = [o._replace(exits=[replace(e, test_score=None) for e in o.exits]) for o in outcomes]
     assert "validation accuracy" in shown(study, bare)[1].text
 
 

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from .. import methods as _all  # noqa: F401  importing them is what registers them
-from ..core import STUDENT, ConfigError, nearest, write_atomically
+from ..core import STUDENT, ConfigError, MissingExtraError, nearest, write_atomically
 from ..recipe.schema import read
 from .directory import ASKED, StudyDirectory
 from .grid import Study, extended, plan
 from .jobs import LOG, JobResult, RunJob
 from .launch import run_here, share_out
-from .page import page
 from .results import RowResult, RunOutcome, headlines, results, results_csv, summary_csv
 from .rows import parse_rows, parse_seeds
 from .slurm import run_on_slurm
@@ -217,12 +216,23 @@ class _StudyRunner:
         outcomes = list(self.found.values())
         found = results(self.study, outcomes)
         comparison = Comparison(self.directory.path, self.study, outcomes, found)
-        name = self.directory.path.resolve().name
-        path, html = self.directory.path, page(name, self.study, outcomes, found)
+        path = self.directory.path
         write_atomically(path / "results.csv", results_csv(self.study, outcomes))
         write_atomically(path / "summary.csv", summary_csv(found))
-        write_atomically(path / "study.html", html)
+        try:
+            from .page import page  # imports matplotlib, if it is installed
+
+            html = page(path.resolve().name, self.study, outcomes, found)
+            write_atomically(path / "study.html", html)
+        except MissingExtraError as error:
+            self._warn(str(error))
         return comparison
+
+    def _warn(self, sentence: str) -> None:
+        """Say a warning once."""
+        if sentence not in self.warned:
+            self.warned.add(sentence)
+            self.watcher.warn(sentence)
 
 
 def _reason(ended: JobResult) -> str:

@@ -18,7 +18,14 @@ from .rendering import render
 from .run_data import RunData, read_run
 from .sample_images import embedded_pictures, legend
 from .summary import best_cheaper_exit, cards
-from .tables import classes_tables, exits_table, images_of, measured_table, pairs_table
+from .tables import (
+    classes_tables,
+    exits_table,
+    images_of,
+    measured_table,
+    pairs_table,
+    timed_passes,
+)
 from .training_charts import (
     information_charts,
     is_jensen_shannon,
@@ -83,12 +90,10 @@ def _cost_chart(run: RunData) -> Chart | None:
 def _time_chart(run: RunData) -> Chart | None:
     """Score against the time of the first kind of pass that was measured."""
     measured = run.measured
-    timed = next((key for key in measured.passes), None) if measured else None
-    if measured is None or timed is None:
+    if measured is None or not (passes := timed_passes(measured)):
         return None
-    split = measured.choosing_split
-    plotted = measured_points(measured, split, timed)
-    device, batch = timed
+    split, (device, batch) = measured.choosing_split, passes[0]
+    plotted = measured_points(measured, split, passes[0])
     x_label = f"milliseconds for {images_of(batch)}, {device}"
     y_label = f"{split_name(split)} {shown_metric(run.metric)}"
     if len(plotted) < 2:

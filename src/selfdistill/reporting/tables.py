@@ -93,7 +93,7 @@ def measured_table(measured: ExitMeasurements) -> Table:
     """Size and times of every predictor, and its difference from the baseline."""
     rows = measured.all_rows
     splits = [split for split in reversed(SPLITS) if any(split in row.against for row in rows)]
-    passes = [key for key in measured.passes if any(key in row.seconds for row in rows)]
+    passes = timed_passes(measured)
     heads = ["", "file", *(f"{images_of(batch)}, {device}" for device, batch in passes)]
     heads += [f"{split_name(split)} against the baseline" for split in splits]
     body = []
@@ -104,6 +104,11 @@ def measured_table(measured: ExitMeasurements) -> Table:
         cells += [_against(row.against.get(split)) for split in splits]
         body.append(Row(cells, _color(row.predictor)))
     return Table(heads, body)
+
+
+def timed_passes(measured: ExitMeasurements) -> list[tuple[str, int]]:
+    """The (device, batch) at which at least one predictor was timed."""
+    return [key for key in measured.passes if any(key in row.seconds for row in measured.all_rows)]
 
 
 def images_of(batch: int) -> str:
