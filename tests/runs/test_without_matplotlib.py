@@ -1,12 +1,12 @@
 """A run without matplotlib leaves all its tables, and says how to get the page."""
 
 import sys
+from importlib import import_module
 
 import pytest
 
 from selfdistill.core import MissingExtraError, extras
 from selfdistill.engine.log import NullCallback
-from selfdistill.engine.run_directory import RunDirectory
 from selfdistill.runs.api import train
 
 
@@ -38,6 +38,4 @@ def test_tables_are_written_and_the_page_is_explained(no_matplotlib, tmp_path):
     assert not (run.path / "report.html").exists()
     assert 'pip install "selfdistill[plot]"' in display.sentences[-1]
     with pytest.raises(MissingExtraError, match="need matplotlib"):
-        from selfdistill.reporting.run_page import write_report
-
-        write_report(RunDirectory(run.path))
+        import_module("selfdistill.reporting.run_page")

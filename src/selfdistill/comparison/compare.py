@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from .. import methods as _all  # noqa: F401  importing them is what registers them
-from ..core import STUDENT, ConfigError, MissingExtraError, nearest, write_atomically
+from ..core import ConfigError, MissingExtraError, nearest
+from ..engine.run_directory import RunDirectory
 from ..recipe.schema import read
 from .directory import ASKED, StudyDirectory
 from .grid import Study, extended, plan
 from .jobs import LOG, JobResult, RunJob
 from .launch import run_here, share_out
-from .results import RowResult, RunOutcome, headlines, results, results_csv, summary_csv
+from .results import LAST, RowResult, RunOutcome, headlines, results, results_csv, summary_csv
 from .rows import parse_rows, parse_seeds
 from .slurm import run_on_slurm
 
@@ -168,7 +169,7 @@ def _together(held: Study | None, asked: Study | None, path: Path, exit: str | N
     """The study that is there, with what is asked for."""
     study = extended(held, asked, str(path)) if held and asked else held or asked
     assert study is not None, "a study is either there or asked for"
-    return replace(study, exit=exit or (held.exit if held else STUDENT))
+    return replace(study, exit=exit or (held.exit if held else LAST))
 
 
 class _StudyRunner:
@@ -216,14 +217,14 @@ class _StudyRunner:
         outcomes = list(self.found.values())
         found = results(self.study, outcomes)
         comparison = Comparison(self.directory.path, self.study, outcomes, found)
-        path = self.directory.path
-        write_atomically(path / "results.csv", results_csv(self.study, outcomes))
-        write_atomically(path / "summary.csv", summary_csv(found))
+        there = RunDirectory(self.directory.path)
+        name = self.directory.path.resolve().name
+        there.write("results.csv", results_csv(self.study, outcomes))
+        there.write("summary.csv", summary_csv(found))
         try:
             from .page import page  # imports matplotlib, if it is installed
 
-            html = page(path.resolve().name, self.study, outcomes, found)
-            write_atomically(path / "study.html", html)
+            there.write("study.html", page(name, self.study, outcomes, found))
         except MissingExtraError as error:
             self._warn(str(error))
         return comparison

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import tomli_w
 
-from ..core import ArtifactError, ConfigError, RunBusyError, write_atomically
+from ..core import ArtifactError, ConfigError, RunBusyError
 from ..engine.run_directory import LOCK, RunDirectory, locked
 from ..recipe.schema import write
 from ..records.exit_scores import ExitScore
@@ -83,9 +83,9 @@ class StudyDirectory:
         recipes = self.path / "recipes"
         recipes.mkdir(exist_ok=True)
         for row, recipe in study.rows.items():
-            write_atomically(recipes / f"{row}.toml", write(recipe))
+            RunDirectory(recipes).write(f"{row}.toml", write(recipe))
         text = tomli_w.dumps(study.plain())
-        write_atomically(self.asked, text)
+        RunDirectory(self.path).write(ASKED, text)
 
     def exits(self, study: Study, row: str, seed: int) -> list[ExitScore]:
         """The exits of a run that is finished, else none.

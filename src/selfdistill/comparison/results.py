@@ -1,19 +1,22 @@
 """What a study found: every score, and each row beside the baseline."""
 
+import csv
+import io
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from ..core import STUDENT, ConfigError, nearest
+from ..core import ConfigError, nearest
 from ..functional.statistics import (
     Difference,
     Interval,
     mean_std,
     paired,
 )
-from ..records import SPLITS
-from ..records.csv_text import csv_text
 from ..records.exit_scores import ExitScore
 from .grid import Study
+
+LAST = "student"
+SPLITS = ("val", "test")
 
 
 class RunOutcome(NamedTuple):
@@ -34,8 +37,10 @@ class RunOutcome(NamedTuple):
 
     def score(self, predictor: str, split: str) -> float | None:
         """The score of a predictor, None if there is none."""
-        scores = (row.score(split) for row in self.exits if row.predictor == predictor)
-        return next(scores, None)
+        for exit_ in self.exits:
+            if exit_.predictor == predictor:
+                return exit_.val_score if split == "val" else exit_.test_score
+        return None
 
 
 class RowResult(NamedTuple):
@@ -65,10 +70,10 @@ def results(study: Study, outcomes: Iterable[RunOutcome]) -> list[RowResult]:
         own = [outcome for outcome in outcomes if outcome.row == row]
         predictors = dict.fromkeys(e.predictor for outcome in own for e in outcome.exits)
         for split in SPLITS:
-            base = _scores(outcomes, study.baseline, STUDENT, split)
+            base = _scores(outcomes, study.baseline, LAST, split)
             for predictor in predictors:
                 if scores := _scores(outcomes, row, predictor, split):
-                    itself = (row, predictor) == (study.baseline, STUDENT)
+                    itself = (row, predictor) == (study.baseline, LAST)
                     other = None if itself else _difference(scores, base)
                     found.append(
                         RowResult(
@@ -110,7 +115,7 @@ def headlines(study: Study, found: Sequence[RowResult]) -> list[RowResult]:
         result
         for result in found
         if result.split == split
-        and result.predictor == (STUDENT if result.row == study.baseline else study.exit)
+        and result.predictor == (LAST if result.row == study.baseline else study.exit)
     ]
     others = dict.fromkeys(r.predictor for r in found if r.row != study.baseline)
     if others and study.exit not in others:
@@ -167,9 +172,15 @@ def summary_csv(found: Iterable[RowResult]) -> str:
 
 
 def _csv(header: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
-    return csv_text(header, ([_rounded(value) for value in line] for line in lines))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows([_plain(value) for value in line] for line in lines)
+    return text.getvalue()
 
 
-def _rounded(value: Any) -> Any:
+def _plain(value: Any) -> Any:
     """Six digits of a fraction: more than any number of images can tell apart."""
-    return round(value, 6) if isinstance(value, float) else value
+    if isinstance(value, float):
+        return round(value, 6)
+    return "" if value is None else value

@@ -1,5 +1,7 @@
 """What was measured: a row for every look, and the numbers that are shown of them."""
 
+import csv
+import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..functional.mutual_information import CHANCE
-from ..records.csv_text import csv_text
 from .config import EstimatorConfig
 
 TRAINING, HELD_OUT = "training", "held out"
@@ -91,12 +92,13 @@ class InformationResult:
 
     def to_csv(self) -> str:
         """The rows, with the tap of each module and the chance beside them."""
-        header = [*CriticLoss._fields, "tap", "chance"]
-        rows = []
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow([*CriticLoss._fields, "tap", "chance"])
         for row in self.rows:
             tap = self.taps[row.network][int(row.term.rpartition("/")[2]) - 1]
-            rows.append([*row[:-1], f"{row.loss:.6f}", tap, f"{self.chance:.6f}"])
-        return csv_text(header, rows)
+            writer.writerow([*row[:-1], f"{row.loss:.6f}", tap, f"{self.chance:.6f}"])
+        return text.getvalue()
 
 
 def chance_loss(estimator: str, negatives: int) -> float:
