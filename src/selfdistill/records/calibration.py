@@ -58,17 +58,11 @@ def to_csv(calibrations: Calibrations) -> str:
     rows: list[list[object]] = []
     for split, tables in calibrations.items():
         for predictor, table in tables.items():
-            means = zip(table.confidence.tolist(), table.accuracy.tolist(), strict=True)
-            rows += [
-                [split, predictor, low, high, images, *(pair if images else (None, None))]
-                for low, high, images, pair in zip(
-                    table.edges[:-1].tolist(),
-                    table.edges[1:].tolist(),
-                    table.images.tolist(),
-                    means,
-                    strict=True,
-                )
-            ]
+            columns = (table.edges[:-1], table.edges[1:], table.images)
+            columns += (table.confidence, table.accuracy)
+            for cells in zip(*(column.tolist() for column in columns), strict=True):
+                known = [None if cell != cell else cell for cell in cells]  # nan in empty bins
+                rows.append([split, predictor, *known])
     return csv_text(_HEADER, rows)
 
 

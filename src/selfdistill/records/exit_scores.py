@@ -53,8 +53,8 @@ def score_exits(
     rows = []
     for name, network in method.predictors().items():
         cost = network_cost(network, example)
-        scores = [split[name][primary_metric] if split else None for split in (val, test)]
-        rows.append(ExitScore(name, cost.parameters, cost.macs, *scores, primary_metric))
+        val_score, test_score = (s[name][primary_metric] if s else None for s in (val, test))
+        rows.append(ExitScore(name, *cost, val_score, test_score, primary_metric))
     return rows
 
 

@@ -70,7 +70,7 @@ def lanes_chart(
     if differences:
         axes.axvline(0, color=MUTED, linewidth=1, zorder=1)
         axes.set_xlabel("percentage points", color=MUTED, fontsize=SMALL, loc="right", labelpad=3)
-    number = _signed if differences else lambda value: f"{value:g} %"
+    number = _signed if differences else "{:g} %".format
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
     for height, lane in enumerate(lanes):
         _draw(axes, height, lane)
