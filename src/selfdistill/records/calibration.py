@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -58,8 +58,8 @@ def to_csv(calibrations: Calibrations) -> str:
     rows: list[list[object]] = []
     for split, tables in calibrations.items():
         for predictor, table in tables.items():
-            columns = (table.edges[:-1], table.edges[1:], table.images)
-            columns += (table.confidence, table.accuracy)
+            columns: list[NDArray[Any]] = [table.edges[:-1], table.edges[1:], table.images]
+            columns += [table.confidence, table.accuracy]
             for cells in zip(*(column.tolist() for column in columns), strict=True):
                 known = [None if cell != cell else cell for cell in cells]  # nan in empty bins
                 rows.append([split, predictor, *known])
