@@ -7,7 +7,7 @@ from typing import Any
 from scipy import stats
 
 import selfdistill
-from selfdistill.records.exit_scores import ExitScore, from_csv
+from selfdistill.records.exit_scores import ExitScore, read_exit_scores
 
 Found = dict[tuple[str, int], list[ExitScore]]
 
@@ -17,7 +17,7 @@ def trained(out: Path, **keys: Any) -> list[ExitScore]:
     if not (out / "exits.csv").exists():
         print(f"{out} …", flush=True)
         selfdistill.train(out=out, resume=(out / "recipe.toml").exists(), **keys)
-    return from_csv((out / "exits.csv").read_text(encoding="utf-8"))
+    return read_exit_scores(out)
 
 
 def summary(found: Found, rows: list[str]) -> list[dict[str, Any]]:

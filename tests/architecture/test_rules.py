@@ -94,6 +94,34 @@ def calls(file: Path) -> set[str]:
     return {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
 
 
+# Here matplotlib's own SVG is taken apart.
+HTML_IN_STRINGS = {"reporting/charts/style.py"}
+
+
+@every_file
+def test_html_is_written_by_templates_only(file):
+    if file.relative_to(SOURCE).as_posix() not in HTML_IN_STRINGS:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        assert not [text for text in strings(tree) if re.search("<[a-z]+[ >]", text)]
+
+
+@every_file
+def test_matplotlib_is_imported_by_charts_only(file):
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    imported = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
+    imported |= {n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+    if "matplotlib" in {name.split(".")[0] for name in imported}:
+        assert "charts" in file.relative_to(SOURCE).as_posix()
+
+
+@pytest.mark.parametrize("module", ["runs.api", "comparison.compare", "reporting.sample_images"])
+def test_charts_are_imported_only_when_a_page_is_written(module):
+    code = f"import sys, selfdistill.{module}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    drawing = {"selfdistill.reporting.charts", "selfdistill.reporting.rendering"}
+    assert not drawing & set(done.stdout.split())
+
+
 @every_file
 def test_nothing_is_printed(file):
     assert "print" not in calls(file)

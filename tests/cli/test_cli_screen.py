@@ -1,5 +1,7 @@
 """Numbers for people, and the best bargain among exits."""
 
+from dataclasses import replace
+
 import pytest
 
 from selfdistill.cli.console import amount, show_exits, tradeoff_sentence
@@ -58,11 +60,11 @@ def test_nothing_to_say_of_a_student_alone():
 
 def test_another_score_than_accuracy_is_named(capsys):
     found = [
-        row._replace(metric="miou") for row in rows(("exit1", 5, 0.5, 1), ("student", 9, 0.5, 1))
+        replace(row, metric="miou") for row in rows(("exit1", 5, 0.5, 1), ("student", 9, 0.5, 1))
     ]
     show_exits(found)
     shown = capsys.readouterr().out
     assert shown.split("\n")[0].split()[:5] == ["exit", "val", "mIoU", "test", "mIoU"]
     assert shown.endswith("at +0.0 points (val mIoU).\n")
-    show_exits([row._replace(metric="accuracy") for row in found])
+    show_exits([replace(row, metric="accuracy") for row in found])
     assert "mIoU" not in capsys.readouterr().out

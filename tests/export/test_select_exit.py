@@ -1,5 +1,7 @@
 """Which exit is taken: by name, by accuracy on validation images, by cost."""
 
+from dataclasses import replace
+
 import pytest
 
 from selfdistill.core import ConfigError
@@ -52,10 +54,10 @@ def test_automatic(limits, name):
 
 
 def test_a_point_is_a_point():
-    rows = [ROWS[0]._replace(val_score=0.97), ROWS[3]._replace(val_score=0.98)]
+    rows = [replace(ROWS[0], val_score=0.97), replace(ROWS[3], val_score=0.98)]
     assert best_tradeoff(rows, "val").predictor == "exit1"
     assert (
-        best_tradeoff([rows[0]._replace(val_score=0.9699), rows[1]], "val").predictor == "student"
+        best_tradeoff([replace(rows[0], val_score=0.9699), rows[1]], "val").predictor == "student"
     )
 
 
@@ -87,7 +89,7 @@ def test_what_is_not_there(exit, limits, sentence):
 
 
 def test_other_metrics_have_their_names():
-    rows = [row._replace(metric="miou") for row in ROWS]
+    rows = [replace(row, metric="miou") for row in ROWS]
     with pytest.raises(ConfigError, match=r"a validation mIoU of 99.0%; the best is student"):
         select_exit(rows, min_accuracy=0.99)
 

@@ -154,7 +154,7 @@ def test_the_teacher_is_judged_before_training(teacher, tmp_path):
     told = Says()
     run = selfdistill.train(method="kd", teacher=teacher, out=tmp_path / "r", callback=told, **TINY)
     about = json.loads((run.path / "teacher.json").read_text())
-    assert told.words[0].startswith(f"the teacher gets {about['accuracy']:.1%} of 144")
+    assert told.words[0].startswith(f"the teacher gets {about['scores']['accuracy']:.1%} of 144")
     assert told.facts["teacher"].startswith(f"{teacher}, 308,538")
     assert run.recipe.teacher_model == "cifar/resnet10_w16"
     assert selfdistill.load(run.path).exits == run.exits

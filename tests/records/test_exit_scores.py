@@ -4,16 +4,16 @@ import csv
 import io
 
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfdistill.core import METHODS
+from selfdistill.core import METHODS, ArtifactError
 from selfdistill.costs.macs import network_cost
 from selfdistill.records.exit_scores import (
+    FILE,
     ExitScore,
-    calibration_csv,
     from_csv,
+    read_exit_scores,
     score_exits,
     to_csv,
 )
@@ -67,10 +67,21 @@ def test_macs_grow_towards_the_student(method, tiny_task):
     assert rows[0].macs < rows[-1].macs
 
 
-def test_calibration_is_a_row_for_each_bin():
-    nan = float("nan")
-    tables = {"val": {"exit1": torch.tensor([[0, nan, nan], [4, 0.75, 0.5]])}}
-    rows = list(csv.DictReader(io.StringIO(calibration_csv(tables))))
-    assert [row["images"] for row in rows] == ["0", "4"]
-    assert list(rows[0].values()) == ["val", "exit1", "0.0", "0.5", "0", "", ""]
-    assert list(rows[1].values()) == ["val", "exit1", "0.5", "1.0", "4", "0.75", "0.5"]
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "predictor\n",
+        "predictor,parameters,macs,val_accuracy,test_miou\n",
+        "predictor,parameters,macs,val_miou,test_miou\na,1,2,0.5\n",
+        "predictor,parameters,macs,val_miou,test_miou\na,1,2,0.5,x\n",
+    ],
+)
+def test_a_table_that_cannot_be_read_is_named(tmp_path, text):
+    (tmp_path / FILE).write_text(text)
+    with pytest.raises(ArtifactError, match=r"exits\.csv is no table of exits"):
+        read_exit_scores(tmp_path)
+
+
+def test_no_table_is_no_exits(tmp_path):
+    assert read_exit_scores(tmp_path) == []

@@ -9,6 +9,7 @@ import numpy as np
 import tomli_w
 
 from selfdistill.engine.run_directory import RunDirectory
+from selfdistill.records.training_data import TrainingData
 
 EXITS = (("exit1", 152_000, 61_200_000), ("exit2", 683_000, 120_900_000))
 EXITS += (("exit3", 2_790_000, 182_000_000), ("student", 11_173_962, 256_400_000))
@@ -41,6 +42,7 @@ def made_run(
     where = {"command": "selfdistill train --data digits", "commit": None, "python": "3.12.1"}
     where |= {"packages": {"torch": "2.10.0"}, "system": "Linux", "cores": 2, "gpus": []}
     run.write("environment.json", json.dumps(where))
+    run.write("data.json", training_data("classification", classes).to_json())
     names, total = [name for name, *_ in exits], 22 * epochs
     levels = {name: 0.985 - 0.022 * (len(names) - i) ** 1.2 for i, name in enumerate(names, 1)}
     levels["student"] = round(0.978 * images) / images
@@ -60,6 +62,11 @@ def made_run(
     run.write("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
     _tables(path, exits, levels, classes, images, rng)
     return run
+
+
+def training_data(task: str, classes: Sequence[str]) -> TrainingData:
+    """Of gray images."""
+    return TrainingData("digits", task, list(classes), (0.5,), (0.5,))
 
 
 def _step(at: int, total: int, shallow: int, combine: str, rng: np.random.Generator) -> dict:
@@ -154,7 +161,7 @@ def on_another_task(
         classes: of the table.
         columns: of the table; the last is a count, and the last class has nothing but a count of 0.
     """
-    run.write("data.json", json.dumps({"task": task, "classes": list(classes)}))
+    run.write("data.json", training_data(task, classes).to_json())
     table = (run.path / "exits.csv").read_text()
     run.write("exits.csv", table.replace("accuracy", metric))
     lines = run.metrics()

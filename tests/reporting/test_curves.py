@@ -7,7 +7,7 @@ from selfdistill.reporting.curves import (
     thinned,
     total,
 )
-from selfdistill.reporting.run_data import read
+from selfdistill.reporting.run_data import read_run
 
 
 def test_long_curves_are_thinned_to_means():
@@ -25,14 +25,14 @@ def test_short_curves_stay_but_for_what_is_not_finite():
 
 
 def test_terms_are_grouped_by_what_stands_before_the_number(tmp_path):
-    contents = read(made_run(tmp_path / "run"))
-    found = families(contents, "losses")
-    assert list(found) == ["task", "soft", "mutual", "self"]
-    assert [c.stage for c in found["task"]] == [None, 1, 2, 3]
-    assert list(families(contents, "monitors")) == ["mutual", "self", "score/mutual"]
+    run = read_run(made_run(tmp_path / "run"))
+    groups = families(run, "losses")
+    assert list(groups) == ["task", "soft", "mutual", "self"]
+    assert [c.stage for c in groups["task"]] == [None, 1, 2, 3]
+    assert list(families(run, "monitors")) == ["mutual", "self", "score/mutual"]
 
 
 def test_total_is_the_sum_of_all_terms(tmp_path):
-    contents = read(made_run(tmp_path / "run"))
-    want = [sum(entry["losses"].values()) for entry in contents.steps]
-    np.testing.assert_allclose(total(contents).y, want)
+    run = read_run(made_run(tmp_path / "run"))
+    want = [sum(entry["losses"].values()) for entry in run.steps]
+    np.testing.assert_allclose(total(run).y, want)

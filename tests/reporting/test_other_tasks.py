@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
-from made_run import made_run, measure, on_another_task
+from made_run import made_run, measure, on_another_task, training_data
 from PIL import Image
-from test_html import read
+from test_run_page import read
 from torch import nn
 
 from selfdistill.core import IGNORE, ArtifactError
@@ -86,7 +86,7 @@ def test_what_was_measured_of_it(scenes):
 
 def test_a_task_that_this_version_does_not_know(tmp_path):
     run = made_run(tmp_path / "run")
-    run.write("data.json", '{"task": "telepathy"}')
+    run.write("data.json", training_data("telepathy", "ab").to_json())
     with pytest.raises(ArtifactError, match="task 'telepathy', which this version does not know"):
         write_report(run)
 

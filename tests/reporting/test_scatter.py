@@ -8,28 +8,27 @@ import pytest
 from made_run import EXITS, made_run, measure
 
 from selfdistill.core import ConfigError
-from selfdistill.reporting.exit_chart import write_picture
-from selfdistill.reporting.figure_style import Margins, canvas
-from selfdistill.reporting.formatting import LETTER
-from selfdistill.reporting.run_data import read
-from selfdistill.reporting.scatter import (
+from selfdistill.reporting.charts.scatter import (
     Point,
-    _clear_places,
+    _clear_offsets,
     cost_scatter,
     measured_points,
     points,
 )
+from selfdistill.reporting.charts.style import LETTER, Margins, canvas
+from selfdistill.reporting.exit_chart import write_exit_chart
+from selfdistill.reporting.run_data import read_run
 
 
 def test_points_of_a_run_are_its_exits(tmp_path):
-    found = points(read(made_run(tmp_path / "run")), "test")
-    assert [(p.name, p.cost) for p in found] == [(name, macs) for name, _, macs in EXITS]
-    assert all(p.front for p in found[:-1])
+    plotted = points(read_run(made_run(tmp_path / "run")), "test")
+    assert [(p.name, p.cost) for p in plotted] == [(name, macs) for name, _, macs in EXITS]
+    assert all(p.front for p in plotted[:-1])
 
 
 def test_points_of_what_was_measured(tmp_path):
-    measured = read(measure(made_run(tmp_path / "run"))).measured
-    by_macs = measured_points(measured, "validation")
+    measured = read_run(measure(made_run(tmp_path / "run"))).measured
+    by_macs = measured_points(measured, "val")
     assert [p.score for p in by_macs] == pytest.approx([0.9, 0.91, 0.92, 0.93, 0.94])
     assert [p.front for p in by_macs] == [True] * 4 + [False]
     by_time = measured_points(measured, "test", ("cuda", 32))
@@ -51,11 +50,11 @@ def test_names_stand_clear_of_points_lines_and_each_other():
     at = np.array([[5.0, 5], [5.4, 5], [5, 5.6]])
     labels = ["one", "two", "three"]
     line = [(5.4, 5.0), (9.0, 5.0)]
-    places = _clear_places(axes, at, labels, [line])
+    offsets = _clear_offsets(axes, at, labels, [line])
     pixels = axes.transData.transform(at)
     boxes = [
         (x + dx, y + dy - 6, x + dx + len(label) * LETTER, y + dy + 6)
-        for (x, y), (dx, dy), label in zip(pixels, places, labels, strict=True)
+        for (x, y), (dx, dy), label in zip(pixels, offsets, labels, strict=True)
     ]
     for i, (x0, y0, x1, y1) in enumerate(boxes):
         for x, y in [*pixels, *axes.transData.transform(np.linspace(*line, 50))]:
@@ -66,20 +65,20 @@ def test_names_stand_clear_of_points_lines_and_each_other():
 
 def test_a_front_of_nobody_and_points_at_one_place():
     twins = [Point(name, 5.0, 0.5, False) for name in ("exit1", "student")]
-    picture = cost_scatter(twins, "cost", "test accuracy")
-    assert "exit 1" in picture
-    assert "full network" in picture
+    chart = cost_scatter(twins, "cost", "test accuracy")
+    assert "exit 1" in chart.body
+    assert "full network" in chart.body
 
 
 def test_a_picture_of_its_own_needs_no_page(tmp_path):
     run = measure(made_run(tmp_path / "run"))
-    text = write_picture(run).read_text(encoding="utf-8")
+    text = write_exit_chart(run).read_text(encoding="utf-8")
     root = ET.fromstring(text)
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     assert "var(" not in text
     assert not re.search("#010[12]", text)
     assert "#1b1f27" in text  # the ink of the light theme
-    assert text == write_picture(run).read_text(encoding="utf-8")
+    assert text == write_exit_chart(run).read_text(encoding="utf-8")
 
 
 def test_without_validation_images_the_test_images_must_do(tmp_path):
@@ -91,10 +90,10 @@ def test_without_validation_images_the_test_images_must_do(tmp_path):
         row[place : place + 5] = [""] * 5
     measured = [head, *(",".join(row) for row in cells)]
     run.write("exits-measured.csv", "\n".join(measured).replace("a <CPU>, 2 threads", "") + "\n")
-    assert read(run).measured.split == "test"
-    assert "Test accuracy against multiply-adds" in write_picture(run).read_text()
+    assert read_run(run).measured.choosing_split == "test"
+    assert "Test accuracy against multiply-adds" in write_exit_chart(run).read_text()
 
 
 def test_no_picture_of_what_was_not_measured(tmp_path):
     with pytest.raises(ConfigError, match=r"no exits of .*run were measured; selfdistill exits"):
-        write_picture(made_run(tmp_path / "run"))
+        write_exit_chart(made_run(tmp_path / "run"))

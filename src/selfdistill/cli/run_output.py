@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .console import echo, rank_zero, show_exits
-from .progress import TerminalProgress
 
 if TYPE_CHECKING:
     from ..recipe.schema import Recipe

@@ -1,7 +1,6 @@
-"""The pictures of a comparison: every seed's point, the mean, and how far it can be trusted."""
+"""The charts of a comparison: every seed's score, the mean, and its intervals."""
 
 from collections.abc import Sequence
-from html import escape
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -17,7 +16,6 @@ from ..reporting.figure_style import (
     GRID,
     INK,
     MUTED,
-    PAGE,
     SMALL,
     TEXT,
     Margins,
@@ -30,24 +28,20 @@ from ..reporting.formatting import LETTER, percent
 from .results import RowResult, format_points
 
 ACCENT = stage_color(1)
-_WIDTH, _LANE = 480.0, 34.0
 
 
-def scores(found: Sequence[RowResult], name: str, title: str) -> str:
-    """A lane for each row: its seeds, their mean and its t interval."""
-    labels = [percent(result.mean, 2) for result in found]
-    figure, axes = _lanes([r.row for r in found], labels)
-    for lane, result in enumerate(found):
-        color = MUTED if lane == 0 else INK
-        values = [100 * score for score in result.scores.values()]
+def scores(rows: Sequence[RowResult], name: str, title: str) -> Chart:
+    """A lane for each row: its seeds, their mean and its t interval; the first is the baseline."""
+    lanes = []
+    for i, row in enumerate(rows):
+        values = [100 * score for score in row.scores.values()]
         interval = None
         if len(values) >= MIN_PAIRS:
             low, high = t_interval(values)
             interval = Interval(max(0, low), min(100, high))
-        _lane(axes, lane, values, interval, color)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda at, _: f"{at:g} %"))
-    said = "; ".join(f"{r.row} {label}" for r, label in zip(found, labels, strict=True))
-    return svg(figure, name, f"{title} of every seed. Means: {escape(said)}")
+        color = INK if i else MUTED
+        lanes.append(Lane(row.row, percent(row.mean, 2), values, color, interval))
+    return lanes_chart(lanes, name, f"{title} of every seed.")
 
 
 def differences(found: Sequence[RowResult], name: str) -> str:
@@ -107,22 +101,7 @@ def _lanes(names: Sequence[str], labels: Sequence[str]) -> tuple[Figure, Axes]:
                 ha=side,
                 va="center",
             )
-    return figure, axes
-
-
-def _lane(
-    axes: Axes,
-    lane: int,
-    values: Sequence[float],
-    interval: Interval | None,
-    color: str,
-    inner: Interval | None = None,
-) -> None:
-    """Intervals as lines under the mean, the seeds as small open points above them."""
-    for between, width in ((interval, 1.5), (inner, 5)):
-        if between:
-            axes.plot(between, (lane, lane), color=color, linewidth=width, alpha=0.55, zorder=2)
-    heights = [lane - 0.24] * len(values)
-    axes.plot(values, heights, "o", color=color, markersize=4.5, mfc="none", mew=1, zorder=3)
-    mean = sum(values) / len(values)
-    axes.plot(mean, lane, "o", color=color, markersize=8, mec=PAGE, mew=1.5, zorder=4)
+            color = ACCENT if difference.verdict is Significance.BEYOND else MUTED
+            lanes.append(Lane(row.row, points(difference.mean), pairs, color, t, bootstrap))
+    description = "Difference of every seed to the baseline."
+    return lanes_chart(lanes, name, description, differences=True)

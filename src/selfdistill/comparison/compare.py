@@ -233,6 +233,12 @@ class _StudyRunner:
         directory.write("study.html", page(name, self.study, outcomes, results))
         return comparison
 
+    def _warn(self, sentence: str) -> None:
+        """Say a warning once."""
+        if sentence not in self.warned:
+            self.warned.add(sentence)
+            self.watcher.warn(sentence)
+
 
 def _failure_reason(result: JobResult) -> str:
     """Why a run failed: its own error message if it wrote one."""

@@ -1,8 +1,7 @@
-"""The page `study.html`: one file for the whole grid, no scripts, nothing loaded from anywhere."""
+"""The page `study.html` of a comparison."""
 
-from collections.abc import Callable, Iterable, Sequence
-from html import escape
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from ..engine.run_directory import environment
 from ..functional.statistics import MIN_PAIRS, Significance
@@ -18,7 +17,6 @@ from ..reporting.layout import (
 )
 from ..reporting.tables import keys_table
 from ..tasks.metric_names import shown_metric
-from . import charts as pictures
 from .grid import Study
 from .results import (
     STUDENT,
@@ -31,15 +29,16 @@ from .results import (
 )
 
 
-class StudyPageData(NamedTuple):
+@dataclass(frozen=True)
+class StudyPageData:
     """All that the page shows.
 
     Attributes:
         name: of the study.
-        study: what was asked.
+        study: its rows, seeds and recipes.
         outcomes: of every run.
         results: of every predictor.
-        summary: what the comparison is about, the baseline first.
+        summary: of the predictors that are compared, the baseline first.
     """
 
     name: str
@@ -49,19 +48,24 @@ class StudyPageData(NamedTuple):
     summary: Sequence[RowResult]
 
     @property
-    def images(self) -> str:
-        """The images that the figures are of."""
-        return "test" if judged_split(self.results) == "test" else "validation"
-
-    @property
-    def metric(self) -> str:
-        """What they are judged by, for people."""
-        return shown_metric(self.study.metric)
+    def split(self) -> str:
+        """The split that the scores are of."""
+        return judged_split(self.results)
 
     @property
     def others(self) -> list[RowResult]:
         """The rows that are compared with the baseline."""
         return [result for result in self.summary if result.row != self.study.baseline]
+
+    @property
+    def compared(self) -> list[tuple[str, str, str]]:
+        """(row, its difference in points, verdict) of each row that has one."""
+        return [(r.row, points(d.mean), str(d.verdict)) for r in self.others if (d := r.difference)]
+
+    @property
+    def num_verdicts(self) -> int:
+        """Number of comparisons with enough seeds for a verdict."""
+        return sum(bool(r.difference and r.difference.n >= FEWEST) for r in self.others)
 
 
 def page(
@@ -144,16 +148,21 @@ def _comparison(found: StudyPageData) -> str:
     return section("Against the baseline", table, note(escape(said)), pair(figures))
 
 
-_POINTS = "Small: each seed. Large: their mean, with its 95 % t interval from three seeds on."
-_PAIRS = (
-    "Thin: the t interval. Thick: the paired bootstrap, which is too narrow at few seeds. Colored "
-    "if neither holds zero."
-)
+def _comparison_table(data: StudyPageData) -> Table:
+    base, metric = data.study.baseline, shown_metric(data.study.metric)
+    heads = ["", f"{split_name(data.split)} {metric}", f"minus {base}", "verdict"]
+    heads += ["95 % t interval", "bootstrap", "seeds"]
+    results = {result.row: result for result in data.summary}
+    missing = ["–"] * (len(heads) - 2) + ["0"]
+    rows = [
+        Row(_cells(results[row], base) if row in results else [row, *missing])
+        for row in data.study.rows
+    ]
+    return Table(heads, rows)
 
 
-def _row(result: RowResult, found: StudyPageData) -> list[str]:
-    difference = result.difference
-    cells, seeds = [escape(result.row), _spread(result)], str(len(result.scores))
+def _cells(result: RowResult, baseline: str) -> list[str | Cell]:
+    difference, seeds = result.difference, str(len(result.scores))
     if difference is None:
         word = "baseline" if result.row == found.study.baseline else "–"
         return [*cells, "–", word, "–", "–", seeds]
@@ -164,51 +173,34 @@ def _row(result: RowResult, found: StudyPageData) -> list[str]:
     return [*cells, format_points(difference.mean), said, *shown_intervals, seeds]
 
 
-def _spread(result: RowResult) -> str:
+def mean_std(result: RowResult) -> str:
+    """Mean and standard deviation over the seeds, in percent."""
     spread = "" if result.std is None else f" ± {100 * result.std:.2f}"
     return f"{100 * result.mean:.2f}{spread} %"
 
 
-def _exits(found: StudyPageData) -> str:
-    split = judged_split(found.results)
-    own = [result for result in found.results if result.split == split]
-    names = list(dict.fromkeys(result.predictor for result in own))
+def _exits_table(data: StudyPageData) -> Table | None:
+    """Every predictor of every row, the full network last; None if there is nothing else."""
+    judged = [result for result in data.results if result.split == data.split]
+    names = sorted(dict.fromkeys(r.predictor for r in judged), key=lambda name: name == STUDENT)
     if len(names) < 2:
         return ""
     names.sort(key=lambda name: name == STUDENT)  # stays in order, the full network last
     cells = {(r.row, r.predictor): _spread(r) for r in own}
     rows = [
-        [escape(row), *(cells.get((row, name), "–") for name in names)] for row in found.study.rows
+        Row([row, *(_run_cell(outcomes[row, seed], data.split) for seed in seeds)])
+        for row in data.study.rows
     ]
-    heads = ["", *(escape(shown(name)) for name in names)]
-    return section(f"Every exit, {found.images} {found.metric}", _table(heads, rows))
+    return Table(["", *(f"seed {seed}" for seed in seeds)], rows)
 
 
-def _runs(found: StudyPageData) -> str:
-    split = judged_split(found.results)
-    outcomes = {(outcome.row, outcome.seed): outcome for outcome in found.outcomes}
-    rows = [
-        [escape(row), *(_run(outcomes[row, seed], split) for seed in found.study.seeds)]
-        for row in found.study.rows
-    ]
-    heads = ["", *(f"seed {seed}" for seed in found.study.seeds)]
-    failures = "".join(
-        f"<p>{escape(f'{o.row}, seed {o.seed}')} failed: {escape(o.failure)}</p>"
-        for o in found.outcomes
-        if o.failure
-    )
-    said = note("Each figure leads to the report of its run.")
-    return section("Runs", _table(heads, rows), failures, said)
-
-
-def _run(outcome: RunOutcome, split: str) -> str:
+def _run_cell(outcome: RunOutcome, split: str) -> str | Cell:
     if outcome.failure:
         return "failed"
     score = outcome.score(STUDENT, split)
     if score is None:
         return "–"
-    address = f"runs/{escape(outcome.row)}/s{outcome.seed}/report.html"
-    return f'<a href="{address}">{percent(score, 2)}</a>'
+    return Cell(percent(score, 2), link=f"runs/{outcome.row}/s{outcome.seed}/report.html")
 
 
 def _reading(found: StudyPageData) -> str:

@@ -6,19 +6,23 @@ from .errors import (
     ConfigError,
     DataError,
     DivergenceError,
+    MissingExtraError,
     ResourceError,
     RunBusyError,
     SelfdistillError,
     nearest,
 )
+from .extras import require
+from .files import atomic_directory, atomic_file, write_atomically
 from .frozen import Frozen, load_tensors, trained_state
-from .method import Kind, Method, Provenance
+from .method import STUDENT, Kind, Method, Provenance
 from .registry import METHODS, Option, Registry, options
 from .task import IGNORE, Task
 
 __all__ = [
     "IGNORE",
     "METHODS",
+    "STUDENT",
     "ArtifactError",
     "Batch",
     "ConfigError",
@@ -27,6 +31,7 @@ __all__ = [
     "Frozen",
     "Kind",
     "Method",
+    "MissingExtraError",
     "Needs",
     "Option",
     "Progress",
@@ -37,8 +42,12 @@ __all__ = [
     "SelfdistillError",
     "StepOutput",
     "Task",
+    "atomic_directory",
+    "atomic_file",
     "load_tensors",
     "nearest",
     "options",
+    "require",
     "trained_state",
+    "write_atomically",
 ]

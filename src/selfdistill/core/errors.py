@@ -16,6 +16,10 @@ class ConfigError(SelfdistillError, ValueError):
     exit_code = 2
 
 
+class MissingExtraError(ConfigError):
+    """An optional dependency that is not installed."""
+
+
 class RunBusyError(SelfdistillError):
     """The run directory exists already or another process trains in it."""
 

@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from .batch import Batch, Needs, Progress, StepOutput
 
+STUDENT = "student"
+"""The name of the predictor that is the student itself; `Method.predictors` ends with it."""
+
 Kind = Literal["baseline", "self", "online", "offline"]
 
 

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -56,7 +55,6 @@ def export_early_exit_onnx(network: EarlyExitNetwork, data: ImageData, path: Pat
         ArtifactError: the file's outputs differ from the module's.
         ResourceError: the file cannot be written.
     """
-    draft = path.parent / f".{path.name}.{os.getpid()}"
     shape = data.train.shape
     metadata = {"classes": json.dumps(data.classes), "shape": json.dumps(shape), "data": data.name}
     try:
@@ -67,11 +65,6 @@ def export_early_exit_onnx(network: EarlyExitNetwork, data: ImageData, path: Pat
                 f"the ONNX file lets {agreement.images - agreement.matched} of {agreement.images} "
                 "images leave elsewhere, or in another class, than torch does; it was not kept"
             )
-        draft.rename(path)
-    except OSError as error:
-        raise ResourceError(f"{path} could not be written: {error.strerror or error}") from error
-    finally:
-        draft.unlink(missing_ok=True)
     return agreement
 
 

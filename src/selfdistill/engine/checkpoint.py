@@ -7,7 +7,6 @@ No pointer names the last one: a resume searches for the newest whose checksums 
 
 import hashlib
 import json
-import os
 import shutil
 import warnings
 from pathlib import Path
@@ -36,10 +35,9 @@ def save(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Path:
     Raises:
         ResourceError: the disk is full or the folder cannot be written; earlier ones stay intact.
     """
-    place = folder / f"step-{checkpoint.state['step']:06d}"
-    draft = folder / f".{place.name}.{os.getpid()}"
+    path = folder / f"step-{checkpoint.state['step']:06d}"
     try:
-        for stale in folder.glob(".step-*"):  # what an earlier process was killed over
+        for stale in folder.glob(".step-*"):  # drafts of processes that were killed
             shutil.rmtree(stale)
         draft.mkdir(parents=True)
         _write(draft, checkpoint)
@@ -50,10 +48,11 @@ def save(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Path:
         others = [other for other in _step_directories(folder) if other != place]
         for old in others[keep - 1 :]:
             shutil.rmtree(old)
+    except ResourceError:
+        raise
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise ResourceError(f"the checkpoint {place} could not be written: {error}") from error
-    return place
+        raise ResourceError(f"the checkpoint {path} could not be written: {error}") from error
+    return path
 
 
 def _write(draft: Path, checkpoint: Checkpoint) -> None:
@@ -64,17 +63,6 @@ def _write(draft: Path, checkpoint: Checkpoint) -> None:
     (draft / "state.json").write_text(json.dumps(state), encoding="utf-8")
     sums = {file.name: _digest(file) for file in sorted(draft.iterdir())}
     (draft / "manifest.json").write_text(json.dumps(sums, indent=1), encoding="utf-8")
-    for file in draft.iterdir():
-        _sync(file)
-    _sync(draft)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _digest(file: Path) -> str:

@@ -2,21 +2,18 @@
 
 import json
 import os
-import platform
-import shlex
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from filelock import FileLock, Timeout
 
-from ..core import ConfigError, ResourceError, RunBusyError
+from ..core import ArtifactError, ConfigError, ResourceError, RunBusyError, write_atomically
+from ..core.machine import environment
 
+RUN_FORMAT = 2
+"""Raised when the layout of a run changes; a run of any other format is refused, not misread."""
 LOCK = ".lock"
 
 
@@ -77,36 +74,44 @@ class RunDirectory:
     def begin(self, recipe: str) -> None:
         """Write recipe and environment of a new run, or raise `RunBusyError` if there is one."""
         self.check_free()
-        self.write("environment.json", json.dumps(environment(), indent=1))
+        facts = {"format": RUN_FORMAT, **environment()}
+        self.write("environment.json", json.dumps(facts, indent=1))
         self.write("recipe.toml", recipe)
 
     def recipe(self) -> str:
-        """The recipe's text.
+        """The recipe's text; everything that reads a run asks for it first.
 
         Raises:
             ConfigError: the directory holds no run.
         """
         try:
-            return (self.path / "recipe.toml").read_text(encoding="utf-8")
+            text = (self.path / "recipe.toml").read_text(encoding="utf-8")
         except OSError:
             raise ConfigError(f"{self.path} holds no run (no recipe.toml in it)") from None
+        if self.environment().get("format", RUN_FORMAT) != RUN_FORMAT:
+            raise ArtifactError(
+                f"{self.path} was made by another version of selfdistill, whose runs this one "
+                "cannot read; train it anew"
+            )
+        return text
+
+    def environment(self) -> dict[str, Any]:
+        """Format, versions, machine and command of the run; {} where nothing recorded them.
+
+        Raises:
+            ArtifactError: the file is not JSON.
+        """
+        path = self.path / "environment.json"
+        if not path.exists():
+            return {}
+        try:
+            return {"format": 1, **json.loads(path.read_bytes())}  # the first format had no number
+        except (OSError, ValueError, TypeError) as error:
+            raise ArtifactError(f"{path} is not JSON: {error}") from None
 
     def write(self, name: str, content: str | bytes) -> Path:
-        """Replace a file in one atomic move; `name` may be in a folder that is there."""
-        place = self.path / name
-        draft = place.with_name(f".{place.name}.{os.getpid()}")
-        try:
-            with draft.open("wb") as stream:
-                stream.write(content.encode("utf-8") if isinstance(content, str) else content)
-                stream.flush()
-                os.fsync(stream.fileno())
-            draft.replace(place)
-        except OSError as error:
-            draft.unlink(missing_ok=True)
-            raise ResourceError(
-                f"{place} could not be written: {error.strerror or error}"
-            ) from error
-        return place
+        """Replace a file in one atomic move; `name` may lie in a folder that exists."""
+        return write_atomically(self.path / name, content)
 
     def log(self, entry: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl and flush it to the disk."""

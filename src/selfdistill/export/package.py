@@ -2,10 +2,7 @@
 
 import copy
 import json
-import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +19,6 @@ from ..core import (
     Method,
     ResourceError,
     RunBusyError,
-    SelfdistillError,
     Task,
     nearest,
 )
@@ -117,7 +113,7 @@ def with_run_normalization(path: Path, data: ImageData) -> ImageData:
         raise DataError(
             f"'{data.name}' has other classes than when {path} was trained; give the old data back"
         )
-    return replace(data, mean=mean, std=std)
+    return replace(data, mean=trained_on.mean, std=trained_on.std)
 
 
 def task_for(data: ImageData) -> Task:
@@ -261,19 +257,3 @@ def _require_agreement(verification: ExportVerification, format: str) -> None:
             f"the {format} file says something else than the network in training "
             f"({verification.summary}); it was not kept. Try --no-fuse or another --format"
         )
-
-
-@contextmanager
-def _appearing(place: Path) -> Iterator[Path]:
-    """A folder to write into, which takes its place when all went well, and else is gone."""
-    draft = place.parent / f".{place.name}.{os.getpid()}"
-    try:
-        draft.mkdir(parents=True)
-        yield draft
-        draft.rename(place)
-    except SelfdistillError:
-        raise
-    except OSError as error:
-        raise ResourceError(f"{place} could not be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)

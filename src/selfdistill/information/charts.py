@@ -1,44 +1,28 @@
-"""The pictures: losses over steps, network by network, and over depth, all networks in one."""
+"""The charts of a measurement: losses over steps and over depth."""
 
-import re
-from collections.abc import Sequence
-from html import escape
-from importlib.resources import files
-from typing import NamedTuple
+from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..reporting.figure_style import (
-    MUTED,
-    SMALL,
-    TEXT,
+from ..reporting.charts.labels import EndLabel, label_ends
+from ..reporting.charts.standalone import standalone_svg
+from ..reporting.charts.style import (
+    GAP,
+    LETTER,
+    Chart,
     Margins,
     canvas,
     grid,
-    palette,
-    spread,
     stage_color,
-    svg,
     ticks,
+    to_svg,
 )
-from ..reporting.formatting import GAP, LETTER, decimals
+from ..reporting.formatting import decimals
 from .results import HELD_OUT, TRAINING, InformationResult
 
 FAMILIES = {"mutual": "Mutual information with the last module", "self": "Self-information"}
 SHORT = {"mutual": "MI with the last module", "self": "self-information"}
-SIZE = (480.0, 300.0)
-_LABEL = 12.0  # pixels between the axes and a label at a curve's end
-
-
-class _End(NamedTuple):
-    """What is written beside the end of a curve."""
-
-    x: float
-    y: float
-    text: str
-    color: str
 
 
 def module_of(term: str) -> int:
@@ -46,21 +30,21 @@ def module_of(term: str) -> int:
     return int(term.rpartition("/")[2])
 
 
-def colors_needed(found: InformationResult) -> int:
-    """How many colors the pictures take, beside that of the text."""
-    return max(len(found.taps), *(len(names) - 1 for names in found.taps.values()))
+def num_colors(result: InformationResult) -> int:
+    """How many colors the charts take, besides that of the text."""
+    return max(len(result.taps), *(len(names) - 1 for names in result.taps.values()))
 
 
-def over_steps(found: InformationResult, network: str, family: str, name: str) -> str:
-    """The losses of one network and one family, a color a module, as an `svg` element.
+def over_steps(result: InformationResult, network: str, family: str, name: str) -> Chart:
+    """The losses of one network and one family, a color for each module.
 
-    Strong lines are held-out losses, with a band of a deviation where there are several seeds,
-    faint ones those of training. The last module has the color of the text.
+    Strong lines are held-out losses, with a band of one standard deviation where there are several
+    seeds, faint ones those of training. The last module has the color of the text.
     """
-    terms = found.terms(network, family)
-    deepest = len(found.taps[network])
-    axes, drawn = _axes(found, "step", max(len(_end_text(t, 0.0)) for t in terms))
-    ends = []
+    terms = result.terms(network, family)
+    deepest = len(result.taps[network])
+    figure, axes = _canvas(result, "step", max(len(_end_text(term, 0.0)) for term in terms))
+    labels = []
     for term in terms:
         module = module_of(term)
         color = stage_color(None if module == deepest else module)
@@ -71,95 +55,63 @@ def over_steps(found: InformationResult, network: str, family: str, name: str) -
             low, high = held.mean - held.std, held.mean + held.std
             axes.fill_between(held.steps, low, high, color=color, alpha=0.18, linewidth=0)
         last = float(held.mean[-1])
-        ends.append(_End(float(held.steps[-1]), last, _end_text(term, last), color))
-    axes.set_xlim(0, ends[0].x)
+        labels.append(EndLabel(float(held.steps[-1]), last, _end_text(term, last), color))
+    axes.set_xlim(0, labels[0].x)
     axes.xaxis.set_major_locator(ticks(integer=True))
-    _chance(axes, found)
-    _name_ends(axes, ends)
-    said = "; ".join(end.text for end in ends)
-    return svg(drawn, name, escape(f"{FAMILIES[family]} of {network}, loss over steps: {said}"))
+    _chance(axes, result)
+    label_ends(axes, labels)
+    texts = "; ".join(label.text for label in labels)
+    return to_svg(figure, name, f"{FAMILIES[family]} of {network}, loss over steps: {texts}")
 
 
-def over_depth(found: InformationResult, family: str, name: str) -> str:
-    """The last held-out losses of all networks over their modules, a line a network."""
-    axes, drawn = _axes(found, "module", max(map(len, found.networks)) + 2)
-    ends = []
-    for place, network in enumerate(found.networks, 1):
-        terms = found.terms(network, family)
-        amounts = [found.final(network, term) for term in terms]
-        modules = [module_of(term) for term in terms]
-        means, stds = [a.mean for a in amounts], [a.std for a in amounts]
-        color = stage_color(place)
-        axes.errorbar(
-            modules, means, stds, color=color, marker="o", markersize=5, linewidth=1.8, capsize=3
-        )
-        ends.append(_End(modules[-1], means[-1], network, color))
-    deepest = max(module_of(t) for n in found.networks for t in found.terms(n, family))
+def over_depth(result: InformationResult, family: str, name: str) -> Chart:
+    """The last held-out losses of all networks over their modules, a line for each network."""
+    figure, axes = _canvas(result, "module", max(map(len, result.networks)) + 2)
+    style: dict[str, Any] = {"marker": "o", "markersize": 5, "linewidth": 1.8, "capsize": 3}
+    labels = []
+    for number, network in enumerate(result.networks, 1):
+        terms = result.terms(network, family)
+        losses = [result.final(network, term) for term in terms]
+        modules, color = [module_of(term) for term in terms], stage_color(number)
+        means, stds = [loss.mean for loss in losses], [loss.std for loss in losses]
+        axes.errorbar(modules, means, stds, color=color, **style)
+        labels.append(EndLabel(modules[-1], means[-1], network, color))
+    deepest = max(module_of(t) for n in result.networks for t in result.terms(n, family))
     axes.set_xlim(0.7, deepest + 0.15)
     axes.set_xticks(range(1, deepest + 1))
-    _chance(axes, found)
-    _name_ends(axes, ends)
-    said = ", ".join(found.networks)
-    return svg(drawn, name, escape(f"{FAMILIES[family]}, loss over modules, of {said}"))
+    _chance(axes, result)
+    label_ends(axes, labels)
+    networks = ", ".join(result.networks)
+    return to_svg(figure, name, f"{FAMILIES[family]}, loss over modules, of {networks}")
 
 
-def combined_svg(found: InformationResult) -> str:
-    """All curves over steps as one SVG file, a row a family and a column a network."""
-    panels = [
-        (f"{network}: {short}", over_steps(found, network, family, f"{family}-{place}"))
-        if found.terms(network, family)
-        else ("", "")
+def combined_svg(result: InformationResult) -> str:
+    """All charts over steps as one SVG file, a row for each family, a column for each network."""
+    charts = [
+        (f"{network}: {short}", over_steps(result, network, family, f"{family}-{i}"))
+        if result.terms(network, family)
+        else ("", None)
         for family, short in SHORT.items()
-        for place, network in enumerate(found.networks)
+        for i, network in enumerate(result.networks)
     ]
-    return arranged(panels, len(found.networks))
+    return standalone_svg(charts, len(result.networks))
 
 
-def arranged(panels: Sequence[tuple[str, str]], columns: int) -> str:
-    """Titles and pictures as one SVG file, in the colors of the page by day."""
-    width, height, head = SIZE[0] + 24, SIZE[1], 28.0
-    parts = ['<rect width="100%" height="100%" fill="var(--page)"/>']
-    for at, (title, panel) in enumerate(panels):
-        x, y = at % columns * width, at // columns * (height + head)
-        parts.append(f'<text x="{x + 10:g}" y="{y + 18:g}" class="title">{escape(title)}</text>')
-        place = f'x="{x:g}" y="{y + head:g}" width="{SIZE[0]:g}" height="{height:g}"'
-        parts.append(panel.replace("<svg ", f"<svg {place} ", 1))
-    rows = -(-len(panels) // columns)
-    return _plain("".join(parts), (columns * width, rows * (height + head)))
-
-
-def _plain(body: str, size: tuple[float, float]) -> str:
-    """A file of its own: colors instead of variables, and letters that every machine has."""
-    style = files("selfdistill.reporting").joinpath("style.css").read_text(encoding="utf-8")
-    colors = dict(re.findall(r"--(\w+): (#\w+)", style[: style.index("@media")]))
-    stages = [int(number) for number in re.findall(r"var\(--exit-(\d+)\)", body)]
-    light = palette(max(stages, default=1))["light"]
-    colors |= {f"exit-{number}": color for number, color in enumerate(light, 1)}
-    body = re.sub(r"var\(--([\w-]+)\)", lambda variable: colors[variable[1]], body)
-    names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-    letters = "svg { overflow: visible; } "
-    letters += "text { font-family: system-ui, Helvetica, Arial, sans-serif !important; }"
-    letters += f" .title {{ font-size: 14px; font-weight: 600; fill: {colors['ink']}; }}"
-    width, height = size
-    opening = f'<svg {names} viewBox="0 0 {width:g} {height:g}" width="{width:g}">'
-    return f"{opening}<style>{letters}</style>{body}</svg>\n"
-
-
-def _axes(found: InformationResult, x_label: str, letters: int) -> tuple[Axes, Figure]:
+def _canvas(result: InformationResult, x_label: str, letters: int) -> tuple[Figure, Axes]:
     """Empty axes with room for labels of so many letters at the right."""
     figure, axes = canvas(*SIZE, Margins(right=letters * LETTER + 18))
     grid(axes, x_label, f"loss ({found.config.estimator})")
     axes.yaxis.set_major_locator(ticks())
-    return axes, figure
+    return figure, axes
 
 
 def _end_text(term: str, loss: float) -> str:
     return f"module {module_of(term)}{GAP}{decimals(loss)}"
 
 
-def _chance(axes: Axes, found: InformationResult) -> None:
-    """The line on which a critic only guesses, on a scale that all pictures share."""
-    losses = [found.chance, *(row.loss for row in found.rows)]
+def _chance(axes: Axes, result: InformationResult) -> None:
+    """The line of chance, on a scale that all charts share."""
+    losses = [result.chance, *(row.loss for row in result.rows)]
     bottom, top = min(0.0, *losses), max(losses)
     room = 0.05 * (top - bottom)
     axes.set_ylim(bottom - room * (bottom < 0), top + room)

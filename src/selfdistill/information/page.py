@@ -1,87 +1,64 @@
-"""What a measurement leaves behind: a table, a picture, and a page that shows both."""
+"""What a measurement leaves behind: a table, a chart, and a page that shows both."""
 
 import shlex
 import sys
-from html import escape
 from pathlib import Path
 
-from ..core import ResourceError, RunBusyError
-from ..engine.run_directory import RunDirectory
-from ..reporting.figure_style import palette
+from ..core import ResourceError, RunBusyError, write_atomically
+from ..reporting.charts.style import Chart, palette
+from ..reporting.elements import Cell, Row, Table
 from ..reporting.formatting import decimals
-from ..reporting.layout import (
-    document,
-    figure,
-    folded,
-    note,
-    pair,
-    section,
-)
-from .charts import (
-    FAMILIES,
-    colors_needed,
-    combined_svg,
-    module_of,
-    over_depth,
-    over_steps,
-)
+from ..reporting.rendering import render
+from .charts import FAMILIES, combined_svg, module_of, num_colors, over_steps
 from .results import InformationResult, MeanStd
 
 FILES = ("information.html", "information.svg", "information.csv")
+_EXPLANATIONS = {
+    "mutual": "How much the cells of a module's feature map tell of the last feature.",
+    "self": "How much the cells of a module's feature map tell of their own mean.",
+}
 
 
-def check_free(place: Path) -> None:
-    """Raises `RunBusyError` if there is a measurement in this folder already."""
-    if any((place / name).exists() for name in FILES):
-        raise RunBusyError(f"{place} holds a measurement already; choose another --out")
+def check_free(directory: Path) -> None:
+    """Raises `RunBusyError` if there is a measurement in this directory already."""
+    if any((directory / name).exists() for name in FILES):
+        raise RunBusyError(f"{directory} holds a measurement already; choose another --out")
 
 
-def save(found: InformationResult, folder: str | Path) -> list[Path]:
-    """Write page, picture and table into a folder, which is made if it is not there.
+def save(result: InformationResult, folder: str | Path) -> list[Path]:
+    """Write page, chart and table into a folder, which is made if it does not exist.
 
     Raises:
         RunBusyError: there is a measurement in it already.
         ResourceError: the folder cannot be made or written.
     """
-    place = Path(folder)
-    check_free(place)
+    directory = Path(folder)
+    check_free(directory)
     try:
-        place.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ResourceError(f"{place} cannot be made: {error.strerror or error}") from error
-    texts = (page(found), combined_svg(found), found.to_csv())
-    return [RunDirectory(place).write(*file) for file in zip(FILES, texts, strict=True)]
+        raise ResourceError(f"{directory} cannot be made: {error.strerror or error}") from error
+    texts = (page(result), combined_svg(result), result.to_csv())
+    return [write_atomically(directory / n, text) for n, text in zip(FILES, texts, strict=True)]
 
 
-def page(found: InformationResult) -> str:
+def page(result: InformationResult) -> str:
     """The whole document."""
-    body = "\n".join([_compared(found), *(_family(found, f) for f in FAMILIES), _how(found)])
-    header = f'<p class="lede">{_lede(found)}</p>'
-    name = " · ".join(found.networks)
-    return document("information", name, header, body, palette(colors_needed(found)))
-
-
-def _lede(found: InformationResult) -> str:
-    what = "Critics were trained to tell which features belong to one image, "
-    what += "and judged on images held out from them. Lower loss is more information; at "
-    return f"{what}{decimals(found.chance)} a critic only guesses."
-
-
-def _compared(found: InformationResult) -> str:
-    """The numbers, and the networks side by side where there are several."""
-    pictures = []
-    if len(found.networks) > 1:
-        pictures = [
-            figure(
-                over_depth(found, family, f"depth-{family}"),
-                title,
-                "The last held-out losses, module by module.",
-            )
+    networks = result.networks
+    return render(
+        "information.html.j2",
+        name=" · ".join(networks),
+        colors=palette(num_colors(result)),
+        chance=result.chance,
+        losses=_losses_table(result),
+        several_seeds=any(result.final(n, t).seeds > 1 for n in networks for t in result.terms(n)),
+        jensen_shannon=result.plan.estimator == "jsd",
+        depths=_depth_charts(result),
+        families=[
+            (title, _EXPLANATIONS[family], _step_charts(result, family))
             for family, title in FAMILIES.items()
-            if all(found.terms(network, family) for network in found.networks)
-        ]
-    return section(
-        "InformationResult of every module", _table(found), note(_share(found)), pair(pictures)
+        ],
+        setup=_setup(result),
     )
 
 
@@ -98,21 +75,25 @@ def _share(found: InformationResult) -> str:
     )
 
 
-def _table(found: InformationResult) -> str:
-    heads = "".join(f'<th class="number" scope="col">{escape(n)}</th>' for n in found.networks)
-    rows = []
-    for term in ordered(found):
-        cells = "".join(f'<td class="number">{_cell(found, n, term)}</td>' for n in found.networks)
-        rows.append(f'<tr><th scope="row">{named(term)}</th>{cells}</tr>')
-    return (
-        f'<div class="wide"><table><thead><tr><th scope="col">held-out loss</th>{heads}</tr>'
-        f"</thead><tbody>{''.join(rows)}</tbody></table></div>"
-    )
+def _step_charts(result: InformationResult, family: str) -> list[tuple[str, Chart]]:
+    return [
+        (network, over_steps(result, network, family, f"{family}-{i}"))
+        for i, network in enumerate(result.networks)
+        if result.terms(network, family)
+    ]
 
 
-def ordered(found: InformationResult) -> list[str]:
+def _losses_table(result: InformationResult) -> Table:
+    rows = [
+        Row([named(term), *(_cell(result, network, term) for network in result.networks)])
+        for term in ordered(result)
+    ]
+    return Table(["held-out loss", *result.networks], rows)
+
+
+def ordered(result: InformationResult) -> list[str]:
     """The terms of all networks: MI before SI, shallow before deep."""
-    terms = {term for network in found.networks for term in found.terms(network)}
+    terms = {term for network in result.networks for term in result.terms(network)}
     families = list(FAMILIES)
     return sorted(terms, key=lambda term: (families.index(term.split("/")[0]), module_of(term)))
 
@@ -123,22 +104,19 @@ def named(term: str) -> str:
 
 
 def amount(value: MeanStd) -> str:
-    """A loss with its deviation, where several seeds show one."""
+    """A loss with its standard deviation, where there are several seeds."""
     spread = f" ± {decimals(value.std)}" if value.seeds > 1 else ""
     return f"{decimals(value.mean)}{spread}"
 
 
-def _cell(found: InformationResult, network: str, term: str) -> str:
-    if term not in found.terms(network):
+def _cell(result: InformationResult, network: str, term: str) -> str | Cell:
+    if term not in result.terms(network):
         return "–"
     value = found.final(network, term)
     if found.config.estimator != "jsd":
         return amount(value)
-    share = min(1.0, max(0.0, 1 - value.mean / found.chance))
-    bar = (
-        f'<span class="bar"><i style="width:{100 * share:.0f}%;background:var(--muted)"></i></span>'
-    )
-    return f'<span title="{100 * share:.0f} % of what can be">{amount(value)}</span>{bar}'
+    share = min(1.0, max(0.0, 1 - value.mean / result.chance))
+    return Cell(amount(value), title=f"{100 * share:.0f} % of what can be", bar=share)
 
 
 def _family(found: InformationResult, family: str) -> str:
@@ -166,9 +144,7 @@ def _how(found: InformationResult) -> str:
         "critic": f"{plan.critic}, width {plan.width or 'its own'}",
         "estimator": found.config.estimator,
         "steps": f"{plan.steps} of Adam, {plan.batch_size} images, rate {plan.lr:g} falling to 0",
-        "seeds": seeds,
-        **{f"taps of {name}": ", ".join(taps) for name, taps in found.taps.items()},
+        "seeds": ", ".join(map(str, plan.seeds)),
+        **{f"taps of {name}": ", ".join(taps) for name, taps in result.taps.items()},
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
-    rows = "".join(f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in facts.items())
-    return folded("How it was measured", f'<div class="keys"><table>{rows}</table></div>')

@@ -1,11 +1,10 @@
 """Who trains with the student: a teacher that was trained before, peers that start with it."""
 
 import hashlib
-import json
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,38 +14,16 @@ from ..data import ImageData
 from ..engine import checkpoint
 from ..engine.run_directory import RunDirectory
 from ..models import SUFFIXES, build, load_weights, pretrained
+from ..records.training_data import TEACHER_FILE, TrainingData, read_teacher, read_training_data
 from ..tasks import TASKS
 from .schema import Recipe, parse
 
 _FAR = 0.05  # of a standard deviation: subsets of one data set stay far below
-DATA_FILE = "data.json"
-"""What data a run was trained on, in its directory."""
-TEACHER_FILE = "teacher.json"
-"""How good a run's teacher was, and what it looks like to a method."""
 
 
-class TrainingData(NamedTuple):
-    """The data that a network was trained on, as far as they are known.
-
-    `task` is empty for a network that was not trained here.
-    """
-
-    classes: Sequence[str]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    task: str = ""
-
-
-def describe_data(data: ImageData) -> str:
-    """What a later student has to know of a run's data, as the text of its `data.json`."""
-    facts = {
-        "name": data.name,
-        "task": data.task,
-        "classes": data.classes,
-        "mean": data.mean,
-        "std": data.std,
-    }
-    return json.dumps(facts, indent=1)
+def describe_data(data: ImageData) -> TrainingData:
+    """The record of a run's data."""
+    return TrainingData(data.name, data.task, data.classes, data.mean, data.std)
 
 
 def load_teacher(recipe: Recipe, data: ImageData) -> tuple[nn.Module, str]:
@@ -72,7 +49,8 @@ def load_teacher(recipe: Recipe, data: ImageData) -> tuple[nn.Module, str]:
                 f"teacher '{name}' tells {found.classes} classes apart and '{data.name}' has "
                 f"{len(data.classes)}; train it on these data first and give its run as --teacher"
             )
-        _check(f"teacher '{name}'", TrainingData(data.classes, found.mean, found.std), data)
+        trained_on = TrainingData("", "", data.classes, found.mean, found.std)
+        _check(f"teacher '{name}'", trained_on, data)
         return found.load(), name
     beside = Path(name).parent
     choices = [str(p) for p in beside.iterdir()] if beside.is_dir() else []
@@ -89,13 +67,15 @@ def placeholder_teacher(path: Path, data: ImageData) -> nn.Module:
         ArtifactError: the run does not remember it.
     """
     try:
-        facts = json.loads((path / TEACHER_FILE).read_text(encoding="utf-8"))
-        return _ZeroTeacher([(int(c), int(h), int(w)) for c, h, w in facts["taps"].values()], data)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        teacher = read_teacher(path)
+    except ArtifactError:
+        teacher = None
+    if teacher is None:
         raise ArtifactError(
             f"{path / TEACHER_FILE} does not tell the shapes of the teacher's features, which the "
             "method is built by; give the teacher, in Python: teacher="
-        ) from None
+        )
+    return _ZeroTeacher(list(teacher.taps.values()), data)
 
 
 class _ZeroTeacher(nn.Module):
@@ -165,7 +145,7 @@ def _from_run(path: Path, data: ImageData) -> tuple[nn.Module, str]:
         raise ConfigError(
             f"teacher {path} is not trained to the end; `selfdistill train --resume {path}` does it"
         )
-    _check(f"teacher {path}", _trained_on(path), data)
+    _check(f"teacher {path}", read_training_data(path), data)
     network = _empty(recipe.model, data)
     state, prefix = found.tensors["model"], found.state.get("student")
     if "average" in found.tensors and prefix is not None:  # what the run was judged by
@@ -175,18 +155,6 @@ def _from_run(path: Path, data: ImageData) -> tuple[nn.Module, str]:
     except RuntimeError:
         raise ArtifactError(f"the weights of teacher {path} do not fit {recipe.model}") from None
     return network, recipe.model
-
-
-def _trained_on(path: Path) -> TrainingData:
-    try:
-        facts = json.loads((path / DATA_FILE).read_text(encoding="utf-8"))
-        classes, mean, std = facts["classes"], tuple(facts["mean"]), tuple(facts["std"])
-        return TrainingData(classes, mean, std, facts.get("task", "classification"))
-    except (OSError, ValueError, KeyError, TypeError):
-        raise ArtifactError(
-            f"{path / DATA_FILE} cannot be read: without it nobody knows which classes and which "
-            "normalization the teacher learned; train it anew"
-        ) from None
 
 
 def _check(who: str, theirs: TrainingData, data: ImageData) -> None:

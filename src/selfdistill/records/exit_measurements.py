@@ -1,17 +1,21 @@
-"""What was measured of a run's exits, as a table."""
+"""`exits-measured.csv`: score, cost, latency and size of a run's exits beside a baseline."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ..costs.macs import NetworkCost
-from ..functional.statistics import PairedDifference
-from .csv_text import csv_text
+from ..functional.statistics import Interval, PairedDifference, Significance
+from . import BASELINE, SPLITS
+from .csv_text import csv_rows, csv_text, number, read_record
 
-BASELINE = "baseline"
-"""The row of the run without distillation."""
 FILE = "exits-measured.csv"
-SPLITS = ("val", "test")
+_COLUMNS = ["predictor", "front", "parameters", "macs", "bytes"]
+_KINDS = ("ece", "difference", "low", "high")
+_ABOUT = {"cost": str, "epoch": int, "threads": int, "machine": str, "torch": str, "baseline": str}
+_BETWEEN_NOTES = "; "
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class ExitMeasurement:
         seconds: median of a forward pass, by (device, batch).
         scores, ece: by split, fractions; the expected calibration error has 15 bins.
         against: the difference from the baseline, by split.
-        front: whether no other exit is as cheap and as good, and better in one of the two.
+        front: whether it is on the Pareto front of score and multiply-adds.
     """
 
     predictor: str
@@ -46,8 +50,8 @@ class ExitMeasurements:
         rows: the run's predictors, shallowest first.
         baseline: the run without distillation, if there is one.
         passes: (device, batch) of the latencies.
-        about: what the figures hold for: cost, threads, machine, torch, epoch, baseline, notes.
-        notes: sentences on what could not be had.
+        about: conditions of the measurement: cost, epoch, threads, machine, torch, baseline.
+        notes: sentences on what could not be measured.
         metric: what the scores are, the task's primary_metric.
     """
 
@@ -59,30 +63,98 @@ class ExitMeasurements:
     metric: str
 
     @property
+    def all_rows(self) -> list[ExitMeasurement]:
+        """The run's predictors and the baseline."""
+        return [*self.rows, *([self.baseline] if self.baseline else [])]
+
+    @property
     def splits(self) -> list[str]:
-        """The parts of the data that there were to judge by."""
+        """The splits on which every predictor of the run was judged."""
         return [split for split in SPLITS if all(split in row.scores for row in self.rows)]
 
+    @property
+    def choosing_split(self) -> str:
+        """The split to choose exits by: validation, if all rows were judged on it, else test."""
+        judged = all(SPLITS[0] in row.scores for row in self.all_rows)
+        return SPLITS[0] if judged else SPLITS[1]
 
-def measured_csv(measured: ExitMeasurements) -> str:
-    """One row a predictor and one for the baseline; latencies are in milliseconds."""
-    header = ["predictor", "front", "parameters", "macs", "bytes"]
-    header += [f"{device}_ms_{batch}" for device, batch in measured.passes]
-    kinds = (measured.metric, "ece", "difference", "low", "high")
-    for split in SPLITS:
-        header += [f"{split}_{kind}" for kind in kinds]
-    header += measured.about
-    rows = [*measured.rows, *([measured.baseline] if measured.baseline else [])]
-    return csv_text(header, (_cells(row, measured) for row in rows))
+    def to_csv(self) -> str:
+        """One row for each predictor and one for the baseline; latencies are in milliseconds."""
+        header = [*_COLUMNS, *(f"{device}_ms_{batch}" for device, batch in self.passes)]
+        header += [f"{s}_{kind}" for s in SPLITS for kind in (self.metric, *_KINDS)]
+        about = [*(self.about[key] for key in _ABOUT), _BETWEEN_NOTES.join(self.notes)]
+        rows = [[*_cells(row, self.passes), *about] for row in self.all_rows]
+        return csv_text([*header, *_ABOUT, "notes"], rows)
 
 
-def _cells(row: ExitMeasurement, measured: ExitMeasurements) -> list[Any]:
+def _cells(row: ExitMeasurement, passes: Sequence[tuple[str, int]]) -> list[Any]:
     cells: list[Any] = [row.predictor, int(row.front), *row.cost, row.size]
-    for which in measured.passes:
-        seconds = row.seconds.get(which)
+    for key in passes:
+        seconds = row.seconds.get(key)
         cells.append(None if seconds is None else round(1000 * seconds, 4))
     for split in SPLITS:
         paired = row.against.get(split)
         difference = [paired.mean, *paired.interval] if paired else [None] * 3
         cells += [row.scores.get(split), row.ece.get(split), *difference]
-    return cells + list(measured.about.values())
+    return cells
+
+
+def from_csv(text: str) -> ExitMeasurements:
+    """The measurements that `ExitMeasurements.to_csv` wrote.
+
+    Raises:
+        ValueError, LookupError: it wrote something else.
+    """
+    header, rows = csv_rows(text)
+    passes = [
+        (match[1], int(match[2]))
+        for name in header
+        if (match := re.fullmatch(r"(\w+)_ms_(\d+)", name))
+    ]
+    metric = header[len(_COLUMNS) + len(passes)].removeprefix(f"{SPLITS[0]}_")
+    tables = [dict(zip(header, row, strict=True)) for row in rows]
+    measured = [_measurement(cells, passes, metric) for cells in tables]
+    about = {key: kind(tables[0][key]) for key, kind in _ABOUT.items()}
+    notes = tables[0]["notes"]
+    return ExitMeasurements(
+        [row for row in measured if row.predictor != BASELINE],
+        next((row for row in measured if row.predictor == BASELINE), None),
+        passes,
+        about,
+        notes.split(_BETWEEN_NOTES) if notes else [],
+        metric,
+    )
+
+
+def _measurement(
+    cells: Mapping[str, str], passes: Sequence[tuple[str, int]], metric: str
+) -> ExitMeasurement:
+    times = {(d, batch): number(cells[f"{d}_ms_{batch}"]) for d, batch in passes}
+    scores = {split: number(cells[f"{split}_{metric}"]) for split in SPLITS}
+    ece = {split: number(cells[f"{split}_ece"]) for split in SPLITS}
+    return ExitMeasurement(
+        cells["predictor"],
+        NetworkCost(int(cells["parameters"]), int(cells["macs"])),
+        int(cells["bytes"]) if cells["bytes"] else None,
+        {key: time / 1000 for key, time in times.items() if time is not None},
+        {split: score for split, score in scores.items() if score is not None},
+        {split: error for split, error in ece.items() if error is not None},
+        {s: _paired(cells, s) for s in SPLITS if cells[f"{s}_difference"]},
+        cells["front"] == "1",
+    )
+
+
+def _paired(cells: Mapping[str, str], split: str) -> PairedDifference:
+    mean, low, high = (float(cells[f"{split}_{kind}"]) for kind in _KINDS[1:])
+    interval = Interval(low, high)
+    verdict = Significance.WITHIN if interval.holds(0) else Significance.BEYOND
+    return PairedDifference(mean, interval, verdict)
+
+
+def read_exit_measurements(run_dir: Path) -> ExitMeasurements | None:
+    """What `selfdistill exits` measured of a run, None before it did.
+
+    Raises:
+        ArtifactError: the table cannot be read.
+    """
+    return read_record(run_dir / FILE, from_csv, "table of measured exits")

@@ -1,22 +1,27 @@
-"""The table of a run's predictors: how good each is, and what it costs."""
+"""`exits.csv`: how good each predictor of a run is, and what it costs."""
 
-import csv
-import io
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
 
 from torch import Tensor
 
 from ..core import Method
 from ..costs.macs import network_cost
-from .csv_text import csv_text
+from .csv_text import csv_rows, csv_text, number, read_record
+
+FILE = "exits.csv"
 
 
-class ExitScore(NamedTuple):
-    """One predictor; scores are fractions, None where there was nothing to judge by.
+@dataclass(frozen=True)
+class ExitScore:
+    """One predictor; scores are fractions, None where a split has no images.
 
     Attributes:
-        metric: what the scores are, the task's primary_metric: "accuracy", "miou", "map".
+        predictor: its name in `Method.predictors`.
+        parameters, macs: of the network that this predictor alone needs.
+        val_score, test_score: by the task's primary metric.
+        metric: the name of that metric: "accuracy", "miou", "map".
     """
 
     predictor: str
@@ -26,6 +31,10 @@ class ExitScore(NamedTuple):
     test_score: float | None
     metric: str = "accuracy"
 
+    def score(self, split: str) -> float | None:
+        """The score on "val" or "test"."""
+        return self.test_score if split == "test" else self.val_score
+
 
 Scores = Mapping[str, Mapping[str, float]]
 
@@ -33,7 +42,7 @@ Scores = Mapping[str, Mapping[str, float]]
 def score_exits(
     method: Method, example: Tensor, primary_metric: str, val: Scores | None, test: Scores | None
 ) -> list[ExitScore]:
-    """One row a predictor, in the method's order.
+    """One record for each predictor, in the method's order.
 
     Args:
         method: the trained method.
@@ -43,51 +52,39 @@ def score_exits(
     """
     rows = []
     for name, network in method.predictors().items():
-        spent = network_cost(network, example)
-        left, right = (part[name][primary_metric] if part else None for part in (val, test))
-        rows.append(ExitScore(name, spent.parameters, spent.macs, left, right, primary_metric))
+        cost = network_cost(network, example)
+        val_score, test_score = (s[name][primary_metric] if s else None for s in (val, test))
+        rows.append(ExitScore(name, *cost, val_score, test_score, primary_metric))
     return rows
 
 
-def to_csv(rows: list[ExitScore]) -> str:
+def to_csv(rows: Sequence[ExitScore]) -> str:
     """The rows as csv text with a header, which names the metric."""
-    metric = rows[0].metric if rows else ExitScore._field_defaults["metric"]
+    metric = rows[0].metric if rows else ExitScore.metric
     header = ["predictor", "parameters", "macs", f"val_{metric}", f"test_{metric}"]
-    return csv_text(header, (row[:5] for row in rows))
+    return csv_text(header, (astuple(row)[:-1] for row in rows))
 
 
 def from_csv(text: str) -> list[ExitScore]:
-    """The rows that `to_csv` wrote."""
-    reader = csv.reader(io.StringIO(text))
-    metric = next(reader)[3].removeprefix("val_")
+    """The rows that `to_csv` wrote.
+
+    Raises:
+        ValueError: it wrote something else.
+    """
+    header, rows = csv_rows(text)
+    metric = header[3].removeprefix("val_")
+    if header != ["predictor", "parameters", "macs", f"val_{metric}", f"test_{metric}"]:
+        raise ValueError("its columns are others")
     return [
-        ExitScore(
-            predictor,
-            int(parameters),
-            int(macs),
-            float(val) if val else None,
-            float(test) if test else None,
-            metric,
-        )
-        for predictor, parameters, macs, val, test in reader
+        ExitScore(predictor, int(parameters), int(macs), number(val), number(test), metric)
+        for predictor, parameters, macs, val, test in rows
     ]
 
 
-Tables = Mapping[str, Mapping[str, Tensor]]
+def read_exit_scores(run_dir: Path) -> list[ExitScore]:
+    """The predictors of a run; none while it is not finished.
 
-
-def calibration_csv(tables: Tables) -> str:
-    """Reliability tables as csv text: a row for each bin of each predictor on each split.
-
-    Args:
-        tables: {split: {predictor: (bins, 3)}}, see `Task.calibration_metric`.
+    Raises:
+        ArtifactError: the table cannot be read.
     """
-    header = ["split", "predictor", "low", "high", "images", "confidence", "accuracy"]
-    rows: list[list[Any]] = []
-    for split, predictors in tables.items():
-        for predictor, table in predictors.items():
-            for place, (images, *means) in enumerate(table.tolist()):
-                edges = [round(edge / len(table), 6) for edge in (place, place + 1)]
-                known = means if images else [None, None]
-                rows.append([split, predictor, *edges, int(images), *known])
-    return csv_text(header, rows)
+    return read_record(run_dir / FILE, from_csv, "table of exits") or []

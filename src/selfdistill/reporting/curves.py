@@ -1,4 +1,4 @@
-"""From lines of metrics to curves that can be drawn, grouped by what they measure."""
+"""Curves from the lines of metrics.jsonl, grouped by the quantity that they show."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -6,14 +6,22 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .run_data import LAST, RunData, stage
+from ..core import STUDENT
+from .formatting import exit_number
+from .run_data import RunData
 
 Array = NDArray[np.float64]
 MOST_POINTS = 400
 
 
 class Curve(NamedTuple):
-    """One line of a plot: its name, the exit it is of (None: the whole network), and its points."""
+    """One line of a chart.
+
+    Attributes:
+        name: of the term or the predictor.
+        stage: number of its exit; None is the full network.
+        x, y: its points.
+    """
 
     name: str
     stage: int | None
@@ -35,41 +43,41 @@ def thinned(x: Array, y: Array, most: int = MOST_POINTS) -> tuple[Array, Array]:
 def curve(
     name: str, entries: Iterable[Mapping[str, Any]], value: Callable[[Mapping[str, Any]], Any]
 ) -> Curve:
-    """What `value` says of each line over its step; lines of which it says None are left out."""
+    """`value` of each entry over its step; entries for which it is None are left out."""
     points = [(e["step"], y) for e in entries if (y := value(e)) is not None]
     x, y = np.array(points, dtype=np.float64).reshape(-1, 2).T
-    return Curve(name, stage(name), *thinned(x, y))
+    return Curve(name, exit_number(name), *thinned(x, y))
 
 
-def families(contents: RunData, kind: str) -> dict[str, list[Curve]]:
+def families(run: RunData, kind: str) -> dict[str, list[Curve]]:
     """All "losses" or "monitors" by family, in order: {"soft": [soft/1, soft/2, …], …}.
 
-    A term without a number is the whole network's.
+    A term without a number is the full network's.
     """
-    entries = contents.steps if len(contents.steps) > 1 else contents.epochs
+    entries = run.steps if len(run.steps) > 1 else run.epochs
     names = dict.fromkeys(name for entry in entries for name in entry.get(kind, {}))
-    found: dict[str, list[Curve]] = {}
+    groups: dict[str, list[Curve]] = {}
     for name in names:
-        family = name.rpartition("/")[0] if stage(name) else name
+        family = name.rpartition("/")[0] if exit_number(name) else name
         drawn = curve(name, entries, lambda entry, n=name: entry.get(kind, {}).get(n))  # type: ignore[misc]
         if len(drawn.x):
-            whole = drawn.stage is None
-            found.setdefault(family, []).append(drawn._replace(name=LAST) if whole else drawn)
-    return found
+            full = drawn.stage is None
+            groups.setdefault(family, []).append(drawn._replace(name=STUDENT) if full else drawn)
+    return groups
 
 
-def total(contents: RunData) -> Curve:
-    """The sum of all loss terms, which is what training lowers."""
-    entries = contents.steps if len(contents.steps) > 1 else contents.epochs
+def total(run: RunData) -> Curve:
+    """The sum of all loss terms, which training minimizes."""
+    entries = run.steps if len(run.steps) > 1 else run.epochs
     judged = [entry for entry in entries if entry.get("losses")]
     return curve("total", judged, lambda entry: sum(entry["losses"].values()))
 
 
-def scores(contents: RunData) -> list[Curve]:
+def scores(run: RunData) -> list[Curve]:
     """Validation score of every predictor after each epoch, over epochs from 1."""
-    judged = [{**e, "step": e["epoch"] + 1} for e in contents.epochs if e.get("val")]
+    judged = [{**e, "step": e["epoch"] + 1} for e in run.epochs if e.get("val")]
     names = dict.fromkeys(name for entry in judged for name in entry["val"])
     return [
-        curve(name, judged, lambda entry, n=name: entry["val"].get(n, {}).get(contents.metric))  # type: ignore[misc]
+        curve(name, judged, lambda entry, n=name: entry["val"].get(n, {}).get(run.metric))  # type: ignore[misc]
         for name in names
     ]

@@ -1,27 +1,45 @@
-"""How the report writes names and numbers."""
+"""Names and numbers as the pages write them."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from ..tasks.metric_names import shown_metric
-from .run_data import LAST, RunData, stage
+from ..core import STUDENT
 
-LETTER = 6.4  # pixels of a mean letter in a plot's labels
-GAP = "\u2002"  # between a name and its value; plain spaces would collapse
-Words = Callable[[float], str]
+NumberFormat = Callable[[float], str]
+
+
+def exit_number(name: str) -> int | None:
+    """The number that ends a name: 3 for "exit3" and "soft/3", None for "task" and "student"."""
+    match = re.fullmatch(r"(?:exit|.*/)(\d{1,3})", name)
+    return int(match[1]) if match else None
 
 
 def shown(name: str) -> str:
     """A predictor's or term's name for people: "exit 3", "full network", else the name itself."""
-    if name == LAST:
+    if name == STUDENT:
         return "full network"
-    if number := stage(name):
+    if number := exit_number(name):
         return f"exit {number}"
     return f"peer {name[4:]}" if name[:4] == "peer" and name[4:].isdecimal() else name
 
 
-def metric(contents: RunData) -> str:
-    """What the run is judged by: "accuracy", "mIoU"."""
-    return shown_metric(contents.metric)
+def split_name(split: str) -> str:
+    """A split for people: "validation" for "val"."""
+    return {"val": "validation"}.get(split, split)
+
+
+def plain(value: Any) -> str:
+    """A value of a recipe: lists with commas, dictionaries as "name value" with commas."""
+    if value is None or value in ("", [], {}):
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {plain(part)}" for key, part in value.items())
+    if isinstance(value, list):
+        return ", ".join(plain(part) for part in value)
+    return str(value)
 
 
 def titled(text: str) -> str:

@@ -1,103 +1,47 @@
-"""What a run directory holds, read once and ready to be shown."""
+"""All records of a run, read once, as the page shows them."""
 
-import csv
-import json
-import math
-import re
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
-from ..core import ArtifactError, ConfigError, Task
+from ..core import STUDENT, ArtifactError, ConfigError, Task
 from ..engine.run_directory import RunDirectory
-from ..functional.calibration import expected_calibration_error
+from ..records.calibration import Calibrations, CalibrationTable, read_calibrations
+from ..records.class_tables import (
+    ClassScores,
+    ConfusionMatrix,
+    read_class_scores,
+    read_confusion,
+)
+from ..records.exit_measurements import ExitMeasurements, read_exit_measurements
+from ..records.exit_scores import ExitScore, read_exit_scores
+from ..records.training_data import DATA_FILE, read_training_data
 from ..tasks import TASKS, Classification
-from .measured import MeasuredTable, read_measured
+from .formatting import exit_number
 
-LAST = "student"  # the predictor that is the whole network
-PICTURES = "pictures"  # the folder of what it sees
-
-
-class ExitEntry(NamedTuple):
-    """A row of exits.csv; scores are fractions, None where nothing was judged."""
-
-    name: str
-    parameters: int
-    macs: int
-    val: float | None
-    test: float | None
-
-    def score(self, split: str) -> float | None:
-        """The score on "test" or "validation"."""
-        return self.test if split == "test" else self.val
-
-
-class Calibration(NamedTuple):
-    """A predictor's reliability table on the images of one split.
-
-    Attributes:
-        edges: of the bins, one more than there are bins.
-        images: in each bin.
-        confidence, accuracy: their mean probability and the share that is right; nan in empty bins.
-    """
-
-    edges: NDArray[np.float64]
-    images: NDArray[np.int64]
-    confidence: NDArray[np.float64]
-    accuracy: NDArray[np.float64]
-
-    @property
-    def error(self) -> float:
-        """The expected calibration error."""
-        columns = (self.images, self.confidence, self.accuracy)
-        return expected_calibration_error(torch.from_numpy(np.stack(columns, 1)))
-
-
-class Confusion(NamedTuple):
-    """How often each class was taken for each: `counts[true, predicted]`."""
-
-    classes: list[str]
-    counts: NDArray[np.int64]
-
-
-class ByClass(NamedTuple):
-    """What is known of each class of the whole network's answers.
-
-    Attributes:
-        classes: their names.
-        columns: {name: numbers}, shares as fractions, nan where there was nothing to judge.
-        counts: the columns that hold whole numbers.
-    """
-
-    classes: list[str]
-    columns: dict[str, list[float]]
-    counts: frozenset[str]
+PICTURES = "pictures"
+"""The folder of images with their labels and the student's predictions."""
 
 
 @dataclass(frozen=True)
 class RunData:
-    """A run as the report sees it; what the directory lacks is empty or None.
+    """A run's records; what the directory lacks is empty or None.
 
     Attributes:
         name: of the directory.
         recipe: its keys, `options` among them.
         environment: where it ran.
-        steps, epochs: lines of metrics.jsonl of that kind.
-        final: the last line of kind "final", or {}.
-        exits: rows of exits.csv.
+        steps, epochs: entries of metrics.jsonl of that kind.
+        final: its last entry of kind "final", or {}.
+        exits: score and cost of each predictor.
         task: what the labels mean, a class of `tasks.TASKS`.
-        classes: their names, by data.json.
-        confusion: of the whole network.
-        by_class: of the whole network.
+        classes: their names.
+        confusion: of the full network.
+        class_scores: of the full network.
         calibrations: of each predictor, by split.
-        measured: what `selfdistill exits` found.
+        measured: what `selfdistill exits` measured.
         pictures: the files in `pictures/`, in order.
     """
 
@@ -107,66 +51,78 @@ class RunData:
     steps: list[dict[str, Any]]
     epochs: list[dict[str, Any]]
     final: dict[str, Any]
-    exits: list[ExitEntry]
+    exits: list[ExitScore]
     task: type[Task]
     classes: list[str]
-    confusion: Confusion | None
-    by_class: ByClass | None
-    calibrations: dict[str, dict[str, Calibration]]
-    measured: MeasuredTable | None
+    confusion: ConfusionMatrix | None
+    class_scores: ClassScores | None
+    calibrations: Calibrations
+    measured: ExitMeasurements | None
     pictures: list[Path]
 
     @property
     def metric(self) -> str:
-        """The score that the run is about, by its name in the tables."""
+        """The primary metric, by its name in the tables."""
         return self.task.primary_metric
 
     @property
-    def calibration(self) -> dict[str, Calibration]:
-        """Of each predictor, on the images that the main figures are of."""
-        return self.calibrations.get("test" if self.split == "test" else "val", {})
+    def calibration(self) -> dict[str, CalibrationTable]:
+        """Of each predictor, on the images of `split`."""
+        return dict(self.calibrations.get(self.split, {}))
 
     @cached_property
-    def last(self) -> ExitEntry | None:
-        """The whole network's row."""
-        return next((row for row in self.exits if row.name == LAST), None)
+    def student(self) -> ExitScore | None:
+        """Score and cost of the full network."""
+        return next((row for row in self.exits if row.predictor == STUDENT), None)
 
     @cached_property
     def split(self) -> str:
-        """The images that the main figures are of: "test", or "validation" without any."""
-        judged = any(row.test is not None for row in self.exits) or "test" in self.final
-        return "test" if judged else "validation"
+        """The split of the main figures: "test", or "val" where there are no test images."""
+        judged = any(row.test_score is not None for row in self.exits) or "test" in self.final
+        return "test" if judged else "val"
 
     @cached_property
     def stages(self) -> int:
-        """How many exits there are before the last, counted by the highest number in any name."""
-        names = {row.name for row in self.exits}
+        """Number of exits before the last, by the highest number in the name of any term."""
+        names = {row.predictor for row in self.exits}
         for entry in (*self.steps[-1:], *self.epochs[-1:]):
             names |= entry.get("losses", {}).keys() | entry.get("monitors", {}).keys()
             names |= entry.get("val", {}).keys()
-        return max((number for name in names if (number := stage(name))), default=0)
+        return max((number for name in names if (number := exit_number(name))), default=0)
+
+    @cached_property
+    def has_exits(self) -> bool:
+        """Whether there are early exits, and not only whole networks."""
+        if not self.exits:  # the run was killed before its predictors were judged
+            return self.stages > 0
+        return any(exit_number(row.predictor) for row in self.exits)
+
+    @property
+    def has_peers(self) -> bool:
+        """Whether other networks were trained along."""
+        return any(row.predictor.startswith("peer") for row in self.exits)
 
     @cached_property
     def score(self) -> float | None:
-        """The whole network's final score, or that after the last epoch."""
-        if self.last:
-            return self.last.score(self.split)
-        scores = [epoch["val"][LAST] for epoch in self.epochs if LAST in epoch.get("val", {})]
+        """The full network's final score, or that after the last epoch."""
+        if self.student:
+            return self.student.score(self.split)
+        scores = [epoch["val"][STUDENT] for epoch in self.epochs if STUDENT in epoch.get("val", {})]
         return scores[-1].get(self.metric) if scores else None
 
+    @cached_property
+    def choosing_split(self) -> str:
+        """The split to choose exits by; the test scores of chosen exits would else be too good."""
+        judged = all(row.val_score is not None for row in self.exits)
+        return "val" if judged else self.split
 
-def stage(name: str) -> int | None:
-    """The number that ends a name: 3 for "exit3" and "soft/3", None for "task" and "student"."""
-    found = re.fullmatch(r"(?:exit|.*/)(\d{1,3})", name)
-    return int(found[1]) if found else None
 
-
-def read(run: RunDirectory) -> RunData:
-    """All that the directory holds.
+def read_run(run: RunDirectory) -> RunData:
+    """All records of a run's directory.
 
     Raises:
-        ConfigError: there is no run here, or its recipe is not TOML.
-        ArtifactError: a table in it cannot be read.
+        ConfigError: there is no run, or its recipe is not TOML.
+        ArtifactError: a record cannot be read.
     """
     try:
         recipe = tomllib.loads(run.recipe())
@@ -175,109 +131,34 @@ def read(run: RunDirectory) -> RunData:
     kinds: dict[str, list[dict[str, Any]]] = {"step": [], "epoch": [], "final": []}
     for entry in run.metrics():
         kinds.setdefault(entry.get("kind", ""), []).append(entry)
-    data = _json(run.path / "data.json")
-    task = _task(data.get("task", Classification.name))
+    data = read_training_data(run.path) if (run.path / DATA_FILE).exists() else None
+    confusion, class_scores = read_confusion(run.path), read_class_scores(run.path)
     return RunData(
         name=run.path.resolve().name,
         recipe=recipe,
-        environment=_json(run.path / "environment.json"),
+        environment={key: v for key, v in run.environment().items() if key != "format"},
         steps=kinds["step"],
         epochs=kinds["epoch"],
         final=kinds["final"][-1] if kinds["final"] else {},
-        exits=_exits(run.path / "exits.csv", task.primary_metric),
-        task=task,
-        classes=[_one_line(name) for name in data.get("classes", [])],
-        confusion=_confusion(run.path / "confusion.csv"),
-        by_class=_by_class(run.path / "classes.csv"),
-        calibrations=_calibrations(run.path / "calibration.csv"),
-        measured=read_measured(run.path / "exits-measured.csv", task.primary_metric),
+        exits=read_exit_scores(run.path),
+        task=_task(data.task if data else Classification.name),
+        classes=_one_line(data.classes if data else ()),
+        confusion=confusion and replace(confusion, classes=_one_line(confusion.classes)),
+        class_scores=class_scores
+        and replace(class_scores, classes=_one_line(class_scores.classes)),
+        calibrations=read_calibrations(run.path),
+        measured=read_exit_measurements(run.path),
         pictures=sorted((run.path / PICTURES).glob("*.png")),
     )
 
 
 def _task(name: str) -> type[Task]:
     if name not in TASKS:
-        raise ArtifactError(f"data.json names the task '{name}', which this version does not know")
+        raise ArtifactError(
+            f"{DATA_FILE} names the task '{name}', which this version does not know"
+        )
     return TASKS[name]
 
 
-def _json(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise ArtifactError(f"{path} is not JSON: {error}") from None
-
-
-def _exits(path: Path, metric: str) -> list[ExitEntry]:
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", newline="") as stream:
-        try:
-            return [_exit(row, metric) for row in csv.DictReader(stream)]
-        except (KeyError, TypeError, ValueError) as error:
-            raise ArtifactError(f"{path} is no table of exits ({error})") from None
-
-
-def _exit(row: Mapping[str, str], metric: str) -> ExitEntry:
-    scores = [float(row[f"{split}_{metric}"] or "nan") for split in ("val", "test")]
-    val, test = (None if math.isnan(score) else score for score in scores)
-    return ExitEntry(row["predictor"], int(row["parameters"]), int(row["macs"]), val, test)
-
-
-def _confusion(path: Path) -> Confusion | None:
-    if not path.exists():
-        return None
-    with path.open(encoding="utf-8", newline="") as stream:
-        try:
-            classes, *rows = csv.reader(stream)
-            counts = np.array(rows, dtype=np.int64)
-        except ValueError as error:
-            raise ArtifactError(f"{path} is no table of counts ({error})") from None
-    if counts.shape != (len(classes), len(classes)):
-        raise ArtifactError(f"{path} has {len(classes)} classes, but counts {counts.shape}")
-    return Confusion([_one_line(name) for name in classes], counts)
-
-
-def _one_line(name: str) -> str:
-    return " ".join(name.split())
-
-
-def _by_class(path: Path) -> ByClass | None:
-    if not path.exists():
-        return None
-    with path.open(encoding="utf-8", newline="") as stream:
-        try:
-            (_, *names), *rows = csv.reader(stream)
-            classes, *columns = zip(*rows, strict=True)
-            texts = dict(zip(names, columns, strict=True))
-            numbers = {name: [float(cell or "nan") for cell in texts[name]] for name in names}
-        except ValueError as error:
-            raise ArtifactError(f"{path} is no table of classes ({error})") from None
-    whole = frozenset(name for name in names if all(cell.isdecimal() for cell in texts[name]))
-    return ByClass([_one_line(name) for name in classes], numbers, whole)
-
-
-def _calibrations(path: Path) -> dict[str, dict[str, Calibration]]:
-    """{split: {predictor: table}}."""
-    if not path.exists():
-        return {}
-    bins: dict[str, dict[str, list[list[float]]]] = {}
-    columns = ("low", "high", "images", "confidence", "accuracy")
-    with path.open(encoding="utf-8", newline="") as stream:
-        try:
-            for row in csv.DictReader(stream):
-                cells = [float(row[column] or "nan") for column in columns]
-                bins.setdefault(row["split"], {}).setdefault(row["predictor"], []).append(cells)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ArtifactError(f"{path} is no table of calibration ({error})") from None
-    return {
-        split: {name: _calibration(np.array(table)) for name, table in predictors.items()}
-        for split, predictors in bins.items()
-    }
-
-
-def _calibration(table: NDArray[np.float64]) -> Calibration:
-    low, high, images, confidence, accuracy = table.T
-    return Calibration(np.append(low, high[-1]), images.astype(int), confidence, accuracy)
+def _one_line(names: Any) -> list[str]:
+    return [" ".join(name.split()) for name in names]

@@ -1,8 +1,7 @@
-"""What the student makes of a few images: the files in `pictures/`, and their section."""
+"""A few images with their labels and the student's predictions: the files in `pictures/`."""
 
 import base64
 import io
-from html import escape
 from pathlib import Path
 
 import torch
@@ -16,11 +15,10 @@ from ..data.augment import normalize
 from ..engine.evaluate import student_outputs
 from ..engine.run_directory import RunDirectory
 from ..tasks.colors import colors
-from .layout import note, section
 from .run_data import PICTURES, RunData
 
 _SHOWN = 8
-_LEAST = 400  # pixels that a picture is wide, truth and answer together
+_LEAST = 400  # pixels that a picture is wide, labels and prediction together
 _MOST = 1100  # pixels of a picture on the page
 _QUALITY = 88
 
@@ -28,22 +26,22 @@ _QUALITY = 88
 def write_pictures(
     run: RunDirectory, fabric: Fabric, method: Method, task: Task, images: Images, data: ImageData
 ) -> None:
-    """Draw truth and answer into a few images, evenly spread, if the task has pictures.
+    """Draw labels and predictions into a few images, evenly spread, if the task can.
 
     Args:
-        run: where `pictures/NUMBER.png` is written, NUMBER being the image's place among `images`.
-        fabric, method, task: who answers, on which device.
+        run: gets `pictures/NUMBER.png`, NUMBER being the index of the image among `images`.
+        fabric, method, task: a trained student and its device.
         images: of the test or validation part.
         data: whose normalization the network was trained with.
 
     Raises:
         ResourceError: a picture cannot be written.
     """
-    places = torch.linspace(0, len(images) - 1, min(_SHOWN, len(images))).round().long()
-    pixels, targets = images.fetch(places), images.targets.at(places)
-    said = student_outputs(fabric, method, normalize(pixels, data.mean, data.std))
+    indices = torch.linspace(0, len(images) - 1, min(_SHOWN, len(images))).round().long()
+    pixels, targets = images.fetch(indices), images.targets.at(indices)
+    outputs = student_outputs(fabric, method, normalize(pixels, data.mean, data.std))
     color = pixels[:, :3] if pixels.shape[1] >= 3 else pixels[:, :1].expand(-1, 3, -1, -1)
-    drawn = task.visualize(color.to(fabric.device), targets.to(fabric.device), said)
+    drawn = task.visualize(color.to(fabric.device), targets.to(fabric.device), outputs)
     folder = run.path / PICTURES
     for old in folder.glob("*.png"):  # of this run, before it was resumed
         old.unlink()
@@ -53,8 +51,8 @@ def write_pictures(
         folder.mkdir(exist_ok=True)
     except OSError as error:
         raise ResourceError(f"{folder} could not be made: {error.strerror or error}") from error
-    for place, picture in zip(places.tolist(), drawn, strict=True):
-        run.write(f"{PICTURES}/{place:03}.png", _png(picture))
+    for index, picture in zip(indices.tolist(), drawn, strict=True):
+        run.write(f"{PICTURES}/{index:03}.png", _png(picture))
 
 
 def _png(picture: Tensor) -> bytes:
@@ -66,32 +64,20 @@ def _png(picture: Tensor) -> bytes:
     return stream.getvalue()
 
 
-def seen(contents: RunData) -> str:
-    """The pictures, inside of the page."""
-    if not contents.pictures:
-        return ""
-    split = contents.split
-    said = f"Some of the {split} images, evenly spread: on the left the truth, on the right the "
-    said += "full network's answer."
-    shown = "".join(
-        f'<img src="data:image/jpeg;base64,{_jpeg(path)}" '
-        f'alt="{escape(split)} image {escape(path.stem)}: truth and answer" loading="lazy">'
-        for path in contents.pictures[:_SHOWN]
-    )
-    body = f'<div class="seen">{shown}</div>'
-    return section("What the network sees", note(said), _legend(contents), body)
+def embedded_pictures(run: RunData) -> dict[str, str]:
+    """The pictures of a run by the number of their image, as JPEG in base64.
+
+    Raises:
+        ArtifactError: a picture cannot be read.
+    """
+    return {path.stem: _jpeg(path) for path in run.pictures[:_SHOWN]}
 
 
-def _legend(contents: RunData) -> str:
-    """The classes in their colors; boxes are never gray, which is no color to be seen by."""
-    first = 0 if contents.task.dense_scores else 1
-    shades = colors(len(contents.classes) + first)[first:]
-    names = zip(shades, contents.classes, strict=True)
-    items = "".join(
-        f'<li><i class="swatch square" style="background:rgb{color}"></i>{escape(name)}</li>'
-        for color, name in names
-    )
-    return f'<ul class="legend">{items}</ul>'
+def legend(run: RunData) -> list[tuple[str, str]]:
+    """(color in CSS, class); boxes are never gray, which would not stand out."""
+    first = 0 if run.task.dense_scores else 1
+    shades = colors(len(run.classes) + first)[first:]
+    return [(f"rgb{shade}", name) for shade, name in zip(shades, run.classes, strict=True)]
 
 
 def _jpeg(path: Path) -> str:

@@ -1,198 +1,158 @@
-"""The report's tables. Every function returns HTML with all text escaped."""
+"""The tables of a run's page."""
 
-from collections.abc import Mapping, Sequence
-from html import escape
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from ..core import STUDENT
 from ..functional.pareto import pareto_front
+from ..functional.statistics import PairedDifference, Significance
+from ..records import BASELINE, SPLITS
+from ..records.class_tables import ClassScores, ConfusionMatrix
+from ..records.exit_measurements import ExitMeasurements
+from ..records.exit_scores import ExitScore
 from ..tasks.metric_names import shown_metric
-from .figure_style import MUTED, stage_color, variable
+from .charts.style import MUTED, css_variable, stage_color
+from .elements import Cell, Row, Table
 from .formatting import (
     count,
+    exit_number,
     file_size,
-    metric,
     milliseconds,
     percent,
     share,
     shown,
+    split_name,
     thousands,
 )
-from .layout import pair
-from .measured import BASELINE, Against, MeasuredRow, MeasuredTable
-from .run_data import (
-    LAST,
-    ByClass,
-    Confusion,
-    ExitEntry,
-    RunData,
-    stage,
-)
-from .summary import chooser
+from .run_data import RunData
 
 MOST_PAIRS = 10
+_ONE_COLUMN = 12  # classes of a table that is not broken in two
 
 
-def exits_table(contents: RunData) -> str:
-    """Score and cost of every predictor, and the cost's share of the whole network."""
-    rows, full = contents.exits, contents.last
-    splits = [s for s in ("test", "validation") if any(r.score(s) is not None for r in rows)]
-    shares = full is not None and len(rows) > 1
-    further = _further(contents)
-    if contents.calibration:
-        errors = {name: table.error for name, table in contents.calibration.items()}
-        further[f"{contents.split} calibration error"] = errors
-    heads = ["", *(f"{split} {metric(contents)}" for split in splits), *further]
-    heads += ["parameters", *["of full"] * shares, "multiply-adds", *["of full"] * shares]
-    heads += ["Pareto front"] * (len(rows) > 1)
-    marks = pareto_front([row.macs for row in rows], [row.score(chooser(contents)) for row in rows])
+def exits_table(run: RunData) -> Table:
+    """Score and cost of every predictor, and the cost's share of the full network's."""
+    rows, full, several = run.exits, run.student, len(run.exits) > 1
+    splits = [s for s in reversed(SPLITS) if any(row.score(s) is not None for row in rows)]
+    metrics = _further_metrics(run)
+    heads = ["", *(f"{split_name(split)} {shown_metric(run.metric)}" for split in splits), *metrics]
+    of_full = ["of full"] * (several and full is not None)
+    heads += ["parameters", *of_full, "multiply-adds", *of_full, *["Pareto front"] * several]
+    scores = [row.score(run.choosing_split) for row in rows]
+    fronts = pareto_front([row.macs for row in rows], scores)
     body = []
-    for row, mark in zip(rows, marks, strict=True):
-        cells = [_score(row.score(split)) for split in splits]
-        cells += [_score(scores.get(row.name)) for scores in further.values()]
-        for cost in ("parameters", "macs"):
-            value = getattr(row, cost)
-            cells.append(f'<span title="{value}">{count(value)}</span>')
-            if full and shares:
-                cells.append(_bar(value / max(getattr(full, cost), 1), row))
-        cells += ["✓" if mark else ""] * (len(rows) > 1)
-        kind = ' class="full"' if row.name == LAST and len(rows) > 1 else ""
-        numbers = "".join(f'<td class="number">{cell}</td>' for cell in cells)
-        body.append(f'<tr{kind}><th scope="row">{_swatch(row)}{_name(row)}</th>{numbers}</tr>')
-    return _table(heads, body)
+    for row, front in zip(rows, fronts, strict=True):
+        cells: list[str | Cell] = [shown(row.predictor)]
+        cells += [_score(row.score(split)) for split in splits]
+        cells += [_score(values.get(row.predictor)) for values in metrics.values()]
+        cells += _costs(row, full if several else None)
+        cells += ["✓" if front else ""] * several
+        body.append(Row(cells, _color(row.predictor), strong=several and row.predictor == STUDENT))
+    return Table(heads, body)
 
 
-def _further(contents: RunData) -> dict[str, dict[str, float]]:
-    """What else was judged in the end: {"test top5": {"exit1": …}, …}."""
-    split = "test" if "test" in contents.final else "val"
-    label = "test" if split == "test" else "validation"
-    judged: Mapping[str, Mapping[str, float]] = contents.final.get(split) or {}
-    primary_metric = contents.metric
-    metrics = dict.fromkeys(m for scores in judged.values() for m in scores if m != primary_metric)
-    if any(primary_metric not in scores for scores in judged.values()):
-        return {}
-    return {
-        f"{label} {shown_metric(m)}": {p: s[m] for p, s in judged.items() if m in s}
-        for m in metrics
+def _further_metrics(run: RunData) -> dict[str, dict[str, float]]:
+    """Other final metrics of each predictor: {"test top5": {"exit1": …}, …}."""
+    split = "test" if "test" in run.final else "val"
+    judged: Mapping[str, Mapping[str, float]] = run.final.get(split) or {}
+    names = dict.fromkeys(m for scores in judged.values() for m in scores if m != run.metric)
+    columns = {
+        f"{split_name(split)} {shown_metric(m)}": {p: s[m] for p, s in judged.items() if m in s}
+        for m in names
+        if all(run.metric in scores for scores in judged.values())
     }
+    if run.calibration:
+        errors = {name: table.error for name, table in run.calibration.items()}
+        columns[f"{split_name(run.split)} calibration error"] = errors
+    return columns
+
+
+def _costs(row: ExitScore, full: ExitScore | None) -> list[Cell]:
+    cells = []
+    for cost in ("parameters", "macs"):
+        value = getattr(row, cost)
+        cells.append(Cell(count(value), title=str(value)))
+        if full:
+            part = value / max(getattr(full, cost), 1)
+            cells.append(Cell(share(part), bar=min(part, 1), color=_color(row.predictor)))
+    return cells
 
 
 def _score(value: float | None) -> str:
     return "–" if value is None else percent(value, 2)
 
 
-def measured_table(measured: MeasuredTable) -> str:
+def _color(predictor: str) -> str:
+    number = exit_number(predictor)
+    return css_variable(MUTED if predictor == BASELINE else stage_color(number))
+
+
+def measured_table(measured: ExitMeasurements) -> Table:
     """Size and times of every predictor, and its difference from the baseline."""
-    splits = [s for s in ("test", "validation") if any(s in row.against for row in measured.rows)]
-    heads = ["", "file", *(_pass(which) for which in measured.passes)]
-    heads += [f"{split} against the baseline" for split in splits]
+    rows = measured.all_rows
+    splits = [split for split in reversed(SPLITS) if any(split in row.against for row in rows)]
+    passes = timed_passes(measured)
+    heads = ["", "file", *(f"{images_of(batch)}, {device}" for device, batch in passes)]
+    heads += [f"{split_name(split)} against the baseline" for split in splits]
     body = []
-    for row in measured.rows:
-        cells = ["–" if row.size is None else file_size(row.size)]
-        times = [row.times.get(which) for which in measured.passes]
-        cells += ["–" if time is None else milliseconds(time) for time in times]
+    for row in rows:
+        cells = [shown(row.predictor), "–" if row.size is None else file_size(row.size)]
+        times = [row.seconds.get(key) for key in passes]
+        cells += ["–" if time is None else milliseconds(1000 * time) for time in times]
         cells += [_against(row.against.get(split)) for split in splits]
-        numbers = "".join(f'<td class="number">{cell}</td>' for cell in cells)
-        body.append(f'<tr><th scope="row">{_swatch(row)}{_name(row)}</th>{numbers}</tr>')
-    return _table(heads, body)
+        body.append(Row(cells, _color(row.predictor)))
+    return Table(heads, body)
 
 
-def _pass(which: tuple[str, int]) -> str:
-    device, images = which
-    return f"{images} image{'s' * (images > 1)}, {device}"
+def timed_passes(measured: ExitMeasurements) -> list[tuple[str, int]]:
+    """The (device, batch) at which at least one predictor was timed."""
+    return [key for key in measured.passes if any(key in row.seconds for row in measured.all_rows)]
 
 
-def _against(found: Against | None) -> str:
-    if found is None:
+def images_of(batch: int) -> str:
+    """1 as "1 image", 32 as "32 images"."""
+    return f"{batch} image{'s' * (batch > 1)}"
+
+
+def _against(difference: PairedDifference | None) -> str:
+    if difference is None:
         return "–"
-    mean, low, high = (f"{100 * value:+.1f}".replace("-", "−") for value in found)
-    noise = found.low <= 0 <= found.high
-    word = "within noise" if noise else "better" if found.mean > 0 else "worse"
-    return f"{mean} ({low} … {high}) {word}"
+    points = (difference.mean, *difference.interval)
+    mean, low, high = (f"{100 * value:+.1f}".replace("-", "−") for value in points)
+    within = difference.verdict is Significance.WITHIN
+    verdict = "within noise" if within else "better" if difference.mean > 0 else "worse"
+    return f"{mean} ({low} … {high}) {verdict}"
 
 
-def _swatch(row: ExitEntry | MeasuredRow) -> str:
-    color = variable(MUTED if row.name == BASELINE else stage_color(stage(row.name)))
-    return f'<i class="swatch" style="background:{color}"></i>'
-
-
-def _name(row: ExitEntry | MeasuredRow) -> str:
-    return escape(shown(row.name))
-
-
-def _bar(part: float, row: ExitEntry) -> str:
-    color = variable(stage_color(stage(row.name)))
-    width = f"width:{min(part, 1):.1%};background:{color}"
-    return f'{share(part)}<span class="bar"><i style="{width}"></i></span>'
-
-
-_ONE_COLUMN = 12  # classes that a table lists before it is broken in two
-
-
-def classes_table(found: ByClass) -> str:
-    """Every class with its shares in percent and its counts; many classes in two columns."""
-    heads = ["class", *map(shown_metric, found.columns)]
-    rows = [_class_row(found, place) for place in range(len(found.classes))]
+def classes_tables(scores: ClassScores) -> list[Table]:
+    """Every class with its scores in percent and its counts; many classes in two tables."""
+    heads = ["class", *map(shown_metric, scores.columns)]
+    columns = [
+        [_class_value(value, is_count=scores.is_count(name)) for value in values]
+        for name, values in scores.columns.items()
+    ]
+    rows = [Row(cells) for cells in zip(scores.classes, *columns, strict=True)]
     half = -(-len(rows) // 2) if len(rows) > _ONE_COLUMN else len(rows)
-    tables = [_table(heads, part) for part in (rows[:half], rows[half:]) if part]
-    return pair(tables)
+    return [Table(heads, part) for part in (rows[:half], rows[half:]) if part]
 
 
-def _class_row(found: ByClass, place: int) -> str:
-    cells = ""
-    for name, values in found.columns.items():
-        value = values[place]
-        shown_value = thousands(int(value)) if name in found.counts else percent(value)
-        cells += f'<td class="number">{"–" if value != value else shown_value}</td>'
-    return f'<tr><th scope="row">{escape(found.classes[place])}</th>{cells}</tr>'
-
-
-def pairs_table(confusion: Confusion, of: str = "images") -> str:
-    """The most frequent mistakes, or "" if there are none; `of` is what was counted."""
-    misses = confusion.counts * ~np.eye(len(confusion.classes), dtype=bool)
-    body = []
-    for flat in np.argsort(-misses, axis=None, kind="stable")[:MOST_PAIRS]:
-        true, taken = np.unravel_index(flat, misses.shape)
-        times = int(misses[true, taken])
-        if not times:
-            break
-        names = [escape(confusion.classes[i]) for i in (true, taken)]
-        part = share(times / max(int(confusion.counts[true].sum()), 1))
-        numbers = f'<td class="number">{thousands(times)}</td><td class="number">{part}</td>'
-        body.append(f"<tr><td>{names[0]}</td><td>{names[1]}</td>{numbers}</tr>")
-    return _table(["true class", "taken for", of, "of the class"], body, 2) if body else ""
-
-
-def _table(heads: Sequence[str], body: Sequence[str], words: int = 1) -> str:
-    """A table whose first `words` columns are text and the others numbers."""
-    kinds = [""] * words + [' class="number"'] * (len(heads) - words)
-    cells = "".join(
-        f'<th scope="col"{kind}>{escape(head)}</th>'
-        for head, kind in zip(heads, kinds, strict=True)
-    )
-    rows = "\n".join(body)
-    table = f"<table><thead><tr>{cells}</tr></thead>\n<tbody>{rows}</tbody></table>"
-    return f'<div class="wide">{table}</div>'
-
-
-def keys_table(values: Mapping[str, Any], caption: str = "") -> str:
-    """Names and values; lists with commas, dictionaries as "name value" with commas."""
-    title = f"<caption>{escape(caption)}</caption>" if caption else ""
-    rows = "\n".join(
-        f'<tr><th scope="row">{escape(key)}</th><td>{escape(_plain(value))}</td></tr>'
-        for key, value in values.items()
-    )
-    return f"<table>{title}<tbody>{rows}</tbody></table>"
-
-
-def _plain(value: Any) -> str:
-    if value is None or value in ("", [], {}):
+def _class_value(value: float | None, *, is_count: bool) -> str:
+    if value is None:
         return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_plain(part)}" for key, part in value.items())
-    if isinstance(value, list):
-        return ", ".join(_plain(part) for part in value)
-    return str(value)
+    return thousands(int(value)) if is_count else percent(value)
+
+
+def pairs_table(confusion: ConfusionMatrix, unit: str) -> Table | None:
+    """The most frequent mistakes, None if there are none; `unit` is what was counted."""
+    misses = confusion.counts * ~np.eye(len(confusion.classes), dtype=bool)
+    rows = []
+    for flat in np.argsort(-misses, axis=None, kind="stable")[:MOST_PAIRS]:
+        true, predicted = np.unravel_index(flat, misses.shape)
+        if times := int(misses[true, predicted]):
+            names: list[Any] = [confusion.classes[true], confusion.classes[predicted]]
+            part = share(times / max(int(confusion.counts[true].sum()), 1))
+            rows.append(Row([*names, thousands(times), part]))
+    heads = ["true class", "taken for", unit, "of the class"]
+    return Table(heads, rows, text_columns=2) if rows else None

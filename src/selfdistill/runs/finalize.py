@@ -2,20 +2,25 @@
 
 from collections.abc import Mapping, Sequence
 
+from ..core import MissingExtraError
+from ..engine.callback import Callback
 from ..engine.evaluate import EvaluationResult
 from ..engine.run_directory import RunDirectory
 from ..evaluation import EvaluationSession
-from ..records.csv_text import csv_text
-from ..records.exit_scores import ExitScore, calibration_csv, to_csv
-from ..reporting.run_page import write_report
+from ..records import calibration, exit_scores
+from ..records.calibration import CalibrationTable
+from ..records.class_tables import CLASSES_FILE, ClassScores, ConfusionMatrix
+from ..records.exit_scores import ExitScore
 from ..reporting.sample_images import write_pictures
 
 
-def finalize(session: EvaluationSession, directory: RunDirectory, step: int) -> list[ExitScore]:
+def finalize(
+    session: EvaluationSession, directory: RunDirectory, step: int, callback: Callback
+) -> list[ExitScore]:
     """Judge every predictor on validation and test images, once, and write tables and page."""
     results = {split: session.evaluate_full(split) for split in session.splits}
     scores = {split: result.scores for split, result in results.items()}
-    exits = session.exit_scores(dict(scores))
+    exits = session.exit_scores(scores)
     if session.fabric.is_global_zero:
         directory.log({"kind": "final", "step": step, **scores})
         _write_details(directory, session.task.classes, results)
@@ -23,8 +28,8 @@ def finalize(session: EvaluationSession, directory: RunDirectory, step: int) -> 
             write_pictures(
                 directory, session.fabric, session.method, session.task, images, session.data
             )
-        directory.write("exits.csv", to_csv(exits))
-        write_report(directory)
+        directory.write(exit_scores.FILE, exit_scores.to_csv(exits))
+        _write_report(directory, callback)
     return exits
 
 
@@ -32,13 +37,24 @@ def _write_details(
     directory: RunDirectory, classes: Sequence[str], results: Mapping[str, EvaluationResult]
 ) -> None:
     """Calibration of all predictors, and the student's matrices on the last of the splits."""
-    tables = {split: result.calibration for split, result in results.items()}
+    tables = {
+        split: {n: CalibrationTable.from_tensor(t) for n, t in result.calibration.items()}
+        for split, result in results.items()
+    }
     if any(tables.values()):
-        directory.write("calibration.csv", calibration_csv(tables))
+        directory.write(calibration.FILE, calibration.to_csv(tables))
     for result in list(results.values())[-1:]:
         for name, matrix in result.matrices.items():
-            directory.write(f"{name}.csv", csv_text(classes, matrix.tolist()))
+            directory.write(f"{name}.csv", ConfusionMatrix(classes, matrix.numpy()).to_csv())
         if columns := result.per_class:
-            cells = zip(classes, *(column.tolist() for column in columns.values()), strict=True)
-            rows = ([None if cell != cell else cell for cell in row] for row in cells)  # nan
-            directory.write("classes.csv", csv_text(["class", *columns], rows))
+            directory.write(CLASSES_FILE, ClassScores.from_tensors(classes, columns).to_csv())
+
+
+def _write_report(directory: RunDirectory, callback: Callback) -> None:
+    """Write the page, or say what it takes: a run is complete without it."""
+    try:
+        from ..reporting.run_page import write_report  # imports matplotlib, if it is installed
+
+        write_report(directory)
+    except MissingExtraError as error:
+        callback.on_message(f"{error}; the tables of this run are complete without it")

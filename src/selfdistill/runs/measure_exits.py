@@ -1,7 +1,5 @@
 """Judge and measure every exit of a run, beside the run without distillation."""
 
-import platform
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core import ConfigError, RunBusyError, nearest
+from ..core.machine import describe_machine
 from ..costs.latency import median_latencies, safetensors_size, torch_threads
 from ..costs.macs import NetworkCost, network_cost
 from ..costs.paper_macs import paper_network_cost
@@ -23,15 +22,8 @@ from ..functional.pareto import pareto_front
 from ..functional.statistics import paired_difference
 from ..modules.exits import EarlyExit
 from ..recipe.schema import Recipe
-from ..records.exit_measurements import (
-    BASELINE,
-    FILE,
-    ExitMeasurement,
-    ExitMeasurements,
-    measured_csv,
-)
-from ..reporting.exit_chart import write_picture
-from ..reporting.run_page import write_report
+from ..records import BASELINE
+from ..records.exit_measurements import FILE, ExitMeasurement, ExitMeasurements
 
 if TYPE_CHECKING:
     from .run import Run
@@ -82,7 +74,6 @@ def measure_exits(
         for name, judged in predictors.items()
     }
     last = rows.pop(BASELINE, None)
-    about["notes"] = "; ".join(notes)
     metric = session.task.primary_metric
     return ExitMeasurements(_with_front(list(rows.values())), last, passes, about, notes, metric)
 
@@ -90,9 +81,13 @@ def measure_exits(
 def save_measurements(run_dir: Path, measurements: ExitMeasurements) -> None:
     """Write the table, its picture and the report into the run's directory."""
     directory = RunDirectory(run_dir)
-    directory.write(FILE, measured_csv(measurements))
+    directory.write(FILE, measurements.to_csv())
+    # these import matplotlib, if it is installed
+    from ..reporting.exit_chart import write_exit_chart
+    from ..reporting.run_page import write_report
+
     if measurements.splits:
-        write_picture(directory)
+        write_exit_chart(directory)
     write_report(directory)
 
 
@@ -168,25 +163,14 @@ def _conditions(
     count: str, devices: Sequence[str], epoch: int, baseline: Path | None
 ) -> dict[str, Any]:
     """What the figures hold for."""
-    threads = torch.get_num_threads()
-    machines = [f"{_processor()}, {threads} thread{'s' * (threads > 1)}"]
-    machines += [torch.cuda.get_device_name() if d == "cuda" else d for d in devices[1:]]
     return {
         "cost": count,
         "epoch": epoch,
-        "threads": threads,
-        "machine": "; ".join(machines),
+        "threads": torch.get_num_threads(),
+        "machine": "; ".join(map(describe_machine, devices)),
         "torch": torch.__version__,
         "baseline": str(baseline or ""),
     }
-
-
-def _processor() -> str:
-    """Its name where Linux tells it, else the kind."""
-    file = Path("/proc/cpuinfo")
-    text = file.read_text(encoding="utf-8") if file.exists() else ""
-    model = re.search(r"^model name\s*: (.+)$", text, re.MULTILINE)
-    return model[1] if model else platform.processor() or platform.machine()
 
 
 def _seconds(

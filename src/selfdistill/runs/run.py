@@ -31,8 +31,7 @@ from ..recipe.build_run import Companions, build_run, load_data
 from ..recipe.schema import Recipe
 from ..recipe.teachers import check_given_modules, placeholder_teacher
 from ..records.exit_measurements import ExitMeasurements
-from ..records.exit_scores import ExitScore, from_csv
-from ..reporting.run_page import write_report
+from ..records.exit_scores import ExitScore, read_exit_scores
 from .baseline import check_comparable, matched_baseline
 from .evaluate import Evaluation, evaluate_run
 from .measure_exits import check_measurable, measure_exits, save_measurements
@@ -229,6 +228,8 @@ class Run:
 
     def report(self) -> Path:
         """Write `report.html` anew, from the files in the directory."""
+        from ..reporting.run_page import write_report  # imports matplotlib, if it is installed
+
         return write_report(RunDirectory(self.path))
 
 
@@ -263,6 +264,5 @@ def load(
         bare = bare.model_copy(update={"teacher_taps": "auto"})
     components = build_run(bare, data=data, model=model, company=Companions(teacher, peers))
     restore_method(components.method, newest, ema=True)
-    table = directory.path / "exits.csv"
-    exits = from_csv(table.read_text(encoding="utf-8")) if table.exists() else []
+    exits = read_exit_scores(directory.path)
     return Run(directory.path, recipe, components.method.eval(), exits, data)

@@ -1,6 +1,5 @@
 """Whether a teacher can teach: its score, and whether it is the one that the run began with."""
 
-import json
 import warnings
 from collections.abc import Mapping
 
@@ -9,11 +8,12 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from ..core import ArtifactError
-from ..engine.evaluate import evaluate_network
 from ..engine.callback import Callback
+from ..engine.evaluate import evaluate_network
 from ..engine.run_directory import RunDirectory
 from ..recipe.build_run import RunComponents, eval_loader
-from ..recipe.teachers import TEACHER_FILE, fingerprint
+from ..recipe.teachers import fingerprint
+from ..records.training_data import TEACHER_FILE, TeacherRecord, read_teacher
 from ..taps import Taps
 from ..tasks.metric_names import shown_metric
 
@@ -32,9 +32,9 @@ def check_teacher(
     teacher, task = components.teacher, components.task
     if teacher is None:
         return
-    digest, path = fingerprint(teacher), directory.path / TEACHER_FILE
-    if fabric.broadcast(path.exists()):  # all processes must go the same way
-        if json.loads(path.read_text(encoding="utf-8"))["sha256"] != digest:
+    digest, earlier = fingerprint(teacher), fabric.broadcast(read_teacher(directory.path))
+    if earlier is not None:  # in all processes, which must go the same way
+        if earlier.sha256 != digest:
             raise ArtifactError(
                 f"teacher {components.recipe.teacher} is no longer the one that this run began "
                 "with; give the old one back, or start a new run"
@@ -51,9 +51,9 @@ def check_teacher(
         warnings.warn(warning, stacklevel=2)
     taps = (m for m in components.method.modules() if isinstance(m, Taps))
     shapes = next((each.shapes for each in taps if each.network is teacher), {})
-    description = {"teacher": components.recipe.teacher, "sha256": digest, "images": images}
+    record = TeacherRecord(components.recipe.teacher, digest, images, scores, shapes)
     if fabric.is_global_zero:
-        directory.write(path.name, json.dumps({**description, **scores, "taps": shapes}, indent=1))
+        directory.write(TEACHER_FILE, record.to_json())
 
 
 def evaluate_teacher(

@@ -23,8 +23,10 @@ from ..recipe.build_run import (
 )
 from ..recipe.merge import merge_keys
 from ..recipe.schema import Recipe, parse, read, write
-from ..recipe.teachers import DATA_FILE, check_given_modules, describe_data
-from ..records.exit_scores import ExitScore, from_csv
+from ..recipe.teachers import check_given_modules, describe_data
+from ..records.exit_scores import FILE as EXITS_FILE
+from ..records.exit_scores import ExitScore, read_exit_scores
+from ..records.training_data import DATA_FILE
 from ..tasks import Classification
 from .arguments import training_arguments
 from .finalize import finalize
@@ -127,9 +129,10 @@ def train_recipe(
         trainer.run()
         callback.on_message("judging the finished network")
         with trainer.ema_weights():
-            exits = finalize(session, directory, trainer.total_steps)
-        if trainer.average:
-            load_tensors(components.method, trainer.average.state, strict=False)
+            exits = finalize(session, directory, trainer.total_steps, callback)
+        if trainer.ema:
+            load_tensors(components.method, trainer.ema.state, strict=False)
+        callback.on_finish()
     return Run(directory.path, recipe, components.method.eval(), exits, components.data)
 
 
@@ -148,7 +151,7 @@ def _begin(
             stack.enter_context(directory.held())
             if not resume:
                 directory.begin(write(components.recipe))
-                directory.write(DATA_FILE, describe_data(components.data))
+                directory.write(DATA_FILE, describe_data(components.data).to_json())
         except SelfdistillError as error:
             fault = error
     if fault := fabric.broadcast(fault):  # the others would wait for the first for ever
@@ -193,10 +196,9 @@ def load_or_train_exits(recipe: Recipe, run_dir: Path, **given: Any) -> list[Exi
     Raises:
         ConfigError: the run there was made by another recipe.
     """
-    table = run_dir / "exits.csv"
     begun = (run_dir / "recipe.toml").exists()
     if begun and (key := first_difference(recipe, load_recipe(run_dir))):
         raise ConfigError(f"{run_dir} holds a run with another {key}; name another directory")
-    if not table.exists():
+    if not (run_dir / EXITS_FILE).exists():
         train_recipe(recipe, out=run_dir, resume=begun, **given)
-    return from_csv(table.read_text(encoding="utf-8"))
+    return read_exit_scores(run_dir)

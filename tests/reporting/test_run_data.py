@@ -2,7 +2,8 @@ import pytest
 from made_run import EXITS, made_run, measure
 
 from selfdistill.core import ArtifactError, ConfigError
-from selfdistill.reporting.run_data import read, stage
+from selfdistill.reporting.formatting import exit_number
+from selfdistill.reporting.run_data import read_run
 
 
 @pytest.mark.parametrize(
@@ -17,43 +18,46 @@ from selfdistill.reporting.run_data import read, stage
     ],
 )
 def test_stage_of_a_name(name, number):
-    assert stage(name) == number
+    assert exit_number(name) == number
 
 
 def test_reads_what_was_written(tmp_path):
-    contents = read(made_run(tmp_path / "run", epochs=2))
-    assert [(r.name, r.parameters, r.macs) for r in contents.exits] == list(EXITS)
-    assert contents.stages == 3
-    assert contents.split == "test"
-    assert contents.score == contents.last.test
-    assert [e["epoch"] for e in contents.epochs] == [0, 1]
+    run = read_run(made_run(tmp_path / "run", epochs=2))
+    assert [(r.predictor, r.parameters, r.macs) for r in run.exits] == list(EXITS)
+    assert run.stages == 3
+    assert run.split == "test"
+    assert run.score == run.student.test_score
+    assert [e["epoch"] for e in run.epochs] == [0, 1]
 
 
 BINS = "split,predictor,low,high,images,confidence,accuracy"
 
 
 def test_calibration_is_that_of_the_headline_images(tmp_path):
-    run = made_run(tmp_path / "run")
-    text = (run.path / "calibration.csv").read_text()
-    run.write("calibration.csv", text + "val,student,0,1,10,0.5,0.75\n")
-    contents = read(run)
-    assert list(contents.calibration) == [name for name, *_ in EXITS]
-    table = contents.calibration["student"]
+    directory = made_run(tmp_path / "run")
+    text = (directory.path / "calibration.csv").read_text()
+    directory.write("calibration.csv", text + "val,student,0,1,10,0.5,0.75\n")
+    run = read_run(directory)
+    assert list(run.calibration) == [name for name, *_ in EXITS]
+    table = run.calibration["student"]
     assert table.edges.tolist() == [0, 0.25, 0.5, 0.75, 1]
     assert table.images.sum() == 360
-    assert contents.calibrations["val"]["student"].error == 0.25
+    assert run.calibrations["val"]["student"].error == 0.25
 
 
 def test_what_was_measured_comes_back(tmp_path):
-    measured = read(measure(made_run(tmp_path / "run"))).measured
-    assert [row.name for row in measured.rows] == [*(name for name, *_ in EXITS), "baseline"]
+    measured = read_run(measure(made_run(tmp_path / "run"))).measured
+    assert [row.predictor for row in measured.rows] == [name for name, *_ in EXITS]
+    assert measured.baseline.predictor == "baseline"
     assert measured.passes == [("cpu", 1), ("cuda", 32)]
-    first, second, *_, last = measured.rows
-    assert first.times == {("cpu", 1): 0.5, ("cuda", 32): 2.0}
-    assert (second.size, second.times) == (None, {})
-    assert first.scores == {"validation": 0.9, "test": 0.92}
-    assert first.against["test"] == pytest.approx((-0.01, -0.025, 0.005))
-    assert last.against == {}
+    first, second, *_ = measured.rows
+    assert first.seconds == {("cpu", 1): 0.0005, ("cuda", 32): 0.002}
+    assert (second.size, second.seconds) == (None, {})
+    assert first.scores == {"val": 0.9, "test": 0.92}
+    assert first.against["test"].mean == pytest.approx(-0.01)
+    assert first.against["test"].interval == pytest.approx((-0.025, 0.005))
+    assert first.against["test"].verdict == "within noise"
+    assert measured.baseline.against == {}
 
 
 @pytest.mark.parametrize(
@@ -80,8 +84,8 @@ def test_what_was_measured_comes_back(tmp_path):
         ("recipe.toml", "=", ConfigError),
     ],
 )
-def test_names_the_file_that_cannot_be_read(tmp_path, name, text, error):
+def test_names_the_file_that_cannot_be_read_run(tmp_path, name, text, error):
     run = made_run(tmp_path / "run")
     run.write(name, text)
     with pytest.raises(error, match=name):
-        read(run)
+        read_run(run)

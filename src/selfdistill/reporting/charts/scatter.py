@@ -1,7 +1,6 @@
-"""The picture of scores against cost, with the Pareto front."""
+"""Scores against cost, with the Pareto front."""
 
 from collections.abc import Sequence
-from html import escape
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -9,30 +8,27 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
-from ..functional.pareto import pareto_front
-from .figure_style import (
+from ...functional.pareto import pareto_front
+from ...records import BASELINE
+from ...records.exit_measurements import ExitMeasurements
+from ..formatting import NumberFormat, count, exit_number, percent, shown, titled
+from ..run_data import RunData
+from .style import (
+    GAP,
+    LETTER,
     MUTED,
     PAGE,
     TEXT,
+    WIDE,
+    Chart,
     Margins,
     canvas,
     grid,
+    percent_axis,
     stage_color,
-    svg,
     ticks,
+    to_svg,
 )
-from .formatting import (
-    GAP,
-    LETTER,
-    Words,
-    count,
-    percent,
-    shown,
-    titled,
-)
-from .measured import BASELINE, MeasuredTable
-from .plots import WIDE
-from .run_data import RunData, stage
 
 
 class Point(NamedTuple):
@@ -53,17 +49,17 @@ class Point(NamedTuple):
     @property
     def color(self) -> str:
         """That of the exit; the baseline's is its own."""
-        return MUTED if self.name == BASELINE else stage_color(stage(self.name))
+        return MUTED if self.name == BASELINE else stage_color(exit_number(self.name))
 
 
-def points(contents: RunData, split: str) -> list[Point]:
+def points(run: RunData, split: str) -> list[Point]:
     """The predictors of a finished run by their multiply-adds, and the baseline if one is known."""
-    measured = contents.measured
-    rows = [row for row in contents.exits if row.score(split) is not None]
-    marks = pareto_front([row.macs for row in rows], [row.score(split) for row in rows])
-    found = [
-        Point(row.name, row.macs, row.score(split) or 0.0, mark)
-        for row, mark in zip(rows, marks, strict=True)
+    measured = run.measured
+    rows = [row for row in run.exits if row.score(split) is not None]
+    fronts = pareto_front([row.macs for row in rows], [row.score(split) for row in rows])
+    run_points = [
+        Point(row.predictor, row.macs, row.score(split) or 0.0, front)
+        for row, front in zip(rows, fronts, strict=True)
     ]
     if found and measured and measured.about["cost"] == "actual":
         found += [point for point in measured_points(measured, split) if point.name == BASELINE]
@@ -71,44 +67,44 @@ def points(contents: RunData, split: str) -> list[Point]:
 
 
 def measured_points(
-    measured: MeasuredTable, split: str, which: tuple[str, int] | None = None
+    measured: ExitMeasurements, split: str, timed: tuple[str, int] | None = None
 ) -> list[Point]:
-    """What was measured, by multiply-adds or by the milliseconds of one kind of pass."""
-    rows = [row for row in measured.rows if split in row.scores]
-    rows = [row for row in rows if which is None or which in row.times]
-    costs = [row.macs if which is None else row.times[which] for row in rows]
-    scores = [None if row.name == BASELINE else row.scores[split] for row in rows]
+    """What was measured, by multiply-adds or by the milliseconds of one (device, batch)."""
+    rows = [row for row in measured.all_rows if split in row.scores]
+    rows = [row for row in rows if timed is None or timed in row.seconds]
+    costs = [row.cost.macs if timed is None else 1000 * row.seconds[timed] for row in rows]
+    scores = [None if row.predictor == BASELINE else row.scores[split] for row in rows]
     return [
-        Point(row.name, cost, row.scores[split], mark)
-        for row, cost, mark in zip(rows, costs, pareto_front(costs, scores), strict=True)
+        Point(row.predictor, cost, row.scores[split], front)
+        for row, cost, front in zip(rows, costs, pareto_front(costs, scores), strict=True)
     ]
 
 
 def cost_scatter(
-    found: Sequence[Point],
+    plotted: Sequence[Point],
     name: str,
     y_label: str,
     x_label: str = "multiply-adds an image",
-    value: Words = count,
-) -> str:
+    value: NumberFormat = count,
+) -> Chart:
     """The score of every predictor against its cost, each point labeled.
 
     Points on the Pareto front are full, the others hollow, and the baseline is a square.
 
     Args:
-        found: one predictor or more.
-        name: of the picture, unique on the page.
+        plotted: one predictor or more.
+        name: of the chart, unique on the page.
         y_label, x_label: of the axes.
         value: writes a cost.
     """
     figure, axes = canvas(*WIDE, Margins(right=24))
     grid(axes, x_label, y_label)
-    x, y = np.array([[point.cost, point.score] for point in found]).T
-    _scale(axes, found, value)
-    lines = _draw_front(axes, [point for point in found if point.front])
-    labels = [f"{shown(point.name)}{GAP}{percent(point.score)}" for point in found]
-    places = _clear_places(axes, np.stack([x, y], 1), labels, lines)
-    for point, label, (dx, dy) in zip(found, labels, places, strict=True):
+    x, y = np.array([[point.cost, point.score] for point in plotted]).T
+    _scale(axes, plotted, value)
+    lines = _draw_front(axes, [point for point in plotted if point.front])
+    labels = [f"{shown(point.name)}{GAP}{percent(point.score)}" for point in plotted]
+    offsets = _clear_offsets(axes, np.stack([x, y], 1), labels, lines)
+    for point, label, (dx, dy) in zip(plotted, labels, offsets, strict=True):
         _draw(axes, point)
         axes.annotate(
             label,
@@ -119,30 +115,30 @@ def cost_scatter(
             fontsize=TEXT,
             va="center",
         )
-    said = f"{titled(y_label)} against {x_label}. {'; '.join(labels)}"
-    return svg(figure, name, escape(said))
+    return to_svg(figure, name, f"{titled(y_label)} against {x_label}. {'; '.join(labels)}")
 
 
-def _scale(axes: Axes, found: Sequence[Point], value: Words) -> None:
-    scores = [point.score for point in found]
+def _scale(axes: Axes, plotted: Sequence[Point], value: NumberFormat) -> None:
+    scores = [point.score for point in plotted]
     low, high = min(scores), max(scores)
     room = (high - low) or 0.01
-    axes.set_xlim(0, 1.12 * max(point.cost for point in found))
+    axes.set_xlim(0, 1.12 * max(point.cost for point in plotted))
     axes.set_ylim(low - 0.15 * room, high + 0.25 * room)
     axes.xaxis.set_major_locator(ticks())
-    axes.yaxis.set_major_locator(ticks())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda at, _: value(at)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda at, _: f"{100 * at:g} %"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda cost, _: value(cost)))
+    percent_axis(axes.yaxis)
 
 
 Line = list[tuple[float, float]]  # corners
 
 
-def _draw_front(axes: Axes, found: Sequence[Point]) -> list[Line]:
+def _draw_front(axes: Axes, front: Sequence[Point]) -> list[Line]:
     """A staircase: the best that each cost can buy."""
-    order = sorted(found, key=lambda point: point.cost)
+    order = sorted(front, key=lambda point: point.cost)
     ends = [*(point.cost for point in order[1:]), axes.get_xlim()[1]]
-    corners = [at for p, end in zip(order, ends, strict=False) for at in _step(p, end)]
+    corners = [
+        corner for point, end in zip(order, ends, strict=False) for corner in _step(point, end)
+    ]
     if corners:
         axes.plot(*np.array(corners).T, color=MUTED, linewidth=1, zorder=1)
     return [list(pair) for pair in pairwise(corners)]
@@ -153,22 +149,22 @@ def _step(point: Point, end: float) -> Line:
 
 
 def _draw(axes: Axes, point: Point) -> None:
-    place, color = (point.cost, point.score), point.color
-    if point.name == BASELINE:  # wide enough to be seen around a point at the same place
-        axes.plot(*place, "s", markersize=13, mfc="none", mec=color, mew=1.2, zorder=2)
+    xy, color = (point.cost, point.score), point.color
+    if point.name == BASELINE:  # wide enough to show around a point of the same cost and score
+        axes.plot(*xy, "s", markersize=13, mfc="none", mec=color, mew=1.2, zorder=2)
     elif point.front:
-        axes.plot(*place, "o", markersize=9, mfc=color, mec=PAGE, mew=1.5, zorder=3)
+        axes.plot(*xy, "o", markersize=9, mfc=color, mec=PAGE, mew=1.5, zorder=3)
     else:
-        axes.plot(*place, "o", markersize=8, mfc=PAGE, mec=color, mew=1.5, zorder=3)
+        axes.plot(*xy, "o", markersize=8, mfc=PAGE, mec=color, mew=1.5, zorder=3)
 
 
 Box = tuple[float, float, float, float]  # left, bottom, right, top
 
 
-def _clear_places(
+def _clear_offsets(
     axes: Axes, points: np.ndarray, labels: Sequence[str], lines: Sequence[Line]
 ) -> list[tuple[float, float]]:
-    """For each point the first place around it where its label hides nothing."""
+    """For each point the first offset at which its label hides nothing."""
     pixels = axes.transData.transform(points)
     taken: list[Box] = [(x - 7, y - 7, x + 7, y + 7) for x, y in pixels]
     taken += [_around(axes.transData.transform(line)) for line in lines]

@@ -1,37 +1,41 @@
-"""The picture of a confusion matrix."""
+"""The confusion matrix as a heat map."""
 
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 
-from .figure_style import (
+from ...records.class_tables import ConfusionMatrix
+from ..formatting import percent
+from .style import (
     GRID,
+    HIT,
     INK,
+    LETTER,
+    MISS,
     MUTED,
     SMALL,
     TEXT,
+    Chart,
     Margins,
     canvas,
-    svg,
     ticks,
+    to_svg,
 )
-from .formatting import LETTER, percent
-from .run_data import Confusion
 
 FEW = 20
-_HIT, _MISS = (0.18, 0.42, 0.75), (0.80, 0.33, 0.05)  # as in style.css
 
 
-def confusion_map(confusion: Confusion, name: str, *, in_percent: bool = False) -> str:
+def confusion_map(confusion: ConfusionMatrix, name: str, *, in_percent: bool = False) -> Chart:
     """The matrix as a heat map, with numbers and names for few classes.
 
-    Hits and misses have hues of their own, and misses their own scale: they are rare and would not
-    be seen beside the diagonal. Empty cells are transparent, so the picture fits light and dark.
+    Correct and wrong predictions have different hues, and the wrong ones a scale of their own:
+    they are rare and would be invisible beside the diagonal. Empty cells are transparent, so the
+    chart fits both themes.
 
     Args:
-        confusion: what to draw.
-        name: of the picture, unique on the page.
+        confusion: of any number of classes.
+        name: of the chart, unique on the page.
         in_percent: write percent of the row instead of counts, which may have too many digits.
     """
     size = len(confusion.classes)
@@ -45,23 +49,27 @@ def confusion_map(confusion: Confusion, name: str, *, in_percent: bool = False) 
     slanted = few and max(len(n) for n in names) * LETTER > 440 / size - 4
     top = (0.75 * margin if slanted else 30) + 22
     figure, axes = canvas(440 + margin + 12, 440 + top + 12, Margins(margin, 12, 12, top))
-    hues = np.where(hits[..., None], _HIT, _MISS)  # (K, K, 3)
+    hues = np.where(hits[..., None], HIT, MISS)  # (K, K, 3)
     rgba = np.concatenate([hues, strength[..., None] ** 0.8], -1)
     axes.imshow(rgba, interpolation="none", aspect="auto")
     _name_classes(axes, names, size, slanted=slanted)
     if few:
-        written = (100 * shares).round().astype(int) if in_percent else confusion.counts
-        for (row, column), value in np.ndenumerate(written):
+        values = (100 * shares).round().astype(int) if in_percent else confusion.counts
+        for (row, column), value in np.ndenumerate(values):
             if value:
                 color = "white" if strength[row, column] > 0.55 else INK
-                place: dict[str, Any] = {
-                    "ha": "center",
-                    "va": "center",
-                    "fontsize": TEXT if size <= 12 else 9,
-                }
-                axes.text(column, row, str(value), color=color, **place)
+                fontsize = TEXT if size <= 12 else 9
+                axes.text(
+                    column,
+                    row,
+                    str(value),
+                    color=color,
+                    fontsize=fontsize,
+                    ha="center",
+                    va="center",
+                )
     right = percent(float(np.trace(confusion.counts) / max(confusion.counts.sum(), 1)))
-    return svg(figure, name, f"Confusion matrix of {size} classes; {right} on the diagonal")
+    return to_svg(figure, name, f"Confusion matrix of {size} classes; {right} on the diagonal")
 
 
 def _name_classes(axes: Axes, names: list[str], size: int, *, slanted: bool) -> None:

@@ -1,0 +1,56 @@
+"""The machine, the versions and the command behind a result."""
+
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = ("selfdistill", "torch", "torchvision", "timm", "lightning-fabric", "torchmetrics")
+
+
+def environment() -> dict[str, Any]:
+    """Command, commit, versions and hardware of this process, as JSON can hold them."""
+    return {
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "commit": git_commit(),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "system": platform.platform(),
+        "processor": processor_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+    }
+
+
+def describe_machine(device: str = "cpu") -> str:
+    """The processor and its number of threads, or the name of the GPU, of a device type."""
+    if device == "cpu":
+        count = torch.get_num_threads()
+        return f"{processor_name()}, {count} thread{'s' * (count > 1)}"
+    return torch.cuda.get_device_name() if device == "cuda" else device
+
+
+def processor_name() -> str:
+    """The model of the processor where Linux names it, else its architecture."""
+    table = Path("/proc/cpuinfo")
+    text = table.read_text(encoding="utf-8") if table.exists() else ""
+    model = re.search(r"^model name\s*: (.+)$", text, re.MULTILINE)
+    return model[1] if model else platform.processor() or platform.machine()
+
+
+def git_commit() -> str | None:
+    """The commit of this code, if it runs from a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None

@@ -1,0 +1,110 @@
+"""`data.json` and `teacher.json`: the data and the teacher that a run was trained with."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
+
+from ..core import ArtifactError
+from .csv_text import read_record
+
+DATA_FILE = "data.json"
+TEACHER_FILE = "teacher.json"
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The data that a network was trained on.
+
+    Attributes:
+        name: of the data set; empty for a network that was not trained here, as is `task`.
+        task: what its labels mean, a key of `tasks.TASKS`.
+        classes: their names, in order.
+        mean, std: of each channel, by which images were normalized.
+    """
+
+    name: str
+    task: str
+    classes: Sequence[str]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def to_json(self) -> str:
+        """The text of `data.json`."""
+        return json.dumps(asdict(self), indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The record that `to_json` wrote.
+
+        Raises:
+            ValueError, LookupError, TypeError: it wrote something else.
+        """
+        fields = json.loads(text)
+        mean, std = (tuple(float(value) for value in fields[key]) for key in ("mean", "std"))
+        classes = [str(name) for name in fields["classes"]]
+        return cls(str(fields["name"]), str(fields["task"]), classes, mean, std)
+
+
+def read_training_data(run_dir: Path) -> TrainingData:
+    """The data of a run.
+
+    Raises:
+        ArtifactError: they are not recorded, or the file cannot be read.
+    """
+    path = run_dir / DATA_FILE
+    try:
+        data = read_record(path, TrainingData.from_json, "description of data")
+    except ArtifactError:
+        data = None
+    if data is None:
+        raise ArtifactError(
+            f"{path} cannot be read: without it nobody knows which classes and which "
+            "normalization the network learned; train it anew"
+        )
+    return data
+
+
+@dataclass(frozen=True)
+class TeacherRecord:
+    """The teacher that a run was trained with.
+
+    Attributes:
+        teacher: as the recipe names it.
+        sha256: of its weights.
+        images: how many images of which split it was judged on, as a phrase.
+        scores: by metric, fractions.
+        taps: {name: (C, H, W)} of the features that the method reads.
+    """
+
+    teacher: str
+    sha256: str
+    images: str
+    scores: Mapping[str, float]
+    taps: Mapping[str, tuple[int, int, int]]
+
+    def to_json(self) -> str:
+        """The text of `teacher.json`."""
+        return json.dumps(asdict(self), indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The record that `to_json` wrote.
+
+        Raises:
+            ValueError, LookupError, TypeError, AttributeError: it wrote something else.
+        """
+        fields = json.loads(text)
+        taps = {name: (int(c), int(h), int(w)) for name, (c, h, w) in fields["taps"].items()}
+        scores = {name: float(score) for name, score in fields["scores"].items()}
+        return cls(fields["teacher"], fields["sha256"], fields["images"], scores, taps)
+
+
+def read_teacher(run_dir: Path) -> TeacherRecord | None:
+    """The teacher of a run, None if it had none.
+
+    Raises:
+        ArtifactError: the file cannot be read.
+    """
+    return read_record(run_dir / TEACHER_FILE, TeacherRecord.from_json, "record of a teacher")
