@@ -38,19 +38,19 @@ class Terms(Method):
 @pytest.mark.parametrize("fault", ["loss", "gradient"])
 @pytest.mark.parametrize("clip", [0.0, 1.0])
 def test_divergence_names_the_term_and_moves_no_weight(tmp_path, fault, clip):
-    method, seen = Terms(fault), []
+    method, recorded = Terms(fault), []
 
     def note(step):
-        seen.append({n: p.detach().clone() for n, p in method.named_parameters()})
+        recorded.append({n: p.detach().clone() for n, p in method.named_parameters()})
 
-    fit = make(tmp_path, method=method, clip_grad_norm=clip, callback=Calls(note))
-    with pytest.raises(DivergenceError, match=rf"{fault}.*\bbad\b.*at step 2") as told:
+    trainer = make(tmp_path, method=method, clip_grad_norm=clip, callback=Calls(note))
+    with pytest.raises(DivergenceError, match=rf"{fault}.*\bbad\b.*at step 2") as raised:
         trainer.run()
-    assert "good" not in str(told.value)
-    assert "--lr" in str(told.value)
-    assert told.value.exit_code == 5
-    assert len(seen) == 2
-    assert all(torch.equal(p, seen[-1][n]) for n, p in method.named_parameters())
+    assert "good" not in str(raised.value)
+    assert "--lr" in str(raised.value)
+    assert raised.value.exit_code == 5
+    assert len(recorded) == 2
+    assert all(torch.equal(p, recorded[-1][n]) for n, p in method.named_parameters())
 
 
 def test_divergence_in_the_first_part_of_an_accumulated_step_is_named(tmp_path):
@@ -80,8 +80,10 @@ def test_four_parts_make_the_step_of_the_whole(tmp_path, kind):
 
 
 def test_equals_a_loop_of_ten_lines(tmp_path):
-    fit = make(tmp_path, net={"norm": "group"}, lr=0.1, lr_schedule="constant", weight_decay=0.01)
-    fit.run()
+    trainer = make(
+        tmp_path, net={"norm": "group"}, lr=0.1, lr_schedule="constant", weight_decay=0.01
+    )
+    trainer.run()
     torch.manual_seed(0)
     net = network("group")
     build_method("ce", net, task())
@@ -91,23 +93,23 @@ def test_equals_a_loop_of_ten_lines(tmp_path):
             optimizer.zero_grad()
             nn.functional.cross_entropy(net(batch.inputs), batch.targets).backward()
             optimizer.step()
-    found = final(tmp_path).tensors["model"]
+    checkpoint = final(tmp_path).tensors["model"]
     for name, value in net.state_dict().items():
-        torch.testing.assert_close(found[name], value, rtol=1e-6, atol=1e-7)
+        torch.testing.assert_close(checkpoint[name], value, rtol=1e-6, atol=1e-7)
 
 
 def test_clip_bounds_the_gradient_and_logs_its_true_norm(tmp_path):
-    seen = []
+    recorded = []
 
     free = make(tmp_path / "free", log_every_steps=1)
     free.run()
-    tight = make(tmp_path / "tight", log_every_steps=1, clip_grad_norm=1e-3, momentum=0.0,
-                 weight_decay=0.0, lr_schedule="constant", lr=1.0)  # fmt: skip
+    tight = make(tmp_path / "tight", log_every_steps=1, clip_grad_norm=1e-3, momentum=0.0, weight_decay=0.0,
+                 lr_schedule="constant", lr=1.0)  # fmt: skip
     before = {n: p.detach().clone() for n, p in tight.method.named_parameters()}
 
     def moved(step):
         progress = {n: p.detach().clone() for n, p in tight.method.named_parameters()}
-        seen.append(sum((progress[n] - before[n]).square().sum() for n in progress).sqrt())
+        recorded.append(sum((progress[n] - before[n]).square().sum() for n in progress).sqrt())
         before.update(progress)
 
     tight.callback = Calls(moved)
@@ -115,8 +117,8 @@ def test_clip_bounds_the_gradient_and_logs_its_true_norm(tmp_path):
     norms = [e["grad_norm"] for e in lines(tmp_path / "free") if e["kind"] == "step"]
     clipped = [e["grad_norm"] for e in lines(tmp_path / "tight") if e["kind"] == "step"]
     assert clipped[0] == pytest.approx(norms[0], rel=1e-5)  # the norm before clipping
-    assert all(float(size) <= 1e-3 * (1 + 1e-4) for size in seen)
-    assert max(float(size) for size in seen) > 0.9e-3
+    assert all(float(size) <= 1e-3 * (1 + 1e-4) for size in recorded)
+    assert max(float(size) for size in recorded) > 0.9e-3
 
 
 def test_average_follows_a_hand_loop(tmp_path):
@@ -131,17 +133,17 @@ def test_average_follows_a_hand_loop(tmp_path):
             else:
                 state[name] = value.clone()
 
-    fit = make(tmp_path, ema_decay=decay, callback=Calls(follow))
-    method = fit.method
+    trainer = make(tmp_path, ema_decay=decay, callback=Calls(follow))
+    method = trainer.method
     born = {name: value.clone() for name, value in method.state_dict().items()}
     plain = make(tmp_path / "plain")
     # the callback hears of a step after the average has moved with it
     trainer.run()
     plain.run()
-    found = final(tmp_path)
+    checkpoint = final(tmp_path)
     for name, value in state.items():
-        torch.testing.assert_close(found.tensors["ema"][name], value)
-    live, without = found.tensors["model"], final(tmp_path / "plain").tensors["model"]
+        torch.testing.assert_close(checkpoint.tensors["ema"][name], value)
+    live, without = checkpoint.tensors["model"], final(tmp_path / "plain").tensors["model"]
     assert all(torch.equal(live[name], without[name]) for name in live)  # it joins no training
 
 
@@ -176,7 +178,7 @@ def test_means_of_an_epoch_are_means_of_its_steps(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_saves_and_stops(tmp_path, number):
     before = signal.getsignal(number)
-    fit = make(tmp_path, callback=Calls(lambda s: s == 2 and os.kill(os.getpid(), number)))
+    trainer = make(tmp_path, callback=Calls(lambda s: s == 2 and os.kill(os.getpid(), number)))
     with pytest.raises(Interrupted) as stop:
         trainer.run()
     assert stop.value.number == number
@@ -208,10 +210,10 @@ def test_all_samples_of_a_step_are_trained_on(tmp_path):
     class Counts(Method):
         def __init__(self):
             super().__init__()
-            self.student, self.seen = network(), []
+            self.student, self.indices = network(), []
 
         def forward(self, batch, progress):
-            self.seen += batch.index.tolist()
+            self.indices += batch.index.tolist()
             out = self.student(batch.inputs)
             return StepOutput(out, {"task": nn.functional.cross_entropy(out, batch.targets)})
 
@@ -220,7 +222,7 @@ def test_all_samples_of_a_step_are_trained_on(tmp_path):
 
     method = Counts()
     make(tmp_path, method=method, train=Slice(parts=2)).run()
-    first, second = method.seen[: STEPS * 8], method.seen[STEPS * 8 :]
+    first, second = method.indices[: STEPS * 8], method.indices[STEPS * 8 :]
     assert len(set(first)) == len(first) == len(set(second)) == len(second) == STEPS * 8
     assert set(first) <= set(range(len(images())))
 
@@ -240,7 +242,7 @@ def test_hooks_of_a_callback_in_order(tmp_path):
             self.calls.append((entry["kind"], entry["step"], entry["epoch"]))
 
     recorder = Recorder()
-    make(tmp_path, callback=recorder, log_every=3).run()
+    make(tmp_path, callback=recorder, log_every_steps=3).run()
     assert recorder.calls == [
         ("step", 1, 6), ("step", 2, 6), ("step", 3, 6), ("step line", 3, 6), ("epoch", 3, 0),
         ("step", 4, 6), ("step", 5, 6), ("step", 6, 6), ("step line", 6, 6), ("epoch", 6, 1),

@@ -42,7 +42,7 @@ def test_thresholds_that_keep_a_promise(run):
 
     data = load_data(run.recipe)
     network = run.anytime(max_loss=0.03)
-    watched = collect_exit_decisions(run.method, data, data.val)
+    decisions = collect_exit_decisions(run.method, data, data.val)
     chosen = dict(zip(network.names, network.thresholds, strict=False))
     thresholds = [chosen.get(row.predictor) for row in run.exits[:-1]]
     outcome = threshold_outcome(

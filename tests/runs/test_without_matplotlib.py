@@ -5,9 +5,9 @@ from importlib import import_module
 
 import pytest
 from selfdistill.engine.log import NullCallback
-from selfdistill.runs.api import train
 
 from selfdistill.core import MissingExtraError, extras
+from selfdistill.runs.train import train
 
 
 class Sentences(NullCallback):

@@ -76,9 +76,9 @@ def anytime(
         _check_file(onnx, len(losses) + bool(threshold))
     trained, data = _loaded(run, device)
     echo(f"{run} · {trained.recipe.method} · {trained.recipe.model}")
-    echo("asking all exits about the held-out images …", "dim")
-    judged = held_out_decisions(trained.method, data, workers=trained.recipe.num_workers)
-    rows = _rows(judged, losses, threshold)
+    echo("running all exits on the held-out images …", "dim")
+    decisions = held_out_decisions(trained.method, data, workers=trained.recipe.workers)
+    rows = _rows(decisions, losses, threshold)
     echo("measuring …\n", "dim")
     with torch_threads(num_threads or torch.get_num_threads()):
         rows = [threshold_row(decisions, (None,) * len(decisions.exits)), *rows]
@@ -132,10 +132,8 @@ def _loaded(run: Path, device: str | None) -> "tuple[Run, ImageData]":
     from ..runs.paths import load_recipe
     from ..runs.run import load
 
-    here = {"devices": 1, "num_nodes": 1, "precision": "fp32"} | (
-        {"device": device} if device else {}
-    )
-    recipe = parse(load_recipe(run).model_dump() | here)
+    local = {"devices": 1, "nodes": 1, "precision": "fp32"} | ({"device": device} if device else {})
+    recipe = parse(load_recipe(run).model_dump() | local)
     fabric, data = make_fabric(recipe), load_data(recipe)
     trained = load(run, data=data)
     trained.method.to(fabric.device)

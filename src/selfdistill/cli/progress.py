@@ -1,4 +1,4 @@
-"""Progress of a training run on a terminal."""
+"""Progress of a training run on the terminal."""
 
 import sys
 import time
@@ -10,25 +10,31 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from .console import clock, console, percent, scored
+from ..engine.callback import Callback
+from .console import (
+    clock,
+    console,
+    percent,
+    scored,
+)
 
 _MAX_KINDS = 6  # of loss terms in a line
 
 
-class Terminal:
-    """A line for each epoch, and below them on a terminal a progress bar of the steps.
+class TerminalProgress(Callback):
+    """A line for each epoch, and on a terminal a progress bar of the steps below them.
 
     Args:
         epochs: of the run.
-        metric: score that is shown after each epoch, by its name in the metrics.
+        metric: name of the validation score in the line of an epoch.
     """
 
     def __init__(self, epochs: int, metric: str = "accuracy") -> None:
         self.epochs, self.metric = epochs, metric
         self.bar = _Bar(console=console, transient=True) if console.is_terminal else None
-        self.start: tuple[float, int] | None = None  # time and step
-        self.current_step = self.total_steps = 0
-        self.rate = ""
+        self.start: tuple[float, int] | None = None  # time and step of the first step
+        self.global_step = self.total_steps = 0
+        self.throughput = ""
 
     def __enter__(self) -> Self:
         if self.bar:
@@ -38,14 +44,14 @@ class Terminal:
     def __exit__(
         self,
         kind: type[BaseException] | None,
-        error: BaseException | None,
+        fault: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
         if self.bar:
             self.bar.stop()
 
-    def begin(self, facts: dict[str, str]) -> None:
-        """Print a block of facts: method, network, data, device and directory."""
+    def on_start(self, summary: dict[str, str]) -> None:
+        """Print the summary as one block."""
         block = Table.grid(padding=(0, 2))
         block.add_column(style="bold")
         block.add_column(overflow="fold")
@@ -53,51 +59,48 @@ class Terminal:
             block.add_row(name, Text(text))
         console.print(block, "")
 
-    def advance(self, step: int, total: int) -> None:
-        """Move the bar to this optimizer step."""
+    def on_step(self, step: int, total_steps: int) -> None:
+        """Move the bar."""
         self.start = self.start or (time.perf_counter(), step)
-        self.current_step, self.total_steps = step, total
+        self.global_step, self.total_steps = step, total_steps
         if self.bar:
-            epoch = -(-step * self.epochs // total)
-            self.bar.move(step, total, f"epoch {epoch}/{self.epochs}", self._time_left())
+            epoch = -(-step * self.epochs // total_steps)
+            self.bar.move(step, total_steps, f"epoch {epoch}/{self.epochs}", self._time_left())
 
-    def step(self, entry: dict[str, Any], total: int) -> None:
-        """Show the latest loss terms."""
-        self.rate = f"{entry['images_per_second']:,.0f} img/s"
+    def on_log(self, entry: dict[str, Any], total_steps: int) -> None:
+        """Show the loss terms under the bar."""
+        self.throughput = f"{entry['images_per_second']:,.0f} img/s"
         if self.bar:
             self.bar.terms = "  ".join([*_terms(entry["losses"]), self.throughput])
 
-    def epoch(self, entry: dict[str, Any]) -> None:
-        """Print the line of an epoch."""
+    def on_epoch(self, entry: dict[str, Any]) -> None:
+        """Print a line that stays."""
         width = len(str(self.epochs))
         columns = [f"epoch {entry['epoch'] + 1:>{width}}/{self.epochs}", *_terms(entry["losses"])]
         score = entry.get("val", {}).get("student", {}).get(self.metric)
         if score is not None:
             columns.append(f"{scored('val', self.metric)} {percent(score):>7}")
-        columns += [self.rate] if self.rate else []
-        time_left = self._time_left() if self.current_step < self.total_steps else ""
-        columns += [f"{time_left} left"] if time_left else []
-        self._print_line("  ".join(columns))
+        columns += [self.throughput] if self.throughput else []
+        if self._time_left() and self.global_step < self.total_steps:
+            columns.append(f"{self._time_left()} left")
+        self.on_message("  ".join(columns))
 
-    def say(self, sentence: str) -> None:
-        """Print a line between those of the epochs."""
-        self._print_line(sentence)
-
-    def _print_line(self, text: str) -> None:
+    def on_message(self, text: str) -> None:
+        """Print a line."""
         console.print(text, soft_wrap=True)
-        sys.stdout.flush()  # for those who follow a log file
+        sys.stdout.flush()  # a log file is followed line by line
 
     def _time_left(self) -> str:
         """Time to the end at the average speed so far, validation included."""
-        if not self.start or self.current_step == self.start[1]:
+        if not self.start or self.global_step == self.start[1]:
             return ""
-        start_time, start_step = self.start
-        seconds = (time.perf_counter() - start_time) / (self.current_step - start_step)
-        return clock(seconds * (self.total_steps - self.current_step))
+        time_zero, first = self.start
+        seconds_per_step = (time.perf_counter() - time_zero) / (self.global_step - first)
+        return clock(seconds_per_step * (self.total_steps - self.global_step))
 
 
 class _Bar(Progress):
-    """Progress bar with a line of loss terms under it."""
+    """A progress bar, and a line of loss terms under it."""
 
     terms = ""
 
@@ -109,18 +112,18 @@ class _Bar(Progress):
             TextColumn("{task.fields[left]}"),
         )
         super().__init__(*columns, refresh_per_second=4, expand=True, **keys)
-        self.task_id = self.add_task("getting ready", total=None, left="", visible=False)
+        self.task = self.add_task("getting ready", total=None, left="", visible=False)
 
     def get_renderables(self) -> list[RenderableType]:  # type: ignore[override]
-        """Return the bar and the terms."""
+        """Bar and loss terms."""
         bars = self.make_tasks_table(self.tasks)
         return [bars, Text(self.terms, style="dim", overflow="ellipsis", no_wrap=True)]
 
     def move(self, step: int, total: int, epoch: str, left: str) -> None:
-        """Move to this step."""
+        """Show this step."""
         left = f"{left} left" if left else ""
         self.update(
-            self.task_id, completed=step, total=total, description=epoch, left=left, visible=True
+            self.task, completed=step, total=total, description=epoch, left=left, visible=True
         )
 
 

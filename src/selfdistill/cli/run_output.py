@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .console import echo, rank_zero, show_exits
+from .progress import TerminalProgress
 
 if TYPE_CHECKING:
     from ..recipe.schema import Recipe
@@ -24,7 +25,7 @@ def train_and_report(recipe: "Recipe", place: Path, *, resume: bool) -> None:
         if not rank_zero():
             train_recipe(recipe, out=place, resume=resume)
             return
-        with Terminal(recipe.epochs, TASKS[recipe.task].primary_metric) as callback:
+        with TerminalProgress(recipe.epochs, TASKS[recipe.task].primary_metric) as callback:
             done = train_recipe(recipe, out=place, resume=resume, callback=callback)
     except Interrupted as stop:
         if rank_zero():

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..core import ArtifactError, ConfigError, DataError, ResourceError
+from ..core import ArtifactError, ConfigError, DataError, atomic_file
 from ..core.extras import require
 from ..data import EvalLoader, ImageData
 from ..export.normalized_input import NormalizedInput
@@ -57,7 +57,7 @@ def export_early_exit_onnx(network: EarlyExitNetwork, data: ImageData, path: Pat
     """
     shape = data.train.shape
     metadata = {"classes": json.dumps(data.classes), "shape": json.dumps(shape), "data": data.name}
-    try:
+    with atomic_file(path) as draft:
         write_early_exit_onnx(network, data.mean, data.std, shape, draft, metadata=metadata)
         agreement = compare_onnx(network, data, draft)
         if not agreement.holds:

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..core import ArtifactError, ResourceError
+from ..core import ArtifactError, ResourceError, atomic_directory
 
 FORMAT = 1
 """Raised when the layout changes; a newer one is refused rather than misread."""
@@ -39,13 +39,9 @@ def save(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Path:
     try:
         for stale in folder.glob(".step-*"):  # drafts of processes that were killed
             shutil.rmtree(stale)
-        draft.mkdir(parents=True)
-        _write(draft, checkpoint)
-        if place.exists():
-            shutil.rmtree(place)
-        draft.rename(place)
-        _sync(folder)
-        others = [other for other in _step_directories(folder) if other != place]
+        with atomic_directory(path, replace=True) as draft:
+            _write(draft, checkpoint)
+        others = [other for other in _step_directories(folder) if other != path]
         for old in others[keep - 1 :]:
             shutil.rmtree(old)
     except ResourceError:

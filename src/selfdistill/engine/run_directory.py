@@ -74,8 +74,8 @@ class RunDirectory:
     def begin(self, recipe: str) -> None:
         """Write recipe and environment of a new run, or raise `RunBusyError` if there is one."""
         self.check_free()
-        facts = {"format": RUN_FORMAT, **environment()}
-        self.write("environment.json", json.dumps(facts, indent=1))
+        description = {"format": RUN_FORMAT, **environment()}
+        self.write("environment.json", json.dumps(description, indent=1))
         self.write("recipe.toml", recipe)
 
     def recipe(self) -> str:
@@ -83,6 +83,7 @@ class RunDirectory:
 
         Raises:
             ConfigError: the directory holds no run.
+            ArtifactError: the run has another format than this version writes.
         """
         try:
             text = (self.path / "recipe.toml").read_text(encoding="utf-8")
@@ -141,31 +142,3 @@ class RunDirectory:
         """Delete the lines that a resume from `step` will write again."""
         kept = (e for e in self.metrics() if e["step"] <= step and e["kind"] != "final")
         self.write(self.metrics_file.name, "".join(json.dumps(e) + "\n" for e in kept))
-
-
-def environment() -> dict[str, Any]:
-    """What a reader needs to know of where the run was made."""
-    packages = ("selfdistill", "torch", "torchvision", "timm", "lightning-fabric", "torchmetrics")
-    return {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "commit": _commit(),
-        "python": platform.python_version(),
-        "packages": {name: version(name) for name in packages},
-        "system": platform.platform(),
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-    }
-
-
-def _commit() -> str | None:
-    """The commit of the code that ran, if it runs from a checkout."""
-    here = Path(__file__).parent
-    try:
-        found = subprocess.run(
-            ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return found.stdout.strip() or None

@@ -80,11 +80,10 @@ class Trainer:
             method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if settings.compile:
             method.compile()
-        self.wrapped, self.optimizer = fabric.setup(method, build_optimizer(method, settings))
-        self.average = (
-            EMA(trained_state(method), settings.ema_decay) if settings.ema_decay else None
-        )
-        self.metric = task.train_metric().to(fabric.device)  # making one anew takes milliseconds
+        optimizer = build_optimizer(method, settings)
+        self.wrapped_method, self.optimizer = fabric.setup(method, optimizer)
+        self.ema = EMA(trained_state(method), settings.ema_decay) if settings.ema_decay else None
+        self.train_metric = task.train_metric().to(fabric.device)  # constructing it is slow
         self.zero = torch.zeros((), device=fabric.device)
         self.last_log_time, self.images_since_log = time.perf_counter(), 0
 
@@ -133,14 +132,14 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.method.after_step(progress)
-        if self.average:
-            self.average.update(trained_state(self.method))
-        self.at += 1
-        self.display.advance(self.at, self.total)
-        if self.at % settings.log_every_steps == 0 or self.at == self.total:
+        if self.ema:
+            self.ema.update(trained_state(self.method))
+        self.global_step += 1
+        self.callback.on_step(self.global_step, self.total_steps)
+        if self.global_step % settings.log_every_steps == 0 or self.global_step == self.total_steps:
             self._log_step(epoch, steps[-1], micro_batches[-1], norm)
-        every = settings.save_every_steps
-        if every and self.at % every == 0 and self.at % self.train.steps_per_epoch:
+        interval = settings.save_every_steps
+        if interval and self.global_step % interval == 0 and not self._epoch_complete():
             self.save()
 
     def end_epoch(self, epoch: int) -> None:
@@ -149,9 +148,11 @@ class Trainer:
         entry |= {kind: self._process_mean(m.means()) for kind, m in self.meters.epoch.items()}
         for meter in self.meters.epoch.values():
             meter.reset()
-        self._share_statistics()
-        due = (epoch + 1) % self.settings.val_every_epochs == 0 or self.at == self.total
-        if self.val is not None and due:
+        self._average_batchnorm_statistics()
+        due = (
+            epoch + 1
+        ) % self.settings.val_every_epochs == 0 or self.global_step == self.total_steps
+        if self.val_batches is not None and due:
             with self.ema_weights():
                 entry["val"] = evaluate(self.fabric, self.method, self.task, self.val_batches)
         self.method.after_epoch(self.val_batches or ())
@@ -236,7 +237,10 @@ class Trainer:
     def _checked_norm(
         self, steps: list[StepOutput], batches: list[Batch], progress: Progress
     ) -> Tensor:
-        """The norm of the gradient, which is also clipped if asked for; not finite raises."""
+        """The gradient's norm before clipping; a non-finite loss or gradient raises.
+
+        The gradient is clipped where the settings say so.
+        """
         if self.settings.clip_grad_norm:
             clipped = self.fabric.clip_gradients(
                 self.wrapped_method,
@@ -288,6 +292,4 @@ class Trainer:
         return bool(self.signals.signal_number)
 
 
-_WAY_OUT = (
-    "the optimizer did not move: try a lower --lr, a --warmup-epochs, --clip-grad-norm 1 or fp32"
-)
+_REMEDY = "the optimizer did not move: try a lower --lr, a --warmup, --clip-grad-norm 1 or fp32"

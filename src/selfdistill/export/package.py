@@ -13,6 +13,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from ..core import (
+    STUDENT,
     ArtifactError,
     ConfigError,
     DataError,
@@ -20,6 +21,7 @@ from ..core import (
     ResourceError,
     RunBusyError,
     Task,
+    atomic_directory,
     nearest,
 )
 from ..data import EvalLoader, ImageData
@@ -28,6 +30,7 @@ from ..engine.evaluate import evaluate
 from ..engine.run_directory import RunDirectory
 from ..modules.detector_output import Detections
 from ..records.exit_scores import ExitScore, score_exits
+from ..records.training_data import read_training_data
 from ..tasks import TASKS
 from .extract_predictor import extract_predictor
 from .fuse_batchnorm import FusedNetwork, fuse_batchnorm
@@ -100,16 +103,8 @@ def with_run_normalization(path: Path, data: ImageData) -> ImageData:
         DataError: the data have other classes now.
         ArtifactError: the run's `data.json` cannot be read.
     """
-    file = path / "data.json"
-    try:
-        saved = json.loads(file.read_text(encoding="utf-8"))
-        classes, mean, std = list(saved["classes"]), tuple(saved["mean"]), tuple(saved["std"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise ArtifactError(
-            f"{file} cannot be read: without it nobody knows the normalization that the network "
-            "learned; train it anew"
-        ) from None
-    if classes != data.classes:
+    trained_on = read_training_data(path)
+    if trained_on.classes != data.classes:
         raise DataError(
             f"'{data.name}' has other classes than when {path} was trained; give the old data back"
         )
@@ -190,7 +185,7 @@ def export_run(
     if format not in FORMATS:
         raise ConfigError(f"there is no format '{format}'{nearest(format, FORMATS)}")
     data = with_run_normalization(run.path, data)
-    student = next(score for score in run.exits if score.predictor == "student")
+    student = next(score for score in run.exits if score.predictor == STUDENT)
     score = select_exit(run.exits, exit, min_accuracy=min_accuracy, max_macs=max_macs)
     directory = Path(out) if out else run.path / "export" / f"{score.predictor}-{format}"
     if directory.exists():
@@ -201,7 +196,7 @@ def export_run(
     network = extract_predictor(method, score.predictor)
     fused = fuse_batchnorm(network) if fuse and format != "safetensors" else None
     recipe, task = RunDirectory(run.path).recipe(), task_for(data)
-    with _appearing(directory) as draft:
+    with atomic_directory(directory) as draft:
         file = draft / f"model.{format}"
         metadata, network = _metadata(score, data), fused.network if fused else network
         runner = _write_file(format, file, network, data, task, metadata)

@@ -5,11 +5,12 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..reporting.charts.labels import EndLabel, label_ends
+from ..reporting.charts.labels import EndLabel, chance_line, label_ends
 from ..reporting.charts.standalone import standalone_svg
 from ..reporting.charts.style import (
     GAP,
     LETTER,
+    WIDE,
     Chart,
     Margins,
     canvas,
@@ -48,7 +49,7 @@ def over_steps(result: InformationResult, network: str, family: str, name: str) 
     for term in terms:
         module = module_of(term)
         color = stage_color(None if module == deepest else module)
-        held, trained = (found.curve(network, term, split) for split in (HELD_OUT, TRAINING))
+        held, trained = (result.track(network, term, split) for split in (HELD_OUT, TRAINING))
         axes.plot(trained.steps, trained.mean, color=color, linewidth=1, alpha=0.35)
         axes.plot(held.steps, held.mean, color=color, linewidth=1.8)
         if held.std.any():
@@ -99,8 +100,8 @@ def combined_svg(result: InformationResult) -> str:
 
 def _canvas(result: InformationResult, x_label: str, letters: int) -> tuple[Figure, Axes]:
     """Empty axes with room for labels of so many letters at the right."""
-    figure, axes = canvas(*SIZE, Margins(right=letters * LETTER + 18))
-    grid(axes, x_label, f"loss ({found.config.estimator})")
+    figure, axes = canvas(*WIDE, Margins(right=letters * LETTER + 18))
+    grid(axes, x_label, f"loss ({result.plan.estimator})")
     axes.yaxis.set_major_locator(ticks())
     return figure, axes
 
@@ -115,34 +116,4 @@ def _chance(axes: Axes, result: InformationResult) -> None:
     bottom, top = min(0.0, *losses), max(losses)
     room = 0.05 * (top - bottom)
     axes.set_ylim(bottom - room * (bottom < 0), top + room)
-    axes.axhline(found.chance, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
-    known = " = 2 ln 2" if found.config.estimator == "jsd" else ""
-    axes.annotate(
-        f"chance{known} = {found.chance:.3f}",
-        (0, found.chance),
-        (2, 4),
-        xycoords=("axes fraction", "data"),
-        textcoords="offset points",
-        color=MUTED,
-        fontsize=SMALL,
-    )
-
-
-def _name_ends(axes: Axes, ends: Sequence[_End]) -> None:
-    """Each label beside its curve's end, moved only as far as its neighbors ask."""
-    pixels = np.array([axes.transData.transform((end.x, end.y)) for end in ends])
-    (_, low), (right, high) = axes.transAxes.transform([(0, 0), (1, 1)])
-    places = spread(list(pixels[:, 1]), TEXT + 2, low + 4, high)
-    for end, (x, y), place in zip(ends, pixels, places, strict=True):
-        leader = {"arrowstyle": "-", "color": end.color, "linewidth": 0.8, "alpha": 0.6}
-        axes.annotate(
-            end.text,
-            (x, y),
-            (right + _LABEL, place),
-            xycoords="figure pixels",
-            textcoords="figure pixels",
-            color=end.color,
-            fontsize=TEXT,
-            va="center",
-            arrowprops={**leader, "shrinkA": 0, "shrinkB": 0, "relpos": (0, 0.5)},
-        )
+    chance_line(axes, result.chance)

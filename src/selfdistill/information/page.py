@@ -9,7 +9,7 @@ from ..reporting.charts.style import Chart, palette
 from ..reporting.elements import Cell, Row, Table
 from ..reporting.formatting import decimals
 from ..reporting.rendering import render
-from .charts import FAMILIES, combined_svg, module_of, num_colors, over_steps
+from .charts import FAMILIES, combined_svg, module_of, num_colors, over_depth, over_steps
 from .results import InformationResult, MeanStd
 
 FILES = ("information.html", "information.svg", "information.csv")
@@ -62,17 +62,15 @@ def page(result: InformationResult) -> str:
     )
 
 
-def _share(found: InformationResult) -> str:
-    several = any(found.final(n, t).seeds > 1 for n in found.networks for t in found.terms(n))
-    spread = "Mean ± standard deviation over the seeds. " if several else ""
-    if found.config.estimator != "jsd":
-        lies = "What a loss lies below chance is a lower bound of the information in nats."
-        return spread + lies
-    return (
-        f"{spread}What a loss lies below chance is twice the Jensen-Shannon divergence, in nats, "
-        "between features of one image and of two, as far as the critic finds it. The bar is its "
-        "share of the most that can be, 2 ln 2."
-    )
+def _depth_charts(result: InformationResult) -> list[tuple[str, Chart]]:
+    """The networks side by side, where there are several."""
+    if len(result.networks) < 2:
+        return []
+    return [
+        (title, over_depth(result, family, f"depth-{family}"))
+        for family, title in FAMILIES.items()
+        if all(result.terms(network, family) for network in result.networks)
+    ]
 
 
 def _step_charts(result: InformationResult, family: str) -> list[tuple[str, Chart]]:
@@ -112,37 +110,21 @@ def amount(value: MeanStd) -> str:
 def _cell(result: InformationResult, network: str, term: str) -> str | Cell:
     if term not in result.terms(network):
         return "–"
-    value = found.final(network, term)
-    if found.config.estimator != "jsd":
+    value = result.final(network, term)
+    if result.plan.estimator != "jsd":
         return amount(value)
     share = min(1.0, max(0.0, 1 - value.mean / result.chance))
     return Cell(amount(value), title=f"{100 * share:.0f} % of what can be", bar=share)
 
 
-def _family(found: InformationResult, family: str) -> str:
-    whose = {
-        "mutual": "How much the cells of a module's feature map tell of the last feature.",
-        "self": "How much the cells of a module's feature map tell of their own mean.",
-    }
-    figures = [
-        figure(over_steps(found, network, family, f"{family}-{place}"), escape(network))
-        for place, network in enumerate(found.networks)
-        if found.terms(network, family)
-    ]
-    lines = "Strong lines are losses on held-out images, faint ones on training images."
-    return section(FAMILIES[family], note(f"{whose[family]} {lines}"), pair(figures))
-
-
-def _how(found: InformationResult) -> str:
-    """What one needs to know to make the numbers again."""
-    plan = found.config
-    moved = "trained along" if plan.trainable else "frozen, in evaluation mode"
-    seeds = ", ".join(map(str, plan.seeds))
-    facts = {
-        "networks": moved,
-        "held-out images": found.held_out,
+def _setup(result: InformationResult) -> dict[str, object]:
+    """What it takes to make the numbers again."""
+    plan = result.plan
+    return {
+        "networks": "trained along" if plan.trainable else "frozen, in evaluation mode",
+        "held-out images": result.held_out,
         "critic": f"{plan.critic}, width {plan.width or 'its own'}",
-        "estimator": found.config.estimator,
+        "estimator": plan.estimator,
         "steps": f"{plan.steps} of Adam, {plan.batch_size} images, rate {plan.lr:g} falling to 0",
         "seeds": ", ".join(map(str, plan.seeds)),
         **{f"taps of {name}": ", ".join(taps) for name, taps in result.taps.items()},

@@ -61,9 +61,9 @@ def points(run: RunData, split: str) -> list[Point]:
         Point(row.predictor, row.macs, row.score(split) or 0.0, front)
         for row, front in zip(rows, fronts, strict=True)
     ]
-    if found and measured and measured.about["cost"] == "actual":
-        found += [point for point in measured_points(measured, split) if point.name == BASELINE]
-    return found
+    if run_points and measured and measured.about["cost"] == "honest":
+        run_points += [p for p in measured_points(measured, split) if p.name == BASELINE]
+    return run_points
 
 
 def measured_points(
