@@ -69,9 +69,9 @@ def test_folder_without_permission_is_a_resource_error(tmp_path):
 
 def test_environment_is_plain_json(directory):
     begun(directory)
-    found = json.loads((directory.path / "environment.json").read_text())
-    assert found.keys() == environment().keys()
-    assert found["packages"]["torch"]
+    entries = json.loads((directory.path / "environment.json").read_text())
+    assert entries.keys() == environment().keys()
+    assert entries["packages"]["torch"]
 
 
 def test_metrics_come_back_in_order(directory):

@@ -38,19 +38,19 @@ class Terms(Method):
 @pytest.mark.parametrize("fault", ["loss", "gradient"])
 @pytest.mark.parametrize("clip", [0.0, 1.0])
 def test_divergence_names_the_term_and_moves_no_weight(tmp_path, fault, clip):
-    method, seen = Terms(fault), []
+    method, recorded = Terms(fault), []
 
     def note(step):
-        seen.append({n: p.detach().clone() for n, p in method.named_parameters()})
+        recorded.append({n: p.detach().clone() for n, p in method.named_parameters()})
 
     trainer = make(tmp_path, method=method, clip=clip, callback=Calls(note))
-    with pytest.raises(DivergenceError, match=rf"{fault}.*\bbad\b.*at step 2") as told:
+    with pytest.raises(DivergenceError, match=rf"{fault}.*\bbad\b.*at step 2") as raised:
         trainer.run()
-    assert "good" not in str(told.value)
-    assert "--lr" in str(told.value)
-    assert told.value.exit_code == 5
-    assert len(seen) == 2
-    assert all(torch.equal(p, seen[-1][n]) for n, p in method.named_parameters())
+    assert "good" not in str(raised.value)
+    assert "--lr" in str(raised.value)
+    assert raised.value.exit_code == 5
+    assert len(recorded) == 2
+    assert all(torch.equal(p, recorded[-1][n]) for n, p in method.named_parameters())
 
 
 def test_divergence_in_the_first_part_of_an_accumulated_step_is_named(tmp_path):
@@ -91,13 +91,13 @@ def test_equals_a_loop_of_ten_lines(tmp_path):
             optimizer.zero_grad()
             nn.functional.cross_entropy(net(batch.inputs), batch.targets).backward()
             optimizer.step()
-    found = final(tmp_path).tensors["model"]
+    checkpoint = final(tmp_path).tensors["model"]
     for name, value in net.state_dict().items():
-        torch.testing.assert_close(found[name], value, rtol=1e-6, atol=1e-7)
+        torch.testing.assert_close(checkpoint[name], value, rtol=1e-6, atol=1e-7)
 
 
 def test_clip_bounds_the_gradient_and_logs_its_true_norm(tmp_path):
-    seen = []
+    recorded = []
 
     free = make(tmp_path / "free", log_every=1)
     free.run()
@@ -107,7 +107,7 @@ def test_clip_bounds_the_gradient_and_logs_its_true_norm(tmp_path):
 
     def moved(step):
         progress = {n: p.detach().clone() for n, p in tight.method.named_parameters()}
-        seen.append(sum((progress[n] - before[n]).square().sum() for n in progress).sqrt())
+        recorded.append(sum((progress[n] - before[n]).square().sum() for n in progress).sqrt())
         before.update(progress)
 
     tight.callback = Calls(moved)
@@ -115,8 +115,8 @@ def test_clip_bounds_the_gradient_and_logs_its_true_norm(tmp_path):
     norms = [e["grad_norm"] for e in lines(tmp_path / "free") if e["kind"] == "step"]
     clipped = [e["grad_norm"] for e in lines(tmp_path / "tight") if e["kind"] == "step"]
     assert clipped[0] == pytest.approx(norms[0], rel=1e-5)  # the norm before clipping
-    assert all(float(size) <= 1e-3 * (1 + 1e-4) for size in seen)
-    assert max(float(size) for size in seen) > 0.9e-3
+    assert all(float(size) <= 1e-3 * (1 + 1e-4) for size in recorded)
+    assert max(float(size) for size in recorded) > 0.9e-3
 
 
 def test_average_follows_a_hand_loop(tmp_path):
@@ -138,10 +138,10 @@ def test_average_follows_a_hand_loop(tmp_path):
     # the callback hears of a step after the average has moved with it
     trainer.run()
     plain.run()
-    found = final(tmp_path)
+    checkpoint = final(tmp_path)
     for name, value in state.items():
-        torch.testing.assert_close(found.tensors["ema"][name], value)
-    live, without = found.tensors["model"], final(tmp_path / "plain").tensors["model"]
+        torch.testing.assert_close(checkpoint.tensors["ema"][name], value)
+    live, without = checkpoint.tensors["model"], final(tmp_path / "plain").tensors["model"]
     assert all(torch.equal(live[name], without[name]) for name in live)  # it joins no training
 
 
@@ -208,10 +208,10 @@ def test_all_samples_of_a_step_are_trained_on(tmp_path):
     class Counts(Method):
         def __init__(self):
             super().__init__()
-            self.student, self.seen = network(), []
+            self.student, self.indices = network(), []
 
         def forward(self, batch, progress):
-            self.seen += batch.index.tolist()
+            self.indices += batch.index.tolist()
             out = self.student(batch.inputs)
             return StepOutput(out, {"task": nn.functional.cross_entropy(out, batch.targets)})
 
@@ -220,7 +220,7 @@ def test_all_samples_of_a_step_are_trained_on(tmp_path):
 
     method = Counts()
     make(tmp_path, method=method, train=Slice(parts=2)).run()
-    first, second = method.seen[: STEPS * 8], method.seen[STEPS * 8 :]
+    first, second = method.indices[: STEPS * 8], method.indices[STEPS * 8 :]
     assert len(set(first)) == len(first) == len(set(second)) == len(second) == STEPS * 8
     assert set(first) <= set(range(len(images())))
 
