@@ -118,12 +118,12 @@ def test_counting_leaves_the_network_alone(tiny_net):
     tiny_net.train()
     tiny_net.stage1.eval().requires_grad_(False)
     modes = [m.training for m in tiny_net.modules()]
-    asked = [p.requires_grad for p in tiny_net.parameters()]
+    requires_grad = [p.requires_grad for p in tiny_net.parameters()]
     before = {k: v.clone() for k, v in tiny_net.state_dict().items()}
     total = network_cost(tiny_net, torch.randn(2, 3, 16, 16)).parameters
     assert total == sum(p.numel() for p in tiny_net.parameters())  # frozen ones count, too
     assert [m.training for m in tiny_net.modules()] == modes
-    assert [p.requires_grad for p in tiny_net.parameters()] == asked
+    assert [p.requires_grad for p in tiny_net.parameters()] == requires_grad
     assert all(p.grad is None for p in tiny_net.parameters())
     assert all(torch.equal(v, before[k]) for k, v in tiny_net.state_dict().items())
 

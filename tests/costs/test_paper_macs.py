@@ -65,14 +65,14 @@ def test_all_digits_of_the_table(name):
     printed, exit_at, side = TABLE_3[name]
     network = shapes_only(name)
     image = torch.empty(1, 3, side, side, device="meta")
-    whole, early = (
+    full, early = (
         paper_network_cost(network, image),
         paper_network_cost(network, image, network.cuts[exit_at]),
     )
-    found = [*whole, *early]
-    assert [digits(f, p) for f, p in zip(found, printed, strict=True)] == list(printed)
-    for macs, said in zip(found[1::2], printed[1::2], strict=True):
-        assert macs / 1e6 == pytest.approx(said, rel=0.005)
+    counts = [*full, *early]
+    assert [digits(f, p) for f, p in zip(counts, printed, strict=True)] == list(printed)
+    for macs, published in zip(counts[1::2], printed[1::2], strict=True):
+        assert macs / 1e6 == pytest.approx(published, rel=0.005)
 
 
 def test_our_nasnet_lacks_the_idle_convolutions():

@@ -52,29 +52,29 @@ def thresholds(outputs):
 
 def expected(outputs, thresholds):
     """Exit by exit, image by image: (where each leaves, with which logits)."""
-    names, places, logits = list(outputs), [], []
+    names, expected_exits, logits = list(outputs), [], []
     for i in range(len(outputs["student"])):
-        sure = (softmax(outputs[n][i].astype(np.float64)).max() for n in names[:-1])
-        leaves = [k for k, (s, t) in enumerate(zip(sure, thresholds, strict=True)) if s >= t]
-        places.append(min(leaves, default=len(names) - 1))
-        logits.append(outputs[names[places[-1]]][i])
-    return np.array(places), np.stack(logits)
+        confidences = (softmax(outputs[n][i].astype(np.float64)).max() for n in names[:-1])
+        leaves = [k for k, (s, t) in enumerate(zip(confidences, thresholds, strict=True)) if s >= t]
+        expected_exits.append(min(leaves, default=len(names) - 1))
+        logits.append(outputs[names[expected_exits[-1]]][i])
+    return np.array(expected_exits), np.stack(logits)
 
 
 def test_each_image_leaves_with_what_its_exit_says_of_it(method, images, outputs, thresholds):
     answer = build_early_exit_network(method, thresholds)(images)
-    places, logits = expected(outputs, thresholds)
-    assert set(places) == {0, 1, 2, 3}  # else nothing is tested
-    assert np.array_equal(answer.exits, places)
+    expected_exits, logits = expected(outputs, thresholds)
+    assert set(expected_exits) == {0, 1, 2, 3}  # else nothing is tested
+    assert np.array_equal(answer.exits, expected_exits)
     np.testing.assert_allclose(answer.logits, logits, rtol=1e-4, atol=1e-4)
 
 
 def test_one_by_one_is_the_same(method, images, thresholds):
     network = build_early_exit_network(method, thresholds)
     logits, exits = network(images)
-    alone = [network(image[None]) for image in images]
-    assert torch.equal(torch.cat([a.exits for a in alone]), exits)
-    torch.testing.assert_close(torch.cat([a.logits for a in alone]), logits)
+    singles = [network(image[None]) for image in images]
+    assert torch.equal(torch.cat([a.exits for a in singles]), exits)
+    torch.testing.assert_close(torch.cat([a.logits for a in singles]), logits)
 
 
 def test_who_left_is_not_computed_on(method, images, outputs, thresholds):
@@ -82,8 +82,8 @@ def test_who_left_is_not_computed_on(method, images, outputs, thresholds):
     for stage in network.stages:
         stage.register_forward_hook(lambda module, args, out: batch_sizes.append(len(args[0])))
     network(images)
-    places, _ = expected(outputs, thresholds)
-    assert batch_sizes == [(places >= k).sum() for k in range(4)]
+    expected_exits, _ = expected(outputs, thresholds)
+    assert batch_sizes == [(expected_exits >= k).sum() for k in range(4)]
 
 
 def test_nobody_goes_on_if_all_are_sure(method, images):
@@ -98,8 +98,8 @@ def test_an_exit_that_is_left_out(method, images, outputs, thresholds):
     assert network.thresholds == (thresholds[1],)
     assert len(network.stages) == 2
     logits, exits = network(images)
-    places, want = expected({n: outputs[n] for n in network.names}, network.thresholds)
-    assert np.array_equal(exits, places)
+    expected_exits, want = expected({n: outputs[n] for n in network.names}, network.thresholds)
+    assert np.array_equal(exits, expected_exits)
     np.testing.assert_allclose(logits, want, rtol=1e-4, atol=1e-4)
 
 

@@ -51,8 +51,8 @@ def data():
 def network(tiny_net, tiny_task, data):
     """Half of the images are sure enough at each exit."""
     method = build_method("exits", tiny_net, tiny_task, "stage1,stage3,stage4", {}).eval()
-    sure = collect_exit_decisions(method, data, data.test).confidence
-    return build_early_exit_network(method, np.median(sure, 0).tolist())
+    confidences = collect_exit_decisions(method, data, data.test).confidence
+    return build_early_exit_network(method, np.median(confidences, 0).tolist())
 
 
 def branches(graph):
@@ -73,8 +73,8 @@ def test_the_file_by_itself(network, data, tmp_path):
     assert agreement.difference < 1e-4
     images = data.test.images.numpy().astype(np.float32) / 255
     np.save(tmp_path / "images.npy", images)
-    words = [sys.executable, "-c", ALONE]
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", ALONE]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert not done.stderr  # onnxruntime tells of what a file should not hold
     assert done.stdout.strip() == "InvalidArgument"  # of two images at once

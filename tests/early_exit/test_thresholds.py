@@ -24,9 +24,9 @@ def make_decisions(images: int, exits: int, seed: int = 0) -> ExitDecisions:
     rng = np.random.default_rng(seed)
     hard = rng.uniform(0, 1, images)
     depth = (1 + np.arange(exits + 1)) / (exits + 1)
-    right = rng.uniform(0, 1, (images, exits + 1)) < 1 - hard[:, None] * (1.3 - depth)
+    correct = rng.uniform(0, 1, (images, exits + 1)) < 1 - hard[:, None] * (1.3 - depth)
     noise = rng.uniform(0, 0.5, (images, exits))
-    return ExitDecisions((0.5 * (1 - hard[:, None]) + noise).astype(np.float32), right)
+    return ExitDecisions((0.5 * (1 - hard[:, None]) + noise).astype(np.float32), correct)
 
 
 def exit_costs(exits: int) -> ExitCosts:
@@ -34,8 +34,8 @@ def exit_costs(exits: int) -> ExitCosts:
 
 
 def by_hand(decisions, costs, thresholds):
-    """(right images, multiply-adds of all), image by image."""
-    right = macs = 0
+    """(correct images, multiply-adds of all), image by image."""
+    hits = macs = 0
     for confidence, correct in zip(decisions.confidence, decisions.correct, strict=True):
         heads = 0
         for k, t in enumerate(thresholds):
@@ -44,8 +44,8 @@ def by_hand(decisions, costs, thresholds):
                 break
         else:
             k = len(thresholds)
-        right, macs = right + bool(correct[k]), macs + costs.trunk[k] + heads
-    return right, macs
+        hits, macs = hits + bool(correct[k]), macs + costs.trunk[k] + heads
+    return hits, macs
 
 
 def every_threshold(column):
@@ -63,7 +63,7 @@ def test_nothing_is_cheaper(images, exits, loss):
     tried = (
         by_hand(decisions, costs, t) for t in product(*map(every_threshold, decisions.confidence.T))
     )
-    best = min((macs, -right) for right, macs in tried if right >= least)
+    best = min((macs, -correct) for correct, macs in tried if correct >= least)
     assert (round(outcome.macs * images), -round(outcome.accuracy * images)) == best
 
 
@@ -85,9 +85,9 @@ def test_loses_no_more_than_allowed_and_never_pays_for_it(exits, seed, loss):
 
 def test_outcome_equals_counting_by_hand():
     decisions, thresholds = make_decisions(50, 3), (0.6, None, 0.4)
-    right, macs = by_hand(decisions, COSTS, thresholds)
+    correct, macs = by_hand(decisions, COSTS, thresholds)
     outcome = threshold_outcome(decisions, COSTS, thresholds)
-    assert outcome.accuracy == pytest.approx(right / 50)
+    assert outcome.accuracy == pytest.approx(correct / 50)
     assert outcome.macs == pytest.approx(macs / 50)
     assert sum(outcome.shares) == pytest.approx(1)
     assert outcome.shares[1] == 0
@@ -107,8 +107,8 @@ def test_a_perfect_first_exit_takes_all():
 
 def test_useless_exits_are_left_out_head_and_all():
     confidence = np.random.default_rng(0).uniform(0, 1, (50, 2)).astype(np.float32)
-    right = np.repeat([[False, False, True]], 50, 0)
-    assert calibrate_thresholds(ExitDecisions(confidence, right), exit_costs(2), 0.0) == (
+    correct = np.repeat([[False, False, True]], 50, 0)
+    assert calibrate_thresholds(ExitDecisions(confidence, correct), exit_costs(2), 0.0) == (
         None,
         None,
     )

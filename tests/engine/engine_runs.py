@@ -115,11 +115,11 @@ def make(
 class Calls(Callback):
     """A callback that calls back at each step."""
 
-    def __init__(self, each: Callable[[int], None]) -> None:
-        self.each = each
+    def __init__(self, hook: Callable[[int], None]) -> None:
+        self.hook = hook
 
     def on_step(self, step: int, total_steps: int) -> None:
-        self.each(step)
+        self.hook(step)
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -129,9 +129,9 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 def final(path: Path) -> checkpoint.Checkpoint:
-    found = checkpoint.newest(path / "checkpoints")
-    assert found is not None
-    return found
+    newest = checkpoint.newest(path / "checkpoints")
+    assert newest is not None
+    return newest
 
 
 def assert_same_run(first: Path, second: Path) -> None:
@@ -197,7 +197,7 @@ def networks_of(keys: dict[str, Any]) -> None:
     if "teacher" in keys:
         keys["teacher"] = network_of(keys["teacher"])
     if "peers" in keys:
-        keys["peers"] = [network(**each) for each in keys["peers"]]
+        keys["peers"] = [network(**peer) for peer in keys["peers"]]
 
 
 def network_of(keys: dict[str, Any]) -> nn.Module:

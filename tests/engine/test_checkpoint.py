@@ -10,17 +10,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfdistill.core import ArtifactError, ResourceError, files
+from selfdistill.core import ArtifactError, ResourceError
 from selfdistill.engine import checkpoint
 from selfdistill.engine.checkpoint import Checkpoint
 
 
-def made(step: int) -> Checkpoint:
+def make_checkpoint(step: int) -> Checkpoint:
     return Checkpoint({"model": {"w": torch.full((3,), float(step))}}, {"step": step})
 
 
 def saved(folder, *steps: int, keep: int = 9):
-    return [checkpoint.save(folder, made(step), keep=keep) for step in steps]
+    return [checkpoint.save(folder, make_checkpoint(step), keep=keep) for step in steps]
 
 
 def test_comes_back_bit_for_bit(tmp_path):
@@ -30,33 +30,33 @@ def test_comes_back_bit_for_bit(tmp_path):
         "empty": {},
     }
     state = {"step": 3, "meters": {"x": [0.1 + 0.2, 3]}}
-    place = checkpoint.save(tmp_path, Checkpoint(tensors, state))
-    found = checkpoint.load(place)
-    assert place.name == "step-000003"
-    assert found.state["step"] == 3
-    assert found.state["meters"] == state["meters"]
+    directory = checkpoint.save(tmp_path, Checkpoint(tensors, state))
+    loaded = checkpoint.load(directory)
+    assert directory.name == "step-000003"
+    assert loaded.state["step"] == 3
+    assert loaded.state["meters"] == state["meters"]
     for stem, group in tensors.items():
-        assert found.tensors[stem].keys() == group.keys()
+        assert loaded.tensors[stem].keys() == group.keys()
         for name, value in group.items():
-            assert found.tensors[stem][name].dtype == value.dtype
-            assert torch.equal(found.tensors[stem][name], value)
+            assert loaded.tensors[stem][name].dtype == value.dtype
+            assert torch.equal(loaded.tensors[stem][name], value)
 
 
 def test_views_of_one_storage_are_saved_each(tmp_path):
     base = torch.arange(12.0).view(3, 4)
     views = {"row": base[0], "column": base[:, 0], "turned": base.T, "whole": base}
-    found = checkpoint.load(checkpoint.save(tmp_path, Checkpoint({"m": views}, {"step": 1})))
-    assert all(torch.equal(found.tensors["m"][name], view) for name, view in views.items())
+    loaded = checkpoint.load(checkpoint.save(tmp_path, Checkpoint({"m": views}, {"step": 1})))
+    assert all(torch.equal(loaded.tensors["m"][name], view) for name, view in views.items())
 
 
 def test_holds_no_pickle_and_all_sums_are_right(tmp_path):
-    (place,) = saved(tmp_path, 1)
-    names = {file.name for file in place.iterdir()}
+    (directory,) = saved(tmp_path, 1)
+    names = {file.name for file in directory.iterdir()}
     assert names == {"model.safetensors", "state.json", "manifest.json"}
-    sums = json.loads((place / "manifest.json").read_text())
+    sums = json.loads((directory / "manifest.json").read_text())
     assert sums.keys() == names - {"manifest.json"}
     for name, digest in sums.items():
-        assert hashlib.sha256((place / name).read_bytes()).hexdigest() == digest
+        assert hashlib.sha256((directory / name).read_bytes()).hexdigest() == digest
 
 
 def test_newest_goes_by_number(tmp_path):
@@ -103,15 +103,15 @@ def test_damage_falls_back_with_a_warning(tmp_path, damage, name):
     with pytest.raises(ArtifactError):
         checkpoint.load(last)
     with pytest.warns(UserWarning, match="going on from step-000001") as warned:
-        found = checkpoint.newest(tmp_path)
+        loaded = checkpoint.newest(tmp_path)
     assert len(warned) == 1
     assert "step-000002" in str(warned[0].message)
-    assert found.state["step"] == 1
+    assert loaded.state["step"] == 1
 
 
 def test_all_damaged_is_an_error(tmp_path):
-    for place in saved(tmp_path, 1, 2):
-        flip(place / "model.safetensors")
+    for directory in saved(tmp_path, 1, 2):
+        flip(directory / "model.safetensors")
     with pytest.raises(ArtifactError, match="no other checkpoint"):
         checkpoint.newest(tmp_path)
 
@@ -120,45 +120,45 @@ def test_all_damaged_is_an_error(tmp_path):
     "manifest", ["{}", "[]", "null", "3", '{"state.json": 3}', '{"model.safetensors": "00"}']
 )
 def test_manifest_that_vouches_for_nothing_is_refused(tmp_path, manifest):
-    (place,) = saved(tmp_path, 1)
-    (place / "manifest.json").write_text(manifest)
+    (directory,) = saved(tmp_path, 1)
+    (directory / "manifest.json").write_text(manifest)
     with pytest.raises(ArtifactError):
-        checkpoint.load(place)
+        checkpoint.load(directory)
 
 
 def test_file_that_the_manifest_does_not_know_is_not_read(tmp_path):
     first, second = saved(tmp_path, 1, 2)
     shutil.copy(second / "model.safetensors", first / "method.safetensors")
     try:
-        found = checkpoint.load(first)
+        loaded = checkpoint.load(first)
     except ArtifactError:
         return
-    assert found.tensors.keys() == {"model"}
+    assert loaded.tensors.keys() == {"model"}
 
 
-def resealed(place, **files: bytes):
+def resealed(directory, **files: bytes):
     """Change files and make the manifest agree."""
     for name, data in files.items():
-        (place / name.replace("__", ".")).write_bytes(data)
-    sums = {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in place.iterdir()
+        (directory / name.replace("__", ".")).write_bytes(data)
+    sums = {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in directory.iterdir()
             if f.name != "manifest.json"}  # fmt: skip
-    (place / "manifest.json").write_text(json.dumps(sums))
+    (directory / "manifest.json").write_text(json.dumps(sums))
 
 
 def test_newer_format_is_refused(tmp_path):
-    (place,) = saved(tmp_path, 1)
+    (directory,) = saved(tmp_path, 1)
     newer = {"format": checkpoint.FORMAT + 1, "step": 1}
-    resealed(place, state__json=json.dumps(newer).encode())
+    resealed(directory, state__json=json.dumps(newer).encode())
     with pytest.raises(ArtifactError, match="newer version"):
-        checkpoint.load(place)
+        checkpoint.load(directory)
 
 
 @pytest.mark.parametrize("state", ["[]", "3", "{}", '{"step": 1}', '{"format": "x", "step": 1}'])
 def test_state_of_another_form_is_refused(tmp_path, state):
-    (place,) = saved(tmp_path, 1)
-    resealed(place, state__json=state.encode())
+    (directory,) = saved(tmp_path, 1)
+    resealed(directory, state__json=state.encode())
     with pytest.raises(ArtifactError):
-        checkpoint.load(place)
+        checkpoint.load(directory)
 
 
 class Bomb:
@@ -179,11 +179,11 @@ def zipped(bomb, path) -> bytes:
 @pytest.mark.parametrize("start", [b"\x80", b"P"])
 def test_a_header_whose_length_looks_like_a_pickle_is_none(tmp_path, start):
     for length in range(600):
-        place = checkpoint.save(
+        directory = checkpoint.save(
             tmp_path, Checkpoint({"m": {"w" * length: torch.ones(1)}}, {"step": 1})
         )
-        if (place / "m.safetensors").read_bytes().startswith(start):
-            assert checkpoint.load(place).tensors["m"]["w" * length] == 1
+        if (directory / "m.safetensors").read_bytes().startswith(start):
+            assert checkpoint.load(directory).tensors["m"]["w" * length] == 1
             return
     raise AssertionError("no such header was met")
 
@@ -191,7 +191,7 @@ def test_a_header_whose_length_looks_like_a_pickle_is_none(tmp_path, start):
 @pytest.mark.parametrize("kind", ["pickle", "old pickle", "zip"])
 @pytest.mark.parametrize("name", ["model__safetensors", "state__json", "manifest.json"])
 def test_pickle_is_refused_and_never_run(tmp_path, kind, name):
-    (place,) = saved(tmp_path / "run", 1)
+    (directory,) = saved(tmp_path / "run", 1)
     bomb = Bomb(tmp_path / "exploded")
     data = {
         "pickle": lambda: pickle.dumps(bomb),
@@ -199,11 +199,11 @@ def test_pickle_is_refused_and_never_run(tmp_path, kind, name):
         "zip": lambda: zipped(bomb, tmp_path / "zipped.pt"),
     }[kind]()
     if name == "manifest.json":
-        (place / name).write_bytes(data)
+        (directory / name).write_bytes(data)
     else:
-        resealed(place, **{name: data})
+        resealed(directory, **{name: data})
     with pytest.raises(ArtifactError):
-        checkpoint.load(place)
+        checkpoint.load(directory)
     with pytest.raises(ArtifactError):
         checkpoint.newest(tmp_path / "run")
     assert not (tmp_path / "exploded").exists()
@@ -222,30 +222,28 @@ def test_read_tensors_of_nothing_is_a_sentence(tmp_path):
         checkpoint.read_tensors(tmp_path / "absent.safetensors")
 
 
-def dying(monkeypatch, module, name: str, count: int):
-    """The `count`-th call of a function of the module fails as a kill would: at once."""
+def dying(monkeypatch, name: str, count: int):
+    """The `count`-th call of a function of the os or the module fails as a kill would: at once."""
     calls = itertools.count(1)
-    before = getattr(module, name)
+    before = getattr(checkpoint, name)
 
     def die(*args, **kwargs):
         if next(calls) == count:
             raise KeyboardInterrupt
         return before(*args, **kwargs)
 
-    monkeypatch.setattr(module, name, die)
+    monkeypatch.setattr(checkpoint, name, die)
 
 
-@pytest.mark.parametrize(
-    ("module", "name"), [(checkpoint, "save_file"), (checkpoint, "_digest"), (files, "sync")]
-)
+@pytest.mark.parametrize("name", ["save_file", "_digest", "_sync"])
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_interrupted_save_leaves_no_checkpoint(tmp_path, monkeypatch, module, name, count):
+def test_interrupted_save_leaves_a_draft_that_nobody_reads(tmp_path, monkeypatch, name, count):
     saved(tmp_path, 1)
     with monkeypatch.context() as patch:
-        dying(patch, module, name, count)
-        big = Checkpoint({s: {"w": torch.ones(2)} for s in "abc"}, {"step": 2})
+        dying(patch, name, count)
+        large = Checkpoint({s: {"w": torch.ones(2)} for s in "abc"}, {"step": 2})
         with pytest.raises(KeyboardInterrupt):
-            checkpoint.save(tmp_path, big)
+            checkpoint.save(tmp_path, large)
     assert checkpoint.newest(tmp_path).state["step"] == 1
     assert all(p.name.startswith(".") for p in tmp_path.iterdir() if p.name != "step-000001")
     saved(tmp_path, 2, keep=2)
@@ -261,14 +259,14 @@ def test_full_disk_is_a_resource_error_and_leaves_the_earlier_ones(tmp_path, mon
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save_file", full)
         with pytest.raises(ResourceError, match="No space left"):
-            checkpoint.save(tmp_path, made(2))
+            checkpoint.save(tmp_path, make_checkpoint(2))
     assert [p.name for p in tmp_path.iterdir()] == ["step-000001"]
 
 
 def test_folder_that_is_a_file_is_a_resource_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ResourceError):
-        checkpoint.save(tmp_path / "file", made(1))
+        checkpoint.save(tmp_path / "file", make_checkpoint(1))
 
 
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=6), st.integers(1, 3))
@@ -276,7 +274,10 @@ def test_folder_that_is_a_file_is_a_resource_error(tmp_path):
 def test_a_save_never_deletes_what_it_wrote(tmp_path_factory, steps, keep):
     folder = tmp_path_factory.mktemp("any-order")
     for step in steps:
-        assert checkpoint.load(checkpoint.save(folder, made(step), keep=keep)).state["step"] == step
+        assert (
+            checkpoint.load(checkpoint.save(folder, make_checkpoint(step), keep=keep)).state["step"]
+            == step
+        )
 
 
 def test_foreign_folder_beside_the_checkpoints_is_passed_over(tmp_path):

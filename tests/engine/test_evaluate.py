@@ -11,9 +11,9 @@ from selfdistill.recipe.build_method import build_method
 from selfdistill.tasks import Classification
 
 
-def judged(method, batches, the_task=None, **more):
+def evaluate_predictors(method, batches, the_task=None, **extra):
     return evaluate(
-        Fabric(accelerator="cpu", devices=1), method, the_task or task(), batches, **more
+        Fabric(accelerator="cpu", devices=1), method, the_task or task(), batches, **extra
     )
 
 
@@ -28,15 +28,15 @@ def method():
 
 
 def test_accuracy_equals_numpy(method):
-    found = judged(method, loader())
+    scores = evaluate_predictors(method, loader())
     method.eval()
     with torch.no_grad():
-        (whole,) = loader(size=10)
-        outputs = method.predict(whole.inputs)
-    assert found.keys() == {"exit1", "student"}
+        (batch_all,) = loader(size=10)
+        outputs = method.predict(batch_all.inputs)
+    assert scores.keys() == {"exit1", "student"}
     for name, logits in outputs.items():
-        right = np.argmax(logits.numpy(), 1) == whole.targets.numpy()
-        assert found[name]["accuracy"] == pytest.approx(right.mean())
+        correct = np.argmax(logits.numpy(), 1) == batch_all.targets.numpy()
+        assert scores[name]["accuracy"] == pytest.approx(correct.mean())
 
 
 def test_top5_equals_numpy():
@@ -45,15 +45,15 @@ def test_top5_equals_numpy():
     metric = Classification("abcdefgh", torch.zeros(2, 3, 8, 8)).metric()
     for part in range(0, 30, 7):  # the last part is smaller
         metric.update(logits[part : part + 7], labels[part : part + 7])
-    found = metric.compute()
-    places = np.argsort(-logits.numpy(), 1)
-    top5 = (places[:, :5] == labels.numpy()[:, None]).any(1).mean()
-    assert float(found["top5"]) == pytest.approx(top5)
-    assert float(found["accuracy"]) == pytest.approx((places[:, 0] == labels.numpy()).mean())
+    scores = metric.compute()
+    indices = np.argsort(-logits.numpy(), 1)
+    top5 = (indices[:, :5] == labels.numpy()[:, None]).any(1).mean()
+    assert float(scores["top5"]) == pytest.approx(top5)
+    assert float(scores["accuracy"]) == pytest.approx((indices[:, 0] == labels.numpy()).mean())
 
 
 def test_batch_size_changes_nothing(method):
-    assert judged(method, loader(3)) == judged(method, loader(10))
+    assert evaluate_predictors(method, loader(3)) == evaluate_predictors(method, loader(10))
 
 
 def examined(method, batches, the_task=None):
@@ -62,19 +62,21 @@ def examined(method, batches, the_task=None):
 
 def test_further_metrics_hear_of_their_predictor(method):
     metrics = {name: task().metric() for name in ("exit1", "student")}
-    found = judged(method, loader(), further={name: [m] for name, m in metrics.items()})
+    scores = evaluate_predictors(
+        method, loader(), extra_metrics={name: [m] for name, m in metrics.items()}
+    )
     for name, metric in metrics.items():
-        assert metric.compute()["accuracy"].item() == found[name]["accuracy"]
+        assert metric.compute()["accuracy"].item() == scores[name]["accuracy"]
 
 
 def test_all_that_the_task_offers(method):
     verdict = examined(method, loader())
-    assert verdict.scores == judged(method, loader())
+    assert verdict.scores == evaluate_predictors(method, loader())
     for name, scores in verdict.scores.items():
         assert verdict.correct[name].float().mean().item() == pytest.approx(scores["accuracy"])
-        images, _, right = verdict.calibration[name].T
+        images, _, correct = verdict.calibration[name].T
         assert images.sum() == 10
-        assert (images * right).nansum() / 10 == pytest.approx(scores["accuracy"])
+        assert (images * correct).nansum() / 10 == pytest.approx(scores["accuracy"])
 
 
 def test_a_task_need_offer_nothing(method):
@@ -89,25 +91,25 @@ def test_a_task_need_offer_nothing(method):
             return None
 
     verdict = examined(method, loader(), Bare(CLASSES, task().example))
-    assert verdict.scores == judged(method, loader())
+    assert verdict.scores == evaluate_predictors(method, loader())
     assert verdict[1:] == ({}, {}, {}, {})
 
 
 def test_details_hear_of_the_student_only(method):
     confusion = examined(method, loader()).details["confusion"].numpy()
     method.eval()
-    (whole,) = loader(size=10)
+    (batch_all,) = loader(size=10)
     with torch.no_grad():
-        said = method.predict(whole.inputs)["student"].argmax(1).numpy()
+        outputs = method.predict(batch_all.inputs)["student"].argmax(1).numpy()
     want = np.zeros((len(CLASSES), len(CLASSES)), int)
-    np.add.at(want, (whole.targets.numpy(), said), 1)
+    np.add.at(want, (batch_all.targets.numpy(), outputs), 1)
     assert (confusion == want).all()
 
 
 def test_modes_come_back_as_they_were(method):
     method.student.network[0].eval()
     modes = [module.training for module in method.modules()]
-    judged(method, loader())
+    evaluate_predictors(method, loader())
     assert [module.training for module in method.modules()] == modes
 
 
@@ -119,14 +121,14 @@ def test_modes_come_back_after_a_fault(method):
         raise KeyError
 
     with pytest.raises(KeyError):
-        judged(method, broken())
+        evaluate_predictors(method, broken())
     assert [module.training for module in method.modules()] == modes
 
 
 def test_looking_changes_no_statistics_and_no_generator(method):
     before = {name: value.clone() for name, value in method.state_dict().items()}
     state = torch.get_rng_state()
-    judged(method, loader())
+    evaluate_predictors(method, loader())
     assert all(torch.equal(value, before[name]) for name, value in method.state_dict().items())
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -149,9 +151,9 @@ def test_each_class_of_the_student(method):
 
 def test_answers_are_the_students_and_modes_come_back(method):
     modes = [module.training for module in method.modules()]
-    (whole,) = loader(size=10)
+    (batch_all,) = loader(size=10)
     fabric = Fabric(accelerator="cpu", devices=1)
-    said = student_outputs(fabric, method, whole.inputs)
+    outputs = student_outputs(fabric, method, batch_all.inputs)
     assert [module.training for module in method.modules()] == modes
     method.eval()
-    assert (said == method.predict(whole.inputs)["student"]).all()
+    assert (outputs == method.predict(batch_all.inputs)["student"]).all()

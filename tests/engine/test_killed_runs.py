@@ -17,13 +17,13 @@ from selfdistill.engine.run_directory import RunDirectory
 STEPS = 35  # 7 epochs of 5
 
 
-def keys(npz, out, **more):
+def keys(npz, out, **settings):
     usual = {
         "method": "muse", "negatives": "roll", "data": f"npz:{npz}", "model": {"dropout": 0.2},
         "device": "cpu", "epochs": 7, "batch_size": 8, "save_every_steps": 2,
         "log_every_steps": 1, "ema_decay": 0.9,
     }  # fmt: skip
-    return usual | {"out": str(out)} | more
+    return usual | {"out": str(out)} | settings
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +45,8 @@ def ended(process, code=0):
 
 
 def steps_saved(out) -> int:
-    places = (out / "checkpoints").glob("step-*")
-    return max((int(place.name[5:]) for place in places), default=0)
+    directories = (out / "checkpoints").glob("step-*")
+    return max((int(directory.name[5:]) for directory in directories), default=0)
 
 
 def wait_for(out, step: int) -> None:
@@ -106,11 +106,11 @@ def test_second_process_is_refused_and_harms_nothing(tmp_path, npz):
         pass
 
 
-def command(*words) -> subprocess.Popen:
+def command(*arguments) -> subprocess.Popen:
     env = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "100"}
-    words = [sys.executable, "-m", "selfdistill", "train", *map(str, words)]
+    arguments = [sys.executable, "-m", "selfdistill", "train", *map(str, arguments)]
     return subprocess.Popen(
-        words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        arguments, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 
@@ -124,14 +124,14 @@ def test_terminated_command_saves_and_says_so(tmp_path, npz, number, code):
     )
     wait_for(out, 5)
     process.send_signal(number)
-    said, complained = process.communicate(timeout=60)
+    output, complained = process.communicate(timeout=60)
     assert process.returncode == code, complained
     assert "Traceback" not in complained
-    assert "--resume" in said
-    found = final(out)
-    assert not found.state["finished"]
+    assert "--resume" in output
+    newest = final(out)
+    assert not newest.state["finished"]
     steps = [e["step"] for e in lines(out)]
-    assert not steps or max(steps) <= found.state["step"]
+    assert not steps or max(steps) <= newest.state["step"]
 
 
 def test_terminated_process_saves_the_step_at_hand(tmp_path, npz):

@@ -62,7 +62,7 @@ def test_published_schedule():  # BYOT's and MUSE's: 0.1, a tenth at epochs 75, 
             assert learning_rate(settings, step, spe) == pytest.approx(rate, rel=1e-12)
 
 
-def theirs(make, settings: TrainingSettings, steps: int) -> list[float]:
+def reference(make, settings: TrainingSettings, steps: int) -> list[float]:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=settings.lr)
     scheduler = make(optimizer)
     rates = []
@@ -80,15 +80,15 @@ def ours(settings: TrainingSettings, spe: int) -> list[float]:
 def test_cosine_equals_torch():
     settings = TrainingSettings(epochs=7, lr=0.3, lr_schedule="cosine")
     make = lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, T_max=35)  # noqa: E731
-    assert ours(settings, 5) == pytest.approx(theirs(make, settings, 35), rel=1e-9, abs=1e-12)
+    assert ours(settings, 5) == pytest.approx(reference(make, settings, 35), rel=1e-9, abs=1e-12)
 
 
 def test_steps_equal_torch():
     settings = TrainingSettings(
         epochs=9, lr=0.3, lr_schedule="step", milestones=(2, 5), lr_gamma=0.3
     )
-    make = lambda o: torch.optim.lr_scheduler.MultiStepLR(o, [8, 20], gamma=0.3)  # noqa: E731
-    assert ours(settings, 4) == pytest.approx(theirs(make, settings, 36), rel=1e-12)
+    make = lambda o: torch.optim.lr_scheduler.MultiStepLR(o, [8, 20], lr_gamma=0.3)  # noqa: E731
+    assert ours(settings, 4) == pytest.approx(reference(make, settings, 36), rel=1e-12)
 
 
 def test_constant_stays():
@@ -131,7 +131,7 @@ def cycled(settings: TrainingSettings, spe: int, cycles: int) -> list[float]:
 def test_cycles_equal_torchs_warm_restarts(cycles):
     settings = TrainingSettings(epochs=6, lr=0.3, lr_schedule="cosine")
     scheduler = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts
-    want = theirs(lambda o: scheduler(o, T_0=30 // cycles), settings, 30)
+    want = reference(lambda o: scheduler(o, T_0=30 // cycles), settings, 30)
     assert cycled(settings, 5, cycles) == pytest.approx(want, rel=1e-9, abs=1e-12)
 
 
@@ -217,8 +217,8 @@ def test_optimizer_goes_on_from_its_tensors(kind):
     restore_optimizer(second, resumed, tensors)
     advance(straight, first, range(4, 8))
     advance(resumed, second, range(4, 8))
-    for mine, its in zip(straight.parameters(), resumed.parameters(), strict=True):
-        assert torch.equal(mine, its)
+    for first, second in zip(straight.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(first, second)
 
 
 def test_average_equals_a_hand_loop():
@@ -239,10 +239,10 @@ def test_average_equals_a_hand_loop():
 
 
 def test_slots_live_where_their_parameter_lives():
-    first, there = Pair(), Pair().to("meta")
+    first, restored = Pair(), Pair().to("meta")
     optimizer = build_optimizer(first, TrainingSettings(lr=0.05))
     advance(first, optimizer, range(2))
-    second = build_optimizer(there, TrainingSettings(lr=0.05))
-    restore_optimizer(second, there, optimizer_tensors(optimizer, first))
+    second = build_optimizer(restored, TrainingSettings(lr=0.05))
+    restore_optimizer(second, restored, optimizer_tensors(optimizer, first))
     for parameter, state in second.state.items():
         assert state["momentum_buffer"].device == parameter.device, tuple(parameter.shape)

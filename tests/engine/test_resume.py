@@ -41,13 +41,13 @@ def no_waiting_for_the_disk(monkeypatch):
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
     """Runs that were never stopped, made once each."""
-    made = {}
+    runs = {}
 
     def run(keys):
-        if str(keys) not in made:
-            made[str(keys)] = tmp_path_factory.mktemp("straight")
-            make(made[str(keys)], **keys).run()
-        return made[str(keys)]
+        if str(keys) not in runs:
+            runs[str(keys)] = tmp_path_factory.mktemp("straight")
+            make(runs[str(keys)], **keys).run()
+        return runs[str(keys)]
 
     return run
 
@@ -189,6 +189,6 @@ def test_seed_of_a_step_does_not_hang_on_what_ran_before(tmp_path):
 def test_lines_are_in_order_and_single(tmp_path):
     keys = KILLED["every step"]
     make(tmp_path, **keys).run()
-    marks = [(e["step"], e["kind"]) for e in lines(tmp_path)]
-    assert len(set(marks)) == len(marks)
-    assert [step for step, _ in marks] == sorted(step for step, _ in marks)
+    steps_and_kinds = [(e["step"], e["kind"]) for e in lines(tmp_path)]
+    assert len(set(steps_and_kinds)) == len(steps_and_kinds)
+    assert [step for step, _ in steps_and_kinds] == sorted(step for step, _ in steps_and_kinds)

@@ -3,9 +3,8 @@ import os
 
 import pytest
 
-from selfdistill.core import ArtifactError, ConfigError, ResourceError, RunBusyError
-from selfdistill.core.machine import environment
-from selfdistill.engine.run_directory import RUN_FORMAT, RunDirectory
+from selfdistill.core import ConfigError, ResourceError, RunBusyError
+from selfdistill.engine.run_directory import RunDirectory, environment
 
 
 @pytest.fixture
@@ -70,29 +69,9 @@ def test_folder_without_permission_is_a_resource_error(tmp_path):
 
 def test_environment_is_plain_json(directory):
     begun(directory)
-    facts = json.loads((directory.path / "environment.json").read_text())
-    assert facts.keys() == {"format", *environment()}
-    assert facts["packages"]["torch"]
-    assert facts == directory.environment()
-
-
-@pytest.mark.parametrize("number", [None, RUN_FORMAT - 1, RUN_FORMAT + 1])
-def test_a_run_of_another_format_is_refused(directory, number):
-    begun(directory)
-    facts = directory.environment()
-    facts.pop("format")
-    facts |= {"format": number} if number else {}
-    directory.write("environment.json", json.dumps(facts))
-    with pytest.raises(ArtifactError, match="was made by another version of selfdistill"):
-        directory.recipe()
-
-
-@pytest.mark.parametrize("text", ["{", "[1]", "3"])
-def test_an_environment_that_is_not_json_is_named(directory, text):
-    begun(directory)
-    directory.write("environment.json", text)
-    with pytest.raises(ArtifactError, match=r"environment\.json"):
-        directory.recipe()
+    entries = json.loads((directory.path / "environment.json").read_text())
+    assert entries.keys() == environment().keys()
+    assert entries["packages"]["torch"]
 
 
 def test_metrics_come_back_in_order(directory):

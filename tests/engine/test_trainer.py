@@ -80,9 +80,7 @@ def test_four_parts_make_the_step_of_the_whole(tmp_path, kind):
 
 
 def test_equals_a_loop_of_ten_lines(tmp_path):
-    trainer = make(
-        tmp_path, net={"norm": "group"}, lr=0.1, lr_schedule="constant", weight_decay=0.01
-    )
+    trainer = make(tmp_path, net={"norm": "group"}, lr=0.1, lr_schedule="constant", weight_decay=0.01)
     trainer.run()
     torch.manual_seed(0)
     net = network("group")

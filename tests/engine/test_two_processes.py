@@ -22,17 +22,17 @@ LEARN = {
 
 
 def free_port() -> str:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return str(found.getsockname()[1])
+    with socket.socket() as port_socket:
+        port_socket.bind(("127.0.0.1", 0))
+        return str(port_socket.getsockname()[1])
 
 
 def started(out: Path, keys: dict, **acts) -> list:
     """Two processes that were started from outside, as torchrun does it."""
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": "2",
+    variables = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": "2",
              "NODE_RANK": "0"}  # fmt: skip
     keys = keys | {"devices": 2, "out": str(out)}
-    return [start(keys, env=place | {"LOCAL_RANK": str(rank)}, **acts) for rank in (0, 1)]
+    return [start(keys, env=variables | {"LOCAL_RANK": str(rank)}, **acts) for rank in (0, 1)]
 
 
 def codes(processes: list) -> list[int]:
@@ -56,9 +56,9 @@ def both(npz, tmp_path_factory):
     """The directories of a run in one process and of the same in two."""
     root = tmp_path_factory.mktemp("both")
     keys = LEARN | {"data": f"npz:{npz}"}
-    alone = start(keys | {"out": str(root / "one")})
-    alone.join(60)
-    assert alone.exitcode == 0
+    single = start(keys | {"out": str(root / "one")})
+    single.join(60)
+    assert single.exitcode == 0
     ranks(root / "two", keys)
     return root / "one", root / "two"
 
@@ -76,11 +76,11 @@ def test_weights_are_those_of_one_process(both):
 def test_lines_are_those_of_one_process(both):
     one, two = (lines(out) for out in both)
     assert [(e["kind"], e["step"]) for e in two] == [(e["kind"], e["step"]) for e in one]
-    for mine, its in zip(two, one, strict=True):
-        for name, value in its.get("losses", {}).items():
-            assert mine["losses"][name] == pytest.approx(value, rel=1e-4)
-        assert mine.get("val") == its.get("val")
-        assert mine.get("test") == its.get("test")
+    for distributed, reference in zip(two, one, strict=True):
+        for name, value in reference.get("losses", {}).items():
+            assert distributed["losses"][name] == pytest.approx(value, rel=1e-4)
+        assert distributed.get("val") == reference.get("val")
+        assert distributed.get("test") == reference.get("test")
 
 
 def test_both_processes_see_all_samples_between_them():
@@ -90,12 +90,12 @@ def test_both_processes_see_all_samples_between_them():
 
     usual = {"batch_size": 8, "seed": 0, "mean": (0.5,) * 3, "std": (0.3,) * 3, "crop": 1,
              "flip": True}  # fmt: skip
-    whole = Loader(images(), **usual)
+    all_data = Loader(images(), **usual)
     shares = [Loader(images(), rank=rank, world_size=2, **usual) for rank in (0, 1)]
     for epoch in (0, 1):
         split = [flat(share.epoch(epoch)) for share in shares]
         assert len(split[0]) == len(split[1]) == STEPS * 4
-        assert sorted(split[0] + split[1]) == sorted(flat(whole.epoch(epoch)))
+        assert sorted(split[0] + split[1]) == sorted(flat(all_data.epoch(epoch)))
 
 
 BATCH_NORM = {"model": {"norm": "batch"}, "method": "muse"}
@@ -158,8 +158,8 @@ def test_command_starts_its_processes_itself(tmp_path, npz, both):
         "keys['model'] = network(**keys['model'])\n"
         "api.train(**keys)\n"
     )
-    words = [sys.executable, str(script), str(Path(__file__).parent)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    arguments = [sys.executable, str(script), str(Path(__file__).parent)]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     first, second = final(tmp_path / "run").tensors["model"], final(both[1]).tensors["model"]
     assert all(torch.equal(first[name], second[name]) for name in second)

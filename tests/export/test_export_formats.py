@@ -47,10 +47,17 @@ def normalized(x):
     return (x - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
 
 
-def alone(code, forbidden, *words):
+def run_isolated(code, forbidden, *arguments):
     """What code prints in a process in which some modules cannot be imported."""
     block = "".join(f"sys.modules[{name!r}] = None\n" for name in forbidden)
-    lines = [sys.executable, "-W", "error", "-c", f"import sys\n{block}{code}", *map(str, words)]
+    lines = [
+        sys.executable,
+        "-W",
+        "error",
+        "-c",
+        f"import sys\n{block}{code}",
+        *map(str, arguments),
+    ]
     done = subprocess.run(lines, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -71,7 +78,7 @@ print(json.dumps([classes, shape, session.run(["logits"], {"images": x})[0].toli
 """
     x = images(3)
     forbidden = ["torch", "selfdistill", "onnx"]
-    printed = alone(code, forbidden, tmp_path / "m.onnx", json.dumps(x.tolist()))
+    printed = run_isolated(code, forbidden, tmp_path / "m.onnx", json.dumps(x.tolist()))
     assert printed[:2] == [["größe", "b"], ["batch", 3, 16, 16]]
     expected = method.predict(normalized(x))["exit2"].detach()
     torch.testing.assert_close(torch.tensor(printed[2]), expected, rtol=1e-4, atol=1e-4)
@@ -109,7 +116,9 @@ network = torch.export.load(sys.argv[1]).module()
 x = torch.tensor(json.loads(sys.argv[2]))
 print(json.dumps(network(x).tolist()))
 """
-    printed = alone(code, ["selfdistill"], tmp_path / "m.pt2", json.dumps(images(3).tolist()))
+    printed = run_isolated(
+        code, ["selfdistill"], tmp_path / "m.pt2", json.dumps(images(3).tolist())
+    )
     expected = method.predict(normalized(images(3)))["exit1"].detach()
     torch.testing.assert_close(torch.tensor(printed), expected, rtol=1e-5, atol=1e-5)
 
@@ -146,9 +155,9 @@ def test_weights_of_an_exit(method, tmp_path):
     write_weights(taken, tmp_path / "m.safetensors", metadata=METADATA)
     with safe_open(tmp_path / "m.safetensors", "pt") as file:
         keys, notes = set(file.keys()), file.metadata()
-    own = set(method.predictors()["student"].state_dict())
-    assert {key for key in own if key.startswith(("stage1.", "stage2."))} < keys
-    assert all(key in own or key.startswith("head.") for key in keys)
+    student_keys = set(method.predictors()["student"].state_dict())
+    assert {key for key in student_keys if key.startswith(("stage1.", "stage2."))} < keys
+    assert all(key in student_keys or key.startswith("head.") for key in keys)
     assert notes == {"format": "pt", **METADATA}
     again = copy_with_weights(tmp_path / "m.safetensors", taken)
     expected = method.predict(normalized(images()))["exit2"]
@@ -196,4 +205,4 @@ import json
 import selfdistill.early_exit.onnx_export, selfdistill.export.package
 print(json.dumps([name for name in sys.argv[1:] if name in sys.modules]))
 """
-    assert alone(code, [], "onnx", "onnxscript", "onnxruntime") == []
+    assert run_isolated(code, [], "onnx", "onnxscript", "onnxruntime") == []

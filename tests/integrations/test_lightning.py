@@ -42,7 +42,7 @@ def module_of(
     return cls(selfdistill.wrap(small(), name, example=example, classes=10, **keywords), lr=lr)
 
 
-def trainer(place, epochs=1, saves=False, **words) -> lightning.Trainer:
+def trainer(directory, epochs=1, saves=False, **options) -> lightning.Trainer:
     return lightning.Trainer(
         max_epochs=epochs,
         accelerator="cpu",
@@ -50,8 +50,8 @@ def trainer(place, epochs=1, saves=False, **words) -> lightning.Trainer:
         enable_checkpointing=saves,
         enable_progress_bar=False,
         enable_model_summary=False,
-        default_root_dir=place,
-        **words,
+        default_root_dir=directory,
+        **options,
     )
 
 
@@ -60,15 +60,15 @@ def test_the_trainer_trains_and_judges_it(tmp_path):
     before = module.criterion.method.student.network.fc.weight.clone()
     run = trainer(tmp_path)
     run.fit(module, data, data)
-    seen = run.callback_metrics
-    assert {"train/loss", "train/mutual/1", "val/exit1", "val/student"} <= seen.keys()
+    metrics = run.callback_metrics
+    assert {"train/loss", "train/mutual/1", "val/exit1", "val/student"} <= metrics.keys()
     assert not torch.equal(module.criterion.method.student.network.fc.weight, before)
     assert int(module.criterion.step) == 2
     images, labels = (torch.cat(parts) for parts in zip(*data, strict=True))
-    right = (module.eval()(images)["student"].argmax(1) == labels).float().mean()
-    assert seen["val/student"].item() == pytest.approx(right.item())
-    terms = [v for n, v in seen.items() if n.startswith("train/") and n != "train/loss"]
-    assert sum(terms).item() == pytest.approx(seen["train/loss"].item(), rel=1e-5)
+    correct = (module.eval()(images)["student"].argmax(1) == labels).float().mean()
+    assert metrics["val/student"].item() == pytest.approx(correct.item())
+    terms = [v for n, v in metrics.items() if n.startswith("train/") and n != "train/loss"]
+    assert sum(terms).item() == pytest.approx(metrics["train/loss"].item(), rel=1e-5)
 
 
 @pytest.mark.parametrize(("accumulate", "calls"), [(1, 6), (2, 6)])
@@ -77,9 +77,9 @@ def test_the_lesson_knows_how_long_it_takes(tmp_path, accumulate, calls):
     trainer(tmp_path, 3, accumulate_grad_batches=accumulate).fit(module, loader())
     assert module.criterion.total_steps == int(module.criterion.step) == calls
     assert module.optimizers().param_groups[0]["lr"] == pytest.approx(0, abs=1e-8)
-    told = module_of("ce", total_steps=99)
-    trainer(tmp_path).fit(told, loader())
-    assert told.criterion.total_steps == 99
+    known_length = module_of("ce", total_steps=99)
+    trainer(tmp_path).fit(known_length, loader())
+    assert known_length.criterion.total_steps == 99
 
 
 @pytest.mark.parametrize("name", ["muse", "crd"])

@@ -89,11 +89,11 @@ def test_evaluation_counts_no_step():
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "words"),
+    ("name", "options", "sentence"),
     [("muze", {}, "did you mean 'muse'"), ("muse", {"weigth": 1}, "no option 'weigth'")],
 )
-def test_wrong_words_are_told(name, options, words):
-    with pytest.raises(ConfigError, match=words):
+def test_wrong_words_are_told(name, options, sentence):
+    with pytest.raises(ConfigError, match=sentence):
         selfdistill.wrap(small(), name, example=pictures()[0][:2], classes=10, **options)
 
 
@@ -118,12 +118,12 @@ def test_a_memory_wants_to_know_which_images():
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("ddgsd", "compares 2 augmentations"), ("cskd", "images of one class")]
+    ("name", "sentence"), [("ddgsd", "compares 2 augmentations"), ("cskd", "images of one class")]
 )
-def test_what_a_batch_lacks_is_told(name, words):
+def test_what_a_batch_lacks_is_told(name, sentence):
     images, labels = pictures()
     criterion = selfdistill.wrap(small(), name, example=images[:2], classes=10)
-    with pytest.raises(ConfigError, match=words):
+    with pytest.raises(ConfigError, match=sentence):
         criterion(images, labels)
 
 
@@ -217,11 +217,11 @@ def test_a_method_measures_itself_on_held_out_images():
 def test_the_length_of_the_run_is_counted_in_calls():
     images, labels = pictures()
     criterion = selfdistill.wrap(small(), "snapshot", example=images[:2], classes=10, total_steps=4)
-    seen = []
+    soft_terms = []
     for _ in range(4):
         criterion(images, labels)
-        seen.append(criterion.last.losses["soft"].item() > 0)
-    assert seen == [False, False, True, True]
+        soft_terms.append(criterion.last.losses["soft"].item() > 0)
+    assert soft_terms == [False, False, True, True]
 
 
 def test_the_latest_step_keeps_no_graph():

@@ -160,9 +160,11 @@ def test_a_checkpoint_of_another_method_is_told():
 
 def test_clipping_may_leave_the_head_out():
     task = task_of()
-    everything, rest = (task.get_clip_parameters(exclude_head=head) for head in (False, True))
+    everything, without_head = (
+        task.get_clip_parameters(exclude_head=head) for head in (False, True)
+    )
     head = {id(p) for p in task.get_eval_model().fc.parameters()}
-    assert {id(p) for p in everything} - {id(p) for p in rest} == head
+    assert {id(p) for p in everything} - {id(p) for p in without_head} == head
 
 
 @pytest.mark.slow
@@ -198,16 +200,16 @@ def test_mixed_images_have_mixed_labels():
 
 
 @pytest.mark.parametrize(
-    ("name", "words"),
+    ("name", "sentence"),
     [
         ("crd", "the index of each image"),
         ("ddgsd", "2 augmentations of each image"),
         ("cskd", "another image of the same class"),
     ],
 )
-def test_what_timms_loaders_do_not_give_is_refused(name, words):
+def test_what_timms_loaders_do_not_give_is_refused(name, sentence):
     company = {"teacher": small(1), "train_labels": pictures()[1]} if name == "crd" else {}
-    with pytest.raises(ConfigError, match=f"needs {words}.*timm's loaders do not give"):
+    with pytest.raises(ConfigError, match=f"needs {sentence}.*timm's loaders do not give"):
         task_of(name, **company)
 
 
