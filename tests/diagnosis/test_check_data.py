@@ -126,7 +126,7 @@ def test_boxes_are_counted():
 
 
 @pytest.mark.parametrize(
-    ("made", "sentence"),
+    ("data_set", "sentence"),
     [
         (with_boxes(*[0] * 50, *[1] * 9, *[2] * 5), "'a' has 50 training boxes and 'c' 5"),
         (with_boxes(*[0] * 20, *[1] * 4, *[2] * 9), "class 'b' has only 4 training boxes"),

@@ -158,3 +158,12 @@ def test_of_several_processes_the_first_is_measured():
     assert report.cost.steps == 4
     with pytest.raises(ConfigError, match="does not divide"):
         diagnose(recipe(method="ce", devices=3))
+
+
+def test_the_arguments_are_those_of_train(tmp_path):
+    (tmp_path / "start.toml").write_text('method = "ce"\nepochs = 7\n')
+    by_file = diagnose(tmp_path / "start.toml", epochs=2, seconds=0, **TINY)
+    by_recipe = diagnose(recipe(method="ce", epochs=7), epochs=2, seconds=0)
+    by_keys = diagnose(method="ce", data="digits", epochs=2, seconds=0, **TINY)
+    assert by_file.first_step == by_recipe.first_step == by_keys.first_step
+    assert by_file.cost.epochs == by_recipe.cost.epochs == by_keys.cost.epochs == 2

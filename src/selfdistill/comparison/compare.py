@@ -172,8 +172,9 @@ def _merge_studies(
     existing: Study | None, requested: Study | None, path: Path, exit: str | None
 ) -> Study:
     """Existing study, extended by the requested one; at least one of them is given."""
-    both = existing and requested
-    study = extend_study(existing, requested, str(path)) if both else existing or requested
+    study = existing or requested
+    if existing and requested:
+        study = extend_study(existing, requested, str(path))
     assert study is not None, "a study is either in the directory or requested"
     return replace(study, exit=exit or (existing.exit if existing else STUDENT))
 
