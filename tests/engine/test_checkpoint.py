@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfdistill.core import ArtifactError, ResourceError
+from selfdistill.core import ArtifactError, ResourceError, files
 from selfdistill.engine import checkpoint
 from selfdistill.engine.checkpoint import Checkpoint
 
@@ -222,25 +222,27 @@ def test_read_tensors_of_nothing_is_a_sentence(tmp_path):
         checkpoint.read_tensors(tmp_path / "absent.safetensors")
 
 
-def dying(monkeypatch, name: str, count: int):
-    """The `count`-th call of a function of the os or the module fails as a kill would: at once."""
+def dying(monkeypatch, module, name: str, count: int):
+    """The `count`-th call of a function of the module fails as a kill would: at once."""
     calls = itertools.count(1)
-    before = getattr(checkpoint, name)
+    before = getattr(module, name)
 
     def die(*args, **kwargs):
         if next(calls) == count:
             raise KeyboardInterrupt
         return before(*args, **kwargs)
 
-    monkeypatch.setattr(checkpoint, name, die)
+    monkeypatch.setattr(module, name, die)
 
 
-@pytest.mark.parametrize("name", ["save_file", "_digest", "_sync"])
+@pytest.mark.parametrize(
+    ("module", "name"), [(checkpoint, "save_file"), (checkpoint, "_digest"), (files, "sync")]
+)
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_interrupted_save_leaves_a_draft_that_nobody_reads(tmp_path, monkeypatch, name, count):
+def test_interrupted_save_leaves_no_checkpoint(tmp_path, monkeypatch, module, name, count):
     saved(tmp_path, 1)
     with monkeypatch.context() as patch:
-        dying(patch, name, count)
+        dying(patch, module, name, count)
         large = Checkpoint({s: {"w": torch.ones(2)} for s in "abc"}, {"step": 2})
         with pytest.raises(KeyboardInterrupt):
             checkpoint.save(tmp_path, large)

@@ -3,8 +3,9 @@ import os
 
 import pytest
 
-from selfdistill.core import ConfigError, ResourceError, RunBusyError
-from selfdistill.engine.run_directory import RunDirectory, environment
+from selfdistill.core import ArtifactError, ConfigError, ResourceError, RunBusyError
+from selfdistill.core.machine import environment
+from selfdistill.engine.run_directory import RUN_FORMAT, RunDirectory
 
 
 @pytest.fixture
@@ -70,7 +71,8 @@ def test_folder_without_permission_is_a_resource_error(tmp_path):
 def test_environment_is_plain_json(directory):
     begun(directory)
     entries = json.loads((directory.path / "environment.json").read_text())
-    assert entries.keys() == environment().keys()
+    assert entries.keys() == {"format", *environment()}
+    assert entries == directory.environment()
     assert entries["packages"]["torch"]
 
 
@@ -127,3 +129,22 @@ def test_write_is_all_or_nothing(directory, monkeypatch):
         directory.write("recipe.toml", "half")
     assert directory.recipe() == "seed = 0\n"
     assert not [p.name for p in directory.path.iterdir() if p.name.startswith(".recipe")]
+
+
+@pytest.mark.parametrize("number", [None, RUN_FORMAT - 1, RUN_FORMAT + 1])
+def test_a_run_of_another_format_is_refused(directory, number):
+    begun(directory)
+    description = directory.environment()
+    description.pop("format")
+    description |= {"format": number} if number else {}
+    directory.write("environment.json", json.dumps(description))
+    with pytest.raises(ArtifactError, match="was made by another version of selfdistill"):
+        directory.recipe()
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "3"])
+def test_an_environment_that_is_not_json_is_named(directory, text):
+    begun(directory)
+    directory.write("environment.json", text)
+    with pytest.raises(ArtifactError, match=r"environment\.json"):
+        directory.recipe()

@@ -80,7 +80,9 @@ def test_four_parts_make_the_step_of_the_whole(tmp_path, kind):
 
 
 def test_equals_a_loop_of_ten_lines(tmp_path):
-    trainer = make(tmp_path, net={"norm": "group"}, lr=0.1, lr_schedule="constant", weight_decay=0.01)
+    trainer = make(
+        tmp_path, net={"norm": "group"}, lr=0.1, lr_schedule="constant", weight_decay=0.01
+    )
     trainer.run()
     torch.manual_seed(0)
     net = network("group")
@@ -101,8 +103,8 @@ def test_clip_bounds_the_gradient_and_logs_its_true_norm(tmp_path):
 
     free = make(tmp_path / "free", log_every_steps=1)
     free.run()
-    tight = make(tmp_path / "tight", log_every_steps=1, clip_grad_norm=1e-3, momentum=0.0, weight_decay=0.0,
-                 lr_schedule="constant", lr=1.0)  # fmt: skip
+    tight = make(tmp_path / "tight", log_every_steps=1, clip_grad_norm=1e-3, momentum=0.0,
+                 weight_decay=0.0, lr_schedule="constant", lr=1.0)  # fmt: skip
     before = {n: p.detach().clone() for n, p in tight.method.named_parameters()}
 
     def moved(step):

@@ -77,7 +77,7 @@ def anytime(
     trained, data = _loaded(run, device)
     echo(f"{run} · {trained.recipe.method} · {trained.recipe.model}")
     echo("running all exits on the held-out images …", "dim")
-    decisions = held_out_decisions(trained.method, data, workers=trained.recipe.workers)
+    decisions = held_out_decisions(trained.method, data, workers=trained.recipe.num_workers)
     rows = _rows(decisions, losses, threshold)
     echo("measuring …\n", "dim")
     with torch_threads(num_threads or torch.get_num_threads()):

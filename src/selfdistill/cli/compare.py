@@ -55,7 +55,13 @@ def compare(
     **keys: Any,
 ) -> None:
     """Train several methods with several seeds by one recipe, and compare them with a baseline."""
-    own = {"methods": methods, "seeds": seeds, "exit": exit, "out": out, "resume": resume}
+    own: dict[str, Any] = {
+        "methods": methods,
+        "seeds": seeds,
+        "exit": exit,
+        "out": out,
+        "resume": resume,
+    }
     own |= {"jobs": jobs, "threads": threads, "launcher": launcher, "slurm": slurm}
     own |= {"recipe": recipe, "settings": settings}
     given = {key: value for key, value in own.items() if value not in (None, [])} | keys

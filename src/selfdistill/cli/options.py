@@ -115,7 +115,7 @@ def _parameter(key: str, field: FieldInfo) -> inspect.Parameter:
     )
     if typing.get_origin(kind) is tuple:
         kind = list[str]
-    annotation = Annotated[(str if choices else kind) | None, option]  # type: ignore[operator]
+    annotation = Annotated[(str if choices else kind) | None, option]  # type: ignore[operator,valid-type]
     return inspect.Parameter(
         key, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
     )

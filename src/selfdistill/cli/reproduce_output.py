@@ -18,7 +18,7 @@ from ..reproduction.reproduce import (
 from ..reproduction.smoke import smoke_test
 from .console import console, echo, quiet_lightning, table
 from .errors import error_message
-from .progress import Terminal
+from .progress import TerminalProgress
 
 
 class ReproductionScreen(ReproductionCallback):
@@ -37,11 +37,15 @@ class ReproductionScreen(ReproductionCallback):
         """Print all that is known of the row."""
         show_row(row)
 
-    def on_run_start(self, run: PlannedRun) -> Terminal | None:
+    def on_run_start(self, run: PlannedRun) -> TerminalProgress | None:
         """Print the heading."""
         finished = ": trained already" if run.finished else ""
         echo(f"\n{run.row.name}, seed {run.recipe.seed}{finished}", "bold")
-        return None if run.finished else self.terminal.enter_context(Terminal(run.recipe.epochs))
+        return (
+            None
+            if run.finished
+            else self.terminal.enter_context(TerminalProgress(run.recipe.epochs))
+        )
 
     def on_run_end(self, run: PlannedRun) -> None:
         """Remove the progress bar."""
@@ -119,7 +123,8 @@ def show_reproduction(reproduction: Reproduction) -> None:
     echo(f"\nThe published figures' epoch: {row.epoch}.")
     if not has_best:
         echo(
-            "No image was held out, so there is no best epoch; --val-fraction 0.1 holds out a tenth."
+            "No image was held out, so there is no best epoch; --val-fraction 0.1 holds out a "
+            "tenth."
         )
     echo(f"\nWritten: {reproduction.table}")
 

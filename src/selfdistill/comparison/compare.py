@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from .. import methods as _all  # noqa: F401  importing them is what registers them
-from ..core import ConfigError, nearest
+from ..core import ConfigError, MissingExtraError, nearest
 from ..engine.run_directory import RunDirectory
 from ..recipe.schema import read
 from .directory import STUDY_FILE, StudyDirectory
 from .grid import Study, extend_study, plan_study
 from .jobs import LOG, JobResult, RunJob
 from .launch import run_locally, share_resources
-from .page import page
 from .results import (
     STUDENT,
     RowResult,
@@ -231,14 +230,19 @@ class _StudyRunner:
         name = self.directory.path.resolve().name
         directory.write("results.csv", results_csv(self.study, outcomes))
         directory.write("summary.csv", summary_csv(results))
-        directory.write("study.html", page(name, self.study, outcomes, results))
+        try:
+            from .page import page  # imports matplotlib, if it is installed
+
+            directory.write("study.html", page(name, self.study, outcomes, results))
+        except MissingExtraError as error:
+            self._warn(str(error))
         return comparison
 
     def _warn(self, sentence: str) -> None:
         """Say a warning once."""
-        if sentence not in self.warned:
-            self.warned.add(sentence)
-            self.watcher.warn(sentence)
+        if sentence not in self.known_warnings:
+            self.known_warnings.add(sentence)
+            self.callback.on_message(sentence)
 
 
 def _failure_reason(result: JobResult) -> str:

@@ -95,8 +95,8 @@ def run_locally(jobs: Sequence[RunJob], shares: ResourceShares) -> Iterator[JobR
     running: dict[int, JobProcess] = {}
     signals = Signals()
     with signals.caught(), ExitStack() as stack:
-        while (waiting and not signals.asked) or running:
-            while waiting and free_slots and not signals.asked:
+        while (waiting and not signals.signal_number) or running:
+            while waiting and free_slots and not signals.signal_number:
                 slot = free_slots.pop(0)
                 process = JobProcess(waiting.pop(0), **shares.env(slot))
                 running[slot] = stack.enter_context(process)
@@ -107,7 +107,9 @@ def run_locally(jobs: Sequence[RunJob], shares: ResourceShares) -> Iterator[JobR
                 if result := process.poll():
                     free_slots.append(slot)
                     del running[slot]
-                    if not (signals.asked and result.code):  # a run that was stopped did not fail
+                    if not (
+                        signals.signal_number and result.code
+                    ):  # a run that was stopped did not fail
                         yield result
-    if signals.asked:
-        raise Interrupted(signals.asked)
+    if signals.signal_number:
+        raise Interrupted(signals.signal_number)

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..core import STUDENT
 from ..core.machine import environment
-from ..functional.statistics import FEWEST, Significance
+from ..functional.statistics import MIN_PAIRS, Significance
 from ..reporting.charts.style import palette
 from ..reporting.elements import Cell, Row, Table, two_columns
 from ..reporting.formatting import percent, shown, split_name, titled
@@ -14,7 +14,14 @@ from ..reporting.rendering import render
 from ..tasks.metric_names import shown_metric
 from . import charts
 from .grid import Study
-from .results import RowResult, RunOutcome, between, headlines, judged_split, points
+from .results import (
+    RowResult,
+    RunOutcome,
+    format_interval,
+    format_points,
+    judged_split,
+    main_results,
+)
 
 
 @dataclass(frozen=True)
@@ -47,13 +54,17 @@ class StudyPageData:
 
     @property
     def compared(self) -> list[tuple[str, str, str]]:
-        """(row, its difference in points, verdict) of each row that has one."""
-        return [(r.row, points(d.mean), str(d.verdict)) for r in self.others if (d := r.difference)]
+        """(row, its difference in format_points, verdict) of each row that has one."""
+        return [
+            (r.row, format_points(d.mean), str(d.significance))
+            for r in self.others
+            if (d := r.difference)
+        ]
 
     @property
     def num_verdicts(self) -> int:
         """Number of comparisons with enough seeds for a verdict."""
-        return sum(bool(r.difference and r.difference.n >= FEWEST) for r in self.others)
+        return sum(bool(r.difference and r.difference.n >= MIN_PAIRS) for r in self.others)
 
 
 def page(
@@ -64,7 +75,7 @@ def page(
     Raises:
         ConfigError: no row has the predictor that is to be compared.
     """
-    data = StudyPageData(name, study, outcomes, results, headlines(study, results))
+    data = StudyPageData(name, study, outcomes, results, main_results(study, results))
     metric, differences = shown_metric(study.metric), None
     if data.compared:
         differences = charts.differences(data.summary, "difference")
@@ -104,14 +115,14 @@ def _cells(result: RowResult, baseline: str) -> list[str | Cell]:
     if difference is None:
         verdict = "baseline" if result.row == baseline else "–"
         return [result.row, mean_std(result), "–", verdict, "–", "–", seeds]
-    beyond = difference.verdict is Significance.BEYOND
+    beyond = difference.significance is Significance.SIGNIFICANT
     intervals = (difference.t, difference.bootstrap)
     return [
         result.row,
         mean_std(result),
-        points(difference.mean),
-        Cell(str(difference.verdict), strong=beyond),
-        *(between(interval) if interval else "–" for interval in intervals),
+        format_points(difference.mean),
+        Cell(str(difference.significance), strong=beyond),
+        *(format_interval(interval) if interval else "–" for interval in intervals),
         seeds,
     ]
 
@@ -154,7 +165,7 @@ def _run_cell(outcome: RunOutcome, split: str) -> str | Cell:
 
 def _recipe_tables(study: Study) -> list[tuple[str, dict[str, Any]]]:
     tables = two_columns(study.shared, "All rows")
-    for name, row in study.plain()["rows"].items():
+    for name, row in study.to_dict()["rows"].items():
         keys = {key: value for key, value in row.items() if key != "options"}
         tables.append((f"Row {name}", {**keys, **row["options"]}))
     return tables

@@ -50,7 +50,7 @@ def _submit_and_wait(
     with signals.caught():
         with executor.batch():
             waiting = [(job, executor.submit(SlurmJob(job, threads))) for job in jobs]
-        while waiting and not signals.asked:
+        while waiting and not signals.signal_number:
             time.sleep(POLL_SECONDS)
             for job, submission in list(waiting):
                 if submission.done():
@@ -58,8 +58,8 @@ def _submit_and_wait(
                     yield _result(job, submission)
         for _, submission in waiting:
             submission.cancel(check=False)
-    if signals.asked:
-        raise Interrupted(signals.asked)
+    if signals.signal_number:
+        raise Interrupted(signals.signal_number)
 
 
 def _executor(folder: Path, options: Mapping[str, Any], max_jobs: int | None) -> Any:

@@ -140,7 +140,8 @@ def _class_warnings(report: DataReport) -> list[str]:
         others = f" (and {empty - 1} more)" if empty > 1 else ""
         unit = {"images": "image", "boxes": "box", "pixels": "pixel"}[report.unit]
         return [
-            f"class '{small}'{others} has no training {unit}; leave it out, or raise --max-train-images"
+            f"class '{small}'{others} has no training {unit}; leave it out, or raise "
+            "--max-train-images"
         ]
     if most >= _MAX_IMBALANCE[report.unit] * least:
         effect = (

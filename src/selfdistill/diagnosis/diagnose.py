@@ -16,7 +16,7 @@ from ..core import ResourceError
 from ..data import ImageData
 from ..engine.run_directory import RunDirectory
 from ..recipe.build_run import Companions, build_run, load_data, make_fabric, train_loader
-from ..recipe.merge import merged
+from ..recipe.merge import merge_keys
 from ..recipe.schema import Recipe, parse, read
 from ..runs.arguments import training_arguments
 from ..runs.paths import unique_run_dir
@@ -122,8 +122,8 @@ def diagnose(
 def _resolve_recipe(recipe: Recipe | str | Path | None, keys: Mapping[str, Any]) -> Recipe:
     """Recipe with keys put over it."""
     if isinstance(recipe, Recipe):
-        return parse(merged(recipe.model_dump(), keys)) if keys else recipe
-    return parse(merged(read(Path(recipe)) if recipe else {}, keys))
+        return parse(merge_keys(recipe.model_dump(), keys)) if keys else recipe
+    return parse(merge_keys(read(Path(recipe)) if recipe else {}, keys))
 
 
 def _check_run_dir(run_dir: Path) -> None:

@@ -126,7 +126,7 @@ def measure_training_cost(
     step_seconds = _time_steps(trainer, batches, seconds, clock)
     image_seconds = _time_evaluation(components, fabric, clock)
     optimizer_bytes = _num_bytes(optimizer_tensors(trainer.optimizer, method).values())
-    weight_bytes = _num_bytes(trained_state(method).values()) * (2 if trainer.average else 1)
+    weight_bytes = _num_bytes(trained_state(method).values()) * (2 if trainer.ema else 1)
     memory = _peak_memory(fabric.device)
     return TrainingCost(
         speed=_predict_speed(components, step_seconds, image_seconds, batches.steps_per_epoch),

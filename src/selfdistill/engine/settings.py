@@ -31,7 +31,7 @@ def option(
         bounds: `ge`, `gt`, `le` and `lt` of `pydantic.Field`.
     """
     extra: Any = {"panel": panel, "unset": unset, "metavar": metavar, "flag": flag}
-    return Field(default, description=description, json_schema_extra=extra, **bounds)  # type: ignore[arg-type]
+    return Field(default, description=description, json_schema_extra=extra, **bounds)  # type: ignore[call-overload]
 
 
 _training = partial(option, panel="Training")

@@ -1,5 +1,6 @@
 """A trained method with all that it takes to judge it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
@@ -87,7 +88,7 @@ class EvaluationSession:
         """Score and cost of every predictor on the held-out parts named; none names all of them."""
         return self.exit_scores({split: self.evaluate(split) for split in splits or self.splits})
 
-    def exit_scores(self, scores: dict[str, Scores]) -> list[ExitScore]:
+    def exit_scores(self, scores: Mapping[str, Scores]) -> list[ExitScore]:
         """The costs of every predictor beside scores that are known, by split."""
         val, test = scores.get("val"), scores.get("test")
         return score_exits(self.method, self.task.example, self.task.primary_metric, val, test)

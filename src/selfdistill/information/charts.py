@@ -49,7 +49,7 @@ def over_steps(result: InformationResult, network: str, family: str, name: str) 
     for term in terms:
         module = module_of(term)
         color = stage_color(None if module == deepest else module)
-        held, trained = (result.track(network, term, split) for split in (HELD_OUT, TRAINING))
+        held, trained = (result.curve(network, term, split) for split in (HELD_OUT, TRAINING))
         axes.plot(trained.steps, trained.mean, color=color, linewidth=1, alpha=0.35)
         axes.plot(held.steps, held.mean, color=color, linewidth=1.8)
         if held.std.any():
@@ -101,7 +101,7 @@ def combined_svg(result: InformationResult) -> str:
 def _canvas(result: InformationResult, x_label: str, letters: int) -> tuple[Figure, Axes]:
     """Empty axes with room for labels of so many letters at the right."""
     figure, axes = canvas(*WIDE, Margins(right=letters * LETTER + 18))
-    grid(axes, x_label, f"loss ({result.plan.estimator})")
+    grid(axes, x_label, f"loss ({result.config.estimator})")
     axes.yaxis.set_major_locator(ticks())
     return figure, axes
 

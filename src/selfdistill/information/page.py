@@ -52,7 +52,7 @@ def page(result: InformationResult) -> str:
         chance=result.chance,
         losses=_losses_table(result),
         several_seeds=any(result.final(n, t).seeds > 1 for n in networks for t in result.terms(n)),
-        jensen_shannon=result.plan.estimator == "jsd",
+        jensen_shannon=result.config.estimator == "jsd",
         depths=_depth_charts(result),
         families=[
             (title, _EXPLANATIONS[family], _step_charts(result, family))
@@ -111,7 +111,7 @@ def _cell(result: InformationResult, network: str, term: str) -> str | Cell:
     if term not in result.terms(network):
         return "–"
     value = result.final(network, term)
-    if result.plan.estimator != "jsd":
+    if result.config.estimator != "jsd":
         return amount(value)
     share = min(1.0, max(0.0, 1 - value.mean / result.chance))
     return Cell(amount(value), title=f"{100 * share:.0f} % of what can be", bar=share)
@@ -119,7 +119,7 @@ def _cell(result: InformationResult, network: str, term: str) -> str | Cell:
 
 def _setup(result: InformationResult) -> dict[str, object]:
     """What it takes to make the numbers again."""
-    plan = result.plan
+    plan = result.config
     return {
         "networks": "trained along" if plan.trainable else "frozen, in evaluation mode",
         "held-out images": result.held_out,

@@ -147,7 +147,7 @@ def _measurement(
 def _paired(cells: Mapping[str, str], split: str) -> PairedDifference:
     mean, low, high = (float(cells[f"{split}_{kind}"]) for kind in _KINDS[1:])
     interval = Interval(low, high)
-    verdict = Significance.WITHIN if interval.holds(0) else Significance.BEYOND
+    verdict = Significance.INCONCLUSIVE if interval.contains(0) else Significance.SIGNIFICANT
     return PairedDifference(mean, interval, verdict)
 
 

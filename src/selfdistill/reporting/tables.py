@@ -121,7 +121,7 @@ def _against(difference: PairedDifference | None) -> str:
         return "–"
     points = (difference.mean, *difference.interval)
     mean, low, high = (f"{100 * value:+.1f}".replace("-", "−") for value in points)
-    within = difference.verdict is Significance.WITHIN
+    within = difference.significance is Significance.INCONCLUSIVE
     verdict = "within noise" if within else "better" if difference.mean > 0 else "worse"
     return f"{mean} ({low} … {high}) {verdict}"
 

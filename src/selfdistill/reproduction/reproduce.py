@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from ..core import ConfigError
-from ..engine.log import Callback
+from ..engine.callback import Callback
 from ..engine.run_directory import RunDirectory
 from ..recipe.schema import Recipe
 from ..records.csv_text import csv_text
