@@ -74,12 +74,14 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "detached": {"detach_peer": True},
         "mutual only": {"self_information": 0.0, "soft": 0.0},
     },
-    "sad": {"lanes": {"attention": 0.1, "energy": "sum", "start": 2 / 3}},
-    "snapshot": {"thirty": {"generations": 30}},
-    "dml": {"two peers": {}, "labels only": {"soft": 0.0}, "warm": {"temperature": 4.0}},
+    "sad": {
+        "lanes": {"attention_weight": 0.1, "channel_reduction": "sum", "start_fraction": 2 / 3}
+    },
+    "snapshot": {"thirty": {"num_generations": 30}},
+    "dml": {"two peers": {}, "labels only": {"soft_weight": 0.0}, "warm": {"temperature": 4.0}},
     "crd": {
-        "few": {"negatives": 3, "width": 16},
-        "soft": {"soft": 0.1, "positives": "class"},
+        "few": {"num_negatives": 3, "embedding_width": 16},
+        "soft": {"soft_weight": 0.1, "positives": "class"},
     },
     "mimkd": {
         "all places": {"negatives_at": "all", "width": 16},
@@ -90,44 +92,52 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "feature only": {"local": 0.0, "glob": 0.0},
     },
     "kdcl": {
-        "naive": {"target": "naive"},
-        "linear": {"target": "linear"},
-        "general": {"target": "general"},
+        "naive": {"ensemble": "naive"},
+        "linear": {"ensemble": "linear"},
+        "general": {"ensemble": "general"},
         "two peers": {},
-        "linear, two peers": {"target": "linear"},
-        "general, two peers": {"target": "general"},
-        "labels only": {"soft": 0.0},
+        "linear, two peers": {"ensemble": "linear"},
+        "general, two peers": {"ensemble": "general"},
+        "labels only": {"soft_weight": 0.0},
     },
     "afd": {
-        "two peers": {"width": 16},
-        "narrow": {"width": 4, "discriminator_lr": 1.0},
-        "logits only": {"adversarial": 0.0},
+        "two peers": {"discriminator_width": 16},
+        "narrow": {"discriminator_width": 4, "discriminator_lr_scale": 1.0},
+        "logits only": {"adversarial_weight": 0.0},
         # at weight 1 and without soft outputs, maps outweigh labels longer than a test lasts
-        "maps only": {"soft": 0.0, "adversarial": 0.3},
+        "maps only": {"soft_weight": 0.0, "adversarial_weight": 0.3},
     },
-    "kd": {"soft only": {"supervised": 0.0}, "labels only": {"soft": 0.0}},
+    "kd": {"soft only": {"supervised_weight": 0.0}, "labels only": {"soft_weight": 0.0}},
     "fitnets": {
         "shallow": {"tap": 4},
-        "deepest": {"tap": 1, "soft": 0.9},
-        "linear": {"relu": False},
-        "no hint": {"hint": 0.0},
+        "deepest": {"tap": 1, "soft_weight": 0.9},
+        "linear": {"regressor_relu": False},
+        "no hint": {"hint_weight": 0.0},
     },
-    "at": {"soft": {"soft": 0.9}},
+    "at": {"soft": {"soft_weight": 0.9}},
     "nfd": {
-        "batch": {"over": "batch"},
-        "sample": {"over": "sample", "tap": 2},
-        "channel": {"over": "channel", "soft": 0.9},
+        "batch": {"normalize_over": "batch"},
+        "sample": {"normalize_over": "sample", "tap": 2},
+        "channel": {"normalize_over": "channel", "soft_weight": 0.9},
     },
-    "aicsd": {"constant": {"weighting": "constant"}, "coarse": {"cells": 2}},
-    "vid": {"soft": {"soft": 0.9}, "no bound": {"variational": 0.0}},
-    "nst": {"soft": {"soft": 0.9}},
-    "sp": {"all": {"stages": "all"}, "soft": {"soft": 0.9}},
-    "rkd": {"distance": {"angle": 0.0}, "angle": {"distance": 0.0}, "soft": {"soft": 0.9}},
-    "dkd": {"no warm-up": {"ramp": 0.0}, "target": {"others": 0.0}, "others": {"target": 0.0}},
+    "aicsd": {"constant": {"weighting": "constant"}, "coarse": {"grid_size": 2}},
+    "vid": {"soft": {"soft_weight": 0.9}, "no bound": {"variational_weight": 0.0}},
+    "nst": {"soft": {"soft_weight": 0.9}},
+    "sp": {"all": {"stages": "all"}, "soft": {"soft_weight": 0.9}},
+    "rkd": {
+        "distance": {"angle_weight": 0.0},
+        "angle": {"distance_weight": 0.0},
+        "soft": {"soft_weight": 0.9},
+    },
+    "dkd": {
+        "no warm-up": {"warmup_fraction": 0.0},
+        "target": {"non_target_class_weight": 0.0},
+        "others": {"target_class_weight": 0.0},
+    },
     "one": {
-        "two branches": {"branches": 2},
-        "no ramp": {"ramp": 0.0},
-        "labels only": {"soft": 0.0},
+        "two branches": {"num_branches": 2},
+        "no ramp": {"warmup_fraction": 0.0},
+        "labels only": {"soft_weight": 0.0},
     },
     "mixskd": {
         # at full weight a random self-teacher holds the student back from what it is to learn here
@@ -276,7 +286,7 @@ def same(first: Any, second: Any) -> bool:
 # Each method's defaults on the first task, and these on the others, are in the usual suite.
 SHARED = ("ce", "exits", "muse", "byot", "frskd", "kd", "at", "nfd", "aicsd")
 # The paper's weight is for maps of 8×8 and more.
-GENTLE = {"sad": {"attention": 10.0}}
+GENTLE = {"sad": {"attention_weight": 10.0}}
 
 
 def defaults(task: str) -> list[Case]:

@@ -19,9 +19,9 @@ def maps(seed: int) -> torch.Tensor:
 def test_golden_numbers():
     student = torch.tensor([[[[1.0, 2.0]], [[0.0, 1.0]]]])
     teacher = torch.ones(1, 2, 1, 2)
-    mine, its = attention_map(student), attention_map(teacher)
-    torch.testing.assert_close(mine, torch.tensor([[0.196116, 0.980581]]), rtol=0, atol=1e-6)
-    assert (mine - its).square().mean().item() == pytest.approx(0.167950, abs=1e-6)
+    student_map, teacher_map = attention_map(student), attention_map(teacher)
+    torch.testing.assert_close(student_map, torch.tensor([[0.196116, 0.980581]]), rtol=0, atol=1e-6)
+    assert (student_map - teacher_map).square().mean().item() == pytest.approx(0.167950, abs=1e-6)
 
 
 def by_numpy(x: np.ndarray) -> np.ndarray:

@@ -35,9 +35,9 @@ def test_gram_is_fp32_under_autocast():
     x = torch.randn(6, 64)
     with torch.autocast("cpu", torch.bfloat16):
         assert (x @ x.T).dtype == torch.bfloat16
-        found = gram(x, x)
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found, x @ x.T)
+        products = gram(x, x)
+    assert products.dtype == torch.float32
+    torch.testing.assert_close(products, x @ x.T)
 
 
 def test_gram_without_numbers():

@@ -84,7 +84,7 @@ def test_the_lesson_knows_how_long_it_takes(tmp_path, accumulate, calls):
 
 @pytest.mark.parametrize("name", ["muse", "crd"])
 def test_a_resumed_training_is_the_uninterrupted_one(tmp_path, name):
-    company = {"teacher": small(2), "train_labels": torch.arange(16) % 10, "negatives": 4}
+    company = {"teacher": small(2), "train_labels": torch.arange(16) % 10, "num_negatives": 4}
     keywords = {"total_steps": 4, **(company if name == "crd" else {})}
     data, file = loader(indexed=name == "crd"), tmp_path / "half.ckpt"
 
@@ -119,7 +119,7 @@ def test_a_teacher_is_in_no_checkpoint_and_all_else_must_be(tmp_path):
 
 
 def test_a_group_with_a_rate_of_its_own(tmp_path):
-    module = module_of("afd", peers=[small(1)], lr=0.5, discriminator_lr=0.1)
+    module = module_of("afd", peers=[small(1)], lr=0.5, discriminator_lr_scale=0.1)
     trainer(tmp_path, limit_train_batches=1).fit(module, loader())
     rates = [group["initial_lr"] for group in module.optimizers().param_groups]
     assert rates == pytest.approx([0.5, 0.05])

@@ -105,7 +105,7 @@ def test_wrong_number_of_classes_is_told():
 def remembering(**keywords):
     """A criterion of a method with a memory of eight images; the teacher is always the same."""
     images, labels = pictures()
-    keywords = {"teacher": small(2), "train_labels": labels, "negatives": 4, **keywords}
+    keywords = {"teacher": small(2), "train_labels": labels, "num_negatives": 4, **keywords}
     criterion = selfdistill.wrap(small(), "crd", example=images[:2], classes=10, **keywords)
     return criterion, images, labels
 
@@ -207,7 +207,7 @@ def test_sgd_moves_a_scaled_group_by_its_own_rate():
 
 def test_a_method_measures_itself_on_held_out_images():
     images, labels = pictures()
-    company = {"peers": [small(1)], "target": "general"}
+    company = {"peers": [small(1)], "ensemble": "general"}
     criterion = selfdistill.wrap(small(), "kdcl", example=images[:2], classes=10, **company)
     criterion.after_epoch([(images[:4], labels[:4]), (images[4:], labels[4:])])
     assert criterion.method.weights.sum().item() == pytest.approx(1)

@@ -52,7 +52,7 @@ def features(method: Method, inputs: Tensor) -> tuple[list, list]:
     """Of student and teacher, as numpy arrays in double precision."""
     with torch.no_grad():
         both = [taps.forward_features(inputs)[1] for taps in (method.student, method.teacher)]
-    return tuple([f.double().numpy() for f in found.values()] for found in both)
+    return tuple([f.double().numpy() for f in maps.values()] for maps in both)
 
 
 def reached(loss: Tensor, network: nn.Module) -> set[str]:

@@ -32,7 +32,9 @@ def afd(task, widths=(12, 16), strides=(2, 2, 2), **keywords):
         for seed, (w, stride) in enumerate(zip(widths, strides, strict=False))
     ]
     torch.manual_seed(9)
-    return METHODS["afd"](networks[0], networks[1:], task, **({"width": 16} | keywords))
+    return METHODS["afd"](
+        networks[0], networks[1:], task, **({"discriminator_width": 16} | keywords)
+    )
 
 
 def test_golden_values():
@@ -54,7 +56,7 @@ class Reads(nn.Module):
 
 
 def test_terms_and_monitors_are_made_of_the_scores(tiny_task, batch, progress):
-    method = afd(tiny_task, adversarial=0.5)
+    method = afd(tiny_task, adversarial_weight=0.5)
     method.discriminators[0] = Reads([0.8, 0.3, 0.3])
     step = method(batch, progress)
     assert step.losses["discriminator"].item() == pytest.approx(0.13)
@@ -81,12 +83,12 @@ def test_each_learns_from_the_one_before_it_in_a_circle(tiny_task, batch, progre
 def parts_of(method):
     """{part: parameters} of a method with one peer."""
     parts = {}
-    for k, place in enumerate(["", "peer1/"]):
+    for k, prefix in enumerate(["", "peer1/"]):
         net = (method.student, *method.peers)[k].network
-        parts[f"{place}stages"] = [*net.stage1.parameters(), *net.stage2.parameters()]
-        parts[f"{place}fc"] = list(net.fc.parameters())
-        parts[f"{place}transfer"] = list(method.transfers[k].parameters())
-        parts[f"{place}discriminator"] = list(method.discriminators[k].parameters())
+        parts[f"{prefix}stages"] = [*net.stage1.parameters(), *net.stage2.parameters()]
+        parts[f"{prefix}fc"] = list(net.fc.parameters())
+        parts[f"{prefix}transfer"] = list(method.transfers[k].parameters())
+        parts[f"{prefix}discriminator"] = list(method.discriminators[k].parameters())
     return parts
 
 
@@ -101,8 +103,8 @@ def test_which_term_trains_what(tiny_task, batch, progress):
         "discriminator": {"discriminator"},
     }
     for name, loss in method(batch, progress).losses.items():
-        place, _, term = name.rpartition("/")
-        start = f"{place}/" if place else ""
+        network_name, _, term = name.rpartition("/")
+        start = f"{network_name}/" if network_name else ""
         want = {start + part for part in trains[term]}
         for part, parameters in parts.items():
             grads = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
@@ -117,27 +119,27 @@ def moved(method, loss, parameters, rate):
             parameter -= rate * grad
 
 
-@pytest.mark.parametrize("place", ["", "peer1/"])
-def test_the_networks_step_makes_fakes_look_real(place, tiny_task, batch, progress):
+@pytest.mark.parametrize("prefix", ["", "peer1/"])
+def test_the_networks_step_makes_fakes_look_real(prefix, tiny_task, batch, progress):
     method = afd(tiny_task)
     parts, before = parts_of(method), method(batch, progress)
-    own = parts[f"{place}stages"] + parts[f"{place}transfer"]
-    moved(method, before.losses[f"{place}adversarial"], own, 0.1)
+    trained = parts[f"{prefix}stages"] + parts[f"{prefix}transfer"]
+    moved(method, before.losses[f"{prefix}adversarial"], trained, 0.1)
     after = method(batch, progress)
-    assert after.monitors[f"{place}fake"] > before.monitors[f"{place}fake"]
-    assert after.losses[f"{place}adversarial"] < before.losses[f"{place}adversarial"]
-    assert after.losses[f"{place}discriminator"] > before.losses[f"{place}discriminator"]
-    assert torch.equal(after.monitors[f"{place}real"], before.monitors[f"{place}real"])
+    assert after.monitors[f"{prefix}fake"] > before.monitors[f"{prefix}fake"]
+    assert after.losses[f"{prefix}adversarial"] < before.losses[f"{prefix}adversarial"]
+    assert after.losses[f"{prefix}discriminator"] > before.losses[f"{prefix}discriminator"]
+    assert torch.equal(after.monitors[f"{prefix}real"], before.monitors[f"{prefix}real"])
 
 
-@pytest.mark.parametrize("place", ["", "peer1/"])
-def test_the_discriminators_step_tells_them_apart(place, tiny_task, batch, progress):
+@pytest.mark.parametrize("prefix", ["", "peer1/"])
+def test_the_discriminators_step_tells_them_apart(prefix, tiny_task, batch, progress):
     method = afd(tiny_task)
     parts, before = parts_of(method), method(batch, progress)
-    moved(method, before.losses[f"{place}discriminator"], parts[f"{place}discriminator"], 0.1)
+    moved(method, before.losses[f"{prefix}discriminator"], parts[f"{prefix}discriminator"], 0.1)
     after = method(batch, progress)
-    assert after.losses[f"{place}discriminator"] < before.losses[f"{place}discriminator"]
-    unmoved = set(before.losses) - {f"{place}discriminator", f"{place}adversarial"}
+    assert after.losses[f"{prefix}discriminator"] < before.losses[f"{prefix}discriminator"]
+    unmoved = set(before.losses) - {f"{prefix}discriminator", f"{prefix}adversarial"}
     assert all(torch.equal(after.losses[name], before.losses[name]) for name in unmoved)
 
 
@@ -174,8 +176,8 @@ def test_the_larger_map_is_pooled(strides, tiny_task, batch, progress):
     for k in (0, 1):
         method.discriminators[k] = Reads([0.5, 0.5, 0.5])
     method(batch, progress)
-    seen = [x.shape for judge in method.discriminators for x in judge.seen]
-    assert set(seen) == {torch.Size([8, 12, 4, 4])}
+    shapes = [x.shape for judge in method.discriminators for x in judge.seen]
+    assert set(shapes) == {torch.Size([8, 12, 4, 4])}
 
 
 def test_scores_lie_between_0_and_1_in_fp32():
@@ -189,7 +191,7 @@ def test_scores_lie_between_0_and_1_in_fp32():
 
 
 def test_discriminators_have_a_rate_of_their_own(tiny_task):
-    method = afd(tiny_task, discriminator_lr=0.25)
+    method = afd(tiny_task, discriminator_lr_scale=0.25)
     networks, judges = method.param_groups()
     assert "lr_scale" not in networks
     assert judges["lr_scale"] == 0.25
@@ -199,9 +201,11 @@ def test_discriminators_have_a_rate_of_their_own(tiny_task):
 
 
 def test_without_adversaries_it_is_mutual_learning(tiny_task, batch, progress):
-    method = afd(tiny_task, widths=(12, 16, 8), adversarial=0.0, soft=0.5)
+    method = afd(tiny_task, widths=(12, 16, 8), adversarial_weight=0.0, soft_weight=0.5)
     peers = [taps.network for taps in method.peers]
-    plain = METHODS["dml"](method.student.network, peers, tiny_task, soft=0.5, temperature=3.0)
+    plain = METHODS["dml"](
+        method.student.network, peers, tiny_task, soft_weight=0.5, temperature=3.0
+    )
     losses = method(batch, progress).losses
     torch.testing.assert_close(losses, plain(batch, progress).losses, rtol=0, atol=0)
     assert len(method.param_groups()) == 1
@@ -210,7 +214,7 @@ def test_without_adversaries_it_is_mutual_learning(tiny_task, batch, progress):
 
 
 def test_without_anything_there_are_labels_only(tiny_task, batch, progress):
-    losses = afd(tiny_task, soft=0.0, adversarial=0.0)(batch, progress).losses
+    losses = afd(tiny_task, soft_weight=0.0, adversarial_weight=0.0)(batch, progress).losses
     assert losses.keys() == {"task", "peer1/task"}
 
 
@@ -221,17 +225,17 @@ def test_alone_is_an_error(tiny_task):
 
 def test_all_networks_predict_the_student_last(tiny_task):
     method = afd(tiny_task, widths=(12, 16, 8))
-    found = method.predictors()
-    assert list(found) == ["peer1", "peer2", "student"]
-    assert found["peer2"] is method.peers[1].network
+    predictors = method.predictors()
+    assert list(predictors) == ["peer1", "peer2", "student"]
+    assert predictors["peer2"] is method.peers[1].network
 
 
 def test_defaults():
-    found = {o.name: o.default for o in options(METHODS["afd"]).values()}
-    assert found == {
-        "soft": 1.0,
+    defaults = {o.name: o.default for o in options(METHODS["afd"]).values()}
+    assert defaults == {
+        "soft_weight": 1.0,
         "temperature": 3.0,
-        "adversarial": 1.0,
-        "discriminator_lr": 0.1,
-        "width": 128,
+        "adversarial_weight": 1.0,
+        "discriminator_lr_scale": 0.1,
+        "discriminator_width": 128,
     }

@@ -35,31 +35,31 @@ def test_golden_matrix():
     rows = [[2.0, 0, 0, 0], [0, 2, 0, 0], [0, 0, 1, 1]]
     want = np.array([[0, 1.229959, 0.895615], [1.229959, 0, 0.895615], [0.796461, 0.796461, 0]])
     np.testing.assert_allclose(divergences(np.array(rows)), want, atol=1e-6)
-    found = similarities(torch.tensor(rows).reshape(1, 3, 2, 2))[0]
-    np.testing.assert_allclose(found.numpy(), unit_rows(want), atol=1e-6)
+    matrix = interclass_similarity(torch.tensor(rows).reshape(1, 3, 2, 2))[0]
+    np.testing.assert_allclose(matrix.numpy(), unit_rows(want), atol=1e-6)
 
 
 def test_similarities_equal_scipy_and_have_unit_rows():
     torch.manual_seed(0)
     scores = 2 * torch.randn(3, 5, 4, 6)
     want = np.stack([unit_rows(divergences(z.flatten(1).double().numpy())) for z in scores])
-    found = similarities(scores)
-    np.testing.assert_allclose(found.numpy(), want, atol=1e-5)
-    torch.testing.assert_close(found.norm(dim=2), torch.ones(3, 5))
-    assert (found > -1e-6).all()
-    assert found.diagonal(dim1=1, dim2=2).abs().max() < 1e-6
+    matrices = interclass_similarity(scores)
+    np.testing.assert_allclose(matrices.numpy(), want, atol=1e-5)
+    torch.testing.assert_close(matrices.norm(dim=2), torch.ones(3, 5))
+    assert (matrices > -1e-6).all()
+    assert matrices.diagonal(dim1=1, dim2=2).abs().max() < 1e-6
 
 
 def test_a_constant_on_a_classes_scores_changes_nothing():
     torch.manual_seed(0)
     scores = torch.randn(2, 4, 5, 5)
     shifted = scores + torch.tensor([3.0, -1, 0, 5])[:, None, None]
-    torch.testing.assert_close(similarities(shifted), similarities(scores))
+    torch.testing.assert_close(interclass_similarity(shifted), interclass_similarity(scores))
 
 
 def test_classes_seen_alike_have_a_bounded_gradient():
     scores = torch.zeros(1, 4, 4, 4, requires_grad=True)
-    similarities(scores + 1e-9 * torch.randn(4, 4)).square().sum().backward()
+    interclass_similarity(scores + 1e-9 * torch.randn(4, 4)).square().sum().backward()
     assert torch.isfinite(scores.grad).all()
 
 
@@ -67,12 +67,14 @@ def test_terms_equal_scipy():
     method, batch = aicsd(), scene_batch()
     losses = method(batch, at(30)).losses  # a quarter of the run
     with torch.no_grad():
-        said = [method.student(batch.inputs), method.teacher(batch.inputs)]
+        outputs = [method.student(batch.inputs), method.teacher(batch.inputs)]
     task = scene_task()
-    assert losses["task"].item() == pytest.approx(0.25 * task.loss(said[0], batch.targets).item())
-    flat = [z.flatten(2).double().numpy() for z in said]
-    mine, its = (np.stack([unit_rows(divergences(z)) for z in each]) for each in flat)
-    want = 0.25 * 100 * ((mine - its) ** 2).mean()
+    assert losses["task"].item() == pytest.approx(
+        0.25 * task.loss(outputs[0], batch.targets).item()
+    )
+    flat = [z.flatten(2).double().numpy() for z in outputs]
+    student, teacher = (np.stack([unit_rows(divergences(z)) for z in scores]) for scores in flat)
+    want = 0.25 * 100 * ((student - teacher) ** 2).mean()
     assert losses["similarity"].item() == pytest.approx(want, rel=1e-3)
     p, q = (softmax(z, axis=1) for z in reversed(flat))
     want = 0.75 * 0.5 * rel_entr(p, q).sum(1).mean()
@@ -96,7 +98,10 @@ def test_begins_with_the_teacher_and_ends_with_the_labels():
 
 
 def test_constant_is_the_plain_sum():
-    method, batch = aicsd(weighting="constant", similarity=100.0, soft=2.0).eval(), scene_batch()
+    method, batch = (
+        aicsd(weighting="constant", similarity_weight=100.0, soft_weight=2.0).eval(),
+        scene_batch(),
+    )
     first, last = (method(batch, at(step)).losses for step in (0, 119))
     torch.testing.assert_close(first, last)
     task = scene_task().loss(method.student(batch.inputs), batch.targets)
@@ -105,8 +110,8 @@ def test_constant_is_the_plain_sum():
 
 def test_terms_without_weight_are_left_out():
     batch = scene_batch()
-    assert aicsd(similarity=0.0)(batch, at(1)).losses.keys() == {"task", "soft"}
-    assert aicsd(soft=0.0)(batch, at(1)).losses.keys() == {"task", "similarity"}
+    assert aicsd(similarity_weight=0.0)(batch, at(1)).losses.keys() == {"task", "soft"}
+    assert aicsd(soft_weight=0.0)(batch, at(1)).losses.keys() == {"task", "similarity"}
 
 
 def test_large_scores_are_averaged_down():
@@ -121,9 +126,9 @@ def test_the_same_under_bf16():
     method, batch = aicsd().eval(), scene_batch()
     with torch.no_grad():
         scores = method.student(batch.inputs)
-    want = similarities(scores)
+    want = interclass_similarity(scores)
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(similarities(scores), want)
+        assert torch.equal(interclass_similarity(scores), want)
 
 
 def test_whom_it_does_not_serve_in_a_sentence(tiny_net, tiny_task):
@@ -131,18 +136,18 @@ def test_whom_it_does_not_serve_in_a_sentence(tiny_net, tiny_task):
     with pytest.raises(ConfigError, match=said):
         build_method("aicsd", tiny_net, tiny_task, teacher=tiny_net)
     two = Segmentation("ab", torch.zeros(2, 3, SIDE, SIDE))
-    with pytest.raises(ConfigError, match="three classes or more, not 2; set similarity=0"):
+    with pytest.raises(ConfigError, match="three classes or more, not 2; set similarity_weight=0"):
         METHODS["aicsd"](scene_net(), scene_net(), two)
-    METHODS["aicsd"](scene_net(), scene_net(), two, similarity=0.0)
-    with pytest.raises(ConfigError, match="cells=0 leaves no place"):
-        aicsd(cells=0)
-    assert not Classification.places
+    METHODS["aicsd"](scene_net(), scene_net(), two, similarity_weight=0.0)
+    with pytest.raises(ConfigError, match="grid_size=0 leaves no position"):
+        aicsd(grid_size=0)
+    assert not Classification.dense_scores
 
 
 def test_defaults_and_evidence():
-    found = {o.name: o.default for o in options(METHODS["aicsd"]).values()}
-    assert found == {
-        "similarity": 100.0, "soft": 0.5, "temperature": 1.0, "weighting": "adaptive",
-        "cells": 64,
+    defaults = {o.name: o.default for o in options(METHODS["aicsd"]).values()}
+    assert defaults == {
+        "similarity_weight": 100.0, "soft_weight": 0.5, "temperature": 1.0, "weighting": "adaptive",
+        "grid_size": 64,
     }  # fmt: skip
     assert METHODS["aicsd"].provenance is Provenance.NOTES

@@ -17,7 +17,7 @@ def unit(x: np.ndarray) -> np.ndarray:
 
 
 def test_terms_equal_numpy(tiny_net, tiny_task, batch, progress):
-    method = offline("at", tiny_net, tiny_task, attention=200.0)
+    method = offline("at", tiny_net, tiny_task, attention_weight=200.0)
     losses = method(batch, progress).losses
     for i, (x, target) in enumerate(zip(*features(method, batch.inputs), strict=True), 1):
         want = 200 * ((unit(x) - unit(target)) ** 2).mean()
@@ -29,11 +29,11 @@ def test_larger_feature_is_pooled_before_it_is_squared(tiny_net, tiny_task, batc
     teacher = teacher_net(strides=(1, 1, 2, 2))  # 16, 16, 8 and 4 wide; the student 16, 8, 4, 2
     method = offline("at", tiny_net, tiny_task, teacher)
     losses = method(batch, progress).losses
-    mine, theirs = features(method, batch.inputs)
+    student_features, teacher_features = features(method, batch.inputs)
     for i in (2, 3, 4):
-        b, c, h, w = theirs[i - 1].shape
-        halves = theirs[i - 1].reshape(b, c, h // 2, 2, w // 2, 2).mean((3, 5))
-        want = 1000 * ((unit(mine[i - 1]) - unit(halves)) ** 2).mean()
+        b, c, h, w = teacher_features[i - 1].shape
+        halves = teacher_features[i - 1].reshape(b, c, h // 2, 2, w // 2, 2).mean((3, 5))
+        want = 1000 * ((unit(student_features[i - 1]) - unit(halves)) ** 2).mean()
         assert losses[f"attention/{i}"].item() == pytest.approx(want, rel=1e-4)
 
 
@@ -52,15 +52,17 @@ def test_a_stage_learns_from_its_own_term_and_deeper_ones(tiny_net, tiny_task, b
 
 
 def test_soft_loss_is_added(tiny_net, tiny_task, batch, progress):
-    method = offline("at", tiny_net, tiny_task, soft=0.5, temperature=2.0)
+    method = offline("at", tiny_net, tiny_task, soft_weight=0.5, temperature=2.0)
     step = method(batch, progress)
-    said = method.teacher(batch.inputs)
-    want = F.kl_div((step.outputs / 2).log_softmax(1), (said / 2).softmax(1), reduction="batchmean")
+    reference = method.teacher(batch.inputs)
+    want = F.kl_div(
+        (step.outputs / 2).log_softmax(1), (reference / 2).softmax(1), reduction="batchmean"
+    )
     torch.testing.assert_close(step.losses["soft"], 0.5 * 4 * want)
 
 
 def test_without_weight_it_is_plain_training(tiny_net, tiny_task, batch, progress):
-    step = offline("at", tiny_net, tiny_task, attention=0.0)(batch, progress)
+    step = offline("at", tiny_net, tiny_task, attention_weight=0.0)(batch, progress)
     assert step.losses.keys() == {"task"}
     torch.testing.assert_close(step.total, F.cross_entropy(step.outputs, batch.targets))
 

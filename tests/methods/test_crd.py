@@ -1,4 +1,4 @@
-"""CRD against closed forms and numpy; its draws, its memory, and where its gradients stop."""
+"""CRD against closed forms and numpy; its memory, and where its gradients stop."""
 
 import math
 
@@ -7,12 +7,10 @@ import pytest
 import torch
 import torch._dynamo
 import torch.nn.functional as F
-from scipy import stats
 from torch import nn
 
 from selfdistill.core import METHODS, ConfigError, options, trained_state
-from selfdistill.core.keyed_random import bits
-from selfdistill.methods.crd import ClassDraws, noise_contrast
+from selfdistill.methods.crd import contrastive_losses
 from selfdistill.modules.memory import MemoryBank
 from selfdistill.taps import Taps
 
@@ -35,7 +33,7 @@ def crd(tiny_net, tiny_task, labels=LABELS, **keywords):
 @pytest.mark.parametrize("k", [1, 100, 4096, 16384])
 def test_equal_scores_give_the_closed_form(k):
     samples = 50_000
-    sides = noise_contrast(torch.zeros(2, 3, 1 + k), torch.full((2,), float(samples)), samples)
+    sides = contrastive_losses(torch.zeros(2, 3, 1 + k), torch.full((2,), float(samples)), samples)
     want = math.log(1 + k) + k * math.log((1 + k) / k)
     # the constant beside K/N in h counts where K/N is small
     assert sides.tolist() == pytest.approx([want, want], rel=1e-3)
@@ -50,7 +48,7 @@ def test_contrast_equals_numpy():
     u = np.exp(powers.double().numpy()) / z.double().numpy()[:, None, None]
     h = u / (u + k / samples + 1e-7)
     want = -(np.log(h[..., 0]) + np.log(1 - h[..., 1:]).sum(-1)).mean(-1)
-    np.testing.assert_allclose(noise_contrast(powers, z, samples).numpy(), want, rtol=1e-5)
+    np.testing.assert_allclose(contrastive_losses(powers, z, samples).numpy(), want, rtol=1e-5)
 
 
 def test_first_step_of_random_embeddings():
@@ -61,7 +59,7 @@ def test_first_step_of_random_embeddings():
     v = F.normalize(torch.randn(2 * batch, width))
     scores = memory(v, torch.randint(samples, (2 * batch, 1 + k)))
     powers = scores.view(2, batch, -1) / temperature
-    sides = noise_contrast(powers, samples * powers.exp().mean((1, 2)), samples)
+    sides = contrastive_losses(powers, samples * powers.exp().mean((1, 2)), samples)
     want = math.log(k) + 1 + 1 / (2 * width * temperature**2)
     assert want == pytest.approx(11.5, abs=0.01)
     assert sides.mean().item() == pytest.approx(want, abs=0.25)
@@ -71,20 +69,26 @@ def test_first_step_of_random_embeddings():
 def test_contrast_is_finite_at_any_score(scale):
     powers = scale * torch.linspace(-1, 1, 22).view(2, 1, 11)
     powers.requires_grad_()
-    loss = noise_contrast(powers, torch.ones(2), 30).sum()
+    loss = contrastive_losses(powers, torch.ones(2), 30).sum()
     loss.backward()
     assert torch.isfinite(loss)
     assert torch.isfinite(powers.grad).all()
 
 
 def test_terms_equal_numpy(tiny_net, tiny_task, batch, progress):
-    method = crd(tiny_net, tiny_task, contrast=0.3)
+    method = crd(tiny_net, tiny_task, contrastive_weight=0.3)
     step = method(batch, progress)
-    (index, mine, its, _), rows = method.seen[0], method._rows(batch.index, progress).numpy()
+    (index, v_student, v_teacher, _), rows = (
+        method.pending[0],
+        method._rows(batch.index, progress).numpy(),
+    )
     assert torch.equal(index, batch.index)
     n, k = 40, 32
     want = 0.0
-    pairs = (("student", mine, method.memory_teacher), ("teacher", its, method.memory_student))
+    pairs = (
+        ("student", v_student, method.memory_teacher),
+        ("teacher", v_teacher, method.memory_student),
+    )
     for side, v, memory in pairs:
         bank = memory.rows.double().numpy()
         exps = np.exp(np.einsum("bkd,bd->bk", bank[rows], v.double().numpy()) / 0.07)
@@ -100,46 +104,18 @@ def test_terms_equal_numpy(tiny_net, tiny_task, batch, progress):
 
 
 def test_soft_term_is_distillation_of_logits(tiny_net, tiny_task, batch, progress):
-    method = crd(tiny_net, tiny_task, soft=0.5)
+    method = crd(tiny_net, tiny_task, soft_weight=0.5)
     step = method(batch, progress)
-    said = (step.outputs / 4).log_softmax(1)
-    kl = F.kl_div(said, (method.teacher(batch.inputs) / 4).softmax(1), reduction="batchmean")
+    log_probabilities = (step.outputs / 4).log_softmax(1)
+    kl = F.kl_div(
+        log_probabilities, (method.teacher(batch.inputs) / 4).softmax(1), reduction="batchmean"
+    )
     torch.testing.assert_close(step.losses["soft"], 0.5 * 16 * kl)
     assert "soft" not in crd(tiny_net, tiny_task)(batch, progress).losses
 
 
-UNEVEN = torch.tensor([7] * 5 + [-2] * 1 + [9] * 12 + [7] * 3 + [4] * 9)
-
-
-def drawn(kind: str, index: torch.Tensor, many: int) -> tuple[ClassDraws, torch.Tensor]:
-    draws = ClassDraws(UNEVEN)
-    numbers = bits(3, 5, index[:, None], torch.arange(many))
-    return draws, getattr(draws, kind)(index, numbers)
-
-
-def test_draws_keep_to_their_class():
-    index = torch.arange(len(UNEVEN))
-    draws, others = drawn("other", index, 200)
-    assert (UNEVEN[others] != UNEVEN[index][:, None]).all()
-    _, same = drawn("same", index, 200)
-    assert (UNEVEN[same] == UNEVEN[index][:, None]).all()
-    assert draws.fewest_others == len(UNEVEN) - 12
-
-
-@pytest.mark.parametrize("anchor", [0, 5, 6, 29])  # one image of each class
-@pytest.mark.parametrize("kind", ["same", "other"])
-def test_draws_are_uniform(kind, anchor):
-    _, found = drawn(kind, torch.tensor([anchor]), 40_000)
-    alike = UNEVEN[anchor] == UNEVEN
-    pool = (alike if kind == "same" else ~alike).nonzero().flatten()
-    counts = torch.bincount(found.flatten(), minlength=len(UNEVEN))
-    assert counts.sum() == counts[pool].sum() == 40_000
-    if len(pool) > 1:
-        assert stats.chisquare(counts[pool].numpy()).pvalue > 1e-3
-
-
 def test_slots_and_keys_of_a_step(tiny_net, tiny_task, batch, progress):
-    method = crd(tiny_net, tiny_task, negatives=20)
+    method = crd(tiny_net, tiny_task, num_negatives=20)
     rows = method._rows(batch.index, progress)
     assert rows.shape == (8, 21)
     assert torch.equal(rows[:, 0], batch.index)  # the positive comes first
@@ -166,20 +142,20 @@ def memories(method) -> list[torch.Tensor]:
 def test_memory_moves_after_the_step_and_where_it_was_seen(tiny_net, tiny_task, batch, progress):
     method = crd(tiny_net, tiny_task)
     before = memories(method)
-    seen = batch._replace(index=torch.tensor([3, 9, 11, 12, 20, 21, 30, 39]))
-    method(seen, progress).total.backward()
-    _, mine, its, _ = method.seen[0]
-    assert not mine.requires_grad
+    moved = batch._replace(index=torch.tensor([3, 9, 11, 12, 20, 21, 30, 39]))
+    method(moved, progress).total.backward()
+    _, v_student, v_teacher, _ = method.pending[0]
+    assert not v_student.requires_grad
     for was, rows in zip(before, memories(method), strict=True):
         assert torch.equal(was, rows)
     method.after_step(progress)
-    assert method.seen == []
-    rest = torch.ones(40, dtype=torch.bool).index_fill(0, seen.index, False)
-    for was, rows, new in zip(before, memories(method), (mine, its), strict=True):
-        assert torch.equal(rows[rest], was[rest])
-        torch.testing.assert_close(rows[seen.index].norm(dim=1), torch.ones(8))
-        want = was[seen.index] + new
-        torch.testing.assert_close(rows[seen.index], want / want.norm(dim=1, keepdim=True))
+    assert method.pending == []
+    unmoved = torch.ones(40, dtype=torch.bool).index_fill(0, moved.index, False)
+    for was, rows, new in zip(before, memories(method), (v_student, v_teacher), strict=True):
+        assert torch.equal(rows[unmoved], was[unmoved])
+        torch.testing.assert_close(rows[moved.index].norm(dim=1), torch.ones(8))
+        want = was[moved.index] + new
+        torch.testing.assert_close(rows[moved.index], want / want.norm(dim=1, keepdim=True))
 
 
 def test_evaluation_leaves_no_trace(tiny_net, tiny_task, batch, progress):
@@ -194,14 +170,14 @@ def test_evaluation_leaves_no_trace(tiny_net, tiny_task, batch, progress):
 def test_constants_are_the_mean_of_the_first_step_and_stay(tiny_net, tiny_task, batch, progress):
     method = crd(tiny_net, tiny_task)
     other = batch._replace(inputs=batch.inputs.flip(0), index=batch.index + 8)
-    found = []
+    estimates = []
     for part in (batch, other):  # two passes make this step
         method(part, progress)
-        found.append(method.seen[-1][3])
+        estimates.append(method.pending[-1][3])
     assert (method.constants < 0).all()
     method.after_step(progress)
     first = method.constants.clone()
-    torch.testing.assert_close(first, torch.cat(found).mean(0))
+    torch.testing.assert_close(first, torch.cat(estimates).mean(0))
     method(other, progress._replace(step=torch.tensor(1)))
     method.after_step(progress)
     assert torch.equal(method.constants, first)
@@ -230,7 +206,7 @@ def test_contrast_trains_both_embeddings_and_the_trunk(tiny_net, tiny_task, batc
 
 
 def test_contrast_learns_to_tell_images(tiny_net, tiny_task, batch, progress):
-    method = crd(tiny_net, tiny_task, width=16)
+    method = crd(tiny_net, tiny_task, embedding_width=16)
     optimizer = torch.optim.Adam(method.param_groups(), lr=3e-3)
     values = []
     for step in range(60):
@@ -245,22 +221,22 @@ def test_contrast_learns_to_tell_images(tiny_net, tiny_task, batch, progress):
 
 
 def test_negatives_are_capped_by_what_is_there(tiny_net, tiny_task):
-    assert crd(tiny_net, tiny_task).negatives == 32
-    assert crd(tiny_net, tiny_task, negatives=31).negatives == 31
+    assert crd(tiny_net, tiny_task).num_negatives == 32
+    assert crd(tiny_net, tiny_task, num_negatives=31).num_negatives == 31
     labels = torch.tensor([0] * 30 + [1, 2, 3, 4])
-    assert crd(tiny_net, tiny_task, labels).negatives == 4
+    assert crd(tiny_net, tiny_task, labels).num_negatives == 4
 
 
 @pytest.mark.parametrize(
-    ("keywords", "words"),
+    ("keywords", "message"),
     [
-        ({"contrast": 0.0}, "method 'kd'"),
-        ({"negatives": 0}, "1 negative or more"),
+        ({"contrastive_weight": 0.0}, "method 'kd'"),
+        ({"num_negatives": 0}, "1 negative or more"),
         ({"labels": torch.zeros(9, dtype=torch.int64)}, "two classes"),
     ],
 )
-def test_what_it_refuses(keywords, words, tiny_net, tiny_task):
-    with pytest.raises(ConfigError, match=words):
+def test_what_it_refuses(keywords, message, tiny_net, tiny_task):
+    with pytest.raises(ConfigError, match=message):
         crd(tiny_net, tiny_task, **keywords)
 
 
@@ -273,7 +249,7 @@ def test_passes_of_one_step_share_what_was_compiled(tiny_net, tiny_task, batch, 
         for _ in range(2):
             for _ in range(3):
                 method(batch, progress).total.backward()
-            assert len(method.seen) == 3
+            assert len(method.pending) == 3
             method.after_step(progress)
 
 
@@ -281,14 +257,14 @@ def test_needs_and_defaults(tiny_net, tiny_task):
     method = crd(tiny_net, tiny_task)
     assert list(method.predictors()) == ["student"]
     assert METHODS["crd"].needs.image_labels
-    found = {o.name: o.default for o in options(METHODS["crd"]).values()}
-    assert found == {
-        "contrast": 0.8,
-        "soft": 0.0,
-        "soft_temperature": 4.0,
-        "negatives": 16384,
+    defaults = {o.name: o.default for o in options(METHODS["crd"]).values()}
+    assert defaults == {
+        "contrastive_weight": 0.8,
+        "soft_weight": 0.0,
+        "temperature": 4.0,
+        "num_negatives": 16384,
         "positives": "instance",
-        "temperature": 0.07,
-        "width": 128,
-        "bank_momentum": 0.5,
+        "contrast_temperature": 0.07,
+        "embedding_width": 128,
+        "memory_momentum": 0.5,
     }

@@ -25,17 +25,17 @@ def pairs(batch):
 def test_terms_equal_scipy(temperature, tiny_net, tiny_task, pairs, progress):
     with torch.no_grad():
         tiny_net.fc.weight.mul_(30)  # outputs that differ by more than rounding
-    method = cskd(tiny_net, tiny_task, soft=0.7, temperature=temperature).eval()
+    method = cskd(tiny_net, tiny_task, soft_weight=0.7, temperature=temperature).eval()
     losses = method(pairs, progress).losses
     with torch.no_grad():
-        own, other = (
+        student, other = (
             tiny_net(x).double().numpy() / temperature
             for x in (pairs.inputs, pairs.same_class_inputs)
         )
     target = softmax(other, 1)
-    kl = (target * (log_softmax(other, 1) - log_softmax(own, 1))).sum(1).mean()
+    kl = (target * (log_softmax(other, 1) - log_softmax(student, 1))).sum(1).mean()
     assert losses["soft"].item() == pytest.approx(0.7 * temperature**2 * kl, rel=1e-4)
-    hard = -log_softmax(own * temperature, 1)[range(len(own)), pairs.targets].mean()
+    hard = -log_softmax(student * temperature, 1)[range(len(student)), pairs.targets].mean()
     assert losses["task"].item() == pytest.approx(hard, rel=1e-5)
 
 
@@ -51,20 +51,20 @@ def test_no_gradient_goes_through_the_partner(tiny_net, tiny_task, pairs, progre
     pairs.inputs.requires_grad_()
     pairs.same_class_inputs.requires_grad_()
     soft = cskd(tiny_net, tiny_task)(pairs, progress).losses["soft"]
-    mine, its = torch.autograd.grad(
+    input_grad, partner_grad = torch.autograd.grad(
         soft, [pairs.inputs, pairs.same_class_inputs], allow_unused=True
     )
-    assert mine.abs().sum() > 0
-    assert its is None
+    assert input_grad.abs().sum() > 0
+    assert partner_grad is None
 
 
 def test_gradient_is_that_of_a_teacher_of_the_same_weights(tiny_net, tiny_task, pairs, progress):
     method, teacher = cskd(tiny_net, tiny_task), copy.deepcopy(tiny_net)
     soft = method(pairs, progress).losses["soft"]
-    found = torch.autograd.grad(soft, tiny_net.fc.weight)[0]
-    said = teacher(pairs.same_class_inputs).detach()  # in training mode, too
-    want = tiny_task.soft_loss(tiny_net(pairs.inputs), said, 4.0)
-    torch.testing.assert_close(found, torch.autograd.grad(want, tiny_net.fc.weight)[0])
+    gradient = torch.autograd.grad(soft, tiny_net.fc.weight)[0]
+    reference = teacher(pairs.same_class_inputs).detach()  # in training mode, too
+    want = tiny_task.soft_loss(tiny_net(pairs.inputs), reference, 4.0)
+    torch.testing.assert_close(gradient, torch.autograd.grad(want, tiny_net.fc.weight)[0])
 
 
 def test_statistics_see_images_and_partners_apart(tiny_net, tiny_task, pairs, progress):
@@ -79,7 +79,7 @@ def test_statistics_see_images_and_partners_apart(tiny_net, tiny_task, pairs, pr
 
 def test_without_soft_it_trains_as_plain_cross_entropy(tiny_net, tiny_task, pairs, progress):
     twin = copy.deepcopy(tiny_net)
-    methods = cskd(tiny_net, tiny_task, soft=0.0), METHODS["ce"](twin, tiny_task)
+    methods = cskd(tiny_net, tiny_task, soft_weight=0.0), METHODS["ce"](twin, tiny_task)
     for method in methods:
         optimizer = torch.optim.SGD(method.parameters(), lr=0.1)
         for _ in range(3):
@@ -106,7 +106,7 @@ def test_a_batch_without_partners_is_told_in_a_sentence(tiny_net, tiny_task, bat
 
 def test_a_task_without_class_labels_is_refused(tiny_net, tiny_task):
     class Dense(type(tiny_task)):
-        labels = False
+        image_labels = False
 
     with pytest.raises(ConfigError, match="wants one class label an image"):
         build_method("cskd", tiny_net, Dense("abcde", tiny_task.example))
@@ -119,6 +119,6 @@ def test_needs_and_defaults(tiny_net, tiny_task):
         True,
         1,
     )
-    found = {o.name: o.default for o in options(METHODS["cskd"]).values()}
-    assert found == {"soft": 1.0, "temperature": 4.0}
+    defaults = {o.name: o.default for o in options(METHODS["cskd"]).values()}
+    assert defaults == {"soft_weight": 1.0, "temperature": 4.0}
     assert isinstance(method.predictors()["student"], nn.Sequential)

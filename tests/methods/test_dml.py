@@ -34,9 +34,9 @@ def speakers(*logits, **keywords):
     return METHODS["dml"](student, peers, task, **keywords), images
 
 
-def divergence(target, said, temperature=1.0):
+def divergence(target, logits, temperature=1.0):
     """KL(target || said) by scipy, mean over samples, times the squared temperature."""
-    p, q = (softmax(z.double().numpy() / temperature, axis=1) for z in (target, said))
+    p, q = (softmax(z.double().numpy() / temperature, axis=1) for z in (target, logits))
     return temperature**2 * rel_entr(p, q).sum(1).mean()
 
 
@@ -61,14 +61,16 @@ def test_golden_values(progress):
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
 def test_soft_terms_are_means_over_the_others(temperature, progress):
     torch.manual_seed(0)
-    said = [3 * torch.randn(2, 3) for _ in range(4)]
-    method, images = speakers(*said, temperature=temperature, soft=0.5)
+    logits = [3 * torch.randn(2, 3) for _ in range(4)]
+    method, images = speakers(*logits, temperature=temperature, soft_weight=0.5)
     losses = method(images, progress).losses
-    for k, place in enumerate(["", "peer1/", "peer2/", "peer3/"]):
-        each = [divergence(z, said[k], temperature) for j, z in enumerate(said) if j != k]
-        assert losses[f"{place}soft"].item() == pytest.approx(0.5 * np.mean(each), rel=1e-5)
-        want = -np.log(softmax(said[k].double().numpy(), axis=1)[[0, 1], [2, 0]]).mean()
-        assert losses[f"{place}task"].item() == pytest.approx(want, rel=1e-5)
+    for k, prefix in enumerate(["", "peer1/", "peer2/", "peer3/"]):
+        divergences = [
+            divergence(z, logits[k], temperature) for j, z in enumerate(logits) if j != k
+        ]
+        assert losses[f"{prefix}soft"].item() == pytest.approx(0.5 * np.mean(divergences), rel=1e-5)
+        want = -np.log(softmax(logits[k].double().numpy(), axis=1)[[0, 1], [2, 0]]).mean()
+        assert losses[f"{prefix}task"].item() == pytest.approx(want, rel=1e-5)
 
 
 def test_each_term_trains_its_own_network_only(tiny_net, tiny_task, batch, progress):
@@ -77,21 +79,21 @@ def test_each_term_trains_its_own_network_only(tiny_net, tiny_task, batch, progr
     losses = method(batch, progress).losses
     assert len(losses) == 6
     for name, loss in losses.items():
-        for place, network in networks.items():
+        for prefix, network in networks.items():
             parameters = list(network.parameters())
             grads = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
-            own = name in (f"{place}task", f"{place}soft")
-            assert all((g is not None) == own for g in grads), (name, place)
+            trained = name in (f"{prefix}task", f"{prefix}soft")
+            assert all((g is not None) == trained for g in grads), (name, prefix)
 
 
 def test_the_sum_gives_each_network_the_gradient_of_its_own_loss(progress):
     method, images = speakers(FIRST, SECOND)
     method(images, progress).total.backward()
     labels = np.eye(3)[images.targets]
-    for own, other in ((method.student, method.peers[0]), (method.peers[0], method.student)):
-        p, q = (softmax(n.logits.detach().double().numpy(), axis=1) for n in (own, other))
+    for network, other in ((method.student, method.peers[0]), (method.peers[0], method.student)):
+        p, q = (softmax(n.logits.detach().double().numpy(), axis=1) for n in (network, other))
         want = ((p - labels) + (p - q)) / 2  # of cross-entropy and of KL(q || p), by hand
-        np.testing.assert_allclose(own.logits.grad.numpy(), want, atol=1e-6)
+        np.testing.assert_allclose(network.logits.grad.numpy(), want, atol=1e-6)
 
 
 def test_networks_with_the_same_weights_teach_each_other_nothing(progress):
@@ -104,15 +106,15 @@ def test_networks_with_the_same_weights_teach_each_other_nothing(progress):
 
 def test_without_soft_the_student_trains_as_if_alone(tiny_net, tiny_task, batch, progress):
     plain = METHODS["ce"](copy.deepcopy(tiny_net), tiny_task)
-    method = METHODS["dml"](tiny_net, others_of(tiny_net), tiny_task, soft=0.0)
+    method = METHODS["dml"](tiny_net, others_of(tiny_net), tiny_task, soft_weight=0.0)
     assert method(batch, progress).losses.keys() == {"task", "peer1/task"}
     method.load_state_dict({f"student.{k}": v for k, v in plain.student.state_dict().items()},
                            strict=False)  # fmt: skip
-    for each in (method, plain):
-        optimizer = torch.optim.SGD(each.parameters(), lr=0.1)
+    for trained in (method, plain):
+        optimizer = torch.optim.SGD(trained.parameters(), lr=0.1)
         for _ in range(3):
             optimizer.zero_grad()
-            each(batch, progress).total.backward()
+            trained(batch, progress).total.backward()
             optimizer.step()
     alone, student = plain.student.state_dict(), method.student.state_dict()
     assert all(torch.equal(student[name], alone[name]) for name in alone)
@@ -121,9 +123,9 @@ def test_without_soft_the_student_trains_as_if_alone(tiny_net, tiny_task, batch,
 def test_all_networks_predict_the_student_last(tiny_net, tiny_task, batch):
     method = METHODS["dml"](tiny_net, others_of(tiny_net, 2), tiny_task).eval()
     assert list(method.predictors()) == ["peer1", "peer2", "student"]
-    said = method.predict(batch.inputs)
-    assert torch.equal(said["student"], tiny_net(batch.inputs))
-    assert not torch.equal(said["peer1"], said["peer2"])
+    outputs = method.predict(batch.inputs)
+    assert torch.equal(outputs["student"], tiny_net(batch.inputs))
+    assert not torch.equal(outputs["peer1"], outputs["peer2"])
 
 
 def test_alone_is_an_error(tiny_net, tiny_task):
@@ -132,5 +134,5 @@ def test_alone_is_an_error(tiny_net, tiny_task):
 
 
 def test_defaults_are_the_papers():
-    found = {o.name: o.default for o in options(METHODS["dml"]).values()}
-    assert found == {"soft": 1.0, "temperature": 1.0}
+    defaults = {o.name: o.default for o in options(METHODS["dml"]).values()}
+    assert defaults == {"soft_weight": 1.0, "temperature": 1.0}

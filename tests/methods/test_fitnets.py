@@ -10,7 +10,7 @@ from offline_pairs import STAGES, features, offline, reached, teacher_net
 from torch import nn
 
 from selfdistill.core import ConfigError
-from selfdistill.methods.fitnets import mean_square, regressor
+from selfdistill.methods.fitnets import build_regressor, mean_squared_error
 
 
 @pytest.mark.parametrize(
@@ -24,31 +24,31 @@ from selfdistill.methods.fitnets import mean_square, regressor
     ],
 )
 def test_regressor_brings_the_source_to_the_target(source, target, kind, kernel, stride):
-    made = regressor(source, target, relu=True)
-    assert type(made[0]) is kind
-    assert (made[0].kernel_size, made[0].stride, made[0].bias) == (kernel, stride, None)
-    assert made(torch.randn(2, *source)).shape == (2, *target)
-    assert made(torch.randn(2, *source)).min() == 0
-    assert regressor(source, target, relu=False)(torch.randn(2, *source)).min() < 0
+    layers = build_regressor(source, target, relu=True)
+    assert type(layers[0]) is kind
+    assert (layers[0].kernel_size, layers[0].stride, layers[0].bias) == (kernel, stride, None)
+    assert layers(torch.randn(2, *source)).shape == (2, *target)
+    assert layers(torch.randn(2, *source)).min() == 0
+    assert build_regressor(source, target, relu=False)(torch.randn(2, *source)).min() < 0
 
 
 @pytest.mark.parametrize(("source", "target"), [((6, 4, 4), (9, 7, 7)), ((6, 17, 1), (9, 4, 4))])
 def test_what_no_convolution_fits_meets_at_the_smaller_size(source, target):
-    made = regressor(source, target, relu=True)
-    assert made[0].kernel_size == (1, 1)
-    assert mean_square(made(torch.randn(2, *source)), torch.randn(2, *target)).dim() == 0
+    layers = build_regressor(source, target, relu=True)
+    assert layers[0].kernel_size == (1, 1)
+    assert mean_squared_error(layers(torch.randn(2, *source)), torch.randn(2, *target)).dim() == 0
 
 
-@pytest.mark.parametrize(("tap", "place"), [(1, 3), (2, 2), (4, 0)])
-def test_term_equals_numpy(tap, place, tiny_net, tiny_task, batch, progress):
-    method = offline("fitnets", tiny_net, tiny_task, tap=tap, hint=3.0)
+@pytest.mark.parametrize(("tap", "stage"), [(1, 3), (2, 2), (4, 0)])
+def test_term_equals_numpy(tap, stage, tiny_net, tiny_task, batch, progress):
+    method = offline("fitnets", tiny_net, tiny_task, tap=tap, hint_weight=3.0)
     loss = method(batch, progress).losses["hint"].item()
-    mine, theirs = features(method, batch.inputs)
+    student_features, teacher_features = features(method, batch.inputs)
     convolution, norm, _ = method.regressor
     weight = convolution.weight.detach().double().numpy()[:, :, 0, 0]
-    guess = np.einsum("dc,bchw->bdhw", weight, mine[place])
+    guess = np.einsum("dc,bchw->bdhw", weight, student_features[stage])
     guess = np.maximum(guess / np.sqrt(1 + norm.eps), 0)  # in evaluation mode, untrained
-    assert loss == pytest.approx(3 * np.mean((guess - theirs[place]) ** 2), rel=1e-4)
+    assert loss == pytest.approx(3 * np.mean((guess - teacher_features[stage]) ** 2), rel=1e-4)
 
 
 def test_a_copy_is_its_own_hint(tiny_net, tiny_task, batch, progress):
@@ -71,7 +71,7 @@ def test_hint_trains_the_regressor_and_what_lies_before_the_tap(
 
 def test_networks_may_have_different_numbers_of_taps(tiny_net, tiny_task):
     method = offline("fitnets", tiny_net, tiny_task, taps=STAGES[1:], tap=3)
-    assert (method.guided, method.hinting) == ("stage2", "stage2")
+    assert (method.student_tap, method.teacher_tap) == ("stage2", "stage2")
 
 
 @pytest.mark.parametrize("tap", [0, 5, -1])
@@ -81,7 +81,7 @@ def test_a_tap_that_is_not_there(tap, tiny_net, tiny_task):
 
 
 def test_without_weight_it_is_plain_training(tiny_net, tiny_task, batch, progress):
-    method = offline("fitnets", tiny_net, tiny_task, teacher_net(), hint=0.0)
+    method = offline("fitnets", tiny_net, tiny_task, teacher_net(), hint_weight=0.0)
     step = method(batch, progress)
     assert step.losses.keys() == {"task"}
     assert method.regressor is None

@@ -12,7 +12,7 @@ from selfdistill.core import METHODS, ConfigError, options
 STUDENT, TEACHER = [[1.0, 2, 3], [0, 0, 0]], [[3.0, 1, 0], [2, -1, 0]]
 
 
-def said(batch, tiny_task, progress, student=STUDENT, teacher=TEACHER, **chosen):
+def method_and_step(batch, tiny_task, progress, student=STUDENT, teacher=TEACHER, **chosen):
     """A method whose networks say given logits for two images, and its step."""
     method = METHODS["kd"](Says(student), Says(teacher), tiny_task, **chosen)
     two = batch._replace(inputs=batch.inputs[:2], targets=torch.tensor([2, 0]))
@@ -20,22 +20,24 @@ def said(batch, tiny_task, progress, student=STUDENT, teacher=TEACHER, **chosen)
 
 
 def test_golden_number(batch, tiny_task, progress):
-    _, step = said(batch, tiny_task, progress)
+    _, step = method_and_step(batch, tiny_task, progress)
     assert step.losses["soft"].item() == pytest.approx(0.9 * 1.481126, rel=1e-5)
     want = 0.1 * F.cross_entropy(torch.tensor(STUDENT), torch.tensor([2, 0])).item()
     assert step.losses["task"].item() == pytest.approx(want, rel=1e-6)
 
 
 def test_a_high_temperature_compares_centered_logits(batch, tiny_task, progress):
-    _, step = said(batch, tiny_task, progress, soft=1.0, temperature=100.0)
+    _, step = method_and_step(batch, tiny_task, progress, soft_weight=1.0, temperature=100.0)
     assert step.losses["soft"].item() == pytest.approx(1.444444, rel=5e-3)
 
 
 def test_gradient_in_closed_form(batch, tiny_task, progress):
-    method, step = said(batch, tiny_task, progress, supervised=0.0, soft=1.0, temperature=3.0)
+    method, step = method_and_step(
+        batch, tiny_task, progress, supervised_weight=0.0, soft_weight=1.0, temperature=3.0
+    )
     step.total.backward()
-    mine, its = (torch.tensor(z) / 3 for z in (STUDENT, TEACHER))
-    want = 3 * (mine.softmax(1) - its.softmax(1)) / 2  # temperature over batch
+    student, teacher = (torch.tensor(z) / 3 for z in (STUDENT, TEACHER))
+    want = 3 * (student.softmax(1) - teacher.softmax(1)) / 2  # temperature over batch
     torch.testing.assert_close(method.student.logits.grad, want)
     assert method.teacher.network.logits.grad is None
 
@@ -43,7 +45,7 @@ def test_gradient_in_closed_form(batch, tiny_task, progress):
 def test_blind_to_a_constant_on_all_logits_of_an_image(batch, tiny_task, progress):
     shifted = [[z + 5 for z in STUDENT[0]], STUDENT[1]]
     first, second = (
-        said(batch, tiny_task, progress, student=z)[1].losses for z in (STUDENT, shifted)
+        method_and_step(batch, tiny_task, progress, student=z)[1].losses for z in (STUDENT, shifted)
     )
     torch.testing.assert_close(first, second)
 
@@ -69,17 +71,17 @@ def test_labels_only_is_plain_training_and_asks_no_teacher(tiny_net, tiny_task, 
     teacher = teacher_net()
     teacher.register_forward_hook(lambda *_: pytest.fail("the teacher was asked"))
     plain = METHODS["ce"](copy.deepcopy(tiny_net), tiny_task)(batch, progress)
-    method = METHODS["kd"](tiny_net, teacher, tiny_task, supervised=1.0, soft=0.0)
+    method = METHODS["kd"](tiny_net, teacher, tiny_task, supervised_weight=1.0, soft_weight=0.0)
     losses = method(batch, progress).losses
     assert losses.keys() == {"task"}
     assert torch.equal(losses["task"], plain.losses["task"])
 
 
 def test_nothing_to_learn_is_an_error(tiny_net, tiny_task):
-    with pytest.raises(ConfigError, match="supervised or soft"):
-        METHODS["kd"](tiny_net, teacher_net(), tiny_task, supervised=0.0, soft=0.0)
+    with pytest.raises(ConfigError, match="supervised_weight or soft_weight"):
+        METHODS["kd"](tiny_net, teacher_net(), tiny_task, supervised_weight=0.0, soft_weight=0.0)
 
 
 def test_defaults():
-    found = {o.name: o.default for o in options(METHODS["kd"]).values()}
-    assert found == {"supervised": 0.1, "soft": 0.9, "temperature": 4.0}
+    defaults = {o.name: o.default for o in options(METHODS["kd"]).values()}
+    assert defaults == {"supervised_weight": 0.1, "soft_weight": 0.9, "temperature": 4.0}

@@ -12,7 +12,13 @@ from scipy.special import log_softmax, rel_entr, softmax
 from torch import nn
 
 from selfdistill.core import METHODS, Batch, ConfigError, Needs, options
-from selfdistill.methods.kdcl import best_mixture, least_error, least_wrong, mixed, onto_simplex
+from selfdistill.methods.kdcl import (
+    least_squares_weights,
+    lowest_loss_network,
+    optimal_mixture,
+    project_to_simplex,
+    weighted_sum,
+)
 from selfdistill.tasks import Classification
 
 TARGETS = ["naive", "linear", "minlogit", "general"]
@@ -94,7 +100,7 @@ def test_minlogit_holds_the_label_as_likely_as_anyone_does(seed):
 
 def test_naive_chooses_for_each_sample():
     logits, labels = random_logits(3, 0)
-    shares = least_wrong(logits, labels)
+    shares = lowest_loss_network(logits, labels)
     costs = np.array([[wrong(z[b], labels[b]) for b in range(8)] for z in logits.numpy()])
     assert shares.argmax(0).tolist() == costs.argmin(0).tolist()
     assert len(set(costs.argmin(0))) > 1
@@ -103,19 +109,19 @@ def test_naive_chooses_for_each_sample():
 
 def test_linear_golden_value():
     logits = torch.stack([FIRST, SECOND])
-    shares = best_mixture(logits, LABEL)
+    shares = optimal_mixture(logits, LABEL)
     assert shares[0].item() == pytest.approx(0.5644, abs=1e-4)
-    assert wrong(mixed(logits, shares)[0].numpy(), 0) == pytest.approx(0.305241, abs=1e-6)
+    assert wrong(weighted_sum(logits, shares)[0].numpy(), 0) == pytest.approx(0.305241, abs=1e-6)
     path = {0: 0.407606, 0.25: 0.334258, 0.5: 0.306356, 0.75: 0.313781, 1: 0.349012}
     for share, want in path.items():
         shares = torch.tensor([[share], [1 - share]])
-        assert wrong(mixed(logits, shares)[0].numpy(), 0) == pytest.approx(want, abs=1e-6)
+        assert wrong(weighted_sum(logits, shares)[0].numpy(), 0) == pytest.approx(want, abs=1e-6)
 
 
 @pytest.mark.parametrize("scale", [0.3, 3.0, 30.0])
 def test_linear_of_two_equals_scipy(scale):
     logits, labels = random_logits(2, 1, scale)
-    shares = best_mixture(logits, labels)
+    shares = optimal_mixture(logits, labels)
     first, second = logits.double().numpy()
     for b, label in enumerate(labels):
 
@@ -130,11 +136,11 @@ def test_linear_of_two_equals_scipy(scale):
 @pytest.mark.parametrize("count", [3, 4])
 def test_linear_of_more_equals_scipy(count):
     logits, labels = random_logits(count, 2)
-    shares = best_mixture(logits, labels)
+    shares = optimal_mixture(logits, labels)
     corners = 0
     for b, label in enumerate(labels):
         z = logits[:, b].double().numpy()
-        found = minimize(
+        minimum = minimize(
             lambda a, z=z, label=label: wrong(a @ z, label),
             np.full(count, 1 / count),
             bounds=[(0, 1)] * count,
@@ -142,8 +148,8 @@ def test_linear_of_more_equals_scipy(count):
             method="SLSQP",
             options={"ftol": 1e-12},
         )
-        assert wrong(shares[:, b].double().numpy() @ z, label) <= found.fun + 2e-3
-        corners += (found.x < 1e-6).any()
+        assert wrong(shares[:, b].double().numpy() @ z, label) <= minimum.fun + 2e-3
+        corners += (minimum.x < 1e-6).any()
     assert corners > 0  # some optima lie on the edge, where a network has no share
     assert (shares >= 0).all()
     torch.testing.assert_close(shares.sum(0), torch.ones(len(labels)))
@@ -152,9 +158,9 @@ def test_linear_of_more_equals_scipy(count):
 def test_linear_of_two_and_of_more_agree():
     logits, labels = random_logits(2, 3)
     tripled = torch.cat([logits, logits[1:]])  # the second network twice adds nothing
-    two, three = best_mixture(logits, labels), best_mixture(tripled, labels)
+    two, three = optimal_mixture(logits, labels), optimal_mixture(tripled, labels)
     costs = [
-        torch.nn.functional.cross_entropy(mixed(z, s), labels, reduction="none")
+        torch.nn.functional.cross_entropy(weighted_sum(z, s), labels, reduction="none")
         for z, s in ((logits, two), (tripled, three))
     ]
     torch.testing.assert_close(*costs, atol=2e-3, rtol=0)
@@ -164,56 +170,58 @@ def test_linear_of_two_and_of_more_agree():
 def test_linear_of_networks_that_agree_is_what_they_say(count):
     logits, labels = random_logits(1, 0)
     same = logits.expand(count, -1, -1)
-    torch.testing.assert_close(mixed(same, best_mixture(same, labels)), logits[0])
+    torch.testing.assert_close(weighted_sum(same, optimal_mixture(same, labels)), logits[0])
     nearly = same * (1 + 1e-5 * torch.arange(count).view(-1, 1, 1))
-    shares = best_mixture(nearly, labels)
+    shares = optimal_mixture(nearly, labels)
     torch.testing.assert_close(shares.sum(0), torch.ones(len(labels)))
-    torch.testing.assert_close(mixed(nearly, shares), logits[0], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(weighted_sum(nearly, shares), logits[0], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_projection_is_the_nearest_point_of_the_simplex(seed):
     x = 2 * torch.randn(4, 50, generator=torch.Generator().manual_seed(seed))
-    point = onto_simplex(x)
+    point = project_to_simplex(x)
     assert (point >= 0).all()
     torch.testing.assert_close(point.sum(0), torch.ones(50))
     for corner in torch.eye(4):  # no corner lies in the direction of what was projected
         assert (((x - point) * (corner[:, None] - point)).sum(0) < 1e-5).all()
-    torch.testing.assert_close(onto_simplex(point), point)
+    torch.testing.assert_close(project_to_simplex(point), point)
     for large in (1e6 * x, x + 1e6):
-        torch.testing.assert_close(onto_simplex(large).sum(0), torch.ones(50))
+        torch.testing.assert_close(project_to_simplex(large).sum(0), torch.ones(50))
 
 
 def test_general_golden_value():
     errors = torch.tensor([[0.04, 0.01], [0.01, 0.09]])
-    np.testing.assert_allclose(least_error(errors).numpy(), [0.727273, 0.272727], atol=1e-4)
+    np.testing.assert_allclose(
+        least_squares_weights(errors).numpy(), [0.727273, 0.272727], atol=1e-4
+    )
 
 
 def test_general_has_the_least_squared_error():
     generator = np.random.default_rng(0)
     mistakes = generator.normal(size=(3, 200)) * [[1.0], [0.5], [2.0]] + generator.normal(size=200)
     errors = mistakes @ mistakes.T / 200
-    found = minimize(
+    minimum = minimize(
         lambda w: w @ errors @ w,
         np.full(3, 1 / 3),
         constraints={"type": "eq", "fun": lambda w: w.sum() - 1},
         options={"ftol": 1e-12},
     )
-    weights = least_error(torch.tensor(errors, dtype=torch.float32))
-    np.testing.assert_allclose(weights.numpy(), found.x, atol=2e-3)
+    weights = least_squares_weights(torch.tensor(errors, dtype=torch.float32))
+    np.testing.assert_allclose(weights.numpy(), minimum.x, atol=2e-3)
 
 
 @pytest.mark.parametrize("errors", [torch.full((3, 3), 0.2), torch.zeros(3, 3)])
 def test_general_of_networks_that_agree_is_equal(errors):
-    np.testing.assert_allclose(least_error(errors).numpy(), [1 / 3] * 3, atol=1e-3)
+    np.testing.assert_allclose(least_squares_weights(errors).numpy(), [1 / 3] * 3, atol=1e-3)
 
 
 def test_mixtures_stay_in_fp32_under_autocast():
     logits, labels = random_logits(2, 0)
     with torch.autocast("cpu", torch.bfloat16):
-        half = mixed(logits, best_mixture(logits, labels))
+        half = weighted_sum(logits, optimal_mixture(logits, labels))
     assert half.dtype == torch.float32
-    assert torch.equal(half, mixed(logits, best_mixture(logits, labels)))
+    assert torch.equal(half, weighted_sum(logits, optimal_mixture(logits, labels)))
 
 
 def expected_target(target, z, labels):
@@ -230,38 +238,40 @@ def expected_target(target, z, labels):
 @pytest.mark.parametrize("target", ["naive", "minlogit", "general"])
 def test_terms_equal_scipy(target, progress):
     logits, labels = random_logits(3, 4, batch=5, classes=3)
-    method, images = speakers(logits, labels, target=target, soft=0.7)
+    method, images = speakers(logits, labels, ensemble=target, soft_weight=0.7)
     losses = method(images, progress).losses
     z = logits.double().numpy()
     p = softmax(expected_target(target, z, labels.numpy()) / 2, axis=1)
-    for said, place in zip(z, ["", "peer1/", "peer2/"], strict=True):
-        distance = 4 * rel_entr(p, softmax(said / 2, axis=1)).sum(1).mean()
-        assert losses[f"{place}soft"].item() == pytest.approx(0.7 * distance, rel=1e-4)
-        want = np.mean([wrong(row, label) for row, label in zip(said, labels, strict=True)])
-        assert losses[f"{place}task"].item() == pytest.approx(want, rel=1e-5)
+    for logits_k, prefix in zip(z, ["", "peer1/", "peer2/"], strict=True):
+        distance = 4 * rel_entr(p, softmax(logits_k / 2, axis=1)).sum(1).mean()
+        assert losses[f"{prefix}soft"].item() == pytest.approx(0.7 * distance, rel=1e-4)
+        want = np.mean([wrong(row, label) for row, label in zip(logits_k, labels, strict=True)])
+        assert losses[f"{prefix}task"].item() == pytest.approx(want, rel=1e-5)
 
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_each_term_trains_its_own_network_only(target, tiny_net, tiny_task, batch, progress):
-    method = METHODS["kdcl"](tiny_net, others_of(tiny_net, 2), tiny_task, target=target)
+    method = METHODS["kdcl"](tiny_net, others_of(tiny_net, 2), tiny_task, ensemble=target)
     networks = dict(zip(["", "peer1/", "peer2/"], [tiny_net, *method.peers], strict=True))
     losses = method(seen_by(batch, 3), progress).losses
     assert len(losses) == 6
     for name, loss in losses.items():
-        for place, network in networks.items():
+        for prefix, network in networks.items():
             parameters = list(network.parameters())
             grads = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
-            own = name in (f"{place}task", f"{place}soft")
-            assert all((g is not None) == own for g in grads), (name, place)
+            trained = name in (f"{prefix}task", f"{prefix}soft")
+            assert all((g is not None) == trained for g in grads), (name, prefix)
 
 
 def test_each_network_sees_its_own_view(tiny_net, tiny_task, batch, progress):
     method = METHODS["kdcl"](tiny_net, others_of(tiny_net, 2), tiny_task)
-    images, seen = seen_by(batch, 3), []
+    images, inputs = seen_by(batch, 3), []
     for network in (tiny_net, *method.peers):
-        network.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+        network.register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
     out = method(images, progress).outputs
-    assert [x is y for x, y in zip(seen, (images.inputs, *images.views), strict=True)] == [True] * 3
+    assert [x is y for x, y in zip(inputs, (images.inputs, *images.views), strict=True)] == [
+        True
+    ] * 3
     assert torch.equal(out, tiny_net(images.inputs))
 
 
@@ -279,7 +289,7 @@ def test_alone_is_an_error(tiny_net, tiny_task):
 
 
 def test_without_soft_there_are_labels_only(tiny_net, tiny_task, batch, progress):
-    method = METHODS["kdcl"](tiny_net, others_of(tiny_net), tiny_task, soft=0.0).eval()
+    method = METHODS["kdcl"](tiny_net, others_of(tiny_net), tiny_task, soft_weight=0.0).eval()
     losses = method(seen_by(batch, 2), progress).losses
     assert losses.keys() == {"task", "peer1/task"}
     want = nn.functional.cross_entropy(tiny_net(batch.inputs), batch.targets)
@@ -288,7 +298,7 @@ def test_without_soft_there_are_labels_only(tiny_net, tiny_task, batch, progress
 
 def general(net, task, count=1):
     """Networks with statistics of some batch, so that the modes differ."""
-    method = METHODS["kdcl"](net, others_of(net, count), task, target="general")
+    method = METHODS["kdcl"](net, others_of(net, count), task, ensemble="general")
     for network in (method.student, *method.peers):
         network(3 + 2 * torch.randn(16, 3, 16, 16, generator=torch.Generator().manual_seed(3)))
     return method
@@ -302,14 +312,16 @@ def test_weights_come_from_held_out_images(tiny_net, tiny_task, batch):
     method.after_epoch(iter(parts))
     twin = copy.deepcopy(method).eval()
     with torch.no_grad():
-        said = [network(batch.inputs).double().numpy() for network in (twin.student, *twin.peers)]
-    errors = np.stack([softmax(z, axis=1) - np.eye(5)[batch.targets] for z in said])
+        outputs = [
+            network(batch.inputs).double().numpy() for network in (twin.student, *twin.peers)
+        ]
+    errors = np.stack([softmax(z, axis=1) - np.eye(5)[batch.targets] for z in outputs])
     products = np.einsum("kbc,lbc->kl", errors, errors) / 8
     products += 1e-4 * np.trace(products) / 3 * np.eye(3)  # the documented ridge
     solution = np.linalg.inv(products).sum(1)
     np.testing.assert_allclose(method.weights.numpy(), solution / solution.sum(), rtol=2e-3)
-    target = method._target([torch.tensor(z, dtype=torch.float32) for z in said], batch.targets)
-    want = np.einsum("k,kbc->bc", method.weights.double().numpy(), np.stack(said))
+    target = method._target([torch.tensor(z, dtype=torch.float32) for z in outputs], batch.targets)
+    want = np.einsum("k,kbc->bc", method.weights.double().numpy(), np.stack(outputs))
     np.testing.assert_allclose(target.numpy(), want, rtol=1e-4, atol=1e-5)
 
 
@@ -350,11 +362,11 @@ def measure(rank, method, rounds, meeting, answers):
     """In a process of its own: the weights after each round of this process's images."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
-    found = []
+    weights = []
     for parts in rounds:
         method.after_epoch(parts[rank])
-        found.append(method.weights.tolist())
-    answers.put(found)
+        weights.append(method.weights.tolist())
+    answers.put(weights)
     dist.destroy_process_group()
 
 
@@ -364,13 +376,13 @@ def test_processes_share_what_they_measured(tiny_net, tiny_task, batch, tmp_path
     method.after_epoch([batch])
     want = pytest.approx(method.weights.tolist(), rel=1e-3)
     part = Batch(batch.inputs[:3], batch.targets[:3], batch.index[:3])
-    rest = Batch(batch.inputs[3:], batch.targets[3:], batch.index[3:])
-    rounds = [([part], [rest]), ([batch], [])]  # a process may have no image
+    second = Batch(batch.inputs[3:], batch.targets[3:], batch.index[3:])
+    rounds = [([part], [second]), ([batch], [])]  # a process may have no image
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload(["pytest", "selfdistill.runs.train"])
     answers = server.Queue()
-    words = (method, rounds, str(tmp_path / "meeting"), answers)
-    processes = [server.Process(target=measure, args=(rank, *words)) for rank in (0, 1)]
+    arguments = (method, rounds, str(tmp_path / "meeting"), answers)
+    processes = [server.Process(target=measure, args=(rank, *arguments)) for rank in (0, 1)]
     for process in processes:
         process.start()
     first, second = answers.get(timeout=120), answers.get(timeout=120)
@@ -387,5 +399,5 @@ def test_all_networks_predict_the_student_last(tiny_net, tiny_task):
 
 
 def test_defaults():
-    found = {o.name: o.default for o in options(METHODS["kdcl"]).values()}
-    assert found == {"target": "minlogit", "soft": 1.0, "temperature": 2.0}
+    defaults = {o.name: o.default for o in options(METHODS["kdcl"]).values()}
+    assert defaults == {"ensemble": "minlogit", "soft_weight": 1.0, "temperature": 2.0}

@@ -36,14 +36,12 @@ def test_normalized_equals_numpy(over):
 @pytest.mark.parametrize("over", AXES)
 @pytest.mark.parametrize("tap", [1, 3])
 def test_term_equals_numpy(over, tap, progress):
-    method, batch = nfd(over=over, tap=tap, feature=2.0).eval(), scene_batch()
+    method, batch = nfd(normalize_over=over, tap=tap, feature_weight=2.0).eval(), scene_batch()
     with torch.no_grad():
-        mine, theirs = (
-            n.forward_features(batch.inputs)[1] for n in (method.student, method.teacher)
-        )
-        mine, theirs = list(mine.values())[-tap], list(theirs.values())[-tap]
-        mine = method.projection(mine).double().numpy()
-    want = 2 * ((standard(mine, over) - standard(theirs.double().numpy(), over)) ** 2).mean()
+        x, t = (n.forward_features(batch.inputs)[1] for n in (method.student, method.teacher))
+        x, t = list(x.values())[-tap], list(t.values())[-tap]
+        x = method.projection(x).double().numpy()
+    want = 2 * ((standard(x, over) - standard(t.double().numpy(), over)) ** 2).mean()
     assert method(batch, progress).losses["feature"].item() == pytest.approx(want, rel=1e-3)
 
 
@@ -51,22 +49,20 @@ def test_over_space_it_is_twice_one_minus_the_correlation(progress):
     method, batch = nfd().eval(), scene_batch()
     with torch.no_grad():
         _, features = method.student.forward_features(batch.inputs)
-        mine = method.projection(features["stage4"]).flatten(2).double().numpy()
-        theirs = (
-            method.teacher.forward_features(batch.inputs)[1]["stage4"].flatten(2).double().numpy()
-        )
-    pairs = zip(mine.reshape(-1, 16), theirs.reshape(-1, 16), strict=True)
+        x = method.projection(features["stage4"]).flatten(2).double().numpy()
+        t = method.teacher.forward_features(batch.inputs)[1]["stage4"].flatten(2).double().numpy()
+    pairs = zip(x.reshape(-1, 16), t.reshape(-1, 16), strict=True)
     lively = [(x, t) for x, t in pairs if t.std() > 1e-3]  # behind a ReLU some channels are silent
     want = [2 - 2 * np.corrcoef(x, t)[0, 1] for x, t in lively]
-    silent = [1.0] * (mine.shape[0] * mine.shape[1] - len(lively))
-    found = method(batch, progress).losses["feature"].item()
-    assert found == pytest.approx(np.mean(want + silent), rel=2e-2)
-    assert 0 <= found <= 4
+    silent = [1.0] * (x.shape[0] * x.shape[1] - len(lively))
+    loss = method(batch, progress).losses["feature"].item()
+    assert loss == pytest.approx(np.mean(want + silent), rel=2e-2)
+    assert 0 <= loss <= 4
 
 
 @pytest.mark.parametrize("over", AXES)
 def test_blind_to_scale_and_shift_of_the_teachers_feature(over, progress):
-    method, batch = nfd(over=over).eval(), scene_batch()
+    method, batch = nfd(normalize_over=over).eval(), scene_batch()
     before = method(batch, progress).losses["feature"]
     method.teacher.network.network.stage4.register_forward_hook(lambda m, args, x: 7 * x + 3)
     # the hook of the tap came first: put it behind ours
@@ -92,7 +88,9 @@ def test_a_constant_channel_has_a_gradient_that_is_a_number():
 
 def test_the_projection_has_a_bias_where_it_counts():
     for over in AXES:
-        assert (nfd(over=over).projection.bias is not None) == (over in ("sample", "channel"))
+        assert (nfd(normalize_over=over).projection.bias is not None) == (
+            over in ("sample", "channel")
+        )
 
 
 def test_trains_the_stages_up_to_the_tap_and_the_projection(progress):
@@ -112,9 +110,9 @@ def test_maps_of_two_sizes_meet_at_the_smaller(tiny_net, tiny_task, batch, progr
 
 def test_soft_outputs_if_asked_for(progress):
     batch = scene_batch()
-    losses = nfd(soft=2.0)(batch, progress).losses
+    losses = nfd(soft_weight=2.0)(batch, progress).losses
     assert losses.keys() == {"task", "soft", "feature"}
-    assert nfd(feature=0.0)(batch, progress).losses.keys() == {"task"}
+    assert nfd(feature_weight=0.0)(batch, progress).losses.keys() == {"task"}
 
 
 def test_a_feature_of_one_cell_or_a_tap_too_many_in_a_sentence(tiny_task):
@@ -125,16 +123,20 @@ def test_a_feature_of_one_cell_or_a_tap_too_many_in_a_sentence(tiny_task):
     taps = [Taps(n, STAGES, example=small) for n in nets]
     with pytest.raises(ConfigError, match=r"has a single cell.*take an earlier one \(tap=2\)"):
         METHODS["nfd"](*taps, tiny_task, tap=1)
-    METHODS["nfd"](*taps, tiny_task, tap=1, over="batch")
+    METHODS["nfd"](*taps, tiny_task, tap=1, normalize_over="batch")
     method = METHODS["nfd"](*taps, tiny_task)  # the deepest that has places
-    deeper = STAGES[STAGES.index(method.guiding) + 1]
-    assert [taps[1].shapes[name][1:] for name in (method.guiding, deeper)] == [(2, 2), (1, 1)]
+    deeper = STAGES[STAGES.index(method.teacher_tap) + 1]
+    assert [taps[1].shapes[name][1:] for name in (method.teacher_tap, deeper)] == [(2, 2), (1, 1)]
 
 
 def test_defaults_and_evidence():
-    found = {o.name: o.default for o in options(METHODS["nfd"]).values()}
-    assert found == {
-        "feature": 1.0, "over": "space", "tap": None, "soft": 0.0, "temperature": 4.0,
-    }  # fmt: skip
+    defaults = {o.name: o.default for o in options(METHODS["nfd"]).values()}
+    assert defaults == {
+        "feature_weight": 1.0,
+        "normalize_over": "space",
+        "tap": None,
+        "soft_weight": 0.0,
+        "temperature": 4.0,
+    }
     assert METHODS["nfd"].provenance is Provenance.ABSTRACT
     assert "reconstruction" in METHODS["nfd"].__doc__

@@ -19,7 +19,7 @@ def mean_outer(x: np.ndarray) -> np.ndarray:
 
 
 def test_terms_equal_numpy(tiny_net, tiny_task, batch, progress):
-    method = offline("nst", tiny_net, tiny_task, selectivity=7.0)
+    method = offline("nst", tiny_net, tiny_task, mmd_weight=7.0)
     losses = method(batch, progress).losses
     for i, (x, target) in enumerate(zip(*features(method, batch.inputs), strict=True), 1):
         want = 7 * ((mean_outer(x) - mean_outer(target)) ** 2).sum((1, 2)).mean()
@@ -31,10 +31,10 @@ def test_larger_feature_is_pooled(tiny_net, tiny_task, batch, progress):
     teacher = teacher_net(strides=(1, 1, 2, 2))
     method = offline("nst", tiny_net, tiny_task, teacher)
     losses = method(batch, progress).losses
-    mine, theirs = features(method, batch.inputs)
-    b, c, h, w = theirs[2].shape
-    halves = theirs[2].reshape(b, c, h // 2, 2, w // 2, 2).mean((3, 5))
-    want = 50 * ((mean_outer(mine[2]) - mean_outer(halves)) ** 2).sum((1, 2)).mean()
+    student_features, teacher_features = features(method, batch.inputs)
+    b, c, h, w = teacher_features[2].shape
+    halves = teacher_features[2].reshape(b, c, h // 2, 2, w // 2, 2).mean((3, 5))
+    want = 50 * ((mean_outer(student_features[2]) - mean_outer(halves)) ** 2).sum((1, 2)).mean()
     assert losses["selectivity/3"].item() == pytest.approx(want, rel=1e-4)
 
 
@@ -51,12 +51,12 @@ def test_a_stage_learns_from_its_own_term_and_deeper_ones(tiny_net, tiny_task, b
 
 def test_nothing_is_trained_but_the_student(tiny_net, tiny_task):
     method = offline("nst", tiny_net, tiny_task)
-    mine = {id(p) for p in tiny_net.parameters()}
-    assert {id(p) for p in method.parameters() if p.requires_grad} == mine
+    ids = {id(p) for p in tiny_net.parameters()}
+    assert {id(p) for p in method.parameters() if p.requires_grad} == ids
 
 
 def test_without_weight_it_is_plain_training(tiny_net, tiny_task, batch, progress):
-    step = offline("nst", tiny_net, tiny_task, selectivity=0.0)(batch, progress)
+    step = offline("nst", tiny_net, tiny_task, mmd_weight=0.0)(batch, progress)
     assert step.losses.keys() == {"task"}
     assert step.total.item() == pytest.approx(F.cross_entropy(step.outputs, batch.targets).item())
 

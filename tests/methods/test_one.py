@@ -24,16 +24,16 @@ def one(tiny_net, tiny_task, taps="auto", **keywords):
 
 def caught(method, batch, progress):
     """A step, what every branch says in it, and the gate's weights, as float64 arrays."""
-    said = {}
+    outputs = {}
     modules = {"student": method.student.network, "gate": method.gate}
     modules |= {f"tail{k}": tail for k, tail in enumerate(method.tails, 2)}
     for name, module in modules.items():
-        module.register_forward_hook(lambda m, a, out, name=name: said.update({name: out}))
+        module.register_forward_hook(lambda m, a, out, name=name: outputs.update({name: out}))
     step = method(batch, progress)
-    weights = said.pop("gate")
+    weights = outputs.pop("gate")
     return (
         step,
-        [z.detach().double().numpy() for z in said.values()],
+        [z.detach().double().numpy() for z in outputs.values()],
         weights.detach().double().numpy(),
     )
 
@@ -43,7 +43,7 @@ def caught(method, batch, progress):
     [(0, 0.00674), (20, 0.06005), (40, 0.28650), (60, 0.73162), (80, 1.0), (200, 1.0)],
 )
 def test_ramp_is_that_of_the_public_code(epoch, height, tiny_net, tiny_task, batch, progress):
-    full = one(tiny_net, tiny_task, ramp=0.0)(batch, progress).losses
+    full = one(tiny_net, tiny_task, warmup_fraction=0.0)(batch, progress).losses
     grown = one(tiny_net, tiny_task)
     then = progress._replace(step=torch.tensor(epoch * 10), total=torch.tensor(3000))
     losses = grown(batch, then).losses
@@ -73,7 +73,7 @@ def log_softmax(z):
 
 
 def test_terms_equal_numpy(tiny_net, tiny_task, batch, progress):
-    method = one(tiny_net, tiny_task, ramp=0.0, soft=0.7, temperature=4.0)
+    method = one(tiny_net, tiny_task, warmup_fraction=0.0, soft_weight=0.7, temperature=4.0)
     step, outputs, weights = caught(method, batch, progress)
     mixture = sum(w[:, None] * z for w, z in zip(weights.T, outputs, strict=True))
 
@@ -107,9 +107,9 @@ def test_only_the_ensemble_trains_the_gate(tiny_net, tiny_task, batch, progress)
     assert reached(method, losses["task"]) == TRUNK | OWN_END
     assert reached(method, losses["soft/1"]) == TRUNK | OWN_END
     for k in (2, 3):
-        own = TRUNK | {f"tail {k - 2}"}
-        assert reached(method, losses[f"task/{k}"]) == own
-        assert reached(method, losses[f"soft/{k}"]) == own
+        branch = TRUNK | {f"tail {k - 2}"}
+        assert reached(method, losses[f"task/{k}"]) == branch
+        assert reached(method, losses[f"soft/{k}"]) == branch
 
 
 def test_tails_are_the_last_stage_with_other_weights(tiny_net, tiny_task):
@@ -124,7 +124,7 @@ def test_tails_are_the_last_stage_with_other_weights(tiny_net, tiny_task):
 
 
 def test_one_branch_is_the_student_twice(tiny_net, tiny_task, batch, progress):
-    method = one(tiny_net, tiny_task, branches=1)
+    method = one(tiny_net, tiny_task, num_branches=1)
     step = method(batch, progress)
     assert step.losses.keys() == {"task", "ensemble", "soft/1"}
     loss = F.cross_entropy(step.outputs, batch.targets)
@@ -132,7 +132,7 @@ def test_one_branch_is_the_student_twice(tiny_net, tiny_task, batch, progress):
 
 
 def test_without_soft_terms_labels_teach_all(tiny_net, tiny_task, batch, progress):
-    losses = one(tiny_net, tiny_task, soft=0.0)(batch, progress).losses
+    losses = one(tiny_net, tiny_task, soft_weight=0.0)(batch, progress).losses
     assert losses.keys() == {"task", "task/2", "task/3", "ensemble"}
 
 
@@ -159,15 +159,15 @@ def test_branches_start_at_the_last_tap_but_one(tiny_net, tiny_task, batch, prog
 
 
 @pytest.mark.parametrize(
-    ("taps", "keywords", "told"),
+    ("taps", "keywords", "message"),
     [
         (["stage4"], {}, "there is only one tap"),
-        ("auto", {"branches": 0}, "counts the student's own end and is not 0"),
-        ("auto", {"ramp": 80}, "between 0 and 1, not 80"),
+        ("auto", {"num_branches": 0}, "counts the student's own branch and is not 0"),
+        ("auto", {"warmup_fraction": 80}, "between 0 and 1, not 80"),
     ],
 )
-def test_wrong_options_are_told(taps, keywords, told, tiny_net, tiny_task):
-    with pytest.raises(ConfigError, match=told):
+def test_wrong_options_are_told(taps, keywords, message, tiny_net, tiny_task):
+    with pytest.raises(ConfigError, match=message):
         one(tiny_net, tiny_task, taps, **keywords)
 
 
@@ -184,5 +184,10 @@ def test_network_with_a_way_around_is_refused(tiny_net, tiny_task):
 
 
 def test_defaults():
-    found = {o.name: o.default for o in options(METHODS["one"]).values()}
-    assert found == {"branches": 3, "temperature": 3.0, "soft": 1.0, "ramp": 80 / 300}
+    defaults = {o.name: o.default for o in options(METHODS["one"]).values()}
+    assert defaults == {
+        "num_branches": 3,
+        "temperature": 3.0,
+        "soft_weight": 1.0,
+        "warmup_fraction": 80 / 300,
+    }

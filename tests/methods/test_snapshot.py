@@ -52,8 +52,8 @@ def same(first: nn.Module, second: nn.Module) -> bool:
 
 
 def test_golden_value():
-    found = asymmetric_cross_entropy(STUDENT, TEACHER, 2.0)
-    assert found.item() == pytest.approx(1.497253, abs=1e-6)
+    value = asymmetric_cross_entropy(STUDENT, TEACHER, 2.0)
+    assert value.item() == pytest.approx(1.497253, abs=1e-6)
 
 
 def test_gradient_is_the_difference_of_the_distributions():
@@ -95,24 +95,28 @@ def test_later_generations_equal_numpy(temperature, tiny_net, tiny_task, batch):
     method = taught(tiny_net, tiny_task, temperature=temperature).eval()
     losses = method(batch, moment(5)).losses
     with torch.no_grad():
-        mine, its = numbers(tiny_net(batch.inputs)), numbers(method.teacher(batch.inputs))
-    assert np.abs(mine - its).max() > 0.1
-    said = log_softmax(mine)
-    target = np.exp(log_softmax(its / temperature))
-    task = -said[range(len(said)), batch.targets].mean() * (1 + 1 / temperature)
+        student, teacher = numbers(tiny_net(batch.inputs)), numbers(method.teacher(batch.inputs))
+    assert np.abs(student - teacher).max() > 0.1
+    log_probabilities = log_softmax(student)
+    target = np.exp(log_softmax(teacher / temperature))
+    task = -log_probabilities[range(len(log_probabilities)), batch.targets].mean() * (
+        1 + 1 / temperature
+    )
     assert losses["task"].item() == pytest.approx(task, rel=1e-5)
-    assert losses["soft"].item() == pytest.approx(-(target * said).sum(1).mean(), rel=1e-5)
+    assert losses["soft"].item() == pytest.approx(
+        -(target * log_probabilities).sum(1).mean(), rel=1e-5
+    )
 
 
 def test_without_soft_and_at_weight_one_it_is_plain_cross_entropy(tiny_net, tiny_task, batch):
-    step = taught(tiny_net, tiny_task, soft=0.0, supervised=1.0)(batch, moment(5))
+    step = taught(tiny_net, tiny_task, soft_weight=0.0, supervised_weight=1.0)(batch, moment(5))
     torch.testing.assert_close(step.total, F.cross_entropy(step.outputs, batch.targets))
 
 
 def test_teacher_is_the_student_at_the_end_of_each_generation(tiny_net, tiny_task, batch):
-    method = snapshot(tiny_net, tiny_task, generations=3)
+    method = snapshot(tiny_net, tiny_task, num_generations=3)
     optimizer = torch.optim.SGD(method.param_groups(), lr=0.1)
-    made = []
+    generations = []
     for i in range(10):
         before = copy.deepcopy(method.teacher)
         optimizer.zero_grad()
@@ -120,21 +124,21 @@ def test_teacher_is_the_student_at_the_end_of_each_generation(tiny_net, tiny_tas
         optimizer.step()
         method.after_step(moment(i))
         if same(method.teacher.network, tiny_net):
-            made.append(i)
+            generations.append(i)
         else:
             assert same(before, method.teacher)
-    assert made == [3, 6]  # 4, 3 and 3 steps; what the last generation became teaches nobody
+    assert generations == [3, 6]  # 4, 3 and 3 steps; what the last generation became teaches nobody
 
 
 def test_one_generation_never_ends(tiny_net, tiny_task):
-    method = snapshot(tiny_net, tiny_task, generations=1)
+    method = snapshot(tiny_net, tiny_task, num_generations=1)
     for i in range(10):
         method.after_step(moment(i))
-    assert not method.taught
+    assert not method.has_teacher
 
 
 def test_more_generations_than_steps(tiny_net, tiny_task):
-    method = snapshot(tiny_net, tiny_task, generations=25)
+    method = snapshot(tiny_net, tiny_task, num_generations=25)
     for i in range(9):
         method.after_step(moment(i))
         assert method.generation == (i + 1) * 25 // 10
@@ -143,15 +147,15 @@ def test_more_generations_than_steps(tiny_net, tiny_task):
 
 
 def test_a_run_of_unknown_length_stays_in_the_first_generation(tiny_net, tiny_task):
-    method = snapshot(tiny_net, tiny_task, generations=1000)
+    method = snapshot(tiny_net, tiny_task, num_generations=1000)
     for step in (0, 10**6, 10**12):
         method.after_step(moment(step, 1 << 60))
-    assert not method.taught
+    assert not method.has_teacher
 
 
 @pytest.mark.parametrize(("generations", "epochs", "spe"), [(2, 4, 5), (3, 4, 5), (4, 7, 3)])
 def test_the_rate_starts_anew_right_after_a_snapshot(generations, epochs, spe, tiny_net, tiny_task):
-    method = snapshot(tiny_net, tiny_task, generations=generations)
+    method = snapshot(tiny_net, tiny_task, num_generations=generations)
     settings = TrainingSettings(epochs=epochs, lr=0.3, schedule="cosine")
     total, changes = epochs * spe, []
     rates = [learning_rate(settings, step, spe, method.cycles) for step in range(total)]
@@ -197,32 +201,32 @@ def test_state_carries_the_teacher_and_the_generation(tiny_net, tiny_task, batch
     state = {name: value.clone() for name, value in trained_state(method).items()}
     other = snapshot(copy.deepcopy(tiny_net), tiny_task)
     assert not any(other.load_state_dict(state, strict=False))
-    assert other.taught
+    assert other.has_teacher
     first, second = (m(batch, moment(5)).losses for m in (method, other))
     assert all(torch.equal(first[name], second[name]) for name in first)
     fresh = snapshot(copy.deepcopy(tiny_net), tiny_task)
     other.load_state_dict(fresh.state_dict())
-    assert not other.taught
+    assert not other.has_teacher
 
 
 def test_state_is_found_inside_another_module(tiny_net, tiny_task):
     method = taught(tiny_net, tiny_task)
     outer = nn.ModuleDict({"inner": snapshot(copy.deepcopy(tiny_net), tiny_task)})
     outer.load_state_dict({f"inner.{k}": v for k, v in method.state_dict().items()})
-    assert outer["inner"].taught
+    assert outer["inner"].has_teacher
 
 
 def test_copies_go_their_own_ways(tiny_net, tiny_task):
     method = taught(tiny_net, tiny_task)
     twin, fresh = copy.deepcopy(method), snapshot(copy.deepcopy(tiny_net), tiny_task)
     twin.load_state_dict(fresh.state_dict())
-    assert (method.taught, twin.taught) == (True, False)
+    assert (method.has_teacher, twin.has_teacher) == (True, False)
 
 
 def test_later_generations_never_wait_for_the_device(tiny_net, tiny_task, batch):
     method = taught(tiny_net, tiny_task).to("meta")
-    there = batch._replace(inputs=batch.inputs.to("meta"), targets=batch.targets.to("meta"))
-    step = method(there, Progress(*(t.to("meta") for t in moment(5))))
+    on_meta = batch._replace(inputs=batch.inputs.to("meta"), targets=batch.targets.to("meta"))
+    step = method(on_meta, Progress(*(t.to("meta") for t in moment(5))))
     assert all(loss.is_meta for loss in step.losses.values())
 
 
@@ -249,16 +253,21 @@ def test_a_later_generation_compiles_once(tiny_net, tiny_task, batch):
 
 def test_wrong_options_in_a_sentence(tiny_net, tiny_task):
     with pytest.raises(ConfigError, match="generations=0 leaves nothing"):
-        snapshot(tiny_net, tiny_task, generations=0)
+        snapshot(tiny_net, tiny_task, num_generations=0)
     with pytest.raises(ConfigError, match="temperature=0 must be above 0"):
         snapshot(tiny_net, tiny_task, temperature=0.0)
 
 
 def test_defaults(tiny_net, tiny_task):
-    found = {o.name: o.default for o in options(METHODS["snapshot"]).values()}
-    assert found == {"generations": 2, "supervised": None, "soft": 1.0, "temperature": 2.0}
+    defaults = {o.name: o.default for o in options(METHODS["snapshot"]).values()}
+    assert defaults == {
+        "num_generations": 2,
+        "supervised_weight": None,
+        "soft_weight": 1.0,
+        "temperature": 2.0,
+    }
     method = snapshot(tiny_net, tiny_task)
-    assert (method.supervised, method.cycles) == (1.5, 2)
+    assert (method.supervised_weight, method.cycles) == (1.5, 2)
 
 
 # Runs of the engine: two epochs of three steps in four generations, which end within epochs.
@@ -281,7 +290,7 @@ def run(out, stop: int = 0, **settings) -> checkpoint.Checkpoint:
     task = Classification("abc", torch.zeros(2, 3, 8, 8))
     conv = nn.Conv2d(3, 6, 3, 2, 1, bias=False)
     net = nn.Sequential(conv, nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(96, 3))
-    method = snapshot(net, task, generations=4)
+    method = snapshot(net, task, num_generations=4)
     directory = RunDirectory(out)
     directory.checkpoints.mkdir(parents=True, exist_ok=True)
     callback = Stops(stop)
@@ -307,6 +316,6 @@ def test_resume_is_exact_at_every_step(tmp_path, monkeypatch, ema):
         found = run(tmp_path / str(stop), ema_decay=ema)
         assert found.state == want.state
         for stem, tensors in want.tensors.items():
-            assert tensors.keys() == found.tensors[stem].keys()
+            assert tensors.keys() == resumed.tensors[stem].keys()
             for name, value in tensors.items():
-                assert torch.equal(value, found.tensors[stem][name]), f"{stop} {stem}: {name}"
+                assert torch.equal(value, resumed.tensors[stem][name]), f"{stop} {stem}: {name}"

@@ -1,4 +1,4 @@
-"""Similarity-preserving distillation against numpy, and what similarities are blind to."""
+"""Similarity-preserving distillation against numpy, and what similarity_matrix are blind to."""
 
 import copy
 
@@ -12,7 +12,7 @@ from offline_pairs import STAGES, features, offline, reached, teacher_net
 from scipy.stats import ortho_group
 
 from selfdistill.core import METHODS, ConfigError
-from selfdistill.methods.sp import similarities
+from selfdistill.methods.sp import similarity_matrix
 
 
 def by_numpy(x: np.ndarray) -> np.ndarray:
@@ -29,8 +29,10 @@ def test_last_stage_equals_numpy(tiny_net, tiny_task, batch, progress):
     teacher = teacher_net(strides=(1, 1, 2, 2))  # twice the student's size
     method = offline("sp", tiny_net, tiny_task, teacher)
     losses = method(batch, progress).losses
-    mine, theirs = features(method, batch.inputs)
-    want = 3000 * ((by_numpy(mine[3]) - by_numpy(theirs[3])) ** 2).sum() / 8**2
+    student_features, teacher_features = features(method, batch.inputs)
+    want = (
+        3000 * ((by_numpy(student_features[3]) - by_numpy(teacher_features[3])) ** 2).sum() / 8**2
+    )
     assert losses["similarity/4"].item() == pytest.approx(want, rel=1e-3)
     assert losses.keys() == {"task", "similarity/4"}
 
@@ -50,16 +52,18 @@ def test_blind_to_scale_and_rotation(seed, scale):
     x = maps(seed)
     turn = torch.from_numpy(ortho_group.rvs(36, random_state=seed)).float()
     turned = scale * (x.flatten(1) @ turn).view_as(x)
-    torch.testing.assert_close(similarities(turned), similarities(x), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(
+        similarity_matrix(turned), similarity_matrix(x), rtol=1e-3, atol=1e-4
+    )
 
 
 def test_a_dead_image_has_a_finite_gradient():
     x = maps(0)
     x[2] = 0
     x.requires_grad_()
-    found = similarities(x)
-    assert found[2].abs().max() == 0
-    (found - similarities(maps(1))).square().sum().backward()
+    matrix = similarity_matrix(x)
+    assert matrix[2].abs().max() == 0
+    (matrix - similarity_matrix(maps(1))).square().sum().backward()
     assert torch.isfinite(x.grad).all()
     assert x.grad.abs().max() < 100
 
@@ -76,11 +80,11 @@ def test_only_pairs_need_equal_numbers_of_taps(tiny_net, tiny_task):
 
 
 def test_without_weight_it_is_plain_training(tiny_net, tiny_task, batch, progress):
-    step = offline("sp", tiny_net, tiny_task, similarity=0.0)(batch, progress)
+    step = offline("sp", tiny_net, tiny_task, similarity_weight=0.0)(batch, progress)
     assert step.losses.keys() == {"task"}
     assert step.total.item() == pytest.approx(F.cross_entropy(step.outputs, batch.targets).item())
 
 
 def test_one_image_is_like_nothing_else():
     assert METHODS["sp"].needs.batch == 2
-    assert similarities(maps(0)[:1]).item() == pytest.approx(1)
+    assert similarity_matrix(maps(0)[:1]).item() == pytest.approx(1)

@@ -18,7 +18,7 @@ def predicted(bound, x: np.ndarray) -> np.ndarray:
 
 
 def test_terms_equal_numpy(tiny_net, tiny_task, batch, progress):
-    method = offline("vid", tiny_net, tiny_task, variational=2.0)
+    method = offline("vid", tiny_net, tiny_task, variational_weight=2.0)
     losses = method(batch, progress).losses
     pairs = zip(method.bounds, *features(method, batch.inputs), strict=True)
     for i, (bound, x, target) in enumerate(pairs, 1):
@@ -30,10 +30,12 @@ def test_terms_equal_numpy(tiny_net, tiny_task, batch, progress):
 def test_larger_feature_is_pooled(tiny_net, tiny_task, batch, progress):
     method = offline("vid", tiny_net, tiny_task, teacher_net(strides=(1, 1, 2, 2)))
     losses = method(batch, progress).losses
-    mine, theirs = features(method, batch.inputs)
-    b, c, h, w = theirs[3].shape
-    halves = theirs[3].reshape(b, c, h // 2, 2, w // 2, 2).mean((3, 5))
-    want = np.mean((halves - predicted(method.bounds[3], mine[3])) ** 2 / 10 + np.log(5) / 2)
+    student_features, teacher_features = features(method, batch.inputs)
+    b, c, h, w = teacher_features[3].shape
+    halves = teacher_features[3].reshape(b, c, h // 2, 2, w // 2, 2).mean((3, 5))
+    want = np.mean(
+        (halves - predicted(method.bounds[3], student_features[3])) ** 2 / 10 + np.log(5) / 2
+    )
     assert losses["variational/4"].item() == pytest.approx(want, rel=1e-4)
 
 
@@ -58,7 +60,7 @@ def test_a_stage_learns_from_its_own_term_and_deeper_ones(tiny_net, tiny_task, b
 
 
 def test_without_weight_it_is_plain_training(tiny_net, tiny_task, batch, progress):
-    method = offline("vid", tiny_net, tiny_task, variational=0.0)
+    method = offline("vid", tiny_net, tiny_task, variational_weight=0.0)
     step = method(batch, progress)
     assert step.losses.keys() == {"task"}
     assert not list(method.bounds.parameters())

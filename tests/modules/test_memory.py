@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 
-from selfdistill.modules.memory import MemoryBank, gathered
+from selfdistill.modules.memory import MemoryBank, all_gather
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["pytest", "selfdistill.runs.train"])
@@ -83,7 +83,7 @@ def test_rows_are_state_and_no_parameters():
 
 def test_one_process_gathers_its_own():
     x = torch.arange(3)
-    assert gathered(x) is x
+    assert all_gather(x) is x
 
 
 # What the two processes see: image 5 is in both shares, image 2 twice in one.
@@ -105,7 +105,7 @@ def contrast_in(rank: int):
         for c in (4, 6)
     ]
     student, teacher = (Taps(network, ["0"], example=task.example) for network in networks)
-    method = METHODS["crd"](student, teacher, task, torch.arange(20) % 2, width=8)
+    method = METHODS["crd"](student, teacher, task, torch.arange(20) % 2, embedding_width=8)
     for step in range(2):
         progress = Progress(*map(torch.tensor, (0, 0, step, 10)))
         for part in range(2):  # two passes make a step
@@ -121,8 +121,8 @@ def work(rank: int, meeting: str, answers) -> None:
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
     memory = bank()
     memory.update(SHARES[rank], embeddings(4, seed=rank))
-    found = (memory.rows, *contrast_in(rank))
-    answers.put((rank, [tensor.tolist() for tensor in found]))
+    tensors = (memory.rows, *contrast_in(rank))
+    answers.put((rank, [tensor.tolist() for tensor in tensors]))
     dist.destroy_process_group()
 
 
@@ -134,12 +134,12 @@ def test_processes_hold_the_same_memory(tmp_path):
     ]
     for process in processes:
         process.start()
-    said = dict(answers.get(timeout=120) for _ in processes)
+    contents = dict(answers.get(timeout=120) for _ in processes)
     for process in processes:
         process.join(30)
     assert [process.exitcode for process in processes] == [0, 0]
-    assert said[0] == said[1]  # to the last bit, and so are rows that both have seen
-    rows, *_, constants = said[0]
+    assert contents[0] == contents[1]  # to the last bit, and so are rows that both have seen
+    rows, *_, constants = contents[0]
     alone = bank()
     alone.update(torch.cat(SHARES), torch.cat([embeddings(4, seed=rank) for rank in (0, 1)]))
     torch.testing.assert_close(torch.tensor(rows), alone.rows)

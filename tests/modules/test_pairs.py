@@ -5,7 +5,12 @@ import torch
 from torch import nn
 
 from selfdistill.core import ConfigError
-from selfdistill.modules.pairs import check_positions, paired_shapes, pooled_pairs
+from selfdistill.modules.pairs import (
+    check_positions,
+    paired_shapes,
+    pooled_pairs,
+    taps_at_depth,
+)
 from selfdistill.taps import Taps
 
 
@@ -33,6 +38,15 @@ def test_single_cells_have_no_positions():
     with pytest.raises(ConfigError, match="larger images"):
         check_positions(paired_shapes(one, four))
     check_positions(paired_shapes(four, four))
+
+
+def test_taps_are_counted_from_the_deepest():
+    student, teacher = taps([4, 5], 2), taps([4, 5, 6], 2)
+    assert taps_at_depth(student, teacher, 1) == ("1", "2")
+    assert taps_at_depth(student, teacher, 2) == ("0", "1")
+    for tap in (0, 3):
+        with pytest.raises(ConfigError, match=r"taps up to 2; give 1 … 2"):
+            taps_at_depth(student, teacher, tap)
 
 
 def test_maps_are_pooled_in_pairs():

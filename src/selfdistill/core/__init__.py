@@ -33,6 +33,7 @@ __all__ = [
     "Method",
     "MissingExtraError",
     "Needs",
+    "NetworkWrapper",
     "Option",
     "Progress",
     "Provenance",

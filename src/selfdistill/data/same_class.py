@@ -1,9 +1,9 @@
 """For each image another one of its class."""
 
-import torch
 from torch import Tensor
 
 from ..core import keyed_random
+from ..modules.class_draws import ClassDraws
 
 _PARTNER = keyed_random.purpose("partner")
 
@@ -11,8 +11,8 @@ _PARTNER = keyed_random.purpose("partner")
 class SameClassSampler:
     """Draws a uniformly random image of the same class, which may be the image itself.
 
-    A draw is a function of (seed, epoch, index): it knows nothing of the batch, the process or the
-    worker that the image happens to fall into.
+    A draw is a function of (seed, epoch, index): it depends neither on the batch nor on the process
+    or worker that loads the image.
 
     Args:
         labels: of all training images, (N,) int64.
@@ -20,13 +20,8 @@ class SameClassSampler:
     """
 
     def __init__(self, labels: Tensor, seed: int) -> None:
-        self.labels, self.seed = labels.cpu(), seed
-        self.order = self.labels.argsort(stable=True)  # the images of a class lie side by side
-        self.counts = torch.bincount(self.labels)
-        self.starts = self.counts.cumsum(0) - self.counts
+        self.draws, self.seed = ClassDraws(labels.cpu()), seed
 
     def draw(self, epoch: int, index: Tensor) -> Tensor:
-        """A partner for each of these images: int64 of any shape, on the CPU, to the same."""
-        label = self.labels[index]
-        rank = keyed_random.bits(_PARTNER, self.seed, epoch, index) % self.counts[label]
-        return self.order[self.starts[label] + rank]
+        """An image of the same class for each of these, int64 of any shape, on the CPU."""
+        return self.draws.same(index, keyed_random.bits(_PARTNER, self.seed, epoch, index))

@@ -1,4 +1,4 @@
-"""Distances between what two heads say."""
+"""Divergences between the class distributions of two heads."""
 
 import torch.nn.functional as F
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Who learns from a term: gradients turned around, or kept out of a module."""
+"""Gradients that are reversed, or kept out of a module."""
 
 from typing import Any
 
@@ -21,21 +21,21 @@ class _Reverse(torch.autograd.Function):
 
 
 def reverse_grad(x: Tensor, scale: float = 1.0) -> Tensor:
-    """`x` itself, whose gradient comes back times -scale.
+    """The identity, whose gradient is multiplied by -scale.
 
     The gradient reversal of Ganin and Lempitsky 2015, https://arxiv.org/abs/1409.7495, Eq. 11: in
-    front of a discriminator it makes what is before it work against what is behind it.
+    front of a discriminator it trains the layers before it to maximize the discriminator's loss.
     """
-    out: Tensor = _Reverse.apply(x, scale)
-    return out
+    identity: Tensor = _Reverse.apply(x, scale)
+    return identity
 
 
 def call_with_frozen_parameters(module: nn.Module, *inputs: Tensor) -> Tensor:
     """The module's output, with gradients for the inputs and none for the module's parameters.
 
-    What a generator needs of its discriminator, in one backward pass with the discriminator's own
+    For a generator's loss term, so that one backward pass can serve it and the discriminator's own
     term.
     """
-    fixed = {name: parameter.detach() for name, parameter in module.named_parameters()}
-    out: Tensor = torch.func.functional_call(module, fixed, inputs)
-    return out
+    frozen = {name: parameter.detach() for name, parameter in module.named_parameters()}
+    output: Tensor = torch.func.functional_call(module, frozen, inputs)
+    return output

@@ -1,4 +1,4 @@
-"""Inner products of vectors, and distances between sets of them in the space of a kernel."""
+"""Gram matrices, and the maximum mean discrepancy between sets of vectors."""
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +8,7 @@ from torch import Tensor
 def gram(x: Tensor, y: Tensor) -> Tensor:
     """All inner products (..., N, M) of vectors (..., N, D) and (..., M, D).
 
-    In fp32 under autocast, too: what is made of them are differences of nearly equal numbers.
+    In fp32 under autocast, too: callers take differences of nearly equal products.
     """
     device = "cpu" if x.is_meta else x.device.type  # autocast knows no meta device
     with torch.autocast(device, enabled=False):
@@ -31,8 +31,8 @@ def channel_discrepancy(x: Tensor, y: Tensor) -> Tensor:
         The mean over the batch, a 0-d tensor of 0 or more.
     """
     x, y = (F.normalize(z.float().flatten(2), dim=2) for z in (x, y))  # (B, C, N)
-    return _kernel(x, x) + _kernel(y, y) - 2 * _kernel(x, y)
+    return _mean_kernel(x, x) + _mean_kernel(y, y) - 2 * _mean_kernel(x, y)
 
 
-def _kernel(x: Tensor, y: Tensor) -> Tensor:
+def _mean_kernel(x: Tensor, y: Tensor) -> Tensor:
     return gram(x, y).square().mean()

@@ -1,4 +1,4 @@
-"""Two images in one: mixup and CutMix, with draws that are functions of their keys."""
+"""Mixup and CutMix of a batch, with draws that are functions of their keys."""
 
 import math
 
@@ -11,7 +11,7 @@ from ..core.keyed_random import uniform
 def beta(concentration: float, purpose: int, *keys: Tensor | int) -> Tensor:
     r"""Draws of the symmetric Beta(a, a), one for each element of the broadcast keys (fp32).
 
-    Exact for every a > 0 and without rejection, hence without a look at any value. With T of
+    Exact for every a > 0 and without rejection, hence without waiting for the device. With T of
     Student's t distribution of 2a degrees of freedom, :math:`\frac12 (1 + T / \sqrt{2a + T^2})` is
     Beta(a, a), and Bailey (1994, https://doi.org/10.2307/2153537) makes T of two uniform numbers,
 
@@ -23,14 +23,14 @@ def beta(concentration: float, purpose: int, *keys: Tensor | int) -> Tensor:
     """
     power = (1 - uniform(purpose, *keys, 0)) ** (1 / concentration)  # U^(1/a) in (0, 1]
     cosine = (2 * math.pi * uniform(purpose, *keys, 1)).cos()  # no float has a cosine of 0
-    rest = (1 - power) * cosine.square()
+    squared = (1 - power) * cosine.square()
     # (1 - |T| / √(2a + T²)) / 2, without the difference of two numbers near 1
-    tail = power / (power + rest) / (1 + (rest / (power + rest)).sqrt()) / 2
+    tail = power / (power + squared) / (1 + (squared / (power + squared)).sqrt()) / 2
     return torch.where(cosine < 0, tail, 1 - tail)
 
 
 def batch_permutation(purpose: int, *keys: Tensor | int) -> Tensor:
-    """A uniform order of 0 … B−1, (B,) int64, where the keys broadcast to (B,)."""
+    """A uniform permutation of 0 … B−1, (B,) int64, where the keys broadcast to (B,)."""
     return uniform(purpose, *keys).argsort(stable=True)
 
 
@@ -39,8 +39,8 @@ def mixup(x: Tensor, partners: Tensor, ratio: Tensor) -> Tensor:
 
     Args:
         x: (B, ...): images, features or scores.
-        partners: the other sample of each, (B,) int64.
-        ratio: the share of a sample itself, in [0, 1], 0-d.
+        partners: index of the other sample of each, (B,) int64.
+        ratio: weight of a sample itself, in [0, 1], 0-d.
     """
     return ratio * x + (1 - ratio) * x[partners]
 
@@ -48,30 +48,30 @@ def mixup(x: Tensor, partners: Tensor, ratio: Tensor) -> Tensor:
 def cutmix_box(
     size: tuple[int, int], ratio: Tensor, purpose: int, *keys: Tensor | int
 ) -> tuple[Tensor, Tensor]:
-    r"""Where CutMix puts the partner's piece (Yun et al. 2019, https://arxiv.org/abs/1905.04899).
+    r"""A random box of CutMix (Yun et al. 2019, https://arxiv.org/abs/1905.04899).
 
-    The box has :math:`\sqrt{1 - ratio}` of each side, in whole pixels, its middle anywhere; what
-    sticks out of the image is cut off, so that the share that stays is to be counted anew.
+    The box has :math:`\sqrt{1 - ratio}` of each side, in whole pixels, and a uniform center; it is
+    clipped to the image, so the ratio is computed anew from its area.
 
     Args:
         size: (H, W) of the images.
-        ratio: the share of an image that is to stay, in [0, 1], 0-d.
+        ratio: fraction of an image that is to stay, in [0, 1], 0-d, before clipping.
         purpose, keys: of the draw, see `core/keyed_random.py`; the keys are 0-d.
 
     Returns:
-        Which pixels are the partner's, (H, W) bool, and the share that stays, 0-d fp32.
+        The mask of the partner's pixels, (H, W) bool, and the fraction that stays, 0-d fp32.
     """
     side = (1 - ratio).clamp_min(0).sqrt()
     inside = []
     for axis, length in enumerate(size):
         half = (length * side).floor() // 2
-        middle = (length * uniform(purpose, *keys, axis)).floor()
+        center = (length * uniform(purpose, *keys, axis)).floor()
         pixels = torch.arange(length, device=ratio.device)
-        inside.append((pixels >= middle - half) & (pixels < middle + half))
+        inside.append((pixels >= center - half) & (pixels < center + half))
     box = inside[0][:, None] & inside[1]  # (H, W)
     return box, 1 - box.float().mean()
 
 
 def cutmix(x: Tensor, partners: Tensor, box: Tensor) -> Tensor:
-    """CutMix of a batch with itself: (B, C, H, W), the partner's pixels where the box is."""
+    """CutMix of a batch (B, C, H, W) with itself: the partner's pixels inside the box."""
     return torch.where(box, x[partners], x)

@@ -22,13 +22,13 @@ from ..taps import Taps
 
 @METHODS.add("afd")
 class OnlineAdversarialDistillation(Method):
-    r"""Networks trained together, each of which learns to make last maps like another one's.
+    r"""Train networks together, matching the distributions of last feature maps adversarially.
 
     Chung et al. 2020, "Feature-map-level Online Adversarial Knowledge Distillation",
-    https://arxiv.org/abs/2002.01775. Beside labels and the soft outputs of the others, network k
-    with last map :math:`G_k` has a discriminator :math:`D_k`, which learns to tell the map of the
-    network before it (cyclic: the student comes after the last peer), *real*, from its own, *fake*;
-    the network learns to be taken for real:
+    https://arxiv.org/abs/2002.01775. Besides labels and the soft outputs of the others, network k
+    with last map :math:`G_k` has a discriminator :math:`D_k`, which learns to distinguish the map
+    of network k - 1 (cyclic: the student comes after the last peer), *real*, from that of network
+    k, *fake*; the network learns that its map is classified as real:
 
     .. math::
         L_{D_k} &= E[(1 - D_k(sg\, G_{k-1}))^2] + E[D_k(sg\, T_k G_k)^2] \\
@@ -37,16 +37,16 @@ class OnlineAdversarialDistillation(Method):
 
     Distributions of maps are compared, never two maps of one image. The larger of two maps is
     pooled to the size of the smaller. Where channels differ, :math:`T_k`, a 1×1 convolution with BN
-    and ReLU, brings :math:`G_k` to the channels of :math:`G_{k-1}`; it is a part of network k's
-    side and learns with it to be taken for real. The paper's equations let the real map pass such a
-    layer, too. There nobody but the discriminator could train it, whose first convolution does as
-    much, so here the real map goes in as it is.
+    and ReLU, maps :math:`G_k` to the channels of :math:`G_{k-1}`; it is trained with network k. The
+    paper's equations let the real map pass such a layer, too. It would be trained by the
+    discriminator's loss alone, whose first convolution does as much, so here the real map goes in
+    unchanged.
 
-    The paper takes turns: SGD moves the networks by labels and soft outputs, then Adam (rate 2e-5,
-    weight decay .1, as far as we know) the discriminators, and the networks by what those say. Here
-    one backward pass and one optimizer do all three. The gradients are kept apart instead: that of
-    :math:`L_{D_k}` ends at the maps, and that of the last term goes through :math:`D_k` and leaves
-    its parameters alone. Classifiers learn from labels and soft outputs only.
+    The paper alternates: SGD updates the networks by labels and soft outputs, then Adam (rate 2e-5,
+    weight decay .1, as far as we know) the discriminators, and the networks by the adversarial
+    term. Here one backward pass and one optimizer do all three, with separate gradients: that of
+    :math:`L_{D_k}` ends at the maps, and that of the last term goes through :math:`D_k` without
+    changing its parameters. Classifiers learn from labels and soft outputs only.
 
     No code is public. The layers of the discriminator (two 3×3 convolutions with BN and leaky ReLU,
     a global mean, a linear layer and a sigmoid) follow notes about the paper, their width is chosen
@@ -57,12 +57,12 @@ class OnlineAdversarialDistillation(Method):
         student: a network whose last tap is compared.
         peers: networks whose last taps are compared, one or more.
         task: what the labels mean.
-        soft: weight a of the soft terms; 1 by the notes.
-        temperature: of the soft terms; 3 by the notes.
-        adversarial: weight b of being taken for real; 0 leaves mutual learning, without
-            discriminators. 1 is chosen here: the paper has an optimizer of its own in its place.
-        discriminator_lr: the discriminators' part of the learning rate; chosen here.
-        width: channels of a discriminator's convolutions; chosen here.
+        soft_weight: weight a ≥ 0 of the soft terms; 1 by the notes. 0 leaves them out.
+        temperature: τ > 0 of the soft terms; 3 by the notes.
+        adversarial_weight: weight b ≥ 0 of the adversarial term; 0 leaves mutual learning, without
+            discriminators. 1 is chosen here: the paper has a separate optimizer in its place.
+        discriminator_lr_scale: factor > 0 of the learning rate for the discriminators; chosen here.
+        discriminator_width: channels of a discriminator's convolutions; chosen here.
     """
 
     kind = "online"
@@ -75,65 +75,74 @@ class OnlineAdversarialDistillation(Method):
         peers: Sequence[Taps],
         task: Task,
         *,
-        soft: float = 1.0,
+        soft_weight: float = 1.0,
         temperature: float = 3.0,
-        adversarial: float = 1.0,
-        discriminator_lr: float = 0.1,
-        width: int = 128,
+        adversarial_weight: float = 1.0,
+        discriminator_lr_scale: float = 0.1,
+        discriminator_width: int = 128,
     ) -> None:
         super().__init__()
         if not peers:
-            raise ConfigError("networks that teach one another are two or more: give --peer MODEL")
+            raise ConfigError("afd trains two networks or more: give --peer MODEL")
         self.student, self.peers, self.task = student, nn.ModuleList(peers), task
-        self.soft, self.temperature, self.adversarial = soft, temperature, adversarial
-        self.discriminator_lr = discriminator_lr
-        own = [list(taps.shapes.values())[-1][0] for taps in (student, *peers)]  # channels
-        pairs = [(own[k], own[k - 1]) for k in range(len(own) if adversarial else 0)]
-        self.transfers = nn.ModuleList(transfer(*pair) for pair in pairs)
-        self.discriminators = nn.ModuleList(MapDiscriminator(real, width) for _, real in pairs)
+        self.soft_weight, self.temperature = soft_weight, temperature
+        self.adversarial_weight = adversarial_weight
+        self.discriminator_lr_scale = discriminator_lr_scale
+        channels = [list(taps.shapes.values())[-1][0] for taps in (student, *peers)]
+        count = len(channels) if adversarial_weight else 0
+        pairs = [(channels[k], channels[k - 1]) for k in range(count)]  # of fake and real maps
+        self.transfers = nn.ModuleList(transfer_layer(*pair) for pair in pairs)
+        self.discriminators = nn.ModuleList(
+            MapDiscriminator(real, discriminator_width) for _, real in pairs
+        )
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task`, `soft`, `adversarial` and `discriminator`; `peer1/task`, … of the peers.
 
-        Monitored are the mean scores of maps, `real` and `fake`: 1 where taken for real.
+        Monitored are the discriminators' mean scores of maps, `real` and `fake`, in 0 … 1.
         """
-        said = [network.forward_features(batch.inputs) for network in self._networks()]
-        maps = [list(features.values())[-1] for _, features in said]
+        passes = [network.forward_features(batch.inputs) for network in self._networks()]
+        outputs = [output for output, _ in passes]
+        maps = [list(features.values())[-1] for _, features in passes]
         losses: dict[str, Tensor] = {}
         monitors: dict[str, Tensor] = {}
-        for k, (out, _) in enumerate(said):
-            place = f"peer{k}/" if k else ""
-            losses[f"{place}task"] = self.task.loss(out, batch.targets)
-            if self.soft:
-                others = [other for j, (other, _) in enumerate(said) if j != k]
-                losses[f"{place}soft"] = self.soft * self._told(out, others)
-            if self.adversarial:
-                real, fake, judged = self._scores(k, maps[k], maps[k - 1])
-                losses[f"{place}adversarial"] = self.adversarial * fooling_loss(judged)
-                losses[f"{place}discriminator"] = discriminator_loss(real, fake)
-                monitors[f"{place}real"] = real.detach().mean()
-                monitors[f"{place}fake"] = fake.detach().mean()
-        return StepOutput(said[0][0], losses, monitors)
+        for k, output in enumerate(outputs):
+            prefix = f"peer{k}/" if k else ""
+            losses[f"{prefix}task"] = self.task.loss(output, batch.targets)
+            if self.soft_weight:
+                others = outputs[:k] + outputs[k + 1 :]
+                losses[f"{prefix}soft"] = self.soft_weight * self._mean_soft_loss(output, others)
+            if self.adversarial_weight:
+                real, fake, fooling = self._scores(k, maps[k], maps[k - 1])
+                losses[f"{prefix}adversarial"] = self.adversarial_weight * fooling_loss(fooling)
+                losses[f"{prefix}discriminator"] = discriminator_loss(real, fake)
+                monitors[f"{prefix}real"] = real.detach().mean()
+                monitors[f"{prefix}fake"] = fake.detach().mean()
+        return StepOutput(outputs[0], losses, monitors)
 
-    def _told(self, out: Any, others: list[Any]) -> Tensor:
-        """The mean over the other networks of the soft loss towards each."""
-        each = [self.task.soft_loss(out, o.detach(), self.temperature) for o in others]
-        return torch.stack(each).mean()
+    def _mean_soft_loss(self, output: Any, others: list[Any]) -> Tensor:
+        """The mean of the soft losses towards the other networks' outputs."""
+        losses = [self.task.soft_loss(output, o.detach(), self.temperature) for o in others]
+        return torch.stack(losses).mean()
 
-    def _scores(self, k: int, own: Tensor, real: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What D_k says of the real map, and twice of the fake one: to learn, and to teach."""
-        own, real = pooled_to(own, real), pooled_to(real, own).detach()
-        fake = self.transfers[k](own)
-        judge = self.discriminators[k]
-        return judge(real), judge(fake.detach()), call_with_frozen_parameters(judge, fake)
+    def _scores(self, k: int, x: Tensor, real: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """D_k of the real map, and of the fake one T_k x twice: to train D_k, and network k."""
+        x, real = pooled_to(x, real), pooled_to(real, x).detach()
+        fake = self.transfers[k](x)
+        discriminator = self.discriminators[k]
+        return (
+            discriminator(real),
+            discriminator(fake.detach()),
+            call_with_frozen_parameters(discriminator, fake),
+        )
 
     def param_groups(self) -> list[dict[str, Any]]:
-        """The networks and their transfer layers; the discriminators, with a rate of their own."""
-        judges = list(self.discriminators.parameters())
-        theirs = {id(p) for p in judges}
-        rest = [p for p in self.parameters() if p.requires_grad and id(p) not in theirs]
-        slow = {"params": judges, "lr_scale": self.discriminator_lr}
-        return [{"params": rest}, slow] if judges else [{"params": rest}]
+        """Two groups: networks with transfer layers; discriminators at their learning rate."""
+        discriminators = list(self.discriminators.parameters())
+        ids = {id(p) for p in discriminators}
+        networks = [p for p in self.parameters() if p.requires_grad and id(p) not in ids]
+        group = {"params": discriminators, "lr_scale": self.discriminator_lr_scale}
+        return [{"params": networks}, *([group] if discriminators else [])]
 
     def predictors(self) -> dict[str, nn.Module]:
         """`peer1`, `peer2`, … and `student`."""
@@ -146,6 +155,7 @@ class OnlineAdversarialDistillation(Method):
 
 class MapDiscriminator(nn.Module):
     """Two convolutions, a global mean, a linear layer and a sigmoid: a map to a score in (0, 1).
+
 
     Args:
         channels: of the map.
@@ -166,16 +176,16 @@ class MapDiscriminator(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B,), in fp32."""
-        out: Tensor = self.score(self.layers(x).mean((2, 3)))
-        return out.squeeze(1).float().sigmoid()
+        logits: Tensor = self.score(self.layers(x).mean((2, 3)))
+        return logits.squeeze(1).float().sigmoid()
 
 
-def transfer(channels: int, wanted: int) -> nn.Module:
-    """From a map's channels to those of another one; nothing where they are the same."""
-    if channels == wanted:
+def transfer_layer(in_channels: int, out_channels: int) -> nn.Module:
+    """T_k: from the channels of one map to those of another; the identity where they are equal."""
+    if in_channels == out_channels:
         return nn.Identity()
-    convolution = nn.Conv2d(channels, wanted, 1, bias=False)
-    return nn.Sequential(convolution, nn.BatchNorm2d(wanted), nn.ReLU())
+    convolution = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(out_channels), nn.ReLU())
 
 
 def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
@@ -184,5 +194,5 @@ def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def fooling_loss(fake: Tensor) -> Tensor:
-    """Fake to 1."""
+    """Least squares of the network: fake to 1."""
     return (1 - fake).square().mean()

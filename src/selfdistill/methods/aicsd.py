@@ -20,11 +20,11 @@ from ..functional.kernel import gram
 
 @METHODS.add("aicsd")
 class InterClassSimilarity(Method):
-    r"""Tell the classes of a scene apart as a frozen teacher does, by where each is seen.
+    r"""Match inter-class similarity matrices of spatial score maps, with adaptive loss weighting.
 
     Mansourian et al. 2023, https://arxiv.org/abs/2308.04243, made for semantic segmentation. The
-    scores of a class over the n places of an image, in a softmax over the places, say where it is
-    seen; how far two classes are from each other in that is what the student learns:
+    scores of a class over the n positions of an image, in a softmax over the positions, are a
+    spatial distribution; the student learns the divergences between those of any two classes:
 
     .. math:: S_{ij} = \sum_n P_{i,n} \log \frac{P_{i,n}}{P_{j,n}} \qquad
         L_{ics} = \overline{\left( \hat S^s - \hat S^t \right)^2}
@@ -34,13 +34,12 @@ class InterClassSimilarity(Method):
 
     .. math:: L = a \, (L_{task} + \lambda_{ics} L_{ics}) + (1 - a) \, \lambda_{soft} \, L_{soft}
 
-    where a grows from 0 to 1 over the run ("adaptive"): the student begins as the teacher's
-    imitator and ends with the labels; "constant" is the plain sum. At its very start the labels
-    count for nothing, as the formula says.
+    where a grows linearly from 0 to 1 over the run ("adaptive"): at its start the soft loss alone
+    trains the student, as the formula says, at its end the labels; "constant" is the plain sum.
 
-    The public code differs from the formula: its softmax runs along columns of the image instead
-    of over all places, its divergence is fed probabilities where logarithms are due, and its soft
-    term is divided by classes and places. We follow the formula, with the soft loss of the task.
+    The public code differs from the formula: its softmax runs along columns of the image instead of
+    over all positions, its divergence is fed probabilities where logarithms are due, and its soft
+    term is divided by classes and positions. We follow the formula, with the soft loss of the task.
     The published weights, 9500 and 10, belong to that code: here they outweigh the labels a hundred
     times, so the defaults are smaller.
 
@@ -48,16 +47,16 @@ class InterClassSimilarity(Method):
         student: the network.
         teacher: a trained network.
         task: what the labels mean.
-        similarity: weight :math:`\lambda_{ics}` ≥ 0; chosen here.
-        soft: weight :math:`\lambda_{soft}` ≥ 0; 0.5, the published 10 by the 21
-            classes of VOC.
-        temperature: of the soft loss; 1 in the code.
+        similarity_weight: weight :math:`\lambda_{ics}` ≥ 0; chosen here.
+        soft_weight: weight :math:`\lambda_{soft}` ≥ 0; 0.5, the published 10 by the 21 classes of
+            VOC.
+        temperature: τ > 0 of the soft loss; 1 in the code.
         weighting: "adaptive", or "constant" for the plain sum of all terms.
-        cells: scores are averaged down to at most so many places a side before they are compared,
-            which bounds the memory; chosen here.
+        grid_size: positions a side, 1 or more, to which score maps are averaged down before they
+            are compared, which bounds the memory; chosen here.
 
     Raises:
-        ConfigError: fewer than three classes, or `cells` below 1.
+        ConfigError: fewer than three classes, or `grid_size` below 1.
     """
 
     kind = "offline"
@@ -70,54 +69,55 @@ class InterClassSimilarity(Method):
         teacher: nn.Module,
         task: Task,
         *,
-        similarity: float = 100.0,
-        soft: float = 0.5,
+        similarity_weight: float = 100.0,
+        soft_weight: float = 0.5,
         temperature: float = 1.0,
         weighting: Literal["adaptive", "constant"] = "adaptive",
-        cells: int = 64,
+        grid_size: int = 64,
     ) -> None:
         super().__init__()
-        if similarity and len(task.classes) < 3:
+        if similarity_weight and len(task.classes) < 3:
             raise ConfigError(
-                "aicsd compares where classes are seen, which takes three classes or more, not "
-                f"{len(task.classes)}; set similarity=0, or take kd"
+                "aicsd compares classes with one another, which takes three classes or more, not "
+                f"{len(task.classes)}; set similarity_weight=0, or take kd"
             )
-        if cells < 1:
-            raise ConfigError(f"cells={cells} leaves no place to look at; give 1 or more")
+        if grid_size < 1:
+            raise ConfigError(f"grid_size={grid_size} leaves no position; give 1 or more")
         self.student, self.teacher, self.task = student, Frozen(teacher), task
-        self.similarity, self.soft, self.temperature = similarity, soft, temperature
-        self.adaptive, self.cells = weighting == "adaptive", cells
+        self.similarity_weight, self.soft_weight = similarity_weight, soft_weight
+        self.temperature, self.grid_size = temperature, grid_size
+        self.adaptive = weighting == "adaptive"
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task`, `similarity` and `soft`, the latter two if they have a weight."""
-        out, reference = self.student(batch.inputs), self.teacher(batch.inputs)
-        share = progress.fraction if self.adaptive else 1.0
-        losses = {"task": share * self.task.loss(out, batch.targets)}
-        if self.similarity:
-            mine, theirs = (similarities(pooled(z, self.cells)) for z in (out, reference))
-            losses["similarity"] = share * self.similarity * (mine - theirs).square().mean()
-        if self.soft:
-            fading = 1.0 - share if self.adaptive else 1.0
-            soft = self.task.soft_loss(out, reference, self.temperature)
-            losses["soft"] = fading * self.soft * soft
-        return StepOutput(out, losses)
+        outputs, reference = self.student(batch.inputs), self.teacher(batch.inputs)
+        rising = progress.fraction if self.adaptive else 1.0
+        losses = {"task": rising * self.task.loss(outputs, batch.targets)}
+        if self.similarity_weight:
+            student, teacher = (
+                interclass_similarity(pooled(scores, self.grid_size))
+                for scores in (outputs, reference)
+            )
+            distance = (student - teacher).square().mean()
+            losses["similarity"] = rising * self.similarity_weight * distance
+        if self.soft_weight:
+            falling = 1.0 - rising if self.adaptive else 1.0
+            soft = self.task.soft_loss(outputs, reference, self.temperature)
+            losses["soft"] = falling * self.soft_weight * soft
+        return StepOutput(outputs, losses)
 
-    def predictors(self) -> dict[str, nn.Module]:
-        """The student alone."""
-        return {"student": self.student}
 
-
-def pooled(scores: Tensor, cells: int) -> Tensor:
-    """(B, K, H, W) with sides of at most `cells`, averaged; in fp32."""
-    height, width = (min(side, cells) for side in scores.shape[-2:])
+def pooled(scores: Tensor, grid_size: int) -> Tensor:
+    """(B, K, H, W) averaged to sides of at most `grid_size`, in fp32."""
+    height, width = (min(side, grid_size) for side in scores.shape[-2:])
     return F.adaptive_avg_pool2d(scores.float(), (height, width))
 
 
-def similarities(scores: Tensor) -> Tensor:
-    """(B, K, H, W) -> (B, K, K): divergence of each class's places from each other's, unit rows."""
-    logs = F.log_softmax(scores.flatten(2), dim=2)  # (B, K, N)
-    shares = logs.exp()
-    own = (shares * logs).sum(2, keepdim=True)  # (B, K, 1)
-    divergence = own - gram(shares, logs)
-    # two classes seen alike to the last digit would otherwise have a gradient without bounds
+def interclass_similarity(scores: Tensor) -> Tensor:
+    """(B, K, H, W) -> (B, K, K): divergences between spatial distributions, rows of unit length."""
+    log_probabilities = F.log_softmax(scores.flatten(2), dim=2)  # (B, K, N)
+    probabilities = log_probabilities.exp()
+    negative_entropy = (probabilities * log_probabilities).sum(2, keepdim=True)  # (B, K, 1)
+    divergence = negative_entropy - gram(probabilities, log_probabilities)
+    # two classes with equal maps would otherwise have an unbounded gradient
     return F.normalize(divergence, dim=2, eps=1e-6)

@@ -1,14 +1,13 @@
-from torch import nn
-
-from ..core import METHODS, Batch, Method, Progress, Provenance, StepOutput, Task
+from ..core import METHODS, Batch, Progress, Provenance, StepOutput, Task
 from ..functional.attention import attention_map
+from ..modules.feature_distillation import FeatureDistillation
 from ..modules.pairs import check_positions, paired_shapes, pooled_pairs
-from ..taps import Taps, Teacher
+from ..taps import Taps
 
 
 @METHODS.add("at")
-class AttentionTransfer(Method):
-    r"""Look where a frozen teacher looks.
+class AttentionTransfer(FeatureDistillation):
+    r"""Match spatial attention maps of student and teacher at every stage.
 
     Zagoruyko and Komodakis 2017, https://arxiv.org/abs/1612.03928, Eq. 2. With Q the mean of the
     squared channels of a feature, a map of N positions,
@@ -25,12 +24,11 @@ class AttentionTransfer(Method):
         student: the network.
         teacher: a trained network with as many taps as the student.
         task: what the labels mean.
-        attention: weight β of the attention terms; the authors' 1000. 0 leaves them out.
-        soft: weight of a soft loss towards the teacher's output; none in the benchmark.
-        temperature: of the soft loss; 4 as in the benchmark.
+        attention_weight: weight β ≥ 0 of the attention terms; the authors' 1000. 0 leaves them out.
+        soft_weight: weight ≥ 0 of a soft loss towards the teacher's output; none in the benchmark.
+        temperature: τ > 0 of the soft loss; 4 as in the benchmark.
     """
 
-    kind = "offline"
     provenance = Provenance.CODE
 
     def __init__(
@@ -39,28 +37,20 @@ class AttentionTransfer(Method):
         teacher: Taps,
         task: Task,
         *,
-        attention: float = 1000.0,
-        soft: float = 0.0,
+        attention_weight: float = 1000.0,
+        soft_weight: float = 0.0,
         temperature: float = 4.0,
     ) -> None:
-        super().__init__()
+        super().__init__(student, teacher, task, soft_weight, temperature)
         check_positions(paired_shapes(student, teacher))
-        self.student, self.teacher, self.task = student, Teacher(teacher), task
-        self.attention, self.soft, self.temperature = attention, soft, temperature
+        self.attention_weight = attention_weight
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task`, `soft` if it has a weight, and `attention/i` of each stage."""
-        out, mine = self.student.forward_features(batch.inputs)
-        reference, theirs = self.teacher.forward_features(batch.inputs)  # without a gradient
-        losses = {"task": self.task.loss(out, batch.targets)}
-        if self.soft:
-            losses["soft"] = self.soft * self.task.soft_loss(out, reference, self.temperature)
-        if self.attention:
-            for i, (x, target) in enumerate(pooled_pairs(mine, theirs), 1):
-                gap = (attention_map(x) - attention_map(target)).square().mean()
-                losses[f"attention/{i}"] = self.attention * gap
-        return StepOutput(out, losses)
-
-    def predictors(self) -> dict[str, nn.Module]:
-        """The student alone."""
-        return {"student": self.student.network}
+        outputs, losses, student_features, teacher_features = self.paired_forward(batch)
+        if self.attention_weight:
+            pairs = pooled_pairs(student_features, teacher_features)
+            for i, (x, target) in enumerate(pairs, 1):
+                distance = (attention_map(x) - attention_map(target)).square().mean()
+                losses[f"attention/{i}"] = self.attention_weight * distance
+        return StepOutput(outputs, losses)

@@ -5,7 +5,7 @@ from ..core import METHODS, Batch, Method, Progress, Provenance, StepOutput, Tas
 
 @METHODS.add("ce")
 class CrossEntropy(Method):
-    """Plain supervised training: the baseline that everything else has to beat.
+    """Train with the task's supervised loss alone: the baseline of all methods.
 
     Source: none; the rows "Baseline" of MUSE (https://arxiv.org/abs/2110.12606), Tables 1 to 7.
 
@@ -22,10 +22,6 @@ class CrossEntropy(Method):
         self.student, self.task = student, task
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
-        """The supervised loss of the student."""
-        out = self.student(batch.inputs)
-        return StepOutput(out, {"task": self.task.loss(out, batch.targets)})
-
-    def predictors(self) -> dict[str, nn.Module]:
-        """The student alone."""
-        return {"student": self.student}
+        """`task`, the supervised loss of the student."""
+        outputs = self.student(batch.inputs)
+        return StepOutput(outputs, {"task": self.task.loss(outputs, batch.targets)})

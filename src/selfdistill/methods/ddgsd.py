@@ -1,5 +1,5 @@
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..core import (
     METHODS,
@@ -17,7 +17,7 @@ from ..taps import Taps
 
 @METHODS.add("ddgsd")
 class DataDistortionSelfDistillation(Method):
-    r"""Say the same about two distortions of an image, and keep the mean features of both together.
+    r"""Match the class distributions and the mean features (MMD) of two augmented views.
 
     Xu and Liu 2019, https://doi.org/10.1609/aaai.v33i01.33015565; the rows "DDGSD" of MUSE's Table
     2. With the outputs z and the pooled last features g of two views a and b of the same images,
@@ -34,15 +34,15 @@ class DataDistortionSelfDistillation(Method):
     sees them together. No authors' code is public, and what there is disagrees with the paper:
     Self-KD-Lib averages the features over the channels, too, which leaves next to nothing of the
     last term, and halves the supervised loss; another port compares logits instead of features. We
-    follow the paper there, and Self-KD-Lib in that a view that teaches is detached, which the paper
-    does not say. The weights are those that the other port gives as the paper's.
+    follow the paper there, and Self-KD-Lib in that the target view is detached, which the paper
+    does not state. The weights are those that the other port gives as the paper's.
 
     Args:
         student: a network; its last tap is the feature.
-        task: what the labels mean. Its outputs must be a tensor with an entry an image.
-        soft: weight λ of the soft losses; 1 by the notes.
+        task: what the labels mean; its outputs must be a tensor with the batch as dim 0.
+        soft_weight: weight λ ≥ 0 of the soft losses; 1 by the notes.
         temperature: τ > 0 of the soft losses; 3 by the notes.
-        discrepancy: weight μ of the distance of the mean features; 5e-4 by the notes.
+        discrepancy_weight: weight μ ≥ 0 of the discrepancy of the mean features; 5e-4 by the notes.
     """
 
     kind = "self"
@@ -54,32 +54,34 @@ class DataDistortionSelfDistillation(Method):
         student: Taps,
         task: Task,
         *,
-        soft: float = 1.0,
+        soft_weight: float = 1.0,
         temperature: float = 3.0,
-        discrepancy: float = 5e-4,
+        discrepancy_weight: float = 5e-4,
     ) -> None:
         super().__init__()
         self.student, self.task = student, task
-        self.soft, self.temperature, self.discrepancy = soft, temperature, discrepancy
+        self.soft_weight, self.temperature = soft_weight, temperature
+        self.discrepancy_weight = discrepancy_weight
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task` and `soft`, each summed over the two views, and `discrepancy`."""
         if not batch.views:
             raise ConfigError(
-                "ddgsd wants two views of each image: fill Batch.views, as Loader(views=2) does"
+                "ddgsd needs two views of each image: fill Batch.views, as Loader(views=2) does"
             )
-        out, features = self.student.forward_features(torch.cat([batch.inputs, batch.views[0]]))
-        first, second = out.chunk(2)
+        images = torch.cat([batch.inputs, batch.views[0]])
+        outputs, features = self.student.forward_features(images)
+        first, second = outputs.chunk(2)
         task = self.task.loss(first, batch.targets) + self.task.loss(second, batch.targets)
         soft = self.task.soft_loss(first, second.detach(), self.temperature)
         soft = soft + self.task.soft_loss(second, first.detach(), self.temperature)
-        apart = mean_discrepancy(*features[self.student.names[-1]].mean((2, 3)).chunk(2))
-        losses = {"task": task, "soft": self.soft * soft, "discrepancy": self.discrepancy * apart}
-        return StepOutput(first, losses, {"discrepancy": apart.detach()})
-
-    def predictors(self) -> dict[str, nn.Module]:
-        """The student alone."""
-        return {"student": self.student.network}
+        discrepancy = mean_discrepancy(*features[self.student.names[-1]].mean((2, 3)).chunk(2))
+        losses = {
+            "task": task,
+            "soft": self.soft_weight * soft,
+            "discrepancy": self.discrepancy_weight * discrepancy,
+        }
+        return StepOutput(first, losses, {"discrepancy": discrepancy.detach()})
 
 
 def mean_discrepancy(x: Tensor, y: Tensor) -> Tensor:

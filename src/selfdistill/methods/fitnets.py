@@ -1,13 +1,15 @@
 from torch import Tensor, nn
 
-from ..core import METHODS, Batch, ConfigError, Method, Progress, Provenance, StepOutput, Task
+from ..core import METHODS, Batch, Progress, Provenance, StepOutput, Task
 from ..functional.attention import pooled_to
-from ..taps import Taps, Teacher
+from ..modules.feature_distillation import FeatureDistillation
+from ..modules.pairs import Shape, taps_at_depth
+from ..taps import Taps
 
 
 @METHODS.add("fitnets")
-class FitNets(Method):
-    r"""Predict a middle feature of a frozen teacher from one of the student's.
+class FitNets(FeatureDistillation):
+    r"""Regress an intermediate feature (hint) of the teacher from one of the student's.
 
     Romero et al. 2015, https://arxiv.org/abs/1412.6550, Eq. 3, in one stage:
 
@@ -22,25 +24,24 @@ class FitNets(Method):
     (https://arxiv.org/abs/1910.10699), whose numbers others quote: one stage, β = 100, the second
     of three stages. It is known to fall short of `soft` labels there. Our convolution has no bias,
     which batch norm would take away, and where the teacher's feature is larger, but not twice as
-    large, it is pooled to the student's size; the benchmark has no form for that. Take taps of
-    like sizes: from a much larger map the benchmark's regressor needs a much larger kernel.
+    large, it is pooled to the student's size; the benchmark has no form for that. Take taps of like
+    sizes: from a much larger map the benchmark's regressor needs a much larger kernel.
 
     The ReLU is right for a teacher whose taps end in one. Where they do not (pre-activation
-    networks, transformers), the feature has negative values that r cannot reach: set relu to false,
-    which the benchmark does not.
+    networks, transformers), the feature has negative values that r cannot reach: set
+    `regressor_relu` to false, which the benchmark does not.
 
     Args:
         student: the network.
         teacher: a trained network.
         task: what the labels mean.
-        hint: weight β of the hint; the benchmark's 100. 0 leaves it out.
+        hint_weight: weight β ≥ 0 of the hint term; the benchmark's 100. 0 leaves it out.
         tap: which tap of both networks, counted from the deepest, 1; the benchmark's is 2.
-        relu: whether the regressor ends in a ReLU, as in the benchmark.
-        soft: weight of a soft loss towards the teacher's output; none in the benchmark.
-        temperature: of the soft loss; 4 as in the benchmark.
+        regressor_relu: whether the regressor ends in a ReLU, as in the benchmark.
+        soft_weight: weight ≥ 0 of a soft loss towards the teacher's output; none in the benchmark.
+        temperature: τ > 0 of the soft loss; 4 as in the benchmark.
     """
 
-    kind = "offline"
     provenance = Provenance.CODE
 
     def __init__(
@@ -49,65 +50,50 @@ class FitNets(Method):
         teacher: Taps,
         task: Task,
         *,
-        hint: float = 100.0,
+        hint_weight: float = 100.0,
         tap: int = 2,
-        relu: bool = True,
-        soft: float = 0.0,
+        regressor_relu: bool = True,
+        soft_weight: float = 0.0,
         temperature: float = 4.0,
     ) -> None:
-        super().__init__()
-        fewest = min(len(student.names), len(teacher.names))
-        if not 1 <= tap <= fewest:
-            raise ConfigError(
-                f"tap={tap} is counted from the deepest, and both networks have taps up to "
-                f"{fewest}; give 1 … {fewest}, or name more with --taps and --teacher-taps"
-            )
-        self.guided, self.hinting = student.names[-tap], teacher.names[-tap]
-        source, target = student.shapes[self.guided], teacher.shapes[self.hinting]
-        self.student, self.teacher, self.task = student, Teacher(teacher), task
-        self.hint, self.soft, self.temperature = hint, soft, temperature
-        self.regressor = regressor(source, target, relu=relu) if hint else None
+        super().__init__(student, teacher, task, soft_weight, temperature)
+        self.student_tap, self.teacher_tap = taps_at_depth(student, teacher, tap)
+        self.hint_weight = hint_weight
+        source, target = student.shapes[self.student_tap], teacher.shapes[self.teacher_tap]
+        self.regressor = build_regressor(source, target, regressor_relu) if hint_weight else None
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task`, `soft` if it has a weight, and `hint`."""
-        out, mine = self.student.forward_features(batch.inputs)
-        reference, theirs = self.teacher.forward_features(batch.inputs)  # without a gradient
-        losses = {"task": self.task.loss(out, batch.targets)}
-        if self.soft:
-            losses["soft"] = self.soft * self.task.soft_loss(out, reference, self.temperature)
+        outputs, losses, student_features, teacher_features = self.paired_forward(batch)
         if self.regressor is not None:
-            guess, target = self.regressor(mine[self.guided]), theirs[self.hinting]
-            losses["hint"] = self.hint * mean_square(guess, target)
-        return StepOutput(out, losses)
-
-    def predictors(self) -> dict[str, nn.Module]:
-        """The student alone."""
-        return {"student": self.student.network}
+            prediction = self.regressor(student_features[self.student_tap])
+            target = teacher_features[self.teacher_tap]
+            losses["hint"] = self.hint_weight * mean_squared_error(prediction, target)
+        return StepOutput(outputs, losses)
 
 
-def regressor(
-    source: tuple[int, int, int], target: tuple[int, int, int], *, relu: bool
-) -> nn.Sequential:
-    """A convolution from one shape (C, H, W) to another, batch norm and maybe ReLU.
+def build_regressor(source: Shape, target: Shape, relu: bool) -> nn.Sequential:
+    """A convolution from one shape (C, H, W) to another, batch norm and, if asked for, ReLU.
 
-    From twice the target's size a stride of 2, from half of it a transposed one, else a kernel that
-    leaves just the target's size. Where a side of the source is smaller still, 1×1.
+    From twice the target's size a stride of 2, from half of it a transposed convolution, else a
+    kernel that leaves exactly the target's size. Where a side of the source is smaller still, 1×1.
     """
-    channels, height, width = source
-    wanted, high, wide = target
+    in_channels, in_height, in_width = source
+    out_channels, height, width = target
     convolution: nn.Module
-    if (height, width) == (2 * high, 2 * wide):
-        convolution = nn.Conv2d(channels, wanted, 3, 2, 1, bias=False)
-    elif (2 * height, 2 * width) == (high, wide):
-        convolution = nn.ConvTranspose2d(channels, wanted, 4, 2, 1, bias=False)
+    if (in_height, in_width) == (2 * height, 2 * width):
+        convolution = nn.Conv2d(in_channels, out_channels, 3, 2, 1, bias=False)
+    elif (2 * in_height, 2 * in_width) == (height, width):
+        convolution = nn.ConvTranspose2d(in_channels, out_channels, 4, 2, 1, bias=False)
     else:
-        larger = height >= high and width >= wide
-        kernel = (1 + height - high, 1 + width - wide) if larger else (1, 1)
-        convolution = nn.Conv2d(channels, wanted, kernel, bias=False)
-    return nn.Sequential(convolution, nn.BatchNorm2d(wanted), *([nn.ReLU()] if relu else []))
+        larger = in_height >= height and in_width >= width
+        kernel = (1 + in_height - height, 1 + in_width - width) if larger else (1, 1)
+        convolution = nn.Conv2d(in_channels, out_channels, kernel, bias=False)
+    activation = [nn.ReLU()] if relu else []
+    return nn.Sequential(convolution, nn.BatchNorm2d(out_channels), *activation)
 
 
-def mean_square(guess: Tensor, target: Tensor) -> Tensor:
-    """The mean of squared differences in fp32, the larger map pooled to the size of the other."""
-    gap = pooled_to(guess, target).float() - pooled_to(target, guess).float()
-    return gap.square().mean()
+def mean_squared_error(prediction: Tensor, target: Tensor) -> Tensor:
+    """Mean squared difference in fp32, the larger map pooled to the size of the other."""
+    difference = pooled_to(prediction, target).float() - pooled_to(target, prediction).float()
+    return difference.square().mean()

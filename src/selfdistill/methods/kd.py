@@ -16,7 +16,7 @@ from ..core import (
 
 @METHODS.add("kd")
 class KnowledgeDistillation(Method):
-    r"""Say what a frozen teacher says, softened, beside the labels.
+    r"""Match the teacher's temperature-softened class distribution (KL) in addition to the labels.
 
     Hinton et al. 2015, https://arxiv.org/abs/1503.02531, section 2:
 
@@ -33,8 +33,9 @@ class KnowledgeDistillation(Method):
         student: the network.
         teacher: a trained network for the same task.
         task: what the labels mean.
-        supervised: weight γ of the supervised loss; the benchmark's 0.1. 0 leaves it out.
-        soft: weight α of the soft loss; the benchmark's 0.9. 0 leaves it out.
+        supervised_weight: weight γ ≥ 0 of the supervised loss; the benchmark's 0.1. 0 leaves it
+            out.
+        soft_weight: weight α ≥ 0 of the soft loss; the benchmark's 0.9. 0 leaves it out.
         temperature: τ > 0 of the soft loss; the benchmark's 4.
     """
 
@@ -47,28 +48,26 @@ class KnowledgeDistillation(Method):
         teacher: nn.Module,
         task: Task,
         *,
-        supervised: float = 0.1,
-        soft: float = 0.9,
+        supervised_weight: float = 0.1,
+        soft_weight: float = 0.9,
         temperature: float = 4.0,
     ) -> None:
         super().__init__()
-        if not (supervised or soft):
-            raise ConfigError("kd needs a loss: give supervised or soft a weight")
+        if not (supervised_weight or soft_weight):
+            raise ConfigError("kd needs a loss: set supervised_weight or soft_weight above 0")
         self.student, self.teacher, self.task = student, Frozen(teacher), task
-        self.supervised, self.soft, self.temperature = supervised, soft, temperature
+        self.supervised_weight, self.soft_weight = supervised_weight, soft_weight
+        self.temperature = temperature
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
-        """`task` and `soft`."""
-        out = self.student(batch.inputs)
+        """`task` and `soft`, as far as they have a weight."""
+        outputs = self.student(batch.inputs)
         losses = {}
-        if self.supervised:
-            losses["task"] = self.supervised * self.task.loss(out, batch.targets)
-        if self.soft:
+        if self.supervised_weight:
+            losses["task"] = self.supervised_weight * self.task.loss(outputs, batch.targets)
+        if self.soft_weight:
             with torch.no_grad():
                 reference = self.teacher(batch.inputs)
-            losses["soft"] = self.soft * self.task.soft_loss(out, reference, self.temperature)
-        return StepOutput(out, losses)
-
-    def predictors(self) -> dict[str, nn.Module]:
-        """The student alone."""
-        return {"student": self.student}
+            soft = self.task.soft_loss(outputs, reference, self.temperature)
+            losses["soft"] = self.soft_weight * soft
+        return StepOutput(outputs, losses)

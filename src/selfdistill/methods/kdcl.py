@@ -26,11 +26,11 @@ _RIDGE = 1e-4  # of the mean squared error
 
 @METHODS.add("kdcl")
 class CollaborativeLearning(Method):
-    r"""Networks that see different views of an image and learn one soft target made from all.
+    r"""Train several networks on their own views, matching one ensemble of all their logits (KL).
 
     Guo et al. 2020, "Online Knowledge Distillation via Collaborative Learning", CVPR,
     https://openaccess.thecvf.com/content_CVPR_2020/html/Guo_Online_Knowledge_Distillation_via_Collaborative_Learning_CVPR_2020_paper.html.
-    Network k is shown a view of its own and says :math:`z_k`;
+    Network k sees a view of its own and has the logits :math:`z_k`;
 
     .. math:: L = \sum_k \left[ CE(z_k, y) + \lambda \, KL_\tau(sg\, z^* \,\|\, z_k) \right]
 
@@ -39,25 +39,26 @@ class CollaborativeLearning(Method):
     - *naive*: the logits with the least cross-entropy;
     - *linear*: the mixture :math:`\sum_k a_k z_k` on the simplex with the least cross-entropy;
     - *minlogit*: the smallest of each logit, after :math:`z_k[y]` was taken from all of
-      :math:`z_k`, so that the label is at least as likely as any network holds it;
+      :math:`z_k`, so that the label is at least as likely as for any of the networks;
     - *general*: :math:`\sum_k w_k z_k` with :math:`w = C^{-1} 1 / (1^\top C^{-1} 1)`, where
       :math:`C_{kl}` is the mean product of the errors of networks k and l, their probabilities less
       the label's, on held-out images, measured after each epoch.
 
-    No official code is public; the code that goes by the method's name takes the mean of the
-    logits, which is none of the four. The notes that we follow do not say in what space the general
-    target is mixed: logits are chosen here. They do not keep w from being negative, and it is where
-    a network errs as another one does, only more; a ridge of 1e-4 on C, chosen here, keeps w finite
-    where networks agree. Without held-out images, and before they were looked at, w is equal.
+    No official code is public; a public port takes the mean of the logits, which is none of the
+    four. The notes that we follow do not say in what space the general target is mixed: logits are
+    chosen here. They do not constrain w to be 0 or more: a network whose errors are those of
+    another one, only larger, gets a negative weight. A ridge of 1e-4 on C, chosen here, keeps w
+    finite where networks agree. Before the first measurement, and without held-out images, w is
+    equal.
 
     Args:
         student: the network that is kept; sees the first view.
-        peers: networks of any kind, one or more; each asks for one more view.
+        peers: networks of any architecture, one or more; each takes one more view.
         task: what the labels mean; one class an image.
-        target: "naive", "linear", "minlogit" (the paper's recipe on ImageNet) or "general" (the
-            paper's best on CIFAR-100, wants held-out images).
-        soft: weight λ of the soft terms; 1 by the notes.
-        temperature: of the soft terms; 2 by the notes.
+        ensemble: the target: "naive", "linear", "minlogit" (the paper's recipe on ImageNet) or
+            "general" (the paper's best on CIFAR-100, needs held-out images).
+        soft_weight: weight λ ≥ 0 of the soft terms; 1 by the notes. 0 leaves them out.
+        temperature: τ > 0 of the soft terms; 2 by the notes.
     """
 
     kind = "online"
@@ -71,18 +72,18 @@ class CollaborativeLearning(Method):
         peers: Sequence[nn.Module],
         task: Task,
         *,
-        target: Literal["naive", "linear", "minlogit", "general"] = "minlogit",
-        soft: float = 1.0,
+        ensemble: Literal["naive", "linear", "minlogit", "general"] = "minlogit",
+        soft_weight: float = 1.0,
         temperature: float = 2.0,
     ) -> None:
         super().__init__()
         if not peers:
-            raise ConfigError("networks that teach one another are two or more: give --peer MODEL")
+            raise ConfigError("kdcl trains two networks or more: give --peer MODEL")
         self.student, self.peers, self.task = student, nn.ModuleList(peers), task
-        self.target, self.soft, self.temperature = target, soft, temperature
+        self.ensemble, self.soft_weight, self.temperature = ensemble, soft_weight, temperature
         count = 1 + len(peers)
         self.needs = Needs(views=count, image_labels=True)
-        if target == "general":
+        if ensemble == "general":
             self.register_buffer("weights", torch.full((count,), 1 / count))
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
@@ -91,51 +92,52 @@ class CollaborativeLearning(Method):
         views = (batch.inputs, *batch.views)
         if len(views) < len(networks):
             raise ConfigError(
-                f"{len(networks)} networks want a view of each image for each of them, and the "
-                f"batch has {len(views)}; load the data with views={len(networks)}"
+                f"{len(networks)} networks need as many views of each image, and the batch has "
+                f"{len(views)}; load the data with views={len(networks)}"
             )
-        said = [network(view) for network, view in zip(networks, views, strict=False)]
+        outputs = [network(view) for network, view in zip(networks, views, strict=False)]
         losses: dict[str, Tensor] = {}
-        common = self._target(said, batch.targets) if self.soft else None
-        for k, out in enumerate(said):
-            place = f"peer{k}/" if k else ""
-            losses[f"{place}task"] = self.task.loss(out, batch.targets)
-            if common is not None:
-                distance = self.task.soft_loss(out, common, self.temperature)
-                losses[f"{place}soft"] = self.soft * distance
-        return StepOutput(said[0], losses)
+        target = self._target(outputs, batch.targets) if self.soft_weight else None
+        for k, output in enumerate(outputs):
+            prefix = f"peer{k}/" if k else ""
+            losses[f"{prefix}task"] = self.task.loss(output, batch.targets)
+            if target is not None:
+                soft = self.task.soft_loss(output, target, self.temperature)
+                losses[f"{prefix}soft"] = self.soft_weight * soft
+        return StepOutput(outputs[0], losses)
 
     @torch.no_grad()
-    def _target(self, said: list[Tensor], labels: Tensor) -> Tensor:
-        logits = torch.stack([out.detach().float() for out in said])  # (networks, B, K)
-        if self.target == "minlogit":
+    def _target(self, outputs: list[Tensor], labels: Tensor) -> Tensor:
+        """The ensemble's logits z* (B, K)."""
+        logits = torch.stack([output.detach().float() for output in outputs])  # (networks, B, K)
+        if self.ensemble == "minlogit":
             return (logits - at_label(logits, labels).unsqueeze(-1)).amin(0)
-        if self.target == "naive":
-            shares = least_wrong(logits, labels)
-        elif self.target == "linear":
-            shares = best_mixture(logits, labels)
+        if self.ensemble == "naive":
+            weights = lowest_loss_network(logits, labels)
+        elif self.ensemble == "linear":
+            weights = optimal_mixture(logits, labels)
         else:
-            shares = self.weights.unsqueeze(-1)
-        return mixed(logits, shares)
+            weights = self.weights.unsqueeze(-1)
+        return weighted_sum(logits, weights)
 
     def after_epoch(self, held_out: Iterable[Batch]) -> None:
-        """Measure the weights of the general target anew."""
-        if self.target != "general":
+        """Measures the weights w of the general target anew."""
+        if self.ensemble != "general":
             return
         count = len(self.weights)
-        products, seen = self.weights.new_zeros(count, count), self.weights.new_zeros(())
+        products, samples = self.weights.new_zeros(count, count), self.weights.new_zeros(())
         with evaluation_mode(self):
             for batch in held_out:
-                said = [network(batch.inputs) for network in (self.student, *self.peers)]
-                probabilities = torch.stack(said).float().softmax(-1)
+                outputs = [network(batch.inputs) for network in (self.student, *self.peers)]
+                probabilities = torch.stack(outputs).float().softmax(-1)
                 errors = probabilities - F.one_hot(batch.targets, probabilities.shape[-1])
                 products += errors.flatten(1) @ errors.flatten(1).T
-                seen += len(batch.targets)
+                samples += len(batch.targets)
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(products)
-            dist.all_reduce(seen)
-        if seen > 0:
-            self.weights.copy_(least_error(products / seen))
+            dist.all_reduce(samples)
+        if samples > 0:
+            self.weights.copy_(least_squares_weights(products / samples))
 
     def predictors(self) -> dict[str, nn.Module]:
         """`peer1`, `peer2`, … and `student`."""
@@ -143,24 +145,24 @@ class CollaborativeLearning(Method):
         return {**peers, "student": self.student}
 
 
-def mixed(logits: Tensor, shares: Tensor) -> Tensor:
-    """(networks, B, K) by (networks, B or 1) -> (B, K); autocast would run a product in bf16."""
-    return (shares.unsqueeze(-1) * logits).sum(0)
+def weighted_sum(logits: Tensor, weights: Tensor) -> Tensor:
+    """(networks, B, K) and (networks, B or 1) -> (B, K); autocast would run a matmul in bf16."""
+    return (weights.unsqueeze(-1) * logits).sum(0)
 
 
 def at_label(logits: Tensor, labels: Tensor) -> Tensor:
     """(networks, B, K) -> (networks, B): the logit of each image's label."""
-    places = labels.view(1, -1, 1).expand(len(logits), -1, -1)
-    return logits.gather(2, places).squeeze(2)
+    index = labels.view(1, -1, 1).expand(len(logits), -1, -1)
+    return logits.gather(2, index).squeeze(2)
 
 
-def least_wrong(logits: Tensor, labels: Tensor) -> Tensor:
+def lowest_loss_network(logits: Tensor, labels: Tensor) -> Tensor:
     """(networks, B) of 0 and 1: for each image the network with the least cross-entropy."""
-    wrong = -at_label(logits.log_softmax(-1), labels)
-    return torch.zeros_like(wrong).scatter(0, wrong.argmin(0, keepdim=True), 1.0)
+    loss = -at_label(logits.log_softmax(-1), labels)
+    return torch.zeros_like(loss).scatter(0, loss.argmin(0, keepdim=True), 1.0)
 
 
-def best_mixture(logits: Tensor, labels: Tensor) -> Tensor:
+def optimal_mixture(logits: Tensor, labels: Tensor) -> Tensor:
     """(networks, B), on the simplex: for each image the mixture with the least cross-entropy.
 
     The problem is convex. Of two networks the root of the derivative is found by halving the
@@ -168,13 +170,13 @@ def best_mixture(logits: Tensor, labels: Tensor) -> Tensor:
     https://doi.org/10.1137/080716542). Both take a fixed number of steps, as nothing here may wait
     for the device.
     """
-    right = at_label(logits, labels)
+    label_logits = at_label(logits, labels)
 
-    def gradient(shares: Tensor) -> Tensor:
-        return (mixed(logits, shares).softmax(-1) * logits).sum(-1) - right
+    def gradient(weights: Tensor) -> Tensor:
+        return (weighted_sum(logits, weights).softmax(-1) * logits).sum(-1) - label_logits
 
     if len(logits) == 2:
-        low = torch.zeros_like(right[0])
+        low = torch.zeros_like(label_logits[0])
         high = torch.ones_like(low)
         for _ in range(_HALVINGS):
             middle = (low + high) / 2
@@ -185,18 +187,19 @@ def best_mixture(logits: Tensor, labels: Tensor) -> Tensor:
     centered = logits - logits.mean(0)
     # A variance is at most a quarter of the squared range, so this bounds the curvature.
     curvature = (centered.amax(-1) - centered.amin(-1)).square().sum(0) / 4 + 1e-6
-    shares = ahead = torch.full_like(right, 1 / len(logits))
-    pace = 1.0
+    weights = extrapolated = torch.full_like(label_logits, 1 / len(logits))
+    t = 1.0
     for _ in range(_ITERATIONS):
-        last, shares = shares, onto_simplex(ahead - gradient(ahead) / curvature)
-        former, pace = pace, (1 + (1 + 4 * pace**2) ** 0.5) / 2
-        ahead = shares + (former - 1) / pace * (shares - last)
-    return shares
+        previous = weights
+        weights = project_to_simplex(extrapolated - gradient(extrapolated) / curvature)
+        t_previous, t = t, (1 + (1 + 4 * t**2) ** 0.5) / 2
+        extrapolated = weights + (t_previous - 1) / t * (weights - previous)
+    return weights
 
 
-def onto_simplex(x: Tensor) -> Tensor:
-    """Each column of (N, B) as the nearest point with entries of 0 or more that sum to 1."""
-    x = x - x.amax(0)  # the point is the same, and large entries no longer cancel
+def project_to_simplex(x: Tensor) -> Tensor:
+    """Each column of (N, B) projected to the nearest with entries of 0 or more that sum to 1."""
+    x = x - x.amax(0)  # the projection is the same, and large entries no longer cancel
     ordered = x.sort(0, descending=True).values
     count = torch.arange(1, len(x) + 1, device=x.device).unsqueeze(-1)
     surplus = (ordered.cumsum(0) - 1) / count
@@ -204,9 +207,9 @@ def onto_simplex(x: Tensor) -> Tensor:
     return (x - surplus.gather(0, last)).clamp(min=0)
 
 
-def least_error(errors: Tensor) -> Tensor:
-    """C (N, N), mean products of errors -> w (N,), sum 1: the mixture with the least of them."""
-    ridge = _RIDGE * errors.diagonal().mean() + 1e-12  # no error at all: equal weights
-    raised = errors + ridge * torch.eye(len(errors)).to(errors)
-    solution: Tensor = torch.linalg.solve(raised, torch.ones_like(errors[0]))
+def least_squares_weights(covariance: Tensor) -> Tensor:
+    """C (N, N), mean products of errors -> w (N,), sum 1: the mixture with the least squares."""
+    ridge = _RIDGE * covariance.diagonal().mean() + 1e-12  # above 0: no error, equal weights
+    regularized = covariance + ridge * torch.eye(len(covariance)).to(covariance)
+    solution: Tensor = torch.linalg.solve(regularized, torch.ones_like(covariance[0]))
     return solution / solution.sum()

@@ -1,14 +1,13 @@
-from torch import nn
-
-from ..core import METHODS, Batch, Method, Progress, Provenance, StepOutput, Task
+from ..core import METHODS, Batch, Progress, Provenance, StepOutput, Task
 from ..functional.kernel import channel_discrepancy
+from ..modules.feature_distillation import FeatureDistillation
 from ..modules.pairs import check_positions, paired_shapes, pooled_pairs
-from ..taps import Taps, Teacher
+from ..taps import Taps
 
 
 @METHODS.add("nst")
-class NeuronSelectivityTransfer(Method):
-    r"""Have channels that respond where a frozen teacher's channels respond.
+class NeuronSelectivityTransfer(FeatureDistillation):
+    r"""Match the distributions of channel activation maps of student and teacher by MMD.
 
     Huang and Wang 2017, https://arxiv.org/abs/1707.01219, Eq. 8, with the polynomial kernel
     :math:`k(x, y) = (x^\top y)^2`. The channels of a feature, each a map over the positions scaled
@@ -30,12 +29,11 @@ class NeuronSelectivityTransfer(Method):
         student: the network.
         teacher: a trained network with as many taps as the student.
         task: what the labels mean.
-        selectivity: weight β of the discrepancies; the benchmark's 50. 0 leaves them out.
-        soft: weight of a soft loss towards the teacher's output; none in the benchmark.
-        temperature: of the soft loss; 4 as in the benchmark.
+        mmd_weight: weight β ≥ 0 of the discrepancies; the benchmark's 50. 0 leaves them out.
+        soft_weight: weight ≥ 0 of a soft loss towards the teacher's output; none in the benchmark.
+        temperature: τ > 0 of the soft loss; 4 as in the benchmark.
     """
 
-    kind = "offline"
     provenance = Provenance.CODE
 
     def __init__(
@@ -44,27 +42,19 @@ class NeuronSelectivityTransfer(Method):
         teacher: Taps,
         task: Task,
         *,
-        selectivity: float = 50.0,
-        soft: float = 0.0,
+        mmd_weight: float = 50.0,
+        soft_weight: float = 0.0,
         temperature: float = 4.0,
     ) -> None:
-        super().__init__()
+        super().__init__(student, teacher, task, soft_weight, temperature)
         check_positions(paired_shapes(student, teacher))
-        self.student, self.teacher, self.task = student, Teacher(teacher), task
-        self.selectivity, self.soft, self.temperature = selectivity, soft, temperature
+        self.mmd_weight = mmd_weight
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task`, `soft` if it has a weight, and `selectivity/i` of each stage."""
-        out, mine = self.student.forward_features(batch.inputs)
-        reference, theirs = self.teacher.forward_features(batch.inputs)  # without a gradient
-        losses = {"task": self.task.loss(out, batch.targets)}
-        if self.soft:
-            losses["soft"] = self.soft * self.task.soft_loss(out, reference, self.temperature)
-        if self.selectivity:
-            for i, (x, target) in enumerate(pooled_pairs(mine, theirs), 1):
-                losses[f"selectivity/{i}"] = self.selectivity * channel_discrepancy(x, target)
-        return StepOutput(out, losses)
-
-    def predictors(self) -> dict[str, nn.Module]:
-        """The student alone."""
-        return {"student": self.student.network}
+        outputs, losses, student_features, teacher_features = self.paired_forward(batch)
+        if self.mmd_weight:
+            pairs = pooled_pairs(student_features, teacher_features)
+            for i, (x, target) in enumerate(pairs, 1):
+                losses[f"selectivity/{i}"] = self.mmd_weight * channel_discrepancy(x, target)
+        return StepOutput(outputs, losses)

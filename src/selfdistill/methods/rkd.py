@@ -1,18 +1,19 @@
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..core import METHODS, Batch, Method, Needs, Progress, Provenance, StepOutput, Task
+from ..core import METHODS, Batch, Needs, Progress, Provenance, StepOutput, Task
 from ..functional.kernel import gram
-from ..taps import Taps, Teacher
+from ..modules.feature_distillation import FeatureDistillation
+from ..taps import Taps
 
 
 @METHODS.add("rkd")
-class RelationalDistillation(Method):
-    r"""Place images relative to each other as a frozen teacher places them.
+class RelationalDistillation(FeatureDistillation):
+    r"""Match pairwise distances and triplet angles of the teacher's embeddings.
 
-    Park et al. 2019, https://arxiv.org/abs/1904.05068. Of the pooled last features x
-    of the images of a batch,
+    Park et al. 2019, https://arxiv.org/abs/1904.05068. Of the pooled last features x of the images
+    of a batch,
 
     .. math:: d_{ij} = \frac{\lVert x_i - x_j \rVert}{\mu} \qquad a_{ijk} = \left\langle
         \frac{x_i - x_j}{\lVert x_i - x_j \rVert}, \frac{x_k - x_j}{\lVert x_k - x_j \rVert}
@@ -36,13 +37,12 @@ class RelationalDistillation(Method):
         student: the network.
         teacher: a trained network.
         task: what the labels mean.
-        distance: weight of the distances; the benchmark's 25. 0 leaves them out.
-        angle: weight of the angles; the benchmark's 50. 0 leaves them out.
-        soft: weight of a soft loss towards the teacher's output; none in the benchmark.
-        temperature: of the soft loss; 4 as in the benchmark.
+        distance_weight: weight λ_d ≥ 0 of the distances; the benchmark's 25. 0 leaves them out.
+        angle_weight: weight λ_a ≥ 0 of the angles; the benchmark's 50. 0 leaves them out.
+        soft_weight: weight ≥ 0 of a soft loss towards the teacher's output; none in the benchmark.
+        temperature: τ > 0 of the soft loss; 4 as in the benchmark.
     """
 
-    kind = "offline"
     provenance = Provenance.CODE
     needs = Needs(batch=3)
 
@@ -52,39 +52,32 @@ class RelationalDistillation(Method):
         teacher: Taps,
         task: Task,
         *,
-        distance: float = 25.0,
-        angle: float = 50.0,
-        soft: float = 0.0,
+        distance_weight: float = 25.0,
+        angle_weight: float = 50.0,
+        soft_weight: float = 0.0,
         temperature: float = 4.0,
     ) -> None:
-        super().__init__()
-        self.student, self.teacher, self.task = student, Teacher(teacher), task
-        self.distance, self.angle = distance, angle
-        self.soft, self.temperature = soft, temperature
+        super().__init__(student, teacher, task, soft_weight, temperature)
+        self.distance_weight, self.angle_weight = distance_weight, angle_weight
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task`, `soft` if it has a weight, `distance` and `angle`."""
-        out, mine = self.student.forward_features(batch.inputs)
-        reference, theirs = self.teacher.forward_features(batch.inputs)  # without a gradient
-        losses = {"task": self.task.loss(out, batch.targets)}
-        if self.soft:
-            losses["soft"] = self.soft * self.task.soft_loss(out, reference, self.temperature)
-        own = differences(mine[self.student.names[-1]])
-        its = differences(list(theirs.values())[-1])
-        if self.distance:
-            gap = F.smooth_l1_loss(relative_distances(own), relative_distances(its))
-            losses["distance"] = self.distance * gap
-        if self.angle:
-            losses["angle"] = self.angle * F.smooth_l1_loss(cosines(own), cosines(its))
-        return StepOutput(out, losses)
-
-    def predictors(self) -> dict[str, nn.Module]:
-        """The student alone."""
-        return {"student": self.student.network}
+        outputs, losses, student_features, teacher_features = self.paired_forward(batch)
+        student, teacher = (
+            pooled_differences(list(features.values())[-1])
+            for features in (student_features, teacher_features)
+        )
+        if self.distance_weight:
+            loss = F.smooth_l1_loss(relative_distances(student), relative_distances(teacher))
+            losses["distance"] = self.distance_weight * loss
+        if self.angle_weight:
+            loss = F.smooth_l1_loss(cosines(student), cosines(teacher))
+            losses["angle"] = self.angle_weight * loss
+        return StepOutput(outputs, losses)
 
 
-def differences(x: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, B, C): from each image's pooled feature to each other's, in fp32."""
+def pooled_differences(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, B, C): differences of the images' pooled features, in fp32."""
     pooled = x.float().mean((2, 3))
     return pooled[None] - pooled[:, None]
 

@@ -3,17 +3,17 @@ from itertools import pairwise
 from typing import Literal
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..core import METHODS, Batch, ConfigError, Method, Progress, Provenance, StepOutput, Task
 from ..taps import Taps
 
-_SILENT = 1e-6  # of a loss, next to a supervised one of about 1
+_NEGLIGIBLE = 1e-6  # beside a supervised loss of about 1
 
 
 @METHODS.add("sad")
 class SelfAttentionDistillation(Method):
-    r"""Let every stage look where the next deeper one looks.
+    r"""Match each stage's spatial attention map to that of the next deeper stage.
 
     Hou et al. 2019, https://arxiv.org/abs/1908.00821, made for lane detection. With the features
     :math:`F_1 … F_T` at the taps,
@@ -31,20 +31,20 @@ class SelfAttentionDistillation(Method):
     about 1e-8 to the loss. Self-KD-Lib's form for classification, the default here, takes 1000 and
     the mean over the channels instead of the sum; it also enlarges the feature instead of its map,
     where we follow the paper. That weight suits maps of 32×32 to 8×8; at 4×4 the term can outweigh
-    the supervised loss. The unweighted terms are logged, and a weight that makes less than 1e-6 or
-    more than 1 of them is reported.
+    the supervised loss. The unweighted terms are logged, and a weighted term below 1e-6 or above 1
+    is reported.
 
-    The lane network's own form is ``attention=0.1, energy="sum", start=2/3``: there the term joins
-    at step 40000 of 60000.
+    The lane network's own form is ``attention_weight=0.1, channel_reduction="sum",
+    start_fraction=2/3``: there the term starts at step 40000 of 60000.
 
     Args:
         student: a network with two taps or more.
         task: what the labels mean.
-        attention: weight β of the attention terms; Self-KD-Lib's 1000.
-        energy: over the channels the "mean" of squares (Self-KD-Lib) or their "sum" (the paper),
-            whose softmax is the sharper the more channels there are.
-        start: part of the run, in [0, 1), that is over before the attention terms join in. Above 0
-            the length of the run must be known.
+        attention_weight: weight β ≥ 0 of the attention terms; Self-KD-Lib's 1000.
+        channel_reduction: over the channels the "mean" of squares (Self-KD-Lib) or their "sum" (the
+            paper), whose softmax is sharper with more channels.
+        start_fraction: fraction of the run, in [0, 1), before which the attention terms are 0.
+            Above 0 the length of the run must be known.
     """
 
     kind = "self"
@@ -55,9 +55,9 @@ class SelfAttentionDistillation(Method):
         student: Taps,
         task: Task,
         *,
-        attention: float = 1000.0,
-        energy: Literal["mean", "sum"] = "mean",
-        start: float = 0.0,
+        attention_weight: float = 1000.0,
+        channel_reduction: Literal["mean", "sum"] = "mean",
+        start_fraction: float = 0.0,
     ) -> None:
         super().__init__()
         if len(student.names) < 2:
@@ -65,50 +65,57 @@ class SelfAttentionDistillation(Method):
                 f"sad compares each stage with the next and has {len(student.names)} tap; give "
                 "two or more with --taps, `selfdistill taps MODEL` lists them"
             )
-        if not 0 <= start < 1:
-            raise ConfigError(f"start={start:g} is no part of a run; give 0 … 0.99")
+        if not 0 <= start_fraction < 1:
+            raise ConfigError(
+                f"start_fraction={start_fraction:g} is no fraction of a run; give 0 … 0.99"
+            )
         self.student, self.task = student, task
-        self.attention, self.energy, self.start = attention, energy, start
+        self.attention_weight, self.start_fraction = attention_weight, start_fraction
+        self.channel_reduction = channel_reduction
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task`, and `attention/i` of each stage but the last."""
-        out, features = self.student.forward_features(batch.inputs)
+        outputs, features = self.student.forward_features(batch.inputs)
         energies = [self._energy(feature) for feature in features.values()]
-        weight = self.attention * (progress.fraction >= self.start)  # 0, and then the weight
-        losses = {"task": self.task.loss(out, batch.targets)}
+        weight = self.attention_weight * (progress.fraction >= self.start_fraction)
+        losses = {"task": self.task.loss(outputs, batch.targets)}
         monitors = {}
-        for i, (own, deeper) in enumerate(pairwise(energies), 1):
-            gap = attention_gap(own, deeper.detach())
-            losses[f"attention/{i}"] = weight * gap
-            monitors[f"attention/{i}"] = gap.detach()
-        return StepOutput(out, losses, monitors)
+        for i, (energy, deeper) in enumerate(pairwise(energies), 1):
+            distance = attention_distance(energy, deeper.detach())
+            losses[f"attention/{i}"] = weight * distance
+            monitors[f"attention/{i}"] = distance.detach()
+        return StepOutput(outputs, losses, monitors)
 
     def _energy(self, feature: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, 1, H, W), in fp32."""
-        square = feature.float().square()
-        return square.sum(1, keepdim=True) if self.energy == "sum" else square.mean(1, keepdim=True)
-
-    def predictors(self) -> dict[str, nn.Module]:
-        """The student alone."""
-        return {"student": self.student.network}
+        squares = feature.float().square()
+        reduce = squares.sum if self.channel_reduction == "sum" else squares.mean
+        return reduce(1, keepdim=True)
 
     def diagnose(self, monitors: Mapping[str, float]) -> dict[str, str]:
-        """Terms that are too small to teach anything, or larger than the supervised loss."""
-        terms = {n: self.attention * v for n, v in monitors.items() if n.startswith("attention/")}
-        silent = {n: v for n, v in terms.items() if 0 < v < _SILENT}
-        loud = {n: v for n, v in terms.items() if v > 1}
-        return {
-            n: f"is silent: it adds {v:.0e} to the loss; raise attention" for n, v in silent.items()
-        } | {n: f"is loud: it adds {v:.1f} to the loss; lower attention" for n, v in loud.items()}
+        """Terms that are negligible beside the supervised loss, or larger than it."""
+        diagnosis: dict[str, str] = {}
+        for name, value in monitors.items():
+            term = self.attention_weight * value
+            if not name.startswith("attention/"):
+                continue
+            if 0 < term < _NEGLIGIBLE:
+                diagnosis[name] = (
+                    f"is silent: it adds {term:.0e} to the loss; raise attention_weight"
+                )
+            elif term > 1:
+                diagnosis[name] = f"is loud: it adds {term:.1f} to the loss; lower attention_weight"
+        return diagnosis
 
 
-def attention_gap(own: Tensor, deeper: Tensor) -> Tensor:
+def attention_distance(energy: Tensor, deeper: Tensor) -> Tensor:
     """The mean squared difference of two attention maps, softmaxes over the positions.
 
     Args:
-        own: (B, 1, H, W).
-        deeper: (B, 1, h, w), brought to the size of the other first.
+        energy: (B, 1, H, W).
+        deeper: (B, 1, h, w), interpolated to the size of the other first.
     """
-    if deeper.shape[-2:] != own.shape[-2:]:
-        deeper = F.interpolate(deeper, size=own.shape[-2:], mode="bilinear", align_corners=False)
-    return F.mse_loss(own.flatten(1).softmax(1), deeper.flatten(1).softmax(1))
+    size = energy.shape[-2:]
+    if deeper.shape[-2:] != size:
+        deeper = F.interpolate(deeper, size=size, mode="bilinear", align_corners=False)
+    return F.mse_loss(energy.flatten(1).softmax(1), deeper.flatten(1).softmax(1))

@@ -20,7 +20,7 @@ from ..taps.fx_split import copy_without_hooks
 
 @METHODS.add("snapshot")
 class SnapshotDistillation(Method):
-    r"""Cut the run into generations, each of which learns from what the one before it became.
+    r"""Split training into generations, each distilled from the final weights of the previous one.
 
     Yang et al. 2019, https://arxiv.org/abs/1812.00123. The first generation is plain training; in
     the others the network as it stood at the end of the last generation teaches:
@@ -28,24 +28,25 @@ class SnapshotDistillation(Method):
     .. math:: L = \left(1 + \frac{1}{\tau}\right) CE(z, y) - \sum_k softmax(z_{teacher} / \tau)_k
         \log softmax(z)_k
 
-    Only the teacher is softened, which is the paper's point: it keeps the two apart although they
-    are of one line. So there is no factor τ², either.
+    Only the teacher is softened, which is the paper's point: it keeps the teacher's distribution
+    different from the student's although both are of one training run. So there is no factor τ².
 
-    A generation is a cycle of the learning rate, which with the cosine schedule starts anew in each
-    one. It ends with an optimizer step, whether or not an epoch ends there. The teacher costs a
+    A generation is one cycle of the learning rate, which with the cosine schedule restarts in each
+    one. It ends with an optimizer step, whether or not an epoch ends with it. The teacher costs a
     forward pass a step from the second generation on, and is kept in checkpoints.
 
     No authors' code is public. The form of the loss is that of a port, which has a temperature of 3
     and four generations; temperature and number of generations here are recalled from the paper.
-    The length of the run must be known: in a loop of your own give `total_steps`, or the first
+    The length of the run must be known: in a custom training loop give `total_steps`, or the first
     generation never ends.
 
     Args:
         student: the network.
         task: what the labels mean.
-        generations: parts of equal length that the run is cut into, 1 or more; 2 as recalled.
-        supervised: weight of the supervised loss from the second generation on; none takes 1 + 1/τ.
-        soft: weight of the soft loss; the port's 1.
+        num_generations: number of generations of equal length, 1 or more; 2 as recalled.
+        supervised_weight: weight ≥ 0 of the supervised loss from the second generation on; none
+            takes 1 + 1/τ.
+        soft_weight: weight ≥ 0 of the soft loss; the port's 1.
         temperature: τ > 0 of the teacher; 2 as recalled.
     """
 
@@ -59,49 +60,50 @@ class SnapshotDistillation(Method):
         student: nn.Module,
         task: Task,
         *,
-        generations: int = 2,
-        supervised: float | None = None,
-        soft: float = 1.0,
+        num_generations: int = 2,
+        supervised_weight: float | None = None,
+        soft_weight: float = 1.0,
         temperature: float = 2.0,
     ) -> None:
         super().__init__()
-        if generations < 1:
-            raise ConfigError(f"generations={generations} leaves nothing to train; give 1 or more")
+        if num_generations < 1:
+            raise ConfigError(
+                f"num_generations={num_generations} leaves nothing to train; give 1 or more"
+            )
         if temperature <= 0:
             raise ConfigError(f"temperature={temperature:g} must be above 0; the default is 2")
-        self.student, self.task, self.cycles = student, task, generations
-        self.soft, self.temperature = soft, temperature
-        self.supervised = 1 + 1 / temperature if supervised is None else supervised
+        self.student, self.task, self.cycles = student, task, num_generations
+        self.soft_weight, self.temperature = soft_weight, temperature
+        self.supervised_weight = (
+            1 + 1 / temperature if supervised_weight is None else supervised_weight
+        )
         self.teacher = Frozen(copy_without_hooks(student), saved=True)
         self.register_buffer("generation", torch.zeros((), dtype=torch.int64))
-        # Whether `generation` is above 0, where forward may look without waiting for the device;
-        # a compiled step is compiled once more when it changes.
-        self.taught = False
-        self.register_load_state_dict_post_hook(_look_again)
+        # Whether `generation` is above 0, for `forward` to read without waiting for the device; a
+        # compiled step is compiled once more when it changes.
+        self.has_teacher = False
+        self.register_load_state_dict_post_hook(_restore_has_teacher)
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task` and `soft`, which is zero in the first generation."""
-        out = self.student(batch.inputs)
-        task = self.task.loss(out, batch.targets)
-        if not self.taught:
-            return StepOutput(out, {"task": task, "soft": torch.zeros_like(task)})
+        outputs = self.student(batch.inputs)
+        task = self.task.loss(outputs, batch.targets)
+        if not self.has_teacher:
+            return StepOutput(outputs, {"task": task, "soft": torch.zeros_like(task)})
         with torch.no_grad():
             reference = self.teacher(batch.inputs)
-        soft = asymmetric_cross_entropy(out, reference, self.temperature)
-        return StepOutput(out, {"task": self.supervised * task, "soft": self.soft * soft})
+        soft = asymmetric_cross_entropy(outputs, reference, self.temperature)
+        losses = {"task": self.supervised_weight * task, "soft": self.soft_weight * soft}
+        return StepOutput(outputs, losses)
 
     def after_step(self, progress: Progress) -> None:
-        """Makes the student the teacher where a generation has ended and another one follows."""
+        """Copies the student to the teacher at the end of a generation that is not the last."""
         step, total = int(progress.step), int(progress.total)
         before, after = (done * self.cycles // total for done in (step, step + 1))
         if before < after < self.cycles:
             self.teacher.network.load_state_dict(self.student.state_dict())
             self.generation.fill_(after)
-            self.taught = True
-
-    def predictors(self) -> dict[str, nn.Module]:
-        """The student alone."""
-        return {"student": self.student}
+            self.has_teacher = True
 
 
 def asymmetric_cross_entropy(outputs: Tensor, reference: Tensor, temperature: float) -> Tensor:
@@ -113,6 +115,6 @@ def asymmetric_cross_entropy(outputs: Tensor, reference: Tensor, temperature: fl
     return -(target * outputs.float().log_softmax(1)).sum(1).mean()
 
 
-def _look_again(method: nn.Module, keys: Any) -> None:
+def _restore_has_teacher(method: nn.Module, keys: Any) -> None:
     assert isinstance(method, SnapshotDistillation)
-    method.taught = bool(method.generation)
+    method.has_teacher = bool(method.generation)

@@ -1,14 +1,15 @@
 from torch import nn
 
-from ..core import METHODS, Batch, Method, Progress, Provenance, StepOutput, Task
+from ..core import METHODS, Batch, Progress, Provenance, StepOutput, Task
+from ..modules.feature_distillation import FeatureDistillation
 from ..modules.pairs import paired_shapes, pooled_pairs
 from ..modules.variational import VariationalGaussian
-from ..taps import Taps, Teacher
+from ..taps import Taps
 
 
 @METHODS.add("vid")
-class VariationalInformationDistillation(Method):
-    r"""Keep, stage by stage, what is needed to tell a frozen teacher's feature.
+class VariationalInformationDistillation(FeatureDistillation):
+    r"""Maximize a variational lower bound of the mutual information with the teacher's features.
 
     Ahn et al. 2019, https://arxiv.org/abs/1904.05835, Eq. 5 and 6. With the features :math:`x_i` of
     the student and :math:`t_i` of the teacher,
@@ -31,12 +32,11 @@ class VariationalInformationDistillation(Method):
         student: the network.
         teacher: a trained network with as many taps as the student.
         task: what the labels mean.
-        variational: weight β of the bounds; the benchmark's 1. 0 leaves them out.
-        soft: weight of a soft loss towards the teacher's output; none in the benchmark.
-        temperature: of the soft loss; 4 as in the benchmark.
+        variational_weight: weight β ≥ 0 of the bounds; the benchmark's 1. 0 leaves them out.
+        soft_weight: weight ≥ 0 of a soft loss towards the teacher's output; none in the benchmark.
+        temperature: τ > 0 of the soft loss; 4 as in the benchmark.
     """
 
-    kind = "offline"
     provenance = Provenance.CODE
 
     def __init__(
@@ -45,31 +45,22 @@ class VariationalInformationDistillation(Method):
         teacher: Taps,
         task: Task,
         *,
-        variational: float = 1.0,
-        soft: float = 0.0,
+        variational_weight: float = 1.0,
+        soft_weight: float = 0.0,
         temperature: float = 4.0,
     ) -> None:
-        super().__init__()
+        super().__init__(student, teacher, task, soft_weight, temperature)
+        self.variational_weight = variational_weight
         pairs = paired_shapes(student, teacher)
-        self.student, self.teacher, self.task = student, Teacher(teacher), task
-        self.variational, self.soft, self.temperature = variational, soft, temperature
         self.bounds = nn.ModuleList(
-            VariationalGaussian(x[0], t[0]) for x, t in pairs if variational
+            VariationalGaussian(x[0], t[0]) for x, t in pairs if variational_weight
         )
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task`, `soft` if it has a weight, and `variational/i` of each stage."""
-        out, mine = self.student.forward_features(batch.inputs)
-        reference, theirs = self.teacher.forward_features(batch.inputs)  # without a gradient
-        losses = {"task": self.task.loss(out, batch.targets)}
-        if self.soft:
-            losses["soft"] = self.soft * self.task.soft_loss(out, reference, self.temperature)
-        if self.variational:
-            pairs = zip(self.bounds, pooled_pairs(mine, theirs), strict=True)
-            for i, (bound, (x, target)) in enumerate(pairs, 1):
-                losses[f"variational/{i}"] = self.variational * bound(x, target)
-        return StepOutput(out, losses)
-
-    def predictors(self) -> dict[str, nn.Module]:
-        """The student alone."""
-        return {"student": self.student.network}
+        outputs, losses, student_features, teacher_features = self.paired_forward(batch)
+        if self.variational_weight:
+            pairs = pooled_pairs(student_features, teacher_features)
+            for i, (bound, (x, target)) in enumerate(zip(self.bounds, pairs, strict=True), 1):
+                losses[f"variational/{i}"] = self.variational_weight * bound(x, target)
+        return StepOutput(outputs, losses)

@@ -1,4 +1,4 @@
-"""Methods that add to one another, on one student."""
+"""Several methods joined on one student."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -10,14 +10,14 @@ from ..taps import Taps
 
 
 class JoinedMethods(Method):
-    """Several methods on one student: the first one's terms, and those of the others beside them.
+    """Several methods on one student, trained with the sum of their loss terms.
 
-    The supervised loss of the student's output, the term `task`, is the first one's alone. Every
-    term is logged as METHOD/TERM. The student's pass over one input serves all methods.
+    The supervised loss of the student's output, the term `task`, is that of the first method alone.
+    Every term is logged as METHOD/TERM. All methods share the student's pass over an input.
 
     Args:
-        parts: methods by name that were built around the same student, in order.
-        student: what they were built around; those that want no taps were given it, too.
+        parts: methods by name, all built around `student`, in order.
+        student: the shared student with taps, also for methods that take a bare network.
 
     Raises:
         ConfigError: the methods cannot go together.
@@ -36,14 +36,14 @@ class JoinedMethods(Method):
         if self.cycles > 1 and {part.cycles for part in parts.values()} - {1, self.cycles}:
             raise ConfigError("these methods cut the run into different numbers of cycles")
         names = [n for part in parts.values() for n in part.predictors() if n != "student"]
-        if twice := next((name for name in names if names.count(name) > 1), None):
-            owners = [name for name, part in parts.items() if twice in part.predictors()]
+        if duplicate := next((name for name in names if names.count(name) > 1), None):
+            owners = [name for name, part in parts.items() if duplicate in part.predictors()]
             raise ConfigError(
-                f"{' and '.join(owners)} cannot go together: each puts its own '{twice}' on the "
-                "student; take one of them"
+                f"{' and '.join(owners)} cannot go together: each puts its own '{duplicate}' on "
+                "the student; take one of them"
             )
 
-    def _each(self) -> list[tuple[str, Method]]:
+    def _methods(self) -> list[tuple[str, Method]]:
         return list(self.parts.items())  # type: ignore[arg-type]
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
@@ -52,59 +52,63 @@ class JoinedMethods(Method):
         monitors: dict[str, Tensor] = {}
         outputs: Any = None
         with self.student.shared_forward():
-            for place, (name, part) in enumerate(self._each()):
+            for i, (name, part) in enumerate(self._methods()):
                 step = part(batch, progress)
-                outputs = step.outputs if place == 0 else outputs
-                mine = {t: v for t, v in step.losses.items() if place == 0 or t != "task"}
-                losses |= {f"{name}/{term}": value for term, value in mine.items()}
-                monitors |= {f"{name}/{what}": value for what, value in step.monitors.items()}
+                outputs = step.outputs if i == 0 else outputs
+                terms = {t: v for t, v in step.losses.items() if i == 0 or t != "task"}
+                losses |= {f"{name}/{term}": value for term, value in terms.items()}
+                monitors |= {f"{name}/{key}": value for key, value in step.monitors.items()}
         return StepOutput(outputs, losses, monitors)
 
     def predictors(self) -> dict[str, nn.Module]:
-        """All that the methods leave behind, and `student`."""
-        found: dict[str, nn.Module] = {}
-        for _, part in self._each():
-            found |= {n: network for n, network in part.predictors().items() if n != "student"}
-        return {**found, "student": self.student.network}
+        """The predictors of all methods, and `student`."""
+        networks: dict[str, nn.Module] = {}
+        for _, part in self._methods():
+            networks |= part.predictors()
+        networks.pop("student")
+        return {**networks, "student": self.student.network}
 
     def predict(self, inputs: Tensor) -> dict[str, Any]:
-        """The output of each, the student's pass shared."""
-        said: dict[str, Any] = {}
+        """The outputs of all predictors, the student's pass shared."""
+        outputs: dict[str, Any] = {}
         with self.student.shared_forward():
-            for _, part in self._each():
-                said |= part.predict(inputs)
-        student = said.pop("student")
-        return {**said, "student": student}
+            for _, part in self._methods():
+                if len(part.predictors()) > 1:
+                    outputs |= part.predict(inputs)
+            outputs.pop("student", None)
+            return {**outputs, "student": self.student(inputs)}
 
     def after_step(self, progress: Progress) -> None:
-        """Each method's own."""
-        for _, part in self._each():
+        """Calls that of each method."""
+        for _, part in self._methods():
             part.after_step(progress)
 
     def after_epoch(self, held_out: Iterable[Batch]) -> None:
-        """Each method's own."""
-        for _, part in self._each():
+        """Calls that of each method."""
+        for _, part in self._methods():
             part.after_epoch(held_out)
 
     def param_groups(self) -> list[dict[str, Any]]:
-        """Each method's groups; what is shared goes with the first."""
+        """The groups of each method; a shared parameter is in the first that has it."""
         groups: list[dict[str, Any]] = []
-        seen: set[int] = set()
-        for _, part in self._each():
+        grouped: set[int] = set()
+        for _, part in self._methods():
             for group in part.param_groups():
-                new = [p for p in group["params"] if id(p) not in seen]
-                seen |= {id(p) for p in new}
+                new = [p for p in group["params"] if id(p) not in grouped]
+                grouped |= {id(p) for p in new}
                 groups += [{**group, "params": new}] if new else []
         return groups
 
     def diagnose(self, monitors: Mapping[str, float]) -> dict[str, str]:
-        """What each method makes of its own monitors."""
-        found: dict[str, str] = {}
-        for name, part in self._each():
-            start = f"{name}/"
-            own = {k.removeprefix(start): v for k, v in monitors.items() if k.startswith(start)}
-            found |= {start + what: words for what, words in part.diagnose(own).items()}
-        return found
+        """The diagnosis of each method by its own monitors."""
+        diagnosis: dict[str, str] = {}
+        for name, part in self._methods():
+            prefix = f"{name}/"
+            values = {
+                k.removeprefix(prefix): v for k, v in monitors.items() if k.startswith(prefix)
+            }
+            diagnosis |= {prefix + key: text for key, text in part.diagnose(values).items()}
+        return diagnosis
 
 
 def check_joinable(parts: Mapping[str, type[Method]]) -> None:

@@ -1,4 +1,4 @@
-"""A vector for each training image, remembered from step to step."""
+"""A memory bank of one embedding for each training image."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class MemoryBank(nn.Module):
-    """One embedding a training image, a moving average of those that the image had so far.
+    """One embedding a training image: the moving average of the image's past embeddings.
 
     The memory of Wu et al. 2018, https://arxiv.org/abs/1805.01978, as contrastive distillation uses
     it (https://arxiv.org/abs/1910.10699). Rows never carry a gradient, and all processes hold the
@@ -17,8 +17,8 @@ class MemoryBank(nn.Module):
 
     Args:
         samples: rows, N.
-        width: of an embedding, D.
-        momentum: share of its old value that a row keeps, in [0, 1).
+        width: dimension D of an embedding.
+        momentum: fraction of its old value that an updated row keeps, in [0, 1).
     """
 
     rows: Tensor
@@ -31,28 +31,28 @@ class MemoryBank(nn.Module):
 
     def forward(self, embedding: Tensor, index: Tensor) -> Tensor:
         """Dot products of embeddings (B, D) with M rows each, `index` (B, M) -> (B, M), in fp32."""
-        (samples, width), many = self.rows.shape, index.shape[1]
+        samples, width = self.rows.shape
         embedding = embedding.float()
         with full_precision(embedding):
-            if samples <= many * width:  # all of them take less memory than the rows of each
+            if samples <= index.shape[1] * width:  # all products take less memory than the rows
                 return (embedding @ self.rows.T).gather(1, index)
             return torch.einsum("bd,bmd->bm", embedding, self.rows[index])
 
     @torch.no_grad()
     def update(self, index: Tensor, embedding: Tensor) -> None:
-        """Move the rows `index` (n,) towards embeddings (n, D) of unit length, and back to it.
+        """Average the rows `index` (n,) with embeddings (n, D) of unit length, and normalize them.
 
-        What other processes give is taken in, too. A row that is named more than once moves once,
-        towards the first of its embeddings, so that the outcome depends on no order of writing.
+        The updates of all processes are applied. A row with several updates takes the first of
+        them alone, so that the result depends on no order of writing.
         """
-        index, embedding = gathered(index), gathered(embedding.float())
+        index, embedding = all_gather(index), all_gather(embedding.float())
         first = (index[:, None] == index).int().argmax(1)
         moved = self.momentum * self.rows[index] + (1 - self.momentum) * embedding[first]
         self.rows.index_copy_(0, index, F.normalize(moved))
 
 
-def gathered(x: Tensor) -> Tensor:
-    """(n, ...) of all processes, one after the other; just `x` where there is only one."""
+def all_gather(x: Tensor) -> Tensor:
+    """(n, ...) of all processes, concatenated in their order; `x` itself in a single process."""
     if not (dist.is_available() and dist.is_initialized()):
         return x
     parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
@@ -61,7 +61,7 @@ def gathered(x: Tensor) -> Tensor:
 
 
 def full_precision(x: Tensor) -> AbstractContextManager[object]:
-    """Inside, autocast leaves products of fp32 tensors on the device of `x` as they are."""
+    """Context in which autocast does not lower products on the device of `x`."""
     device = x.device.type
     if not torch.amp.is_autocast_available(device):
         return nullcontext()

@@ -1,4 +1,4 @@
-"""The stages of a student and those of its teacher, side by side."""
+"""The stages of a student paired with those of its teacher."""
 
 from collections.abc import Iterable, Mapping
 
@@ -12,36 +12,50 @@ Shape = tuple[int, int, int]
 
 
 def paired_shapes(student: Taps, teacher: Taps) -> list[tuple[Shape, Shape]]:
-    """(C, H, W) of each stage of the student and of the teacher's stage that it learns from.
+    """(C, H, W) of each stage of the student and of the teacher's stage with the same number.
 
     Raises:
         ConfigError: the two have different numbers of taps.
     """
-    mine, its = len(student.names), len(teacher.names)
-    if mine != its:
+    if len(student.names) != len(teacher.names):
         raise ConfigError(
-            f"student has {mine} taps and teacher {its}, and each stage learns from the one that "
-            "stands at its place; give as many names with --taps as with --teacher-taps"
+            f"student has {len(student.names)} taps and teacher {len(teacher.names)}, and stage i "
+            "learns from stage i; give as many names with --taps as with --teacher-taps"
         )
     return list(zip(student.shapes.values(), teacher.shapes.values(), strict=True))
 
 
 def check_positions(pairs: Iterable[tuple[Shape, Shape]]) -> None:
-    """For terms that compare where something is.
+    """Refuse stages without spatial extent, for terms that compare positions.
 
     Raises:
-        ConfigError: all stages meet in a single cell.
+        ConfigError: at all stages one of the two maps has a single position.
     """
     if all(min(a[1], b[1]) * min(a[2], b[2]) == 1 for a, b in pairs):
         raise ConfigError(
-            "this method compares where in the image something is seen, and at all taps one of the "
-            "networks has a single cell; choose earlier taps or larger images"
+            "this method compares spatial maps, and at all taps one of the networks has a single "
+            "cell; choose earlier taps or larger images"
         )
 
 
+def taps_at_depth(student: Taps, teacher: Taps, tap: int) -> tuple[str, str]:
+    """Names of the student's and of the teacher's tap with this number from the deepest, 1.
+
+    Raises:
+        ConfigError: one of the networks has fewer taps.
+    """
+    fewest = min(len(student.names), len(teacher.names))
+    if not 1 <= tap <= fewest:
+        raise ConfigError(
+            f"tap={tap} is counted from the deepest, and both networks have taps up to "
+            f"{fewest}; give 1 … {fewest}, or name more with --taps and --teacher-taps"
+        )
+    return student.names[-tap], teacher.names[-tap]
+
+
 def pooled_pairs(
-    mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor]
+    student_features: Mapping[str, Tensor], teacher_features: Mapping[str, Tensor]
 ) -> list[tuple[Tensor, Tensor]]:
-    """Maps of the student and of the teacher, the larger one averaged down to the other's size."""
-    pairs = zip(mine.values(), theirs.values(), strict=True)
+    """Maps of student and teacher by stage, the larger one averaged to the size of the other."""
+    pairs = zip(student_features.values(), teacher_features.values(), strict=True)
     return [(pooled_to(x, y), pooled_to(y, x)) for x, y in pairs]

@@ -1,4 +1,4 @@
-"""A learned Gaussian that predicts one feature from another."""
+"""A learned Gaussian of one feature given another."""
 
 import math
 
@@ -7,17 +7,17 @@ from torch import Tensor, nn
 
 from ..functional.mutual_information import variational_gaussian
 
-START = math.log(math.expm1(5 - 1e-5))  # softplus of it plus 1e-5 is a variance of 5
+INITIAL_RAW_VARIANCE = math.log(math.expm1(5 - 1e-5))  # softplus of it plus 1e-5 is 5
 
 
 class VariationalGaussian(nn.Module):
-    """The variational bound of VID: a network gives the mean, each channel has its own variance.
+    """The variational bound of VID: a network predicts the mean, each channel has one variance.
 
     Ahn et al. 2019, https://arxiv.org/abs/1904.05835, Eq. 5 and 6, as the CRD benchmark builds it:
     three 1×1 convolutions without bias or batch norm, ReLU between them, all variances 5 at first.
 
     Args:
-        source, target: channels of the two maps.
+        source, target: channels of the given map and of the predicted one.
     """
 
     def __init__(self, source: int, target: int) -> None:
@@ -29,7 +29,7 @@ class VariationalGaussian(nn.Module):
             nn.ReLU(),
             nn.Conv2d(target, target, 1, bias=False),
         )
-        self.raw_variance = nn.Parameter(torch.full((target,), START))
+        self.raw_variance = nn.Parameter(torch.full((target,), INITIAL_RAW_VARIANCE))
 
     def forward(self, source: Tensor, target: Tensor) -> Tensor:
         """Negated bound of maps (B, source, H, W) and (B, target, H, W), 0-d, up to a constant."""

@@ -1,4 +1,4 @@
-"""Partners: of the same class, uniform, and a function of (seed, epoch, image)."""
+"""Images of the same class: uniform draws, and a function of (seed, epoch, image)."""
 
 import pytest
 import torch

@@ -32,21 +32,21 @@ def test_terms_are_those_of_each_and_the_first_ones_task(tiny_net, tiny_task, ba
     cskd = build_method("cskd", copy.deepcopy(twin), tiny_task).train()
     mine, cs = muse(batch, progress), cskd(batch, progress)
     step = both(batch, progress)
-    want = {f"muse/{k}": v for k, v in mine.losses.items()}
-    want |= {f"cskd/{k}": v for k, v in cs.losses.items() if k != "task"}
+    want = {f"muse/{k}": v for k, v in muse_step.losses.items()}
+    want |= {f"cskd/{k}": v for k, v in cskd_step.losses.items() if k != "task"}
     assert step.losses.keys() == want.keys()
     torch.testing.assert_close(step.losses, want)
     assert {k for k in step.monitors if k.startswith("muse/")} == {
-        f"muse/{k}" for k in mine.monitors
+        f"muse/{k}" for k in muse_step.monitors
     }
-    assert torch.equal(step.outputs, mine.outputs)
+    assert torch.equal(step.outputs, muse_step.outputs)
 
 
 def test_one_pass_over_an_input_serves_all(tiny_net, tiny_task, batch, progress):
-    seen = []
-    tiny_net.stage1.register_forward_hook(lambda m, args, out: seen.append(len(args[0])))
+    sizes = []
+    tiny_net.stage1.register_forward_hook(lambda m, args, out: sizes.append(len(args[0])))
     joined(tiny_net, tiny_task)(batch, progress)
-    assert len(seen) == 1 + 1 + 1  # probe of the taps, anchors, same_class_inputs
+    assert len(sizes) == 1 + 1 + 1  # probe of the taps, anchors, same_class_inputs
     statistics = tiny_net.stage1[1].num_batches_tracked
     assert int(statistics) == 2
 
@@ -55,10 +55,10 @@ def test_predictors_and_predict(tiny_net, tiny_task, batch):
     both = joined(tiny_net, tiny_task).eval()
     assert list(both.predictors()) == ["exit1", "exit2", "exit3", "student"]
     assert both.predictors()["student"] is tiny_net
-    said = both.predict(batch.inputs)
-    assert list(said) == list(both.predictors())
+    outputs = both.predict(batch.inputs)
+    assert list(outputs) == list(both.predictors())
     for name, network in both.predictors().items():
-        assert torch.equal(network(batch.inputs), said[name])
+        assert torch.equal(network(batch.inputs), outputs[name])
 
 
 def test_parameters_are_optimized_once_and_all_trained(tiny_net, tiny_task, batch, progress):
@@ -107,7 +107,7 @@ def test_offline_and_self(tiny_net, tiny_task, batch, progress):
 
 
 @pytest.mark.parametrize(
-    ("name", "words"),
+    ("name", "message"),
     [
         ("muse+byot", "each puts its own 'exit1'"),
         ("muse+ce", "nothing to add"),
@@ -116,9 +116,9 @@ def test_offline_and_self(tiny_net, tiny_task, batch, progress):
         ("dml+afd", "each trains the peers"),
     ],
 )
-def test_what_cannot_go_together(tiny_net, tiny_task, name, words):
+def test_what_cannot_go_together(tiny_net, tiny_task, name, message):
     peers = [copy.deepcopy(tiny_net)] if "dml" in name else []
-    with pytest.raises(ConfigError, match=words):
+    with pytest.raises(ConfigError, match=message):
         joined(tiny_net, tiny_task, name, None, peers=peers)
 
 
@@ -131,7 +131,7 @@ def test_options_go_to_their_owner():
 
 
 @pytest.mark.parametrize(
-    ("chosen", "words"),
+    ("chosen", "message"),
     [
         ({"temperature": 2.0}, "write muse.temperature or cskd.temperature"),
         ({"combin": "mul"}, "did you mean 'combine'"),
@@ -140,8 +140,8 @@ def test_options_go_to_their_owner():
         ({"byot.alpha": 1}, "no option 'byot.alpha'"),
     ],
 )
-def test_wrong_options_are_told(chosen, words):
-    with pytest.raises(ConfigError, match=words):
+def test_wrong_options_are_told(chosen, message):
+    with pytest.raises(ConfigError, match=message):
         check_options("muse+cskd", chosen)
 
 
@@ -159,15 +159,15 @@ def test_diagnosis_names_the_method(tiny_net, tiny_task):
 
 
 def test_progress_is_passed_on(tiny_net, tiny_task, batch):
-    seen = []
+    calls = []
     both = joined(tiny_net, tiny_task)
     for part in both.parts.values():
-        part.after_step = seen.append
-        part.after_epoch = seen.append
+        part.after_step = calls.append
+        part.after_epoch = calls.append
     progress = Progress(*map(torch.tensor, (0, 0, 1, 10)))
     both.after_step(progress)
     both.after_epoch(())
-    assert seen == [progress, progress, (), ()]
+    assert calls == [progress, progress, (), ()]
 
 
 def test_a_choice_called_none_is_no_missing_value():

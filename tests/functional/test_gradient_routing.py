@@ -72,8 +72,8 @@ def test_a_judge_is_not_trained_by_what_it_judges():
 
 def test_a_judge_learns_from_its_own_term_alone_in_one_backward_pass():
     judge, x = nn.Linear(3, 1), leaf(6, 3)
-    own = judge(x.detach()).square().mean()
-    (own + (1 - call_with_frozen_parameters(judge, x)).square().mean()).backward()
+    discriminator_loss = judge(x.detach()).square().mean()
+    (discriminator_loss + (1 - call_with_frozen_parameters(judge, x)).square().mean()).backward()
     want = torch.autograd.grad(judge(x.detach()).square().mean(), list(judge.parameters()))
     for parameter, gradient in zip(judge.parameters(), want, strict=True):
         torch.testing.assert_close(parameter.grad, gradient)

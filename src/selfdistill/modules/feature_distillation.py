@@ -1,0 +1,45 @@
+"""What the methods share whose student learns from the features of a frozen teacher."""
+
+from typing import Any
+
+from torch import Tensor
+
+from ..core import Batch, Method, Task
+from ..taps import Taps, Teacher
+
+Features = dict[str, Tensor]
+
+
+class FeatureDistillation(Method):
+    """A student and a frozen teacher, both with taps, and the loss terms of the student's output.
+
+    Args:
+        student, teacher: networks with taps.
+        task: what the labels mean.
+        soft_weight: weight of the soft loss towards the teacher's output; 0 leaves it out.
+        temperature: of the soft loss.
+    """
+
+    kind = "offline"
+
+    def __init__(
+        self, student: Taps, teacher: Taps, task: Task, soft_weight: float, temperature: float
+    ) -> None:
+        super().__init__()
+        self.student, self.teacher, self.task = student, Teacher(teacher), task
+        self.soft_weight, self.temperature = soft_weight, temperature
+
+    def paired_forward(self, batch: Batch) -> tuple[Any, dict[str, Tensor], Features, Features]:
+        """One pass of both networks.
+
+        Returns:
+            The student's output; the terms `task` and, if it has a weight, `soft`; {tap: feature
+            (B, C, H, W)} of the student and of the teacher, the latter without a gradient.
+        """
+        outputs, student_features = self.student.forward_features(batch.inputs)
+        teacher_outputs, teacher_features = self.teacher.forward_features(batch.inputs)
+        losses = {"task": self.task.loss(outputs, batch.targets)}
+        if self.soft_weight:
+            soft = self.task.soft_loss(outputs, teacher_outputs, self.temperature)
+            losses["soft"] = self.soft_weight * soft
+        return outputs, losses, student_features, teacher_features
