@@ -80,9 +80,6 @@ class Hidden(Method):
         out = self.student(batch.inputs.mean((2, 3)))
         return StepOutput(out, {"critic": self.critics[0](out).square().mean()})
 
-    def predictors(self):
-        return {"student": self.student}
-
 
 class Idle(Method):
     """Broken on purpose: a parameter without use, and one that always gets zeros."""
@@ -95,9 +92,6 @@ class Idle(Method):
     def forward(self, batch, progress):
         out = self.student(batch.inputs.mean((2, 3)))
         return StepOutput(out, {"task": out.square().mean() + 0 * self.silent})
-
-    def predictors(self):
-        return {"student": self.student}
 
 
 def test_check_catches_a_critic_in_a_list(batch, progress):

@@ -27,8 +27,6 @@ class Example(Method):
 
     def forward(self, batch, progress): ...
 
-    def predictors(self): ...
-
 
 def test_options_are_the_keyword_only_parameters():
     found = options(Example)

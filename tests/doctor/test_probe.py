@@ -85,9 +85,6 @@ class Peculiar(Method):
         losses = {"task": task, "loud": 100 * task, "later": torch.zeros(())}
         return StepOutput(out, losses, {"mood": torch.tensor(0.5)})
 
-    def predictors(self):
-        return {"student": self.student}
-
     def diagnose(self, monitors):
         return {"mood": "is low"} if monitors["mood"] < 1 else {}
 

@@ -30,9 +30,6 @@ class Terms(Method):
             bad = (bad * 0).sqrt()  # finite, and its slope is not
         return StepOutput(out, {"good": good, "bad": bad})
 
-    def predictors(self):
-        return {"student": self.student}
-
 
 @pytest.mark.parametrize("fault", ["loss", "gradient"])
 @pytest.mark.parametrize("clip", [0.0, 1.0])
@@ -213,9 +210,6 @@ def test_all_samples_of_a_step_are_trained_on(tmp_path):
             self.seen += batch.index.tolist()
             out = self.student(batch.inputs)
             return StepOutput(out, {"task": nn.functional.cross_entropy(out, batch.targets)})
-
-        def predictors(self):
-            return {"student": self.student}
 
     method = Counts()
     make(tmp_path, method=method, train=Slice(parts=2)).run()

@@ -33,9 +33,6 @@ class Pair(Method):
         out = self.scale * self.slow(self.student(batch).tanh())
         return StepOutput(out, {"task": out.square().mean()})
 
-    def predictors(self):
-        return {"student": self.student}
-
     def param_groups(self):
         slow = {"params": list(self.slow.parameters()), "lr_scale": 0.1, "weight_decay": 0.0}
         return [{"params": [*self.student.parameters(), self.scale]}, slow]

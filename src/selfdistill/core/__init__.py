@@ -12,7 +12,7 @@ from .errors import (
     nearest,
 )
 from .frozen import Frozen, load_tensors, trained_state
-from .method import Kind, Method, Provenance
+from .method import Kind, Method, NetworkWrapper, Provenance
 from .registry import METHODS, Option, Registry, options
 from .task import IGNORE, Task
 
@@ -28,6 +28,7 @@ __all__ = [
     "Kind",
     "Method",
     "Needs",
+    "NetworkWrapper",
     "Option",
     "Progress",
     "Provenance",

@@ -21,11 +21,21 @@ class Provenance(StrEnum):
     ABSTRACT = "reconstruction from the abstract"
 
 
+class NetworkWrapper(nn.Module):
+    """A module around a network that must not change the names of the network's tensors.
+
+    Attributes:
+        network: the network, which files and users get without the wrapper.
+    """
+
+    network: nn.Module
+
+
 class Method(nn.Module, ABC):
     """A way to train a student: one module that owns all that is trained.
 
     A subclass lives in one file of `methods/`, registers itself with `METHODS.add(NAME)` and must
-    write `forward` and `predictors`. Its constructor is its interface: positional parameters are
+    write `forward`. Its constructor is its interface: positional parameters are
     what it is given (`student`, `teacher`, `peers`, `task`, `train_labels`), keyword-only ones are
     what a user may tune; command line, recipes and documentation are read from that signature.
 
@@ -50,9 +60,13 @@ class Method(nn.Module, ABC):
         `after_step`.
         """
 
-    @abstractmethod
     def predictors(self) -> dict[str, nn.Module]:
-        """The networks that this method leaves behind, shallowest first, `student` last."""
+        """The trained networks by name, shallowest first, `student` last.
+
+        The network in `self.student` alone; override where there are exits, peers or ensembles.
+        """
+        student = self.get_submodule("student")
+        return {"student": student.network if isinstance(student, NetworkWrapper) else student}
 
     def predict(self, inputs: Tensor) -> dict[str, Any]:
         """Output of every predictor; override where one pass can serve them all."""

@@ -145,10 +145,6 @@ class MutualInformationMaximization(Method):
             views[name] = (pooled_to(mine[i], its[j]), pooled_to(its[j], mine[i]))
         return views
 
-    def predictors(self) -> dict[str, nn.Module]:
-        """The student alone."""
-        return {"student": self.student.network}
-
     def diagnose(self, monitors: Mapping[str, float]) -> dict[str, str]:
         """Terms at chance: their critics have found nothing that the networks share."""
         terms = {name: value for name, value in monitors.items() if name in self.critics}

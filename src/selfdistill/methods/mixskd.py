@@ -182,10 +182,6 @@ class MixSelfDistillation(Method):
             losses[_of("adversarial", k)] = self.adversarial * told
         return losses
 
-    def predictors(self) -> dict[str, nn.Module]:
-        """The student alone."""
-        return {"student": self.student.network}
-
 
 class Pair(NamedTuple):
     """The mixture of what is said of two images, and what is said of their mixture."""

@@ -1,7 +1,7 @@
 from collections.abc import Mapping
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..core import (
     METHODS,
@@ -126,10 +126,6 @@ class MuseOffline(Method):
         found = self.critics(maps, [deep], progress)
         losses |= self.critics.terms(found, combine=self.combine, information=self.information)
         return StepOutput(out, losses, self.critics.monitors(found))
-
-    def predictors(self) -> dict[str, nn.Module]:
-        """The student alone."""
-        return {"student": self.student.network}
 
     def diagnose(self, monitors: Mapping[str, float]) -> dict[str, str]:
         """Terms that teach nothing: at chance, or solved, which silences a product whole."""

@@ -69,12 +69,13 @@ class JoinedMethods(Method):
 
     def predict(self, inputs: Tensor) -> dict[str, Any]:
         """The output of each, the student's pass shared."""
-        said: dict[str, Any] = {}
+        outputs: dict[str, Any] = {}
         with self.student.shared_forward():
             for _, part in self._each():
-                said |= part.predict(inputs)
-        student = said.pop("student")
-        return {**said, "student": student}
+                if len(part.predictors()) > 1:
+                    outputs |= part.predict(inputs)
+            outputs.pop("student", None)
+            return {**outputs, "student": self.student(inputs)}
 
     def after_step(self, progress: Progress) -> None:
         """Each method's own."""

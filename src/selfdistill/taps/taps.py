@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..core import ConfigError, Frozen, nearest
+from ..core import ConfigError, Frozen, NetworkWrapper, nearest
 from .stage_detection import as_map, evaluation_mode, find_taps
 
 
-class Taps(nn.Module):
+class Taps(NetworkWrapper):
     """A network whose features at some of its modules can be read.
 
     ``taps(x)`` is the network's own output; ``taps.forward_features(x)`` also gives the features.
