@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..functional.mutual_information import CHANCE
+from ..functional.information_bounds import CHANCE
 from .plan import Plan
 
 TRAINING, HELD_OUT = "training", "held out"
