@@ -66,14 +66,14 @@ def test_product_reaches_what_its_factors_reach():
 
 
 def test_raw_features_go_around_the_exits():
-    found = reached({"site": "raw"})
+    found = reached({"feature_source": "raw"})
     for i in (1, 2, 3):
         assert found[f"mutual/{i}"] == TRUNK | {f"critic mutual {i}"}
         assert found[f"self/{i}"] == until(i) | {f"critic self {i}"}
 
 
 def test_encoded_view_goes_through_the_bottleneck():
-    found = reached({"site": "raw", "self_view": "encoded"})
+    found = reached({"feature_source": "raw", "si_global_view": "encoded"})
     for i in (1, 2, 3):
         assert found[f"self/{i}"] == until(i) | {f"bottleneck {i}", f"critic self {i}"}
 
@@ -144,9 +144,9 @@ def test_gradient_of_a_product_is_the_product_rule(negatives):
 @pytest.mark.parametrize(
     ("name", "off"),
     [
-        ("muse", {"information": 0.0, "supervised": 0.0, "soft": 0.0}),
-        ("muse-offline", {"information": 0.0, "soft": 0.0}),
-        ("muse-online", {"information": 0.0, "soft": 0.0}),
+        ("muse", {"information_weight": 0.0, "supervised_weight": 0.0, "soft_weight": 0.0}),
+        ("muse-offline", {"information_weight": 0.0, "soft_weight": 0.0}),
+        ("muse-online", {"information_weight": 0.0, "soft_weight": 0.0}),
     ],
 )
 def test_all_weights_zero_trains_the_student_as_plain_cross_entropy(name, off):

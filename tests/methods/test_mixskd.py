@@ -31,7 +31,7 @@ def mixing(monkeypatch):
 
     def fix(ratio, partners=ORDER):
         monkeypatch.setattr(file, "beta", lambda *args: torch.tensor(ratio))
-        monkeypatch.setattr(file, "shuffled", lambda *args: partners)
+        monkeypatch.setattr(file, "batch_permutation", lambda *args: partners)
 
     return fix
 
@@ -160,7 +160,7 @@ def test_every_term_reaches_its_parts_and_no_other(tiny_net, tiny_task, batch, p
 def test_targets_of_soft_terms_stand_still(tiny_net, tiny_task):
     method = mixskd(tiny_net, tiny_task)
     out, target = (torch.randn(8, 5, requires_grad=True) for _ in range(2))
-    method._towards(out, target).backward()
+    method._soft_loss(out, target).backward()
     assert out.grad.abs().sum() > 0
     assert target.grad is None
 
@@ -220,7 +220,7 @@ def test_released_variant_keeps_its_random_parts(tiny_net, tiny_task):
 
 
 def test_without_further_terms_it_is_deep_supervision(tiny_net, tiny_task, batch, progress):
-    off = {"soft": 0.0, "feature": 0.0, "adversarial": 0.0}
+    off = {"soft_weight": 0.0, "feature_weight": 0.0, "adversarial_weight": 0.0}
     method = mixskd(tiny_net, tiny_task, variant="released", **off)
     assert method(batch, progress).losses.keys() == {"task", "task/1", "task/2", "task/3"}
     assert len(method.discriminators) == 0
@@ -229,7 +229,8 @@ def test_without_further_terms_it_is_deep_supervision(tiny_net, tiny_task, batch
 def test_weights_scale_their_terms(tiny_net, tiny_task, batch, progress):
     plain = mixskd(copy.deepcopy(tiny_net), tiny_task)(batch, progress).losses
     scales = {"soft": 0.5, "feature": 3.0, "adversarial": 0.1}
-    scaled = mixskd(tiny_net, tiny_task, **scales)(batch, progress).losses
+    weights = {f"{name}_weight": scale for name, scale in scales.items()}
+    scaled = mixskd(tiny_net, tiny_task, **weights)(batch, progress).losses
     scales["branch"] = 0.5
     for name, value in plain.items():
         torch.testing.assert_close(scaled[name], scales.get(name.split("/")[0], 1.0) * value)
@@ -269,7 +270,7 @@ def test_only_the_student_stays(tiny_net, tiny_task):
     ("taps", "keywords", "told"),
     [
         (["stage4"], {}, "there is only one tap"),
-        (NAMES, {"mixup": 0.0}, "mixup, .*, is above 0 and not 0.0"),
+        (NAMES, {"mixup_alpha": 0.0}, "mixup_alpha, .*, is above 0 and not 0.0"),
         (["stage2", "stage1"], {}, "Sequential cannot be cut into stages"),
     ],
 )
@@ -280,5 +281,5 @@ def test_wrong_options_are_told(taps, keywords, told, tiny_net, tiny_task):
 
 def test_defaults():
     found = {o.name: o.default for o in options(METHODS["mixskd"]).values()}
-    weights = {"soft": 1.0, "feature": 1.0, "adversarial": 1.0}
-    assert found == {"variant": "paper", "mixup": 0.4, "temperature": 3.0} | weights
+    weights = {"soft_weight": 1.0, "feature_weight": 1.0, "adversarial_weight": 1.0}
+    assert found == {"variant": "paper", "mixup_alpha": 0.4, "temperature": 3.0} | weights

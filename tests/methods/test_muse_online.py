@@ -49,7 +49,7 @@ def by_numpy(loss, local: torch.Tensor, glob: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("peers", [1, 2])
 def test_information_is_about_the_others_last_features(peers, tiny_net, tiny_task, batch, progress):
-    method = online(tiny_net, tiny_task, peers, information=0.3, self_information=0.5)
+    method = online(tiny_net, tiny_task, peers, information_weight=0.3, si_weight=0.5)
     maps = {}
     for k, exits in enumerate(method.exits):
         for i, bottleneck in enumerate(exits.bottlenecks, 1):
@@ -99,7 +99,7 @@ def test_every_parameter_is_reached(peers, combine, tiny_net, tiny_task, batch, 
 def test_critics_that_know_nothing_cost_what_chance_costs(
     combine, want, peers, tiny_net, tiny_task, batch, progress
 ):
-    method = online(tiny_net, tiny_task, peers, combine=combine, information=1.0)
+    method = online(tiny_net, tiny_task, peers, combine=combine, information_weight=1.0)
     with torch.no_grad():
         for parameter in method.critics.parameters():
             parameter.zero_()
@@ -118,7 +118,7 @@ def test_critics_that_know_nothing_cost_what_chance_costs(
 ])  # fmt: skip
 def test_soft_term_is_that_of_mutual_learning(mine, its, want, tiny_net, tiny_task):
     method = online(tiny_net, tiny_task)
-    terms = method._taught(mine, its, torch.tensor([0, 1]))
+    terms = method._output_losses(mine, its, torch.tensor([0, 1]))
     assert terms["soft"].item() == pytest.approx(want, abs=1e-6)
     torch.testing.assert_close(
         terms["task"], nn.functional.cross_entropy(mine, torch.tensor([0, 1]))
@@ -126,7 +126,7 @@ def test_soft_term_is_that_of_mutual_learning(mine, its, want, tiny_net, tiny_ta
 
 
 def test_without_information_it_is_mutual_learning(tiny_net, tiny_task, batch, progress):
-    method = online(tiny_net, tiny_task, information=0.0)
+    method = online(tiny_net, tiny_task, information_weight=0.0)
     assert not list(method.exits.parameters())
     assert not list(method.critics.parameters())
     losses = method.eval()(batch, progress).losses
@@ -181,7 +181,7 @@ def test_diagnoses_say_whose_term_it_is(tiny_net, tiny_task):
 
 
 def test_three_networks_learn_eight_images(tiny_net, tiny_task, batch, progress):
-    method = online(tiny_net, tiny_task, 2, information=1.0, width=32)
+    method = online(tiny_net, tiny_task, 2, information_weight=1.0, critic_width=32)
     optimizer = torch.optim.SGD(method.param_groups(), lr=0.05, momentum=0.9)
     for _ in range(100):
         step = method(batch, progress)
@@ -199,7 +199,7 @@ def test_three_networks_learn_eight_images(tiny_net, tiny_task, batch, progress)
     ("keywords", "sentence"),
     [
         ({"peers": 0}, "two or more: give --peer"),
-        ({"supervised": 0.0, "soft": 0.0}, "last layers need a loss"),
+        ({"supervised_weight": 0.0, "soft_weight": 0.0}, "last layers need a loss"),
         ({"combine": "mul", "estimator": "nwj"}, "above zero, and 'nwj'.*combine='add'"),
         ({"critic": "global", "negatives": "all"}, "global critic.*negatives='roll'"),
     ],
@@ -220,17 +220,17 @@ def test_defaults():
     found = {o.name: o.default for o in options(METHODS["muse-online"]).values()}
     assert found == {
         "combine": "add",
-        "information": 0.1,
-        "mutual": 1.0,
-        "self_information": 1.0,
-        "supervised": 1.0,
-        "soft": 1.0,
+        "information_weight": 0.1,
+        "mi_weight": 1.0,
+        "si_weight": 1.0,
+        "supervised_weight": 1.0,
+        "soft_weight": 1.0,
         "temperature": 1.0,
         "critic": "separable",
-        "width": None,
+        "critic_width": None,
         "negatives": None,
         "estimator": "jsd",
-        "global_share": 0.0,
+        "global_critic_weight": 0.0,
         "bottleneck": "slim",
         "detach_peer": False,
     }

@@ -69,7 +69,7 @@ def terms(student, task, supervised=0.7, soft=0.3):
     exits = Exits(student, task, "slim")
     out, features = student.forward_features(IMAGES)
     _, outputs = exits(features)
-    weights = {"supervised": supervised, "soft": soft, "temperature": 3.0}
+    weights = {"supervised_weight": supervised, "soft_weight": soft, "temperature": 3.0}
     return exits, out, outputs, exits.losses(outputs, out, LABELS, **weights)
 
 

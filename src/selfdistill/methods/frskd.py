@@ -135,7 +135,8 @@ class FeatureRefinement(Method):
             with evaluation_mode(self.head):
                 scores = self.head(task.example.new_zeros(1, widths[-1], 1, 1))  # (1, K)
             for name, c in (("student", channels[-1]), ("teacher", widths[-1])):
-                self.joint[name] = _joint_head(c, scores.shape[1])
+                layers = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(c, 4 * scores.shape[1]))
+                self.joint[name] = nn.Sequential(*layers)
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task`, `teacher`, `soft` and `attention/i`; with "sla" `joint/…` and `turned/…`, too."""
@@ -282,10 +283,6 @@ def mean_over_turns(scores: Tensor) -> Tensor:
     by_turn = scores.unflatten(0, (-1, 4)).unflatten(2, (-1, 4))  # (B, 4, K, 4)
     same_turn: Tensor = by_turn.diagonal(dim1=1, dim2=3)  # (B, K, 4)
     return same_turn.mean(-1)
-
-
-def _joint_head(channels: int, classes: int) -> nn.Sequential:
-    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 4 * classes))
 
 
 def _check_augmentation(augmentation: str, task: Task) -> None:
