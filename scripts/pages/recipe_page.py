@@ -25,7 +25,7 @@ combine = "mul"
 ```
 
 ```bash
-selfdistill train --recipe small.toml --set information=0.2 --set batch_size=128
+selfdistill train --recipe small.toml --set information_weight=0.2 --set batch_size=128
 ```
 
 `--set KEY=VALUE` reaches every key below, and the method's own options, which stand under

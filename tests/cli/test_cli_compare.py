@@ -67,10 +67,10 @@ def test_a_baseline_that_fails(pretend):
 
 def test_settings_and_a_recipe(pretend, tmp_path):
     Path("my.toml").write_text('method = "muse"\nlr = 0.01\n[options]\ncombine = "mul"\n')
-    words = ("--recipe", "my.toml", "--set", "clip=1.0", "--set", "soft=0.2", "--seeds", "0")
+    words = ("--recipe", "my.toml", "--set", "clip=1.0", "--set", "soft_weight=0.2", "--seeds", "0")
     assert say("compare", "--out", "study", "--device", "cpu", *words).code == 0
     recipe = Path("study/runs/muse/s0/recipe.toml").read_text()
-    for line in ("lr = 0.01", "clip = 1.0", 'combine = "mul"', "soft = 0.2"):
+    for line in ("lr = 0.01", "clip = 1.0", 'combine = "mul"', "soft_weight = 0.2"):
         assert line in recipe
 
 

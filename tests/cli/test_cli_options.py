@@ -38,22 +38,24 @@ def test_the_default_shown_is_the_recipes(name):
 
 def test_a_file_keeps_its_say(tmp_path):
     file = tmp_path / "my.toml"
-    file.write_text('epochs = 7\nmethod = "byot"\noptions = {alpha = 0.3, hint = 0.0}')
-    chosen = chosen_recipe({"recipe": file, "lr": 0.2, "settings": ["alpha=0.4", "flip=true"]})
+    file.write_text('epochs = 7\nmethod = "byot"\noptions = {soft_weight = 0.3, hint_weight = 0.0}')
+    chosen = chosen_recipe(
+        {"recipe": file, "lr": 0.2, "settings": ["soft_weight=0.4", "flip=true"]}
+    )
     assert (chosen.epochs, chosen.lr, chosen.flip, chosen.method) == (7, 0.2, True, "byot")
-    assert chosen.options["alpha"] == 0.4
-    assert chosen.options["hint"] == 0
+    assert chosen.options["soft_weight"] == 0.4
+    assert chosen.options["hint_weight"] == 0
 
 
 def test_the_method_may_be_set_with_its_options():
-    chosen = chosen_recipe({"settings": ["method=byot", "alpha=0.4"]})
-    assert chosen.options["alpha"] == 0.4
+    chosen = chosen_recipe({"settings": ["method=byot", "soft_weight=0.4"]})
+    assert chosen.options["soft_weight"] == 0.4
 
 
 def test_values_are_read_as_toml():
-    chosen = chosen_recipe({"settings": ["milestones=[3, 5]", "width=none", "combine=mul"]})
+    chosen = chosen_recipe({"settings": ["milestones=[3, 5]", "critic_width=none", "combine=mul"]})
     assert chosen.milestones == (3, 5)
-    assert chosen.options["width"] is None
+    assert chosen.options["critic_width"] is None
     assert chosen.options["combine"] == "mul"
 
 

@@ -60,8 +60,8 @@ def test_other_terms_equal_torch(alpha, tiny_net, tiny_task, batch, progress):
         z = outputs[f"exit{i}"]
         torch.testing.assert_close(losses[f"task/{i}"], (1 - alpha) * ce(z, batch.targets))
         if alpha:
-            target, said = (final / 3).softmax(1), (z / 3).log_softmax(1)
-            kl = nn.functional.kl_div(said, target, reduction="batchmean")
+            target, log_probabilities = (final / 3).softmax(1), (z / 3).log_softmax(1)
+            kl = nn.functional.kl_div(log_probabilities, target, reduction="batchmean")
             torch.testing.assert_close(losses[f"soft/{i}"], alpha * 9 * kl, rtol=1e-4, atol=1e-6)
         else:
             assert f"soft/{i}" not in losses
@@ -104,8 +104,8 @@ def test_without_soft_and_hint_it_is_deep_supervision(tiny_net, tiny_task, batch
 def test_exits_and_defaults(tiny_net, tiny_task):
     method = byot(tiny_net, tiny_task)
     assert list(method.predictors()) == ["exit1", "exit2", "exit3", "student"]
-    found = {o.name: o.default for o in options(METHODS["byot"]).values()}
-    assert found == {
+    defaults = {o.name: o.default for o in options(METHODS["byot"]).values()}
+    assert defaults == {
         "soft_weight": 0.1,
         "hint_weight": 1e-6,
         "temperature": 3.0,

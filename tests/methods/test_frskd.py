@@ -52,11 +52,11 @@ def test_terms_equal_numpy(tiny_net, tiny_task, batch, progress):
     caught = {}
     method.pyramid.register_forward_hook(lambda m, args, out: caught.update(F=args[0], T=out))
     losses = method(batch, progress).losses
-    said = method.predict(batch.inputs)
+    outputs = method.predict(batch.inputs)
     cross_entropy = F.cross_entropy
-    torch.testing.assert_close(losses["task"], cross_entropy(said["student"], batch.targets))
-    torch.testing.assert_close(losses["teacher"], cross_entropy(said["teacher"], batch.targets))
-    p, q = (special.softmax(said[n].detach().double() / 2, 1) for n in ("teacher", "student"))
+    torch.testing.assert_close(losses["task"], cross_entropy(outputs["student"], batch.targets))
+    torch.testing.assert_close(losses["teacher"], cross_entropy(outputs["teacher"], batch.targets))
+    p, q = (special.softmax(outputs[n].detach().double() / 2, 1) for n in ("teacher", "student"))
     want = 3 * 4 * special.rel_entr(p, q).sum(1).mean()
     assert losses["soft"].item() == pytest.approx(want, rel=1e-4)
     for i, (x, refined) in enumerate(zip(caught["F"], caught["T"], strict=True), 1):
@@ -177,19 +177,19 @@ def test_mixup_mixes_images_and_labels_alike(tiny_net, tiny_task, batch, progres
         when = progress._replace(step=torch.tensor(number))
         (images,), step = learnt_from(method, batch, when)
         labels, shares = [], []
-        for mine, point, label in zip(x, images.flatten(1).double(), onehot, strict=True):
-            along = x - mine  # the partner is where the way from the image leads to
-            way = along @ (point - mine) / along.square().sum(1).clamp_min(1e-9)
-            miss = (mine + way[:, None] * along - point).norm(dim=1)
+        for image, point, label in zip(x, images.flatten(1).double(), onehot, strict=True):
+            along = x - image  # the partner is where the way from the image leads to
+            way = along @ (point - image) / along.square().sum(1).clamp_min(1e-9)
+            miss = (image + way[:, None] * along - point).norm(dim=1)
             j = int(miss.argmin())
             assert miss[j] < 1e-4
             labels.append((1 - way[j]) * label + way[j] * onehot[j])
             shares += [float(way[j])] if way[j] > 1e-3 else []
         assert not shares or np.ptp(shares) < 1e-4  # one ratio for the batch
         halfway += bool(shares) and 0.1 < shares[0] < 0.9
-        said = method.predict(images)
+        outputs = method.predict(images)
         for name, term in (("student", "task"), ("teacher", "teacher")):
-            want = F.cross_entropy(said[name].double(), torch.stack(labels))
+            want = F.cross_entropy(outputs[name].double(), torch.stack(labels))
             assert step.losses[term].item() == pytest.approx(want.item(), rel=1e-4, abs=1e-5)
     assert halfway >= 2
 
@@ -233,15 +233,15 @@ def test_turned_terms_equal_torch(tiny_net, tiny_task, batch, progress):
     assert torch.equal(turned[2::4], batch.inputs.flip(2, 3))  # by 180°
     labels = torch.stack([4 * batch.targets + r for r in range(4)], 1).flatten()
     plain, both = method._outputs(upright), method._outputs(turned)
-    said = {"student": [plain.student], "teacher": [plain.teacher]}
+    outputs = {"student": [plain.student], "teacher": [plain.teacher]}
     for who, last in (("student", both.maps[-1]), ("teacher", both.refined[-1])):
         linear = method.joint[who][-1]
         scores = F.linear(last.mean((2, 3)), linear.weight, linear.bias)
         torch.testing.assert_close(step.losses[f"joint/{who}"], F.cross_entropy(scores, labels))
-        said[who].append(sum(scores[r::4, r::4] for r in range(4)) / 4)
-        want = kl(*said[who])
+        outputs[who].append(sum(scores[r::4, r::4] for r in range(4)) / 4)
+        want = kl(*outputs[who])
         torch.testing.assert_close(step.losses[f"turned/{who}"], want, rtol=1e-4, atol=1e-6)
-    want = 2 * kl(torch.cat(said["student"]), torch.cat(said["teacher"]))
+    want = 2 * kl(torch.cat(outputs["student"]), torch.cat(outputs["teacher"]))
     torch.testing.assert_close(step.losses["soft"], want, rtol=1e-4, atol=1e-6)
     pairs = zip(plain.maps, both.maps, plain.refined, both.refined, strict=True)
     for i, (a, b, t, u) in enumerate(pairs, 1):
@@ -251,15 +251,17 @@ def test_turned_terms_equal_torch(tiny_net, tiny_task, batch, progress):
 
 
 def kl(student, teacher):
-    target, said = (teacher / 4).softmax(1), (student / 4).log_softmax(1)
-    return 16 * F.kl_div(said, target, reduction="batchmean")
+    target, log_probabilities = (teacher / 4).softmax(1), (student / 4).log_softmax(1)
+    return 16 * F.kl_div(log_probabilities, target, reduction="batchmean")
 
 
 def test_who_learns_from_the_turned_images(tiny_net, tiny_task, batch, progress):
     method = frskd(tiny_net, tiny_task, augmentation="sla")
     losses = method(batch, progress).losses
-    mine, its = (method.joint[who][-1].weight for who in ("student", "teacher"))
-    learners = (tiny_net.fc.weight, mine, method.head[-1].weight, its)
+    student_weight, teacher_weight = (
+        method.joint[who][-1].weight for who in ("student", "teacher")
+    )
+    learners = (tiny_net.fc.weight, student_weight, method.head[-1].weight, teacher_weight)
     want = {
         "task": [True, False, False, False],
         "teacher": [False, False, True, False],
@@ -337,8 +339,8 @@ def test_augmentations_under_bf16(augment, tiny_net, tiny_task, batch, progress)
 def test_augmentations_that_a_task_does_not_allow(tiny_net):
     task = Segmentation("abcde", torch.zeros(2, 3, 16, 16))
     for augment in AUGMENTS:
-        said = f"augmentation='{augment}' wants one class label an image; segmentation has none"
-        with pytest.raises(ConfigError, match=said):
+        message = f"augmentation='{augment}' wants one class label an image; segmentation has none"
+        with pytest.raises(ConfigError, match=message):
             frskd(scene_net(), task, augmentation=augment)
     assert not frskd(scene_net(), task).needs.image_labels
     example = torch.zeros(2, 3, 16, 16)
@@ -358,8 +360,8 @@ def test_one_tap_is_too_few(tiny_net, tiny_task):
 
 
 def test_defaults():
-    found = {o.name: o.default for o in options(METHODS["frskd"]).values()}
-    assert found == {
+    defaults = {o.name: o.default for o in options(METHODS["frskd"]).values()}
+    assert defaults == {
         "soft_weight": 2.0,
         "attention_weight": 100.0,
         "temperature": 4.0,

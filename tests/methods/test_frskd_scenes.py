@@ -24,20 +24,20 @@ def at(step: int, total: int = 60) -> Progress:
 
 
 def test_the_self_teacher_speaks_at_the_finest_size():
-    said = frskd().eval().predict(scene_batch().inputs)
-    assert said["student"].shape == (4, len(CLASSES), SIDE // 4, SIDE // 4)
-    assert said["teacher"].shape == (4, len(CLASSES), SIDE, SIDE)
+    outputs = frskd().eval().predict(scene_batch().inputs)
+    assert outputs["student"].shape == (4, len(CLASSES), SIDE // 4, SIDE // 4)
+    assert outputs["teacher"].shape == (4, len(CLASSES), SIDE, SIDE)
 
 
 def test_terms_equal_scipy(progress):
     method, batch = frskd(soft_weight=3.0, temperature=2.0).eval(), scene_batch()
-    losses, said = method(batch, progress).losses, method.predict(batch.inputs)
+    losses, outputs = method(batch, progress).losses, method.predict(batch.inputs)
     task = scene_task()
-    torch.testing.assert_close(losses["task"], task.loss(said["student"], batch.targets))
-    torch.testing.assert_close(losses["teacher"], task.loss(said["teacher"], batch.targets))
-    size = said["teacher"].shape[-2:]
-    student = F.interpolate(said["student"], size=size, mode="bilinear")
-    p, q = (softmax(z.detach().double() / 2, axis=1) for z in (said["teacher"], student))
+    torch.testing.assert_close(losses["task"], task.loss(outputs["student"], batch.targets))
+    torch.testing.assert_close(losses["teacher"], task.loss(outputs["teacher"], batch.targets))
+    size = outputs["teacher"].shape[-2:]
+    student = F.interpolate(outputs["student"], size=size, mode="bilinear")
+    p, q = (softmax(z.detach().double() / 2, axis=1) for z in (outputs["teacher"], student))
     want = 3 * 4 * rel_entr(p, q).sum(1).mean()  # a mean over images and pixels
     assert losses["soft"].item() == pytest.approx(want, rel=1e-4)
     assert losses.keys() == {"task", "teacher", "soft", *(f"attention/{i}" for i in (1, 2, 3, 4))}

@@ -58,11 +58,11 @@ def softplus(x):
 def scores_of(loss: DotLoss, s: torch.Tensor, t: torch.Tensor) -> np.ndarray:
     """[image, cell, other image, its cell], with the loss's own encoders."""
     with torch.no_grad():
-        mine, its = (
+        student_codes, teacher_codes = (
             encode(x.flatten(2).transpose(1, 2)).double().numpy()
             for encode, x in ((loss.encode_student, s), (loss.encode_teacher, t))
         )
-    return np.einsum("ipu,jqu->ipjq", mine, its) / math.sqrt(loss.width)
+    return np.einsum("ipu,jqu->ipjq", student_codes, teacher_codes) / math.sqrt(loss.width)
 
 
 def test_two_images_by_hand():
@@ -70,8 +70,8 @@ def test_two_images_by_hand():
     student, teacher = torch.tensor([[2.0], [-0.5]]), torch.tensor([[3.0], [1.0]])
     a, b, c, d = 6.0, 2.0, -1.5, -0.5
     want = (softplus(b) + softplus(c)) / 2 + (softplus(-a) + softplus(-d)) / 2
-    found = plain()(student[..., None, None], teacher[..., None, None], SHIFT)
-    assert found.item() == pytest.approx(want, rel=1e-6)
+    loss = plain()(student[..., None, None], teacher[..., None, None], SHIFT)
+    assert loss.item() == pytest.approx(want, rel=1e-6)
 
 
 @pytest.mark.parametrize("all_cells", [False, True])
@@ -217,7 +217,7 @@ shapes = st.tuples(st.integers(1, 6), st.integers(1, 5), st.integers(1, 5))
     st.lists(shapes, min_size=1, max_size=5),
     st.sampled_from(["dot", "separable", "concat"]),
 )
-def test_any_shapes_and_any_number_of_taps(mine, its, critic):
+def test_any_shapes_and_any_number_of_taps(student_shapes, teacher_shapes, critic):
     class Given(nn.Module):
         """A network whose stages have these shapes."""
 
@@ -237,7 +237,7 @@ def test_any_shapes_and_any_number_of_taps(mine, its, critic):
     task = Classification("abcde", torch.zeros(2, 2, 8, 8))
     student, teacher = (
         Taps(Given(given), [f"taps.{i}" for i in range(len(given))], example=task.example)
-        for given in (mine, its)
+        for given in (student_shapes, teacher_shapes)
     )
     method = METHODS["mimkd"](
         student, teacher, task, critic=critic, critic_width=8, feature_critic_width=8
@@ -246,7 +246,7 @@ def test_any_shapes_and_any_number_of_taps(mine, its, critic):
     step = method(Batch(torch.randn(4, 2, 8, 8), torch.arange(4), torch.arange(4)), progress)
     step.total.backward()
     assert torch.isfinite(step.total)
-    assert len(step.losses) == 3 + max(1, len(mine) - 2)
+    assert len(step.losses) == 3 + max(1, len(student_shapes) - 2)
 
 
 def reached(loss, *tensors):
@@ -316,27 +316,29 @@ def test_weights_scale_terms_and_leave_them_out(tiny_net, tiny_task, batch, prog
 def test_soft_term_is_distillation_of_logits(tiny_net, tiny_task, batch, progress):
     method = mimkd(tiny_net, tiny_task, soft_weight=0.5)
     step = method(batch, progress)
-    said = (step.outputs / 4).log_softmax(1)
-    kl = F.kl_div(said, (method.teacher(batch.inputs) / 4).softmax(1), reduction="batchmean")
+    log_probabilities = (step.outputs / 4).log_softmax(1)
+    kl = F.kl_div(
+        log_probabilities, (method.teacher(batch.inputs) / 4).softmax(1), reduction="batchmean"
+    )
     torch.testing.assert_close(step.losses["soft"], 0.5 * 16 * kl)
 
 
 def test_rolled_negatives_are_drawn_anew_each_step(tiny_net, tiny_task, batch, progress):
     method = mimkd(tiny_net, tiny_task, critic="concat", critic_width=16).eval()
-    found = {
+    losses = {
         round(
             method(batch, progress._replace(step=torch.tensor(i))).monitors["feature/2"].item(), 7
         )
         for i in range(12)
     }
-    assert len(found) > 1
+    assert len(losses) > 1
 
 
 def test_diagnosis_names_terms_at_chance(tiny_net, tiny_task):
     method = mimkd(tiny_net, tiny_task, local_weight=0.0)
-    said = method.diagnose({"global": 1.386, "feature/2": 0.7, "feature/3": 1.40})
-    assert said.keys() == {"global", "feature/3"}
-    assert "chance" in said["global"]
+    warnings = method.diagnose({"global": 1.386, "feature/2": 0.7, "feature/3": 1.40})
+    assert warnings.keys() == {"global", "feature/3"}
+    assert "chance" in warnings["global"]
     assert method.diagnose({"local": CHANCE}) == {}  # it has no such term
 
 
@@ -363,8 +365,8 @@ def test_defaults_and_evidence():
     cls = METHODS["mimkd"]
     assert cls.provenance is Provenance.ABSTRACT
     assert cls.needs.batch == 2
-    found = {o.name: o.default for o in options(cls).values()}
-    assert found == {
+    defaults = {o.name: o.default for o in options(cls).values()}
+    assert defaults == {
         "global_weight": 0.5,
         "local_weight": 0.5,
         "feature_weight": 0.5,

@@ -247,14 +247,14 @@ def reached(loss, method) -> set[str]:
         parts[f"bottleneck{i}"] = method.exits.bottlenecks[i - 1]
         parts[f"head{i}"] = method.exits.heads[i - 1]
         parts |= {f"{term} critic{i}": c[i - 1] for term, c in method.critics.items()}
-    found = set()
+    names = set()
     for name, part in parts.items():
         grads = torch.autograd.grad(
             loss, list(part.parameters()), retain_graph=True, allow_unused=True
         )
         if any(g is not None and g.abs().sum() > 0 for g in grads):
-            found.add(name)
-    return found
+            names.add(name)
+    return names
 
 
 @pytest.mark.parametrize("i", PAIRS)
@@ -300,9 +300,9 @@ def test_monitors_are_detached_and_unweighted(tiny_net, tiny_task, batch, progre
 @pytest.mark.parametrize(("value", "word"), [(CHANCE, "dead"), (1.38, "dead"), (5e-4, "saturated")])
 def test_diagnoses(value, word, tiny_net, tiny_task):
     method = muse(tiny_net, tiny_task)
-    found = method.diagnose({"mutual/2": value, "self/1": 0.7, "score/self/1": 1.386})
-    assert list(found) == ["mutual/2"]
-    assert found["mutual/2"].startswith(f"is {word}:")
+    warnings = method.diagnose({"mutual/2": value, "self/1": 0.7, "score/self/1": 1.386})
+    assert list(warnings) == ["mutual/2"]
+    assert warnings["mutual/2"].startswith(f"is {word}:")
 
 
 def test_nothing_to_say_of_a_term_that_works(tiny_net, tiny_task):
@@ -342,8 +342,8 @@ def test_one_tap_is_not_enough(tiny_net, tiny_task):
 
 
 def test_defaults():
-    found = {o.name: o.default for o in options(METHODS["muse"]).values()}
-    assert found == {
+    defaults = {o.name: o.default for o in options(METHODS["muse"]).values()}
+    assert defaults == {
         "combine": "add",
         "information_weight": 0.1,
         "mi_weight": 1.0,

@@ -44,8 +44,8 @@ def caught(method, batch, progress):
     for bottleneck in method.exits.bottlenecks:
         bottleneck.register_forward_hook(lambda module, args, out: maps.append(out.detach()))
     with torch.no_grad():
-        _, theirs = method.teacher.forward_features(batch.inputs)
-    return method(batch, progress), maps, theirs["1"].mean((2, 3))
+        _, features = method.teacher.forward_features(batch.inputs)
+    return method(batch, progress), maps, features["1"].mean((2, 3))
 
 
 def by_numpy(loss, local: torch.Tensor, glob: torch.Tensor) -> float:
@@ -96,9 +96,13 @@ def test_labels_and_logits_teach_the_last_layer(temperature, tiny_net, tiny_task
         tiny_net, tiny_task, supervised_weight=0.2, soft_weight=0.9, temperature=temperature
     ).eval()
     losses = method(batch, progress).losses
-    mine = numbers(tiny_net(batch.inputs)) / temperature
-    theirs = special.softmax(numbers(method.teacher(batch.inputs)) / temperature, 1)
-    kl = (theirs * (np.log(theirs) - special.log_softmax(mine, 1))).sum(1).mean()
+    student_logits = numbers(tiny_net(batch.inputs)) / temperature
+    probabilities = special.softmax(numbers(method.teacher(batch.inputs)) / temperature, 1)
+    kl = (
+        (probabilities * (np.log(probabilities) - special.log_softmax(student_logits, 1)))
+        .sum(1)
+        .mean()
+    )
     assert losses["soft"].item() == pytest.approx(0.9 * temperature**2 * kl, rel=1e-4)
     ce = nn.functional.cross_entropy(tiny_net(batch.inputs), batch.targets)
     torch.testing.assert_close(losses["task"], 0.2 * ce)
@@ -172,10 +176,10 @@ def test_learns_eight_images(tiny_net, tiny_task, batch, progress):
 
 def test_diagnoses(tiny_net, tiny_task):
     method = offline(tiny_net, tiny_task)
-    found = method.diagnose({"mutual/2": CHANCE, "self/1": 5e-4, "self/2": 0.7})
-    assert list(found) == ["mutual/2", "self/1"]
-    assert found["mutual/2"].startswith("is dead:")
-    assert found["self/1"].startswith("is saturated:")
+    warnings = method.diagnose({"mutual/2": CHANCE, "self/1": 5e-4, "self/2": 0.7})
+    assert list(warnings) == ["mutual/2", "self/1"]
+    assert warnings["mutual/2"].startswith("is dead:")
+    assert warnings["self/1"].startswith("is saturated:")
 
 
 @pytest.mark.parametrize(
@@ -200,8 +204,8 @@ def test_one_image_is_not_enough(tiny_net, tiny_task, batch, progress):
 
 
 def test_defaults():
-    found = {o.name: o.default for o in options(METHODS["muse-offline"]).values()}
-    assert found == {
+    defaults = {o.name: o.default for o in options(METHODS["muse-offline"]).values()}
+    assert defaults == {
         "combine": "add",
         "information_weight": 0.1,
         "mi_weight": 1.0,

@@ -105,23 +105,23 @@ def test_critics_that_know_nothing_cost_what_chance_costs(
             parameter.zero_()
     losses = method(batch, progress).losses
     kinds = ("mutual", "self", "product")
-    mine = sum(v.item() for name, v in losses.items() if name.startswith(kinds))
-    its = sum(v.item() for n, v in losses.items() if n.removeprefix("peer1/").startswith(kinds))
-    assert mine == pytest.approx(want, rel=1e-6)
-    assert its - mine == pytest.approx(want * 2 / 3, rel=1e-6)  # two pairs, not three
+    student_total = sum(v.item() for name, v in losses.items() if name.startswith(kinds))
+    total = sum(v.item() for n, v in losses.items() if n.removeprefix("peer1/").startswith(kinds))
+    assert student_total == pytest.approx(want, rel=1e-6)
+    assert total - student_total == pytest.approx(want * 2 / 3, rel=1e-6)  # two pairs, not three
 
 
-@pytest.mark.parametrize(("mine", "its", "want"), [
+@pytest.mark.parametrize(("logits", "peer_logits", "want"), [
     (LOGITS, [OTHERS], 1.129735),
     (OTHERS, [LOGITS], 1.280265),
     (LOGITS, [OTHERS, LOGITS], 1.129735 / 2),
 ])  # fmt: skip
-def test_soft_term_is_that_of_mutual_learning(mine, its, want, tiny_net, tiny_task):
+def test_soft_term_is_that_of_mutual_learning(logits, peer_logits, want, tiny_net, tiny_task):
     method = online(tiny_net, tiny_task)
-    terms = method._output_losses(mine, its, torch.tensor([0, 1]))
+    terms = method._output_losses(logits, peer_logits, torch.tensor([0, 1]))
     assert terms["soft"].item() == pytest.approx(want, abs=1e-6)
     torch.testing.assert_close(
-        terms["task"], nn.functional.cross_entropy(mine, torch.tensor([0, 1]))
+        terms["task"], nn.functional.cross_entropy(logits, torch.tensor([0, 1]))
     )
 
 
@@ -135,8 +135,8 @@ def test_without_information_it_is_mutual_learning(tiny_net, tiny_task, batch, p
     for place, me, other in (("", "student", "peer1"), ("peer1/", "peer1", "student")):
         ce = nn.functional.cross_entropy(outs[me], batch.targets)
         torch.testing.assert_close(losses[place + "task"], ce)
-        said, target = outs[me].log_softmax(1), outs[other].softmax(1)
-        kl = nn.functional.kl_div(said, target, reduction="batchmean")
+        log_probabilities, target = outs[me].log_softmax(1), outs[other].softmax(1)
+        kl = nn.functional.kl_div(log_probabilities, target, reduction="batchmean")
         torch.testing.assert_close(losses[place + "soft"], kl, rtol=1e-4, atol=1e-6)
 
 
@@ -151,9 +151,9 @@ def test_twins_have_nothing_to_say_to_one_another(tiny_net, tiny_task, batch, pr
 def test_roles_can_be_exchanged(tiny_net, tiny_task, batch, progress):
     method = online(tiny_net, tiny_task)
     turned = METHODS["muse-online"](method.peers[0], [method.student], tiny_task)
-    for ours, theirs in ((method.exits, turned.exits), (method.critics, turned.critics)):
-        theirs[0].load_state_dict(ours[1].state_dict())
-        theirs[1].load_state_dict(ours[0].state_dict())
+    for original, swapped in ((method.exits, turned.exits), (method.critics, turned.critics)):
+        swapped[0].load_state_dict(original[1].state_dict())
+        swapped[1].load_state_dict(original[0].state_dict())
     first, second = method(batch, progress).losses, turned(batch, progress).losses
     assert first.keys() != second.keys()  # four taps and three
     for name, loss in first.items():
@@ -163,21 +163,21 @@ def test_roles_can_be_exchanged(tiny_net, tiny_task, batch, progress):
 
 def test_all_networks_are_left_the_student_last(tiny_net, tiny_task, batch):
     method = online(tiny_net, tiny_task, 2).eval()
-    found = method.predictors()
-    assert list(found) == ["peer1", "peer2", "student"]
-    assert found["student"] is tiny_net
-    assert found["peer2"] is method.peers[1].network
-    said = method.predict(batch.inputs)
-    assert torch.equal(said["peer1"], found["peer1"](batch.inputs))
+    networks = method.predictors()
+    assert list(networks) == ["peer1", "peer2", "student"]
+    assert networks["student"] is tiny_net
+    assert networks["peer2"] is method.peers[1].network
+    outputs = method.predict(batch.inputs)
+    assert torch.equal(outputs["peer1"], networks["peer1"](batch.inputs))
 
 
 def test_diagnoses_say_whose_term_it_is(tiny_net, tiny_task):
     method = online(tiny_net, tiny_task, 2)
-    found = method.diagnose(
+    warnings = method.diagnose(
         {"mutual/2": CHANCE, "peer2/self/1": 5e-4, "peer1/self/1": 0.7, "peer1/score/self/1": 1.386}
     )
-    assert list(found) == ["mutual/2", "peer2/self/1"]
-    assert found["peer2/self/1"].startswith("is saturated:")
+    assert list(warnings) == ["mutual/2", "peer2/self/1"]
+    assert warnings["peer2/self/1"].startswith("is saturated:")
 
 
 def test_three_networks_learn_eight_images(tiny_net, tiny_task, batch, progress):
@@ -217,8 +217,8 @@ def test_one_image_is_not_enough(tiny_net, tiny_task, batch, progress):
 
 
 def test_defaults():
-    found = {o.name: o.default for o in options(METHODS["muse-online"]).values()}
-    assert found == {
+    defaults = {o.name: o.default for o in options(METHODS["muse-online"]).values()}
+    assert defaults == {
         "combine": "add",
         "information_weight": 0.1,
         "mi_weight": 1.0,

@@ -51,9 +51,9 @@ def test_is_muse_without_information(tiny_net, tiny_task, batch, progress):
     method = exits(tiny_net, tiny_task).eval()
     muse = METHODS["muse"](method.student, tiny_task, information_weight=0.0).eval()
     muse.exits.load_state_dict(method.exits.state_dict())
-    ours, theirs = method(batch, progress).losses, muse(batch, progress).losses
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    losses, muse_losses = method(batch, progress).losses, muse(batch, progress).losses
+    assert losses.keys() == muse_losses.keys()
+    assert all(torch.equal(losses[name], muse_losses[name]) for name in losses)
 
 
 def test_one_pass_says_what_each_exit_says(tiny_net, tiny_task, batch):
@@ -64,8 +64,8 @@ def test_one_pass_says_what_each_exit_says(tiny_net, tiny_task, batch):
 
 
 def test_defaults():
-    found = {o.name: o.default for o in options(METHODS["exits"]).values()}
-    assert found == {
+    defaults = {o.name: o.default for o in options(METHODS["exits"]).values()}
+    assert defaults == {
         "supervised_weight": 0.7,
         "soft_weight": 0.3,
         "temperature": 3.0,
@@ -167,12 +167,12 @@ def parts(method) -> dict[str, list[nn.Parameter]]:
 
 def reached(loss, method) -> set[str]:
     """Which parts a term's gradient reaches."""
-    found = set()
+    names = set()
     for name, parameters in parts(method).items():
         grads = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
         if any(g is not None and g.abs().sum() > 0 for g in grads):
-            found.add(name)
-    return found
+            names.add(name)
+    return names
 
 
 @pytest.mark.parametrize("detach_last", [None, False, True])

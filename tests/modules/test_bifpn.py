@@ -29,8 +29,8 @@ def maps(channels, sizes, seed=0):
 def test_parameters_of_the_authors_code(channels, width, depth, want):
     """With a linear layer to 100 classes; 411,885 are 0.59 of the network, as in Table 6."""
     with torch.device("meta"):
-        found = sum(p.numel() for p in pyramid(channels, width, depth).parameters())
-    assert found + (width * channels[-1] + 1) * 100 == want
+        parameters = sum(p.numel() for p in pyramid(channels, width, depth).parameters())
+    assert parameters + (width * channels[-1] + 1) * 100 == want
 
 
 def by_loops(x, want):
@@ -149,12 +149,12 @@ def test_a_convolution_before_repetition_is_one_behind_it(sizes):
     want = conv(torch.nn.functional.interpolate(x, size=like.shape[-2:], mode="nearest"))
     torch.testing.assert_close(got, want)
     weights = torch.randn_like(want)
-    for ours, theirs in zip(
+    for actual, expected in zip(
         torch.autograd.grad((got * weights).sum(), [x, *conv.parameters()]),
         torch.autograd.grad((want * weights).sum(), [x, *conv.parameters()]),
         strict=True,
     ):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("levels", [2, 4])

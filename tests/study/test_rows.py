@@ -13,19 +13,32 @@ from selfdistill.study.rows import Row, parse_rows, parse_seeds
         ("muse,byot", [Row("muse", "muse", {}), Row("byot", "byot", {})]),
         ("muse:combine=mul", [Row("muse-combine-mul", "muse", {"combine": "mul"})]),
         (
-            "muse:combine=mul,soft=0.2,byot",
+            "muse:combine=mul,soft_weight=0.2,byot",
             [
-                Row("muse-combine-mul-soft-0.2", "muse", {"combine": "mul", "soft": 0.2}),
+                Row(
+                    "muse-combine-mul-soft_weight-0.2",
+                    "muse",
+                    {"combine": "mul", "soft_weight": 0.2},
+                ),
                 Row("byot", "byot", {}),
             ],
         ),
-        ("strong = muse:information=1", [Row("strong", "muse", {"information": 1})]),
+        ("strong = muse:information_weight=1", [Row("strong", "muse", {"information_weight": 1})]),
         ("muse+cskd", [Row("muse+cskd", "muse+cskd", {})]),
         # a label and an option look alike; what the method knows is an option
-        ("muse:soft=0.2,other=byot", [*parse_rows(["muse:soft=0.2"]), Row("other", "byot", {})]),
         (
-            "exits:soft=0.2,discrepancy=vid",
-            [Row("exits-soft-0.2-discrepancy-vid", "exits", {"soft": 0.2, "discrepancy": "vid"})],
+            "muse:soft_weight=0.2,other=byot",
+            [*parse_rows(["muse:soft_weight=0.2"]), Row("other", "byot", {})],
+        ),
+        (
+            "exits:soft_weight=0.2,discrepancy=vid",
+            [
+                Row(
+                    "exits-soft_weight-0.2-discrepancy-vid",
+                    "exits",
+                    {"soft_weight": 0.2, "discrepancy": "vid"},
+                )
+            ],
         ),
         (
             "kd:teacher=runs/a",
@@ -54,7 +67,7 @@ def test_several_texts_are_one_list():
         ("a b=muse", "'a b' is no name for a row"),
         ("../up=muse", "'../up' is no name for a row"),
         ("=muse", "is no name for a row"),
-        ("soft=0.3", "no method '0.3'"),
+        ("soft_weight=0.3", "no method '0.3'"),
     ],
 )
 def test_what_is_no_row(text, sentence):
