@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..modules.heads import exit_grid
+from ..modules.bottlenecks import exit_grid
 from ..modules.mutual_information import MutualInformationLoss
 
 Shape = tuple[int, int, int]

@@ -15,8 +15,8 @@ from ..core import (
     StepOutput,
     Task,
 )
+from ..modules.bottlenecks import exit_grid
 from ..modules.exits import ExitMethod, Exits
-from ..modules.heads import exit_grid
 from ..modules.information_checks import active_weights
 from ..modules.mutual_information import (
     MutualInformationLoss,

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ..core import ConfigError, Method, Task
 from ..taps import Taps
-from .heads import BOTTLENECKS
+from .bottlenecks import BOTTLENECKS
 
 
 class Exits(nn.Module):
@@ -15,7 +15,7 @@ class Exits(nn.Module):
     Args:
         student: a network with two taps or more.
         task: makes the heads and their losses.
-        bottleneck: ``"slim"`` or ``"byot"``, see `modules/heads.py`; None leaves features as they
+        bottleneck: ``"slim"`` or ``"byot"``, see `modules/bottlenecks.py`; None leaves features as they
             are, where nothing would train a bottleneck.
         predict: whether the exits have heads.
 

@@ -48,7 +48,7 @@ def parse_rows(texts: Iterable[str]) -> list[Row]:
 
 
 def _is_option(piece: str, method: str) -> bool:
-    """Whether a piece goes on with the options of the row before: `soft_weight=0.3`, but not `x=muse`."""
+    """Whether a piece is an option of the row before: `soft_weight=0.3`, but not `x=muse`."""
     key, equals, value = piece.partition("=")
     if not equals or ":" in piece:
         return False

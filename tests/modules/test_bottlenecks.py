@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from selfdistill.modules.heads import BOTTLENECKS, ByotBottleneck, SlimBottleneck, exit_grid
+from selfdistill.modules.bottlenecks import BOTTLENECKS, ByotBottleneck, SlimBottleneck, exit_grid
 
 LAST = (512, 4, 4)  # of ResNet-18 at 32×32
 sides = st.integers(1, 40)
