@@ -48,8 +48,8 @@ class BeYourOwnTeacher(ExitMethod):
     ) -> None:
         super().__init__()
         self.student, self.task = student, task
-        self.supervised_weight, self.soft_weight = 1 - soft_weight, soft_weight
-        self.hint_weight, self.temperature = hint_weight, temperature
+        self.supervised_weight, self.hint_weight = 1 - soft_weight, hint_weight
+        self.exit_options = (self.supervised_weight, soft_weight, temperature)
         self.exits = Exits(student, task, bottleneck)
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
@@ -57,14 +57,7 @@ class BeYourOwnTeacher(ExitMethod):
         outputs, features = self.student.forward_features(batch.inputs)
         maps, exit_outputs = self.exits(features)
         losses = {"task": self.supervised_weight * self.task.loss(outputs, batch.targets)}
-        losses |= self.exits.losses(
-            exit_outputs,
-            outputs,
-            batch.targets,
-            supervised_weight=self.supervised_weight,
-            soft_weight=self.soft_weight,
-            temperature=self.temperature,
-        )
+        losses |= self.exits.losses(exit_outputs, outputs, batch.targets, *self.exit_options)
         if self.hint_weight:
             last = features[self.student.names[-1]].mean((2, 3)).detach()  # (B, C)
             for i, x in enumerate(maps, 1):

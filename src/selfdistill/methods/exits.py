@@ -107,11 +107,7 @@ class SupervisedExits(ExitMethod):
         self.exits = Exits(
             student, task, bottleneck, predict=bool(supervised_weight or soft_weight)
         )
-        self.exit_options = {
-            "supervised_weight": supervised_weight,
-            "soft_weight": soft_weight,
-            "temperature": temperature,
-        }
+        self.exit_options = (supervised_weight, soft_weight, temperature)
         *shallow, last = student.shapes.values()
         if self.weight and discrepancy == "mmd" and last[1] * last[2] == 1:
             raise ConfigError(
@@ -131,7 +127,7 @@ class SupervisedExits(ExitMethod):
         outputs, features = self.student.forward_features(batch.inputs)
         maps, exit_outputs = self.exits(features)
         losses = {"task": self.task.loss(outputs, batch.targets)}
-        losses |= self.exits.losses(exit_outputs, outputs, batch.targets, **self.exit_options)
+        losses |= self.exits.losses(exit_outputs, outputs, batch.targets, *self.exit_options)
         if self.weight:
             last = features[self.student.names[-1]]
             last = last.detach() if self.detach_last else last

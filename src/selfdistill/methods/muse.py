@@ -115,13 +115,7 @@ class Muse(ExitMethod):
         detach_last: bool = False,
     ) -> None:
         super().__init__()
-        weights = active_weights(
-            mi_weight,
-            si_weight,
-            information_weight=information_weight,
-            combine=combine,
-            estimator=estimator,
-        )
+        weights = active_weights(mi_weight, si_weight, information_weight, combine, estimator)
         by_class = positives == "class"
         if by_class and (critic != "separable" or negatives == "roll" or estimator != "jsd"):
             raise ConfigError(
@@ -132,11 +126,7 @@ class Muse(ExitMethod):
         self.combine, self.information_weight = combine, information_weight
         self.by_class, self.detach_last = by_class, detach_last
         self.raw, self.encoded_si = feature_source == "raw", si_global_view == "encoded"
-        self.exit_options = {
-            "supervised_weight": supervised_weight,
-            "soft_weight": soft_weight,
-            "temperature": temperature,
-        }
+        self.exit_options = (supervised_weight, soft_weight, temperature)
         predict = bool(supervised_weight or soft_weight)
         encodes = predict or (bool(weights) and not self.raw)
         encodes = encodes or ("self" in weights and self.encoded_si)
@@ -164,7 +154,7 @@ class Muse(ExitMethod):
         outputs, features = self.student.forward_features(batch.inputs)
         maps, exit_outputs = self.exits(features)
         losses = {"task": self.task.loss(outputs, batch.targets)}
-        losses |= self.exits.losses(exit_outputs, outputs, batch.targets, **self.exit_options)
+        losses |= self.exits.losses(exit_outputs, outputs, batch.targets, *self.exit_options)
         stages = self._information(list(features.values()), maps, batch.targets, progress)
         combined = weighted_sum if self.combine == "add" else weighted_product  # Eq. 4, Eq. 6
         losses |= combined(stages, self.critics.weights, self.information_weight)

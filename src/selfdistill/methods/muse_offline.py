@@ -104,13 +104,7 @@ class MuseOffline(Method):
             raise ConfigError(
                 "the last layer needs a loss: give supervised_weight or soft_weight a value above 0"
             )
-        weights = active_weights(
-            mi_weight,
-            si_weight,
-            information_weight=information_weight,
-            combine=combine,
-            estimator=estimator,
-        )
+        weights = active_weights(mi_weight, si_weight, information_weight, combine, estimator)
         self.student, self.teacher, self.task = student, Teacher(teacher), task
         self.combine, self.information_weight = combine, information_weight
         self.supervised_weight, self.soft_weight = supervised_weight, soft_weight

@@ -113,13 +113,7 @@ class MuseOnline(Method):
             raise ConfigError(
                 "the last layers need a loss: give supervised_weight or soft_weight a value above 0"
             )
-        weights = active_weights(
-            mi_weight,
-            si_weight,
-            information_weight=information_weight,
-            combine=combine,
-            estimator=estimator,
-        )
+        weights = active_weights(mi_weight, si_weight, information_weight, combine, estimator)
         self.student, self.peers, self.task = student, nn.ModuleList(peers), task
         self.combine, self.information_weight = combine, information_weight
         self.supervised_weight, self.soft_weight = supervised_weight, soft_weight

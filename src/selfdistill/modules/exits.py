@@ -15,8 +15,8 @@ class Exits(nn.Module):
     Args:
         student: a network with two taps or more.
         task: makes the heads and their losses.
-        bottleneck: ``"slim"`` or ``"byot"``, see `modules/bottlenecks.py`; None leaves features as they
-            are, where nothing would train a bottleneck.
+        bottleneck: ``"slim"`` or ``"byot"``, see `modules/bottlenecks.py`; None leaves features as
+            they are, where nothing would train a bottleneck.
         predict: whether the exits have heads.
 
     Raises:
@@ -51,7 +51,6 @@ class Exits(nn.Module):
         exit_outputs: list[Any],
         last_output: Any,
         targets: Any,
-        *,
         supervised_weight: float,
         soft_weight: float,
         temperature: float,

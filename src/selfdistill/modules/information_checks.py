@@ -13,7 +13,7 @@ POSITIVE_ESTIMATORS = frozenset({"jsd", "infonce"})
 
 
 def active_weights(
-    mi_weight: float, si_weight: float, *, information_weight: float, combine: str, estimator: str
+    mi_weight: float, si_weight: float, information_weight: float, combine: str, estimator: str
 ) -> dict[str, float]:
     """The weights (in a product exponents) of MI, "mutual", and SI, "self", without zeros.
 

@@ -75,8 +75,7 @@ class SeparableCritic(nn.Module):
         With a shift (0-d, 1 … B-1) those of one image, the batch rolled; without, of all. Positive
         are the pairs in `same_class_mask` (B, B) or, without one, each image with itself.
         """
-        encoded = self.shortcut(vector) + self.layers(vector)  # (B, width)
-        encoded = encoded / self.local.out_features**0.5
+        encoded = (self.shortcut(vector) + self.layers(vector)) / self.local.out_features**0.5
         query = encoded @ self.local.weight  # (B, C)
         offset = encoded @ self.local.bias  # (B,)
         cells = feature_map.flatten(2).transpose(1, 2)  # (B, N, C)
@@ -232,7 +231,7 @@ class StageInformation(nn.ModuleDict):
             "mutual": [(c, deep) for deep in deep_channels for c in map_channels],
             "self": list(zip(map_channels, si_channels or map_channels, strict=True)),
         }
-        for term in self.weights:
+        for term in weights:
             self[term] = nn.ModuleList(loss(*channels) for channels in pairs[term])
 
     def forward(
