@@ -25,7 +25,7 @@ from seeds import differences, summary, trained
 RECIPE: dict[str, Any] = {"precision": "bf16", "channels_last": True, "batch_size": 16}
 CAMVID = {"task": "segmentation", "ignore_index": 11, "image_size": 128, "lr": 0.05, "epochs": 40}
 BCCD = {"task": "detection", "model": "yolov5/n", "image_size": 160, "lr": 0.02, "epochs": 40}
-DETECTOR = {"supervised": 1.0, "soft": 0.0}
+DETECTOR = {"supervised_weight": 1.0, "soft_weight": 0.0}
 TABLES: dict[str, tuple[dict[str, Any], dict[str, dict[str, Any]]]] = {
     "camvid": (
         {**CAMVID, "warmup_epochs": 4},

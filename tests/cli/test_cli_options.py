@@ -121,8 +121,8 @@ def test_a_file_keeps_its_say(tmp_path):
     file.write_text('epochs = 7\nmethod = "byot"\noptions = {alpha = 0.3, hint = 0.0}')
     chosen = resolve_recipe({"lr": 0.2}, file, ["alpha=0.4", "flip=true"])
     assert (chosen.epochs, chosen.lr, chosen.flip, chosen.method) == (7, 0.2, True, "byot")
-    assert chosen.options["alpha"] == 0.4
-    assert chosen.options["hint"] == 0
+    assert chosen.options["soft_weight"] == 0.4
+    assert chosen.options["hint_weight"] == 0
 
 
 def test_the_method_may_be_set_with_its_options():
@@ -133,7 +133,7 @@ def test_the_method_may_be_set_with_its_options():
 def test_values_are_read_as_toml():
     chosen = resolve_recipe({}, settings=["milestones=[3, 5]", "width=none", "combine=mul"])
     assert chosen.milestones == (3, 5)
-    assert chosen.options["width"] is None
+    assert chosen.options["critic_width"] is None
     assert chosen.options["combine"] == "mul"
 
 

@@ -52,11 +52,11 @@ def test_options_go_to_whoever_has_them():
 
 
 def test_a_row_has_the_last_word():
-    file = {"method": "muse", "options": {"combine": "mul", "soft": 0.1, "critic": "concat"}}
+    file = {"method": "muse", "options": {"combine": "mul", "soft_weight": 0.1, "critic": "concat"}}
     text = "muse,own=muse:combine=add,byot"
-    study = planned(text, file=file, keys={"soft": 0.2})
+    study = planned(text, file=file, keys={"soft_weight": 0.2})
     rows = {name: recipe.options for name, recipe in study.rows.items()}
-    assert (rows["muse"]["combine"], rows["muse"]["soft"]) == ("mul", 0.2)
+    assert (rows["muse"]["combine"], rows["muse"]["soft_weight"]) == ("mul", 0.2)
     assert (rows["own"]["combine"], rows["own"]["critic"]) == ("add", "concat")
     assert "combine" not in rows["byot"]
 
@@ -135,7 +135,7 @@ def test_more_rows_and_seeds_are_added():
     ("requested", "sentence"),
     [
         (planned(keys={"epochs": 5}), "another epochs (30, not 5)"),
-        (planned("muse=muse:soft=0.2"), "another options"),
+        (planned("muse=muse:soft_weight=0.2"), "another options"),
         (planned("muse,plain=ce"), "the baseline of there is named 'ce', not 'plain'"),
     ],
 )

@@ -13,7 +13,7 @@ from selfdistill.core import ConfigError
         ("muse,byot", [ComparisonRow("muse", "muse", {}), ComparisonRow("byot", "byot", {})]),
         ("muse:combine=mul", [ComparisonRow("muse-combine-mul", "muse", {"combine": "mul"})]),
         (
-            "muse:combine=mul,soft=0.2,byot",
+            "muse:combine=mul,soft_weight=0.2,byot",
             [
                 ComparisonRow("muse-combine-mul-soft-0.2", "muse", {"combine": "mul", "soft": 0.2}),
                 ComparisonRow("byot", "byot", {}),
@@ -61,7 +61,7 @@ def test_several_texts_are_one_list():
         ("a b=muse", "'a b' is no name for a row"),
         ("../up=muse", "'../up' is no name for a row"),
         ("=muse", "is no name for a row"),
-        ("soft=0.3", "no method '0.3'"),
+        ("soft_weight=0.3", "no method '0.3'"),
     ],
 )
 def test_what_is_no_row(text, sentence):

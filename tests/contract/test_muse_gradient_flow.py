@@ -33,12 +33,12 @@ def reached(options, name: str = "muse") -> dict[str, set[str]]:
     step = method(case.batch(), moment())
     trained = ((n, p) for n, p in method.named_parameters() if p.requires_grad)
     names, parameters = zip(*trained, strict=True)
-    found = {}
+    parts = {}
     for term, loss in step.losses.items():
         grads = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
         hit = (n for n, g in zip(names, grads, strict=True) if g is not None and g.abs().max() > 0)
-        found[term] = {group(name) for name in hit}
-    return found
+        parts[term] = {group(name) for name in hit}
+    return parts
 
 
 def until(i: int) -> set[str]:
@@ -46,77 +46,77 @@ def until(i: int) -> set[str]:
 
 
 def test_every_term_reaches_its_parts_and_no_other():
-    found = reached({})
-    assert found.pop("task") == TRUNK | {"fc"}
+    parts = reached({})
+    assert parts.pop("task") == TRUNK | {"fc"}
     for i in (1, 2, 3):
         exit_ = until(i) | {f"bottleneck {i}"}
-        assert found.pop(f"task/{i}") == exit_ | {f"head {i}"}
-        assert found.pop(f"soft/{i}") == exit_ | {f"head {i}"}
-        assert found.pop(f"mutual/{i}") == TRUNK | {f"bottleneck {i}", f"critic mutual {i}"}
-        assert found.pop(f"self/{i}") == exit_ | {f"critic self {i}"}
-    assert not found
+        assert parts.pop(f"task/{i}") == exit_ | {f"head {i}"}
+        assert parts.pop(f"soft/{i}") == exit_ | {f"head {i}"}
+        assert parts.pop(f"mutual/{i}") == TRUNK | {f"bottleneck {i}", f"critic mutual {i}"}
+        assert parts.pop(f"self/{i}") == exit_ | {f"critic self {i}"}
+    assert not parts
 
 
 def test_product_reaches_what_its_factors_reach():
-    found = reached({"combine": "mul"})
+    parts = reached({"combine": "mul"})
     for i in (1, 2, 3):
         critics = {f"critic mutual {i}", f"critic self {i}"}
-        assert found[f"product/{i}"] == TRUNK | {f"bottleneck {i}"} | critics
-    assert {term.split("/")[0] for term in found} == {"task", "soft", "product"}
+        assert parts[f"product/{i}"] == TRUNK | {f"bottleneck {i}"} | critics
+    assert {term.split("/")[0] for term in parts} == {"task", "soft", "product"}
 
 
 def test_raw_features_go_around_the_exits():
-    found = reached({"site": "raw"})
+    parts = reached({"feature_source": "raw"})
     for i in (1, 2, 3):
-        assert found[f"mutual/{i}"] == TRUNK | {f"critic mutual {i}"}
-        assert found[f"self/{i}"] == until(i) | {f"critic self {i}"}
+        assert parts[f"mutual/{i}"] == TRUNK | {f"critic mutual {i}"}
+        assert parts[f"self/{i}"] == until(i) | {f"critic self {i}"}
 
 
 def test_encoded_view_goes_through_the_bottleneck():
-    found = reached({"site": "raw", "self_view": "encoded"})
+    parts = reached({"feature_source": "raw", "si_global_view": "encoded"})
     for i in (1, 2, 3):
-        assert found[f"self/{i}"] == until(i) | {f"bottleneck {i}", f"critic self {i}"}
+        assert parts[f"self/{i}"] == until(i) | {f"bottleneck {i}", f"critic self {i}"}
 
 
 def test_detached_last_feature_learns_nothing_from_the_exits():
-    found = reached({"detach_last": True})
+    parts = reached({"detach_last": True})
     for i in (1, 2, 3):
-        assert found[f"mutual/{i}"] == until(i) | {f"bottleneck {i}", f"critic mutual {i}"}
+        assert parts[f"mutual/{i}"] == until(i) | {f"bottleneck {i}", f"critic mutual {i}"}
 
 
 @pytest.mark.parametrize("combine", ["add", "mul"])
 def test_a_teacher_trains_the_stages_before_the_last_and_nothing_of_its_own(combine):
-    found = reached({"combine": combine}, "muse-offline")
-    assert found.pop("task") == found.pop("soft") == TRUNK | {"fc"}
+    parts = reached({"combine": combine}, "muse-offline")
+    assert parts.pop("task") == parts.pop("soft") == TRUNK | {"fc"}
     for i in (1, 2, 3):
         exit_ = until(i) | {f"bottleneck {i}"}
         critics = [{f"critic mutual {i}"}, {f"critic self {i}"}]
         if combine == "mul":
-            assert found.pop(f"product/{i}") == exit_ | critics[0] | critics[1]
+            assert parts.pop(f"product/{i}") == exit_ | critics[0] | critics[1]
         else:
-            assert found.pop(f"mutual/{i}") == exit_ | critics[0]
-            assert found.pop(f"self/{i}") == exit_ | critics[1]
-    assert not found
+            assert parts.pop(f"mutual/{i}") == exit_ | critics[0]
+            assert parts.pop(f"self/{i}") == exit_ | critics[1]
+    assert not parts
 
 
 @pytest.mark.parametrize("detached", [False, True])
 def test_networks_train_one_another_through_their_last_features_alone(detached):
-    found = reached({"detach_peer": detached}, "muse-online")
+    parts = reached({"detach_peer": detached}, "muse-online")
 
     def of_peer(names: set[str]) -> set[str]:
         return {f"peer {name}" for name in names}
 
-    assert found.pop("task") == found.pop("soft") == TRUNK | {"fc"}
-    assert found.pop("peer1/task") == found.pop("peer1/soft") == of_peer(TRUNK | {"fc"})
+    assert parts.pop("task") == parts.pop("soft") == TRUNK | {"fc"}
+    assert parts.pop("peer1/task") == parts.pop("peer1/soft") == of_peer(TRUNK | {"fc"})
     for i in (1, 2, 3):
         exit_ = until(i) | {f"bottleneck {i}"}
         mutual, own = exit_ | {f"critic mutual {i}"}, exit_ | {f"critic self {i}"}
-        assert found.pop(f"mutual/{i}") == mutual | (set() if detached else of_peer(TRUNK))
-        assert found.pop(f"self/{i}") == own
-        theirs = of_peer(mutual) | (set() if detached else TRUNK)
-        assert found.pop(f"peer1/mutual/{i}") == theirs
-        assert found.pop(f"peer1/self/{i}") == of_peer(own)
-    assert not found
+        assert parts.pop(f"mutual/{i}") == mutual | (set() if detached else of_peer(TRUNK))
+        assert parts.pop(f"self/{i}") == own
+        peer_parts = of_peer(mutual) | (set() if detached else TRUNK)
+        assert parts.pop(f"peer1/mutual/{i}") == peer_parts
+        assert parts.pop(f"peer1/self/{i}") == of_peer(own)
+    assert not parts
 
 
 @pytest.mark.parametrize("negatives", ["all", "roll"])
@@ -144,9 +144,9 @@ def test_gradient_of_a_product_is_the_product_rule(negatives):
 @pytest.mark.parametrize(
     ("name", "off"),
     [
-        ("muse", {"information": 0.0, "supervised": 0.0, "soft": 0.0}),
-        ("muse-offline", {"information": 0.0, "soft": 0.0}),
-        ("muse-online", {"information": 0.0, "soft": 0.0}),
+        ("muse", {"information_weight": 0.0, "supervised_weight": 0.0, "soft_weight": 0.0}),
+        ("muse-offline", {"information_weight": 0.0, "soft_weight": 0.0}),
+        ("muse-online", {"information_weight": 0.0, "soft_weight": 0.0}),
     ],
 )
 def test_all_weights_zero_trains_the_student_as_plain_cross_entropy(name, off):
@@ -160,8 +160,8 @@ def test_all_weights_zero_trains_the_student_as_plain_cross_entropy(name, off):
             optimizer.zero_grad()
             method(plain.batch(i), moment(i)).total.backward()
             optimizer.step()
-    mine, its = (m.predictors()["student"].state_dict() for m in (first, second))
-    assert all(torch.equal(mine[name], its[name]) for name in its)
+    first_state, second_state = (m.predictors()["student"].state_dict() for m in (first, second))
+    assert all(torch.equal(first_state[name], second_state[name]) for name in second_state)
 
 
 @pytest.mark.parametrize("negatives", ["all", "roll"])

@@ -61,7 +61,7 @@ def test_the_table_holds_every_row():
 def test_chance_is_the_loss_of_scores_that_are_all_the_same(estimator, negatives, scores, chance):
     import torch
 
-    from selfdistill.functional.mutual_information import ESTIMATORS
+    from selfdistill.modules.mutual_information import ESTIMATORS
 
     constant = torch.full((4, 1 + negatives), scores)
     loss = ESTIMATORS[estimator](constant[:, 0], constant[:, 1:]).item()

@@ -7,7 +7,7 @@ from scene_pairs import SIDE, scene_batch, scene_net, scene_task
 from scipy.special import rel_entr, softmax
 
 from selfdistill.core import METHODS, ConfigError, Progress, Provenance, options
-from selfdistill.methods.aicsd import pooled, similarities
+from selfdistill.methods.aicsd import interclass_similarity, pooled
 from selfdistill.recipe.build_method import build_method
 from selfdistill.tasks import Classification, Segmentation
 
@@ -132,8 +132,10 @@ def test_the_same_under_bf16():
 
 
 def test_whom_it_does_not_serve_in_a_sentence(tiny_net, tiny_task):
-    said = "'aicsd' compares the scores of an image's places, which classification has not; `self"
-    with pytest.raises(ConfigError, match=said):
+    message = (
+        "'aicsd' compares the scores of an image's places, which classification has not; `self"
+    )
+    with pytest.raises(ConfigError, match=message):
         build_method("aicsd", tiny_net, tiny_task, teacher=tiny_net)
     two = Segmentation("ab", torch.zeros(2, 3, SIDE, SIDE))
     with pytest.raises(ConfigError, match="three classes or more, not 2; set similarity_weight=0"):

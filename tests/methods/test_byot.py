@@ -35,7 +35,7 @@ def test_masked_square_is_a_sum_over_the_batch():
 
 
 def test_hint_equals_numpy(tiny_net, tiny_task, batch, progress):
-    method = byot(tiny_net, tiny_task, hint=0.01)
+    method = byot(tiny_net, tiny_task, hint_weight=0.01)
     caught = {}
     for i, bottleneck in enumerate(method.exits.bottlenecks, 1):
         bottleneck.register_forward_hook(lambda m, a, out, i=i: caught.update({i: out}))
@@ -50,7 +50,7 @@ def test_hint_equals_numpy(tiny_net, tiny_task, batch, progress):
 
 @pytest.mark.parametrize("alpha", [0.0, 0.1, 0.6])
 def test_other_terms_equal_torch(alpha, tiny_net, tiny_task, batch, progress):
-    method = byot(tiny_net, tiny_task, alpha=alpha).eval()
+    method = byot(tiny_net, tiny_task, soft_weight=alpha).eval()
     losses = method(batch, progress).losses
     outputs = method.predict(batch.inputs)
     final = outputs["student"]
@@ -60,8 +60,8 @@ def test_other_terms_equal_torch(alpha, tiny_net, tiny_task, batch, progress):
         z = outputs[f"exit{i}"]
         torch.testing.assert_close(losses[f"task/{i}"], (1 - alpha) * ce(z, batch.targets))
         if alpha:
-            target, said = (final / 3).softmax(1), (z / 3).log_softmax(1)
-            kl = nn.functional.kl_div(said, target, reduction="batchmean")
+            target, log_probabilities = (final / 3).softmax(1), (z / 3).log_softmax(1)
+            kl = nn.functional.kl_div(log_probabilities, target, reduction="batchmean")
             torch.testing.assert_close(losses[f"soft/{i}"], alpha * 9 * kl, rtol=1e-4, atol=1e-6)
         else:
             assert f"soft/{i}" not in losses
@@ -96,7 +96,7 @@ def test_everything_is_trained(tiny_net, tiny_task, batch, progress):
 
 
 def test_without_soft_and_hint_it_is_deep_supervision(tiny_net, tiny_task, batch, progress):
-    method = byot(tiny_net, tiny_task, alpha=0.0, hint=0.0).eval()
+    method = byot(tiny_net, tiny_task, soft_weight=0.0, hint_weight=0.0).eval()
     losses = method(batch, progress).losses
     assert losses.keys() == {"task", "task/1", "task/2", "task/3"}
 
@@ -104,5 +104,10 @@ def test_without_soft_and_hint_it_is_deep_supervision(tiny_net, tiny_task, batch
 def test_exits_and_defaults(tiny_net, tiny_task):
     method = byot(tiny_net, tiny_task)
     assert list(method.predictors()) == ["exit1", "exit2", "exit3", "student"]
-    found = {o.name: o.default for o in options(METHODS["byot"]).values()}
-    assert found == {"alpha": 0.1, "hint": 1e-6, "temperature": 3.0, "bottleneck": "byot"}
+    defaults = {o.name: o.default for o in options(METHODS["byot"]).values()}
+    assert defaults == {
+        "soft_weight": 0.1,
+        "hint_weight": 1e-6,
+        "temperature": 3.0,
+        "bottleneck": "byot",
+    }

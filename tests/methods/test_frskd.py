@@ -11,8 +11,7 @@ from scene_pairs import scene_net
 from scipy import special
 
 from selfdistill.core import METHODS, ConfigError, Progress, options
-from selfdistill.costs.macs import network_cost
-from selfdistill.methods.frskd import _Said, agreement, joint_labels, quarter_turns
+from selfdistill.methods.frskd import Outputs, joint_labels, mean_over_turns, quarter_turns
 from selfdistill.models import build
 from selfdistill.taps import Taps
 from selfdistill.tasks import Classification, Segmentation
@@ -46,15 +45,17 @@ def energy(x):
 
 
 def test_terms_equal_numpy(tiny_net, tiny_task, batch, progress):
-    method = frskd(tiny_net, tiny_task, soft=3.0, attention=50.0, temperature=2.0).eval()
+    method = frskd(
+        tiny_net, tiny_task, soft_weight=3.0, attention_weight=50.0, temperature=2.0
+    ).eval()
     caught = {}
     method.pyramid.register_forward_hook(lambda m, args, out: caught.update(F=args[0], T=out))
     losses = method(batch, progress).losses
-    said = method.predict(batch.inputs)
+    outputs = method.predict(batch.inputs)
     cross_entropy = F.cross_entropy
-    torch.testing.assert_close(losses["task"], cross_entropy(said["student"], batch.targets))
-    torch.testing.assert_close(losses["teacher"], cross_entropy(said["teacher"], batch.targets))
-    p, q = (special.softmax(said[n].detach().double() / 2, 1) for n in ("teacher", "student"))
+    torch.testing.assert_close(losses["task"], cross_entropy(outputs["student"], batch.targets))
+    torch.testing.assert_close(losses["teacher"], cross_entropy(outputs["teacher"], batch.targets))
+    p, q = (special.softmax(outputs[n].detach().double() / 2, 1) for n in ("teacher", "student"))
     want = 3 * 4 * special.rel_entr(p, q).sum(1).mean()
     assert losses["soft"].item() == pytest.approx(want, rel=1e-4)
     for i, (x, refined) in enumerate(zip(caught["F"], caught["T"], strict=True), 1):
@@ -63,18 +64,18 @@ def test_terms_equal_numpy(tiny_net, tiny_task, batch, progress):
 
 
 def taught(method, student, teacher, maps, refined):
-    said = _Said(torch.tensor(student), torch.tensor(teacher), maps, refined)
-    return method._taught(said, at(0))
+    outputs = Outputs(torch.tensor(student), torch.tensor(teacher), maps, refined)
+    return method._distillation(outputs, at(0))
 
 
 def test_soft_term_of_two_known_outputs(tiny_net, tiny_task):
-    method = frskd(tiny_net, tiny_task, soft=1.0)
+    method = frskd(tiny_net, tiny_task, soft_weight=1.0)
     losses = taught(method, [[2.0, 0, 0]], [[0.0, 1, 0]], [], [])
     assert losses["soft"].item() == pytest.approx(0.812841, abs=1e-6)  # τ = 4
 
 
 def test_attention_of_known_maps(tiny_net, tiny_task):
-    method = frskd(tiny_net, tiny_task, soft=0.0, attention=1.0)
+    method = frskd(tiny_net, tiny_task, soft_weight=0.0, attention_weight=1.0)
     torch.manual_seed(0)
     x = torch.rand(3, 6, 4, 4)
     one, other = torch.zeros(2, 1, 2, 8, 4, 4)[:, 0]
@@ -108,7 +109,7 @@ def test_the_teachers_labels_train_the_trunk_and_not_the_classifier(
 
 def test_without_features_the_rest_stays_bit_for_bit(tiny_net, tiny_task, batch, progress):
     whole, part = (
-        frskd(copy.deepcopy(tiny_net), tiny_task, attention=beta)(batch, progress).losses
+        frskd(copy.deepcopy(tiny_net), tiny_task, attention_weight=beta)(batch, progress).losses
         for beta in (100.0, 0.0)
     )
     assert part.keys() == {"task", "teacher", "soft"}
@@ -116,7 +117,7 @@ def test_without_features_the_rest_stays_bit_for_bit(tiny_net, tiny_task, batch,
 
 
 def test_without_distillation_it_is_cross_entropy(tiny_net, tiny_task, batch, progress):
-    method = frskd(tiny_net, tiny_task, soft=0.0, attention=0.0)
+    method = frskd(tiny_net, tiny_task, soft_weight=0.0, attention_weight=0.0)
     step = method(batch, progress)
     assert step.losses.keys() == {"task", "teacher"}
     assert torch.equal(step.losses["task"], F.cross_entropy(step.outputs, batch.targets))
@@ -129,7 +130,7 @@ def test_resnet18_costs_what_the_authors_does():
         taps = Taps(network, ["layer1", "layer2", "layer3", "layer4"], example=task.example)
         extra = {}
         for resize in ("bilinear", "nearest"):
-            method = METHODS["frskd"](taps, task, resize=resize)
+            method = METHODS["frskd"](taps, task, upsampling=resize)
             assert sum(p.numel() for p in parts(method)) == 6_375_794
             teacher, student = (network_cost(p, task.example) for p in method.predictors().values())
             extra[resize] = teacher.macs - student.macs
@@ -143,7 +144,9 @@ def test_wide_resnet_has_the_ratios_of_table_6():
     network = build("cifar/wrn_16_2", num_classes=100)
     task = Classification([str(i) for i in range(100)], torch.zeros(2, 3, 32, 32))
     taps = Taps(network, "block1,block2,norm", example=task.example)
-    method = METHODS["frskd"](taps, task, resize="bilinear")  # which counts in the authors' order
+    method = METHODS["frskd"](
+        taps, task, upsampling="bilinear"
+    )  # which counts in the authors' order
     assert [tuple(s) for s in method.student.shapes.values()] == [
         (32, 32, 32),
         (64, 16, 16),
@@ -166,32 +169,32 @@ def learnt_from(method, batch, progress):
 
 
 def test_mixup_mixes_images_and_labels_alike(tiny_net, tiny_task, batch, progress):
-    method = frskd(tiny_net, tiny_task, augment="mixup").eval()
+    method = frskd(tiny_net, tiny_task, augmentation="mixup").eval()
     onehot, x = F.one_hot(batch.targets, 5).double(), batch.inputs.flatten(1).double()
     halfway = 0
     for number in range(12):
         when = progress._replace(step=torch.tensor(number))
         (images,), step = learnt_from(method, batch, when)
         labels, shares = [], []
-        for mine, point, label in zip(x, images.flatten(1).double(), onehot, strict=True):
-            along = x - mine  # the partner is where the way from the image leads to
-            way = along @ (point - mine) / along.square().sum(1).clamp_min(1e-9)
-            miss = (mine + way[:, None] * along - point).norm(dim=1)
+        for image, point, label in zip(x, images.flatten(1).double(), onehot, strict=True):
+            along = x - image  # the partner is where the way from the image leads to
+            way = along @ (point - image) / along.square().sum(1).clamp_min(1e-9)
+            miss = (image + way[:, None] * along - point).norm(dim=1)
             j = int(miss.argmin())
             assert miss[j] < 1e-4
             labels.append((1 - way[j]) * label + way[j] * onehot[j])
             shares += [float(way[j])] if way[j] > 1e-3 else []
         assert not shares or np.ptp(shares) < 1e-4  # one ratio for the batch
         halfway += bool(shares) and 0.1 < shares[0] < 0.9
-        said = method.predict(images)
+        outputs = method.predict(images)
         for name, term in (("student", "task"), ("teacher", "teacher")):
-            want = F.cross_entropy(said[name].double(), torch.stack(labels))
+            want = F.cross_entropy(outputs[name].double(), torch.stack(labels))
             assert step.losses[term].item() == pytest.approx(want.item(), rel=1e-4, abs=1e-5)
     assert halfway >= 2
 
 
 def test_cutmix_pastes_one_box_and_mixes_labels_by_its_area(tiny_net, tiny_task, batch):
-    method = frskd(tiny_net, tiny_task, augment="cutmix").eval()
+    method = frskd(tiny_net, tiny_task, augmentation="cutmix").eval()
     onehot, shares = F.one_hot(batch.targets, 5).double(), []
     for number in range(6):
         progress = Progress(*map(torch.tensor, (0, 0, number, 1000)))
@@ -209,7 +212,7 @@ def test_cutmix_pastes_one_box_and_mixes_labels_by_its_area(tiny_net, tiny_task,
     assert len({float(s) for s in shares}) > 3
 
 
-def test_quarter_turns_labels_and_agreement():
+def test_quarter_turns_labels_and_their_mean():
     x = torch.arange(4.0).reshape(1, 1, 2, 2).repeat(2, 1, 1, 1)
     turns = quarter_turns(x)
     assert turns.flatten(1).tolist() == 2 * [[0, 1, 2, 3], [1, 3, 0, 2], [3, 2, 1, 0], [2, 0, 3, 1]]
@@ -217,27 +220,27 @@ def test_quarter_turns_labels_and_agreement():
     torch.manual_seed(0)
     scores = torch.randn(4 * 6, 4 * 5)
     want = np.mean([scores[r::4, r::4].double().numpy() for r in range(4)], axis=0)
-    np.testing.assert_allclose(agreement(scores).numpy(), want, atol=1e-6)
+    np.testing.assert_allclose(mean_over_turns(scores).numpy(), want, atol=1e-6)
     sure = F.one_hot(joint_labels(torch.tensor([2, 4, 0])), 20).float()
-    assert torch.equal(agreement(sure), F.one_hot(torch.tensor([2, 4, 0]), 5).float())
+    assert torch.equal(mean_over_turns(sure), F.one_hot(torch.tensor([2, 4, 0]), 5).float())
 
 
 def test_turned_terms_equal_torch(tiny_net, tiny_task, batch, progress):
-    method = frskd(tiny_net, tiny_task, augment="sla").eval()
+    method = frskd(tiny_net, tiny_task, augmentation="sla").eval()
     (upright, turned), step = learnt_from(method, batch, progress)
     assert torch.equal(upright, batch.inputs)
     assert torch.equal(turned[2::4], batch.inputs.flip(2, 3))  # by 180°
     labels = torch.stack([4 * batch.targets + r for r in range(4)], 1).flatten()
-    plain, both = method._said(upright), method._said(turned)
-    said = {"student": [plain.student], "teacher": [plain.teacher]}
+    plain, both = method._outputs(upright), method._outputs(turned)
+    outputs = {"student": [plain.student], "teacher": [plain.teacher]}
     for who, last in (("student", both.maps[-1]), ("teacher", both.refined[-1])):
         linear = method.joint[who][-1]
         scores = F.linear(last.mean((2, 3)), linear.weight, linear.bias)
         torch.testing.assert_close(step.losses[f"joint/{who}"], F.cross_entropy(scores, labels))
-        said[who].append(sum(scores[r::4, r::4] for r in range(4)) / 4)
-        want = kl(*said[who])
+        outputs[who].append(sum(scores[r::4, r::4] for r in range(4)) / 4)
+        want = kl(*outputs[who])
         torch.testing.assert_close(step.losses[f"turned/{who}"], want, rtol=1e-4, atol=1e-6)
-    want = 2 * kl(torch.cat(said["student"]), torch.cat(said["teacher"]))
+    want = 2 * kl(torch.cat(outputs["student"]), torch.cat(outputs["teacher"]))
     torch.testing.assert_close(step.losses["soft"], want, rtol=1e-4, atol=1e-6)
     pairs = zip(plain.maps, both.maps, plain.refined, both.refined, strict=True)
     for i, (a, b, t, u) in enumerate(pairs, 1):
@@ -247,15 +250,17 @@ def test_turned_terms_equal_torch(tiny_net, tiny_task, batch, progress):
 
 
 def kl(student, teacher):
-    target, said = (teacher / 4).softmax(1), (student / 4).log_softmax(1)
-    return 16 * F.kl_div(said, target, reduction="batchmean")
+    target, log_probabilities = (teacher / 4).softmax(1), (student / 4).log_softmax(1)
+    return 16 * F.kl_div(log_probabilities, target, reduction="batchmean")
 
 
 def test_who_learns_from_the_turned_images(tiny_net, tiny_task, batch, progress):
-    method = frskd(tiny_net, tiny_task, augment="sla")
+    method = frskd(tiny_net, tiny_task, augmentation="sla")
     losses = method(batch, progress).losses
-    mine, its = (method.joint[who][-1].weight for who in ("student", "teacher"))
-    learners = (tiny_net.fc.weight, mine, method.head[-1].weight, its)
+    student_weight, teacher_weight = (
+        method.joint[who][-1].weight for who in ("student", "teacher")
+    )
+    learners = (tiny_net.fc.weight, student_weight, method.head[-1].weight, teacher_weight)
     want = {
         "task": [True, False, False, False],
         "teacher": [False, False, True, False],
@@ -277,7 +282,7 @@ def test_who_learns_from_the_turned_images(tiny_net, tiny_task, batch, progress)
 def test_everything_is_trained_whatever_the_augmentation(
     augment, tiny_net, tiny_task, batch, progress
 ):
-    method = frskd(tiny_net, tiny_task, augment=augment)
+    method = frskd(tiny_net, tiny_task, augmentation=augment)
     method(batch, progress).total.backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in method.parameters())
     assert list(method.predictors()) == ["teacher", "student"]
@@ -287,7 +292,7 @@ def test_everything_is_trained_whatever_the_augmentation(
 
 @pytest.mark.parametrize("augment", AUGMENTS)
 def test_draws_are_keyed(augment, tiny_net, tiny_task, batch, progress):
-    method = frskd(tiny_net, tiny_task, augment=augment).eval()
+    method = frskd(tiny_net, tiny_task, augmentation=augment).eval()
     torch.manual_seed(1)
     first = method(batch, progress).losses["task"]
     torch.manual_seed(2)
@@ -298,7 +303,7 @@ def test_draws_are_keyed(augment, tiny_net, tiny_task, batch, progress):
 
 @pytest.mark.parametrize("augment", AUGMENTS)
 def test_augmentations_need_no_value(augment, tiny_net, tiny_task, batch, progress):
-    method = frskd(tiny_net, tiny_task, augment=augment).to("meta")
+    method = frskd(tiny_net, tiny_task, augmentation=augment).to("meta")
     there = batch._replace(**{n: getattr(batch, n).to("meta") for n in batch._fields[:3]})
     losses = method(there, Progress(*(t.to("meta") for t in progress))).losses
     assert all(loss.is_meta for loss in losses.values())
@@ -308,7 +313,7 @@ def test_augmentations_need_no_value(augment, tiny_net, tiny_task, batch, progre
 @pytest.mark.parametrize("augment", AUGMENTS)
 def test_augmentations_compile_once(augment, tiny_net, tiny_task, batch, progress):
     torch._dynamo.reset()
-    method = frskd(tiny_net, tiny_task, augment=augment)
+    method = frskd(tiny_net, tiny_task, augmentation=augment)
     plain = copy.deepcopy(method)
     method.compile(backend="eager")
     with torch._dynamo.config.patch(error_on_recompile=True):
@@ -321,7 +326,7 @@ def test_augmentations_compile_once(augment, tiny_net, tiny_task, batch, progres
 
 @pytest.mark.parametrize("augment", AUGMENTS)
 def test_augmentations_under_bf16(augment, tiny_net, tiny_task, batch, progress):
-    method = frskd(tiny_net, tiny_task, augment=augment)
+    method = frskd(tiny_net, tiny_task, augmentation=augment)
     full = method(batch, progress).losses
     with torch.autocast("cpu", torch.bfloat16):
         half = method(batch, progress).losses
@@ -333,16 +338,18 @@ def test_augmentations_under_bf16(augment, tiny_net, tiny_task, batch, progress)
 def test_augmentations_that_a_task_does_not_allow(tiny_net):
     task = Segmentation("abcde", torch.zeros(2, 3, 16, 16))
     for augment in AUGMENTS:
-        said = f"augment='{augment}' wants one class label an image; segmentation has none"
-        with pytest.raises(ConfigError, match=said):
-            frskd(scene_net(), task, augment=augment)
+        message = f"augmentation='{augment}' wants one class label an image; segmentation has none"
+        with pytest.raises(ConfigError, match=message):
+            frskd(scene_net(), task, augmentation=augment)
     assert not frskd(scene_net(), task).needs.image_labels
     example = torch.zeros(2, 3, 16, 16)
-    assert frskd(tiny_net, Classification("abcde", example), augment="mixup").needs.image_labels
+    assert frskd(
+        tiny_net, Classification("abcde", example), augmentation="mixup"
+    ).needs.image_labels
     oblong = Classification("abcde", torch.zeros(2, 3, 16, 24))
-    frskd(tiny_net, oblong, augment="cutmix")
+    frskd(tiny_net, oblong, augmentation="cutmix")
     with pytest.raises(ConfigError, match="square, not 16×24"):
-        frskd(tiny_net, oblong, augment="sla")
+        frskd(tiny_net, oblong, augmentation="sla")
 
 
 def test_one_tap_is_too_few(tiny_net, tiny_task):
@@ -352,16 +359,16 @@ def test_one_tap_is_too_few(tiny_net, tiny_task):
 
 
 def test_defaults():
-    found = {o.name: o.default for o in options(METHODS["frskd"]).values()}
-    assert found == {
-        "soft": 2.0,
-        "attention": 100.0,
+    defaults = {o.name: o.default for o in options(METHODS["frskd"]).values()}
+    assert defaults == {
+        "soft_weight": 2.0,
+        "attention_weight": 100.0,
         "temperature": 4.0,
-        "width": 2.0,
-        "depth": 2,
-        "resize": "nearest",
-        "augment": "none",
-        "start": 0.0,
-        "ramp": 0.0,
+        "pyramid_width": 2.0,
+        "pyramid_depth": 2,
+        "upsampling": "nearest",
+        "augmentation": "none",
+        "start_fraction": 0.0,
+        "warmup_fraction": 0.0,
     }
     assert all(o.meaning for o in options(METHODS["frskd"]).values())

@@ -24,20 +24,20 @@ def at(step: int, total: int = 60) -> Progress:
 
 
 def test_the_self_teacher_speaks_at_the_finest_size():
-    said = frskd().eval().predict(scene_batch().inputs)
-    assert said["student"].shape == (4, len(CLASSES), SIDE // 4, SIDE // 4)
-    assert said["teacher"].shape == (4, len(CLASSES), SIDE, SIDE)
+    outputs = frskd().eval().predict(scene_batch().inputs)
+    assert outputs["student"].shape == (4, len(CLASSES), SIDE // 4, SIDE // 4)
+    assert outputs["teacher"].shape == (4, len(CLASSES), SIDE, SIDE)
 
 
 def test_terms_equal_scipy(progress):
-    method, batch = frskd(soft=3.0, temperature=2.0).eval(), scene_batch()
-    losses, said = method(batch, progress).losses, method.predict(batch.inputs)
+    method, batch = frskd(soft_weight=3.0, temperature=2.0).eval(), scene_batch()
+    losses, outputs = method(batch, progress).losses, method.predict(batch.inputs)
     task = scene_task()
-    torch.testing.assert_close(losses["task"], task.loss(said["student"], batch.targets))
-    torch.testing.assert_close(losses["teacher"], task.loss(said["teacher"], batch.targets))
-    size = said["teacher"].shape[-2:]
-    student = F.interpolate(said["student"], size=size, mode="bilinear")
-    p, q = (softmax(z.detach().double() / 2, axis=1) for z in (said["teacher"], student))
+    torch.testing.assert_close(losses["task"], task.loss(outputs["student"], batch.targets))
+    torch.testing.assert_close(losses["teacher"], task.loss(outputs["teacher"], batch.targets))
+    size = outputs["teacher"].shape[-2:]
+    student = F.interpolate(outputs["student"], size=size, mode="bilinear")
+    p, q = (softmax(z.detach().double() / 2, axis=1) for z in (outputs["teacher"], student))
     want = 3 * 4 * rel_entr(p, q).sum(1).mean()  # a mean over images and pixels
     assert losses["soft"].item() == pytest.approx(want, rel=1e-4)
     assert losses.keys() == {"task", "teacher", "soft", *(f"attention/{i}" for i in (1, 2, 3, 4))}
@@ -46,7 +46,7 @@ def test_terms_equal_scipy(progress):
 def test_labels_train_every_level_of_the_pyramid_and_nothing_else_does(progress):
     method, batch = frskd(), scene_batch()
     losses = method(batch, progress).losses
-    own = [*method.pyramid.parameters(), *method.reading.parameters(), *method.head.parameters()]
+    own = [*method.pyramid.parameters(), *method.readout.parameters(), *method.head.parameters()]
     grads = torch.autograd.grad(losses["teacher"], own, retain_graph=True)
     assert all(g.abs().sum() > 0 for g in grads)
     for name in losses.keys() - {"teacher"}:
@@ -64,7 +64,7 @@ def test_pixels_that_do_not_count_teach_nobody(progress):
 
 @pytest.mark.parametrize(("start", "ramp"), [(0.0, 0.0), (2 / 3, 1 / 3), (0.5, 0.0), (0.0, 0.5)])
 def test_distillation_joins_late_and_grows(start, ramp):
-    method, batch = frskd(start=start, ramp=ramp).eval(), scene_batch()
+    method, batch = frskd(start_fraction=start, warmup_fraction=ramp).eval(), scene_batch()
     full = frskd().eval()(batch, at(0)).losses
     for step in range(0, 60, 7):
         losses = method(batch, at(step)).losses
@@ -76,7 +76,12 @@ def test_distillation_joins_late_and_grows(start, ramp):
 
 
 def test_parts_of_a_run_that_are_none():
-    for chosen in ({"start": 1.0}, {"start": -0.1}, {"ramp": 1.5}, {"ramp": -1.0}):
+    for chosen in (
+        {"start_fraction": 1.0},
+        {"start_fraction": -0.1},
+        {"warmup_fraction": 1.5},
+        {"warmup_fraction": -1.0},
+    ):
         with pytest.raises(ConfigError, match=r"are parts of a run: 0 … 0\.99, and 0 … 1"):
             frskd(**chosen)
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from selfdistill.core import METHODS, Batch, ConfigError, Progress, Provenance, options
-from selfdistill.functional.mutual_information import CHANCE
-from selfdistill.methods.mimkd import CellLoss, DotLoss, comparison, stage_pairs
+from selfdistill.functional.information_bounds import CHANCE
+from selfdistill.methods.mimkd import CellLoss, DotLoss, critic_loss, stage_pairs
 from selfdistill.taps import Taps
 from selfdistill.tasks import Classification
 
@@ -44,9 +44,9 @@ class Alike(nn.Module):
         return x
 
 
-def plain(everywhere=False, width=1) -> DotLoss:
+def plain(all_cells=False, width=1) -> DotLoss:
     """The loss of cells as they are."""
-    loss = DotLoss(1, 1, width, hidden=False, everywhere=everywhere)
+    loss = DotLoss(1, 1, width, hidden=False, all_cells=all_cells)
     loss.encode_student = loss.encode_teacher = Alike()
     return loss
 
@@ -58,11 +58,11 @@ def softplus(x):
 def scores_of(loss: DotLoss, s: torch.Tensor, t: torch.Tensor) -> np.ndarray:
     """[image, cell, other image, its cell], with the loss's own encoders."""
     with torch.no_grad():
-        mine, its = (
+        student_codes, teacher_codes = (
             encode(x.flatten(2).transpose(1, 2)).double().numpy()
             for encode, x in ((loss.encode_student, s), (loss.encode_teacher, t))
         )
-    return np.einsum("ipu,jqu->ipjq", mine, its) / math.sqrt(loss.width)
+    return np.einsum("ipu,jqu->ipjq", student_codes, teacher_codes) / math.sqrt(loss.width)
 
 
 def test_two_images_by_hand():
@@ -70,22 +70,22 @@ def test_two_images_by_hand():
     student, teacher = torch.tensor([[2.0], [-0.5]]), torch.tensor([[3.0], [1.0]])
     a, b, c, d = 6.0, 2.0, -1.5, -0.5
     want = (softplus(b) + softplus(c)) / 2 + (softplus(-a) + softplus(-d)) / 2
-    found = plain()(student[..., None, None], teacher[..., None, None], SHIFT)
-    assert found.item() == pytest.approx(want, rel=1e-6)
+    loss = plain()(student[..., None, None], teacher[..., None, None], SHIFT)
+    assert loss.item() == pytest.approx(want, rel=1e-6)
 
 
-@pytest.mark.parametrize("everywhere", [False, True])
-def test_cells_against_cells_equals_numpy(everywhere):
+@pytest.mark.parametrize("all_cells", [False, True])
+def test_cells_against_cells_equals_numpy(all_cells):
     torch.manual_seed(0)
     s, t = torch.randn(5, 6, 3, 2), torch.randn(5, 9, 3, 2)
-    loss = DotLoss(6, 9, 16, hidden=False, everywhere=everywhere)
+    loss = DotLoss(6, 9, 16, hidden=False, all_cells=all_cells)
     scores = scores_of(loss, s, t)
     positive, negative = [], []
     for i in range(5):
         for p in range(6):
             positive.append(scores[i, p, i, p])
             for j in range(5):
-                cells = range(6) if everywhere else [p]
+                cells = range(6) if all_cells else [p]
                 negative += [scores[i, p, j, q] for q in cells if j != i]
     want = softplus(np.array(negative)).mean() + softplus(-np.array(positive)).mean()
     assert loss(s, t, SHIFT).item() == pytest.approx(want, rel=1e-5)
@@ -108,7 +108,7 @@ def test_shared_critics_meet_another_image_at_the_same_place(critic):
     """Each place alone, as a pair of vectors, and the mean of all."""
     torch.manual_seed(0)
     s, t = torch.randn(4, 6, 2, 3), torch.randn(4, 9, 2, 3)
-    loss = comparison(6, 9, critic, 8, staged=True, everywhere=False)
+    loss = critic_loss(6, 9, critic, 8, cellwise=True, all_cells=False)
     inner = loss.critic.local_critic
     shift = torch.tensor(3)
     positive, negative = [], []
@@ -124,7 +124,7 @@ def test_shared_critics_meet_another_image_at_the_same_place(critic):
 
 @pytest.mark.parametrize("critic", ["dot", "separable", "concat"])
 def test_silent_critics_are_at_chance(critic, tiny_net, tiny_task, batch, progress):
-    method = mimkd(tiny_net, tiny_task, critic=critic, width=16, feature_width=8)
+    method = mimkd(tiny_net, tiny_task, critic=critic, critic_width=16, feature_critic_width=8)
     with torch.no_grad():
         for parameter in method.critics.parameters():
             parameter.zero_()
@@ -217,7 +217,7 @@ shapes = st.tuples(st.integers(1, 6), st.integers(1, 5), st.integers(1, 5))
     st.lists(shapes, min_size=1, max_size=5),
     st.sampled_from(["dot", "separable", "concat"]),
 )
-def test_any_shapes_and_any_number_of_taps(mine, its, critic):
+def test_any_shapes_and_any_number_of_taps(student_shapes, teacher_shapes, critic):
     class Given(nn.Module):
         """A network whose stages have these shapes."""
 
@@ -237,14 +237,16 @@ def test_any_shapes_and_any_number_of_taps(mine, its, critic):
     task = Classification("abcde", torch.zeros(2, 2, 8, 8))
     student, teacher = (
         Taps(Given(given), [f"taps.{i}" for i in range(len(given))], example=task.example)
-        for given in (mine, its)
+        for given in (student_shapes, teacher_shapes)
     )
-    method = METHODS["mimkd"](student, teacher, task, critic=critic, width=8, feature_width=8)
+    method = METHODS["mimkd"](
+        student, teacher, task, critic=critic, critic_width=8, feature_critic_width=8
+    )
     progress = Progress(*map(torch.tensor, (0, 0, 3, 10)))
     step = method(Batch(torch.randn(4, 2, 8, 8), torch.arange(4), torch.arange(4)), progress)
     step.total.backward()
     assert torch.isfinite(step.total)
-    assert len(step.losses) == 3 + max(1, len(mine) - 2)
+    assert len(step.losses) == 3 + max(1, len(student_shapes) - 2)
 
 
 def reached(loss, *tensors):
@@ -254,7 +256,7 @@ def reached(loss, *tensors):
 
 @pytest.mark.parametrize("critic", ["dot", "separable", "concat"])
 def test_what_each_term_trains(critic, tiny_net, tiny_task, batch, progress):
-    method = mimkd(tiny_net, tiny_task, critic=critic, width=16, feature_width=16)
+    method = mimkd(tiny_net, tiny_task, critic=critic, critic_width=16, feature_critic_width=16)
     losses = method(batch, progress).losses
     trunk = [tiny_net.get_submodule(f"stage{n}")[0].weight for n in (1, 2, 3, 4)]
     depth = {"global": 4, "local": 4, "feature/2": 2, "feature/3": 3}
@@ -297,11 +299,13 @@ def test_critics_have_the_sizes_that_follow_from_their_design():
 
 
 def test_weights_scale_terms_and_leave_them_out(tiny_net, tiny_task, batch, progress):
-    step = mimkd(tiny_net, tiny_task, glob=0.1, local=0.2, feature=0.3)(batch, progress)
+    step = mimkd(tiny_net, tiny_task, global_weight=0.1, local_weight=0.2, feature_weight=0.3)(
+        batch, progress
+    )
     weights = {"global": 0.1, "local": 0.2, "feature/2": 0.3, "feature/3": 0.3}
     for name, weight in weights.items():
         torch.testing.assert_close(step.losses[name], weight * step.monitors[name])
-    alone = mimkd(tiny_net, tiny_task, glob=0.0, local=0.0, feature=0.0)
+    alone = mimkd(tiny_net, tiny_task, global_weight=0.0, local_weight=0.0, feature_weight=0.0)
     assert len(alone.critics) == 0
     losses = alone(batch, progress).losses
     assert losses.keys() == {"task"}
@@ -310,29 +314,31 @@ def test_weights_scale_terms_and_leave_them_out(tiny_net, tiny_task, batch, prog
 
 
 def test_soft_term_is_distillation_of_logits(tiny_net, tiny_task, batch, progress):
-    method = mimkd(tiny_net, tiny_task, soft=0.5)
+    method = mimkd(tiny_net, tiny_task, soft_weight=0.5)
     step = method(batch, progress)
-    said = (step.outputs / 4).log_softmax(1)
-    kl = F.kl_div(said, (method.teacher(batch.inputs) / 4).softmax(1), reduction="batchmean")
+    log_probabilities = (step.outputs / 4).log_softmax(1)
+    kl = F.kl_div(
+        log_probabilities, (method.teacher(batch.inputs) / 4).softmax(1), reduction="batchmean"
+    )
     torch.testing.assert_close(step.losses["soft"], 0.5 * 16 * kl)
 
 
 def test_rolled_negatives_are_drawn_anew_each_step(tiny_net, tiny_task, batch, progress):
-    method = mimkd(tiny_net, tiny_task, critic="concat", width=16).eval()
-    found = {
+    method = mimkd(tiny_net, tiny_task, critic="concat", critic_width=16).eval()
+    losses = {
         round(
             method(batch, progress._replace(step=torch.tensor(i))).monitors["feature/2"].item(), 7
         )
         for i in range(12)
     }
-    assert len(found) > 1
+    assert len(losses) > 1
 
 
 def test_diagnosis_names_terms_at_chance(tiny_net, tiny_task):
-    method = mimkd(tiny_net, tiny_task, local=0.0)
-    said = method.diagnose({"global": 1.386, "feature/2": 0.7, "feature/3": 1.40})
-    assert said.keys() == {"global", "feature/3"}
-    assert "chance" in said["global"]
+    method = mimkd(tiny_net, tiny_task, local_weight=0.0)
+    warnings = method.diagnose({"global": 1.386, "feature/2": 0.7, "feature/3": 1.40})
+    assert warnings.keys() == {"global", "feature/3"}
+    assert "chance" in warnings["global"]
     assert method.diagnose({"local": CHANCE}) == {}  # it has no such term
 
 
@@ -346,29 +352,29 @@ def test_one_image_is_refused(tiny_net, tiny_task, batch, progress):
 @pytest.mark.parametrize("critic", ["separable", "concat"])
 def test_all_places_want_a_dot_product(critic, tiny_net, tiny_task):
     with pytest.raises(ConfigError, match="critic='dot'"):
-        mimkd(tiny_net, tiny_task, critic=critic, negatives_at="all")
+        mimkd(tiny_net, tiny_task, critic=critic, feature_negatives="all")
 
 
 def test_critics_by_name():
-    assert isinstance(comparison(3, 4, "dot", 8, staged=False, everywhere=True), DotLoss)
-    assert not comparison(3, 4, "dot", 8, staged=False, everywhere=True).everywhere
-    assert isinstance(comparison(3, 4, "concat", 8, staged=True, everywhere=False), CellLoss)
+    assert isinstance(critic_loss(3, 4, "dot", 8, cellwise=False, all_cells=True), DotLoss)
+    assert not critic_loss(3, 4, "dot", 8, cellwise=False, all_cells=True).all_cells
+    assert isinstance(critic_loss(3, 4, "concat", 8, cellwise=True, all_cells=False), CellLoss)
 
 
 def test_defaults_and_evidence():
     cls = METHODS["mimkd"]
     assert cls.provenance is Provenance.ABSTRACT
     assert cls.needs.batch == 2
-    found = {o.name: o.default for o in options(cls).values()}
-    assert found == {
-        "glob": 0.5,
-        "local": 0.5,
-        "feature": 0.5,
-        "soft": 0.0,
+    defaults = {o.name: o.default for o in options(cls).values()}
+    assert defaults == {
+        "global_weight": 0.5,
+        "local_weight": 0.5,
+        "feature_weight": 0.5,
+        "soft_weight": 0.0,
         "temperature": 4.0,
         "critic": "dot",
-        "width": 512,
-        "feature_width": 128,
-        "negatives_at": "same",
+        "critic_width": 512,
+        "feature_critic_width": 128,
+        "feature_negatives": "same",
     }
     assert all(option.meaning for option in options(cls).values())

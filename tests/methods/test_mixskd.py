@@ -31,12 +31,12 @@ def mixing(monkeypatch):
 
     def fix(ratio, partners=ORDER):
         monkeypatch.setattr(file, "beta", lambda *args: torch.tensor(ratio))
-        monkeypatch.setattr(file, "shuffled", lambda *args: partners)
+        monkeypatch.setattr(file, "batch_permutation", lambda *args: partners)
 
     return fix
 
 
-def said(method, inputs):
+def reference_pass(method, inputs):
     """Outputs and last maps, the student's first, without the method's own pass."""
     net = method.student.network
     stages = [net.stage1, net.stage2, net.stage3, net.stage4]
@@ -66,7 +66,7 @@ def test_terms_by_their_formulas(tiny_net, tiny_task, batch, progress, mixing):
     x, y = batch.inputs, F.one_hot(batch.targets, 5).float()
     soft_labels = 0.3 * y + 0.7 * y[ORDER]
     with torch.no_grad():
-        outputs, maps = said(method, torch.cat([x, 0.3 * x + 0.7 * x[ORDER]]))
+        outputs, maps = reference_pass(method, torch.cat([x, 0.3 * x + 0.7 * x[ORDER]]))
         torch.testing.assert_close(step.outputs, outputs[0][:8])
         bars = [0.3 * z[:8] + 0.7 * z[:8][ORDER] for z in outputs]
         tildes = [z[8:] for z in outputs]
@@ -141,26 +141,26 @@ def test_every_term_reaches_its_parts_and_no_other(tiny_net, tiny_task, batch, p
     method = mixskd(tiny_net, tiny_task)
     losses = method(batch, progress).losses
     trunk = set(NAMES)
-    found = {name: reached(method, loss) for name, loss in losses.items()}
+    parts = {name: reached(method, loss) for name, loss in losses.items()}
     for term in ("task", "mixed", "soft"):
-        assert found.pop(term) == trunk | {"fc"}, term
-    assert found.pop("feature") == trunk
-    assert found.pop("adversarial") == trunk | {"discriminators 1"}
+        assert parts.pop(term) == trunk | {"fc"}, term
+    assert parts.pop("feature") == trunk
+    assert parts.pop("adversarial") == trunk | {"discriminators 1"}
     copies = {f"stages {k}" for k in (1, 2, 3)}
-    assert found.pop("self_teacher") == trunk | copies | {"self_teacher"}
+    assert parts.pop("self_teacher") == trunk | copies | {"self_teacher"}
     for k in (1, 2, 3):
         branch = set(NAMES[:k]) | {f"stages {k}"}
-        assert found.pop(f"feature/{k}") == branch
-        assert found.pop(f"adversarial/{k}") == branch | {f"discriminators {k + 1}"}
+        assert parts.pop(f"feature/{k}") == branch
+        assert parts.pop(f"adversarial/{k}") == branch | {f"discriminators {k + 1}"}
         for term in ("task", "mixed", "branch"):
-            assert found.pop(f"{term}/{k}") == branch | {f"heads {k}"}, term
-    assert not found
+            assert parts.pop(f"{term}/{k}") == branch | {f"heads {k}"}, term
+    assert not parts
 
 
 def test_targets_of_soft_terms_stand_still(tiny_net, tiny_task):
     method = mixskd(tiny_net, tiny_task)
     out, target = (torch.randn(8, 5, requires_grad=True) for _ in range(2))
-    method._towards(out, target).backward()
+    method._soft_loss(out, target).backward()
     assert out.grad.abs().sum() > 0
     assert target.grad is None
 
@@ -196,8 +196,8 @@ def test_undecided_discriminators_cost_log_two(tiny_net, tiny_task, batch, progr
     for parameter in method.discriminators.parameters():
         nn.init.zeros_(parameter)
     losses = method(batch, progress).losses
-    told = [losses[f"adversarial{of}"].item() for of in ("", "/1", "/2", "/3")]
-    assert told == pytest.approx([math.log(2)] * 4)
+    terms = [losses[f"adversarial{of}"].item() for of in ("", "/1", "/2", "/3")]
+    assert terms == pytest.approx([math.log(2)] * 4)
 
 
 def test_released_variant_leaves_out_what_the_script_does(tiny_net, tiny_task, batch, progress):
@@ -220,7 +220,7 @@ def test_released_variant_keeps_its_random_parts(tiny_net, tiny_task):
 
 
 def test_without_further_terms_it_is_deep_supervision(tiny_net, tiny_task, batch, progress):
-    off = {"soft": 0.0, "feature": 0.0, "adversarial": 0.0}
+    off = {"soft_weight": 0.0, "feature_weight": 0.0, "adversarial_weight": 0.0}
     method = mixskd(tiny_net, tiny_task, variant="released", **off)
     assert method(batch, progress).losses.keys() == {"task", "task/1", "task/2", "task/3"}
     assert len(method.discriminators) == 0
@@ -229,7 +229,8 @@ def test_without_further_terms_it_is_deep_supervision(tiny_net, tiny_task, batch
 def test_weights_scale_their_terms(tiny_net, tiny_task, batch, progress):
     plain = mixskd(copy.deepcopy(tiny_net), tiny_task)(batch, progress).losses
     scales = {"soft": 0.5, "feature": 3.0, "adversarial": 0.1}
-    scaled = mixskd(tiny_net, tiny_task, **scales)(batch, progress).losses
+    weights = {f"{name}_weight": scale for name, scale in scales.items()}
+    scaled = mixskd(tiny_net, tiny_task, **weights)(batch, progress).losses
     scales["branch"] = 0.5
     for name, value in plain.items():
         torch.testing.assert_close(scaled[name], scales.get(name.split("/")[0], 1.0) * value)
@@ -266,19 +267,19 @@ def test_only_the_student_stays(tiny_net, tiny_task):
 
 
 @pytest.mark.parametrize(
-    ("taps", "keywords", "told"),
+    ("taps", "keywords", "sentence"),
     [
         (["stage4"], {}, "there is only one tap"),
-        (NAMES, {"mixup": 0.0}, "mixup, .*, is above 0 and not 0.0"),
+        (NAMES, {"mixup_alpha": 0.0}, "mixup_alpha, .*, is above 0 and not 0.0"),
         (["stage2", "stage1"], {}, "Sequential cannot be cut into stages"),
     ],
 )
-def test_wrong_options_are_told(taps, keywords, told, tiny_net, tiny_task):
-    with pytest.raises(ConfigError, match=told):
+def test_wrong_options_are_told(taps, keywords, sentence, tiny_net, tiny_task):
+    with pytest.raises(ConfigError, match=sentence):
         mixskd(tiny_net, tiny_task, taps, **keywords)
 
 
 def test_defaults():
-    found = {o.name: o.default for o in options(METHODS["mixskd"]).values()}
-    weights = {"soft": 1.0, "feature": 1.0, "adversarial": 1.0}
-    assert found == {"variant": "paper", "mixup": 0.4, "temperature": 3.0} | weights
+    defaults = {o.name: o.default for o in options(METHODS["mixskd"]).values()}
+    weights = {"soft_weight": 1.0, "feature_weight": 1.0, "adversarial_weight": 1.0}
+    assert defaults == {"variant": "paper", "mixup_alpha": 0.4, "temperature": 3.0} | weights

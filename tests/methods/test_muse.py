@@ -70,7 +70,7 @@ class Reference:
 
 
 def test_sum_equals_numpy(tiny_net, tiny_task, batch, progress):
-    method = muse(tiny_net, tiny_task, mutual=2.0, self_information=0.5)
+    method = muse(tiny_net, tiny_task, mi_weight=2.0, si_weight=0.5)
     reference = Reference(method)
     step = method(batch, progress)
     for i in PAIRS:
@@ -82,7 +82,7 @@ def test_sum_equals_numpy(tiny_net, tiny_task, batch, progress):
 
 def test_product_equals_numpy(tiny_net, tiny_task, batch, progress):
     method = muse(
-        tiny_net, tiny_task, combine="mul", information=0.3, mutual=2.0, self_information=0.5
+        tiny_net, tiny_task, combine="mul", information_weight=0.3, mi_weight=2.0, si_weight=0.5
     )
     reference = Reference(method)
     step = method(batch, progress)
@@ -159,7 +159,7 @@ def test_starts_at_chance(combine, want, critic):
     torch.manual_seed(0)
     task = Classification("abcde", torch.zeros(2, 3, 16, 16))
     student = Taps(build("cifar/resnet8", num_classes=5), example=task.example)
-    method = METHODS["muse"](student, task, combine=combine, information=1.0, critic=critic)
+    method = METHODS["muse"](student, task, combine=combine, information_weight=1.0, critic=critic)
     batch = Batch(torch.randn(16, 3, 16, 16), torch.arange(16) % 5, torch.arange(16))
     losses = method(batch, at_step(0)).losses
     kinds = ("mutual", "self", "product")
@@ -169,17 +169,17 @@ def test_starts_at_chance(combine, want, critic):
 
 ALL = {"task", *(f"{kind}/{i}" for kind in ("task", "soft", "mutual", "self") for i in PAIRS)}
 TABLE_5 = {  # row: (keywords, kinds of terms beside the student's own)
-    "baseline": ({"information": 0, "supervised": 0, "soft": 0}, set()),
-    "CE": ({"information": 0, "soft": 0}, {"task"}),
-    "CE + KD": ({"information": 0}, {"task", "soft"}),
-    "MI": ({"self_information": 0, "supervised": 0, "soft": 0}, {"mutual"}),
-    "SI": ({"mutual": 0, "supervised": 0, "soft": 0}, {"self"}),
-    "MI + CE": ({"self_information": 0, "soft": 0}, {"mutual", "task"}),
-    "MI + CE + KD": ({"self_information": 0}, {"mutual", "task", "soft"}),
-    "(MI + SI)": ({"supervised": 0, "soft": 0}, {"mutual", "self"}),
-    "(MI × SI)": ({"combine": "mul", "supervised": 0, "soft": 0}, {"product"}),
-    "(MI + SI) + CE": ({"soft": 0}, {"mutual", "self", "task"}),
-    "(MI × SI) + CE": ({"combine": "mul", "soft": 0}, {"product", "task"}),
+    "baseline": ({"information_weight": 0, "supervised_weight": 0, "soft_weight": 0}, set()),
+    "CE": ({"information_weight": 0, "soft_weight": 0}, {"task"}),
+    "CE + KD": ({"information_weight": 0}, {"task", "soft"}),
+    "MI": ({"si_weight": 0, "supervised_weight": 0, "soft_weight": 0}, {"mutual"}),
+    "SI": ({"mi_weight": 0, "supervised_weight": 0, "soft_weight": 0}, {"self"}),
+    "MI + CE": ({"si_weight": 0, "soft_weight": 0}, {"mutual", "task"}),
+    "MI + CE + KD": ({"si_weight": 0}, {"mutual", "task", "soft"}),
+    "(MI + SI)": ({"supervised_weight": 0, "soft_weight": 0}, {"mutual", "self"}),
+    "(MI × SI)": ({"combine": "mul", "supervised_weight": 0, "soft_weight": 0}, {"product"}),
+    "(MI + SI) + CE": ({"soft_weight": 0}, {"mutual", "self", "task"}),
+    "(MI × SI) + CE": ({"combine": "mul", "soft_weight": 0}, {"product", "task"}),
     "(MI + SI) + CE + KD": ({}, {"mutual", "self", "task", "soft"}),
     "(MI × SI) + CE + KD": ({"combine": "mul"}, {"product", "task", "soft"}),
 }
@@ -210,13 +210,18 @@ def test_defaults_have_all_terms(tiny_net, tiny_task, batch, progress):
 @pytest.mark.parametrize(
     "keywords",
     [
-        {"site": "raw"},
-        {"site": "raw", "self_view": "encoded"},
-        {"site": "raw", "supervised": 0, "soft": 0},
-        {"site": "raw", "self_view": "encoded", "supervised": 0, "soft": 0},
-        {"critic": "concat", "width": 16},
-        {"critic": "global", "width": 16},
-        {"global_share": 0.5},
+        {"feature_source": "raw"},
+        {"feature_source": "raw", "si_global_view": "encoded"},
+        {"feature_source": "raw", "supervised_weight": 0, "soft_weight": 0},
+        {
+            "feature_source": "raw",
+            "si_global_view": "encoded",
+            "supervised_weight": 0,
+            "soft_weight": 0,
+        },
+        {"critic": "concat", "critic_width": 16},
+        {"critic": "global", "critic_width": 16},
+        {"global_critic_weight": 0.5},
         {"estimator": "infonce", "combine": "mul"},
         {"estimator": "dv"},
         {"estimator": "nwj"},
@@ -242,14 +247,14 @@ def reached(loss, method) -> set[str]:
         parts[f"bottleneck{i}"] = method.exits.bottlenecks[i - 1]
         parts[f"head{i}"] = method.exits.heads[i - 1]
         parts |= {f"{term} critic{i}": c[i - 1] for term, c in method.critics.items()}
-    found = set()
+    names = set()
     for name, part in parts.items():
         grads = torch.autograd.grad(
             loss, list(part.parameters()), retain_graph=True, allow_unused=True
         )
         if any(g is not None and g.abs().sum() > 0 for g in grads):
-            found.add(name)
-    return found
+            names.add(name)
+    return names
 
 
 @pytest.mark.parametrize("i", PAIRS)
@@ -274,7 +279,7 @@ def test_detached_last_feature_learns_from_mi_no_more(i, tiny_net, tiny_task, ba
 
 
 def test_gradient_of_a_product_is_the_product_rule(tiny_net, tiny_task, batch, progress):
-    method = muse(tiny_net, tiny_task, combine="mul", information=1.0)
+    method = muse(tiny_net, tiny_task, combine="mul", information_weight=1.0)
     step = method(batch, progress)
     weight = tiny_net.stage1[0].weight
     got = torch.autograd.grad(step.losses["product/1"], weight)[0]
@@ -286,7 +291,7 @@ def test_gradient_of_a_product_is_the_product_rule(tiny_net, tiny_task, batch, p
 
 
 def test_monitors_are_detached_and_unweighted(tiny_net, tiny_task, batch, progress):
-    step = muse(tiny_net, tiny_task, information=0.5, mutual=3.0)(batch, progress)
+    step = muse(tiny_net, tiny_task, information_weight=0.5, mi_weight=3.0)(batch, progress)
     assert not any(v.requires_grad for v in step.monitors.values())
     torch.testing.assert_close(step.losses["mutual/1"].detach(), 1.5 * step.monitors["mutual/1"])
     assert {f"score/{t}/{i}" for t in ("mutual", "self") for i in PAIRS} < step.monitors.keys()
@@ -295,9 +300,9 @@ def test_monitors_are_detached_and_unweighted(tiny_net, tiny_task, batch, progre
 @pytest.mark.parametrize(("value", "word"), [(CHANCE, "dead"), (1.38, "dead"), (5e-4, "saturated")])
 def test_diagnoses(value, word, tiny_net, tiny_task):
     method = muse(tiny_net, tiny_task)
-    found = method.diagnose({"mutual/2": value, "self/1": 0.7, "score/self/1": 1.386})
-    assert list(found) == ["mutual/2"]
-    assert found["mutual/2"].startswith(f"is {word}:")
+    warnings = method.diagnose({"mutual/2": value, "self/1": 0.7, "score/self/1": 1.386})
+    assert list(warnings) == ["mutual/2"]
+    assert warnings["mutual/2"].startswith(f"is {word}:")
 
 
 def test_nothing_to_say_of_a_term_that_works(tiny_net, tiny_task):
@@ -337,24 +342,24 @@ def test_one_tap_is_not_enough(tiny_net, tiny_task):
 
 
 def test_defaults():
-    found = {o.name: o.default for o in options(METHODS["muse"]).values()}
-    assert found == {
+    defaults = {o.name: o.default for o in options(METHODS["muse"]).values()}
+    assert defaults == {
         "combine": "add",
-        "information": 0.1,
-        "mutual": 1.0,
-        "self_information": 1.0,
-        "supervised": 0.7,
-        "soft": 0.3,
+        "information_weight": 0.1,
+        "mi_weight": 1.0,
+        "si_weight": 1.0,
+        "supervised_weight": 0.7,
+        "soft_weight": 0.3,
         "temperature": 3.0,
         "critic": "separable",
-        "width": None,
+        "critic_width": None,
         "negatives": None,
         "positives": "instance",
         "estimator": "jsd",
-        "global_share": 0.0,
+        "global_critic_weight": 0.0,
         "bottleneck": "slim",
-        "site": "bottleneck",
-        "self_view": "pool",
+        "feature_source": "bottleneck",
+        "si_global_view": "pool",
         "detach_last": False,
     }
 
@@ -370,7 +375,7 @@ def test_what_is_served_has_no_critic(tiny_net, tiny_task):
 
 def test_learns_eight_images(tiny_net, tiny_task, batch):
     """MI and SI fall below chance, and every exit knows the labels."""
-    method = muse(tiny_net, tiny_task, information=1.0, width=32)
+    method = muse(tiny_net, tiny_task, information_weight=1.0, critic_width=32)
     optimizer = torch.optim.SGD(method.parameters(), lr=0.05, momentum=0.9)
     for step in range(60):
         losses = method(batch, at_step(step))

@@ -44,8 +44,8 @@ def caught(method, batch, progress):
     for bottleneck in method.exits.bottlenecks:
         bottleneck.register_forward_hook(lambda module, args, out: maps.append(out.detach()))
     with torch.no_grad():
-        _, theirs = method.teacher.forward_features(batch.inputs)
-    return method(batch, progress), maps, theirs["1"].mean((2, 3))
+        _, features = method.teacher.forward_features(batch.inputs)
+    return method(batch, progress), maps, features["1"].mean((2, 3))
 
 
 def by_numpy(loss, local: torch.Tensor, glob: torch.Tensor) -> float:
@@ -61,7 +61,7 @@ def by_numpy(loss, local: torch.Tensor, glob: torch.Tensor) -> float:
 def test_views_are_the_students_maps_and_the_teachers_last_feature(
     combine, tiny_net, tiny_task, batch, progress
 ):
-    method = offline(tiny_net, tiny_task, combine=combine, information=0.3, mutual=2.0)
+    method = offline(tiny_net, tiny_task, combine=combine, information_weight=0.3, mi_weight=2.0)
     step, maps, deep = caught(method, batch, progress)
     assert deep.shape == (8, 9)
     for i, x in zip(PAIRS, maps, strict=True):
@@ -81,7 +81,7 @@ def test_views_are_the_students_maps_and_the_teachers_last_feature(
 def test_critics_that_know_nothing_cost_what_chance_costs(
     combine, want, tiny_net, tiny_task, batch, progress
 ):
-    method = offline(tiny_net, tiny_task, combine=combine, information=1.0)
+    method = offline(tiny_net, tiny_task, combine=combine, information_weight=1.0)
     with torch.no_grad():
         for parameter in method.critics.parameters():
             parameter.zero_()
@@ -92,11 +92,17 @@ def test_critics_that_know_nothing_cost_what_chance_costs(
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
 def test_labels_and_logits_teach_the_last_layer(temperature, tiny_net, tiny_task, batch, progress):
-    method = offline(tiny_net, tiny_task, supervised=0.2, soft=0.9, temperature=temperature).eval()
+    method = offline(
+        tiny_net, tiny_task, supervised_weight=0.2, soft_weight=0.9, temperature=temperature
+    ).eval()
     losses = method(batch, progress).losses
-    mine = numbers(tiny_net(batch.inputs)) / temperature
-    theirs = special.softmax(numbers(method.teacher(batch.inputs)) / temperature, 1)
-    kl = (theirs * (np.log(theirs) - special.log_softmax(mine, 1))).sum(1).mean()
+    student_logits = numbers(tiny_net(batch.inputs)) / temperature
+    probabilities = special.softmax(numbers(method.teacher(batch.inputs)) / temperature, 1)
+    kl = (
+        (probabilities * (np.log(probabilities) - special.log_softmax(student_logits, 1)))
+        .sum(1)
+        .mean()
+    )
     assert losses["soft"].item() == pytest.approx(0.9 * temperature**2 * kl, rel=1e-4)
     ce = nn.functional.cross_entropy(tiny_net(batch.inputs), batch.targets)
     torch.testing.assert_close(losses["task"], 0.2 * ce)
@@ -105,11 +111,11 @@ def test_labels_and_logits_teach_the_last_layer(temperature, tiny_net, tiny_task
 TERMS = {
     "all": ({}, {"task", "soft"}, {"mutual", "self"}),
     "product": ({"combine": "mul"}, {"task", "soft"}, {"product"}),
-    "MI": ({"self_information": 0.0}, {"task", "soft"}, {"mutual"}),
-    "SI": ({"mutual": 0.0}, {"task", "soft"}, {"self"}),
-    "plain distillation": ({"information": 0.0}, {"task", "soft"}, set()),
-    "no labels": ({"supervised": 0.0}, {"soft"}, {"mutual", "self"}),
-    "plain training": ({"information": 0.0, "soft": 0.0}, {"task"}, set()),
+    "MI": ({"si_weight": 0.0}, {"task", "soft"}, {"mutual"}),
+    "SI": ({"mi_weight": 0.0}, {"task", "soft"}, {"self"}),
+    "plain distillation": ({"information_weight": 0.0}, {"task", "soft"}, set()),
+    "no labels": ({"supervised_weight": 0.0}, {"soft"}, {"mutual", "self"}),
+    "plain training": ({"information_weight": 0.0, "soft_weight": 0.0}, {"task"}, set()),
 }
 
 
@@ -157,7 +163,7 @@ def test_the_student_alone_is_left(tiny_net, tiny_task, batch):
 
 def test_learns_eight_images(tiny_net, tiny_task, batch, progress):
     """MI and SI fall below chance, under the loss of the labels and of a teacher without any."""
-    method = offline(tiny_net, tiny_task, information=1.0, soft=0.1, width=32)
+    method = offline(tiny_net, tiny_task, information_weight=1.0, soft_weight=0.1, critic_width=32)
     optimizer = torch.optim.SGD(method.param_groups(), lr=0.05, momentum=0.9)
     for _ in range(160):
         step = method(batch, progress)
@@ -170,16 +176,16 @@ def test_learns_eight_images(tiny_net, tiny_task, batch, progress):
 
 def test_diagnoses(tiny_net, tiny_task):
     method = offline(tiny_net, tiny_task)
-    found = method.diagnose({"mutual/2": CHANCE, "self/1": 5e-4, "self/2": 0.7})
-    assert list(found) == ["mutual/2", "self/1"]
-    assert found["mutual/2"].startswith("is dead:")
-    assert found["self/1"].startswith("is saturated:")
+    warnings = method.diagnose({"mutual/2": CHANCE, "self/1": 5e-4, "self/2": 0.7})
+    assert list(warnings) == ["mutual/2", "self/1"]
+    assert warnings["mutual/2"].startswith("is dead:")
+    assert warnings["self/1"].startswith("is saturated:")
 
 
 @pytest.mark.parametrize(
     ("keywords", "sentence"),
     [
-        ({"supervised": 0.0, "soft": 0.0}, "last layer needs a loss"),
+        ({"supervised_weight": 0.0, "soft_weight": 0.0}, "last layer needs a loss"),
         ({"combine": "mul", "estimator": "dv"}, "above zero, and 'dv'.*combine='add'"),
         ({"critic": "concat", "negatives": "all"}, "concat critic.*negatives='roll'"),
         ({"taps": ["stage4"]}, "two taps"),
@@ -198,20 +204,20 @@ def test_one_image_is_not_enough(tiny_net, tiny_task, batch, progress):
 
 
 def test_defaults():
-    found = {o.name: o.default for o in options(METHODS["muse-offline"]).values()}
-    assert found == {
+    defaults = {o.name: o.default for o in options(METHODS["muse-offline"]).values()}
+    assert defaults == {
         "combine": "add",
-        "information": 0.1,
-        "mutual": 1.0,
-        "self_information": 1.0,
-        "supervised": 1.0,
-        "soft": 1.0,
+        "information_weight": 0.1,
+        "mi_weight": 1.0,
+        "si_weight": 1.0,
+        "supervised_weight": 1.0,
+        "soft_weight": 1.0,
         "temperature": 4.0,
         "critic": "separable",
-        "width": None,
+        "critic_width": None,
         "negatives": None,
         "estimator": "jsd",
-        "global_share": 0.0,
+        "global_critic_weight": 0.0,
         "bottleneck": "slim",
     }
     assert all(o.meaning for o in options(METHODS["muse-offline"]).values())

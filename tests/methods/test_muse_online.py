@@ -49,7 +49,7 @@ def by_numpy(loss, local: torch.Tensor, glob: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("peers", [1, 2])
 def test_information_is_about_the_others_last_features(peers, tiny_net, tiny_task, batch, progress):
-    method = online(tiny_net, tiny_task, peers, information=0.3, self_information=0.5)
+    method = online(tiny_net, tiny_task, peers, information_weight=0.3, si_weight=0.5)
     maps = {}
     for k, exits in enumerate(method.exits):
         for i, bottleneck in enumerate(exits.bottlenecks, 1):
@@ -99,34 +99,34 @@ def test_every_parameter_is_reached(peers, combine, tiny_net, tiny_task, batch, 
 def test_critics_that_know_nothing_cost_what_chance_costs(
     combine, want, peers, tiny_net, tiny_task, batch, progress
 ):
-    method = online(tiny_net, tiny_task, peers, combine=combine, information=1.0)
+    method = online(tiny_net, tiny_task, peers, combine=combine, information_weight=1.0)
     with torch.no_grad():
         for parameter in method.critics.parameters():
             parameter.zero_()
     losses = method(batch, progress).losses
     kinds = ("mutual", "self", "product")
-    mine = sum(v.item() for name, v in losses.items() if name.startswith(kinds))
-    its = sum(v.item() for n, v in losses.items() if n.removeprefix("peer1/").startswith(kinds))
-    assert mine == pytest.approx(want, rel=1e-6)
-    assert its - mine == pytest.approx(want * 2 / 3, rel=1e-6)  # two pairs, not three
+    student_total = sum(v.item() for name, v in losses.items() if name.startswith(kinds))
+    total = sum(v.item() for n, v in losses.items() if n.removeprefix("peer1/").startswith(kinds))
+    assert student_total == pytest.approx(want, rel=1e-6)
+    assert total - student_total == pytest.approx(want * 2 / 3, rel=1e-6)  # two pairs, not three
 
 
-@pytest.mark.parametrize(("mine", "its", "want"), [
+@pytest.mark.parametrize(("logits", "peer_logits", "want"), [
     (LOGITS, [OTHERS], 1.129735),
     (OTHERS, [LOGITS], 1.280265),
     (LOGITS, [OTHERS, LOGITS], 1.129735 / 2),
 ])  # fmt: skip
-def test_soft_term_is_that_of_mutual_learning(mine, its, want, tiny_net, tiny_task):
+def test_soft_term_is_that_of_mutual_learning(logits, peer_logits, want, tiny_net, tiny_task):
     method = online(tiny_net, tiny_task)
-    terms = method._taught(mine, its, torch.tensor([0, 1]))
+    terms = method._output_losses(logits, peer_logits, torch.tensor([0, 1]))
     assert terms["soft"].item() == pytest.approx(want, abs=1e-6)
     torch.testing.assert_close(
-        terms["task"], nn.functional.cross_entropy(mine, torch.tensor([0, 1]))
+        terms["task"], nn.functional.cross_entropy(logits, torch.tensor([0, 1]))
     )
 
 
 def test_without_information_it_is_mutual_learning(tiny_net, tiny_task, batch, progress):
-    method = online(tiny_net, tiny_task, information=0.0)
+    method = online(tiny_net, tiny_task, information_weight=0.0)
     assert not list(method.exits.parameters())
     assert not list(method.critics.parameters())
     losses = method.eval()(batch, progress).losses
@@ -135,8 +135,8 @@ def test_without_information_it_is_mutual_learning(tiny_net, tiny_task, batch, p
     for place, me, other in (("", "student", "peer1"), ("peer1/", "peer1", "student")):
         ce = nn.functional.cross_entropy(outs[me], batch.targets)
         torch.testing.assert_close(losses[place + "task"], ce)
-        said, target = outs[me].log_softmax(1), outs[other].softmax(1)
-        kl = nn.functional.kl_div(said, target, reduction="batchmean")
+        log_probabilities, target = outs[me].log_softmax(1), outs[other].softmax(1)
+        kl = nn.functional.kl_div(log_probabilities, target, reduction="batchmean")
         torch.testing.assert_close(losses[place + "soft"], kl, rtol=1e-4, atol=1e-6)
 
 
@@ -151,9 +151,9 @@ def test_twins_have_nothing_to_say_to_one_another(tiny_net, tiny_task, batch, pr
 def test_roles_can_be_exchanged(tiny_net, tiny_task, batch, progress):
     method = online(tiny_net, tiny_task)
     turned = METHODS["muse-online"](method.peers[0], [method.student], tiny_task)
-    for ours, theirs in ((method.exits, turned.exits), (method.critics, turned.critics)):
-        theirs[0].load_state_dict(ours[1].state_dict())
-        theirs[1].load_state_dict(ours[0].state_dict())
+    for original, swapped in ((method.exits, turned.exits), (method.critics, turned.critics)):
+        swapped[0].load_state_dict(original[1].state_dict())
+        swapped[1].load_state_dict(original[0].state_dict())
     first, second = method(batch, progress).losses, turned(batch, progress).losses
     assert first.keys() != second.keys()  # four taps and three
     for name, loss in first.items():
@@ -163,25 +163,25 @@ def test_roles_can_be_exchanged(tiny_net, tiny_task, batch, progress):
 
 def test_all_networks_are_left_the_student_last(tiny_net, tiny_task, batch):
     method = online(tiny_net, tiny_task, 2).eval()
-    found = method.predictors()
-    assert list(found) == ["peer1", "peer2", "student"]
-    assert found["student"] is tiny_net
-    assert found["peer2"] is method.peers[1].network
-    said = method.predict(batch.inputs)
-    assert torch.equal(said["peer1"], found["peer1"](batch.inputs))
+    networks = method.predictors()
+    assert list(networks) == ["peer1", "peer2", "student"]
+    assert networks["student"] is tiny_net
+    assert networks["peer2"] is method.peers[1].network
+    outputs = method.predict(batch.inputs)
+    assert torch.equal(outputs["peer1"], networks["peer1"](batch.inputs))
 
 
 def test_diagnoses_say_whose_term_it_is(tiny_net, tiny_task):
     method = online(tiny_net, tiny_task, 2)
-    found = method.diagnose(
+    warnings = method.diagnose(
         {"mutual/2": CHANCE, "peer2/self/1": 5e-4, "peer1/self/1": 0.7, "peer1/score/self/1": 1.386}
     )
-    assert list(found) == ["mutual/2", "peer2/self/1"]
-    assert found["peer2/self/1"].startswith("is saturated:")
+    assert list(warnings) == ["mutual/2", "peer2/self/1"]
+    assert warnings["peer2/self/1"].startswith("is saturated:")
 
 
 def test_three_networks_learn_eight_images(tiny_net, tiny_task, batch, progress):
-    method = online(tiny_net, tiny_task, 2, information=1.0, width=32)
+    method = online(tiny_net, tiny_task, 2, information_weight=1.0, critic_width=32)
     optimizer = torch.optim.SGD(method.param_groups(), lr=0.05, momentum=0.9)
     for _ in range(100):
         step = method(batch, progress)
@@ -199,7 +199,7 @@ def test_three_networks_learn_eight_images(tiny_net, tiny_task, batch, progress)
     ("keywords", "sentence"),
     [
         ({"peers": 0}, "two or more: give --peer"),
-        ({"supervised": 0.0, "soft": 0.0}, "last layers need a loss"),
+        ({"supervised_weight": 0.0, "soft_weight": 0.0}, "last layers need a loss"),
         ({"combine": "mul", "estimator": "nwj"}, "above zero, and 'nwj'.*combine='add'"),
         ({"critic": "global", "negatives": "all"}, "global critic.*negatives='roll'"),
     ],
@@ -217,20 +217,20 @@ def test_one_image_is_not_enough(tiny_net, tiny_task, batch, progress):
 
 
 def test_defaults():
-    found = {o.name: o.default for o in options(METHODS["muse-online"]).values()}
-    assert found == {
+    defaults = {o.name: o.default for o in options(METHODS["muse-online"]).values()}
+    assert defaults == {
         "combine": "add",
-        "information": 0.1,
-        "mutual": 1.0,
-        "self_information": 1.0,
-        "supervised": 1.0,
-        "soft": 1.0,
+        "information_weight": 0.1,
+        "mi_weight": 1.0,
+        "si_weight": 1.0,
+        "supervised_weight": 1.0,
+        "soft_weight": 1.0,
         "temperature": 1.0,
         "critic": "separable",
-        "width": None,
+        "critic_width": None,
         "negatives": None,
         "estimator": "jsd",
-        "global_share": 0.0,
+        "global_critic_weight": 0.0,
         "bottleneck": "slim",
         "detach_peer": False,
     }

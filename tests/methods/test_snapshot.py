@@ -9,12 +9,12 @@ import torch
 import torch._dynamo
 import torch.nn.functional as F
 from lightning_fabric import Fabric
+from selfdistill.engine.log import Silent
 from torch import nn
 
 from selfdistill.core import METHODS, ConfigError, Progress, options, trained_state
 from selfdistill.data import Loader, Resident
 from selfdistill.engine import checkpoint
-from selfdistill.engine.callback import Callback
 from selfdistill.engine.optimizer import learning_rate
 from selfdistill.engine.run_directory import RunDirectory
 from selfdistill.engine.settings import TrainingSettings
@@ -271,14 +271,14 @@ def test_defaults(tiny_net, tiny_task):
 
 
 # Runs of the engine: two epochs of three steps in four generations, which end within epochs.
-class Stops(Callback):
-    """A callback that asks the run to stop after a step."""
+class Stops(Silent):
+    """A display that asks the run to stop after a step."""
 
     def __init__(self, after: int) -> None:
         self.after = after
 
-    def on_step(self, step: int, total_steps: int) -> None:
-        self.fit.signals.signal_number = signal.SIGTERM if step == self.after else 0
+    def advance(self, step: int, total: int) -> None:
+        self.fit.signals.asked = signal.SIGTERM if step == self.after else 0
 
 
 def run(out, stop: int = 0, **settings) -> checkpoint.Checkpoint:
@@ -293,28 +293,28 @@ def run(out, stop: int = 0, **settings) -> checkpoint.Checkpoint:
     method = snapshot(net, task, num_generations=4)
     directory = RunDirectory(out)
     directory.checkpoints.mkdir(parents=True, exist_ok=True)
-    callback = Stops(stop)
+    display = Stops(stop)
     fabric, settings = Fabric(accelerator="cpu", devices=1), TrainingSettings(epochs=2, **settings)
-    callback.fit = Trainer(fabric, method, task, train, None, settings, directory, callback)
+    display.fit = Trainer(fabric, method, task, train, None, settings, directory, display)
     if 0 < stop < 6:
         with pytest.raises(Interrupted):
-            callback.fit.run()
+            display.fit.run()
     else:
-        callback.fit.run()
+        display.fit.run()
     return checkpoint.newest(directory.checkpoints)
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 def test_resume_is_exact_at_every_step(tmp_path, monkeypatch, ema):
     monkeypatch.setattr("os.fsync", lambda handle: None)
-    want = run(tmp_path / "straight", ema_decay=ema)
+    want = run(tmp_path / "straight", ema=ema)
     assert any(name.startswith("teacher.") for name in want.tensors["method"])
     for stop in range(1, 6):
-        first = run(tmp_path / str(stop), stop, ema_decay=ema)
+        first = run(tmp_path / str(stop), stop, ema=ema)
         assert first.state["step"] == stop
         assert first.tensors["method"]["generation"] == stop * 4 // 6
-        found = run(tmp_path / str(stop), ema_decay=ema)
-        assert found.state == want.state
+        resumed = run(tmp_path / str(stop), ema=ema)
+        assert resumed.state == want.state
         for stem, tensors in want.tensors.items():
             assert tensors.keys() == resumed.tensors[stem].keys()
             for name, value in tensors.items():

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from selfdistill.core import METHODS, ConfigError, options
-from selfdistill.methods.exits import DISCREPANCIES, fools, tells
+from selfdistill.methods.exits import DISCREPANCIES, discriminator_loss, feature_loss
 from selfdistill.taps import Taps
 
 PAIRS = (1, 2, 3)
@@ -21,7 +21,7 @@ def exits(tiny_net, tiny_task, **keywords):
 
 @pytest.mark.parametrize("supervised", [0.7, 0.2])
 def test_cross_entropies_and_their_weights(supervised, tiny_net, tiny_task, batch, progress):
-    method = exits(tiny_net, tiny_task, supervised=supervised).eval()
+    method = exits(tiny_net, tiny_task, supervised_weight=supervised).eval()
     losses = method(batch, progress).losses
     outputs = method.predict(batch.inputs)
     ce = nn.functional.cross_entropy
@@ -35,8 +35,8 @@ def test_cross_entropies_and_their_weights(supervised, tiny_net, tiny_task, batc
     ("keywords", "kinds"),
     [
         ({}, {"task", "soft"}),
-        ({"soft": 0.0}, {"task"}),
-        ({"supervised": 0.0}, {"soft"}),
+        ({"soft_weight": 0.0}, {"task"}),
+        ({"supervised_weight": 0.0}, {"soft"}),
     ],
 )
 def test_terms(keywords, kinds, tiny_net, tiny_task, batch, progress):
@@ -49,11 +49,11 @@ def test_terms(keywords, kinds, tiny_net, tiny_task, batch, progress):
 
 def test_is_muse_without_information(tiny_net, tiny_task, batch, progress):
     method = exits(tiny_net, tiny_task).eval()
-    muse = METHODS["muse"](method.student, tiny_task, information=0.0).eval()
+    muse = METHODS["muse"](method.student, tiny_task, information_weight=0.0).eval()
     muse.exits.load_state_dict(method.exits.state_dict())
-    ours, theirs = method(batch, progress).losses, muse(batch, progress).losses
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    losses, muse_losses = method(batch, progress).losses, muse(batch, progress).losses
+    assert losses.keys() == muse_losses.keys()
+    assert all(torch.equal(losses[name], muse_losses[name]) for name in losses)
 
 
 def test_one_pass_says_what_each_exit_says(tiny_net, tiny_task, batch):
@@ -64,10 +64,10 @@ def test_one_pass_says_what_each_exit_says(tiny_net, tiny_task, batch):
 
 
 def test_defaults():
-    found = {o.name: o.default for o in options(METHODS["exits"]).values()}
-    assert found == {
-        "supervised": 0.7,
-        "soft": 0.3,
+    defaults = {o.name: o.default for o in options(METHODS["exits"]).values()}
+    assert defaults == {
+        "supervised_weight": 0.7,
+        "soft_weight": 0.3,
         "temperature": 3.0,
         "bottleneck": "slim",
         "discrepancy": "none",
@@ -139,9 +139,9 @@ class Echo(nn.Module):
 
 def test_least_squares_of_a_judge_by_hand():
     real, fake = torch.full((4, 1, 1, 1), 0.8), torch.full((4, 1, 1, 1), 0.3)
-    assert tells(Echo(), fake, real).item() == pytest.approx(0.13)
-    assert fools(Echo(), fake, real, both=False).item() == pytest.approx(0.49)
-    assert fools(Echo(), fake, real, both=True).item() == pytest.approx(0.49 + 0.64)
+    assert discriminator_loss(Echo(), fake, real).item() == pytest.approx(0.13)
+    assert feature_loss(Echo(), fake, real, both=False).item() == pytest.approx(0.49)
+    assert feature_loss(Echo(), fake, real, both=True).item() == pytest.approx(0.49 + 0.64)
 
 
 @pytest.mark.parametrize("real", [0.1, 0.5, 0.9])
@@ -151,7 +151,7 @@ def test_features_work_against_the_judge(real, fake):
     x, last = (torch.full((1, 1, 1, 1), v, requires_grad=True) for v in (fake, real))
     judged = (1 - last).square().sum() + x.square().sum()
     of_judge = torch.autograd.grad(judged, [x, last])
-    of_features = torch.autograd.grad(fools(Echo(), x, last, both=True), [x, last])
+    of_features = torch.autograd.grad(feature_loss(Echo(), x, last, both=True), [x, last])
     assert all(a.sign() == -b.sign() for a, b in zip(of_judge, of_features, strict=True))
 
 
@@ -167,12 +167,12 @@ def parts(method) -> dict[str, list[nn.Parameter]]:
 
 def reached(loss, method) -> set[str]:
     """Which parts a term's gradient reaches."""
-    found = set()
+    names = set()
     for name, parameters in parts(method).items():
         grads = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
         if any(g is not None and g.abs().sum() > 0 for g in grads):
-            found.add(name)
-    return found
+            names.add(name)
+    return names
 
 
 @pytest.mark.parametrize("detach_last", [None, False, True])
@@ -256,7 +256,9 @@ def test_weight_zero_is_none(discrepancy, tiny_net, tiny_task, batch, progress):
 @pytest.mark.parametrize("discrepancy", DISCREPANCIES)
 def test_a_discrepancy_alone_needs_no_heads(discrepancy, tiny_net, tiny_task, batch, progress):
     """The row "L2" of Table 5."""
-    method = exits(tiny_net, tiny_task, discrepancy=discrepancy, supervised=0.0, soft=0.0)
+    method = exits(
+        tiny_net, tiny_task, discrepancy=discrepancy, supervised_weight=0.0, soft_weight=0.0
+    )
     step = method(batch, progress)
     kinds = {discrepancy} | ({"discriminator"} if discrepancy == "adversarial" else set())
     assert step.losses.keys() == {"task", *(f"{kind}/{i}" for kind in kinds for i in PAIRS)}
@@ -268,7 +270,7 @@ def test_a_discrepancy_alone_needs_no_heads(discrepancy, tiny_net, tiny_task, ba
 @pytest.mark.parametrize(
     ("keywords", "sentence"),
     [
-        ({"supervised": 0.0, "soft": 0.0}, "exits need a loss.*choose a discrepancy"),
+        ({"supervised_weight": 0.0, "soft_weight": 0.0}, "exits need a loss.*choose a discrepancy"),
         ({"discrepancy_weight": 1.0}, "there is none; give discrepancy one of l2, mmd"),
         ({"detach_last": False}, "there is none; give discrepancy one of l2, mmd"),
     ],

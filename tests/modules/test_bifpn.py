@@ -12,9 +12,9 @@ from selfdistill.modules.bifpn import BiFPN, Fusion, MergedLevels, pooled_down
 RESNET18, WRN_16_2 = (64, 128, 256, 512), (32, 64, 128)
 
 
-def pyramid(channels, width=2, depth=2, resize="nearest"):
+def pyramid(channels, width=2, depth=2, upsampling="nearest"):
     torch.manual_seed(0)
-    return BiFPN(channels, [width * c for c in channels], depth=depth, resize=resize)
+    return BiFPN(channels, [width * c for c in channels], depth=depth, upsampling=upsampling)
 
 
 def maps(channels, sizes, seed=0):
@@ -29,8 +29,8 @@ def maps(channels, sizes, seed=0):
 def test_parameters_of_the_authors_code(channels, width, depth, want):
     """With a linear layer to 100 classes; 411,885 are 0.59 of the network, as in Table 6."""
     with torch.device("meta"):
-        found = sum(p.numel() for p in pyramid(channels, width, depth).parameters())
-    assert found + (width * channels[-1] + 1) * 100 == want
+        parameters = sum(p.numel() for p in pyramid(channels, width, depth).parameters())
+    assert parameters + (width * channels[-1] + 1) * 100 == want
 
 
 def by_loops(x, want):
@@ -90,12 +90,12 @@ SIZES = {
 }
 
 
-@pytest.mark.parametrize("resize", ["nearest", "bilinear"])
+@pytest.mark.parametrize("upsampling", ["nearest", "bilinear"])
 @pytest.mark.parametrize("levels", [2, 3, 4])
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
-def test_any_sizes(sizes, levels, resize):
+def test_any_sizes(sizes, levels, upsampling):
     channels = (3, 4, 6, 5)[:levels]
-    refined = pyramid(channels, resize=resize)(maps(channels, sizes[:levels]))
+    refined = pyramid(channels, upsampling=upsampling)(maps(channels, sizes[:levels]))
     want = [(2, 2 * c, *s) for c, s in zip(channels, sizes, strict=False)]
     assert [tuple(x.shape) for x in refined] == want
     assert all((x >= 0).all() for x in refined)
@@ -128,7 +128,7 @@ def test_the_deepest_map_has_two_inputs_only():
 
 def test_maps_grow_by_repetition_or_interpolation():
     channels, sizes = (3, 4), [(8, 8), (2, 2)]
-    nearest, bilinear = (pyramid(channels, resize=r).eval() for r in ("nearest", "bilinear"))
+    nearest, bilinear = (pyramid(channels, upsampling=r).eval() for r in ("nearest", "bilinear"))
     grown = {}
     for name, net in (("nearest", nearest), ("bilinear", bilinear)):
         net.top_down["1"].register_forward_hook(
@@ -149,12 +149,12 @@ def test_a_convolution_before_repetition_is_one_behind_it(sizes):
     want = conv(torch.nn.functional.interpolate(x, size=like.shape[-2:], mode="nearest"))
     torch.testing.assert_close(got, want)
     weights = torch.randn_like(want)
-    for ours, theirs in zip(
+    for actual, expected in zip(
         torch.autograd.grad((got * weights).sum(), [x, *conv.parameters()]),
         torch.autograd.grad((want * weights).sum(), [x, *conv.parameters()]),
         strict=True,
     ):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("levels", [2, 4])

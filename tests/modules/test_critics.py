@@ -7,8 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from selfdistill.functional.mutual_information import jensen_shannon
-from selfdistill.modules.critics import CRITICS, ConcatCritic, GlobalCritic, SeparableCritic
+from selfdistill.modules.global_critic import GlobalCritic
+from selfdistill.modules.mutual_information import (
+    CRITICS,
+    ConcatCritic,
+    SeparableCritic,
+    jensen_shannon,
+)
 
 B, C, D, H, W = 5, 6, 7, 3, 4
 
@@ -48,11 +53,11 @@ def test_shapes_with_a_shift(name, views):
 def by_concatenation(critic: ConcatCritic, local, glob):
     """One 1×1 convolution over the map with the vector beside every cell, then the rest."""
     first = nn.Conv2d(C + D, critic.local.out_channels, 1)
-    glob_weight = critic.glob.weight[..., None, None]
+    glob_weight = critic.vector.weight[..., None, None]
     first.weight.data = torch.cat([critic.local.weight, glob_weight], 1)
     first.bias.data = critic.local.bias.data
     tiled = glob[..., None, None].expand(-1, -1, H, W)
-    return critic.rest(first(torch.cat([local, tiled], 1))).flatten(1)
+    return critic.head(first(torch.cat([local, tiled], 1))).flatten(1)
 
 
 @pytest.mark.parametrize("shift", range(1, B))
@@ -73,7 +78,7 @@ def test_global_equals_plain_concatenation(shift, views):
 
     def plain(local):
         summary = nn.functional.adaptive_avg_pool2d(critic.encode(local), 4).flatten(1)
-        return critic.rest(critic.joined(torch.cat([summary, glob], 1)))
+        return critic.head(critic.joined(torch.cat([summary, glob], 1)))
 
     scores = critic(local, glob, torch.tensor(shift))
     torch.testing.assert_close(scores.positive, plain(local), atol=1e-5, rtol=0)
@@ -163,17 +168,17 @@ def test_starts_near_chance(name, channels):
 
 def test_pairs_of_one_class_are_positive(views):
     critic, labels = SeparableCritic(C, D, width=8), np.array([0, 1, 0, 2, 1])
-    alike = torch.from_numpy(labels[:, None] == labels)
-    positive, negative = critic(*views, alike=alike)
+    same_class = torch.from_numpy(labels[:, None] == labels)
+    positive, negative = critic(*views, same_class_mask=same_class)
     table = separable_scores(critic, *views)  # [image of the cell, cell, image of the global view]
     pairs = [(i, j) for i in range(B) for j in range(B)]
-    for value, found in (
+    for value, scores in (
         (True, positive[positive < np.inf]),
         (False, negative[negative > -np.inf]),
     ):
         want = [table[i, :, j] for i, j in pairs if (labels[i] == labels[j]) == value]
-        found = np.sort(found.detach().numpy())
-        np.testing.assert_allclose(found, np.sort(np.concatenate(want)), atol=1e-5)
+        got = np.sort(scores.detach().numpy())
+        np.testing.assert_allclose(got, np.sort(np.concatenate(want)), atol=1e-5)
     loss = jensen_shannon(positive, negative)
     same = np.concatenate([table[i, :, j] for i, j in pairs if labels[i] == labels[j]])
     other = np.concatenate([table[i, :, j] for i, j in pairs if labels[i] != labels[j]])
@@ -185,7 +190,7 @@ def test_images_all_alone_in_their_class_are_the_usual_pairs(views):
     critic = SeparableCritic(C, D)
     usual = jensen_shannon(*critic(*views))
     torch.testing.assert_close(
-        jensen_shannon(*critic(*views, alike=torch.eye(B, dtype=torch.bool))), usual
+        jensen_shannon(*critic(*views, same_class_mask=torch.eye(B, dtype=torch.bool))), usual
     )
 
 

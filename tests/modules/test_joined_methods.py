@@ -30,7 +30,7 @@ def test_terms_are_those_of_each_and_the_first_ones_task(tiny_net, tiny_task, ba
     muse = build_method("muse", twin, tiny_task, STAGES).train()
     muse.load_state_dict(both.parts["muse"].state_dict())
     cskd = build_method("cskd", copy.deepcopy(twin), tiny_task).train()
-    mine, cs = muse(batch, progress), cskd(batch, progress)
+    muse_step, cskd_step = muse(batch, progress), cskd(batch, progress)
     step = both(batch, progress)
     want = {f"muse/{k}": v for k, v in muse_step.losses.items()}
     want |= {f"cskd/{k}": v for k, v in cskd_step.losses.items() if k != "task"}

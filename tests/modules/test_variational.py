@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from selfdistill.functional.mutual_information import variational_gaussian
+from selfdistill.functional.information_bounds import variational_gaussian
 from selfdistill.modules.variational import VariationalGaussian
 
 

@@ -30,8 +30,8 @@ some = st.fixed_dictionaries(
             {},
             optional={
                 "combine": st.sampled_from(["add", "mul"]),
-                "information": st.floats(0, 10),
-                "width": st.none() | st.integers(1, 1024),
+                "information_weight": st.floats(0, 10),
+                "critic_width": st.none() | st.integers(1, 1024),
                 "detach_last": st.booleans(),
             },
         ),
@@ -104,7 +104,7 @@ def test_faults_are_told_in_one_sentence(values, told):
 
 
 def test_options_are_converted_to_their_type():
-    chosen = parse({"options": {"information": 1}}).options["information"]
+    chosen = parse({"options": {"information_weight": 1}}).options["information_weight"]
     assert chosen == 1.0
     assert isinstance(chosen, float)
 

@@ -15,9 +15,9 @@ EXITS = (("exit1", 152_000, 61_200_000), ("exit2", 683_000, 120_900_000))
 EXITS += (("exit3", 2_790_000, 182_000_000), ("student", 11_173_962, 256_400_000))
 OPTIONS = {
     "combine": "add",
-    "information": 0.1,
+    "information_weight": 0.1,
     "estimator": "jsd",
-    "soft": 0.3,
+    "soft_weight": 0.3,
     "critic": "separable",
 }
 

@@ -57,7 +57,7 @@ def test_own_data_object(tmp_path):
 
 def test_options_of_the_method_are_keywords(tmp_path):
     run = selfdistill.train(
-        model="cifar/resnet8", out=tmp_path / "run", combine="mul", information=0.3, **TINY
+        model="cifar/resnet8", out=tmp_path / "run", combine="mul", information_weight=0.3, **TINY
     )
     assert run.recipe.options["combine"] == "mul"
     assert 'combine = "mul"' in (tmp_path / "run" / "recipe.toml").read_text()

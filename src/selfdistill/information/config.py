@@ -7,8 +7,7 @@ import torch
 from torch import nn
 
 from ..core import ConfigError, nearest
-from ..functional.mutual_information import ESTIMATORS
-from ..modules.critics import CRITICS
+from ..modules.mutual_information import CRITICS, ESTIMATORS
 
 
 @dataclass(frozen=True)

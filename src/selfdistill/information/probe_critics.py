@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..modules.heads import grid_of
-from ..modules.information import MutualInformationLoss
+from ..modules.bottlenecks import exit_grid
+from ..modules.mutual_information import MutualInformationLoss
 
 Shape = tuple[int, int, int]
 
@@ -40,7 +40,7 @@ class ProbeCritics(nn.Module):
     ) -> None:
         super().__init__()
         last = len(shapes) - 1
-        self.grids = [grid_of(shape, shapes[last]) for shape in shapes]
+        self.grids = [exit_grid(shape, shapes[last]) for shape in shapes]
         momentum = None if frozen else 0.1
         self.cell_norms = nn.ModuleList(
             nn.BatchNorm2d(c, affine=False, momentum=momentum) for c, *_ in shapes
@@ -55,7 +55,11 @@ class ProbeCritics(nn.Module):
         self.critics = nn.ModuleDict(
             {
                 term: MutualInformationLoss(
-                    shapes[i][0], shapes[j][0], critic=critic, width=width, estimator=estimator
+                    shapes[i][0],
+                    shapes[j][0],
+                    critic=critic,
+                    critic_width=width,
+                    estimator=estimator,
                 )
                 for term, (i, j) in self.pairs.items()
             }

@@ -7,7 +7,7 @@ from dataclasses import astuple, dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from ..functional.mutual_information import CHANCE
+from ..functional.information_bounds import CHANCE
 from ..records.csv_text import csv_text
 from .config import EstimatorConfig
 

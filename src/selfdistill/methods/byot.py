@@ -1,15 +1,15 @@
-from typing import Any, Literal
+from typing import Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..core import METHODS, Batch, Method, Progress, Provenance, StepOutput, Task
-from ..modules.exits import Exits
+from ..core import METHODS, Batch, Progress, Provenance, StepOutput, Task
+from ..modules.exits import ExitMethod, Exits
 from ..taps import Taps
 
 
 @METHODS.add("byot")
-class BeYourOwnTeacher(Method):
-    r"""Exits that learn from the labels, the last exit's soft output and its pooled feature.
+class BeYourOwnTeacher(ExitMethod):
+    r"""Deep supervision of exits, with soft labels and feature hints from the last exit.
 
     Zhang et al. 2019, https://arxiv.org/abs/1905.08094, Eq. 7:
 
@@ -26,9 +26,9 @@ class BeYourOwnTeacher(Method):
     Args:
         student: a network with two taps or more.
         task: what the labels mean.
-        alpha: weight of the soft terms, and one minus the weight of the supervised ones; the port's
-            0.1.
-        hint: weight λ of the feature term; the port's 1e-6, which counts on its being a sum.
+        soft_weight: weight α of the soft terms, and one minus the weight of the supervised ones, in
+            [0, 1]; the port's 0.1.
+        hint_weight: weight λ of the feature term; the port's 1e-6, which counts on its being a sum.
         temperature: of the soft loss; 3 in the port.
         bottleneck: exit head, "byot" (the port's) or "slim" (pools first).
     """
@@ -41,35 +41,28 @@ class BeYourOwnTeacher(Method):
         student: Taps,
         task: Task,
         *,
-        alpha: float = 0.1,
-        hint: float = 1e-6,
+        soft_weight: float = 0.1,
+        hint_weight: float = 1e-6,
         temperature: float = 3.0,
         bottleneck: Literal["byot", "slim"] = "byot",
     ) -> None:
         super().__init__()
-        self.student, self.task, self.hint = student, task, hint
+        self.student, self.task = student, task
+        self.supervised_weight, self.hint_weight = 1 - soft_weight, hint_weight
+        self.exit_options = (self.supervised_weight, soft_weight, temperature)
         self.exits = Exits(student, task, bottleneck)
-        self.weights = {"supervised": 1 - alpha, "soft": alpha, "temperature": temperature}
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task`, and `task/i`, `soft/i`, `hint/i` of each exit but the last."""
-        out, features = self.student.forward_features(batch.inputs)
-        maps, outputs = self.exits(features)
-        losses = {"task": self.weights["supervised"] * self.task.loss(out, batch.targets)}
-        losses |= self.exits.losses(outputs, out, batch.targets, **self.weights)
-        if self.hint:
+        outputs, features = self.student.forward_features(batch.inputs)
+        maps, exit_outputs = self.exits(features)
+        losses = {"task": self.supervised_weight * self.task.loss(outputs, batch.targets)}
+        losses |= self.exits.losses(exit_outputs, outputs, batch.targets, *self.exit_options)
+        if self.hint_weight:
             last = features[self.student.names[-1]].mean((2, 3)).detach()  # (B, C)
             for i, x in enumerate(maps, 1):
-                losses[f"hint/{i}"] = self.hint * masked_square(x.mean((2, 3)), last)
-        return StepOutput(out, losses)
-
-    def predictors(self) -> dict[str, nn.Module]:
-        """`exit1`, `exit2`, … and `student`."""
-        return self.exits.predictors(self.student)
-
-    def predict(self, inputs: Tensor) -> dict[str, Any]:
-        """All of them in one pass."""
-        return self.exits.predict(self.student, inputs)
+                losses[f"hint/{i}"] = self.hint_weight * masked_square(x.mean((2, 3)), last)
+        return StepOutput(outputs, losses)
 
 
 def masked_square(x: Tensor, target: Tensor) -> Tensor:

@@ -1,34 +1,36 @@
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from ..core import METHODS, Batch, ConfigError, Method, Progress, Provenance, StepOutput, Task
+from ..core import METHODS, Batch, ConfigError, Progress, Provenance, StepOutput, Task
 from ..functional.attention import pooled_to
 from ..functional.gradient_routing import call_with_frozen_parameters
 from ..functional.kernel import channel_discrepancy
 from ..modules.discriminators import Discriminator
-from ..modules.exits import Exits
+from ..modules.exits import ExitMethod, Exits
 from ..modules.variational import VariationalGaussian
 from ..taps import Taps
 
 
-class _Defaults(NamedTuple):
+class Discrepancy(NamedTuple):
+    """Defaults of a discrepancy."""
+
     weight: float
     detach_last: bool
 
 
 DISCREPANCIES = {
-    "l2": _Defaults(0.05, False),
-    "mmd": _Defaults(50.0, False),
-    "adversarial": _Defaults(0.1, False),
-    "vid": _Defaults(1.0, True),
+    "l2": Discrepancy(0.05, False),
+    "mmd": Discrepancy(50.0, False),
+    "adversarial": Discrepancy(0.1, False),
+    "vid": Discrepancy(1.0, True),
 }
-"""What a discrepancy takes where the user does not say."""
+"""Discrepancies by the name a user gives."""
 
 
 @METHODS.add("exits")
-class SupervisedExits(Method):
-    r"""Exits that learn from the labels, the last exit's soft output and, if wanted, its feature.
+class SupervisedExits(ExitMethod):
+    r"""Deep supervision of exits, with soft labels and, if chosen, features from the last exit.
 
     The rows "CE" and "CE + KD" of MUSE (Gong et al. 2021, https://arxiv.org/abs/2110.12606), Table
     5: its frame without any feature term, and so the baseline of every feature term. With a
@@ -44,8 +46,8 @@ class SupervisedExits(Method):
     - "mmd": neuron selectivity transfer (https://arxiv.org/abs/1707.01219) with its polynomial
       kernel: channels are compared by where they respond.
     - "adversarial": a discriminator tells pooled maps of exit and last feature apart, with least
-      squares; each side learns to be taken for the other. `discriminator/i` trains nothing but the
-      discriminator and `adversarial/i` everything but it, both in one step.
+      squares; each side is trained to be taken for the other. `discriminator/i` trains nothing but
+      the discriminator and `adversarial/i` everything but it, both in one step.
     - "vid": the variational bound of https://arxiv.org/abs/1904.05835, I(F_T; exit's map) under a
       learned Gaussian.
 
@@ -58,9 +60,9 @@ class SupervisedExits(Method):
     Args:
         student: a network with two taps or more.
         task: what the labels mean.
-        supervised: weight a of an exit's supervised loss. The paper gives none; as in MUSE's file
+        supervised_weight: weight a of an exit's supervised loss. The paper gives none; as in `muse`
             here.
-        soft: weight b of an exit's soft loss; 0 gives the row "CE".
+        soft_weight: weight b of an exit's soft loss; 0 gives the row "CE".
         temperature: of the soft loss; 3 as in BYOT's code.
         bottleneck: exit head, "slim" (pools first) or "byot" (the BYOT port's).
         discrepancy: d between an exit's map and the last feature: "none", "l2", "mmd",
@@ -78,8 +80,8 @@ class SupervisedExits(Method):
         student: Taps,
         task: Task,
         *,
-        supervised: float = 0.7,
-        soft: float = 0.3,
+        supervised_weight: float = 0.7,
+        soft_weight: float = 0.3,
         temperature: float = 3.0,
         bottleneck: Literal["slim", "byot"] = "slim",
         discrepancy: Literal["none", "l2", "mmd", "adversarial", "vid"] = "none",
@@ -92,17 +94,20 @@ class SupervisedExits(Method):
                 "discrepancy_weight and detach_last say how to use a discrepancy, and there is "
                 f"none; give discrepancy one of {', '.join(DISCREPANCIES)}"
             )
-        chosen = DISCREPANCIES.get(discrepancy, _Defaults(0.0, False))
+        defaults = DISCREPANCIES.get(discrepancy, Discrepancy(0.0, False))
         self.discrepancy = discrepancy
-        self.weight = chosen.weight if discrepancy_weight is None else discrepancy_weight
-        self.detach_last = chosen.detach_last if detach_last is None else detach_last
-        if not (supervised or soft or self.weight):
+        self.weight = defaults.weight if discrepancy_weight is None else discrepancy_weight
+        self.detach_last = defaults.detach_last if detach_last is None else detach_last
+        if not (supervised_weight or soft_weight or self.weight):
             raise ConfigError(
-                "exits need a loss: give supervised or soft a weight, or choose a discrepancy"
+                "exits need a loss: give supervised_weight or soft_weight a value above 0, or "
+                "choose a discrepancy"
             )
         self.student, self.task = student, task
-        self.exits = Exits(student, task, bottleneck, predict=bool(supervised or soft))
-        self.weights = {"supervised": supervised, "soft": soft, "temperature": temperature}
+        self.exits = Exits(
+            student, task, bottleneck, predict=bool(supervised_weight or soft_weight)
+        )
+        self.exit_options = (supervised_weight, soft_weight, temperature)
         *shallow, last = student.shapes.values()
         if self.weight and discrepancy == "mmd" and last[1] * last[2] == 1:
             raise ConfigError(
@@ -119,23 +124,27 @@ class SupervisedExits(Method):
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task`; `task/i`, `soft/i` of the other exits; with a discrepancy `l2/i`, `mmd/i`, …"""
-        out, features = self.student.forward_features(batch.inputs)
-        maps, outputs = self.exits(features)
-        losses = {"task": self.task.loss(out, batch.targets)}
-        losses |= self.exits.losses(outputs, out, batch.targets, **self.weights)
+        outputs, features = self.student.forward_features(batch.inputs)
+        maps, exit_outputs = self.exits(features)
+        losses = {"task": self.task.loss(outputs, batch.targets)}
+        losses |= self.exits.losses(exit_outputs, outputs, batch.targets, *self.exit_options)
         if self.weight:
             last = features[self.student.names[-1]]
             last = last.detach() if self.detach_last else last
             for i, x in enumerate(maps):
-                losses |= {f"{n}/{i + 1}": term for n, term in self._apart(i, x, last).items()}
-        return StepOutput(out, losses)
+                terms = self._discrepancy_terms(i, x, last)
+                losses |= {f"{name}/{i + 1}": loss for name, loss in terms.items()}
+        return StepOutput(outputs, losses)
 
-    def _apart(self, i: int, x: Tensor, last: Tensor) -> dict[str, Tensor]:
-        """How far a map (B, C, h, w) is from the last feature, weighted."""
+    def _discrepancy_terms(self, i: int, x: Tensor, last: Tensor) -> dict[str, Tensor]:
+        """The weighted discrepancy of exit i's map (B, C, h, w) and the last feature."""
         if self.discrepancy == "adversarial":
-            judge = self.learned[i]
-            fooled = fools(judge, x, last, both=not self.detach_last)
-            return {"adversarial": self.weight * fooled, "discriminator": tells(judge, x, last)}
+            discriminator = self.learned[i]
+            loss = feature_loss(discriminator, x, last, both=not self.detach_last)
+            return {
+                "adversarial": self.weight * loss,
+                "discriminator": discriminator_loss(discriminator, x, last),
+            }
         x, last = pooled_to(x, last), pooled_to(last, x)
         if self.discrepancy == "vid":
             loss = self.learned[i](x, last)
@@ -145,23 +154,17 @@ class SupervisedExits(Method):
             loss = (x.float() - last.float()).square().mean()
         return {self.discrepancy: self.weight * loss}
 
-    def predictors(self) -> dict[str, nn.Module]:
-        """`exit1`, `exit2`, … (if they have heads) and `student`."""
-        return self.exits.predictors(self.student)
 
-    def predict(self, inputs: Tensor) -> dict[str, Any]:
-        """All of them in one pass."""
-        return self.exits.predict(self.student, inputs)
-
-
-def tells(judge: nn.Module, x: Tensor, last: Tensor) -> Tensor:
-    """The judge's loss: 1 is the score of a last feature, 0 that of an exit's map."""
-    real, fake = judge(last.detach()).float(), judge(x.detach()).float()
+def discriminator_loss(discriminator: nn.Module, x: Tensor, last: Tensor) -> Tensor:
+    """Least squares to the score 1 for a last feature and 0 for an exit's map."""
+    real, fake = discriminator(last.detach()).float(), discriminator(x.detach()).float()
     loss: Tensor = (1 - real).square().mean() + fake.square().mean()
     return loss
 
 
-def fools(judge: nn.Module, x: Tensor, last: Tensor, *, both: bool) -> Tensor:
-    """The features' loss: scores the other way round, of the last feature too if `both` learn."""
-    loss = (1 - call_with_frozen_parameters(judge, x).float()).square().mean()
-    return loss + call_with_frozen_parameters(judge, last).float().square().mean() if both else loss
+def feature_loss(discriminator: nn.Module, x: Tensor, last: Tensor, *, both: bool) -> Tensor:
+    """Least squares to the opposite scores: 1 for the exit's map and, if `both`, 0 for the last."""
+    loss = (1 - call_with_frozen_parameters(discriminator, x).float()).square().mean()
+    if not both:
+        return loss
+    return loss + call_with_frozen_parameters(discriminator, last).float().square().mean()

@@ -19,6 +19,7 @@ from ..core import (
 from ..core.keyed_random import purpose
 from ..functional.attention import attention_map
 from ..functional.mixing import batch_permutation, beta, cutmix, cutmix_box, mixup
+from ..functional.schedules import sigmoid_rampup
 from ..modules.bifpn import BiFPN, MergedLevels
 from ..taps import Taps, evaluation_mode
 
@@ -27,7 +28,7 @@ _RATIO, _PARTNERS, _BOX = purpose("frskd.ratio"), purpose("frskd.partners"), pur
 
 @METHODS.add("frskd")
 class FeatureRefinement(Method):
-    r"""A self-teacher refines the stages' features; the student learns to look where it looks.
+    r"""Distill refined feature maps and soft labels from a BiFPN self-teacher.
 
     FRSKD, Ji et al. 2021, https://arxiv.org/abs/2103.08273, and its authors' code (MingiJi/FRSKD).
     The self-teacher is a pyramid (BiFPNc) on the stages' features :math:`F_i`, behind a ReLU. It
@@ -52,37 +53,40 @@ class FeatureRefinement(Method):
     segmentation is built into EfficientDet: the student has a pyramid of its own, three BiFPN
     layers of one width, and the self-teacher is two more on top, whose distillation starts late.
     Here the student is any network, and the pyramid the one for classification. That code's numbers
-    are ``soft=1, attention=50, temperature=1, start=0.667, ramp=0.333``, for 60 epochs on VOC.
-    Where the self-teacher's outputs and the student's do not compare (a detector with several
-    grids, whose self-teacher has the last one's), the soft loss is left out.
+    are ``soft_weight=1, attention_weight=50, temperature=1, start_fraction=0.667,
+    warmup_fraction=0.333``, for 60 epochs on VOC. Where the self-teacher's outputs and the
+    student's do not compare (a detector with several grids, whose self-teacher has the last one's),
+    the soft loss is left out.
 
-    With `augment="mixup"` (a = 0.2) or `"cutmix"` (a = 1) the batch is mixed with itself, and both
-    heads learn the mixture of both labels. With `"sla"`, self-supervised label augmentation (Lee et
-    al. 2020, https://arxiv.org/abs/1910.05872), the four quarter turns of the images make a second
-    pass. Beside either head there is another then, dropped after training, with 4K scores for the
-    joint labels 4y + r, r = 0 … 3 quarter turns, supervised there. The mean over r of its K scores
-    for turn r on the image that was turned r times is soft-distilled, with weight 1, into the plain
+    With `augmentation="mixup"` (a = 0.2) or `"cutmix"` (a = 1) the batch is mixed with itself, and
+    both heads learn the mixture of both labels. With `"sla"`, self-supervised label augmentation
+    (Lee et al. 2020, https://arxiv.org/abs/1910.05872), the four quarter turns of the images make a
+    second pass. Parallel to either head is then another, dropped after training, with 4K scores for
+    the joint labels 4y + r, r = 0 … 3 quarter turns, supervised there. The mean over r of its K
+    scores for turn r on the image turned r times is soft-distilled, with weight 1, into the plain
     head on the upright image; the soft term counts these means beside the plain outputs and the
-    attention term the turned images beside the upright ones, all as in the code. A step then costs
-    five times as much.
+    attention term the turned images beside the upright ones, as in the code. A step then costs five
+    times as much.
 
     Args:
         student: a network with two taps or more; the paper's are the ends of its stages, no stem.
         task: what the labels mean.
-        soft: weight α of the soft loss; 0 leaves it out. 2 in the code's commands for CIFAR-100.
-        attention: weight β of the attention term; 0 leaves it out, which the paper calls FRSKD\F.
-            100 in the code's commands for CIFAR-100.
+        soft_weight: weight α of the soft loss; 0 leaves it out. 2 in the code's commands for
+            CIFAR-100.
+        attention_weight: weight β of the attention term; 0 leaves it out, which the paper calls
+            FRSKD\F. 100 in the code's commands for CIFAR-100.
         temperature: τ > 0 of the soft losses; the code's 4.
-        width: channels of each refined map over those of the student's feature; the code's 2.
-        depth: separable convolutions in each of the pyramid's fusions; the code's 2.
-        resize: how maps are made larger, "nearest" (the code's) or "bilinear" (the paper's).
-        augment: "none", "mixup", "cutmix" or "sla" (on square images); all but "none" want one
+        pyramid_width: channels of each refined map over those of the student's feature; the code's
+            2.
+        pyramid_depth: separable convolutions in each of the pyramid's fusions; the code's 2.
+        upsampling: how maps are made larger, "nearest" (the code's) or "bilinear" (the paper's).
+        augmentation: "none", "mixup", "cutmix" or "sla" (on square images); all but "none" want one
             class label an image.
-        start: part of the run, in [0, 1), that is over before the soft and attention terms join in;
-            0 in the code for classification, 2/3 in that for segmentation. With `start` or `ramp`
-            above 0 the length of the run must be known.
-        ramp: part of the run, in [0, 1], over which their weight then grows by
-            :math:`e^{-5 (1 - t)^2}`, t from 0 to 1. 0 is none; the rest of the run, 1/3, is our
+        start_fraction: part of the run, in [0, 1), before the soft and attention terms start; 0 in
+            the code for classification, 2/3 in that for segmentation. With `start_fraction` or
+            `warmup_fraction` above 0 the length of the run must be known.
+        warmup_fraction: part of the run, in [0, 1], over which their weight then grows by
+            :math:`e^{-5 (1 - t)^2}`, t from 0 to 1. 0 is none; what remains of the run, 1/3, is our
             reading of the code for segmentation.
 
     Raises:
@@ -98,130 +102,137 @@ class FeatureRefinement(Method):
         student: Taps,
         task: Task,
         *,
-        soft: float = 2.0,
-        attention: float = 100.0,
+        soft_weight: float = 2.0,
+        attention_weight: float = 100.0,
         temperature: float = 4.0,
-        width: float = 2.0,
-        depth: int = 2,
-        resize: Literal["nearest", "bilinear"] = "nearest",
-        augment: Literal["none", "mixup", "cutmix", "sla"] = "none",
-        start: float = 0.0,
-        ramp: float = 0.0,
+        pyramid_width: float = 2.0,
+        pyramid_depth: int = 2,
+        upsampling: Literal["nearest", "bilinear"] = "nearest",
+        augmentation: Literal["none", "mixup", "cutmix", "sla"] = "none",
+        start_fraction: float = 0.0,
+        warmup_fraction: float = 0.0,
     ) -> None:
         super().__init__()
-        if not (0 <= start < 1 and 0 <= ramp <= 1):
+        if not (0 <= start_fraction < 1 and 0 <= warmup_fraction <= 1):
             raise ConfigError(
-                f"start={start:g} and ramp={ramp:g} are parts of a run: 0 … 0.99, and 0 … 1"
+                f"start_fraction={start_fraction:g} and warmup_fraction={warmup_fraction:g} are "
+                "parts of a run: 0 … 0.99, and 0 … 1"
             )
-        _check_augment(augment, task)
-        self.needs = Needs(image_labels=augment != "none")
-        self.start, self.ramp = start, ramp
-        self.student, self.task, self.augment = student, task, augment
-        self.soft, self.attention, self.temperature = soft, attention, temperature
+        _check_augmentation(augmentation, task)
+        self.needs = Needs(image_labels=augmentation != "none")
+        self.start_fraction, self.warmup_fraction = start_fraction, warmup_fraction
+        self.student, self.task, self.augmentation = student, task, augmentation
+        self.soft_weight, self.attention_weight = soft_weight, attention_weight
+        self.temperature = temperature
         channels = [shape[0] for shape in student.shapes.values()]
-        widths = [round(width * c) for c in channels]
-        self.pyramid = BiFPN(channels, widths, depth=depth, resize=resize)
-        # what is said of every place is read at every level, what is said of the image at the last
-        self.reading: nn.Module = MergedLevels(widths) if task.dense_scores else Last()
+        widths = [round(pyramid_width * c) for c in channels]
+        self.pyramid = BiFPN(channels, widths, depth=pyramid_depth, upsampling=upsampling)
+        # dense scores are read from all levels, scores of the image from the last
+        self.readout: nn.Module = MergedLevels(widths) if task.dense_scores else LastLevel()
         self.head = task.head(widths[0] if task.dense_scores else widths[-1])
         self.joint = nn.ModuleDict()
-        if augment == "sla":
+        if augmentation == "sla":
             with evaluation_mode(self.head):
                 scores = self.head(task.example.new_zeros(1, widths[-1], 1, 1))  # (1, K)
-            for who, c in (("student", channels[-1]), ("teacher", widths[-1])):
-                self.joint[who] = _joint_head(c, scores.shape[1])
+            for name, c in (("student", channels[-1]), ("teacher", widths[-1])):
+                layers = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(c, 4 * scores.shape[1]))
+                self.joint[name] = nn.Sequential(*layers)
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task`, `teacher`, `soft` and `attention/i`; with "sla" `joint/…` and `turned/…`, too."""
-        if self.augment == "sla":
+        if self.augmentation == "sla":
             return self._with_turns(batch, progress)
-        inputs, supervised = self._mixed(batch, progress)
-        said = self._said(inputs)
-        losses = {"task": supervised(said.student), "teacher": supervised(said.teacher)}
-        return StepOutput(said.student, losses | self._taught(said, progress))
+        inputs, supervised_loss = self._mixed(batch, progress)
+        outputs = self._outputs(inputs)
+        losses = {
+            "task": supervised_loss(outputs.student),
+            "teacher": supervised_loss(outputs.teacher),
+        }
+        return StepOutput(outputs.student, losses | self._distillation(outputs, progress))
 
-    def _said(self, inputs: Tensor) -> "_Said":
-        out, features = self.student.forward_features(inputs)
+    def _outputs(self, inputs: Tensor) -> "Outputs":
+        student, features = self.student.forward_features(inputs)
         maps = [x.relu() for x in features.values()]
         refined = self.pyramid(maps)
-        return _Said(out, self.head(self.reading(refined)), maps, refined)
+        return Outputs(student, self.head(self.readout(refined)), maps, refined)
 
-    def _taught(self, said: "_Said", progress: Progress) -> dict[str, Tensor]:
-        """What the student learns from the self-teacher, which stays as it is."""
+    def _distillation(self, outputs: "Outputs", progress: Progress) -> dict[str, Tensor]:
+        """`soft` and `attention/i`; no gradient goes into the self-teacher."""
         losses: dict[str, Tensor] = {}
-        height = self._height(progress)
-        if self.soft and self.task.outputs_compatible(said.student, said.teacher):
-            losses["soft"] = height * self.soft * self._soft(said.student, said.teacher)
-        if self.attention:
-            for i, (x, refined) in enumerate(zip(said.maps, said.refined, strict=True), 1):
+        scale = self._warmup(progress)
+        if self.soft_weight and self.task.outputs_compatible(outputs.student, outputs.teacher):
+            soft_loss = self._soft_loss(outputs.student, outputs.teacher)
+            losses["soft"] = scale * self.soft_weight * soft_loss
+        if self.attention_weight:
+            for i, (x, refined) in enumerate(zip(outputs.maps, outputs.refined, strict=True), 1):
                 gap = attention_map(x) - attention_map(refined.detach())  # (B, H·W)
-                losses[f"attention/{i}"] = height * self.attention * gap.square().mean()
+                losses[f"attention/{i}"] = scale * self.attention_weight * gap.square().mean()
         return losses
 
-    def _height(self, progress: Progress) -> Tensor:
-        """The share of the soft and attention terms' weight that counts by now, 0-d."""
-        joined = progress.fraction >= self.start  # 0, and then 1
-        if not self.ramp:
-            return joined.float()
-        t = ((progress.fraction - self.start) / self.ramp).clamp(0, 1)
-        return joined * (-5 * (1 - t).square()).exp()
+    def _warmup(self, progress: Progress) -> Tensor:
+        """The factor of the soft and attention weights at this step, in [0, 1], 0-d."""
+        started = progress.fraction >= self.start_fraction  # 0, and then 1
+        if not self.warmup_fraction:
+            return started.float()
+        fraction = (progress.fraction - self.start_fraction) / self.warmup_fraction
+        return started * sigmoid_rampup(fraction)
 
-    def _soft(self, outputs: Any, reference: Any) -> Tensor:
+    def _soft_loss(self, outputs: Any, reference: Any) -> Tensor:
         return self.task.soft_loss(outputs, reference.detach(), self.temperature)
 
     def _mixed(self, batch: Batch, progress: Progress) -> tuple[Tensor, Callable[[Any], Tensor]]:
-        """The inputs, mixed if asked for, and the supervised loss that goes with them."""
+        """The inputs, mixed by mixup or cutmix, and their supervised loss."""
         x, y, loss = batch.inputs, batch.targets, self.task.loss
-        if self.augment == "none":
+        if self.augmentation == "none":
             return x, lambda outputs: loss(outputs, y)
         keys = (progress.seed, progress.step, batch.index[0])
         partners = batch_permutation(_PARTNERS, progress.seed, progress.step, batch.index)
-        if self.augment == "mixup":
+        if self.augmentation == "mixup":
             ratio = beta(0.2, _RATIO, *keys)
             x = mixup(x, partners, ratio)
         else:
             size = (x.shape[2], x.shape[3])
             box, ratio = cutmix_box(size, beta(1.0, _RATIO, *keys), _BOX, *keys)
             x = cutmix(x, partners, box)
-        its = y[partners]
-        return x, lambda outputs: ratio * loss(outputs, y) + (1 - ratio) * loss(outputs, its)
+        partner_y = y[partners]
+        return x, lambda outputs: ratio * loss(outputs, y) + (1 - ratio) * loss(outputs, partner_y)
 
     def _with_turns(self, batch: Batch, progress: Progress) -> StepOutput:
         """The step with self-supervised label augmentation."""
-        upright, turned = self._said(batch.inputs), self._said(quarter_turns(batch.inputs))
+        upright = self._outputs(batch.inputs)
+        turned = self._outputs(quarter_turns(batch.inputs))
         losses = {
             "task": self.task.loss(upright.student, batch.targets),
             "teacher": self.task.loss(upright.teacher, batch.targets),
         }
-        plain = {"student": upright.student, "teacher": upright.teacher}
-        last = {"student": turned.maps[-1], "teacher": turned.refined[-1]}
-        everything = {}
-        for who, head in self.joint.items():
-            scores = head(last[who])  # (4B, 4K)
-            losses[f"joint/{who}"] = F.cross_entropy(scores.float(), joint_labels(batch.targets))
-            agreed = agreement(scores)
-            losses[f"turned/{who}"] = self._soft(plain[who], agreed)
-            everything[who] = torch.cat([plain[who], agreed])
+        last_maps = {"student": turned.maps[-1], "teacher": turned.refined[-1]}
+        both = {}
+        for name, head in self.joint.items():
+            scores, plain = head(last_maps[name]), getattr(upright, name)  # (4B, 4K), (B, K)
+            losses[f"joint/{name}"] = F.cross_entropy(scores.float(), joint_labels(batch.targets))
+            mean_scores = mean_over_turns(scores)
+            losses[f"turned/{name}"] = self._soft_loss(plain, mean_scores)
+            both[name] = torch.cat([plain, mean_scores])
         maps, refined = (
-            [torch.cat(pair) for pair in zip(mine, its, strict=True)]
-            for mine, its in ((upright.maps, turned.maps), (upright.refined, turned.refined))
+            [torch.cat(pair) for pair in zip(*pairs, strict=True)]
+            for pairs in ((upright.maps, turned.maps), (upright.refined, turned.refined))
         )
-        both = _Said(everything["student"], everything["teacher"], maps, refined)
-        return StepOutput(upright.student, losses | self._taught(both, progress))
+        outputs = Outputs(**both, maps=maps, refined=refined)
+        return StepOutput(upright.student, losses | self._distillation(outputs, progress))
 
     def predictors(self) -> dict[str, nn.Module]:
         """`teacher`, the self-teacher on top of the student's stages, and `student`."""
-        head = nn.Sequential(self.reading, self.head)
+        head = nn.Sequential(self.readout, self.head)
         teacher = SelfTeacher(self.student, self.pyramid, head)
         return {"teacher": teacher, "student": self.student.network}
 
     def predict(self, inputs: Tensor) -> dict[str, Any]:
-        """Both in one pass."""
-        said = self._said(inputs)
-        return {"teacher": said.teacher, "student": said.student}
+        """The outputs of both in one pass."""
+        outputs = self._outputs(inputs)
+        return {"teacher": outputs.teacher, "student": outputs.student}
 
 
-class _Said(NamedTuple):
+class Outputs(NamedTuple):
     """Outputs of both heads, the stages' features behind their ReLU, and the refined maps."""
 
     student: Any
@@ -231,7 +242,7 @@ class _Said(NamedTuple):
 
 
 class SelfTeacher(nn.Module):
-    """The refined network as one of its own.
+    """The student's stages with the pyramid and its head, as a network.
 
     Args:
         student: the network with its taps.
@@ -249,11 +260,11 @@ class SelfTeacher(nn.Module):
         return self.head(self.pyramid([f.relu() for f in features.values()]))
 
 
-class Last(nn.Module):
-    """The last of several maps."""
+class LastLevel(nn.Module):
+    """Takes the last of several maps."""
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """The deepest level."""
+        """[(B, C_i, H_i, W_i)] -> the last of them."""
         return maps[-1]
 
 
@@ -267,26 +278,22 @@ def joint_labels(labels: Tensor) -> Tensor:
     return (4 * labels[:, None] + torch.arange(4, device=labels.device)).flatten()
 
 
-def agreement(scores: Tensor) -> Tensor:
-    """Scores (4B, 4K) of joint labels -> (B, K): the mean over r of what turn r has for turn r."""
-    each = scores.unflatten(0, (-1, 4)).unflatten(2, (-1, 4))  # (B, 4, K, 4)
-    own: Tensor = each.diagonal(dim1=1, dim2=3)  # (B, K, 4)
-    return own.mean(-1)
+def mean_over_turns(scores: Tensor) -> Tensor:
+    """Scores (4B, 4K) of joint labels -> (B, K): the mean over r of turn r's scores for turn r."""
+    by_turn = scores.unflatten(0, (-1, 4)).unflatten(2, (-1, 4))  # (B, 4, K, 4)
+    same_turn: Tensor = by_turn.diagonal(dim1=1, dim2=3)  # (B, K, 4)
+    return same_turn.mean(-1)
 
 
-def _joint_head(channels: int, classes: int) -> nn.Sequential:
-    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 4 * classes))
-
-
-def _check_augment(augment: str, task: Task) -> None:
-    if augment != "none" and not task.image_labels:
+def _check_augmentation(augmentation: str, task: Task) -> None:
+    if augmentation != "none" and not task.image_labels:
         raise ConfigError(
-            f"augment='{augment}' wants one class label an image; {task.name} has none, "
-            "use augment='none'"
+            f"augmentation='{augmentation}' wants one class label an image; {task.name} has none, "
+            "use augmentation='none'"
         )
     height, width = task.example.shape[-2:]
-    if augment == "sla" and height != width:
+    if augmentation == "sla" and height != width:
         raise ConfigError(
-            f"augment='sla' turns images, which must be square, not {height}×{width}; "
-            "use another augment or an --image-size"
+            f"augmentation='sla' turns images, which must be square, not {height}×{width}; "
+            "use another augmentation or an --image-size"
         )

@@ -15,10 +15,10 @@ from ..core import (
     StepOutput,
     Task,
 )
-from ..core.keyed_random import integers, purpose
+from ..core.keyed_random import purpose
 from ..functional.attention import pooled_to
-from ..functional.mutual_information import CHANCE, jensen_shannon
-from ..modules.information import MutualInformationLoss
+from ..modules.information_checks import chance_warnings, draw_shift
+from ..modules.mutual_information import MutualInformationLoss, jensen_shannon
 from ..taps import Taps, Teacher
 
 _NEGATIVES = purpose("mimkd.negatives")
@@ -26,7 +26,7 @@ _NEGATIVES = purpose("mimkd.negatives")
 
 @METHODS.add("mimkd")
 class MutualInformationMaximization(Method):
-    r"""Raise the information that student and teacher share, globally, locally and stage by stage.
+    r"""Maximize a bound on mutual information of student and teacher: global, local and by stage.
 
     A reconstruction from the abstract of Shrivastava et al. 2021, "Estimating and Maximizing
     Mutual Information for Knowledge Distillation", https://arxiv.org/abs/2110.15946. What the
@@ -55,19 +55,20 @@ class MutualInformationMaximization(Method):
     depth. Choose them by the taps.
 
     Args:
-        student: its middle taps and the last one learn.
+        student: a network whose middle taps and last one are compared with the teacher's.
         teacher: a trained network with any number of taps.
         task: what the labels mean.
-        glob: weight a of the term `global`; 0 leaves it out. Chosen here.
-        local: weight b of the term `local`, likewise.
-        feature: weight c of each term `feature/k`, k the student's tap, likewise.
-        soft: weight d of the soft loss on logits; none by default, as the abstract names none.
+        global_weight: weight a of the term `global`; 0 leaves it out. Chosen here.
+        local_weight: weight b of the term `local`, likewise.
+        feature_weight: weight c of each term `feature/k`, k the student's tap, likewise.
+        soft_weight: weight d of the soft loss on logits; none by default, as the abstract names
+            none.
         temperature: of the soft loss; 4 as in the CRD benchmark.
         critic: "dot" (as above), or one of MUSE's: "separable" (all pairs for G and L, one other
             image for F) or "concat" (1×1 convolutions, one other image).
-        width: of the critics of G and L, 2 or more; Deep InfoMax has 512 to 2048.
-        feature_width: of the critics of F, 2 or more.
-        negatives_at: F's negatives: other images at the "same" place or at "all" places, which
+        critic_width: channels of the codes of G and L, 2 or more; Deep InfoMax has 512 to 2048.
+        feature_critic_width: channels of the codes of F, 2 or more.
+        feature_negatives: F's negatives: other images at the "same" cell or at "all" cells, which
             takes as many times the memory as there are cells and wants critic "dot".
     """
 
@@ -81,108 +82,115 @@ class MutualInformationMaximization(Method):
         teacher: Taps,
         task: Task,
         *,
-        glob: float = 0.5,
-        local: float = 0.5,
-        feature: float = 0.5,
-        soft: float = 0.0,
+        global_weight: float = 0.5,
+        local_weight: float = 0.5,
+        feature_weight: float = 0.5,
+        soft_weight: float = 0.0,
         temperature: float = 4.0,
         critic: Literal["dot", "separable", "concat"] = "dot",
-        width: int = 512,
-        feature_width: int = 128,
-        negatives_at: Literal["same", "all"] = "same",
+        critic_width: int = 512,
+        feature_critic_width: int = 128,
+        feature_negatives: Literal["same", "all"] = "same",
     ) -> None:
         super().__init__()
-        if negatives_at == "all" and critic != "dot":
+        if feature_negatives == "all" and critic != "dot":
             raise ConfigError(
-                f"negatives_at='all' compares all cells, which critic='{critic}' cannot afford; "
-                "use critic='dot'"
+                f"feature_negatives='all' compares all cells, which critic='{critic}' cannot "
+                "afford; use critic='dot'"
             )
         self.student, self.teacher, self.task = student, Teacher(teacher), task
-        self.soft, self.temperature = soft, temperature
-        self.weights = {"global": glob, "local": local, "feature": feature}
-        mine, its = list(student.shapes.values()), list(teacher.shapes.values())
-        pairs = stage_pairs(mine, its) if feature else []
+        self.soft_weight, self.temperature = soft_weight, temperature
+        self.weights = {"global": global_weight, "local": local_weight, "feature": feature_weight}
+        shapes = list(student.shapes.values()), list(teacher.shapes.values())
+        pairs = stage_pairs(*shapes) if feature_weight else []
         self.stages = {f"feature/{i + 1}": (i, j) for i, j in pairs}
-        channels = dict.fromkeys(("global", "local"), (mine[-1][0], its[-1][0]))
-        channels |= {name: (mine[i][0], its[j][0]) for name, (i, j) in self.stages.items()}
+        taps = {"global": (-1, -1), "local": (-1, -1)} | self.stages
+        channels = {name: (shapes[0][i][0], shapes[1][j][0]) for name, (i, j) in taps.items()}
         self.critics = nn.ModuleDict(
             {
-                name: comparison(
-                    *sides,
+                name: critic_loss(
+                    *channels_of_both,
                     critic,
-                    feature_width if name in self.stages else width,
-                    staged=name in self.stages,
-                    everywhere=negatives_at == "all",
+                    feature_critic_width if name in self.stages else critic_width,
+                    cellwise=name in self.stages,
+                    all_cells=feature_negatives == "all",
                 )
-                for name, sides in channels.items()
+                for name, channels_of_both in channels.items()
                 if self.weights[name.split("/")[0]]
             }
         )
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task`, `soft`, `global`, `local` and `feature/k`, as far as they have a weight."""
-        if len(batch.inputs) < 2:
-            raise ConfigError(
-                "mutual information needs a second image to compare with; batch 2 or more"
-            )
-        out, features = self.student.forward_features(batch.inputs)
-        reference, theirs = self.teacher.forward_features(batch.inputs)  # without a gradient
-        losses = {"task": self.task.loss(out, batch.targets)}
-        if self.soft:
-            distance = self.task.soft_loss(out, reference, self.temperature)
-            losses["soft"] = self.soft * distance
-        views = self._views(list(features.values()), list(theirs.values()))
-        shift = 1 + integers(len(batch.inputs) - 1, _NEGATIVES, progress.seed, progress.step)
-        found = {name: critic(*views[name], shift) for name, critic in self.critics.items()}
-        losses |= {name: self.weights[name.split("/")[0]] * loss for name, loss in found.items()}
-        return StepOutput(out, losses, {name: loss.detach() for name, loss in found.items()})
+        shift = draw_shift(_NEGATIVES, len(batch.inputs), progress)
+        outputs, features = self.student.forward_features(batch.inputs)
+        # without a gradient
+        teacher_outputs, teacher_features = self.teacher.forward_features(batch.inputs)
+        losses = {"task": self.task.loss(outputs, batch.targets)}
+        if self.soft_weight:
+            soft_loss = self.task.soft_loss(outputs, teacher_outputs, self.temperature)
+            losses["soft"] = self.soft_weight * soft_loss
+        views = self._views(list(features.values()), list(teacher_features.values()))
+        estimates = {name: critic(*views[name], shift) for name, critic in self.critics.items()}
+        losses |= {
+            name: self.weights[name.split("/")[0]] * loss for name, loss in estimates.items()
+        }
+        return StepOutput(outputs, losses, {n: loss.detach() for n, loss in estimates.items()})
 
-    def _views(self, mine: list[Tensor], its: list[Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
-        """What each term compares: the student's (B, C, h, w), the teacher's (B, D, h or 1, …)."""
-        last, deep = mine[-1], its[-1].mean((2, 3), keepdim=True)
-        views = {"global": (last.mean((2, 3), keepdim=True), deep), "local": (last, deep)}
+    def _views(
+        self, student: list[Tensor], teacher: list[Tensor]
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """What each term compares: student (B, C, h, w), teacher (B, D, h, w) or (B, D, 1, 1)."""
+        last, teacher_vector = student[-1], teacher[-1].mean((2, 3), keepdim=True)
+        views = {
+            "global": (last.mean((2, 3), keepdim=True), teacher_vector),
+            "local": (last, teacher_vector),
+        }
         for name, (i, j) in self.stages.items():
-            views[name] = (pooled_to(mine[i], its[j]), pooled_to(its[j], mine[i]))
+            views[name] = (pooled_to(student[i], teacher[j]), pooled_to(teacher[j], student[i]))
         return views
 
     def diagnose(self, monitors: Mapping[str, float]) -> dict[str, str]:
-        """Terms at chance: their critics have found nothing that the networks share."""
-        terms = {name: value for name, value in monitors.items() if name in self.critics}
-        dead = {n: v for n, v in terms.items() if abs(v - CHANCE) < 0.02 * CHANCE}
-        return {
-            n: f"is dead: {v:.3f} is chance (2 ln 2); raise its weight" for n, v in dead.items()
-        }
+        """Warnings of terms at chance, whose critics have found nothing that is shared."""
+        return chance_warnings({n: value for n, value in monitors.items() if n in self.critics})
 
 
 def stage_pairs(
     student: Sequence[tuple[int, int, int]], teacher: Sequence[tuple[int, int, int]]
 ) -> list[tuple[int, int]]:
-    """Places of taps that are compared, from the (C, H, W) at the taps of both networks."""
+    """Indices of the taps that are compared, from the (C, H, W) at the taps of both networks."""
     cells = [h * w for _, h, w in teacher]
 
-    def depth(place: int, taps: Sequence[object]) -> float:
-        return place / max(len(taps) - 1, 1)
+    def depth(tap: int, taps: Sequence[object]) -> float:
+        return tap / max(len(taps) - 1, 1)
 
-    def partner(place: int) -> int:
-        own = student[place][1] * student[place][2]
-        size = max((n for n in cells if n <= own), default=min(cells))
-        level = depth(place, student)
-        fitting = [j for j, n in enumerate(cells) if n == size]
-        return min(fitting, key=lambda j: abs(depth(j, teacher) - level))
+    def teacher_tap(tap: int) -> int:
+        student_cells = student[tap][1] * student[tap][2]
+        size = max((n for n in cells if n <= student_cells), default=min(cells))
+        level = depth(tap, student)
+        candidates = [j for j, n in enumerate(cells) if n == size]
+        return min(candidates, key=lambda j: abs(depth(j, teacher) - level))
 
-    places = range(len(student))
-    return [(i, partner(i)) for i in (places[1:-1] or places[:1])]
+    taps = range(len(student))
+    return [(i, teacher_tap(i)) for i in (taps[1:-1] or taps[:1])]
 
 
-def comparison(
-    mine: int, its: int, critic: str, width: int, *, staged: bool, everywhere: bool
+def critic_loss(
+    student_channels: int,
+    teacher_channels: int,
+    critic: str,
+    width: int,
+    *,
+    cellwise: bool,
+    all_cells: bool,
 ) -> nn.Module:
-    """The loss of one term: of views with these channels, of cells with cells where `staged`."""
+    """The loss of one term, of cells with cells if `cellwise`."""
+    channels = (student_channels, teacher_channels)
     if critic == "dot":
-        return DotLoss(mine, its, width, hidden=not staged, everywhere=staged and everywhere)
-    negatives = "roll" if staged else None
+        return DotLoss(*channels, width, hidden=not cellwise, all_cells=cellwise and all_cells)
+    negatives = "roll" if cellwise else None
     return CellLoss(
-        MutualInformationLoss(mine, its, critic=critic, width=width, negatives=negatives)
+        MutualInformationLoss(*channels, critic=critic, critic_width=width, negatives=negatives)
     )
 
 
@@ -190,35 +198,40 @@ class DotLoss(nn.Module):
     """The Jensen-Shannon loss of a scaled dot product of encoded cells, over all pairs of images.
 
     Args:
-        mine, its: channels of student and teacher.
+        student_channels, teacher_channels: of the maps.
         width: of the codes.
         hidden: whether the encoders have two layers beside the linear one.
-        everywhere: compare a cell with all cells of other images, not only with that at its place.
+        all_cells: compare a cell with all cells of other images, not only with that at its place.
     """
 
     def __init__(
-        self, mine: int, its: int, width: int, *, hidden: bool, everywhere: bool = False
+        self,
+        student_channels: int,
+        teacher_channels: int,
+        width: int,
+        *,
+        hidden: bool,
+        all_cells: bool = False,
     ) -> None:
         super().__init__()
-        self.encode_student = Encoder(mine, width, hidden=hidden)
-        self.encode_teacher = Encoder(its, width, hidden=hidden)
-        self.width, self.everywhere = width, everywhere
+        self.encode_student = Encoder(student_channels, width, hidden=hidden)
+        self.encode_teacher = Encoder(teacher_channels, width, hidden=hidden)
+        self.width, self.all_cells = width, all_cells
 
     def forward(self, student: Tensor, teacher: Tensor, shift: Tensor) -> Tensor:
         """(B, C, h, w) and (B, D, h, w) or (B, D, 1, 1) -> 0-d; `shift` is for other critics."""
-        mine = self.encode_student(_cells(student)) / self.width**0.5  # (B, N, U)
-        its = self.encode_teacher(_cells(teacher))  # (B, N or 1, U)
-        positive = (mine * its).sum(-1)  # (B, N)
-        own = torch.eye(len(mine), dtype=torch.bool, device=mine.device)
-        if self.everywhere:
-            scores = torch.einsum("ipu,jqu->ipqj", mine, its)
-            return jensen_shannon(positive, scores.masked_fill(own[:, None, None], -torch.inf))
-        scores = torch.einsum("ipu,jpu->ipj", mine, its)
-        return jensen_shannon(positive, scores.masked_fill(own[:, None], -torch.inf))
+        student_codes = self.encode_student(_cells(student)) / self.width**0.5  # (B, N, U)
+        teacher_codes = self.encode_teacher(_cells(teacher))  # (B, N or 1, U)
+        positive = (student_codes * teacher_codes).sum(-1)  # (B, N)
+        same_image = torch.eye(len(positive), dtype=torch.bool, device=positive.device)
+        pairs = "ipu,jqu->ipqj" if self.all_cells else "ipu,jpu->ipj"
+        scores = torch.einsum(pairs, student_codes, teacher_codes)
+        same_image = same_image[:, None, None] if self.all_cells else same_image[:, None]
+        return jensen_shannon(positive, scores.masked_fill(same_image, -torch.inf))
 
 
 class Encoder(nn.Module):
-    """Cells to codes of one length: a linear layer, two layers beside it, a normalization.
+    """Codes of cells: a linear layer, two layers parallel to it, and a normalization.
 
     Deep InfoMax's encoder without its batch norm. The linear layer matters: with two plain layers
     alone both sides start near a saddle and the terms stay at chance.
@@ -247,10 +260,10 @@ class Encoder(nn.Module):
 
 
 class CellLoss(nn.Module):
-    """An information loss whose global view may be a map: then cell is compared with cell.
+    """A MUSE critic's loss of a map with a vector or, cell by cell, with another map.
 
     Args:
-        critic: an `MutualInformationLoss`, with rolled negatives if it is to compare cells.
+        critic: a `MutualInformationLoss`, with rolled negatives if it is to compare cells.
     """
 
     def __init__(self, critic: MutualInformationLoss) -> None:

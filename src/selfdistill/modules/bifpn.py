@@ -1,4 +1,4 @@
-"""A pyramid that refines the features of a network's stages: top-down, then bottom-up."""
+"""Bidirectional feature pyramid (BiFPN): top-down, then bottom-up fusion of features."""
 
 from collections.abc import Sequence
 
@@ -29,14 +29,14 @@ class BiFPN(nn.Module):
         channels: of each level's feature, shallowest first; two levels or more of any sizes.
         widths: of each refined map.
         depth: separable convolutions in each fusion, 1 or more.
-        resize: how a map is made larger, "nearest" or "bilinear".
+        upsampling: how a map is made larger, "nearest" or "bilinear".
 
     Raises:
         ConfigError: fewer than two levels, or a width or depth below 1.
     """
 
     def __init__(
-        self, channels: Sequence[int], widths: Sequence[int], *, depth: int, resize: str
+        self, channels: Sequence[int], widths: Sequence[int], *, depth: int, upsampling: str
     ) -> None:
         super().__init__()
         if len(channels) < 2:
@@ -46,7 +46,7 @@ class BiFPN(nn.Module):
             )
         if depth < 1 or min(widths) < 1:
             raise ConfigError("a feature pyramid's width and depth are 1 or more")
-        self.resize, self.levels = resize, range(1, len(channels) + 1)
+        self.upsampling, self.levels = upsampling, range(1, len(channels) + 1)
         self.lateral, self.up, self.top_down = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
         self.again, self.down, self.bottom_up = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
         last = len(channels)
@@ -66,16 +66,16 @@ class BiFPN(nn.Module):
         # convolutions of single cells and of single channels: a CPU does both, and the pooling,
         # much faster where a cell's channels lie side by side
         compact = [x.contiguous(memory_format=torch.channels_last) for x in features]
-        given = dict(zip(self.levels, compact, strict=True))
+        inputs = dict(zip(self.levels, compact, strict=True))
         *shallow, last = self.levels
-        coarse = {last: self.lateral[str(last)](given[last])}  # P
+        coarse = {last: self.lateral[str(last)](inputs[last])}  # P
         for i in reversed(shallow):
-            level, x = str(i), given[i]
+            level, x = str(i), inputs[i]
             above = self._from_above(self.up[level], coarse[i + 1], x)
             coarse[i] = self.top_down[level](self.lateral[level](x), above)
         refined = {1: coarse[1]}  # T
         for i in self.levels[1:]:
-            level, x = str(i), given[i]
+            level, x = str(i), inputs[i]
             middle = [coarse[i]] if i < last else []
             below = self.down[level](pooled_down(refined[i - 1], x))
             refined[i] = self.bottom_up[level](self.again[level](x), *middle, below)
@@ -84,20 +84,20 @@ class BiFPN(nn.Module):
     def _from_above(self, conv: nn.Module, x: Tensor, like: Tensor) -> Tensor:
         """`conv` of the map that is made as large as `like`."""
         sides = zip(like.shape[-2:], x.shape[-2:], strict=True)
-        if self.resize == "nearest" and all(large % small == 0 for large, small in sides):
+        if self.upsampling == "nearest" and all(large % small == 0 for large, small in sides):
             # each cell is repeated equally often: convolution, batch statistics and ReLU come to
             # the same before it, on a quarter of the cells
-            return self._resized(conv(x), like)
-        out: Tensor = conv(self._resized(x, like))
+            return self._upsampled(conv(x), like)
+        out: Tensor = conv(self._upsampled(x, like))
         return out
 
-    def _resized(self, x: Tensor, like: Tensor) -> Tensor:
+    def _upsampled(self, x: Tensor, like: Tensor) -> Tensor:
         size = like.shape[-2:]
-        return x if x.shape[-2:] == size else F.interpolate(x, size=size, mode=self.resize)
+        return x if x.shape[-2:] == size else F.interpolate(x, size=size, mode=self.upsampling)
 
 
 class MergedLevels(nn.Module):
-    """All levels in one map of the finest one's width and size, their sum.
+    """The sum of all levels, at the finest one's width and size.
 
     Each deeper level goes through a 1×1 convolution (BN, ReLU) and is enlarged by bilinear
     interpolation; the finest is taken as it is.
@@ -121,7 +121,7 @@ class MergedLevels(nn.Module):
 
 
 class Fusion(nn.Module):
-    r"""A learnt weighted mean of maps of one shape, then separable convolutions with BN and ReLU.
+    r"""A learned weighted mean of maps of one shape, then separable convolutions with BN and ReLU.
 
     The weights are the fast normalized fusion of Tan et al. 2020, https://arxiv.org/abs/1911.09070,
     Sec. 3.3: :math:`\sum_j w_j x_j / (\epsilon + \sum_j w_j)`, where a ReLU keeps :math:`w \ge 0`.
@@ -173,5 +173,5 @@ def _conv(channels: int, width: int) -> nn.Sequential:
 
 
 def _separable(width: int) -> nn.Sequential:
-    each = nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False)
-    return nn.Sequential(each, *_conv(width, width))
+    depthwise = nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False)
+    return nn.Sequential(depthwise, *_conv(width, width))

@@ -1,10 +1,10 @@
-"""Networks that tell where a feature comes from."""
+"""Discriminators of features, for adversarial losses."""
 
 from torch import Tensor, nn
 
 
 class Discriminator(nn.Module):
-    """Global average pooling and two linear layers with a ReLU between: a map to scores.
+    """Scores of a pooled feature map by two linear layers with a ReLU between.
 
     Args:
         channels: of the map.

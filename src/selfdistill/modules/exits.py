@@ -1,12 +1,12 @@
-"""A network with exits: the frame that MUSE, BYOT and plain deep supervision share."""
+"""Exits on a network's stages, and the frame of the methods that train them."""
 
 from typing import Any
 
 from torch import Tensor, nn
 
-from ..core import ConfigError, Task
+from ..core import ConfigError, Method, Task
 from ..taps import Taps
-from .heads import BOTTLENECKS
+from .bottlenecks import BOTTLENECKS
 
 
 class Exits(nn.Module):
@@ -15,8 +15,8 @@ class Exits(nn.Module):
     Args:
         student: a network with two taps or more.
         task: makes the heads and their losses.
-        bottleneck: ``"slim"`` or ``"byot"``, see `modules/heads.py`; None leaves features as they
-            are, where nothing would train a bottleneck.
+        bottleneck: ``"slim"`` or ``"byot"``, see `modules/bottlenecks.py`; None leaves features as
+            they are, where nothing would train a bottleneck.
         predict: whether the exits have heads.
 
     Raises:
@@ -48,45 +48,65 @@ class Exits(nn.Module):
 
     def losses(
         self,
-        outputs: list[Any],
-        final: Any,
+        exit_outputs: list[Any],
+        last_output: Any,
         targets: Any,
-        *,
-        supervised: float,
-        soft: float,
+        supervised_weight: float,
+        soft_weight: float,
         temperature: float,
     ) -> dict[str, Tensor]:
-        """`task/i` and `soft/i` of each exit i; no gradient goes into the final output."""
-        terms: dict[str, Tensor] = {}
-        for i, out in enumerate(outputs, 1):
-            if supervised:
-                terms[f"task/{i}"] = supervised * self.task.loss(out, targets)
-            if soft and self.task.outputs_compatible(out, final):
-                reference = final.detach()
-                terms[f"soft/{i}"] = soft * self.task.soft_loss(out, reference, temperature)
-        return terms
+        """`task/i` and `soft/i` of each exit i; no gradient goes into the last output."""
+        losses: dict[str, Tensor] = {}
+        for i, outputs in enumerate(exit_outputs, 1):
+            if supervised_weight:
+                losses[f"task/{i}"] = supervised_weight * self.task.loss(outputs, targets)
+            if soft_weight and self.task.outputs_compatible(outputs, last_output):
+                soft_loss = self.task.soft_loss(outputs, last_output.detach(), temperature)
+                losses[f"soft/{i}"] = soft_weight * soft_loss
+        return losses
 
     def predict(self, student: Taps, inputs: Tensor) -> dict[str, Any]:
         """The outputs of all exits and of the student in one pass."""
-        out, features = student.forward_features(inputs)
-        _, outputs = self(features)
-        return {f"exit{i}": o for i, o in enumerate(outputs, 1)} | {"student": out}
+        student_outputs, features = student.forward_features(inputs)
+        _, exit_outputs = self(features)
+        outputs = {f"exit{i}": x for i, x in enumerate(exit_outputs, 1)}
+        return {**outputs, "student": student_outputs}
 
     def predictors(self, student: Taps) -> dict[str, nn.Module]:
-        """Each exit as a network of its own, then the student."""
+        """Each exit with a head as a network, `exit1`, `exit2`, …, then `student`."""
         parts = zip(student.names, self.bottlenecks, self.heads, strict=False)
-        exits = {
+        networks = {
             f"exit{i}": EarlyExit(student, name, nn.Sequential(bottleneck, head))
             for i, (name, bottleneck, head) in enumerate(parts, 1)
         }
-        return {**exits, "student": student.network}
+        return {**networks, "student": student.network}
+
+
+class ExitMethod(Method):
+    """A method that leaves behind the exits `self.exits` of its student beside the student.
+
+    Attributes:
+        student: the network with its taps.
+        exits: on those taps.
+    """
+
+    student: Taps
+    exits: Exits
+
+    def predictors(self) -> dict[str, nn.Module]:
+        """`exit1`, `exit2`, … (if they have heads) and `student`."""
+        return self.exits.predictors(self.student)
+
+    def predict(self, inputs: Tensor) -> dict[str, Any]:
+        """The outputs of all exits and of the student in one pass."""
+        return self.exits.predict(self.student, inputs)
 
 
 class EarlyExit(nn.Module):
-    """The network up to a tap, and what hangs there; the layers behind the tap are not computed.
+    """The network up to a tap with an exit's layers; the layers behind the tap are not computed.
 
     Args:
-        student: the whole network.
+        student: the network with its taps.
         name: the tap.
         head: from the feature (B, C, H, W) to the output.
     """

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from selfdistill.modules.heads import BOTTLENECKS, ByotBottleneck, SlimBottleneck, grid_of
+from selfdistill.modules.bottlenecks import BOTTLENECKS, ByotBottleneck, SlimBottleneck, exit_grid
 
 LAST = (512, 4, 4)  # of ResNet-18 at 32×32
 sides = st.integers(1, 40)
@@ -60,7 +60,7 @@ def test_serves_images_of_another_size(name):
 @settings(max_examples=200, deadline=None)
 @given(st.tuples(sides, sides), st.tuples(sides, sides))
 def test_grid_is_between_the_last_feature_and_this_one(shape, last):
-    for side, here, end in zip(grid_of((3, *shape), (5, *last)), shape, last, strict=True):
+    for side, here, end in zip(exit_grid((3, *shape), (5, *last)), shape, last, strict=True):
         assert 1 <= side <= here
         assert side >= min(here, 4)
         if end <= here:

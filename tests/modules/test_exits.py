@@ -69,7 +69,7 @@ def terms(student, task, supervised=0.7, soft=0.3):
     exits = Exits(student, task, "slim")
     out, features = student.forward_features(IMAGES)
     _, outputs = exits(features)
-    weights = {"supervised": supervised, "soft": soft, "temperature": 3.0}
+    weights = {"supervised_weight": supervised, "soft_weight": soft, "temperature": 3.0}
     return exits, out, outputs, exits.losses(outputs, out, LABELS, **weights)
 
 
@@ -96,14 +96,14 @@ def test_a_weight_of_zero_leaves_a_term_out(student, task, supervised, soft, nam
 
 def reached(loss, modules: dict[str, nn.Module]) -> set[str]:
     """The modules of which some parameter gets a gradient."""
-    found = set()
+    names = set()
     for name, module in modules.items():
         grads = torch.autograd.grad(
             loss, list(module.parameters()), retain_graph=True, allow_unused=True
         )
         if any(g is not None for g in grads):
-            found.add(name)
-    return found
+            names.add(name)
+    return names
 
 
 @pytest.mark.parametrize("kind", ["task", "soft"])

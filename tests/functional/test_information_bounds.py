@@ -11,17 +11,16 @@ from hypothesis import strategies as st
 from scipy import special, stats
 from torch.autograd import gradcheck
 
-from selfdistill.functional.mutual_information import (
+from selfdistill.functional.information_bounds import (
     CHANCE,
-    ESTIMATORS,
-    POSITIVE_ESTIMATORS,
     donsker_varadhan,
     info_nce,
-    jensen_shannon,
     nwj,
     roll_batch,
     variational_gaussian,
 )
+from selfdistill.modules.information_checks import POSITIVE_ESTIMATORS
+from selfdistill.modules.mutual_information import ESTIMATORS, jensen_shannon
 
 SAMPLES = 400_000
 LOWEST_JSD_LOSS = {  # correlation: 2 log 2 - 2 JSD of a bivariate Gaussian, by quadrature

@@ -1,10 +1,10 @@
-"""Exit heads: from a shallow feature to one that can stand beside the last, and to a prediction."""
+"""Bottlenecks of exits: from a shallow feature to a map with the last feature's channels."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def grid_of(shape: tuple[int, ...], last: tuple[int, ...]) -> tuple[int, int]:
+def exit_grid(shape: tuple[int, ...], last: tuple[int, ...]) -> tuple[int, int]:
     """The map size (h, w) that an exit works at: the last feature's, or 4×4 where that is less.
 
     MUSE compares features of one size, that of the last. Where the last one has shrunk to
@@ -34,7 +34,7 @@ class SlimBottleneck(nn.Module):
 
     def __init__(self, shape: tuple[int, int, int], last: tuple[int, int, int]) -> None:
         super().__init__()
-        self.grid, middle = grid_of(shape, last), max(1, last[0] // 4)
+        self.grid, middle = exit_grid(shape, last), max(1, last[0] // 4)
         self.layers = nn.Sequential(
             _conv(shape[0], middle, bias=False),
             _conv(middle, middle, 3, padding=1, bias=False),
@@ -63,7 +63,7 @@ class ByotBottleneck(nn.Module):
 
     def __init__(self, shape: tuple[int, int, int], last: tuple[int, int, int]) -> None:
         super().__init__()
-        self.grid, middle = grid_of(shape, last), max(1, last[0] // 4)
+        self.grid, middle = exit_grid(shape, last), max(1, last[0] // 4)
         k = (shape[1] // self.grid[0], shape[2] // self.grid[1])
         self.layers = nn.Sequential(
             _conv(shape[0], middle), _conv(middle, middle, k, stride=k), _conv(middle, last[0])
