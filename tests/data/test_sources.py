@@ -1,11 +1,15 @@
+import hashlib
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 import torchvision
-from sklearn.datasets import load_digits
 
 from selfdistill.core import ConfigError, DataError, ResourceError
-from selfdistill.data import SOURCES, load
+from selfdistill.data import SOURCES, load, sources
+
+DIGITS = Path(sources.__file__).with_name("digits.npz")
 
 
 def test_digits_by_default():
@@ -19,10 +23,23 @@ def test_digits_by_default():
 
 
 def test_digits_are_those_of_sklearn():
+    datasets = pytest.importorskip("sklearn.datasets")
+    digits = datasets.load_digits()
+    with np.load(DIGITS) as stored:
+        np.testing.assert_array_equal(stored["images"], digits.images)
+        np.testing.assert_array_equal(stored["labels"], digits.target)
+
+
+def test_digits_are_the_file_that_is_shipped():
+    with np.load(DIGITS) as stored:
+        content = stored["images"].tobytes() + stored["labels"].tobytes()
+        expected = np.round(stored["images"] * (255 / 16)).astype(np.uint8)
+    assert hashlib.sha256(content).hexdigest() == (
+        "87ff0c9e40dc7e2c0e34e7257799c2e3f3aec1a016363bb11cad869ec428a826"
+    )
     data = load("digits")
-    found = torch.cat([part.images for part in (data.train, data.val, data.test)]).flatten(1)
-    want = np.round(load_digits().data * (255 / 16)).astype(np.uint8)
-    assert sorted(map(bytes, found.numpy())) == sorted(map(bytes, want))
+    images = torch.cat([split.images for split in (data.train, data.val, data.test)])
+    assert sorted(map(bytes, images.numpy())) == sorted(map(bytes, expected))
 
 
 def test_the_split_never_changes():

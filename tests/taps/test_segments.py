@@ -7,13 +7,13 @@ import timm
 import torch
 import torch._dynamo
 import torch.nn.functional as F
-from selfdistill.taps.fx_split import reinitialized_copy, split_at, truncate_at
 from torch import Tensor, nn
 from torchvision import models
 
 from selfdistill.core import ConfigError
 from selfdistill.models import build
 from selfdistill.taps import Taps
+from selfdistill.taps.fx_split import reinitialized_copy, split_at, truncate_at
 
 NO_POSITION = {"img_size": 32, "patch_size": 8, "depth": 4, "embed_dim": 48, "num_heads": 2}
 NETWORKS = {

@@ -88,6 +88,52 @@ def test_soft_loss_of_like_scores_is_nothing_and_meets_the_larger(task, said):
     assert task.soft_loss(scores, resized(scores, (8, 8)), 4.0).item() == pytest.approx(0, abs=1e-6)
 
 
+def test_void_pixels_are_not_distilled(task):
+    generator = torch.Generator().manual_seed(1)
+    scores, reference = torch.randn(2, 2, K, 8, 8, generator=generator)
+    targets = torch.randint(0, K, (2, 8, 8), generator=generator)
+    targets[0, 2:5] = IGNORE
+    mask = task.valid_mask(targets)
+    scores.requires_grad_()
+    loss = task.soft_loss(scores, reference, 2.0, mask=mask)
+    loss.backward()
+    has_gradient = (scores.grad != 0).any(1)
+    assert torch.equal(has_gradient, targets != IGNORE)
+    student, teacher = (x.detach().double().numpy() / 2 for x in (scores, reference))
+    log_p = teacher - np.log(np.exp(teacher).sum(1, keepdims=True))
+    log_q = student - np.log(np.exp(student).sum(1, keepdims=True))
+    divergence = (np.exp(log_p) * (log_p - log_q)).sum(1)
+    expected = 4 * divergence[mask.numpy()].mean()
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_soft_loss_without_a_valid_pixel_is_0(task):
+    scores = torch.randn(2, K, 4, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    mask = task.valid_mask(torch.full((2, 8, 8), IGNORE))
+    loss = task.soft_loss(scores, torch.ones(2, K, 4, 4), 2.0, mask=mask)
+    loss.backward()
+    assert loss == 0
+    assert not scores.grad.any()
+
+
+def test_soft_loss_where_all_pixels_are_valid_is_that_without_a_mask(task):
+    scores, reference = torch.randn(2, 2, K, 4, 4, generator=torch.Generator().manual_seed(0))
+    mask = task.valid_mask(torch.zeros(2, 8, 8, dtype=torch.int64))
+    masked = task.soft_loss(scores, reference, 2.0, mask=mask)
+    torch.testing.assert_close(masked, task.soft_loss(scores, reference, 2.0))
+
+
+def test_a_coarse_reference_is_weighted_by_the_valid_pixels_of_its_cells(task):
+    scores, reference = torch.randn(2, 1, K, 2, 1, generator=torch.Generator().manual_seed(0))
+    targets = torch.zeros(1, 8, 4, dtype=torch.int64)
+    targets[0, 4:, :3] = IGNORE  # a quarter of the second cell is valid
+    masked = task.soft_loss(scores, reference, 1.0, mask=task.valid_mask(targets))
+    first, second = (
+        task.soft_loss(scores[:, :, i : i + 1], reference[:, :, i : i + 1], 1.0) for i in (0, 1)
+    )
+    torch.testing.assert_close(masked, (first + second / 4) / 1.25)
+
+
 def test_a_head_keeps_the_resolution(task):
     assert task.head(32)(torch.zeros(2, 32, 5, 7)).shape == (2, K, 5, 7)
 

@@ -82,14 +82,13 @@ def _part(data: "ImageData", split: str | None) -> "tuple[str, Images]":
 def _judge(
     recipe: "Recipe", fabric: Any, method: Any, data: "ImageData", part: str, images: "Images"
 ) -> Any:
-    import torch
 
     from ..engine.evaluate import evaluate as judge
     from ..export.exits import exit_rows
     from ..recipe.build import eval_loader
-    from ..tasks import TASKS
+    from ..tasks import make_task
 
-    task = TASKS[data.task](data.classes, torch.zeros(2, *images.shape))
+    task = make_task(data.task, data.classes, images.shape)
     method.to(fabric.device)
     scores = judge(fabric, method, task, eval_loader(recipe, data, images, fabric))
     val, test = (scores if part == name else None for name in ("val", "test"))

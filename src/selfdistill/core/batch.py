@@ -87,3 +87,7 @@ class Needs(NamedTuple):
     image_labels: bool = False
     class_scores: bool = False
     dense_scores: bool = False
+
+    def __or__(self, other: "Needs") -> "Needs":
+        """What satisfies both."""
+        return Needs(*map(max, self, other))

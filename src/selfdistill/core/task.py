@@ -40,8 +40,25 @@ class Task(ABC):
         """The supervised loss, a 0-d tensor."""
 
     @abstractmethod
-    def soft_loss(self, outputs: Any, reference: Any, temperature: float) -> Tensor:
-        """Distillation towards another head's outputs, a 0-d tensor; detach what must not move."""
+    def soft_loss(
+        self, outputs: Any, reference: Any, temperature: float, *, mask: Tensor | None = None
+    ) -> Tensor:
+        """Distillation loss towards another head's outputs, a 0-d tensor.
+
+        Args:
+            outputs: of the head that learns.
+            reference: outputs of the other head; detach them where no gradient may reach it.
+            temperature: τ > 0 of both sides.
+            mask: `valid_mask` of the targets; None to count everything.
+        """
+
+    def valid_mask(self, targets: Any) -> Tensor | None:
+        """Bool mask of the positions that have a label, or None where all have one.
+
+        For segmentation (B, H, W). Void pixels carry no supervision, so a soft loss that is given
+        this mask leaves them out, too.
+        """
+        return None
 
     @abstractmethod
     def metric(self) -> Any:

@@ -31,7 +31,7 @@ from ..engine import checkpoint
 from ..engine.evaluate import evaluate
 from ..engine.run_directory import RunDirectory
 from ..modules.detector_output import Detections
-from ..tasks import TASKS
+from ..tasks import make_task
 from .card import Facts, card
 from .choose import chosen
 from .deployed import Deployed
@@ -122,7 +122,7 @@ def as_trained(path: Path, data: ImageData) -> ImageData:
 
 def task_of(data: ImageData) -> Task:
     """What the labels of the data mean."""
-    return TASKS[data.task](data.classes, torch.zeros(2, *data.train.shape))
+    return make_task(data.task, data.classes, data.train.shape)
 
 
 def judged(run: Trained, data: ImageData) -> list[ExitRow]:

@@ -110,6 +110,6 @@ def output(format: str, data: ImageData) -> str:
         f"The outputs are the {count} boxes of each image with the highest scores, in falling "
         f"order: `boxes` (B, {count}, 4), x1, y1, x2, y2 in pixels, `scores` (B, {count}) and "
         f"`labels` (B, {count}); where there are fewer, scores are 0. Of two boxes of one class "
-        f"with an IoU above {IOU_THRESHOLD:g} the surer one is kept. Which score is sure enough is yours to choose; "
-        f"the lines above take {SURE:g}."
+        f"with an IoU above {IOU_THRESHOLD:g} the surer one is kept. Which score is sure enough is "
+        f"yours to choose; the lines above take {SURE:g}."
     )

@@ -16,7 +16,7 @@ from ..data.images import Folder, Images
 from ..recipe.build import probe as check_input
 from ..taps import Taps
 from ..taps.fx_split import copy_without_hooks
-from ..tasks import TASKS
+from ..tasks import make_task
 from .found import HELD_OUT, TRAINING, Information, Row, chance_of
 from .plan import Plan, Subject
 from .probe import Probe
@@ -121,7 +121,7 @@ class _Session:
                 f"{name} is tapped at one module and information needs two, which it is about and "
                 "which it is in; `selfdistill taps MODEL` lists them"
             )
-        self.task = TASKS[data.task](data.classes, example)
+        self.task = make_task(data.task, data.classes, data.train.shape)
         if plan.trainable:
             self.task.check(network)
         with torch.random.fork_rng(devices=[]):

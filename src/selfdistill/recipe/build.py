@@ -16,7 +16,7 @@ from ..data import EvalLoader, ImageData, Loader, load
 from ..engine.settings import TrainingSettings
 from ..models import build as build_network
 from ..taps import evaluation_mode
-from ..tasks import TASKS
+from ..tasks import TASKS, make_task
 from .company import find_peers, find_teacher
 from .making import make_method
 from .options import parts_of
@@ -79,7 +79,9 @@ def assemble(
     data, company = data or load_data(recipe), company or Company()
     torch.manual_seed(int(bits(_WEIGHTS, recipe.seed)))
     example = torch.zeros(2, *data.train.shape)
-    task = TASKS[data.task](data.classes, example, label_smoothing=recipe.label_smoothing)
+    task = make_task(
+        data.task, data.classes, data.train.shape, label_smoothing=recipe.label_smoothing
+    )
     network = (
         model
         if model is not None

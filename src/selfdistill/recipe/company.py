@@ -15,7 +15,7 @@ from ..data import ImageData
 from ..engine import checkpoint
 from ..engine.run_directory import RunDirectory
 from ..models import SUFFIXES, build, load_weights, pretrained
-from ..tasks import TASKS
+from ..tasks import make_task
 from .schema import Recipe, parse
 
 _FAR = 0.05  # of a standard deviation: subsets of one data set stay far below
@@ -108,7 +108,7 @@ class _Absent(nn.Module):
 
     def __init__(self, shapes: Sequence[tuple[int, int, int]], data: ImageData) -> None:
         super().__init__()
-        task = TASKS[data.task](data.classes, torch.zeros(2, *data.train.shape))
+        task = make_task(data.task, data.classes, data.train.shape)
         self.head = task.head(1)
         self.stages = nn.ModuleList(_Zeros(shape) for shape in shapes)
         self.cuts = tuple(f"stages.{i}" for i in range(len(shapes)))

@@ -27,7 +27,7 @@ from ..modules.exits import EarlyExit
 from ..recipe.build import eval_loader, load_data, make_fabric
 from ..recipe.schema import Recipe, parse
 from ..running import recipe_of
-from ..tasks import TASKS
+from ..tasks import TASKS, make_task
 from .baseline import check_comparable, matched_baseline, paired_images
 from .measured import BASELINE, SPLITS, Measured, MeasuredExit
 
@@ -142,7 +142,7 @@ class _Subject(NamedTuple):
 
 
 def _judged(run: Run, recipe: Recipe, data: ImageData, fabric: Fabric) -> dict[str, _Subject]:
-    task = TASKS[data.task](data.classes, torch.zeros(2, *data.train.shape))
+    task = make_task(data.task, data.classes, data.train.shape)
     method = run.method.to(fabric.device)
     verdicts = {
         split: evaluate_full(fabric, method, task, eval_loader(recipe, data, images, fabric))

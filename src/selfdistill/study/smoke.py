@@ -23,7 +23,7 @@ from ..models import build
 from ..recipe.build import Company, eval_loader, make_fabric
 from ..recipe.schema import Recipe
 from ..running import recipe_of, run_recipe
-from ..tasks import TASKS
+from ..tasks import make_task
 from .paper_row import Row
 
 _CLASSES = 100
@@ -138,7 +138,7 @@ class _Path:
         """Judge the loaded run again, with the same verdict."""
         run = load(self.place / "run", data=self.data, teacher=self.company.teacher)
         fabric = make_fabric(self.recipe)
-        task = TASKS[self.data.task](self.data.classes, torch.zeros(2, *self.data.train.shape))
+        task = make_task(self.data.task, self.data.classes, self.data.train.shape)
         run.method.to(fabric.device)
         batches = eval_loader(self.recipe, self.data, self.data.test, fabric)
         scores = evaluate(fabric, run.method, task, batches)

@@ -48,7 +48,9 @@ class Classification(Task):
         """Mean cross-entropy of logits (B, K) with labels (B,)."""
         return F.cross_entropy(outputs.float(), targets, label_smoothing=self.label_smoothing)
 
-    def soft_loss(self, outputs: Tensor, reference: Tensor, temperature: float) -> Tensor:
+    def soft_loss(
+        self, outputs: Tensor, reference: Tensor, temperature: float, *, mask: Tensor | None = None
+    ) -> Tensor:
         """τ²-scaled KL divergence from the reference's softened distribution."""
         return kl_divergence(outputs, reference, temperature)
 

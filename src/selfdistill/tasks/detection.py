@@ -65,7 +65,12 @@ class Detection(Task):
         return outputs.compatible_with(reference)
 
     def soft_loss(
-        self, outputs: DetectorOutput, reference: DetectorOutput, temperature: float
+        self,
+        outputs: DetectorOutput,
+        reference: DetectorOutput,
+        temperature: float,
+        *,
+        mask: Tensor | None = None,
     ) -> Tensor:
         """Distillation of classes and boxes between detectors of one form.
 

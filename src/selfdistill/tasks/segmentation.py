@@ -69,11 +69,25 @@ class Segmentation(Task):
             label_smoothing=self.label_smoothing,
             reduction="sum",
         )
-        return summed / (targets != IGNORE).sum().clamp(min=1)
+        return summed / self.valid_mask(targets).sum().clamp(min=1)
 
-    def soft_loss(self, outputs: Tensor, reference: Tensor, temperature: float) -> Tensor:
-        """τ²-scaled KL divergence, averaged over the pixels of the reference."""
-        return kl_divergence(resized(outputs, reference.shape[-2:]), reference, temperature)
+    def soft_loss(
+        self, outputs: Tensor, reference: Tensor, temperature: float, *, mask: Tensor | None = None
+    ) -> Tensor:
+        """τ²-scaled KL divergence, averaged over the pixels of the reference.
+
+        With a mask (B, H, W) the mean is over valid pixels: where the reference is coarser than the
+        mask, each of its cells is weighted by the fraction of its pixels that are valid.
+        """
+        size = reference.shape[-2:]
+        weight = None
+        if mask is not None:
+            weight = F.interpolate(mask[:, None].float(), size=size, mode="area")[:, 0]
+        return kl_divergence(resized(outputs, size), reference, temperature, weight)
+
+    def valid_mask(self, targets: Tensor) -> Tensor:
+        """Which pixels have a class, (B, H, W) bool."""
+        return targets != IGNORE
 
     def metric(self) -> MetricCollection:
         """Mean intersection over union (of the classes that occur), and pixel accuracy."""
