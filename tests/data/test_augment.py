@@ -41,7 +41,7 @@ def test_no_padding_leaves_the_images():
 def test_flip_equals_numpy(width, seed):
     images = pictures(width=width)
     found = augment.random_flip(images, seed, 0, INDEX)
-    which = augment.flipped(seed, 0, INDEX).tolist()
+    which = augment.flip_mask(seed, 0, INDEX).tolist()
     for image, got, mirrored in zip(images, found, which, strict=True):
         np.testing.assert_array_equal(got, np.flip(image.numpy(), 2) if mirrored else image)
 
@@ -54,7 +54,7 @@ def test_offsets_and_flips_are_uniform():
         assert len(counts) == 9
         assert (counts / 20_000 - 1 / 9).abs().max() < 0.01
     assert abs(torch.corrcoef(torch.stack([tops, lefts]).float())[0, 1]) < 0.03
-    assert abs(augment.flipped(0, 0, index).float().mean() - 0.5) < 0.015
+    assert abs(augment.flip_mask(0, 0, index).float().mean() - 0.5) < 0.015
 
 
 @pytest.mark.parametrize("changed", [{"seed": 1}, {"epoch": 1}, {"view": 1}])
@@ -63,7 +63,7 @@ def test_every_key_counts(changed):
     base = {"seed": 0, "epoch": 0, "view": 0}
     drawn, other = base | {"index": index}, base | changed | {"index": index}
     assert not torch.equal(augment.crop_offsets(4, **drawn)[0], augment.crop_offsets(4, **other)[0])
-    assert not torch.equal(augment.flipped(**drawn), augment.flipped(**other))
+    assert not torch.equal(augment.flip_mask(**drawn), augment.flip_mask(**other))
     boxes = [augment.resized_crop_box(height=50, width=50, **keys) for keys in (drawn, other)]
     assert not torch.equal(*boxes)
 

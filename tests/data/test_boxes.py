@@ -8,9 +8,17 @@ import torch
 from made_boxes import COUNTS, LAYOUTS, NAMES, coco, picture, truth, yolo
 
 from selfdistill.core import ConfigError, DataError
-from selfdistill.data import Folder, Loader, Resident, boxes, load
+from selfdistill.data import (
+    ImageFiles,
+    InMemoryImages,
+    Loader,
+    load,
+)
+from selfdistill.data import (
+    box_folders as boxes,
+)
 from selfdistill.data.geometry import GRAY
-from selfdistill.data.hold_out import limited
+from selfdistill.data.hold_out import subsample
 
 LOADING = {"seed": 3, "mean": (0.0,) * 3, "std": (1 / 255,) * 3}
 
@@ -24,11 +32,16 @@ def test_every_layout_holds_the_truth(layout, tmp_path):
     data = read(LAYOUTS[layout](tmp_path / "set"))
     assert (data.layout, data.classes, data.task) == (layout, NAMES, "detection")
     assert data.train.shape == (3, 64, 64)
-    assert (data.crop, data.flip, data.zoom, data.resized_crop) == (0, True, boxes.ZOOM, False)
+    assert (data.crop_padding, data.flip, data.max_zoom, data.resized_crop) == (
+        0,
+        True,
+        boxes.MAX_ZOOM,
+        False,
+    )
     for part in COUNTS:
         images, entries = getattr(data, part), truth()[part]
         assert len(images) == len(entries)
-        found = images.targets.at(torch.arange(len(images)))
+        found = images.targets.fetch(torch.arange(len(images)))
         most = max(len(objects) for *_, objects in entries)
         assert found.shape == (len(images), most, 5)
         for row, (_, size, objects) in zip(found, entries, strict=True):
@@ -52,13 +65,13 @@ def test_a_picture_that_fills_the_frame_is_left_as_it_is(tmp_path):
     for i in range(4):
         picture(str(i), (32, 64)).save(place / "images" / f"{i}.png")
         (place / "labels" / f"{i}.txt").write_text("0 .5 .5 .5 .5\n")
-    data = read(place, val=0.25)
+    data = read(place, val_fraction=0.25)
     assert data.train.shape == (3, 32, 64)  # of one common size, which need not be square
     assert (data.classes, len(data.train), len(data.val), data.test) == (["0"], 3, 1, None)
     stored = [np.array(picture(str(i), (32, 64))) for i in range(4)]
     found = data.val.fetch(torch.tensor([0]))[0].movedim(0, 2).numpy()
     assert any(np.array_equal(found, each) for each in stored)
-    assert data.val.targets.at(torch.tensor([0])).tolist() == [[[0, 16, 8, 48, 24]]]
+    assert data.val.targets.fetch(torch.tensor([0])).tolist() == [[[0, 16, 8, 48, 24]]]
 
 
 @pytest.mark.parametrize(
@@ -83,25 +96,25 @@ def test_the_size_that_is_asked_for_is_square(tmp_path):
     first = data.train.fetch(torch.tensor([0]))[0]  # 56 × 40
     assert (first[:, :, :13] == GRAY).all()
     assert (first[:, :, 83:] == GRAY).all()
-    assert data.train.targets.at(torch.tensor([0]))[0, 0].tolist() == [0, 13, 0, 82, 96]
+    assert data.train.targets.fetch(torch.tensor([0]))[0, 0].tolist() == [0, 13, 0, 82, 96]
 
 
 def test_val_alone_has_the_last_word(tmp_path):
     place = coco(tmp_path / "set")
     (place / "annotations" / "instances_test2017.json").unlink()
-    data = read(place, val=0.34)
+    data = read(place, val_fraction=0.34)
     assert (len(data.train), len(data.val), len(data.test)) == (4, 2, 2)
 
 
 def test_limit_and_share_keep_pictures_and_boxes_together(tmp_path):
-    whole = read(coco(tmp_path / "set"), val=0).train
-    some = read(tmp_path / "set", val=0, limit=3).train
+    whole = read(coco(tmp_path / "set"), val_fraction=0).train
+    some = read(tmp_path / "set", val_fraction=0, max_train_images=3).train
     places = [
         next(i for i in range(6) if torch.equal(whole.images[i], image)) for image in some.images
     ]
     assert places == sorted(places)
     assert torch.equal(some.targets.rows, whole.targets.rows[places])
-    assert limited(some, 9) is some
+    assert subsample(some, 9) is some
 
 
 @pytest.fixture
@@ -112,11 +125,11 @@ def streamed(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("views", [1, 2])
 def test_streamed_batches_are_those_from_memory(streamed, tmp_path, views):
-    assert isinstance(streamed.train, Folder)
-    resident = Resident(streamed.train.resident().images, streamed.train.targets)
+    assert isinstance(streamed.train, ImageFiles)
+    resident = InMemoryImages(streamed.train.load_into_memory().images, streamed.train.targets)
     assert torch.equal(resident.fetch(torch.arange(6)), streamed.train.fetch(torch.arange(6)))
     batches = [
-        list(Loader(images, batch_size=2, crop=3, flip=True, zoom=2.0, views=views, **LOADING)
+        list(Loader(images, batch_size=2, crop_padding=3, flip=True, max_zoom=2.0, views=views, **LOADING)
              .epoch(1))
         for images in (streamed.train, resident)
     ]  # fmt: skip
@@ -128,7 +141,9 @@ def test_streamed_batches_are_those_from_memory(streamed, tmp_path, views):
 
 
 def test_a_resumed_epoch_goes_on_with_the_same_streamed_batches(streamed):
-    loader = Loader(streamed.train, batch_size=2, crop=0, flip=True, zoom=1.5, **LOADING)
+    loader = Loader(
+        streamed.train, batch_size=2, crop_padding=0, flip=True, max_zoom=1.5, **LOADING
+    )
     whole, rest = list(loader.epoch(2)), list(loader.epoch(2, start=1))
     assert len(whole) == len(rest) + 1
     for (one,), (other,) in zip(whole[1:], rest, strict=True):
@@ -144,16 +159,16 @@ def test_a_picture_of_another_size_than_annotated_is_told_while_streaming(stream
 
 def test_pictures_without_an_object_are_refused_on_demand(tmp_path):
     place = coco(tmp_path / "set")
-    assert int(read(place, val=0).train.targets.empty().sum()) == 1
+    assert int(read(place, val_fraction=0).train.targets.empty().sum()) == 1
     with pytest.raises(DataError, match=r"1 of 6 pictures hold no object.*train5.*empty=keep"):
-        read(place, empty="refuse")
+        read(place, empty_images="refuse")
 
 
 def test_words_are_checked(tmp_path):
     with pytest.raises(ConfigError, match=r"empty='kep' is unknown \(did you mean 'keep'\?\)"):
-        read(tmp_path, empty="kep")
+        read(tmp_path, empty_images="kep")
     with pytest.raises(ConfigError, match=r"faulty='x' is unknown \(there are: refuse, mend\)"):
-        read(tmp_path, faulty="x")
+        read(tmp_path, invalid_boxes="x")
 
 
 def test_a_folder_in_no_layout(tmp_path):

@@ -58,7 +58,7 @@ def test_pictures_beside_their_annotations(place):
     data = read(place)
     assert (len(data.train), len(data.test)) == (6, 3)
     assert torch.equal(data.val.targets.rows, want)
-    assert len(read(place / "train", val=0).train) == 6  # one part alone
+    assert len(read(place / "train", val_fraction=0).train) == 6  # one part alone
 
 
 @pytest.mark.parametrize("folder", ["images/train2017", "images", "."])

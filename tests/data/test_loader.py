@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from selfdistill.core import Batch, ConfigError, DataError, ResourceError
-from selfdistill.data import EvalLoader, Folder, Loader, Resident
+from selfdistill.data import EvalLoader, ImageFiles, InMemoryImages, Loader
 
 MOMENTS = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
 PIXELS = np.random.default_rng(0).integers(0, 256, (23, 12, 12, 3), dtype=np.uint8)
 LABELS = torch.arange(23) % 4
-RESIDENT = Resident(torch.from_numpy(PIXELS).permute(0, 3, 1, 2).contiguous(), LABELS)
+RESIDENT = InMemoryImages(torch.from_numpy(PIXELS).permute(0, 3, 1, 2).contiguous(), LABELS)
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp("pictures")
     for i, pixels in enumerate(PIXELS):
         Image.fromarray(pixels).save(root / f"{i}.png")
-    return Folder([root / f"{i}.png" for i in range(23)], LABELS, (12, 12))
+    return ImageFiles([root / f"{i}.png" for i in range(23)], LABELS, (12, 12))
 
 
 def loader(images=RESIDENT, **options) -> Loader:
@@ -32,7 +32,7 @@ def loader(images=RESIDENT, **options) -> Loader:
 def flat(steps) -> list[torch.Tensor]:
     """Every tensor of the batches of an epoch."""
     batches = [b for step in steps for b in step]
-    parts = [(b.inputs, b.targets, b.index, *b.views, b.partners) for b in batches]
+    parts = [(b.inputs, b.targets, b.indices, *b.views, b.partners) for b in batches]
     return [tensor for part in parts for tensor in part if tensor is not None]
 
 
@@ -51,28 +51,28 @@ def joined(batches: list[Batch]) -> Batch:
 def test_an_epoch_sees_each_sample_at_most_once():
     steps = list(loader().epoch(0))
     assert len(steps) == loader().steps_per_epoch == 2
-    seen = torch.cat([b.index for step in steps for b in step]).tolist()
+    seen = torch.cat([b.indices for step in steps for b in step]).tolist()
     assert len(set(seen)) == len(seen) == 16
 
 
 def test_a_set_that_divides_is_seen_whole():
-    seen = torch.cat([b.index for step in loader(batch_size=1).epoch(3) for b in step])
+    seen = torch.cat([b.indices for step in loader(batch_size=1).epoch(3) for b in step])
     assert sorted(seen.tolist()) == list(range(23))
 
 
 def test_labels_belong_to_their_images():
-    plain = loader(crop=0, flip=False)
+    plain = loader(crop_padding=0, flip=False)
     for (batch,) in plain.epoch(0):
-        want = (RESIDENT.images[batch.index].numpy() / 255 - 0.5) / 0.25
+        want = (RESIDENT.images[batch.indices].numpy() / 255 - 0.5) / 0.25
         np.testing.assert_allclose(batch.inputs, want, atol=2e-6)
-        assert torch.equal(batch.targets, LABELS[batch.index])
+        assert torch.equal(batch.targets, LABELS[batch.indices])
 
 
 @pytest.mark.parametrize("key", [{"seed": 1}, {"epoch": 1}])
 def test_seed_and_epoch_change_order_and_pixels(key):
     epoch = key.get("epoch", 0)
     first, second = next(loader().epoch(0)), next(loader(seed=key.get("seed", 0)).epoch(epoch))
-    assert not torch.equal(first[0].index, second[0].index)
+    assert not torch.equal(first[0].indices, second[0].indices)
     assert not torch.equal(first[0].inputs, second[0].inputs)
 
 
@@ -129,7 +129,7 @@ def test_number_of_workers_changes_nothing(folder, start, partners):
 
 
 def test_streamed_boxes_differ_between_views(folder):
-    (batch,) = next(loader(folder, resized_crop=True, crop=0, flip=False, views=2).epoch(0))
+    (batch,) = next(loader(folder, resized_crop=True, crop_padding=0, flip=False, views=2).epoch(0))
     assert not torch.equal(batch.inputs, batch.views[0])
 
 
@@ -141,8 +141,10 @@ def found(images: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("streamed", [False, True])
 def test_partners_are_images_of_the_same_class(folder, streamed):
-    plain = loader(folder if streamed else RESIDENT, crop=0, flip=False, same_class=True, views=2)
-    partners = [(b.index, found(b.partners)) for epoch in range(3) for (b,) in plain.epoch(epoch)]
+    plain = loader(
+        folder if streamed else RESIDENT, crop_padding=0, flip=False, same_class=True, views=2
+    )
+    partners = [(b.indices, found(b.partners)) for epoch in range(3) for (b,) in plain.epoch(epoch)]
     assert all(torch.equal(LABELS[mine], LABELS[its]) for mine, its in partners)
     assert any(not torch.equal(mine, its) for mine, its in partners)
 
@@ -164,9 +166,9 @@ def test_one_partner_of_two_images_is_augmented_apart(tmp_path, streamed, option
     pixels = torch.from_numpy(PIXELS[:1]).permute(0, 3, 1, 2).repeat(10, 1, 1, 1).contiguous()
     labels = torch.zeros(10, dtype=torch.int64)
     Image.fromarray(PIXELS[0]).save(tmp_path / "one.png")
-    folder = Folder([tmp_path / "one.png"] * 10, labels, (12, 12))
+    folder = ImageFiles([tmp_path / "one.png"] * 10, labels, (12, 12))
     usual = {"crop": 0, "flip": False, "batch_size": 10, "partners": True, "views": 2}
-    images = folder if streamed else Resident(pixels, labels)
+    images = folder if streamed else InMemoryImages(pixels, labels)
     (batch,) = next(loader(images, **(usual | options)).epoch(0))
     cuts = {tuple(partner.flatten().tolist()) for partner in batch.same_class_inputs}
     assert len(cuts) > (1 if "flip" in options else 5)
@@ -189,13 +191,13 @@ def test_global_generators_are_untouched(folder, workers):
 def test_a_broken_picture_is_named_in_one_sentence(folder, tmp_path, workers):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")
-    images = Folder([*(folder.path(i) for i in range(22)), broken], LABELS, (12, 12))
+    images = ImageFiles([*(folder.path(i) for i in range(22)), broken], LABELS, (12, 12))
     with pytest.raises(DataError, match=r"cannot read the image .*broken\.png") as fault:
         list(loader(images, batch_size=1, workers=workers).epoch(0))
     assert "\n" not in str(fault.value)
 
 
-class Dying(Folder):
+class Dying(ImageFiles):
     def open(self, place):
         os._exit(1)
 
@@ -229,7 +231,7 @@ def test_evaluation_sees_every_sample_once_in_order(world_size):
     batches = [b for part in parts for b in part]
     assert len(batches) == sum(map(len, parts))
     whole = joined(batches)
-    assert whole.index.tolist() == list(range(23))
+    assert whole.indices.tolist() == list(range(23))
     assert torch.equal(whole.targets, LABELS)
     want = (RESIDENT.images.numpy() / 255 - 0.5) / 0.25
     np.testing.assert_allclose(whole.inputs, want, atol=2e-6)

@@ -22,7 +22,7 @@ def save(tmp_path):
 
 def test_gray_with_a_column_of_labels_as_medmnist_has_it(save):
     name = save(train_images=GRAY, train_labels=LABELS[:, None].astype(np.uint8))
-    data = load(name, val=0.25)
+    data = load(name, val_fraction=0.25)
     assert data.train.shape == (1, 8, 8)
     assert (len(data.train), len(data.val), data.test) == (9, 3, None)
     assert data.classes == ["0", "1", "2"]

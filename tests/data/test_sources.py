@@ -16,7 +16,7 @@ def test_digits_by_default():
     data = load("digits")
     assert (len(data.train), len(data.val), len(data.test)) == (1293, 144, 360)
     assert data.train.shape == (1, 8, 8)
-    assert (data.crop, data.flip, data.resized_crop) == (1, False, False)
+    assert (data.crop_padding, data.flip, data.resized_crop) == (1, False, False)
     counts = torch.bincount(data.test.labels)
     assert counts.min() >= 34
     assert counts.max() <= 38
@@ -43,18 +43,18 @@ def test_digits_are_the_file_that_is_shipped():
 
 
 def test_the_split_never_changes():
-    first, second = load("digits"), load("digits", limit=100)
+    first, second = load("digits"), load("digits", max_train_images=100)
     assert torch.equal(first.val.images, second.val.images)
     assert torch.equal(first.test.images, second.test.images)
     assert torch.bincount(second.train.labels).tolist() == pytest.approx([10] * 10, abs=1)
 
 
 def test_limit_beyond_the_set_and_size():
-    data = load("digits", limit=10_000, image_size=16, val=0)
+    data = load("digits", max_train_images=10_000, image_size=16, val_fraction=0)
     assert len(data.train) == 1437
     assert data.val is None
     assert data.test.shape == (1, 16, 16)
-    assert data.crop == 2
+    assert data.crop_padding == 2
 
 
 def test_resize_equals_pillow_within_rounding():
@@ -143,11 +143,11 @@ def test_every_named_source_is_tested():
 def test_download(name, tmp_path, monkeypatch):
     reader, pixels, labels, key = LAYOUTS[name]
     monkeypatch.setattr(torchvision.datasets, reader, fake(pixels, labels, key))
-    data = load(name, root=tmp_path, val=0.1)
+    data = load(name, root=tmp_path, val_fraction=0.1)
     assert (len(data.train), len(data.val), len(data.test)) == (36, 4, 10)
     channels, height, width = data.train.shape
     assert (channels, height) == (1 if "mnist" in name else 3, width)
-    assert data.crop == height // 8
+    assert data.crop_padding == height // 8
     assert data.flip == (name not in ("mnist", "svhn"))
     assert len(data.mean) == len(data.std) == channels
     found = data.test.fetch(torch.arange(10)).numpy()

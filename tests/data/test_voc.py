@@ -40,7 +40,7 @@ def test_sizes_of_boxes_equal_torchvisions_reading(place):
 def test_without_lists_all_are_training_pictures(place):
     for file in (place / "ImageSets" / "Main").iterdir():
         file.unlink()
-    data = read(place, val=0.2)
+    data = read(place, val_fraction=0.2)
     assert (len(data.train), len(data.val), data.test) == (9, 2, None)
 
 
@@ -74,7 +74,7 @@ def test_a_missing_annotation_is_allowed_on_demand(place):
     (place / "Annotations" / "train5.xml").unlink()
     with pytest.raises(DataError, match=r"train5.png has no annotation .*empty=missing"):
         read(place)
-    assert int(read(place, empty="missing").train.targets.empty().sum()) == 1
+    assert int(read(place, empty_images="missing").train.targets.empty().sum()) == 1
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_voc_by_name_joins_two_years(tmp_path, monkeypatch):
             self.images, self.targets = [str(folder / "0.png")], [str(folder / "0.xml")]
 
     monkeypatch.setattr(torchvision.datasets, "VOCDetection", Fake)
-    data = load("voc", root=tmp_path, task="detection", val=0)
+    data = load("voc", root=tmp_path, task="detection", val_fraction=0)
     assert asked == [("2007", "trainval"), ("2012", "trainval"), ("2007", "test")]
     assert (len(data.train), data.val, len(data.test)) == (2, None, 1)
     assert (len(data.classes), data.layout) == (20, "Pascal VOC")

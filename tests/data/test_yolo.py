@@ -45,7 +45,7 @@ def test_folders_the_other_way_round(place):
 def test_years_are_joined(place):
     for kind in ("images", "labels"):
         shutil.move(place / kind / "val", place / kind / "train2012")
-    data = read(place, val=0)
+    data = read(place, val_fraction=0)
     assert (len(data.train), data.val, len(data.test)) == (8, None, 3)
 
 
@@ -68,7 +68,7 @@ def test_a_missing_text_file_is_allowed_on_demand(place):
     (place / "labels" / "train" / "train5.txt").unlink()
     with pytest.raises(DataError, match=r"train5.png has no labels .*train5.txt.*empty=missing"):
         read(place)
-    data = read(place, empty="missing")
+    data = read(place, empty_images="missing")
     assert data.classes == NAMES
     assert int(data.train.targets.empty().sum()) == 1
 

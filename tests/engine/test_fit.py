@@ -210,7 +210,7 @@ def test_all_samples_of_a_step_are_trained_on(tmp_path):
             self.student, self.seen = network(), []
 
         def forward(self, batch, progress):
-            self.seen += batch.index.tolist()
+            self.seen += batch.indices.tolist()
             out = self.student(batch.inputs)
             return StepOutput(out, {"task": nn.functional.cross_entropy(out, batch.targets)})
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from selfdistill.data import ImageData, Resident
+from selfdistill.data import ImageData, InMemoryImages
 from selfdistill.information import Information, Plan, measure
 
 QUICK = Plan(steps=60, batch_size=64, width=16, lr=0.03)
@@ -42,7 +42,7 @@ def pixels(values: Tensor) -> Tensor:
 def data_of(values: Tensor, val: int = 256, labels: Tensor | None = None, **more) -> ImageData:
     """Images that a network sees as these values, the last of them for validation."""
     labels = torch.arange(len(values)) % 2 if labels is None else labels
-    whole = Resident(pixels(values), labels)
+    whole = InMemoryImages(pixels(values), labels)
     train, held = (whole.take(i) for i in torch.arange(len(values)).tensor_split([-val]))
     channels = values.shape[1]
     mean, std = (128 / 255,) * channels, (32 / 255,) * channels

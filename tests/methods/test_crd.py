@@ -80,8 +80,8 @@ def test_contrast_is_finite_at_any_score(scale):
 def test_terms_equal_numpy(tiny_net, tiny_task, batch, progress):
     method = crd(tiny_net, tiny_task, contrast=0.3)
     step = method(batch, progress)
-    (index, mine, its, _), rows = method.seen[0], method._rows(batch.index, progress).numpy()
-    assert torch.equal(index, batch.index)
+    (index, mine, its, _), rows = method.seen[0], method._rows(batch.indices, progress).numpy()
+    assert torch.equal(index, batch.indices)
     n, k = 40, 32
     want = 0.0
     pairs = (("student", mine, method.memory_teacher), ("teacher", its, method.memory_student))
@@ -140,23 +140,23 @@ def test_draws_are_uniform(kind, anchor):
 
 def test_slots_and_keys_of_a_step(tiny_net, tiny_task, batch, progress):
     method = crd(tiny_net, tiny_task, negatives=20)
-    rows = method._rows(batch.index, progress)
+    rows = method._rows(batch.indices, progress)
     assert rows.shape == (8, 21)
-    assert torch.equal(rows[:, 0], batch.index)  # the positive comes first
-    assert (LABELS[rows[:, 1:]] != LABELS[batch.index][:, None]).all()
-    later = method._rows(batch.index, progress._replace(step=torch.tensor(1)))
-    seeded = method._rows(batch.index, progress._replace(seed=torch.tensor(1)))
+    assert torch.equal(rows[:, 0], batch.indices)  # the positive comes first
+    assert (LABELS[rows[:, 1:]] != LABELS[batch.indices][:, None]).all()
+    later = method._rows(batch.indices, progress._replace(step=torch.tensor(1)))
+    seeded = method._rows(batch.indices, progress._replace(seed=torch.tensor(1)))
     for other in (later, seeded):
         assert not torch.equal(other[:, 1:], rows[:, 1:])
-    swapped = method._rows(batch.index.flip(0), progress)
+    swapped = method._rows(batch.indices.flip(0), progress)
     assert torch.equal(swapped.flip(0), rows)  # keyed by the image, not by its place in the batch
 
 
 def test_positives_of_a_class(tiny_net, tiny_task, batch, progress):
     method = crd(tiny_net, tiny_task, positives="class")
-    rows = method._rows(batch.index, progress)
-    assert (LABELS[rows[:, 0]] == LABELS[batch.index]).all()
-    assert not torch.equal(rows[:, 0], batch.index)
+    rows = method._rows(batch.indices, progress)
+    assert (LABELS[rows[:, 0]] == LABELS[batch.indices]).all()
+    assert not torch.equal(rows[:, 0], batch.indices)
 
 
 def memories(method) -> list[torch.Tensor]:
@@ -166,7 +166,7 @@ def memories(method) -> list[torch.Tensor]:
 def test_memory_moves_after_the_step_and_where_it_was_seen(tiny_net, tiny_task, batch, progress):
     method = crd(tiny_net, tiny_task)
     before = memories(method)
-    seen = batch._replace(index=torch.tensor([3, 9, 11, 12, 20, 21, 30, 39]))
+    seen = batch._replace(indices=torch.tensor([3, 9, 11, 12, 20, 21, 30, 39]))
     method(seen, progress).total.backward()
     _, mine, its, _ = method.seen[0]
     assert not mine.requires_grad
@@ -174,12 +174,12 @@ def test_memory_moves_after_the_step_and_where_it_was_seen(tiny_net, tiny_task, 
         assert torch.equal(was, rows)
     method.after_step(progress)
     assert method.seen == []
-    rest = torch.ones(40, dtype=torch.bool).index_fill(0, seen.index, False)
+    rest = torch.ones(40, dtype=torch.bool).index_fill(0, seen.indices, False)
     for was, rows, new in zip(before, memories(method), (mine, its), strict=True):
         assert torch.equal(rows[rest], was[rest])
-        torch.testing.assert_close(rows[seen.index].norm(dim=1), torch.ones(8))
-        want = was[seen.index] + new
-        torch.testing.assert_close(rows[seen.index], want / want.norm(dim=1, keepdim=True))
+        torch.testing.assert_close(rows[seen.indices].norm(dim=1), torch.ones(8))
+        want = was[seen.indices] + new
+        torch.testing.assert_close(rows[seen.indices], want / want.norm(dim=1, keepdim=True))
 
 
 def test_evaluation_leaves_no_trace(tiny_net, tiny_task, batch, progress):
@@ -193,7 +193,7 @@ def test_evaluation_leaves_no_trace(tiny_net, tiny_task, batch, progress):
 
 def test_constants_are_the_mean_of_the_first_step_and_stay(tiny_net, tiny_task, batch, progress):
     method = crd(tiny_net, tiny_task)
-    other = batch._replace(inputs=batch.inputs.flip(0), index=batch.index + 8)
+    other = batch._replace(inputs=batch.inputs.flip(0), indices=batch.indices + 8)
     found = []
     for part in (batch, other):  # two passes make this step
         method(part, progress)

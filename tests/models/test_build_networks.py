@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from selfdistill.core import ArtifactError, ConfigError, ResourceError
-from selfdistill.models import build, names
+from selfdistill.models import build, list_models
 
 ORIGINAL = torchvision.models.get_model
 
@@ -156,7 +156,7 @@ def test_weights_for_other_classes_do_not_fit(tmp_path):
 
 
 def test_names_of_all_families():
-    everything = names()
+    everything = list_models()
     assert {"cifar/resnet18", "timm/resnet18", "torchvision/resnet18"} <= set(everything)
     assert len(everything) == len(set(everything))
     assert {"torchvision/deeplabv3_resnet50", "torchvision/fcos_resnet50_fpn"} <= set(everything)
@@ -173,4 +173,4 @@ def test_names_of_all_families():
     ],
 )
 def test_names_by_pattern(pattern, want):
-    assert names(pattern) == [f"cifar/{n}" for n in want]
+    assert list_models(pattern) == [f"cifar/{n}" for n in want]

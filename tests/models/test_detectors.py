@@ -9,7 +9,7 @@ from torchvision.models import get_model
 from torchvision.models.detection.image_list import ImageList
 
 from selfdistill.core import ConfigError, ResourceError
-from selfdistill.models import build, detectors, names
+from selfdistill.models import build, detectors, list_models
 from selfdistill.taps import Taps
 from selfdistill.taps import fx_split as segments
 from selfdistill.tasks import Detection
@@ -164,17 +164,17 @@ def test_two_stages_do_not_compare(pairs, images):
 
 
 def test_all_that_find_boxes_alone_are_listed():
-    listed = detectors.torchvision_names()
+    listed = detectors.detector_names()
     assert set(SMALL + LARGE) < set(listed)
     assert not [name for name in listed if "mask" in name or "keypoint" in name]
-    assert {f"torchvision/{name}" for name in listed} <= set(names())
+    assert {f"torchvision/{name}" for name in listed} <= set(list_models())
 
 
 @pytest.mark.slow
 def test_each_has_the_modules_that_it_is_cut_behind():
-    for name in detectors.torchvision_names():
+    for name in detectors.detector_names():
         with torch.device("meta"):
-            network = detectors.from_torchvision(name, K, False)
+            network = detectors.torchvision_detector(name, K, False)
         assert set(network.cuts) <= {module for module, _ in network.named_modules()}
 
 

@@ -4,19 +4,19 @@ import pytest
 from torch import nn
 
 from selfdistill.core import ConfigError, ResourceError
-from selfdistill.models import pretrained
+from selfdistill.models import find_pretrained
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 @pytest.mark.parametrize("model", ["timm/resnet18", "torchvision/resnet18"])
 def test_classes_and_normalization(model):
-    found = pretrained(model)
+    found = find_pretrained(model)
     assert (found.classes, (found.mean, found.std)) == (1000, IMAGENET)
 
 
 def test_one_of_timms_sets_of_weights():
-    found = pretrained("timm/vit_base_patch16_224.augreg_in21k")
+    found = find_pretrained("timm/vit_base_patch16_224.augreg_in21k")
     assert found.classes == 21843
     assert found.mean == (0.5, 0.5, 0.5)
 
@@ -26,7 +26,7 @@ def test_the_whole_network_is_asked_for(monkeypatch):
 
     asked = {}
     monkeypatch.setattr(timm, "create_model", lambda *a, **k: asked.update(k) or nn.Identity())
-    pretrained("timm/resnet18").load()
+    find_pretrained("timm/resnet18").load()
     assert asked == {"pretrained": True}  # its own head, not one for other classes
 
 
@@ -38,7 +38,7 @@ def test_a_failing_download_is_told(monkeypatch):
 
     monkeypatch.setattr(timm, "create_model", fail)
     with pytest.raises(ResourceError, match="could not be fetched"):
-        pretrained("timm/resnet18").load()
+        find_pretrained("timm/resnet18").load()
 
 
 @pytest.mark.parametrize(
@@ -51,4 +51,4 @@ def test_a_failing_download_is_told(monkeypatch):
 )
 def test_wrong_names(model, words):
     with pytest.raises(ConfigError, match=words):
-        pretrained(model)
+        find_pretrained(model)

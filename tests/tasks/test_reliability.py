@@ -1,4 +1,4 @@
-"""Reliability tables against numpy and torchmetrics."""
+"""ReliabilityTable tables against numpy and torchmetrics."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from scipy.special import softmax
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from selfdistill.functional.calibration import BINS, expected_calibration_error
-from selfdistill.tasks.reliability import Reliability
+from selfdistill.tasks.reliability import ReliabilityTable
 
 
 def samples(count=500, classes=7, seed=0):
@@ -17,7 +17,7 @@ def samples(count=500, classes=7, seed=0):
 
 
 def table(logits, labels, size=64):
-    metric = Reliability()
+    metric = ReliabilityTable()
     for part in zip(logits.split(size), labels.split(size), strict=True):
         metric.update(*part)
     return metric.compute()

@@ -9,7 +9,7 @@ from torch import nn
 from selfdistill.core import IGNORE, ConfigError, DataError
 from selfdistill.tasks import Segmentation
 from selfdistill.tasks.colors import colors
-from selfdistill.tasks.segmentation import resized
+from selfdistill.tasks.segmentation import resize_scores
 
 K = 4
 
@@ -30,7 +30,7 @@ def said():
 
 
 def taken(scores, targets):
-    return resized(scores, targets.shape[-2:]).argmax(1).numpy(), targets.numpy()
+    return resize_scores(scores, targets.shape[-2:]).argmax(1).numpy(), targets.numpy()
 
 
 def test_intersection_over_union_of_numpy(task, said):
@@ -68,7 +68,7 @@ def test_confusion_counts_pixels(task, said):
 
 def test_the_loss_is_the_mean_over_pixels_that_count(task, said):
     scores, targets = said
-    large = resized(scores, (8, 8)).double().numpy()
+    large = resize_scores(scores, (8, 8)).double().numpy()
     logs = large - np.log(np.exp(large).sum(1, keepdims=True))
     picked = [-logs[b, t, y, x] for (b, y, x), t in np.ndenumerate(targets.numpy()) if t != IGNORE]
     assert task.loss(scores, targets).item() == pytest.approx(np.mean(picked), rel=1e-5)
@@ -85,7 +85,9 @@ def test_nothing_to_count_is_no_loss_and_no_nan(task, said):
 def test_soft_loss_of_like_scores_is_nothing_and_meets_the_larger(task, said):
     scores, _ = said
     assert task.soft_loss(scores, scores, 4.0).item() == pytest.approx(0, abs=1e-6)
-    assert task.soft_loss(scores, resized(scores, (8, 8)), 4.0).item() == pytest.approx(0, abs=1e-6)
+    assert task.soft_loss(scores, resize_scores(scores, (8, 8)), 4.0).item() == pytest.approx(
+        0, abs=1e-6
+    )
 
 
 def test_void_pixels_are_not_distilled(task):

@@ -9,7 +9,7 @@ from .screen import line, show_exits
 
 if TYPE_CHECKING:
     from ..data import ImageData
-    from ..data.images import Images
+    from ..data.images import ImageSet
     from ..recipe.schema import Recipe
 
 
@@ -66,7 +66,7 @@ def _other(recipe: "Recipe", name: str, own: "ImageData") -> "ImageData":
     return replace(other, mean=own.mean, std=own.std)
 
 
-def _part(data: "ImageData", split: str | None) -> "tuple[str, Images]":
+def _part(data: "ImageData", split: str | None) -> "tuple[str, ImageSet]":
     from ..core import ConfigError, DataError
 
     parts = {"test": data.test, "val": data.val}
@@ -80,7 +80,7 @@ def _part(data: "ImageData", split: str | None) -> "tuple[str, Images]":
 
 
 def _judge(
-    recipe: "Recipe", fabric: Any, method: Any, data: "ImageData", part: str, images: "Images"
+    recipe: "Recipe", fabric: Any, method: Any, data: "ImageData", part: str, images: "ImageSet"
 ) -> Any:
 
     from ..engine.evaluate import evaluate as judge

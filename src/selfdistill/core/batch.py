@@ -1,5 +1,6 @@
 """What goes into a training step and what comes out of it."""
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ class Batch(NamedTuple):
     Attributes:
         inputs: images, (B, C, H, W) float, normalized.
         targets: what the task's loss takes; for classification (B,) int64.
-        index: place of each sample in the training set, (B,) int64.
+        indices: of the samples in the training set, (B,) int64.
         views: further independent augmentations of the same images, as many as `Needs.views` − 1.
         same_class_inputs: for each image another one of its class (or itself), (B, C, H, W),
             augmented on its own; None unless `Needs.same_class`.
@@ -20,7 +21,7 @@ class Batch(NamedTuple):
 
     inputs: Tensor
     targets: Any
-    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which no batch needs
+    indices: Tensor
     views: tuple[Tensor, ...] = ()
     same_class_inputs: Tensor | None = None
 
@@ -90,4 +91,5 @@ class Needs(NamedTuple):
 
     def __or__(self, other: "Needs") -> "Needs":
         """What satisfies both."""
-        return Needs(*map(max, self, other))
+        merged: Iterable[Any] = map(max, self, other)
+        return Needs(*merged)

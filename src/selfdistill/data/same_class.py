@@ -1,4 +1,4 @@
-"""For each image another one of its class."""
+"""Random pairs of images of one class."""
 
 import torch
 from torch import Tensor
@@ -11,8 +11,7 @@ _PARTNER = keyed_random.purpose("partner")
 class SameClassSampler:
     """Draws a uniformly random image of the same class, which may be the image itself.
 
-    A draw is a function of (seed, epoch, index): it knows nothing of the batch, the process or the
-    worker that the image happens to fall into.
+    A draw is a function of (seed, epoch, index), whatever the batch, the process and the worker.
 
     Args:
         labels: of all training images, (N,) int64.
@@ -21,12 +20,12 @@ class SameClassSampler:
 
     def __init__(self, labels: Tensor, seed: int) -> None:
         self.labels, self.seed = labels.cpu(), seed
-        self.order = self.labels.argsort(stable=True)  # the images of a class lie side by side
+        self.order = self.labels.argsort(stable=True)  # grouped by class
         self.counts = torch.bincount(self.labels)
         self.starts = self.counts.cumsum(0) - self.counts
 
     def draw(self, epoch: int, index: Tensor) -> Tensor:
-        """A partner for each of these images: int64 of any shape, on the CPU, to the same."""
+        """An index of the same class for each index: int64 of any shape, on the CPU."""
         label = self.labels[index]
         rank = keyed_random.bits(_PARTNER, self.seed, epoch, index) % self.counts[label]
         return self.order[self.starts[label] + rank]

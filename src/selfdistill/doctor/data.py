@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 
 from ..data import ImageData
-from ..data.images import Folder, Images, Resident
+from ..data.images import ImageFiles, ImageSet, InMemoryImages
 from ..data.targets import Boxes
 
 _DECODED = 2_000, 256  # images whose pixels are looked at: in memory, in files
@@ -66,7 +66,7 @@ def look_at_data(data: ImageData) -> DataReport:
     """Sizes, classes and pixels; of large sets a part, which is always the same."""
     held = {n: part for n, part in (("val", data.val), ("test", data.test)) if part is not None}
     sample = _spread(data.train, _DECODED)
-    moments = Resident(data.train.fetch(sample), data.train.labels[sample]).moments()
+    moments = InMemoryImages(data.train.fetch(sample), data.train.labels[sample]).mean_and_std()
     known = set(_digests(data.train, _spread(data.train, _HASHED)))
     repeated = {}
     for name, part in held.items():
@@ -82,7 +82,7 @@ def look_at_data(data: ImageData) -> DataReport:
         targets.unit,
         targets.counts(len(data.classes)).tolist(),
         int(targets.empty().sum()),
-        targets.thin(_THIN) if isinstance(targets, Boxes) else 0,
+        targets.count_thin(_THIN) if isinstance(targets, Boxes) else 0,
         (data.mean, data.std),
         moments,
         len(sample),
@@ -95,8 +95,8 @@ def look_at_data(data: ImageData) -> DataReport:
     return found
 
 
-def _spread(images: Images, most: tuple[int, int]) -> torch.Tensor:
-    return _places(len(images), most[isinstance(images, Folder)])
+def _spread(images: ImageSet, most: tuple[int, int]) -> torch.Tensor:
+    return _places(len(images), most[isinstance(images, ImageFiles)])
 
 
 def _places(count: int, most: int) -> torch.Tensor:
@@ -104,9 +104,9 @@ def _places(count: int, most: int) -> torch.Tensor:
     return torch.arange(min(count, most)) * count // min(count, most)
 
 
-def _digests(images: Images, places: torch.Tensor) -> list[bytes]:
+def _digests(images: ImageSet, places: torch.Tensor) -> list[bytes]:
     """What tells one image from another: pixels of those in memory, else the file's content."""
-    if isinstance(images, Folder):
+    if isinstance(images, ImageFiles):
         files = (Path(images.path(place)).read_bytes() for place in places.tolist())
     else:
         files = (images.fetch(place[None]).numpy().tobytes() for place in places)

@@ -126,7 +126,7 @@ class Trainer:
                 steps.append(self.wrapped(batch, progress))
                 self.fabric.backward(steps[-1].total / len(micro_batches))
             self.meters.add(steps[-1])
-            self.images += len(batch.index) * self.fabric.world_size
+            self.images += len(batch.indices) * self.fabric.world_size
         norm = self._checked_norm(steps, micro_batches, progress)
         self.optimizer.step()
         self.optimizer.zero_grad()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..core import ConfigError, Method
 from ..data import EvalLoader, ImageData
-from ..data.images import Images
+from ..data.images import ImageSet
 from ..modules.exits import EarlyExit
 from ..taps import as_map
 from ..taps.fx_split import copy_without_hooks, split_at, truncate_at
@@ -155,7 +155,7 @@ def prices_of(method: Method, example: Tensor) -> Prices:
     return Prices((*trunk, cost(student, example).macs), tuple(heads))
 
 
-def watch(method: Method, data: ImageData, images: Images, *, workers: int = 0) -> Watched:
+def watch(method: Method, data: ImageData, images: ImageSet, *, workers: int = 0) -> Watched:
     """Ask all exits and the student about labeled images, in float32, on the method's device.
 
     Args:

@@ -12,7 +12,7 @@ from ..core import Batch, ConfigError, DataError, DivergenceError
 from ..core.keyed_random import bits, integers, permutation, purpose
 from ..data import EvalLoader, ImageData, Loader
 from ..data.hold_out import hold_out
-from ..data.images import Folder, Images
+from ..data.images import ImageFiles, ImageSet
 from ..recipe.build import probe as check_input
 from ..taps import Taps
 from ..taps.fx_split import copy_without_hooks
@@ -85,7 +85,7 @@ def measure(
     )
 
 
-def _parts(data: ImageData) -> tuple[Images, Images, str]:
+def _parts(data: ImageData) -> tuple[ImageSet, ImageSet, str]:
     """Images to train critics on, images to judge them by, and what those are.
 
     In files classes lie one after the other: the held-out images are mixed, or a critic would be
@@ -100,8 +100,8 @@ def _parts(data: ImageData) -> tuple[Images, Images, str]:
         train, held = hold_out(train, max(2, len(train) // 10), "information")
         what = "training images of the network, held out from the critics"
     held = held.take(permutation(len(held), _JURY, 0)[:_MOST])
-    if isinstance(held, Folder):  # they are looked at many times
-        held = held.resident()
+    if isinstance(held, ImageFiles):  # they are looked at many times
+        held = held.load_into_memory()
     return train, held, what
 
 
@@ -136,7 +136,7 @@ class _Session:
         self.taps.to(self.device).train(plan.trainable)
         self.probe.to(self.device)
 
-    def run(self, train: Images, held: Images, watch: Watch | None) -> list[Row]:
+    def run(self, train: ImageSet, held: ImageSet, watch: Watch | None) -> list[Row]:
         """Train the critics; the rows of every look at the held-out images."""
         plan = self.plan
         groups = [{"params": list(self.probe.parameters()), "lr": plan.lr}]
@@ -163,7 +163,7 @@ class _Session:
                 watch(self.name, self.seed, step)
         return rows
 
-    def _batches(self, train: Images) -> Iterator[Batch]:
+    def _batches(self, train: ImageSet) -> Iterator[Batch]:
         mean, std = self.pixels
         loader = Loader(
             train,
@@ -171,7 +171,7 @@ class _Session:
             seed=self.seed,
             mean=mean,
             std=std,
-            crop=self.data.crop,
+            crop_padding=self.data.crop_padding,
             flip=self.data.flip,
             resized_crop=self.data.resized_crop,
             device=self.device,
@@ -179,7 +179,7 @@ class _Session:
         )
         return (batch for epoch in count() for (batch,) in loader.epoch(epoch))
 
-    def _jury(self, held: Images) -> EvalLoader:
+    def _jury(self, held: ImageSet) -> EvalLoader:
         mean, std = self.pixels
         return EvalLoader(
             held, batch_size=self.plan.batch_size, mean=mean, std=std, device=self.device

@@ -54,7 +54,7 @@ class ContrastiveRepresentation(Method):
         student: the last of its taps is what learns.
         teacher: a trained network, of which the last tap is read.
         task: what the labels mean; one class an image.
-        train_labels: classes of all training images, in the order of `Batch.index`.
+        train_labels: classes of all training images, in the order of `Batch.indices`.
         contrast: weight β > 0 of both contrastive losses.
         soft: weight a of the soft loss; the authors' CRD+KD has 1.
         soft_temperature: of the soft loss.
@@ -114,7 +114,7 @@ class ContrastiveRepresentation(Method):
             losses["soft"] = self.soft * distance
         mine = unit_vector(self.embed_student, features)  # (B, D)
         its = unit_vector(self.embed_teacher, theirs)
-        rows = self._rows(batch.index, progress)  # (B, 1 + K)
+        rows = self._rows(batch.indices, progress)  # (B, 1 + K)
         scores = (self.memory_teacher(mine, rows), self.memory_student(its, rows))
         samples = len(self.memory_student.rows)
         powers = torch.stack(scores) / self.temperature  # (2, B, 1 + K)
@@ -125,7 +125,7 @@ class ContrastiveRepresentation(Method):
         student, teacher = sides.detach()
         step = StepOutput(out, losses, {"contrast/student": student, "contrast/teacher": teacher})
         remembered: StepOutput = self._remember(
-            step, batch.index, mine.detach(), its.detach(), found[None]
+            step, batch.indices, mine.detach(), its.detach(), found[None]
         )
         return remembered
 

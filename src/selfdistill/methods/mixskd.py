@@ -125,8 +125,8 @@ class MixSelfDistillation(Method):
         other, and `soft`, what the student learns from the self-teacher.
         """
         keys = (progress.seed, progress.step)
-        partners = batch_permutation(_PARTNERS, *keys, batch.index)
-        mixing = Mixing(partners, beta(self.mixup, _RATIO, *keys, batch.index[0]))
+        partners = batch_permutation(_PARTNERS, *keys, batch.indices)
+        mixing = Mixing(partners, beta(self.mixup, _RATIO, *keys, batch.indices[0]))
         outputs, maps = self._said(torch.cat([batch.inputs, mixing(batch.inputs)]))
         scores, features = [mixing.pair(z) for z in outputs], [mixing.pair(f) for f in maps]
         of_both = [torch.cat(sides, 1) for sides in zip(*features, strict=True)]  # (B, T·C, h, w)

@@ -8,7 +8,8 @@ from typing import Any
 from torch import nn
 
 from ..core import ConfigError, ResourceError, nearest
-from . import detectors, scenes, yolov5
+from . import detectors, yolov5
+from . import segmentation as scenes
 from .cifar import NETWORKS
 from .weights import load_weights
 
@@ -26,7 +27,7 @@ def build(
         ('stem', 'layer1', 'layer2', 'layer3')
 
     Args:
-        model: a family and a name (`names` lists them), or a network, which is handed back.
+        model: a family and a name (`list_models` lists them), or a network, which is handed back.
         num_classes: outputs.
         in_channels: channels of the images; torchvision's networks take 3 only.
         weights: nothing for a random initialization, `pretrained` for what the family offers, or
@@ -40,14 +41,14 @@ def build(
     else:
         family, _, name = model.partition("/")
         if family not in _FAMILIES or not name:
-            raise ConfigError(f"there is no network '{model}'{hint(model)}")
+            raise ConfigError(f"there is no network '{model}'{name_hint(model)}")
         network = _FAMILIES[family](name, num_classes, in_channels, pretrained)
     if weights and not pretrained:
         load_weights(network, weights)
     return network
 
 
-def names(pattern: str = "") -> list[str]:
+def list_models(pattern: str = "") -> list[str]:
     """Names of all networks that `build` knows.
 
     Examples:
@@ -64,8 +65,8 @@ def names(pattern: str = "") -> list[str]:
         "timm": timm.list_models(),
         "torchvision": [
             *_torchvision_names(),
-            *scenes.torchvision_names(),
-            *detectors.torchvision_names(),
+            *scenes.segmenter_names(),
+            *detectors.detector_names(),
         ],
         "fpn": ["small", "timm/BACKBONE"],
         "yolov5": list(yolov5.SCALES),
@@ -85,9 +86,9 @@ def _matches(family: str, name: str, pattern: str) -> bool:
     return any(fnmatch.fnmatchcase(n, pattern) for n in (name, f"{family}/{name}"))
 
 
-def hint(model: str) -> str:
+def name_hint(model: str) -> str:
     """What the user may have meant; of two networks of one name our own comes first."""
-    everything = names()
+    everything = list_models()
     if "/" in model:
         family = [n for n in everything if n.startswith(model.partition("/")[0] + "/")]
         return nearest(model, family or everything)
@@ -98,7 +99,7 @@ def hint(model: str) -> str:
 
 def _cifar(name: str, num_classes: int, in_channels: int, pretrained: bool) -> nn.Module:
     if name not in NETWORKS:
-        raise ConfigError(f"there is no network 'cifar/{name}'{hint(f'cifar/{name}')}")
+        raise ConfigError(f"there is no network 'cifar/{name}'{name_hint(f'cifar/{name}')}")
     if pretrained:
         raise ConfigError(
             f"no pretrained weights exist for cifar/ networks such as '{name}'; "
@@ -111,7 +112,7 @@ def _timm(name: str, num_classes: int, in_channels: int, pretrained: bool) -> nn
     import timm
 
     if not timm.is_model(name):
-        raise ConfigError(f"there is no network 'timm/{name}'{hint(f'timm/{name}')}")
+        raise ConfigError(f"there is no network 'timm/{name}'{name_hint(f'timm/{name}')}")
     offered = timm.models.is_model_pretrained(name)
     architecture, _, tag = name.partition(".")  # resnet50.a1_in1k: one of its sets of weights
     if tag and not offered:
@@ -121,7 +122,7 @@ def _timm(name: str, num_classes: int, in_channels: int, pretrained: bool) -> nn
         raise ConfigError(f"timm has no pretrained weights for '{name}'; give a weights file")
     keywords: dict[str, Any] = {"num_classes": num_classes, "in_chans": in_channels}
     if pretrained:
-        return fetch(f"timm/{name}", timm.create_model, pretrained=True, **keywords)
+        return create_pretrained(f"timm/{name}", timm.create_model, pretrained=True, **keywords)
     return timm.create_model(name, **keywords)
 
 
@@ -135,31 +136,35 @@ def _torchvision(name: str, num_classes: int, in_channels: int, pretrained: bool
     from torchvision.models import get_model  # type: ignore[attr-defined]
 
     places = {
-        **dict.fromkeys(scenes.torchvision_names(), scenes.from_torchvision),
-        **dict.fromkeys(detectors.torchvision_names(), detectors.from_torchvision),
+        **dict.fromkeys(scenes.segmenter_names(), scenes.torchvision_segmenter),
+        **dict.fromkeys(detectors.detector_names(), detectors.torchvision_detector),
     }
     if name not in (*_torchvision_names(), *places):
-        raise ConfigError(f"there is no network 'torchvision/{name}'{hint(f'torchvision/{name}')}")
+        raise ConfigError(
+            f"there is no network 'torchvision/{name}'{name_hint(f'torchvision/{name}')}"
+        )
     if in_channels != 3:
         raise ConfigError(
             f"torchvision networks take 3 channels, not {in_channels}; timm/ and cifar/ take any"
         )
     if (create := places.get(name)) and pretrained:
-        return fetch(f"torchvision/{name}", create, num_classes=num_classes, pretrained=True)
+        return create_pretrained(
+            f"torchvision/{name}", create, num_classes=num_classes, pretrained=True
+        )
     if create:
         return create(name, num_classes, False)
     # these two would return a tuple of outputs while they train
     auxiliary = name in ("googlenet", "inception_v3")
     keywords: dict[str, Any] = {"aux_logits": False} if auxiliary else {}
     if pretrained:
-        network = fetch(f"torchvision/{name}", get_model, weights="DEFAULT", **keywords)
+        network = create_pretrained(f"torchvision/{name}", get_model, weights="DEFAULT", **keywords)
         return _with_classes(network, num_classes)
     if auxiliary:
         keywords["init_weights"] = True  # torchvision warns of a change of its default
     return get_model(name, num_classes=num_classes, **keywords)  # type: ignore[no-any-return]
 
 
-def fetch(model: str, create: Callable[..., nn.Module], **keywords: Any) -> nn.Module:
+def create_pretrained(model: str, create: Callable[..., nn.Module], **keywords: Any) -> nn.Module:
     """Make a network whose weights come over the net."""
     try:
         return create(model.partition("/")[2], **keywords)
@@ -186,6 +191,6 @@ _FAMILIES: dict[str, Callable[[str, int, int, bool], nn.Module]] = {
     "cifar": _cifar,
     "timm": _timm,
     "torchvision": _torchvision,
-    "fpn": scenes.fpn,
-    "yolov5": yolov5.yolov5,
+    "fpn": scenes.build_fpn,
+    "yolov5": yolov5.build_yolov5,
 }

@@ -7,7 +7,7 @@ to become a loss or boxes by torchvision's own functions.
 
 from torch import nn
 
-from .one_stage import Dense
+from .one_stage import OneStageDetector
 from .two_stage import FasterRCNN
 
 _CUTS = {
@@ -19,7 +19,7 @@ _CUTS = {
 """The ends of the backbone's stages by what a network's name contains; the first one counts."""
 
 
-def torchvision_names() -> list[str]:
+def detector_names() -> list[str]:
     """torchvision's networks for detection, without those that also draw masks or key points."""
     from torchvision import models
 
@@ -27,7 +27,7 @@ def torchvision_names() -> list[str]:
     return [name for name in found if not name.startswith(("mask", "keypoint"))]
 
 
-def from_torchvision(name: str, num_classes: int, pretrained: bool) -> nn.Module:
+def torchvision_detector(name: str, num_classes: int, pretrained: bool) -> nn.Module:
     """A network of torchvision; `pretrained` is its backbone on ImageNet.
 
     Raises:
@@ -43,4 +43,4 @@ def from_torchvision(name: str, num_classes: int, pretrained: bool) -> nn.Module
         num_classes=num_classes + backgrounds,
     )
     cuts = next(cuts for part, cuts in _CUTS.items() if part in name)
-    return FasterRCNN(network, cuts) if hasattr(network, "rpn") else Dense(network, cuts)
+    return FasterRCNN(network, cuts) if hasattr(network, "rpn") else OneStageDetector(network, cuts)

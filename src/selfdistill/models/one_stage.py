@@ -11,7 +11,7 @@ from ..functional.boxes import binary_divergence
 from ..modules.detector_output import Detections
 
 
-class DensePredictions(NamedTuple):
+class OneStageOutput(NamedTuple):
     """What RetinaNet, FCOS and SSD say of every anchor, N in all.
 
     Attributes:
@@ -25,11 +25,11 @@ class DensePredictions(NamedTuple):
     outputs: dict[str, Tensor]
     anchors: list[Tensor]
     counts: list[int]
-    reading: "Reading"
+    reading: "OneStageDecoder"
 
     def loss(self, targets: Tensor, size: tuple[int, int]) -> Tensor:
         """The sum of torchvision's own terms for this network."""
-        terms = self.reading.losses(self, truths_of(targets, self.reading.background))
+        terms = self.reading.losses(self, to_torchvision_targets(targets, self.reading.background))
         return torch.stack(list(terms.values())).sum()
 
     def soft_loss(self, reference: Self, temperature: float) -> Tensor:
@@ -51,7 +51,7 @@ class DensePredictions(NamedTuple):
     def compatible_with(self, other: object) -> bool:
         """Whether the other network is of the same kind and has as many anchors and classes."""
         return (
-            isinstance(other, DensePredictions)
+            isinstance(other, OneStageOutput)
             and self.reading.kind is other.reading.kind
             and self.counts == other.counts
             and self.outputs["cls_logits"].shape == other.outputs["cls_logits"].shape
@@ -59,14 +59,14 @@ class DensePredictions(NamedTuple):
 
     def detections(self, size: tuple[int, int]) -> list[Detections]:
         """What torchvision makes of them, with its thresholds."""
-        return found_of(self.reading.detections(self.detach(), size), self.reading.background)
+        return to_detections(self.reading.detections(self.detach(), size), self.reading.background)
 
     def detach(self) -> Self:
         """The same without gradients."""
         return self._replace(outputs={k: v.detach() for k, v in self.outputs.items()})
 
 
-class Reading(nn.Module):
+class OneStageDecoder(nn.Module):
     """From the maps and outputs of a one-stage network to its predictions; nothing in it trains.
 
     Args:
@@ -85,19 +85,17 @@ class Reading(nn.Module):
         """torchvision's network."""
         return self._network[0]
 
-    def forward(
-        self, x: Tensor, maps: list[Tensor], outputs: dict[str, Tensor]
-    ) -> DensePredictions:
+    def forward(self, x: Tensor, maps: list[Tensor], outputs: dict[str, Tensor]) -> OneStageOutput:
         """The batch, the maps that the head saw, and what it said."""
         plain = [torch.empty_like(m, dtype=torch.float32) for m in maps]  # for shapes alone
-        anchors = self.network.anchor_generator(images(x), plain)
+        anchors = self.network.anchor_generator(image_list(x), plain)
         total = anchors[0].shape[0]
         cells = [m.shape[-2] * m.shape[-1] for m in maps]
         counts = [total // sum(cells) * n for n in cells]
         outputs = {name: out.float() for name, out in outputs.items()}
-        return DensePredictions(outputs, anchors, counts, self)
+        return OneStageOutput(outputs, anchors, counts, self)
 
-    def losses(self, said: DensePredictions, truths: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    def losses(self, said: OneStageOutput, truths: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         """torchvision's terms by name."""
         name, network = self.kind.__name__, self.network
         further: tuple[Any, ...] = ()
@@ -117,7 +115,7 @@ class Reading(nn.Module):
             return anchors.new_full((len(anchors),), -1, dtype=torch.int64)
         return cast(Tensor, self.network.proposal_matcher(box_iou(boxes, anchors)))
 
-    def detections(self, said: DensePredictions, size: tuple[int, int]) -> list[dict[str, Tensor]]:
+    def detections(self, said: OneStageOutput, size: tuple[int, int]) -> list[dict[str, Tensor]]:
         """torchvision's boxes, scores and labels of each image."""
         sizes = [size] * len(said.anchors)
         if self.background:
@@ -141,7 +139,7 @@ class Reading(nn.Module):
         return 1 - scores.softmax(-1)[..., 0] if self.background else scores.sigmoid().amax(-1)
 
 
-class Dense(nn.Module):
+class OneStageDetector(nn.Module):
     """RetinaNet, FCOS or SSD, under torchvision's own names of parameters.
 
     Args:
@@ -152,12 +150,12 @@ class Dense(nn.Module):
     def __init__(self, network: Any, cuts: Sequence[str]) -> None:
         super().__init__()
         self.backbone, self.head = network.backbone, network.head
-        self.reading, self.cuts = Reading(network), tuple(cuts)
+        self.reading, self.cuts = OneStageDecoder(network), tuple(cuts)
 
-    def forward(self, x: Tensor) -> DensePredictions:
+    def forward(self, x: Tensor) -> OneStageOutput:
         """(B, 3, H, W) to predictions."""
         maps = _listed(self.backbone(x))
-        out: DensePredictions = self.reading(x, maps, self.head(maps))
+        out: OneStageOutput = self.reading(x, maps, self.head(maps))
         return out
 
 
@@ -166,19 +164,19 @@ def _listed(maps: dict[str, Tensor]) -> list[Tensor]:
     return list(maps.values())
 
 
-def images(x: Tensor) -> Any:
+def image_list(x: Tensor) -> Any:
     """A batch as torchvision's parts take it: images of one size, none of them padded."""
     from torchvision.models.detection.image_list import ImageList
 
     return ImageList(x, [(x.shape[-2], x.shape[-1])] * len(x))
 
 
-def truths_of(targets: Tensor, background: int) -> list[dict[str, Tensor]]:
+def to_torchvision_targets(targets: Tensor, background: int) -> list[dict[str, Tensor]]:
     """Padded rows as torchvision wants them; an image may have none."""
     there = [rows[rows[:, 0] >= 0].float() for rows in targets]
     return [{"boxes": r[:, 1:], "labels": r[:, 0].long() + background} for r in there]
 
 
-def found_of(found: list[dict[str, Tensor]], background: int) -> list[Detections]:
+def to_detections(found: list[dict[str, Tensor]], background: int) -> list[Detections]:
     """What torchvision found, with classes from 0 on."""
     return [Detections(f["boxes"], f["scores"], f["labels"] - background) for f in found]

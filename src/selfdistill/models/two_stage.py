@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from ..core import ConfigError
 from ..modules.detector_output import Detections
-from .one_stage import found_of, images, truths_of
+from .one_stage import image_list, to_detections, to_torchvision_targets
 
 
-class TwoStagePredictions(NamedTuple):
+class TwoStageOutput(NamedTuple):
     """The maps that Faster R-CNN proposes and judges by; both stages run when they are read.
 
     Which places its second stage looks at depends on the boxes to be found, so there are no outputs
@@ -26,11 +26,11 @@ class TwoStagePredictions(NamedTuple):
 
     maps: dict[str, Tensor]
     images: Tensor
-    proposing: "Proposing"
+    proposing: "TwoStageDecoder"
 
     def loss(self, targets: Tensor, size: tuple[int, int]) -> Tensor:
         """The sum of the four terms of the proposals and of the regions."""
-        terms = self.proposing.run(self, truths_of(targets, 1))[1]
+        terms = self.proposing.run(self, to_torchvision_targets(targets, 1))[1]
         return torch.stack(list(terms.values())).sum()
 
     def soft_loss(self, reference: Self, temperature: float) -> Tensor:
@@ -44,14 +44,14 @@ class TwoStagePredictions(NamedTuple):
     def detections(self, size: tuple[int, int]) -> list[Detections]:
         """What torchvision makes of them, with its thresholds."""
         with torch.no_grad():
-            return found_of(self.proposing.run(self, None)[0], 1)
+            return to_detections(self.proposing.run(self, None)[0], 1)
 
     def detach(self) -> Self:
         """The same without gradients."""
         return self._replace(maps={name: m.detach() for name, m in self.maps.items()})
 
 
-class Proposing(nn.Module):
+class TwoStageDecoder(nn.Module):
     """From the maps of Faster R-CNN to its predictions; its two stages are registered elsewhere.
 
     Args:
@@ -62,16 +62,16 @@ class Proposing(nn.Module):
         super().__init__()
         self._stages: tuple[Any, Any] = (network.rpn, network.roi_heads)
 
-    def forward(self, x: Tensor, maps: dict[str, Tensor]) -> TwoStagePredictions:
+    def forward(self, x: Tensor, maps: dict[str, Tensor]) -> TwoStageOutput:
         """The batch and its maps."""
-        return TwoStagePredictions({k: m.float() for k, m in maps.items()}, x, self)
+        return TwoStageOutput({k: m.float() for k, m in maps.items()}, x, self)
 
     def run(
-        self, said: TwoStagePredictions, truths: list[dict[str, Tensor]] | None
+        self, said: TwoStageOutput, truths: list[dict[str, Tensor]] | None
     ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
         """What is found, and where the truth is given, the losses."""
         proposals, regions = self._stages
-        batch = images(said.images)
+        batch = image_list(said.images)
         with _training(self._stages, truths is not None):
             boxes, first = proposals(batch, said.maps, truths)
             found, second = regions(said.maps, boxes, batch.image_sizes, truths)
@@ -89,11 +89,11 @@ class FasterRCNN(nn.Module):
     def __init__(self, network: Any, cuts: Sequence[str]) -> None:
         super().__init__()
         self.backbone, self.rpn, self.roi_heads = network.backbone, network.rpn, network.roi_heads
-        self.proposing, self.cuts = Proposing(network), tuple(cuts)
+        self.proposing, self.cuts = TwoStageDecoder(network), tuple(cuts)
 
-    def forward(self, x: Tensor) -> TwoStagePredictions:
+    def forward(self, x: Tensor) -> TwoStageOutput:
         """(B, 3, H, W) to predictions."""
-        out: TwoStagePredictions = self.proposing(x, self.backbone(x))
+        out: TwoStageOutput = self.proposing(x, self.backbone(x))
         return out
 
 

@@ -23,7 +23,7 @@ _RATIO = 4.0  # a box's side may be so many times an anchor's, or its part
 _NOMINAL = 64  # images of a step in YOLOv5, whose loss is a sum over them
 
 
-class AnchorPredictions(NamedTuple):
+class AnchorOutput(NamedTuple):
     """What a head says of a batch, before any decoding.
 
     Attributes:
@@ -75,7 +75,7 @@ class AnchorPredictions(NamedTuple):
 
     def compatible_with(self, other: object) -> bool:
         """Whether the other's maps have the same shapes."""
-        return isinstance(other, AnchorPredictions) and [m.shape for m in self.maps] == [
+        return isinstance(other, AnchorOutput) and [m.shape for m in self.maps] == [
             m.shape for m in other.maps
         ]
 
@@ -141,7 +141,7 @@ class _Level:
         self, targets: Tensor, size: tuple[int, int], gamma: float
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The mean terms of boxes, objectness and classes."""
-        place, counts, wanted, labels = matched(targets, self.anchors, self.grid, size)
+        place, counts, wanted, labels = assign_targets(targets, self.anchors, self.grid, size)
         said = self.raw.flatten(1, 3)  # (B, A·h·w, 5 + K)
         boxes = self.boxes(size).gather(1, place[..., None].expand(-1, -1, 4))
         overlap = complete_iou(boxes, wanted)  # (B, N)
@@ -157,7 +157,7 @@ class _Level:
         return box, thing, kind
 
 
-def matched(
+def assign_targets(
     targets: Tensor, anchors: Tensor, grid: tuple[int, int], size: tuple[int, int]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Where on a grid each box is looked for: at M boxes, A anchors and 3 cells, N = 3 M A places.
@@ -241,8 +241,8 @@ class AnchorHead(nn.Module):
                 bias[:, 4] += math.log(8 / (_IMAGE / stride) ** 2)
                 bias[:, 5:] += math.log(0.6 / (num_classes - 0.99))
 
-    def forward(self, maps: Sequence[Tensor] | Tensor) -> AnchorPredictions:
+    def forward(self, maps: Sequence[Tensor] | Tensor) -> AnchorOutput:
         """The maps, finest first, or the only one."""
         maps = [maps] if isinstance(maps, Tensor) else maps
         said = tuple(conv(each) for conv, each in zip(self.convs, maps, strict=True))
-        return AnchorPredictions(said, self.anchors, self.gamma)
+        return AnchorOutput(said, self.anchors, self.gamma)

@@ -49,18 +49,18 @@ def load_data(recipe: Recipe) -> ImageData:
     data = load(
         recipe.data,
         root=Path(recipe.data_root),
-        val=recipe.val,
+        val_fraction=recipe.val,
         image_size=recipe.image_size,
-        limit=recipe.limit,
+        max_train_images=recipe.limit,
         task=recipe.task,
-        ignore=recipe.ignore,
-        empty=recipe.empty,
-        faulty=recipe.faulty,
+        ignore_index=recipe.ignore,
+        empty_images=recipe.empty,
+        invalid_boxes=recipe.faulty,
     )
-    crop = data.crop if recipe.crop is None else recipe.crop
+    crop = data.crop_padding if recipe.crop is None else recipe.crop
     flip = data.flip if recipe.flip is None else recipe.flip
-    zoom = data.zoom if recipe.zoom is None else recipe.zoom
-    return replace(data, crop=crop, flip=flip, zoom=zoom)
+    zoom = data.max_zoom if recipe.zoom is None else recipe.zoom
+    return replace(data, crop_padding=crop, flip=flip, max_zoom=zoom)
 
 
 def assemble(
@@ -191,10 +191,10 @@ def train_loader(recipe: Recipe, data: ImageData, method: Method, fabric: Fabric
         seed=recipe.seed,
         mean=data.mean,
         std=data.std,
-        crop=data.crop,
+        crop_padding=data.crop_padding,
         flip=data.flip,
         resized_crop=data.resized_crop,
-        zoom=data.zoom,
+        max_zoom=data.max_zoom,
         views=method.needs.views,
         same_class=method.needs.same_class,
         rank=fabric.global_rank,

@@ -14,7 +14,7 @@ from ..core import ArtifactError, ConfigError, load_tensors, nearest
 from ..data import ImageData
 from ..engine import checkpoint
 from ..engine.run_directory import RunDirectory
-from ..models import SUFFIXES, build, load_weights, pretrained
+from ..models import SUFFIXES, build, find_pretrained, load_weights
 from ..tasks import make_task
 from .schema import Recipe, parse
 
@@ -66,7 +66,7 @@ def find_teacher(recipe: Recipe, data: ImageData) -> tuple[nn.Module, str]:
         load_weights(network, name)
         return network, model
     if name.partition("/")[0] in ("timm", "torchvision"):
-        found = pretrained(name)
+        found = find_pretrained(name)
         if found.classes != len(data.classes):
             raise ConfigError(
                 f"teacher '{name}' tells {found.classes} classes apart and '{data.name}' has "

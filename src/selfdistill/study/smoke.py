@@ -14,7 +14,7 @@ from torch import Generator
 from ..api import load
 from ..core import ArtifactError
 from ..data import ImageData
-from ..data.images import Resident
+from ..data.images import InMemoryImages
 from ..data.targets import Boxes, Labels, Targets
 from ..engine.evaluate import evaluate
 from ..engine.signals import Interrupted
@@ -172,7 +172,7 @@ def noise(recipe: Recipe, side: int) -> ImageData:
     generator = torch.Generator().manual_seed(0)
     wanted = {part: n for part, n in _IMAGES.items() if part != "val" or recipe.val}
     parts = {
-        part: Resident(
+        part: InMemoryImages(
             torch.randint(0, 256, (n, 3, side, side), dtype=torch.uint8, generator=generator),
             _chance(recipe.task, n, side, generator),
         )
@@ -182,7 +182,7 @@ def noise(recipe: Recipe, side: int) -> ImageData:
     half, quarter = (0.5,) * 3, (0.25,) * 3
     return ImageData(
         "noise", parts["train"], parts.get("val"), parts["test"], classes, half, quarter,
-        crop=4, flip=True, resized_crop=False, task=recipe.task,
+        crop_padding=4, flip=True, resized_crop=False, task=recipe.task,
     )  # fmt: skip
 
 

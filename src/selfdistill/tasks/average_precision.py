@@ -11,7 +11,7 @@ from torchmetrics.detection import MeanAveragePrecision
 from ..modules.detector_output import DetectorOutput
 
 
-class _Precision(Metric):
+class _CocoPrecision(Metric):
     """Keeps answers and truths as rows, which processes can join however many each of them has.
 
     torchmetrics' own metric keeps a tensor an image, exchanges them one by one, and waits for ever
@@ -71,7 +71,7 @@ class _Precision(Metric):
         return result
 
 
-class MeanPrecision(_Precision):
+class CocoMeanPrecision(_CocoPrecision):
     """Mean average precision over IoU .5 … .95 and at .5.
 
     Lin et al. 2014, https://arxiv.org/abs/1405.0312; computed by faster-coco-eval.
@@ -83,7 +83,7 @@ class MeanPrecision(_Precision):
         return {"map": result["map"].clamp(min=0), "map50": result["map_50"].clamp(min=0)}
 
 
-class ClassPrecision(_Precision):
+class CocoClassPrecision(_CocoPrecision):
     """Average precision of each class.
 
     Args:

@@ -11,7 +11,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 from ..core import ConfigError, DataError, Task
 from ..functional.divergence import kl_divergence
 from ..taps import evaluation_mode
-from .reliability import Reliability
+from .reliability import ReliabilityTable
 
 
 class Classification(Task):
@@ -74,7 +74,7 @@ class Classification(Task):
 
     def calibration_metric(self) -> Metric:
         """A reliability table of the class that an image is taken for."""
-        return Reliability()
+        return ReliabilityTable()
 
     def correct_mask(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Whether each image is taken for its own class, (B,)."""

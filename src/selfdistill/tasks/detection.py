@@ -12,7 +12,7 @@ from ..modules.anchor_head import AnchorHead
 from ..modules.detector_output import Detections, DetectorOutput
 from ..modules.exportable_detector import DecodableOutput, ExportableDetector
 from ..taps import evaluation_mode
-from .average_precision import ClassPrecision, MeanPrecision
+from .average_precision import CocoClassPrecision, CocoMeanPrecision
 from .colors import colors
 
 _SURE = 0.3  # score of an answer that is drawn
@@ -86,7 +86,7 @@ class Detection(Task):
 
     def metric(self) -> MetricCollection:
         """COCO's mean average precision: `map` over IoU .5 … .95, and `map50` at .5."""
-        return MetricCollection({"boxes": MeanPrecision(self.size)}, compute_groups=False)
+        return MetricCollection({"boxes": CocoMeanPrecision(self.size)}, compute_groups=False)
 
     def train_metric(self) -> MetricCollection:
         """Nothing: the boxes of a batch in training are too few to be worth their price."""
@@ -94,7 +94,7 @@ class Detection(Task):
 
     def per_class_metric(self) -> Metric:
         """Average precision of each class, and how many boxes there are to find."""
-        return ClassPrecision(self.size, len(self.classes))
+        return CocoClassPrecision(self.size, len(self.classes))
 
     def inference_module(self, network: nn.Module) -> nn.Module:
         """Boxes in pixels, scores and labels of the 300 surest objects, see `modules.detector`.

@@ -7,7 +7,7 @@ from torchmetrics import Metric
 from ..functional.calibration import BINS
 
 
-class Reliability(Metric):
+class ReliabilityTable(Metric):
     """A reliability table: samples by the probability of the class that they are taken for.
 
     Guo et al. 2017, https://arxiv.org/abs/1706.04599, section 2. Bins are of equal width and hold

@@ -63,7 +63,7 @@ class Segmentation(Task):
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy over the pixels that count; 0 where none does."""
         summed = F.cross_entropy(
-            resized(outputs, targets.shape[-2:]),
+            resize_scores(outputs, targets.shape[-2:]),
             targets,
             ignore_index=IGNORE,
             label_smoothing=self.label_smoothing,
@@ -83,7 +83,7 @@ class Segmentation(Task):
         weight = None
         if mask is not None:
             weight = F.interpolate(mask[:, None].float(), size=size, mode="area")[:, 0]
-        return kl_divergence(resized(outputs, size), reference, temperature, weight)
+        return kl_divergence(resize_scores(outputs, size), reference, temperature, weight)
 
     def valid_mask(self, targets: Tensor) -> Tensor:
         """Which pixels have a class, (B, H, W) bool."""
@@ -108,7 +108,7 @@ class Segmentation(Task):
 
     def visualize(self, images: Tensor, targets: Tensor, outputs: Tensor) -> list[Tensor]:
         """Each class in its color over the image; what is ignored in the truth stays bare."""
-        answers = resized(outputs, targets.shape[-2:]).argmax(1)
+        answers = resize_scores(outputs, targets.shape[-2:]).argmax(1)
         return [
             torch.cat([self._drawn(image, truth), _gap(image), self._drawn(image, answer)], -1)
             for image, truth, answer in zip(images, targets, answers, strict=True)
@@ -142,7 +142,7 @@ class Segmentation(Task):
             )
 
 
-def resized(scores: Tensor, size: Sequence[int]) -> Tensor:
+def resize_scores(scores: Tensor, size: Sequence[int]) -> Tensor:
     """(B, K, h, w) -> (B, K, *size) in fp32, bilinear."""
     scores = scores.float()
     if tuple(scores.shape[-2:]) == tuple(size):
@@ -163,7 +163,7 @@ class _Enlarged(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, K, H, W)."""
-        return resized(self.network(x), x.shape[-2:])
+        return resize_scores(self.network(x), x.shape[-2:])
 
 
 def _gap(image: Tensor) -> Tensor:
@@ -175,7 +175,7 @@ class _Pixels:
 
     def update(self, preds: Tensor, target: Tensor) -> None:
         """Scores (B, K, h, w) and targets (B, H, W)."""
-        super().update(resized(preds, target.shape[-2:]).argmax(1), target)  # type: ignore[misc]
+        super().update(resize_scores(preds, target.shape[-2:]).argmax(1), target)  # type: ignore[misc]
 
 
 class _Jaccard(_Pixels, MulticlassJaccardIndex):

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..parts import conv_bn, named
+from ..layers import conv_bn, named_sequential
 
 STEM = 24
 """Channels of the stem of both networks."""
@@ -92,7 +92,7 @@ class ShuffleNetV1(nn.Module):
 
 def branch(in_channels: int, width: int, stride: int) -> nn.Sequential:
     """1×1, depthwise 3×3 and 1×1 convolution; no ReLU follows the depthwise one."""
-    return named(
+    return named_sequential(
         first=conv_bn(in_channels, width, 1),
         depthwise=conv_bn(width, width, 3, stride, groups=width, relu=False),
         last=conv_bn(width, width, 1),
@@ -123,7 +123,7 @@ class HalvingUnit(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.short = named(
+        self.short = named_sequential(
             depthwise=conv_bn(in_channels, in_channels, 3, 2, groups=in_channels, relu=False),
             last=conv_bn(in_channels, out_channels // 2, 1),
         )

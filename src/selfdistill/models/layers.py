@@ -5,7 +5,7 @@ from collections import OrderedDict
 from torch import nn
 
 
-def named(**modules: nn.Module) -> nn.Sequential:
+def named_sequential(**modules: nn.Module) -> nn.Sequential:
     """The modules one after the other, each under its keyword in the state dict."""
     return nn.Sequential(OrderedDict(modules))
 
@@ -27,7 +27,7 @@ def conv_bn(
     conv = nn.Conv2d(
         in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=bias
     )
-    block = named(conv=conv, bn=nn.BatchNorm2d(out_channels))
+    block = named_sequential(conv=conv, bn=nn.BatchNorm2d(out_channels))
     if relu:
         block.add_module("relu", nn.ReLU())
     return block
@@ -35,7 +35,7 @@ def conv_bn(
 
 def bn_relu(channels: int) -> nn.Sequential:
     """Batch norm and ReLU, for networks that normalize before the convolution."""
-    return named(bn=nn.BatchNorm2d(channels), relu=nn.ReLU())
+    return named_sequential(bn=nn.BatchNorm2d(channels), relu=nn.ReLU())
 
 
 def init_kaiming(network: nn.Module) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..core import ConfigError
 from ..taps import find_taps
-from .parts import conv_bn, init_kaiming, named
+from .layers import conv_bn, init_kaiming, named_sequential
 
 
 class FPN(nn.Module):
@@ -49,21 +49,21 @@ class FPN(nn.Module):
         maps = [lateral(m) for lateral, m in zip(self.lateral, self.backbone(x), strict=True)]
         levels = [maps[-1]]
         for each in reversed(maps[:-1]):
-            levels.append(each + enlarged(levels[-1], each))
+            levels.append(each + upsample_like(levels[-1], each))
         levels = [smooth(m) for smooth, m in zip(self.smooth, reversed(levels), strict=True)]
         total = levels[0]
         for level in levels[1:]:
-            total = total + enlarged(level, total)
+            total = total + upsample_like(level, total)
         scores: Tensor = self.classify(total)
         return scores
 
 
-def enlarged(x: Tensor, like: Tensor) -> Tensor:
+def upsample_like(x: Tensor, like: Tensor) -> Tensor:
     """A map at the height and width of another, bilinear."""
     return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)
 
 
-class Plain(nn.Module):
+class SmallBackbone(nn.Module):
     """Four stages of two 3×3 convolutions each, at 1/2, 1/4, 1/8 and 1/16 of the resolution."""
 
     widths = (16, 32, 64, 96)
@@ -72,7 +72,7 @@ class Plain(nn.Module):
         super().__init__()
         sizes = zip((in_channels, *self.widths), self.widths, strict=False)
         for i, (old, new) in enumerate(sizes, 1):
-            stage = named(down=conv_bn(old, new, 3, 2), conv=conv_bn(new, new, 3))
+            stage = named_sequential(down=conv_bn(old, new, 3, 2), conv=conv_bn(new, new, 3))
             self.add_module(f"stage{i}", stage)
         init_kaiming(self)
 
@@ -81,7 +81,7 @@ class Plain(nn.Module):
         return [x := stage(x) for stage in self.children()]
 
 
-def fpn(name: str, num_classes: int, in_channels: int, pretrained: bool) -> nn.Module:
+def build_fpn(name: str, num_classes: int, in_channels: int, pretrained: bool) -> nn.Module:
     """`fpn/small`, or `fpn/timm/NAME` on any of timm's backbones that gives its features.
 
     Raises:
@@ -90,7 +90,7 @@ def fpn(name: str, num_classes: int, in_channels: int, pretrained: bool) -> nn.M
     if name == "small":
         if pretrained:
             raise ConfigError("no pretrained weights exist for fpn/small; take fpn/timm/resnet18")
-        plain = Plain(in_channels)
+        plain = SmallBackbone(in_channels)
         cuts = [f"stage{i}" for i in range(1, 5)]
         return FPN(plain, plain.widths, cuts, num_classes, width=48)
     family, _, backbone = name.partition("/")
@@ -120,7 +120,7 @@ def _on_timm(name: str, num_classes: int, in_channels: int, pretrained: bool) ->
     return FPN(backbone, channels, cuts, num_classes)
 
 
-class Scores(nn.Module):
+class TorchvisionSegmenter(nn.Module):
     """One of torchvision's networks for segmentation, giving its scores alone.
 
     Args:
@@ -141,18 +141,20 @@ class Scores(nn.Module):
         return self.network(x)["out"]
 
 
-def torchvision_names() -> list[str]:
+def segmenter_names() -> list[str]:
     """torchvision's networks for segmentation."""
     from torchvision import models
 
     return models.list_models(module=models.segmentation)  # type: ignore[attr-defined, no-any-return]
 
 
-def from_torchvision(name: str, num_classes: int, pretrained: bool) -> nn.Module:
+def torchvision_segmenter(name: str, num_classes: int, pretrained: bool) -> nn.Module:
     """A network of torchvision; `pretrained` is its backbone on ImageNet."""
     from torchvision.models import get_model  # type: ignore[attr-defined]
 
     # without an auxiliary head, which some would otherwise have and some not
     extra = {} if name.startswith("lraspp") else {"aux_loss": False}
     backbone = "DEFAULT" if pretrained else None
-    return Scores(get_model(name, num_classes=num_classes, weights_backbone=backbone, **extra))
+    return TorchvisionSegmenter(
+        get_model(name, num_classes=num_classes, weights_backbone=backbone, **extra)
+    )
