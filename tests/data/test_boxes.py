@@ -160,14 +160,20 @@ def test_a_picture_of_another_size_than_annotated_is_told_while_streaming(stream
 def test_pictures_without_an_object_are_refused_on_demand(tmp_path):
     place = coco(tmp_path / "set")
     assert int(read(place, val_fraction=0).train.targets.empty().sum()) == 1
-    with pytest.raises(DataError, match=r"1 of 6 pictures hold no object.*train5.*empty=keep"):
+    with pytest.raises(
+        DataError, match=r"1 of 6 pictures hold no object.*train5.*empty_images=keep"
+    ):
         read(place, empty_images="refuse")
 
 
 def test_words_are_checked(tmp_path):
-    with pytest.raises(ConfigError, match=r"empty='kep' is unknown \(did you mean 'keep'\?\)"):
+    with pytest.raises(
+        ConfigError, match=r"empty_images='kep' is unknown \(did you mean 'keep'\?\)"
+    ):
         read(tmp_path, empty_images="kep")
-    with pytest.raises(ConfigError, match=r"faulty='x' is unknown \(there are: refuse, mend\)"):
+    with pytest.raises(
+        ConfigError, match=r"invalid_boxes='x' is unknown \(there are: refuse, fix\)"
+    ):
         read(tmp_path, invalid_boxes="x")
 
 

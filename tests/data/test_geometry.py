@@ -34,7 +34,7 @@ def blocks() -> torch.Tensor:
 def test_a_mask_moves_with_its_image(geometry):
     masks = blocks()
     images = (masks * 60)[:, None].repeat(1, 3, 1, 1)  # an image whose color is its class
-    moved = geometry.shift(geometry.cut(images, 2, INDEX), 2, INDEX)[:, 0]
+    moved = geometry.pad_and_flip(geometry.crop_or_zoom(images, 2, INDEX), 2, INDEX)[:, 0]
     labels = Masks(masks).fetch(INDEX, geometry, 2)
     seen = labels != IGNORE
     # bilinear colors differ along the blocks' edges only
@@ -45,7 +45,7 @@ def test_a_mask_moves_with_its_image(geometry):
 def test_without_zoom_every_pixel_is_exact():
     masks, geometry = blocks(), GeometricAugmentation(5, crop_padding=6, flip=True)
     images = masks[:, None].repeat(1, 3, 1, 1)
-    moved = geometry.shift(images, 1, INDEX)[:, 0].long()
+    moved = geometry.pad_and_flip(images, 1, INDEX)[:, 0].long()
     labels = Masks(masks).fetch(INDEX, geometry, 1)
     assert torch.equal(torch.where(labels == IGNORE, 0, labels), moved)
     assert (labels == IGNORE).any()
@@ -74,7 +74,9 @@ def drawn(rows: torch.Tensor) -> torch.Tensor:
 )
 def test_a_box_moves_with_its_image(geometry):
     rows = torch.tensor([[[1.0, 8, 6, 20, 16]]]).repeat(16, 1, 1)
-    moved = geometry.shift(geometry.cut(drawn(rows), 0, INDEX), 0, INDEX)[:, 0] > 127
+    moved = (
+        geometry.pad_and_flip(geometry.crop_or_zoom(drawn(rows), 0, INDEX), 0, INDEX)[:, 0] > 127
+    )
     for picture, row in zip(moved, Boxes(rows, SIZE).fetch(INDEX, geometry), strict=True):
         assert row[0, 0] == 1
         y, x = picture.nonzero().unbind(1)
@@ -94,7 +96,9 @@ def test_any_box_stays_around_what_is_drawn_in_it(data):
     x1, y1 = data.draw(st.integers(0, SIZE[1] - 6)), data.draw(st.integers(0, SIZE[0] - 6))
     x2, y2 = data.draw(st.integers(x1 + 6, SIZE[1])), data.draw(st.integers(y1 + 6, SIZE[0]))
     rows = torch.tensor([[[1.0, x1, y1, x2, y2]]]).repeat(16, 1, 1)
-    moved = geometry.shift(geometry.cut(drawn(rows), 7, INDEX), 7, INDEX)[:, 0] > 184
+    moved = (
+        geometry.pad_and_flip(geometry.crop_or_zoom(drawn(rows), 7, INDEX), 7, INDEX)[:, 0] > 184
+    )
     for picture, row in zip(moved, Boxes(rows, SIZE).fetch(INDEX, geometry, 7)[:, 0], strict=True):
         if row[0] == NO_BOX:
             assert picture.float().mean() < 0.5  # a tenth of what was asked for at most

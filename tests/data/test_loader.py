@@ -25,14 +25,14 @@ def folder(tmp_path_factory):
 
 
 def loader(images=RESIDENT, **options) -> Loader:
-    usual = {"batch_size": 8, "seed": 0, "crop": 2, "flip": True, **MOMENTS}
+    usual = {"batch_size": 8, "seed": 0, "crop_padding": 2, "flip": True, **MOMENTS}
     return Loader(images, **(usual | options))
 
 
 def flat(steps) -> list[torch.Tensor]:
     """Every tensor of the batches of an epoch."""
     batches = [b for step in steps for b in step]
-    parts = [(b.inputs, b.targets, b.indices, *b.views, b.partners) for b in batches]
+    parts = [(b.inputs, b.targets, b.indices, *b.views, b.same_class_inputs) for b in batches]
     return [tensor for part in parts for tensor in part if tensor is not None]
 
 
@@ -43,9 +43,9 @@ def same(first, second) -> bool:
 
 def joined(batches: list[Batch]) -> Batch:
     whole = Batch(*(torch.cat(parts) for parts in list(zip(*batches, strict=True))[:3]))
-    if batches[0].partners is None:
+    if batches[0].same_class_inputs is None:
         return whole
-    return whole._replace(partners=torch.cat([b.partners for b in batches]))
+    return whole._replace(same_class_inputs=torch.cat([b.same_class_inputs for b in batches]))
 
 
 def test_an_epoch_sees_each_sample_at_most_once():
@@ -79,7 +79,13 @@ def test_seed_and_epoch_change_order_and_pixels(key):
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 6), st.integers(0, 3), st.integers(0, 2**40), st.booleans())
 def test_resume_is_exact(start, epoch, seed, resized):
-    options = {"batch_size": 4, "seed": seed, "resized_crop": resized, "views": 2, "partners": True}
+    options = {
+        "batch_size": 4,
+        "seed": seed,
+        "resized_crop": resized,
+        "views": 2,
+        "same_class": True,
+    }
     whole = list(loader(**options).epoch(epoch))
     assert same(loader(**options).epoch(epoch, start), whole[start:])
 
@@ -87,7 +93,7 @@ def test_resume_is_exact(start, epoch, seed, resized):
 @pytest.mark.parametrize("resized_crop", [False, True])
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_processes_and_micro_batches_make_up_the_batch(resized_crop, channels_last):
-    options = {"resized_crop": resized_crop, "channels_last": channels_last, "partners": True}
+    options = {"resized_crop": resized_crop, "channels_last": channels_last, "same_class": True}
     parts = [
         list(loader(world_size=2, rank=r, micro_batches=2, **options).epoch(1)) for r in (0, 1)
     ]
@@ -95,7 +101,7 @@ def test_processes_and_micro_batches_make_up_the_batch(resized_crop, channels_la
         assert [len(part[step]) for part in parts] == [2, 2]
         together = joined([b for part in parts for b in part[step]])
         assert all(map(torch.equal, together[:3], whole[:3]))
-        assert torch.equal(together.partners, whole.partners)
+        assert torch.equal(together.same_class_inputs, whole.same_class_inputs)
 
 
 def test_views_differ_and_the_first_is_the_same_without_them():
@@ -116,14 +122,14 @@ def test_memory_format_changes_no_value():
 
 def test_streaming_equals_memory_where_sizes_agree(folder):
     assert same(loader(folder, views=2).epoch(2), loader(views=2).epoch(2))
-    options = {"views": 2, "partners": True}
+    options = {"views": 2, "same_class": True}
     assert same(loader(folder, **options).epoch(2), loader(**options).epoch(2))
 
 
 @pytest.mark.parametrize("start", [0, 1])
 @pytest.mark.parametrize("partners", [False, True])
 def test_number_of_workers_changes_nothing(folder, start, partners):
-    options = {"resized_crop": True, "views": 2, "micro_batches": 2, "partners": partners}
+    options = {"resized_crop": True, "views": 2, "micro_batches": 2, "same_class": partners}
     alone = list(loader(folder, **options).epoch(1))
     assert same(loader(folder, workers=2, **options).epoch(1, start), alone[start:])
 
@@ -144,22 +150,24 @@ def test_partners_are_images_of_the_same_class(folder, streamed):
     plain = loader(
         folder if streamed else RESIDENT, crop_padding=0, flip=False, same_class=True, views=2
     )
-    partners = [(b.indices, found(b.partners)) for epoch in range(3) for (b,) in plain.epoch(epoch)]
+    partners = [
+        (b.indices, found(b.same_class_inputs)) for epoch in range(3) for (b,) in plain.epoch(epoch)
+    ]
     assert all(torch.equal(LABELS[mine], LABELS[its]) for mine, its in partners)
     assert any(not torch.equal(mine, its) for mine, its in partners)
 
 
 def test_partners_change_nothing_else():
-    assert next(loader().epoch(0))[0].partners is None
-    with_, without = (next(loader(partners=p, views=2).epoch(0))[0] for p in (True, False))
+    assert next(loader().epoch(0))[0].same_class_inputs is None
+    with_, without = (next(loader(same_class=p, views=2).epoch(0))[0] for p in (True, False))
     assert torch.equal(with_.inputs, without.inputs)
     assert torch.equal(with_.views[0], without.views[0])
-    assert with_.partners.shape == with_.inputs.shape
+    assert with_.same_class_inputs.shape == with_.inputs.shape
 
 
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize(
-    "options", [{"crop": 2}, {"crop": 0, "flip": True}, {"resized_crop": True}]
+    "options", [{"crop_padding": 2}, {"crop_padding": 0, "flip": True}, {"resized_crop": True}]
 )
 def test_one_partner_of_two_images_is_augmented_apart(tmp_path, streamed, options):
     """Ten copies of one picture: all partners are the same, and no two draws of their cut."""
@@ -167,7 +175,7 @@ def test_one_partner_of_two_images_is_augmented_apart(tmp_path, streamed, option
     labels = torch.zeros(10, dtype=torch.int64)
     Image.fromarray(PIXELS[0]).save(tmp_path / "one.png")
     folder = ImageFiles([tmp_path / "one.png"] * 10, labels, (12, 12))
-    usual = {"crop": 0, "flip": False, "batch_size": 10, "partners": True, "views": 2}
+    usual = {"crop_padding": 0, "flip": False, "batch_size": 10, "same_class": True, "views": 2}
     images = folder if streamed else InMemoryImages(pixels, labels)
     (batch,) = next(loader(images, **(usual | options)).epoch(0))
     cuts = {tuple(partner.flatten().tolist()) for partner in batch.same_class_inputs}

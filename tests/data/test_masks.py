@@ -28,7 +28,11 @@ def scenes(tmp_path):
 
 
 def read(path, **options):
-    return load(f"folder:{path}", task="segmentation", **({"ignore": 9, "val": 0.25} | options))
+    return load(
+        f"folder:{path}",
+        task="segmentation",
+        **({"ignore_index": 9, "val_fraction": 0.25} | options),
+    )
 
 
 def test_parts_classes_and_values(scenes):
@@ -106,7 +110,7 @@ def test_damage_is_told(scenes, damage, sentence):
 
 def test_a_stray_value_is_named(scenes):
     (scenes / "classes.txt").write_text("one\ntwo\nthree\n")
-    with pytest.raises(DataError, match=r"class 9 and there are 3.*ignore=9"):
+    with pytest.raises(DataError, match=r"class 9 and there are 3.*ignore_index=9"):
         read(scenes, ignore_index=None)
 
 

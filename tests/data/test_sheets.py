@@ -37,7 +37,7 @@ def one(*rows, size=(48, 64)) -> BoxTable:
     ],
 )
 def test_boxes_that_cannot_be_right(row, sentence):
-    with pytest.raises(DataError, match=sentence + ".*--set faulty=mend"):
+    with pytest.raises(DataError, match=sentence + ".*--set invalid_boxes=fix"):
         check_boxes(one(row), "refuse", "keep")
 
 
@@ -53,11 +53,11 @@ def test_a_pixel_of_rounding_is_clipped():
 
 def test_mending_clips_and_leaves_out():
     rows = [(0, 2, 5, 5, 5, 9), (0, 2, 60, 40, 90, 90), (1, 2, 70, 5, 90, 9)]
-    found = check_boxes(one(*rows), "mend", "keep")
+    found = check_boxes(one(*rows), "fix", "keep")
     assert found.corners.tolist() == [[10, 10, 20, 20], [60, 40, 64, 48]]
     assert found.owners.tolist() == [0, 0]
     with pytest.raises(DataError, match=r"1 of 2 pictures hold no object, the first is b.png"):
-        check_boxes(one(*rows), "mend", "refuse")
+        check_boxes(one(*rows), "fix", "refuse")
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,10 @@ def test_folder_without_its_prefix(tmp_path):
         load(str(tmp_path))
 
 
-@pytest.mark.parametrize("options", [{"val": 1}, {"val": -0.1}, {"limit": 0}, {"image_size": 0}])
+@pytest.mark.parametrize(
+    "options",
+    [{"val_fraction": 1}, {"val_fraction": -0.1}, {"max_train_images": 0}, {"image_size": 0}],
+)
 def test_option_out_of_range(options):
     with pytest.raises(ConfigError, match=next(iter(options))):
         load("digits", **options)

@@ -53,7 +53,9 @@ def test_no_share_holds_out_nothing():
 
 @pytest.mark.parametrize(("share", "part"), [(0.01, "no validation"), (0.99, "no training")])
 def test_a_share_that_leaves_nothing(share, part):
-    with pytest.raises(DataError, match=f"{part} image; give 0 or a share between 0.17 and 0.83"):
+    with pytest.raises(
+        DataError, match=f"{part} image; give 0 or a fraction between 0.17 and 0.83"
+    ):
         hold_out_fraction(images([0, 1] * 3), share)
 
 

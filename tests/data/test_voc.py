@@ -72,7 +72,7 @@ def test_a_size_that_is_not_given_is_looked_up(place):
 
 def test_a_missing_annotation_is_allowed_on_demand(place):
     (place / "Annotations" / "train5.xml").unlink()
-    with pytest.raises(DataError, match=r"train5.png has no annotation .*empty=missing"):
+    with pytest.raises(DataError, match=r"train5.png has no annotation .*empty_images=missing"):
         read(place)
     assert int(read(place, empty_images="missing").train.targets.empty().sum()) == 1
 

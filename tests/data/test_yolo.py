@@ -66,7 +66,9 @@ def test_names_of_classes(place, file, text, names):
 
 def test_a_missing_text_file_is_allowed_on_demand(place):
     (place / "labels" / "train" / "train5.txt").unlink()
-    with pytest.raises(DataError, match=r"train5.png has no labels .*train5.txt.*empty=missing"):
+    with pytest.raises(
+        DataError, match=r"train5.png has no labels .*train5.txt.*empty_images=missing"
+    ):
         read(place)
     data = read(place, empty_images="missing")
     assert data.classes == NAMES

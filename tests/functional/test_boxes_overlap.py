@@ -73,7 +73,11 @@ def test_binary_divergence_is_that_of_bernoulli():
 
 
 def kept(boxes, scores, **changes):
-    settings = {"least": 0.1, "overlap": 0.5, "count": 10, "looked_at": 100} | changes
+    settings = {"min_score": 0.1,
+        "iou_threshold": 0.5,
+        "max_detections": 10,
+        "max_candidates": 100,
+   } | changes
     return class_nms(torch.tensor(boxes), torch.tensor(scores), **settings)
 
 
@@ -99,8 +103,8 @@ def test_a_box_counts_for_each_class_it_scores_for():
 
 def test_no_more_than_asked_for():
     scores = [[0.5, 0.0], [0.0, 0.9], [0.6, 0.0]]
-    assert kept(BOXES, scores, count=1)[1].tolist() == pytest.approx([0.9])
-    assert kept(BOXES, scores, looked_at=2)[1].tolist() == pytest.approx([0.9, 0.6])
+    assert kept(BOXES, scores, max_detections=1)[1].tolist() == pytest.approx([0.9])
+    assert kept(BOXES, scores, max_candidates=2)[1].tolist() == pytest.approx([0.9, 0.6])
 
 
 def test_nothing_sure_is_nothing():

@@ -88,8 +88,8 @@ def test_the_boxes_are_torchvisions(pairs, images, name):
         for threshold in (network, getattr(network, "roi_heads", None)):
             if hasattr(threshold, "score_thresh"):
                 threshold.score_thresh = 0.001  # untrained networks are sure of nothing
-    if hasattr(mine, "reading"):
-        mine.reading.network.score_thresh = 0.001
+    if hasattr(mine, "decoder"):
+        mine.decoder.network.score_thresh = 0.001
     with torch.no_grad():
         found, wanted = mine(images).detections((96, 128)), theirs(list(images))
     assert sum(len(each.boxes) for each in found) > 10

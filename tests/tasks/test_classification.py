@@ -75,7 +75,7 @@ def test_metric_has_top5_from_six_classes_on():
 
 
 def test_confusion_has_true_classes_in_rows():
-    confusion = task().details()["confusion"]
+    confusion = task().matrix_metrics()["confusion"]
     confusion.update(LOGITS, LABELS)
     want = np.zeros((3, 3))
     np.add.at(want, (LABELS.numpy(), LOGITS.argmax(1).numpy()), 1)
@@ -83,7 +83,7 @@ def test_confusion_has_true_classes_in_rows():
 
 
 def test_correct_is_where_the_largest_logit_is():
-    assert task().correct(LOGITS, LABELS).tolist() == [True, False, False, True]
+    assert task().correct_mask(LOGITS, LABELS).tolist() == [True, False, False, True]
 
 
 def test_check_is_content_with_what_fits():

@@ -68,9 +68,7 @@ class GeometricAugmentation(NamedTuple):
         if self.crop_padding:
             top, left = crop_offsets(self.crop_padding, self.seed, epoch, index)
             sides = (torch.full_like(top, side) for side in (height, width))
-            masks = zoom_masks(
-                masks, top - self.crop_padding, left - self.crop_padding, *sides
-            )
+            masks = zoom_masks(masks, top - self.crop_padding, left - self.crop_padding, *sides)
         return random_flip(masks[:, None], self.seed, epoch, index)[:, 0] if self.flip else masks
 
     def transform_boxes(

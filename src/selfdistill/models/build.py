@@ -8,8 +8,7 @@ from typing import Any
 from torch import nn
 
 from ..core import ConfigError, ResourceError, nearest
-from . import detectors, yolov5
-from . import segmentation as scenes
+from . import detectors, segmentation, yolov5
 from .cifar import NETWORKS
 from .weights import load_weights
 
@@ -65,7 +64,7 @@ def list_models(pattern: str = "") -> list[str]:
         "timm": timm.list_models(),
         "torchvision": [
             *_torchvision_names(),
-            *scenes.segmenter_names(),
+            *segmentation.segmenter_names(),
             *detectors.detector_names(),
         ],
         "fpn": ["small", "timm/BACKBONE"],
@@ -87,7 +86,7 @@ def _matches(family: str, name: str, pattern: str) -> bool:
 
 
 def name_hint(model: str) -> str:
-    """What the user may have meant; of two networks of one name our own comes first."""
+    """A hint for a misspelt name; of two networks of one name our own comes first."""
     everything = list_models()
     if "/" in model:
         family = [n for n in everything if n.startswith(model.partition("/")[0] + "/")]
@@ -135,11 +134,11 @@ def _torchvision_names() -> list[str]:
 def _torchvision(name: str, num_classes: int, in_channels: int, pretrained: bool) -> nn.Module:
     from torchvision.models import get_model  # type: ignore[attr-defined]
 
-    places = {
-        **dict.fromkeys(scenes.segmenter_names(), scenes.torchvision_segmenter),
+    constructors = {
+        **dict.fromkeys(segmentation.segmenter_names(), segmentation.torchvision_segmenter),
         **dict.fromkeys(detectors.detector_names(), detectors.torchvision_detector),
     }
-    if name not in (*_torchvision_names(), *places):
+    if name not in (*_torchvision_names(), *constructors):
         raise ConfigError(
             f"there is no network 'torchvision/{name}'{name_hint(f'torchvision/{name}')}"
         )
@@ -147,7 +146,7 @@ def _torchvision(name: str, num_classes: int, in_channels: int, pretrained: bool
         raise ConfigError(
             f"torchvision networks take 3 channels, not {in_channels}; timm/ and cifar/ take any"
         )
-    if (create := places.get(name)) and pretrained:
+    if (create := constructors.get(name)) and pretrained:
         return create_pretrained(
             f"torchvision/{name}", create, num_classes=num_classes, pretrained=True
         )
@@ -165,14 +164,14 @@ def _torchvision(name: str, num_classes: int, in_channels: int, pretrained: bool
 
 
 def create_pretrained(model: str, create: Callable[..., nn.Module], **keywords: Any) -> nn.Module:
-    """Make a network whose weights come over the net."""
+    """Create a network whose weights are downloaded."""
     try:
         return create(model.partition("/")[2], **keywords)
-    except Exception as fault:  # hubs raise their HTTP library's, which have no common base
+    except Exception as error:  # hubs raise their HTTP library's, which have no common base
         raise ResourceError(
-            f"pretrained weights of '{model}' could not be fetched ({type(fault).__name__}); "
+            f"pretrained weights of '{model}' could not be fetched ({type(error).__name__}); "
             "check the connection, or download them and give the file as weights"
-        ) from fault
+        ) from error
 
 
 def _with_classes(network: nn.Module, num_classes: int) -> nn.Module:
@@ -191,6 +190,6 @@ _FAMILIES: dict[str, Callable[[str, int, int, bool], nn.Module]] = {
     "cifar": _cifar,
     "timm": _timm,
     "torchvision": _torchvision,
-    "fpn": scenes.build_fpn,
+    "fpn": segmentation.build_fpn,
     "yolov5": yolov5.build_yolov5,
 }

@@ -1,8 +1,8 @@
-"""torchvision's detectors on batches that are normalized already, with outputs apart from losses.
+"""torchvision's detectors for normalized batches, with raw outputs.
 
-torchvision's own forward pass scales and normalizes images and gives losses in training and boxes
-in evaluation. Here the parts that learn run on the batch as it is, and their raw outputs know how
-to become a loss or boxes by torchvision's own functions.
+torchvision's own forward pass scales and normalizes images and returns losses in training and boxes
+in evaluation. Here the trained parts run on the batch as it is, and their raw outputs have the
+methods that compute the loss or the boxes by torchvision's own functions.
 """
 
 from torch import nn
@@ -16,15 +16,15 @@ _CUTS = {
     "ssd300_vgg16": ["backbone.features.8", "backbone.features.15", "backbone.features"],
     "mobilenet_v3_large": [f"backbone.body.{i}" for i in (3, 6, 12, 16)],
 }
-"""The ends of the backbone's stages by what a network's name contains; the first one counts."""
+"""The ends of the backbone's stages by part of the network's name; the first match counts."""
 
 
 def detector_names() -> list[str]:
-    """torchvision's networks for detection, without those that also draw masks or key points."""
+    """torchvision's networks for detection, without those that also predict masks or key points."""
     from torchvision import models
 
-    found: list[str] = models.list_models(module=models.detection)  # type: ignore[attr-defined]
-    return [name for name in found if not name.startswith(("mask", "keypoint"))]
+    available: list[str] = models.list_models(module=models.detection)  # type: ignore[attr-defined]
+    return [name for name in available if not name.startswith(("mask", "keypoint"))]
 
 
 def torchvision_detector(name: str, num_classes: int, pretrained: bool) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Pieces that several families of networks are made of."""
+"""Layers that several families of networks share."""
 
 from collections import OrderedDict
 
@@ -6,7 +6,7 @@ from torch import nn
 
 
 def named_sequential(**modules: nn.Module) -> nn.Sequential:
-    """The modules one after the other, each under its keyword in the state dict."""
+    """A sequence of modules, each under its keyword in the state dict."""
     return nn.Sequential(OrderedDict(modules))
 
 
@@ -41,7 +41,7 @@ def bn_relu(channels: int) -> nn.Sequential:
 def init_kaiming(network: nn.Module) -> None:
     """Convolutions normal with variance 2 / fan-out (He et al. 2015), their biases 0.
 
-    Batch norm is born with scale 1 and shift 0 and linear layers keep torch's own initialization.
+    Batch norm starts at scale 1 and shift 0 and linear layers keep torch's own initialization.
     He et al. 2015, https://arxiv.org/abs/1502.01852, eq. 14.
     """
     for module in network.modules():

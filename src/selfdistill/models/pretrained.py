@@ -1,4 +1,4 @@
-"""Networks as their publishers trained them: all outputs, and the images that they expect."""
+"""Published networks with their weights, classes and normalization."""
 
 from collections.abc import Callable
 from functools import partial
@@ -11,11 +11,11 @@ from .build import create_pretrained, name_hint
 
 
 class PretrainedNetwork(NamedTuple):
-    """A published network, known before it is fetched.
+    """A published network, before its download.
 
     Attributes:
-        load: fetches it; raises `ResourceError` where that fails.
-        classes: how many outputs it has.
+        load: downloads it; raises `ResourceError` where that fails.
+        classes: number of outputs.
         mean, std: of the pixels in [0, 1] that it was trained on, one number a channel.
     """
 
@@ -44,17 +44,17 @@ def _timm(name: str) -> PretrainedNetwork:
 
     if not timm.is_model(name):
         raise ConfigError(f"there is no network 'timm/{name}'{name_hint(f'timm/{name}')}")
-    about: Any = timm.get_pretrained_cfg(name)
-    if about is None or not about.has_weights:
+    config: Any = timm.get_pretrained_cfg(name)
+    if config is None or not config.has_weights:
         raise ConfigError(f"timm has no pretrained weights for '{name}'")
     load = partial(create_pretrained, f"timm/{name}", timm.create_model, pretrained=True)
-    return PretrainedNetwork(load, about.num_classes, tuple(about.mean), tuple(about.std))
+    return PretrainedNetwork(load, config.num_classes, tuple(config.mean), tuple(config.std))
 
 
 def _torchvision(name: str) -> PretrainedNetwork:
-    from torchvision import models as zoo
+    from torchvision import models as torchvision_models
 
-    models: Any = zoo
+    models: Any = torchvision_models
     if name not in models.list_models(module=models):
         raise ConfigError(
             f"there is no network 'torchvision/{name}'{name_hint(f'torchvision/{name}')}"

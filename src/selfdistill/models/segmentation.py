@@ -1,4 +1,4 @@
-"""Networks that say something of every pixel."""
+"""Networks for semantic segmentation."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from .layers import conv_bn, init_kaiming, named_sequential
 
 
 class FPN(nn.Module):
-    """A backbone, its feature pyramid, and the sum of all levels at a quarter of the resolution.
+    """Feature pyramid network for segmentation: the sum of all levels at a quarter resolution.
 
     Panoptic feature pyramid networks (Kirillov et al. 2019, https://arxiv.org/abs/1901.02446), the
     branch for semantic segmentation in a plain form: each level is brought to the largest one's
@@ -48,8 +48,8 @@ class FPN(nn.Module):
         """(B, C, H, W) to scores (B, K, h, w) at the resolution of the first map."""
         maps = [lateral(m) for lateral, m in zip(self.lateral, self.backbone(x), strict=True)]
         levels = [maps[-1]]
-        for each in reversed(maps[:-1]):
-            levels.append(each + upsample_like(levels[-1], each))
+        for finer in reversed(maps[:-1]):
+            levels.append(finer + upsample_like(levels[-1], finer))
         levels = [smooth(m) for smooth, m in zip(self.smooth, reversed(levels), strict=True)]
         total = levels[0]
         for level in levels[1:]:
@@ -59,7 +59,7 @@ class FPN(nn.Module):
 
 
 def upsample_like(x: Tensor, like: Tensor) -> Tensor:
-    """A map at the height and width of another, bilinear."""
+    """Resize a map to the height and width of another, bilinear."""
     return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)
 
 
@@ -90,9 +90,9 @@ def build_fpn(name: str, num_classes: int, in_channels: int, pretrained: bool) -
     if name == "small":
         if pretrained:
             raise ConfigError("no pretrained weights exist for fpn/small; take fpn/timm/resnet18")
-        plain = SmallBackbone(in_channels)
+        small = SmallBackbone(in_channels)
         cuts = [f"stage{i}" for i in range(1, 5)]
-        return FPN(plain, plain.widths, cuts, num_classes, width=48)
+        return FPN(small, small.widths, cuts, num_classes, width=48)
     family, _, backbone = name.partition("/")
     if family != "timm" or not backbone:
         raise ConfigError(
@@ -110,24 +110,24 @@ def _on_timm(name: str, num_classes: int, in_channels: int, pretrained: bool) ->
         backbone = timm.create_model(
             name, pretrained=pretrained, features_only=True, in_chans=in_channels
         )
-    except (RuntimeError, AttributeError, ValueError, AssertionError) as fault:
+    except (RuntimeError, AttributeError, ValueError, AssertionError) as error:
         raise ConfigError(
-            f"timm/{name} does not give its stages' features ({str(fault).splitlines()[0]}); "
+            f"timm/{name} does not give its stages' features ({str(error).splitlines()[0]}); "
             "take another backbone, such as timm/resnet18"
-        ) from fault
+        ) from error
     cuts = find_taps(backbone, torch.zeros(2, in_channels, 64, 64))
     channels = backbone.feature_info.channels()  # type: ignore[operator, union-attr]
     return FPN(backbone, channels, cuts, num_classes)
 
 
 class TorchvisionSegmenter(nn.Module):
-    """One of torchvision's networks for segmentation, giving its scores alone.
+    """A segmentation network of torchvision that returns its scores alone.
 
     Args:
-        network: gives a dictionary whose `out` are the scores.
+        network: returns a dictionary whose `out` are the scores.
 
     Attributes:
-        cuts: where the stages of its backbone end.
+        cuts: names of the modules at which the stages of its backbone end.
     """
 
     def __init__(self, network: nn.Module) -> None:

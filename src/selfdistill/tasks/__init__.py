@@ -1,4 +1,4 @@
-"""Floor 3: what labels mean."""
+"""Floor 3: classification, segmentation and detection as tasks."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from .detection import Detection
 from .segmentation import Segmentation
 
 TASKS = {cls.name: cls for cls in (Classification, Detection, Segmentation)}
-"""By the name that users call them."""
+"""Task classes by name."""
 
 __all__ = ["TASKS", "Classification", "Detection", "Segmentation", "make_task"]
 

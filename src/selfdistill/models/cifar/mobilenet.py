@@ -59,9 +59,10 @@ class MobileNetV2(nn.Module):
         for i, (expansion, full, depth, stride) in enumerate(_STAGES, start=1):
             stage = nn.Sequential()
             for j in range(depth):
-                made = int(full * width)
-                stage.append(InvertedResidual(channels, made, stride if j == 0 else 1, expansion))
-                channels = made
+                out_channels = int(full * width)
+                block_stride = stride if j == 0 else 1
+                stage.append(InvertedResidual(channels, out_channels, block_stride, expansion))
+                channels = out_channels
             self.features.add_module(f"layer{i}", stage)
         self.features.add_module("head", conv_bn(channels, 1280, 1))
         self.fc = nn.Linear(1280, num_classes)

@@ -69,8 +69,8 @@ class WideResNet(nn.Module):
 
 def stage(in_channels: int, width: int, blocks: int, stride: int) -> nn.Sequential:
     """Blocks of one size, of which the first has the stride."""
-    rest = [WideBlock(width, width, 1) for _ in range(blocks - 1)]
-    return nn.Sequential(WideBlock(in_channels, width, stride), *rest)
+    others = [WideBlock(width, width, 1) for _ in range(blocks - 1)]
+    return nn.Sequential(WideBlock(in_channels, width, stride), *others)
 
 
 NETWORKS = {
