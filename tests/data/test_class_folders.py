@@ -76,10 +76,10 @@ def test_tiny_imagenet(folder):
 
 
 def test_only_what_the_limit_keeps_is_decoded(folder):
-    whole = class_folders.read_class_folders(folder).train
-    kept = subsample(whole, 4)
+    full = class_folders.read_class_folders(folder).train
+    kept = subsample(full, 4)
     paths = {kept.path(i) for i in range(4)}
-    broken = next(path for i in range(8) if (path := whole.path(i)) not in paths)
+    broken = next(path for i in range(8) if (path := full.path(i)) not in paths)
     Path(broken).write_bytes(b"no picture")
     assert len(load(name(folder), val_fraction=0, max_train_images=4, image_size=8).train) == 4
     with pytest.raises(DataError, match=re.escape(broken)):

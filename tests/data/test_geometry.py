@@ -36,9 +36,9 @@ def test_a_mask_moves_with_its_image(geometry):
     images = (masks * 60)[:, None].repeat(1, 3, 1, 1)  # an image whose color is its class
     moved = geometry.pad_and_flip(geometry.crop_or_zoom(images, 2, INDEX), 2, INDEX)[:, 0]
     labels = Masks(masks).fetch(INDEX, geometry, 2)
-    seen = labels != IGNORE
+    pixels = labels != IGNORE
     # bilinear colors differ along the blocks' edges only
-    assert ((moved.long() - labels * 60).abs() <= 2)[seen].float().mean() > 0.85
+    assert ((moved.long() - labels * 60).abs() <= 2)[pixels].float().mean() > 0.85
     assert set(labels.unique().tolist()) <= {1, 2, 3, IGNORE}
 
 
@@ -80,8 +80,8 @@ def test_a_box_moves_with_its_image(geometry):
     for picture, row in zip(moved, Boxes(rows, SIZE).fetch(INDEX, geometry), strict=True):
         assert row[0, 0] == 1
         y, x = picture.nonzero().unbind(1)
-        seen = torch.stack([x.min(), y.min(), x.max() + 1, y.max() + 1])
-        assert (row[0, 1:] - seen).abs().max() <= 1.5  # bilinear edges
+        pixels = torch.stack([x.min(), y.min(), x.max() + 1, y.max() + 1])
+        assert (row[0, 1:] - pixels).abs().max() <= 1.5  # bilinear edges
 
 
 @settings(max_examples=60, deadline=None)
@@ -105,28 +105,28 @@ def test_any_box_stays_around_what_is_drawn_in_it(data):
             continue
         y, x = picture.nonzero().unbind(1)
         if len(x):  # a sliver of less than a pixel need not reach the threshold
-            seen = torch.stack([x.min(), y.min(), x.max() + 1, y.max() + 1])
-            assert (row[1:] - seen).abs().max() <= 2
+            pixels = torch.stack([x.min(), y.min(), x.max() + 1, y.max() + 1])
+            assert (row[1:] - pixels).abs().max() <= 2
         else:
             assert (row[3:] - row[1:3]).min() < 2
 
 
 def test_around_a_smaller_picture_there_is_gray():
     images = torch.full((1, 3, 8, 8), 10, dtype=torch.uint8)
-    found = zoom_images(images, torch.tensor([[-4.0, 0, 16, 16]]))
+    boxes_now = zoom_images(images, torch.tensor([[-4.0, 0, 16, 16]]))
     want = torch.full((8, 8), GRAY, dtype=torch.uint8)
     want[2:6, :4] = 10
-    assert torch.equal(found[0], want.expand(3, 8, 8))
+    assert torch.equal(boxes_now[0], want.expand(3, 8, 8))
 
 
 def test_a_box_that_leaves_the_image_is_none():
     rows = torch.tensor([[[2.0, 0, 0, 3, 3], [NO_BOX, 0, 0, 0, 0]]]).repeat(16, 1, 1)
-    found = Boxes(rows, SIZE).fetch(INDEX, GeometricAugmentation(0, crop_padding=8))
-    assert (found[:, 1, 0] == NO_BOX).all()
-    gone = found[:, 0, 0] == NO_BOX
+    boxes_now = Boxes(rows, SIZE).fetch(INDEX, GeometricAugmentation(0, crop_padding=8))
+    assert (boxes_now[:, 1, 0] == NO_BOX).all()
+    gone = boxes_now[:, 0, 0] == NO_BOX
     assert gone.any()
-    assert (found[gone][:, 0, 1:] == 0).all()
-    inside = found[~gone][:, 0, 1:]
+    assert (boxes_now[gone][:, 0, 1:] == 0).all()
+    inside = boxes_now[~gone][:, 0, 1:]
     assert (inside >= 0).all()
     assert (inside <= torch.tensor([32, 24, 32, 24])).all()
 
@@ -135,13 +135,13 @@ def test_a_box_that_leaves_the_image_is_none():
 @given(st.integers(0, 2**31), st.floats(1.01, 4.0))
 def test_a_zoom_lies_in_the_image_or_around_it(seed, zoom):
     top, left, tall, wide = zoom_box(seed, 0, torch.arange(64), *SIZE, zoom).unbind(1)
-    for start, side, whole in ((top, tall, SIZE[0]), (left, wide, SIZE[1])):
-        assert ((side >= whole / zoom - 1e-3) & (side <= whole * zoom + 1e-3)).all()
-        near = side <= whole
+    for start, side, area in ((top, tall, SIZE[0]), (left, wide, SIZE[1])):
+        assert ((side >= area / zoom - 1e-3) & (side <= area * zoom + 1e-3)).all()
+        near = side <= area
         assert (start[near] >= -1e-3).all()
-        assert (start + side <= whole + 1e-2)[near].all()
+        assert (start + side <= area + 1e-2)[near].all()
         assert (start[~near] <= 1e-3).all()
-        assert (start + side >= whole - 1e-2)[~near].all()
+        assert (start + side >= area - 1e-2)[~near].all()
 
 
 def test_batches_carry_moved_masks_and_other_epochs_other_draws():
@@ -174,6 +174,6 @@ def test_taken_targets_are_those_of_the_places(targets):
 
 def test_stretched_boxes_and_masks():
     rows = torch.tensor([[[0.0, 8, 6, 20, 16]]])
-    found = Boxes(rows, SIZE).resized(SIZE, (48, 32)).fetch(torch.tensor([0]))
-    assert found[0, 0].tolist() == [0, 8, 12, 20, 32]
+    boxes_now = Boxes(rows, SIZE).resized(SIZE, (48, 32)).fetch(torch.tensor([0]))
+    assert boxes_now[0, 0].tolist() == [0, 8, 12, 20, 32]
     assert torch.equal(Masks(blocks()).resized(SIZE, (12, 16)).masks, blocks()[:, 1::2, 1::2])

@@ -42,22 +42,22 @@ def same(first, second) -> bool:
 
 
 def joined(batches: list[Batch]) -> Batch:
-    whole = Batch(*(torch.cat(parts) for parts in list(zip(*batches, strict=True))[:3]))
+    full = Batch(*(torch.cat(parts) for parts in list(zip(*batches, strict=True))[:3]))
     if batches[0].same_class_inputs is None:
-        return whole
-    return whole._replace(same_class_inputs=torch.cat([b.same_class_inputs for b in batches]))
+        return full
+    return full._replace(same_class_inputs=torch.cat([b.same_class_inputs for b in batches]))
 
 
 def test_an_epoch_sees_each_sample_at_most_once():
     steps = list(loader().epoch(0))
     assert len(steps) == loader().steps_per_epoch == 2
-    seen = torch.cat([b.indices for step in steps for b in step]).tolist()
-    assert len(set(seen)) == len(seen) == 16
+    visible = torch.cat([b.indices for step in steps for b in step]).tolist()
+    assert len(set(visible)) == len(visible) == 16
 
 
 def test_a_set_that_divides_is_seen_whole():
-    seen = torch.cat([b.indices for step in loader(batch_size=1).epoch(3) for b in step])
-    assert sorted(seen.tolist()) == list(range(23))
+    visible = torch.cat([b.indices for step in loader(batch_size=1).epoch(3) for b in step])
+    assert sorted(visible.tolist()) == list(range(23))
 
 
 def test_labels_belong_to_their_images():
@@ -86,8 +86,8 @@ def test_resume_is_exact(start, epoch, seed, resized):
         "views": 2,
         "same_class": True,
     }
-    whole = list(loader(**options).epoch(epoch))
-    assert same(loader(**options).epoch(epoch, start), whole[start:])
+    full = list(loader(**options).epoch(epoch))
+    assert same(loader(**options).epoch(epoch, start), full[start:])
 
 
 @pytest.mark.parametrize("resized_crop", [False, True])
@@ -97,11 +97,11 @@ def test_processes_and_micro_batches_make_up_the_batch(resized_crop, channels_la
     parts = [
         list(loader(world_size=2, rank=r, micro_batches=2, **options).epoch(1)) for r in (0, 1)
     ]
-    for step, (whole,) in enumerate(loader(**options).epoch(1)):
+    for step, (full,) in enumerate(loader(**options).epoch(1)):
         assert [len(part[step]) for part in parts] == [2, 2]
         together = joined([b for part in parts for b in part[step]])
-        assert all(map(torch.equal, together[:3], whole[:3]))
-        assert torch.equal(together.same_class_inputs, whole.same_class_inputs)
+        assert all(map(torch.equal, together[:3], full[:3]))
+        assert torch.equal(together.same_class_inputs, full.same_class_inputs)
 
 
 def test_views_differ_and_the_first_is_the_same_without_them():
@@ -139,7 +139,7 @@ def test_streamed_boxes_differ_between_views(folder):
     assert not torch.equal(batch.inputs, batch.views[0])
 
 
-def found(images: torch.Tensor) -> torch.Tensor:
+def result(images: torch.Tensor) -> torch.Tensor:
     """Which training images these are, where nothing was augmented."""
     pixels = ((images * 0.25 + 0.5) * 255).round().to(torch.uint8)
     return (pixels[:, None] == RESIDENT.images).flatten(2).all(2).int().argmax(1)
@@ -151,10 +151,12 @@ def test_partners_are_images_of_the_same_class(folder, streamed):
         folder if streamed else RESIDENT, crop_padding=0, flip=False, same_class=True, views=2
     )
     partners = [
-        (b.indices, found(b.same_class_inputs)) for epoch in range(3) for (b,) in plain.epoch(epoch)
+        (b.indices, result(b.same_class_inputs))
+        for epoch in range(3)
+        for (b,) in plain.epoch(epoch)
     ]
-    assert all(torch.equal(LABELS[mine], LABELS[its]) for mine, its in partners)
-    assert any(not torch.equal(mine, its) for mine, its in partners)
+    assert all(torch.equal(LABELS[ours], LABELS[partner_label]) for ours, partner_label in partners)
+    assert any(not torch.equal(ours, partner_label) for ours, partner_label in partners)
 
 
 def test_partners_change_nothing_else():
@@ -206,7 +208,7 @@ def test_a_broken_picture_is_named_in_one_sentence(folder, tmp_path, workers):
 
 
 class Dying(ImageFiles):
-    def open(self, place):
+    def open(self, directory):
         os._exit(1)
 
 
@@ -238,11 +240,11 @@ def test_evaluation_sees_every_sample_once_in_order(world_size):
     ]
     batches = [b for part in parts for b in part]
     assert len(batches) == sum(map(len, parts))
-    whole = joined(batches)
-    assert whole.indices.tolist() == list(range(23))
-    assert torch.equal(whole.targets, LABELS)
+    full = joined(batches)
+    assert full.indices.tolist() == list(range(23))
+    assert torch.equal(full.targets, LABELS)
     want = (RESIDENT.images.numpy() / 255 - 0.5) / 0.25
-    np.testing.assert_allclose(whole.inputs, want, atol=2e-6)
+    np.testing.assert_allclose(full.inputs, want, atol=2e-6)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -36,8 +36,8 @@ def test_color_keeps_its_pixels_and_its_own_validation_part(save):
     data = load(save(train_images=COLOR, train_labels=LABELS, class_names=names, **val, **test))
     assert (len(data.train), len(data.val), len(data.test)) == (12, 2, 4)
     assert data.classes == ["ant", "bee", "cow"]
-    found = data.train.fetch(torch.arange(12)).permute(0, 2, 3, 1)
-    np.testing.assert_array_equal(found, COLOR)
+    result = data.train.fetch(torch.arange(12)).permute(0, 2, 3, 1)
+    np.testing.assert_array_equal(result, COLOR)
     np.testing.assert_allclose(data.mean, COLOR.mean((0, 1, 2)) / 255, atol=1e-12)
     np.testing.assert_allclose(data.std, COLOR.std((0, 1, 2)) / 255, atol=1e-12)
 

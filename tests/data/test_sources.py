@@ -153,10 +153,10 @@ def test_download(name, tmp_path, monkeypatch):
     assert data.crop_padding == height // 8
     assert data.flip == (name not in ("mnist", "svhn"))
     assert len(data.mean) == len(data.std) == channels
-    found = data.test.fetch(torch.arange(10)).numpy()
+    result = data.test.fetch(torch.arange(10)).numpy()
     array = np.asarray(pixels)[:10]
-    want = array.reshape(found.shape) if array.shape[-1] != 3 else array.transpose(0, 3, 1, 2)
-    np.testing.assert_array_equal(found, want)
+    want = array.reshape(result.shape) if array.shape[-1] != 3 else array.transpose(0, 3, 1, 2)
+    np.testing.assert_array_equal(result, want)
 
 
 def test_published_moments(tmp_path, monkeypatch):
@@ -173,6 +173,6 @@ def test_failed_download(fault, tmp_path, monkeypatch):
         raise fault
 
     monkeypatch.setattr(torchvision.datasets, "CIFAR10", fail)
-    with pytest.raises(ResourceError, match=r"place the files .* or give the images") as found:
+    with pytest.raises(ResourceError, match=r"place the files .* or give the images") as result:
         load("cifar10", root=tmp_path / "new")
-    assert "\n" not in str(found.value)
+    assert "\n" not in str(result.value)

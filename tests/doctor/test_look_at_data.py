@@ -25,8 +25,8 @@ def data(train=None, **parts) -> ImageData:
     train = train or images([0, 1, 2] * 20)
     known = {"val": images([0, 1, 2] * 4, 1), "test": images([0, 1, 2] * 5, 2), **parts}
     mean, std = train.mean_and_std()
-    return ImageData("mine", train, **known, classes=["a", "b", "c"], mean=mean, std=std, crop_padding=0,
-                     flip=False, resized_crop=False)  # fmt: skip
+    return ImageData("mine", train, **known, classes=["a", "b", "c"], mean=mean, std=std,
+                     crop_padding=0, flip=False, resized_crop=False)  # fmt: skip
 
 
 def test_sound_data_have_no_warning():

@@ -119,26 +119,28 @@ def test_failed_download_names_the_way_out(monkeypatch, model, patched, fault):
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "squeezenet1_1", "inception_v3"])
 @pytest.mark.parametrize("classes", [1000, 6])
 def test_pretrained_torchvision_network_gets_a_new_head_only_if_needed(monkeypatch, name, classes):
-    made = []
+    built = []
 
     def get_model(name, weights, **keywords):
         assert weights == "DEFAULT"
-        made.append(ORIGINAL(name, init_weights=False, **keywords) if keywords else ORIGINAL(name))
-        return made[-1]
+        built.append(ORIGINAL(name, init_weights=False, **keywords) if keywords else ORIGINAL(name))
+        return built[-1]
 
     monkeypatch.setattr("torchvision.models.get_model", get_model)
     with torch.device("meta"):
         network = build(f"torchvision/{name}", num_classes=classes, weights="pretrained").eval()
-    assert network is made[0]
+    assert network is built[0]
     assert network(torch.empty(2, 3, 96, 96, device="meta")).shape == (2, classes)
 
 
 def test_pretrained_timm_network_asks_timm(monkeypatch):
-    asked = []
-    monkeypatch.setattr("timm.create_model", lambda *a, **k: asked.append((a, k)) or nn.Identity())
+    requests = []
+    monkeypatch.setattr(
+        "timm.create_model", lambda *a, **k: requests.append((a, k)) or nn.Identity()
+    )
     build("timm/resnet18.a1_in1k", num_classes=3, in_channels=2, weights="pretrained")
     want = {"pretrained": True, "num_classes": 3, "in_chans": 2}
-    assert asked == [(("resnet18.a1_in1k",), want)]
+    assert requests == [(("resnet18.a1_in1k",), want)]
 
 
 def test_loaded_weights_give_the_same_outputs_bit_for_bit(tmp_path):

@@ -19,9 +19,9 @@ def task(classes: int = 3, **keywords) -> Classification:
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
 def test_loss_equals_scipy(smoothing):
-    wanted = np.full((4, 3), smoothing / 3)
-    wanted[np.arange(4), LABELS] += 1 - smoothing
-    want = -(wanted * special.log_softmax(LOGITS.double().numpy(), 1)).sum(1).mean()
+    expected = np.full((4, 3), smoothing / 3)
+    expected[np.arange(4), LABELS] += 1 - smoothing
+    want = -(expected * special.log_softmax(LOGITS.double().numpy(), 1)).sum(1).mean()
     assert task(label_smoothing=smoothing).loss(LOGITS, LABELS).item() == pytest.approx(want)
 
 
@@ -105,6 +105,6 @@ def test_check_is_content_with_what_fits():
 def test_check_says_what_to_do(network, got):
     with pytest.raises(
         ConfigError, match=rf"gives {got} .*ask for \(2, 3\).*num_classes=3"
-    ) as told:
+    ) as message:
         task().check(network)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(message.value)

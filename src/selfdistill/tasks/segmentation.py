@@ -136,9 +136,9 @@ class Segmentation(Task):
         if not isinstance(out, Tensor) or out.dim() != 4 or tuple(out.shape[:2]) != expected:
             actual = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
             raise ConfigError(
-                f"{type(network).__name__} gives {actual} for {expected[0]} images, but segmentation "
-                f"into {expected[1]} classes asks for {(*expected, 'h', 'w')}; `selfdistill "
-                "models` lists networks for it"
+                f"{type(network).__name__} gives {actual} for {expected[0]} images, but "
+                f"segmentation into {expected[1]} classes asks for {(*expected, 'h', 'w')}; "
+                "`selfdistill models` lists networks for it"
             )
 
 

@@ -75,11 +75,11 @@ def test_pictures_of_different_sizes_are_brought_to_one(scenes):
 
 
 def test_a_palette_is_read_as_classes(scenes):
-    place = scenes / "test" / "masks" / "0.png"
-    before = np.array(Image.open(place))
+    folder = scenes / "test" / "masks" / "0.png"
+    before = np.array(Image.open(folder))
     paletted = Image.frombytes("P", (20, 16), before.tobytes())
     paletted.putpalette([i % 256 for i in range(768)])
-    paletted.save(place)
+    paletted.save(folder)
     masks = read(scenes).test.targets.fetch(torch.tensor([0]))
     np.testing.assert_array_equal(masks[0].numpy(), np.where(before == 9, IGNORE, before))
 

@@ -47,8 +47,8 @@ def test_a_single_picture_of_a_class_stays_in_training():
 
 
 def test_no_share_holds_out_nothing():
-    whole = images([0, 1])
-    assert hold_out_fraction(whole, 0) == (whole, None)
+    full = images([0, 1])
+    assert hold_out_fraction(full, 0) == (full, None)
 
 
 @pytest.mark.parametrize(("share", "part"), [(0.01, "no validation"), (0.99, "no training")])
@@ -60,7 +60,7 @@ def test_a_share_that_leaves_nothing(share, part):
 
 
 def test_limit():
-    whole = images([0, 0, 1] * 10)
-    assert torch.bincount(subsample(whole, 6).labels).tolist() == [4, 2]
-    assert subsample(whole, 31) is whole
-    assert subsample(whole, None) is whole
+    full = images([0, 0, 1] * 10)
+    assert torch.bincount(subsample(full, 6).labels).tolist() == [4, 2]
+    assert subsample(full, 31) is full
+    assert subsample(full, None) is full

@@ -16,10 +16,10 @@ def some_boxes(count: int, seed: int) -> torch.Tensor:
 
 
 def test_complete_iou_and_its_gradient_are_torchvisions():
-    mine, theirs = some_boxes(200, 0).requires_grad_(), some_boxes(200, 1)
-    want = 1 - complete_box_iou_loss(mine, theirs)
-    torch.testing.assert_close(complete_iou(mine, theirs), want)
-    grads = [torch.autograd.grad(x.sum(), mine)[0] for x in (complete_iou(mine, theirs), want)]
+    area_a, area_b = some_boxes(200, 0).requires_grad_(), some_boxes(200, 1)
+    want = 1 - complete_box_iou_loss(area_a, area_b)
+    torch.testing.assert_close(complete_iou(area_a, area_b), want)
+    grads = [torch.autograd.grad(x.sum(), area_a)[0] for x in (complete_iou(area_a, area_b), want)]
     torch.testing.assert_close(*grads, rtol=1e-3, atol=1e-5)
 
 
@@ -73,11 +73,12 @@ def test_binary_divergence_is_that_of_bernoulli():
 
 
 def kept(boxes, scores, **changes):
-    settings = {"min_score": 0.1,
+    settings = {
+        "min_score": 0.1,
         "iou_threshold": 0.5,
         "max_detections": 10,
         "max_candidates": 100,
-   } | changes
+    } | changes
     return class_nms(torch.tensor(boxes), torch.tensor(scores), **settings)
 
 

@@ -31,7 +31,9 @@ def by_torchvision(boxes, scores, labels, iou_threshold):
 @pytest.mark.parametrize("max_detections", [5, 300])
 def test_equals_torchvision(iou_threshold, max_detections):
     boxes, scores, labels = crowd(4, 200, 3)
-    result = exportable_nms(boxes, scores, labels, iou_threshold=iou_threshold, max_detections=max_detections)
+    result = exportable_nms(
+        boxes, scores, labels, iou_threshold=iou_threshold, max_detections=max_detections
+    )
     for i in range(4):
         kept = by_torchvision(boxes[i], scores[i], labels[i], iou_threshold)[:max_detections]
         n = len(kept)
