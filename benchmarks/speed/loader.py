@@ -17,7 +17,7 @@ from torchvision import transforms
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from record import record
 
-from selfdistill.data import Loader, Resident
+from selfdistill.data import InMemoryImages, Loader
 
 MEAN, STD = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
 
@@ -51,12 +51,12 @@ def main() -> None:
     torch.set_num_threads(1)
     pixels = torch.randint(0, 256, (args.images, 3, 32, 32), dtype=torch.uint8)
     resident = Loader(
-        Resident(pixels, torch.zeros(args.images, dtype=torch.int64)),
+        InMemoryImages(pixels, torch.zeros(args.images, dtype=torch.int64)),
         batch_size=args.batch,
         seed=0,
         mean=MEAN,
         std=STD,
-        crop=4,
+        crop_padding=4,
         flip=True,
     )
     usual = DataLoader(PerSample(pixels), args.batch, shuffle=True, drop_last=True)

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from lightning_fabric import Fabric
 from record import record
 
-from selfdistill.data import Loader, Resident
+from selfdistill.data import InMemoryImages, Loader
 from selfdistill.engine.run_directory import RunDirectory
 from selfdistill.engine.settings import TrainingSettings
 from selfdistill.engine.trainer import Trainer
@@ -40,9 +40,15 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     pixels = torch.randint(0, 256, (args.images, 3, 32, 32), dtype=torch.uint8)
-    data = Resident(pixels, torch.randint(0, 100, (args.images,)))
+    data = InMemoryImages(pixels, torch.randint(0, 100, (args.images,)))
     loader = Loader(
-        data, batch_size=args.batch, seed=0, mean=(0.5,) * 3, std=(0.25,) * 3, crop=4, flip=True
+        data,
+        batch_size=args.batch,
+        seed=0,
+        mean=(0.5,) * 3,
+        std=(0.25,) * 3,
+        crop_padding=4,
+        flip=True,
     )
     bare_net = build(args.model, num_classes=100)
     optimizer = torch.optim.SGD(bare_net.parameters(), lr=1e-3, momentum=0.9, nesterov=True)

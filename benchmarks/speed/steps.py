@@ -28,7 +28,7 @@ from selfdistill.core import METHODS, Batch, Method, Progress
 from selfdistill.models import build
 from selfdistill.recipe.build_method import build_method
 from selfdistill.recipe.options import check_options
-from selfdistill.tasks import TASKS
+from selfdistill.tasks import TASKS, make_task
 
 _BOXES = 8  # an image
 IMAGES = 50_000  # of the training set that memories are made for
@@ -46,7 +46,7 @@ def make(name: str, options: dict[str, object], args: argparse.Namespace, bf16: 
     """The method with all that it is to be given."""
     torch.manual_seed(0)
     classes = [str(i) for i in range(args.classes)]
-    task = TASKS[args.task](classes, torch.zeros(2, 3, args.size, args.size))
+    task = make_task(args.task, classes, (3, args.size, args.size))
     takes = inspect.signature(METHODS[name]).parameters
     company: dict[str, Any] = {}
     if "teacher" in takes:

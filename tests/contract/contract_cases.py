@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 from selfdistill.core import IGNORE, METHODS, Batch, Method, Progress, Task
 from selfdistill.modules.anchor_head import AnchorHead
 from selfdistill.recipe.build_method import build_method, unsupported_reason
-from selfdistill.tasks import TASKS
+from selfdistill.tasks import TASKS, make_task
 
 CLASSES, SIDE, SAMPLES = "abcde", 16, 40
 K = len(CLASSES)
@@ -198,7 +198,7 @@ class Case(NamedTuple):
         return 2 if "two peers" in self.variant else 1
 
     def make_task(self) -> Task:
-        return TASKS[self.task](CLASSES, torch.zeros(2, 3, SIDE, SIDE))
+        return make_task(self.task, CLASSES, (3, SIDE, SIDE))
 
     def network(self, seed: int = 0, widths: tuple[int, ...] = WIDTHS) -> nn.Module:
         torch.manual_seed(seed)

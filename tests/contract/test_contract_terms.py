@@ -223,7 +223,7 @@ def read(method: Method, case) -> StepOutput:
     batch = batch._replace(
         inputs=batch.inputs.to("meta"),
         targets=batch.targets.to("meta"),
-        index=batch.index.to("meta"),
+        indices=batch.indices.to("meta"),
         views=tuple(view.to("meta") for view in batch.views),
         same_class_inputs=None
         if batch.same_class_inputs is None

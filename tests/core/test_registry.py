@@ -29,14 +29,14 @@ class Example(Method):
 
 
 def test_options_are_the_keyword_only_parameters():
-    found = options(Example)
-    assert list(found) == ["alpha", "beta", "style"]
-    assert found["alpha"].annotation is float
-    assert found["alpha"].default == 0.5
-    assert found["beta"].default is inspect.Parameter.empty
-    assert found["beta"].meaning == "two weights on two lines: with a colon."
-    assert found["alpha"].meaning == found["beta"].meaning
-    assert found["style"].meaning == '"a" or "b".'
+    result = options(Example)
+    assert list(result) == ["alpha", "beta", "style"]
+    assert result["alpha"].annotation is float
+    assert result["alpha"].default == 0.5
+    assert result["beta"].default is inspect.Parameter.empty
+    assert result["beta"].meaning == "two weights on two lines: with a colon."
+    assert result["alpha"].meaning == result["beta"].meaning
+    assert result["style"].meaning == '"a" or "b".'
 
 
 def test_a_docstring_without_arguments_means_nothing():

@@ -23,10 +23,10 @@ def pictures(count: int = 5, channels: int = 3, height: int = 8, width: int = 6)
 @given(sides, sides, st.integers(1, 4), keys)
 def test_crop_equals_a_slice_of_numpy_pad(height, width, padding, seed):
     images = pictures(height=height, width=width)
-    found = augment.random_crop(images, padding, seed, 1, INDEX)
+    result = augment.random_crop(images, padding, seed, 1, INDEX)
     tops, lefts = augment.crop_offsets(padding, seed, 1, INDEX)
     around = ((0, 0), (padding, padding), (padding, padding))
-    for image, got, top, left in zip(images, found, tops.tolist(), lefts.tolist(), strict=True):
+    for image, got, top, left in zip(images, result, tops.tolist(), lefts.tolist(), strict=True):
         want = np.pad(image, around)[:, top : top + height, left : left + width]
         np.testing.assert_array_equal(got, want)
 
@@ -40,9 +40,9 @@ def test_no_padding_leaves_the_images():
 @given(sides, keys)
 def test_flip_equals_numpy(width, seed):
     images = pictures(width=width)
-    found = augment.random_flip(images, seed, 0, INDEX)
-    which = augment.flipped(seed, 0, INDEX).tolist()
-    for image, got, mirrored in zip(images, found, which, strict=True):
+    result = augment.random_flip(images, seed, 0, INDEX)
+    which = augment.flip_mask(seed, 0, INDEX).tolist()
+    for image, got, mirrored in zip(images, result, which, strict=True):
         np.testing.assert_array_equal(got, np.flip(image.numpy(), 2) if mirrored else image)
 
 
@@ -54,7 +54,7 @@ def test_offsets_and_flips_are_uniform():
         assert len(counts) == 9
         assert (counts / 20_000 - 1 / 9).abs().max() < 0.01
     assert abs(torch.corrcoef(torch.stack([tops, lefts]).float())[0, 1]) < 0.03
-    assert abs(augment.flipped(0, 0, index).float().mean() - 0.5) < 0.015
+    assert abs(augment.flip_mask(0, 0, index).float().mean() - 0.5) < 0.015
 
 
 @pytest.mark.parametrize("changed", [{"seed": 1}, {"epoch": 1}, {"view": 1}])
@@ -63,7 +63,7 @@ def test_every_key_counts(changed):
     base = {"seed": 0, "epoch": 0, "view": 0}
     drawn, other = base | {"index": index}, base | changed | {"index": index}
     assert not torch.equal(augment.crop_offsets(4, **drawn)[0], augment.crop_offsets(4, **other)[0])
-    assert not torch.equal(augment.flipped(**drawn), augment.flipped(**other))
+    assert not torch.equal(augment.flip_mask(**drawn), augment.flip_mask(**other))
     boxes = [augment.resized_crop_box(height=50, width=50, **keys) for keys in (drawn, other)]
     assert not torch.equal(*boxes)
 
@@ -84,10 +84,10 @@ def test_normalize_equals_numpy(layout):
     images, mean, std = pictures(), (0.1, 0.5, 0.7), (0.2, 0.3, 0.4)
     column = (3, 1, 1)
     want = (images.numpy() / 255 - np.reshape(mean, column)) / np.reshape(std, column)
-    found = augment.normalize(images.contiguous(memory_format=layout), mean, std)
-    assert found.dtype == torch.float32
-    assert found.is_contiguous(memory_format=layout)
-    np.testing.assert_allclose(found, want, rtol=0, atol=2e-6)
+    result = augment.normalize(images.contiguous(memory_format=layout), mean, std)
+    assert result.dtype == torch.float32
+    assert result.is_contiguous(memory_format=layout)
+    np.testing.assert_allclose(result, want, rtol=0, atol=2e-6)
 
 
 @settings(max_examples=25, deadline=None)
@@ -103,33 +103,33 @@ def test_box_lies_inside_and_keeps_its_range(height, width, seed):
 
 
 def test_box_area_is_distributed_as_in_torchvision():
-    mine = augment.resized_crop_box(0, 0, torch.arange(2000), 100, 120).double()
+    ours = augment.resized_crop_box(0, 0, torch.arange(2000), 100, 120).double()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         image, draw = torch.empty(3, 100, 120), v2.RandomResizedCrop(8).make_params
-        theirs = [draw([image]) for _ in range(2000)]
-    for found, want in (
-        (mine[:, 2] * mine[:, 3], [p["height"] * p["width"] for p in theirs]),
-        (mine[:, 3] / mine[:, 2], [p["width"] / p["height"] for p in theirs]),
-        (mine[:, 0], [p["top"] for p in theirs]),
+        reference = [draw([image]) for _ in range(2000)]
+    for result, want in (
+        (ours[:, 2] * ours[:, 3], [p["height"] * p["width"] for p in reference]),
+        (ours[:, 3] / ours[:, 2], [p["width"] / p["height"] for p in reference]),
+        (ours[:, 0], [p["top"] for p in reference]),
     ):
-        assert kstest(found.numpy(), want).pvalue > 1e-3
+        assert kstest(result.numpy(), want).pvalue > 1e-3
 
 
 @pytest.mark.parametrize("size", [(4, 100), (90, 6), (7, 7)])
 def test_box_falls_back_to_the_center_as_in_torchvision(size):
     scale = (30.0, 40.0)  # nothing fits
     want = v2.RandomResizedCrop(8, scale=scale).make_params([torch.empty(3, *size)])
-    found = augment.resized_crop_box(0, 0, INDEX, *size, scale=scale)
+    result = augment.resized_crop_box(0, 0, INDEX, *size, scale=scale)
     names = ("top", "left", "height", "width")
-    assert found.tolist() == [[want[name] for name in names]] * len(INDEX)
+    assert result.tolist() == [[want[name] for name in names]] * len(INDEX)
 
 
 def test_resized_crop_equals_torchvision():
     images = pictures(height=16, width=12)
     boxes = augment.resized_crop_box(5, 0, INDEX, 16, 12)
-    found = augment.resized_crop(images, boxes)
-    for image, got, box in zip(images, found, boxes.tolist(), strict=True):
+    result = augment.resized_crop(images, boxes)
+    for image, got, box in zip(images, result, boxes.tolist(), strict=True):
         want = v2.functional.resized_crop(image.float(), *box, [16, 12], antialias=False)
         torch.testing.assert_close(got.float(), want, atol=0.51, rtol=0)  # ours is rounded to bytes
 

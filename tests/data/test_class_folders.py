@@ -8,8 +8,8 @@ from PIL import Image
 
 from selfdistill.core import DataError
 from selfdistill.data import class_folders, load
-from selfdistill.data.hold_out import limited
-from selfdistill.data.images import Folder, Resident
+from selfdistill.data.hold_out import subsample
+from selfdistill.data.images import ImageFiles, InMemoryImages
 
 
 def picture(path: Path, value: int = 0, size: tuple[int, int] = (8, 8)) -> Path:
@@ -32,17 +32,17 @@ def name(path: Path) -> str:
 
 
 def test_class_folders_alone(folder):
-    data = load(name(folder / "train"), val=0.25)
+    data = load(name(folder / "train"), val_fraction=0.25)
     assert data.classes == ["ant", "bee"]
     assert (len(data.train), len(data.val), data.test) == (6, 2, None)
     assert data.val.labels.tolist() == [0, 1]
-    assert isinstance(data.train, Resident)
+    assert isinstance(data.train, InMemoryImages)
     assert data.train.shape == (3, 8, 8)
-    assert (data.flip, data.crop, data.resized_crop) == (True, 1, False)
+    assert (data.flip, data.crop_padding, data.resized_crop) == (True, 1, False)
 
 
 def test_pixels_and_labels(folder):
-    data = load(name(folder), val=0)
+    data = load(name(folder), val_fraction=0)
     assert data.train.labels.tolist() == [0] * 4 + [1] * 4
     means = data.train.images.float().mean((1, 2, 3))
     torch.testing.assert_close(means, torch.tensor([0.0, 1, 2, 3, 100, 101, 102, 103]))
@@ -52,7 +52,7 @@ def test_pixels_and_labels(folder):
 
 def test_val_has_the_last_word_where_there_is_no_test(folder):
     picture(folder / "val" / "bee" / "x.png", 7)
-    data = load(name(folder), val=0.25)
+    data = load(name(folder), val_fraction=0.25)
     assert (len(data.train), len(data.val), len(data.test)) == (6, 2, 1)
     assert data.test.labels.tolist() == [1]
 
@@ -60,7 +60,7 @@ def test_val_has_the_last_word_where_there_is_no_test(folder):
 def test_three_parts_are_used_as_they_are(folder):
     picture(folder / "val" / "bee" / "x.png")
     picture(folder / "test" / "ant" / "x.png")
-    data = load(name(folder), val=0.25)
+    data = load(name(folder), val_fraction=0.25)
     assert (len(data.train), len(data.val), len(data.test)) == (8, 1, 1)
 
 
@@ -70,20 +70,20 @@ def test_tiny_imagenet(folder):
         with (folder / "val" / "val_annotations.txt").open("a") as file:
             file.write(f"val_{i}.JPEG\t{label}\t0\t32\t44\t62\n")
     picture(folder / "test" / "images" / "test_0.JPEG")  # has no label
-    data = load(name(folder), val=0.25)
+    data = load(name(folder), val_fraction=0.25)
     assert data.test.labels.tolist() == [1, 0, 1]
     assert data.test.images.float().mean((1, 2, 3)).tolist() == [0, 10, 20]
 
 
 def test_only_what_the_limit_keeps_is_decoded(folder):
-    whole = class_folders.read(folder).train
-    kept = limited(whole, 4)
+    full = class_folders.read_class_folders(folder).train
+    kept = subsample(full, 4)
     paths = {kept.path(i) for i in range(4)}
-    broken = next(path for i in range(8) if (path := whole.path(i)) not in paths)
+    broken = next(path for i in range(8) if (path := full.path(i)) not in paths)
     Path(broken).write_bytes(b"no picture")
-    assert len(load(name(folder), val=0, limit=4, image_size=8).train) == 4
+    assert len(load(name(folder), val_fraction=0, max_train_images=4, image_size=8).train) == 4
     with pytest.raises(DataError, match=re.escape(broken)):
-        load(name(folder), val=0, image_size=8)
+        load(name(folder), val_fraction=0, image_size=8)
 
 
 def test_pictures_of_many_sizes_become_224(folder):
@@ -95,9 +95,9 @@ def test_pictures_of_many_sizes_become_224(folder):
 def test_large_sets_are_streamed(folder, monkeypatch):
     monkeypatch.setattr(class_folders, "_IN_MEMORY", 100)
     data = load(name(folder), image_size=16)
-    assert isinstance(data.train, Folder)
+    assert isinstance(data.train, ImageFiles)
     assert (data.mean, data.std) == class_folders.IMAGENET
-    assert (data.crop, data.resized_crop) == (0, True)
+    assert (data.crop_padding, data.resized_crop) == (0, True)
     assert data.train.fetch(torch.tensor([0, 5])).shape == (2, 3, 16, 16)
 
 
@@ -105,7 +105,7 @@ def test_center_keeps_the_middle(tmp_path):
     columns = np.zeros((10, 30, 3), np.uint8)
     columns[:, 10:20] = 200
     Image.fromarray(columns).save(tmp_path / "x.png")
-    images = Folder([tmp_path / "x.png"], torch.tensor([0]), (10, 10))
+    images = ImageFiles([tmp_path / "x.png"], torch.tensor([0]), (10, 10))
     assert (images.fetch(torch.tensor([0])) == 200).all()
 
 
@@ -113,7 +113,7 @@ def test_zoom_cuts_off_the_border(tmp_path):
     square = np.zeros((256, 256, 3), np.uint8)
     square[16:240, 16:240] = 200
     Image.fromarray(square).save(tmp_path / "x.png")
-    cut = Folder([tmp_path / "x.png"], torch.tensor([0]), (224, 224), 256 / 224)
+    cut = ImageFiles([tmp_path / "x.png"], torch.tensor([0]), (224, 224), 256 / 224)
     assert (cut.fetch(torch.tensor([0])) == 200).all()
 
 
@@ -121,13 +121,13 @@ def test_hidden_and_foreign_files_are_left_out(folder):
     (folder / "train" / ".cache").mkdir()
     (folder / "train" / "ant" / "notes.txt").touch()
     (folder / "train" / "ant" / "._0.png").touch()
-    assert len(load(name(folder), val=0).train) == 8
+    assert len(load(name(folder), val_fraction=0).train) == 8
 
 
 def test_unicode_path(tmp_path):
     for label in ("ä", "日本"):
         picture(tmp_path / label / "ß ö.png")
-    assert load(name(tmp_path), val=0).classes == ["ä", "日本"]
+    assert load(name(tmp_path), val_fraction=0).classes == ["ä", "日本"]
 
 
 def fails(path: Path, message: str, **options) -> None:

@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 import torch
+from box_folder_files import coco
 from faster_coco_eval import COCO
-from made_boxes import coco
 
 from selfdistill.core import DataError
 from selfdistill.data import load
@@ -25,57 +25,57 @@ def edit(path, change, file=FILE):
 
 
 @pytest.fixture
-def place(tmp_path):
+def directory(tmp_path):
     return coco(tmp_path / "set")
 
 
-def test_equals_another_reader(place):
-    rows = read(place, image_size=64).train.targets.rows
-    theirs = COCO(str(place / FILE))
-    for row, (number, shape) in zip(rows, theirs.imgs.items(), strict=True):
+def test_equals_another_reader(directory):
+    rows = read(directory, image_size=64).train.targets.rows
+    reference = COCO(str(directory / FILE))
+    for row, (number, shape) in zip(rows, reference.imgs.items(), strict=True):
         scale = 64 / max(shape["height"], shape["width"])
-        entries = theirs.loadAnns(theirs.getAnnIds(imgIds=[number]))
+        entries = reference.loadAnns(reference.getAnnIds(imgIds=[number]))
         sides = torch.tensor([entry["bbox"][2:] for entry in entries]).reshape(-1, 2) * scale
         kept = row[row[:, 0] >= 0]
         torch.testing.assert_close(kept[:, 3:] - kept[:, 1:3], sides, rtol=0.02, atol=0)
-        labels = [sorted(theirs.cats).index(entry["category_id"]) for entry in entries]
+        labels = [sorted(reference.cats).index(entry["category_id"]) for entry in entries]
         assert kept[:, 0].tolist() == labels
 
 
-def test_crowds_are_left_out(place):
-    before = read(place).train.targets.counts(3).sum()
-    edit(place, lambda c: c["annotations"][0].update(iscrowd=1))
-    assert read(place).train.targets.counts(3).sum() == before - 1
+def test_crowds_are_left_out(directory):
+    before = read(directory).train.targets.counts(3).sum()
+    edit(directory, lambda c: c["annotations"][0].update(iscrowd=1))
+    assert read(directory).train.targets.counts(3).sum() == before - 1
 
 
-def test_pictures_beside_their_annotations(place):
+def test_pictures_beside_their_annotations(directory):
     """Roboflow's form, in which the validation part is called valid."""
-    want = read(place).val.targets.rows
+    want = read(directory).val.targets.rows
     for part, folder in (("train", "train"), ("val", "valid"), ("test", "test")):
-        shutil.move(place / f"{part}2017", place / folder)
-        old = place / "annotations" / f"instances_{part}2017.json"
-        shutil.move(old, place / folder / "_annotations.coco.json")
-    data = read(place)
+        shutil.move(directory / f"{part}2017", directory / folder)
+        old = directory / "annotations" / f"instances_{part}2017.json"
+        shutil.move(old, directory / folder / "_annotations.coco.json")
+    data = read(directory)
     assert (len(data.train), len(data.test)) == (6, 3)
     assert torch.equal(data.val.targets.rows, want)
-    assert len(read(place / "train", val=0).train) == 6  # one part alone
+    assert len(read(directory / "train", val_fraction=0).train) == 6  # one part alone
 
 
 @pytest.mark.parametrize("folder", ["images/train2017", "images", "."])
-def test_pictures_in_other_usual_places(place, folder):
-    (place / folder).parent.mkdir(exist_ok=True)
+def test_pictures_in_other_usual_places(directory, folder):
+    (directory / folder).parent.mkdir(exist_ok=True)
     if folder == "images/train2017":
-        shutil.move(place / "train2017", place / folder)
+        shutil.move(directory / "train2017", directory / folder)
     else:
-        shutil.copytree(place / "train2017", place / folder, dirs_exist_ok=True)
-        shutil.rmtree(place / "train2017")
-    assert len(read(place).train) == 6
+        shutil.copytree(directory / "train2017", directory / folder, dirs_exist_ok=True)
+        shutil.rmtree(directory / "train2017")
+    assert len(read(directory).train) == 6
 
 
-def test_other_annotations_are_passed_over(place):
+def test_other_annotations_are_passed_over(directory):
     for name in ("captions_train2017", "person_keypoints_train2017", "image_info_test2017"):
-        (place / "annotations" / f"{name}.json").write_text("{}")
-    assert len(read(place).train) == 6
+        (directory / "annotations" / f"{name}.json").write_text("{}")
+    assert len(read(directory).train) == 6
 
 
 @pytest.mark.parametrize(
@@ -99,30 +99,30 @@ def test_other_annotations_are_passed_over(place):
         (lambda c: c["categories"][0].update(name="dog"), r"the category 90 'cat', which is 'dog'"),
     ],
 )  # fmt: skip
-def test_faults_are_told(place, change, sentence):
-    edit(place, change)
+def test_faults_are_told(directory, change, sentence):
+    edit(directory, change)
     with pytest.raises(DataError, match=sentence):
-        read(place)
+        read(directory)
 
 
-def test_a_file_that_is_no_json(place):
-    (place / FILE).write_text('{"images": [\n 1, }')
+def test_a_file_that_is_no_json(directory):
+    (directory / FILE).write_text('{"images": [\n 1, }')
     with pytest.raises(
         DataError, match=r"train2017.json is not in COCO's form: Invalid JSON.*line"
     ):
-        read(place)
+        read(directory)
 
 
-def test_two_files_for_one_part(place):
-    shutil.copy(place / FILE, place / "annotations" / "instances_train2014.json")
+def test_two_files_for_one_part(directory):
+    shutil.copy(directory / FILE, directory / "annotations" / "instances_train2014.json")
     with pytest.raises(DataError, match=r"train2014.* and .*train2017.* both annotate the train"):
-        read(place)
+        read(directory)
 
 
-def test_a_category_that_the_training_part_lacks(place):
+def test_a_category_that_the_training_part_lacks(directory):
     def add(content):
         content["categories"].append({"id": 91, "name": "dog"})
 
-    edit(place, add, "annotations/instances_val2017.json")
+    edit(directory, add, "annotations/instances_val2017.json")
     with pytest.raises(DataError, match="calls the category 91 'dog', which is none in the train"):
-        read(place)
+        read(directory)

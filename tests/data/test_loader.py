@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from selfdistill.core import Batch, ConfigError, DataError, ResourceError
-from selfdistill.data import EvalLoader, Folder, Loader, Resident
+from selfdistill.data import EvalLoader, ImageFiles, InMemoryImages, Loader
 
 MOMENTS = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
 PIXELS = np.random.default_rng(0).integers(0, 256, (23, 12, 12, 3), dtype=np.uint8)
 LABELS = torch.arange(23) % 4
-RESIDENT = Resident(torch.from_numpy(PIXELS).permute(0, 3, 1, 2).contiguous(), LABELS)
+RESIDENT = InMemoryImages(torch.from_numpy(PIXELS).permute(0, 3, 1, 2).contiguous(), LABELS)
 
 
 @pytest.fixture(scope="module")
@@ -21,18 +21,18 @@ def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp("pictures")
     for i, pixels in enumerate(PIXELS):
         Image.fromarray(pixels).save(root / f"{i}.png")
-    return Folder([root / f"{i}.png" for i in range(23)], LABELS, (12, 12))
+    return ImageFiles([root / f"{i}.png" for i in range(23)], LABELS, (12, 12))
 
 
 def loader(images=RESIDENT, **options) -> Loader:
-    usual = {"batch_size": 8, "seed": 0, "crop": 2, "flip": True, **MOMENTS}
+    usual = {"batch_size": 8, "seed": 0, "crop_padding": 2, "flip": True, **MOMENTS}
     return Loader(images, **(usual | options))
 
 
 def flat(steps) -> list[torch.Tensor]:
     """Every tensor of the batches of an epoch."""
     batches = [b for step in steps for b in step]
-    parts = [(b.inputs, b.targets, b.index, *b.views, b.partners) for b in batches]
+    parts = [(b.inputs, b.targets, b.indices, *b.views, b.same_class_inputs) for b in batches]
     return [tensor for part in parts for tensor in part if tensor is not None]
 
 
@@ -42,60 +42,66 @@ def same(first, second) -> bool:
 
 
 def joined(batches: list[Batch]) -> Batch:
-    whole = Batch(*(torch.cat(parts) for parts in list(zip(*batches, strict=True))[:3]))
-    if batches[0].partners is None:
-        return whole
-    return whole._replace(partners=torch.cat([b.partners for b in batches]))
+    full = Batch(*(torch.cat(parts) for parts in list(zip(*batches, strict=True))[:3]))
+    if batches[0].same_class_inputs is None:
+        return full
+    return full._replace(same_class_inputs=torch.cat([b.same_class_inputs for b in batches]))
 
 
 def test_an_epoch_sees_each_sample_at_most_once():
     steps = list(loader().epoch(0))
     assert len(steps) == loader().steps_per_epoch == 2
-    seen = torch.cat([b.index for step in steps for b in step]).tolist()
-    assert len(set(seen)) == len(seen) == 16
+    visible = torch.cat([b.indices for step in steps for b in step]).tolist()
+    assert len(set(visible)) == len(visible) == 16
 
 
 def test_a_set_that_divides_is_seen_whole():
-    seen = torch.cat([b.index for step in loader(batch_size=1).epoch(3) for b in step])
-    assert sorted(seen.tolist()) == list(range(23))
+    visible = torch.cat([b.indices for step in loader(batch_size=1).epoch(3) for b in step])
+    assert sorted(visible.tolist()) == list(range(23))
 
 
 def test_labels_belong_to_their_images():
-    plain = loader(crop=0, flip=False)
+    plain = loader(crop_padding=0, flip=False)
     for (batch,) in plain.epoch(0):
-        want = (RESIDENT.images[batch.index].numpy() / 255 - 0.5) / 0.25
+        want = (RESIDENT.images[batch.indices].numpy() / 255 - 0.5) / 0.25
         np.testing.assert_allclose(batch.inputs, want, atol=2e-6)
-        assert torch.equal(batch.targets, LABELS[batch.index])
+        assert torch.equal(batch.targets, LABELS[batch.indices])
 
 
 @pytest.mark.parametrize("key", [{"seed": 1}, {"epoch": 1}])
 def test_seed_and_epoch_change_order_and_pixels(key):
     epoch = key.get("epoch", 0)
     first, second = next(loader().epoch(0)), next(loader(seed=key.get("seed", 0)).epoch(epoch))
-    assert not torch.equal(first[0].index, second[0].index)
+    assert not torch.equal(first[0].indices, second[0].indices)
     assert not torch.equal(first[0].inputs, second[0].inputs)
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 6), st.integers(0, 3), st.integers(0, 2**40), st.booleans())
 def test_resume_is_exact(start, epoch, seed, resized):
-    options = {"batch_size": 4, "seed": seed, "resized_crop": resized, "views": 2, "partners": True}
-    whole = list(loader(**options).epoch(epoch))
-    assert same(loader(**options).epoch(epoch, start), whole[start:])
+    options = {
+        "batch_size": 4,
+        "seed": seed,
+        "resized_crop": resized,
+        "views": 2,
+        "same_class": True,
+    }
+    full = list(loader(**options).epoch(epoch))
+    assert same(loader(**options).epoch(epoch, start), full[start:])
 
 
 @pytest.mark.parametrize("resized_crop", [False, True])
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_processes_and_micro_batches_make_up_the_batch(resized_crop, channels_last):
-    options = {"resized_crop": resized_crop, "channels_last": channels_last, "partners": True}
+    options = {"resized_crop": resized_crop, "channels_last": channels_last, "same_class": True}
     parts = [
         list(loader(world_size=2, rank=r, micro_batches=2, **options).epoch(1)) for r in (0, 1)
     ]
-    for step, (whole,) in enumerate(loader(**options).epoch(1)):
+    for step, (full,) in enumerate(loader(**options).epoch(1)):
         assert [len(part[step]) for part in parts] == [2, 2]
         together = joined([b for part in parts for b in part[step]])
-        assert all(map(torch.equal, together[:3], whole[:3]))
-        assert torch.equal(together.partners, whole.partners)
+        assert all(map(torch.equal, together[:3], full[:3]))
+        assert torch.equal(together.same_class_inputs, full.same_class_inputs)
 
 
 def test_views_differ_and_the_first_is_the_same_without_them():
@@ -116,24 +122,24 @@ def test_memory_format_changes_no_value():
 
 def test_streaming_equals_memory_where_sizes_agree(folder):
     assert same(loader(folder, views=2).epoch(2), loader(views=2).epoch(2))
-    options = {"views": 2, "partners": True}
+    options = {"views": 2, "same_class": True}
     assert same(loader(folder, **options).epoch(2), loader(**options).epoch(2))
 
 
 @pytest.mark.parametrize("start", [0, 1])
 @pytest.mark.parametrize("partners", [False, True])
 def test_number_of_workers_changes_nothing(folder, start, partners):
-    options = {"resized_crop": True, "views": 2, "micro_batches": 2, "partners": partners}
+    options = {"resized_crop": True, "views": 2, "micro_batches": 2, "same_class": partners}
     alone = list(loader(folder, **options).epoch(1))
     assert same(loader(folder, workers=2, **options).epoch(1, start), alone[start:])
 
 
 def test_streamed_boxes_differ_between_views(folder):
-    (batch,) = next(loader(folder, resized_crop=True, crop=0, flip=False, views=2).epoch(0))
+    (batch,) = next(loader(folder, resized_crop=True, crop_padding=0, flip=False, views=2).epoch(0))
     assert not torch.equal(batch.inputs, batch.views[0])
 
 
-def found(images: torch.Tensor) -> torch.Tensor:
+def result(images: torch.Tensor) -> torch.Tensor:
     """Which training images these are, where nothing was augmented."""
     pixels = ((images * 0.25 + 0.5) * 255).round().to(torch.uint8)
     return (pixels[:, None] == RESIDENT.images).flatten(2).all(2).int().argmax(1)
@@ -141,32 +147,38 @@ def found(images: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("streamed", [False, True])
 def test_partners_are_images_of_the_same_class(folder, streamed):
-    plain = loader(folder if streamed else RESIDENT, crop=0, flip=False, same_class=True, views=2)
-    partners = [(b.index, found(b.partners)) for epoch in range(3) for (b,) in plain.epoch(epoch)]
-    assert all(torch.equal(LABELS[mine], LABELS[its]) for mine, its in partners)
-    assert any(not torch.equal(mine, its) for mine, its in partners)
+    plain = loader(
+        folder if streamed else RESIDENT, crop_padding=0, flip=False, same_class=True, views=2
+    )
+    partners = [
+        (b.indices, result(b.same_class_inputs))
+        for epoch in range(3)
+        for (b,) in plain.epoch(epoch)
+    ]
+    assert all(torch.equal(LABELS[ours], LABELS[partner_label]) for ours, partner_label in partners)
+    assert any(not torch.equal(ours, partner_label) for ours, partner_label in partners)
 
 
 def test_partners_change_nothing_else():
-    assert next(loader().epoch(0))[0].partners is None
-    with_, without = (next(loader(partners=p, views=2).epoch(0))[0] for p in (True, False))
+    assert next(loader().epoch(0))[0].same_class_inputs is None
+    with_, without = (next(loader(same_class=p, views=2).epoch(0))[0] for p in (True, False))
     assert torch.equal(with_.inputs, without.inputs)
     assert torch.equal(with_.views[0], without.views[0])
-    assert with_.partners.shape == with_.inputs.shape
+    assert with_.same_class_inputs.shape == with_.inputs.shape
 
 
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize(
-    "options", [{"crop": 2}, {"crop": 0, "flip": True}, {"resized_crop": True}]
+    "options", [{"crop_padding": 2}, {"crop_padding": 0, "flip": True}, {"resized_crop": True}]
 )
 def test_one_partner_of_two_images_is_augmented_apart(tmp_path, streamed, options):
     """Ten copies of one picture: all partners are the same, and no two draws of their cut."""
     pixels = torch.from_numpy(PIXELS[:1]).permute(0, 3, 1, 2).repeat(10, 1, 1, 1).contiguous()
     labels = torch.zeros(10, dtype=torch.int64)
     Image.fromarray(PIXELS[0]).save(tmp_path / "one.png")
-    folder = Folder([tmp_path / "one.png"] * 10, labels, (12, 12))
-    usual = {"crop": 0, "flip": False, "batch_size": 10, "partners": True, "views": 2}
-    images = folder if streamed else Resident(pixels, labels)
+    folder = ImageFiles([tmp_path / "one.png"] * 10, labels, (12, 12))
+    usual = {"crop_padding": 0, "flip": False, "batch_size": 10, "same_class": True, "views": 2}
+    images = folder if streamed else InMemoryImages(pixels, labels)
     (batch,) = next(loader(images, **(usual | options)).epoch(0))
     cuts = {tuple(partner.flatten().tolist()) for partner in batch.same_class_inputs}
     assert len(cuts) > (1 if "flip" in options else 5)
@@ -189,14 +201,14 @@ def test_global_generators_are_untouched(folder, workers):
 def test_a_broken_picture_is_named_in_one_sentence(folder, tmp_path, workers):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")
-    images = Folder([*(folder.path(i) for i in range(22)), broken], LABELS, (12, 12))
+    images = ImageFiles([*(folder.path(i) for i in range(22)), broken], LABELS, (12, 12))
     with pytest.raises(DataError, match=r"cannot read the image .*broken\.png") as fault:
         list(loader(images, batch_size=1, workers=workers).epoch(0))
     assert "\n" not in str(fault.value)
 
 
-class Dying(Folder):
-    def open(self, place):
+class Dying(ImageFiles):
+    def open(self, directory):
         os._exit(1)
 
 
@@ -228,11 +240,11 @@ def test_evaluation_sees_every_sample_once_in_order(world_size):
     ]
     batches = [b for part in parts for b in part]
     assert len(batches) == sum(map(len, parts))
-    whole = joined(batches)
-    assert whole.index.tolist() == list(range(23))
-    assert torch.equal(whole.targets, LABELS)
+    full = joined(batches)
+    assert full.indices.tolist() == list(range(23))
+    assert torch.equal(full.targets, LABELS)
     want = (RESIDENT.images.numpy() / 255 - 0.5) / 0.25
-    np.testing.assert_allclose(whole.inputs, want, atol=2e-6)
+    np.testing.assert_allclose(full.inputs, want, atol=2e-6)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -22,7 +22,7 @@ def save(tmp_path):
 
 def test_gray_with_a_column_of_labels_as_medmnist_has_it(save):
     name = save(train_images=GRAY, train_labels=LABELS[:, None].astype(np.uint8))
-    data = load(name, val=0.25)
+    data = load(name, val_fraction=0.25)
     assert data.train.shape == (1, 8, 8)
     assert (len(data.train), len(data.val), data.test) == (9, 3, None)
     assert data.classes == ["0", "1", "2"]
@@ -36,8 +36,8 @@ def test_color_keeps_its_pixels_and_its_own_validation_part(save):
     data = load(save(train_images=COLOR, train_labels=LABELS, class_names=names, **val, **test))
     assert (len(data.train), len(data.val), len(data.test)) == (12, 2, 4)
     assert data.classes == ["ant", "bee", "cow"]
-    found = data.train.fetch(torch.arange(12)).permute(0, 2, 3, 1)
-    np.testing.assert_array_equal(found, COLOR)
+    result = data.train.fetch(torch.arange(12)).permute(0, 2, 3, 1)
+    np.testing.assert_array_equal(result, COLOR)
     np.testing.assert_allclose(data.mean, COLOR.mean((0, 1, 2)) / 255, atol=1e-12)
     np.testing.assert_allclose(data.std, COLOR.std((0, 1, 2)) / 255, atol=1e-12)
 

@@ -1,4 +1,4 @@
-"""Images of the same class: uniform draws, and a function of (seed, epoch, image)."""
+"""Partners: of the same class, uniform, and a function of (seed, epoch, image)."""
 
 import pytest
 import torch
@@ -49,11 +49,11 @@ def test_the_only_image_of_its_class_is_its_own_partner():
 
 def test_a_draw_knows_nothing_of_the_others():
     partners = SameClassSampler(LABELS, 5)
-    whole = partners.draw(3, torch.arange(10))
+    full = partners.draw(3, torch.arange(10))
     for image in range(10):
-        assert partners.draw(3, torch.tensor([image])) == whole[image]
+        assert partners.draw(3, torch.tensor([image])) == full[image]
     shaped = partners.draw(3, torch.arange(10).view(5, 2))
-    assert torch.equal(shaped, whole.view(5, 2))
+    assert torch.equal(shaped, full.view(5, 2))
 
 
 @pytest.mark.parametrize("key", [{"seed": 1}, {"epoch": 1}])

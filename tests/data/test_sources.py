@@ -1,43 +1,60 @@
+import hashlib
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 import torchvision
-from sklearn.datasets import load_digits
 
 from selfdistill.core import ConfigError, DataError, ResourceError
-from selfdistill.data import SOURCES, load
+from selfdistill.data import SOURCES, load, sources
+
+DIGITS = Path(sources.__file__).with_name("digits.npz")
 
 
 def test_digits_by_default():
     data = load("digits")
     assert (len(data.train), len(data.val), len(data.test)) == (1293, 144, 360)
     assert data.train.shape == (1, 8, 8)
-    assert (data.crop, data.flip, data.resized_crop) == (1, False, False)
+    assert (data.crop_padding, data.flip, data.resized_crop) == (1, False, False)
     counts = torch.bincount(data.test.labels)
     assert counts.min() >= 34
     assert counts.max() <= 38
 
 
 def test_digits_are_those_of_sklearn():
+    datasets = pytest.importorskip("sklearn.datasets")
+    digits = datasets.load_digits()
+    with np.load(DIGITS) as stored:
+        np.testing.assert_array_equal(stored["images"], digits.images)
+        np.testing.assert_array_equal(stored["labels"], digits.target)
+
+
+def test_digits_are_the_file_that_is_shipped():
+    with np.load(DIGITS) as stored:
+        content = stored["images"].tobytes() + stored["labels"].tobytes()
+        expected = np.round(stored["images"] * (255 / 16)).astype(np.uint8)
+    assert hashlib.sha256(content).hexdigest() == (
+        "87ff0c9e40dc7e2c0e34e7257799c2e3f3aec1a016363bb11cad869ec428a826"
+    )
     data = load("digits")
-    found = torch.cat([part.images for part in (data.train, data.val, data.test)]).flatten(1)
-    want = np.round(load_digits().data * (255 / 16)).astype(np.uint8)
-    assert sorted(map(bytes, found.numpy())) == sorted(map(bytes, want))
+    images = torch.cat([split.images for split in (data.train, data.val, data.test)])
+    assert sorted(map(bytes, images.numpy())) == sorted(map(bytes, expected))
 
 
 def test_the_split_never_changes():
-    first, second = load("digits"), load("digits", limit=100)
+    first, second = load("digits"), load("digits", max_train_images=100)
     assert torch.equal(first.val.images, second.val.images)
     assert torch.equal(first.test.images, second.test.images)
     assert torch.bincount(second.train.labels).tolist() == pytest.approx([10] * 10, abs=1)
 
 
 def test_limit_beyond_the_set_and_size():
-    data = load("digits", limit=10_000, image_size=16, val=0)
+    data = load("digits", max_train_images=10_000, image_size=16, val_fraction=0)
     assert len(data.train) == 1437
     assert data.val is None
     assert data.test.shape == (1, 16, 16)
-    assert data.crop == 2
+    assert data.crop_padding == 2
 
 
 def test_resize_equals_pillow_within_rounding():
@@ -66,7 +83,10 @@ def test_folder_without_its_prefix(tmp_path):
         load(str(tmp_path))
 
 
-@pytest.mark.parametrize("options", [{"val": 1}, {"val": -0.1}, {"limit": 0}, {"image_size": 0}])
+@pytest.mark.parametrize(
+    "options",
+    [{"val_fraction": 1}, {"val_fraction": -0.1}, {"max_train_images": 0}, {"image_size": 0}],
+)
 def test_option_out_of_range(options):
     with pytest.raises(ConfigError, match=next(iter(options))):
         load("digits", **options)
@@ -126,17 +146,17 @@ def test_every_named_source_is_tested():
 def test_download(name, tmp_path, monkeypatch):
     reader, pixels, labels, key = LAYOUTS[name]
     monkeypatch.setattr(torchvision.datasets, reader, fake(pixels, labels, key))
-    data = load(name, root=tmp_path, val=0.1)
+    data = load(name, root=tmp_path, val_fraction=0.1)
     assert (len(data.train), len(data.val), len(data.test)) == (36, 4, 10)
     channels, height, width = data.train.shape
     assert (channels, height) == (1 if "mnist" in name else 3, width)
-    assert data.crop == height // 8
+    assert data.crop_padding == height // 8
     assert data.flip == (name not in ("mnist", "svhn"))
     assert len(data.mean) == len(data.std) == channels
-    found = data.test.fetch(torch.arange(10)).numpy()
+    result = data.test.fetch(torch.arange(10)).numpy()
     array = np.asarray(pixels)[:10]
-    want = array.reshape(found.shape) if array.shape[-1] != 3 else array.transpose(0, 3, 1, 2)
-    np.testing.assert_array_equal(found, want)
+    want = array.reshape(result.shape) if array.shape[-1] != 3 else array.transpose(0, 3, 1, 2)
+    np.testing.assert_array_equal(result, want)
 
 
 def test_published_moments(tmp_path, monkeypatch):
@@ -153,6 +173,6 @@ def test_failed_download(fault, tmp_path, monkeypatch):
         raise fault
 
     monkeypatch.setattr(torchvision.datasets, "CIFAR10", fail)
-    with pytest.raises(ResourceError, match=r"place the files .* or give the images") as found:
+    with pytest.raises(ResourceError, match=r"place the files .* or give the images") as result:
         load("cifar10", root=tmp_path / "new")
-    assert "\n" not in str(found.value)
+    assert "\n" not in str(result.value)

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import pytest
 import torch
 import torchvision
-from made_boxes import page, picture, truth, voc
+from box_folder_files import page, picture, truth, voc
 from torchvision.datasets import VOCDetection
 
 from selfdistill.core import DataError, ResourceError
@@ -18,14 +18,14 @@ def read(path, **options):
 
 
 @pytest.fixture
-def place(tmp_path):
+def directory(tmp_path):
     return voc(tmp_path / "set")
 
 
-def test_sizes_of_boxes_equal_torchvisions_reading(place):
-    rows = read(place, image_size=64).train.targets.rows
+def test_sizes_of_boxes_equal_torchvisions_reading(directory):
+    rows = read(directory, image_size=64).train.targets.rows
     for row, (name, size, _) in zip(rows, truth()["train"], strict=True):
-        tree = ElementTree.parse(place / "Annotations" / f"{name}.xml").getroot()
+        tree = ElementTree.parse(directory / "Annotations" / f"{name}.xml").getroot()
         content = VOCDetection.parse_voc_xml(tree)["annotation"]
         want = [
             [int(o["bndbox"]["xmax"]) - int(o["bndbox"]["xmin"]) + 1,  # its last pixel counts
@@ -37,44 +37,44 @@ def test_sizes_of_boxes_equal_torchvisions_reading(place):
         torch.testing.assert_close(kept[:, 3:] - kept[:, 1:3], want, rtol=0.02, atol=0)
 
 
-def test_without_lists_all_are_training_pictures(place):
-    for file in (place / "ImageSets" / "Main").iterdir():
+def test_without_lists_all_are_training_pictures(directory):
+    for file in (directory / "ImageSets" / "Main").iterdir():
         file.unlink()
-    data = read(place, val=0.2)
+    data = read(directory, val_fraction=0.2)
     assert (len(data.train), len(data.val), data.test) == (9, 2, None)
 
 
-def test_names_of_classes_and_another_folder(place):
-    (place / "JPEGImages").rename(place / "images")
-    (place / "classes.txt").write_text("cat\nbee\nant\ndog\n")
-    data = read(place)
+def test_names_of_classes_and_another_folder(directory):
+    (directory / "JPEGImages").rename(directory / "images")
+    (directory / "classes.txt").write_text("cat\nbee\nant\ndog\n")
+    data = read(directory)
     assert data.classes == ["cat", "bee", "ant", "dog"]
     assert data.train.targets.rows[0, 0, 0] == 2
-    (place / "classes.txt").write_text("cart\nbee\nant\n")
+    (directory / "classes.txt").write_text("cart\nbee\nant\n")
     with pytest.raises(DataError, match=r"'cat' in .*xml is no class \(did you mean 'cart'\?\)"):
-        read(place)
+        read(directory)
 
 
-def test_difficult_objects_are_left_out(place):
-    before = int(read(place).train.targets.counts(3).sum())
-    file = place / "Annotations" / "train1.xml"
+def test_difficult_objects_are_left_out(directory):
+    before = int(read(directory).train.targets.counts(3).sum())
+    file = directory / "Annotations" / "train1.xml"
     file.write_text(file.read_text().replace("<difficult>0", "<difficult>1", 1))
-    assert read(place).train.targets.counts(3).sum() == before - 1
+    assert read(directory).train.targets.counts(3).sum() == before - 1
 
 
-def test_a_size_that_is_not_given_is_looked_up(place):
-    want = read(place).train
-    file = place / "Annotations" / "train1.xml"
+def test_a_size_that_is_not_given_is_looked_up(directory):
+    want = read(directory).train
+    file = directory / "Annotations" / "train1.xml"
     file.write_text(file.read_text().replace("<width>64</width>", ""))
-    found = read(place).train
-    assert torch.equal(found.targets.rows, want.targets.rows)
+    result = read(directory).train
+    assert torch.equal(result.targets.rows, want.targets.rows)
 
 
-def test_a_missing_annotation_is_allowed_on_demand(place):
-    (place / "Annotations" / "train5.xml").unlink()
+def test_a_missing_annotation_is_allowed_on_demand(directory):
+    (directory / "Annotations" / "train5.xml").unlink()
     with pytest.raises(DataError, match=r"train5.png has no annotation .*--empty-images missing"):
-        read(place)
-    assert int(read(place, empty="missing").train.targets.empty().sum()) == 1
+        read(directory)
+    assert int(read(directory, empty_images="missing").train.targets.empty().sum()) == 1
 
 
 @pytest.mark.parametrize(
@@ -106,18 +106,18 @@ def test_a_missing_annotation_is_allowed_on_demand(place):
         (lambda p: (p / "ImageSets" / "Main" / "train.txt").unlink(), "no list of training"),
     ],
 )
-def test_faults_are_told(place, damage, sentence):
-    damage(place)
+def test_faults_are_told(directory, damage, sentence):
+    damage(directory)
     with pytest.raises(DataError, match=sentence):
-        read(place)
+        read(directory)
 
 
 def test_voc_by_name_joins_two_years(tmp_path, monkeypatch):
-    asked = []
+    requests = []
 
     class Fake:
         def __init__(self, root, *, download, year, image_set):
-            asked.append((year, image_set))
+            requests.append((year, image_set))
             folder = Path(root) / f"{year}{image_set}"
             folder.mkdir()
             picture(year, (48, 64)).save(folder / "0.png")
@@ -125,8 +125,8 @@ def test_voc_by_name_joins_two_years(tmp_path, monkeypatch):
             self.images, self.targets = [str(folder / "0.png")], [str(folder / "0.xml")]
 
     monkeypatch.setattr(torchvision.datasets, "VOCDetection", Fake)
-    data = load("voc", root=tmp_path, task="detection", val=0)
-    assert asked == [("2007", "trainval"), ("2012", "trainval"), ("2007", "test")]
+    data = load("voc", root=tmp_path, task="detection", val_fraction=0)
+    assert requests == [("2007", "trainval"), ("2012", "trainval"), ("2007", "test")]
     assert (len(data.train), data.val, len(data.test)) == (2, None, 1)
     assert (len(data.classes), data.layout) == (20, "Pascal VOC")
     assert data.test.targets.rows[0, 0].tolist() == [data.classes.index("sheep"), 1, 9, 9, 17]

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 import torch
-from made_boxes import NAMES, yolo
+from box_folder_files import NAMES, yolo
 from torchvision.ops import box_convert
 
 from selfdistill.core import DataError
@@ -16,36 +16,36 @@ def read(path, **options):
 
 
 @pytest.fixture
-def place(tmp_path):
+def directory(tmp_path):
     return yolo(tmp_path / "set")
 
 
-def test_equals_torchvisions_conversion(place):
-    lines = (place / "labels" / "train" / "train3.txt").read_text().splitlines()
+def test_equals_torchvisions_conversion(directory):
+    lines = (directory / "labels" / "train" / "train3.txt").read_text().splitlines()
     stored = torch.tensor([[float(x) for x in line.split()] for line in lines])
     scale = torch.tensor([64.0, 48, 64, 48])  # width and height; 8 gray rows are above
     want = box_convert(stored[:, 1:] * scale, "cxcywh", "xyxy") + torch.tensor([0.0, 8, 0, 8])
-    row = read(place).train.targets.rows[3]
+    row = read(directory).train.targets.rows[3]
     kept = row[row[:, 0] >= 0]
     torch.testing.assert_close(kept, torch.cat([stored[:, :1], want], 1), atol=1e-3, rtol=0)
 
 
-def test_folders_the_other_way_round(place):
-    want = read(place).train.targets.rows
+def test_folders_the_other_way_round(directory):
+    want = read(directory).train.targets.rows
     for part, folder in (("train", "train"), ("val", "valid"), ("test", "test")):
-        (place / folder).mkdir()
+        (directory / folder).mkdir()
         for kind in ("images", "labels"):
-            shutil.move(place / kind / part, place / folder / kind)
-    shutil.rmtree(place / "images")
-    data = read(place)
+            shutil.move(directory / kind / part, directory / folder / kind)
+    shutil.rmtree(directory / "images")
+    data = read(directory)
     assert torch.equal(data.train.targets.rows, want)
     assert (len(data.val), len(data.test)) == (2, 3)
 
 
-def test_years_are_joined(place):
+def test_years_are_joined(directory):
     for kind in ("images", "labels"):
-        shutil.move(place / kind / "val", place / kind / "train2012")
-    data = read(place, val=0)
+        shutil.move(directory / kind / "val", directory / kind / "train2012")
+    data = read(directory, val_fraction=0)
     assert (len(data.train), data.val, len(data.test)) == (8, None, 3)
 
 
@@ -58,30 +58,30 @@ def test_years_are_joined(place):
         ("readme.txt", "", ["0", "1", "2"]),
     ],
 )
-def test_names_of_classes(place, file, text, names):
-    (place / "data.yaml").unlink()
-    (place / file).write_text(text)
-    assert read(place).classes == names
+def test_names_of_classes(directory, file, text, names):
+    (directory / "data.yaml").unlink()
+    (directory / file).write_text(text)
+    assert read(directory).classes == names
 
 
-def test_a_missing_text_file_is_allowed_on_demand(place):
-    (place / "labels" / "train" / "train5.txt").unlink()
+def test_a_missing_text_file_is_allowed_on_demand(directory):
+    (directory / "labels" / "train" / "train5.txt").unlink()
     with pytest.raises(
         DataError, match=r"train5.png has no labels .*train5.txt.*--empty-images missing"
     ):
-        read(place)
-    data = read(place, empty="missing")
+        read(directory)
+    data = read(directory, empty_images="missing")
     assert data.classes == NAMES
     assert int(data.train.targets.empty().sum()) == 1
 
 
-def test_classes_beside_the_labels_are_no_labels(place):
-    (place / "labels" / "train" / "classes.txt").write_text("ant\nbee\ncat\n")
-    assert len(read(place).train) == 6
+def test_classes_beside_the_labels_are_no_labels(directory):
+    (directory / "labels" / "train" / "classes.txt").write_text("ant\nbee\ncat\n")
+    assert len(read(directory).train) == 6
 
 
 def write(text):
-    return lambda place: (place / "labels" / "train" / "train2.txt").write_text(text)
+    return lambda directory: (directory / "labels" / "train" / "train2.txt").write_text(text)
 
 
 @pytest.mark.parametrize(
@@ -101,15 +101,15 @@ def write(text):
         (lambda p: (p / "images/train/train2.png").write_bytes(b""), "cannot read the image"),
     ],
 )  # fmt: skip
-def test_faults_are_told(place, damage, sentence):
-    damage(place)
+def test_faults_are_told(directory, damage, sentence):
+    damage(directory)
     with pytest.raises(DataError, match=sentence):
-        read(place)
+        read(directory)
 
 
-def test_no_picture(place):
+def test_no_picture(directory):
     for kind in ("images", "labels"):
-        shutil.rmtree(place / kind / "train")
-        (place / kind / "train").mkdir()
+        shutil.rmtree(directory / kind / "train")
+        (directory / kind / "train").mkdir()
     with pytest.raises(DataError, match=r"there is no picture in .*train"):
-        read(place)
+        read(directory)

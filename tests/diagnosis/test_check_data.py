@@ -9,24 +9,24 @@ import torch
 from PIL import Image
 
 from selfdistill.data import ImageData, load
-from selfdistill.data.images import Folder, Resident
-from selfdistill.data.targets import NONE, Boxes, Masks
+from selfdistill.data.images import ImageFiles, InMemoryImages
+from selfdistill.data.targets import NO_BOX, Boxes, Masks
 from selfdistill.diagnosis.data import check_data
 
 
-def images(labels, seed=0) -> Resident:
+def images(labels, seed=0) -> InMemoryImages:
     draw = torch.Generator().manual_seed(seed)
     shape = (len(labels), 3, 8, 8)
     pixels = torch.randint(0, 256, shape, generator=draw, dtype=torch.uint8)
-    return Resident(pixels, torch.tensor(labels))
+    return InMemoryImages(pixels, torch.tensor(labels))
 
 
 def data(train=None, **parts) -> ImageData:
     train = train or images([0, 1, 2] * 20)
     known = {"val": images([0, 1, 2] * 4, 1), "test": images([0, 1, 2] * 5, 2), **parts}
-    mean, std = train.moments()
-    return ImageData("made", train, **known, classes=["a", "b", "c"], mean=mean, std=std, crop=0,
-                     flip=False, resized_crop=False)  # fmt: skip
+    mean, std = train.mean_and_std()
+    return ImageData("made", train, **known, classes=["a", "b", "c"], mean=mean, std=std,
+                     crop_padding=0, flip=False, resized_crop=False)  # fmt: skip
 
 
 def test_sound_data_have_no_warning():
@@ -68,7 +68,9 @@ def test_classes_out_of_balance(labels, text):
 
 def test_images_that_are_in_two_parts():
     train = images([0, 1, 2] * 20)
-    val = Resident(torch.cat([train.images[:5], images([0] * 7, 3).images]), torch.arange(12) % 3)
+    val = InMemoryImages(
+        torch.cat([train.images[:5], images([0] * 7, 3).images]), torch.arange(12) % 3
+    )
     report = check_data(data(train, val=val))
     assert report.duplicates == {"val": (5, 12), "test": (0, 15)}
     assert report.warnings[0].startswith("5 of 12 val images are training images, too")
@@ -93,10 +95,12 @@ def test_files_that_are_in_two_parts(tmp_path):
     np.testing.assert_allclose(report.moments[0], data_set.mean)
 
 
-def in_files(folder) -> Folder:
+def in_files(folder) -> ImageFiles:
     """Pictures that stay in their files, as those of a large folder do."""
     files = sorted(folder.rglob("*.png"))
-    return Folder(files, torch.tensor([file.parent.name == "b" for file in files]).long(), (8, 8))
+    return ImageFiles(
+        files, torch.tensor([file.parent.name == "b" for file in files]).long(), (8, 8)
+    )
 
 
 def test_of_many_images_a_part_is_looked_at():
@@ -113,9 +117,9 @@ def test_validation_images_that_say_little():
 def with_boxes(*classes, side=4.0, empty=0) -> ImageData:
     """An image for each class, with one box of it, and images without one."""
     rows = torch.tensor([[[label, 1, 1, 7, 1 + side]] for label in classes])
-    none = torch.tensor([[[NONE, 0, 0, 0, 0]]]).repeat(empty, 1, 1)
+    none = torch.tensor([[[NO_BOX, 0, 0, 0, 0]]]).repeat(empty, 1, 1)
     train = images([0] * (len(classes) + empty))
-    train = Resident(train.images, Boxes(torch.cat([rows, none]).float(), (8, 8)))
+    train = InMemoryImages(train.images, Boxes(torch.cat([rows, none]).float(), (8, 8)))
     return replace(data(train), task="detection", layout="YOLO")
 
 
@@ -143,7 +147,7 @@ def test_boxes_that_are_warned_of(data_set, sentence):
 def test_pixels_are_counted():
     masks = torch.zeros(20, 8, 8, dtype=torch.uint8)
     masks[:, :2], masks[:, 4:], masks[3] = 1, 2, 255
-    train = Resident(images([0] * 20).images, Masks(masks))
+    train = InMemoryImages(images([0] * 20).images, Masks(masks))
     report = check_data(replace(data(train), task="segmentation"))
     assert (report.unit, report.counts) == ("pixels", [19 * 16, 19 * 16, 19 * 32])
     assert (report.empty_images, report.warnings) == (1, [])

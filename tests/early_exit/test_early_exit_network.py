@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from selfdistill.core import ConfigError
 from selfdistill.data import ImageData
-from selfdistill.data.images import Resident
+from selfdistill.data.images import InMemoryImages
 from selfdistill.early_exit.network import (
     build_early_exit_network,
     collect_exit_decisions,
@@ -135,7 +135,7 @@ def test_prices_are_what_runs(method, images):
 def test_decisions_of_all_exits(method, images, outputs, thresholds):
     pixels = (images.clamp(-2, 2) * 60 + 127).to(torch.uint8)
     labels = torch.arange(40) % 5
-    part = Resident(pixels, labels)
+    part = InMemoryImages(pixels, labels)
     data = ImageData(
         "made", list("abcde"), part, None, part, (0.5,) * 3, (0.2,) * 3, 0, False, False
     )

@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from selfdistill.core import ArtifactError, ResourceError
-from selfdistill.data import ImageData
-from selfdistill.data.images import Resident
+from selfdistill.data import ImageData, InMemoryImages
 from selfdistill.early_exit import onnx_export
 from selfdistill.early_exit.network import (
     EarlyExitOutput,
@@ -42,7 +41,7 @@ except Exception as error:
 @pytest.fixture
 def data():
     pixels = torch.randint(256, (IMAGES, 3, 16, 16), generator=torch.Generator().manual_seed(5))
-    part = Resident(pixels.to(torch.uint8), torch.arange(IMAGES) % 5)
+    part = InMemoryImages(pixels.to(torch.uint8), torch.arange(IMAGES) % 5)
     scale = (0.4, 0.5, 0.6), (0.3, 0.2, 0.25)
     return ImageData("made", part, None, part, list("abcde"), *scale, 0, False, False)
 

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from selfdistill.core import Batch, Method, Needs, SelfdistillError
-from selfdistill.data import EvalLoader, Loader, Resident
+from selfdistill.data import EvalLoader, InMemoryImages, Loader
 from selfdistill.engine import checkpoint
 from selfdistill.engine.callback import Callback
 from selfdistill.engine.run_directory import RunDirectory
@@ -34,10 +34,10 @@ CLASSES, SIDE = "abc", 8
 STEPS = 3  # an epoch of `images()` in batches of 8
 
 
-def images(count: int = 28) -> Resident:
+def images(count: int = 28) -> InMemoryImages:
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (count, 3, SIDE, SIDE), dtype=torch.uint8, generator=generator)
-    return Resident(pixels, torch.arange(count) % len(CLASSES))
+    return InMemoryImages(pixels, torch.arange(count) % len(CLASSES))
 
 
 def network(norm: str = "batch", dropout: float = 0.0) -> nn.Module:
@@ -63,7 +63,7 @@ class Slice:
 
     def __init__(self, parts: int = 1, needs: Needs = _PLAIN) -> None:
         loader = Loader(images(), batch_size=8, seed=0, mean=(0.5,) * 3, std=(0.3,) * 3,
-                        crop=1, flip=True, micro_batches=parts, views=needs.views,
+                        crop_padding=1, flip=True, micro_batches=parts, views=needs.views,
                         same_class=needs.same_class)  # fmt: skip
         self.epoch = loader.epoch
 
@@ -147,7 +147,7 @@ def assert_same_run(first: Path, second: Path) -> None:
 
 
 def flat(steps: Iterator[list[Batch]]) -> list[int]:
-    return [i for step in steps for batch in step for i in batch.index.tolist()]
+    return [i for step in steps for batch in step for i in batch.indices.tolist()]
 
 
 # Processes of their own. A fork server imports everything once, so that a start takes no time.

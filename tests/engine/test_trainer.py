@@ -210,7 +210,7 @@ def test_all_samples_of_a_step_are_trained_on(tmp_path):
             self.student, self.indices = network(), []
 
         def forward(self, batch, progress):
-            self.indices += batch.index.tolist()
+            self.indices += batch.indices.tolist()
             out = self.student(batch.inputs)
             return StepOutput(out, {"task": nn.functional.cross_entropy(out, batch.targets)})
 

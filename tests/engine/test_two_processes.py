@@ -88,7 +88,7 @@ def test_both_processes_see_all_samples_between_them():
 
     from selfdistill.data import Loader
 
-    usual = {"batch_size": 8, "seed": 0, "mean": (0.5,) * 3, "std": (0.3,) * 3, "crop": 1,
+    usual = {"batch_size": 8, "seed": 0, "mean": (0.5,) * 3, "std": (0.3,) * 3, "crop_padding": 1,
              "flip": True}  # fmt: skip
     all_data = Loader(images(), **usual)
     shares = [Loader(images(), rank=rank, world_size=2, **usual) for rank in (0, 1)]

@@ -16,7 +16,7 @@ from selfdistill.core import ConfigError
 from selfdistill.costs.macs import network_cost
 from selfdistill.data import ImageData
 from selfdistill.data.augment import normalize
-from selfdistill.data.images import Resident
+from selfdistill.data.images import InMemoryImages
 from selfdistill.data.targets import Boxes, Masks
 from selfdistill.export.box_agreement import BoxAgreement, ExportedDetections
 from selfdistill.export.onnx_export import onnx_runner
@@ -68,9 +68,9 @@ def make_run(path, kind):
         "segmentation": Masks(torch.randint(3, (count, SIDE, SIDE), dtype=torch.uint8)),
         "detection": Boxes(torch.cat([torch.zeros(count, 1, 1), corners], -1), (SIDE, SIDE)),
     }[kind]
-    images = Resident(torch.randint(256, (count, 3, SIDE, SIDE), dtype=torch.uint8), targets)
+    images = InMemoryImages(torch.randint(256, (count, 3, SIDE, SIDE), dtype=torch.uint8), targets)
     fields = {"classes": names, "mean": (0.5,) * 3, "std": (0.25,) * 3, "task": kind}
-    fields |= {"crop": 0, "flip": False, "resized_crop": False}
+    fields |= {"crop_padding": 0, "flip": False, "resized_crop": False}
     data = ImageData("mine", images, None, images, **fields)
     network = Detector()
     taps = "stages.s0,stages.s2"
@@ -119,7 +119,7 @@ def test_masks_by_the_card_s_lines(tmp_path):
     for counts, mask in zip(printed, full, strict=True):
         assert counts == {n: int((mask == k).sum()) for k, n in enumerate(data.classes)}
     metric = task_for(data).metric()
-    metric.update(scores, data.test.targets.at(torch.arange(9)))
+    metric.update(scores, data.test.targets.fetch(torch.arange(9)))
     assert done.verification.score == pytest.approx(float(metric.compute()["miou"]))
 
 
@@ -154,7 +154,7 @@ def test_an_exit_of_a_detector(tmp_path, format):
     assert done.verification.images == 9
     metric = task_for(data).metric()
     inputs = normalize(data.test.images, data.mean, data.std)
-    metric.update(run.method.predict(inputs)["exit1"], data.test.targets.at(torch.arange(9)))
+    metric.update(run.method.predict(inputs)["exit1"], data.test.targets.fetch(torch.arange(9)))
     assert done.verification.score == pytest.approx(float(metric.compute()["map"]), abs=1e-4)
     assert score_exits_at_size(run, data)[0].test_score == pytest.approx(
         done.verification.score, abs=1e-4

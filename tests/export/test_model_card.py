@@ -7,7 +7,7 @@ import tomli_w
 import torch
 
 from selfdistill.data import ImageData
-from selfdistill.data.images import Resident
+from selfdistill.data.images import InMemoryImages
 from selfdistill.export.dataset_license import dataset_license
 from selfdistill.export.fuse_batchnorm import FusedNetwork
 from selfdistill.export.model_card import CardData, model_card
@@ -21,11 +21,11 @@ EXIT = ExitScore("exit1", 1_000, 200_000, 0.85, 0.84)
 
 
 def page(score=EXIT, format="onnx", classes=3, **changes):
-    pixels = Resident(torch.zeros(20, 3, 32, 24, dtype=torch.uint8), torch.zeros(20))
+    pixels = InMemoryImages(torch.zeros(20, 3, 32, 24, dtype=torch.uint8), torch.zeros(20))
     names = [f"class {i}" for i in range(classes)]
     fields = {"classes": names, "mean": (0,) * 3, "std": (1,) * 3}
     parts = {"train": pixels, "val": pixels, "test": pixels} | changes.pop("parts", {})
-    data = ImageData("x", **parts, **fields, crop=0, flip=False, resized_crop=False)
+    data = ImageData("x", **parts, **fields, crop_padding=0, flip=False, resized_crop=False)
     verification = ExportVerification("test", 20, True, "logits are alike", 0.85)
     fused = FusedNetwork(torch.nn.Identity(), 4, 1)
     recipe = tomli_w.dumps({**RECIPE, **changes})

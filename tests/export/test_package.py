@@ -12,7 +12,7 @@ from torch import nn
 
 from selfdistill.core import ArtifactError, ConfigError, DataError, ResourceError
 from selfdistill.data import ImageData
-from selfdistill.data.images import Resident
+from selfdistill.data.images import InMemoryImages
 from selfdistill.export.package import export_run, score_exits_at_size
 from selfdistill.recipe.build_method import build_method
 from selfdistill.recipe.teachers import describe_data
@@ -24,9 +24,9 @@ ROWS = [ExitScore("exit1", 9, 9, 0.5, None), ExitScore("student", 99, 99, 0.6, N
 def make_run(network, task, path):
     """A run as training leaves it, and its data."""
     pixels = torch.randint(256, (40, 3, 16, 16), dtype=torch.uint8)
-    images = Resident(pixels, torch.arange(40) % 5)
+    images = InMemoryImages(pixels, torch.arange(40) % 5)
     fields = {"classes": list("abcde"), "mean": (0.5,) * 3, "std": (0.25,) * 3}
-    fields |= {"crop": 0, "flip": False, "resized_crop": False}
+    fields |= {"crop_padding": 0, "flip": False, "resized_crop": False}
     data = ImageData("mine", images, images, None, **fields)
     path.mkdir()
     recipe = 'method = "muse"\nmodel = "Mine"\ndata = "mine"\nseed = 0\nepochs = 1\n'
@@ -72,9 +72,11 @@ def test_a_size_that_the_network_does_not_take(tiny_net, tiny_task, tmp_path):
     tiny_net.pool = nn.Identity()
     tiny_net.fc = nn.Linear(64, 5)
     run, data = make_run(tiny_net, tiny_task, tmp_path / "run")
-    small = Resident(data.train.images[:, :, :8, :8].contiguous(), data.train.labels)
+    small = InMemoryImages(data.train.images[:, :, :8, :8].contiguous(), data.train.labels)
     fields = {name: getattr(data, name) for name in ("classes", "mean", "std")}
-    other = ImageData("x", small, small, None, **fields, crop=0, flip=False, resized_crop=False)
+    other = ImageData(
+        "x", small, small, None, **fields, crop_padding=0, flip=False, resized_crop=False
+    )
     with pytest.raises(ConfigError, match="cannot take images of 8×8"):
         score_exits_at_size(run, other)
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from selfdistill.data import ImageData
-from selfdistill.data.images import Resident
+from selfdistill.data.images import InMemoryImages
 from selfdistill.export.extract_predictor import extract_predictor
 from selfdistill.export.normalized_input import NormalizedInput
 from selfdistill.export.verify import (
@@ -25,13 +25,13 @@ MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
 def resident(count, seed):
     generator = torch.Generator().manual_seed(seed)
     pixels = torch.randint(256, (count, 3, 16, 16), generator=generator, dtype=torch.uint8)
-    return Resident(pixels, torch.arange(count) % 5)
+    return InMemoryImages(pixels, torch.arange(count) % 5)
 
 
 def data(**parts):
     splits = {"train": resident(8, 0), "val": resident(20, 1), "test": resident(300, 2), **parts}
     fields = {"classes": list("abcde"), "mean": MEAN, "std": STD}
-    return ImageData("x", **splits, **fields, crop=0, flip=False, resized_crop=False)
+    return ImageData("x", **splits, **fields, crop_padding=0, flip=False, resized_crop=False)
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_pixels_are_compared_at_the_size_of_the_images():
 
 def test_batches_fit_the_memory():
     assert verification_batch_size(data()) == 256
-    large = Resident(torch.zeros(1, 3, 640, 480, dtype=torch.uint8), torch.zeros(1))
+    large = InMemoryImages(torch.zeros(1, 3, 640, 480, dtype=torch.uint8), torch.zeros(1))
     assert verification_batch_size(data(train=large)) == 3
 
 

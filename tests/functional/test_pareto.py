@@ -20,12 +20,12 @@ def test_without_a_score_there_is_no_place_on_it():
 
 
 @given(choices)
-def test_a_walk_from_cheap_to_dear_finds_the_same(found):
+def test_a_walk_from_cheap_to_dear_finds_the_same(result):
     """Reference: sorted by cost, and at the same cost the best first, only new bests are kept."""
-    costs, scores = [c for c, _ in found], [s for _, s in found]
+    costs, scores = [c for c, _ in result], [s for _, s in result]
     best, kept = -np.inf, set()
-    for cost, score in sorted((c, -s) for c, s in found if s is not None):
+    for cost, score in sorted((c, -s) for c, s in result if s is not None):
         if -score > best:
             best = -score
             kept.add((cost, best))
-    assert pareto_front(costs, scores) == [choice in kept for choice in found]
+    assert pareto_front(costs, scores) == [choice in kept for choice in result]

@@ -9,7 +9,7 @@ from torch import nn
 from views import QUICK, Views, data_of, losses, noise, of, steady
 
 from selfdistill.core import ConfigError, DataError, DivergenceError
-from selfdistill.data import Resident
+from selfdistill.data import InMemoryImages
 from selfdistill.information import (
     HELD_OUT,
     TRAINING,
@@ -106,10 +106,10 @@ def images():
     pictures = torch.randint(0, 256, (96, 3, 16, 16), generator=generator, dtype=torch.uint8)
     return replace(
         data_of(noise(4, 3), 2),
-        train=Resident(pictures[:64], torch.arange(64) % 5),
-        val=Resident(pictures[64:], torch.arange(32) % 5),
+        train=InMemoryImages(pictures[:64], torch.arange(64) % 5),
+        val=InMemoryImages(pictures[64:], torch.arange(32) % 5),
         classes=list("abcde"),
-        crop=2,
+        crop_padding=2,
         flip=True,
     )
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from selfdistill.data import ImageData, Resident
+from selfdistill.data import ImageData, InMemoryImages
 from selfdistill.information import EstimatorConfig, InformationResult, estimate_information
 
 QUICK = EstimatorConfig(steps=60, batch_size=64, width=16, lr=0.03)
@@ -42,11 +42,11 @@ def pixels(values: Tensor) -> Tensor:
 def data_of(values: Tensor, val: int = 256, labels: Tensor | None = None, **changes) -> ImageData:
     """Images that a network sees as these values, the last of them for validation."""
     labels = torch.arange(len(values)) % 2 if labels is None else labels
-    images = Resident(pixels(values), labels)
+    images = InMemoryImages(pixels(values), labels)
     train, held = (images.take(i) for i in torch.arange(len(values)).tensor_split([-val]))
     channels = values.shape[1]
     mean, std = (128 / 255,) * channels, (32 / 255,) * channels
-    keys = {"test": None, "crop": 0, "flip": False, "resized_crop": False} | changes
+    keys = {"test": None, "crop_padding": 0, "flip": False, "resized_crop": False} | changes
     keys = {"train": train, "val": held if val else None, **keys}
     return ImageData("noise", classes=["a", "b"], mean=mean, std=std, **keys)
 

@@ -80,9 +80,9 @@ def test_terms_equal_numpy(tiny_net, tiny_task, batch, progress):
     step = method(batch, progress)
     (index, v_student, v_teacher, _), rows = (
         method.pending[0],
-        method._rows(batch.index, progress).numpy(),
+        method._rows(batch.indices, progress).numpy(),
     )
-    assert torch.equal(index, batch.index)
+    assert torch.equal(index, batch.indices)
     n, k = 40, 32
     want = 0.0
     pairs = (
@@ -116,23 +116,23 @@ def test_soft_term_is_distillation_of_logits(tiny_net, tiny_task, batch, progres
 
 def test_slots_and_keys_of_a_step(tiny_net, tiny_task, batch, progress):
     method = crd(tiny_net, tiny_task, num_negatives=20)
-    rows = method._rows(batch.index, progress)
+    rows = method._rows(batch.indices, progress)
     assert rows.shape == (8, 21)
-    assert torch.equal(rows[:, 0], batch.index)  # the positive comes first
-    assert (LABELS[rows[:, 1:]] != LABELS[batch.index][:, None]).all()
-    later = method._rows(batch.index, progress._replace(step=torch.tensor(1)))
-    seeded = method._rows(batch.index, progress._replace(seed=torch.tensor(1)))
+    assert torch.equal(rows[:, 0], batch.indices)  # the positive comes first
+    assert (LABELS[rows[:, 1:]] != LABELS[batch.indices][:, None]).all()
+    later = method._rows(batch.indices, progress._replace(step=torch.tensor(1)))
+    seeded = method._rows(batch.indices, progress._replace(seed=torch.tensor(1)))
     for other in (later, seeded):
         assert not torch.equal(other[:, 1:], rows[:, 1:])
-    swapped = method._rows(batch.index.flip(0), progress)
+    swapped = method._rows(batch.indices.flip(0), progress)
     assert torch.equal(swapped.flip(0), rows)  # keyed by the image, not by its place in the batch
 
 
 def test_positives_of_a_class(tiny_net, tiny_task, batch, progress):
     method = crd(tiny_net, tiny_task, positives="class")
-    rows = method._rows(batch.index, progress)
-    assert (LABELS[rows[:, 0]] == LABELS[batch.index]).all()
-    assert not torch.equal(rows[:, 0], batch.index)
+    rows = method._rows(batch.indices, progress)
+    assert (LABELS[rows[:, 0]] == LABELS[batch.indices]).all()
+    assert not torch.equal(rows[:, 0], batch.indices)
 
 
 def memories(method) -> list[torch.Tensor]:
@@ -142,7 +142,7 @@ def memories(method) -> list[torch.Tensor]:
 def test_memory_moves_after_the_step_and_where_it_was_seen(tiny_net, tiny_task, batch, progress):
     method = crd(tiny_net, tiny_task)
     before = memories(method)
-    moved = batch._replace(index=torch.tensor([3, 9, 11, 12, 20, 21, 30, 39]))
+    moved = batch._replace(indices=torch.tensor([3, 9, 11, 12, 20, 21, 30, 39]))
     method(moved, progress).total.backward()
     _, v_student, v_teacher, _ = method.pending[0]
     assert not v_student.requires_grad
@@ -169,7 +169,7 @@ def test_evaluation_leaves_no_trace(tiny_net, tiny_task, batch, progress):
 
 def test_constants_are_the_mean_of_the_first_step_and_stay(tiny_net, tiny_task, batch, progress):
     method = crd(tiny_net, tiny_task)
-    other = batch._replace(inputs=batch.inputs.flip(0), index=batch.index + 8)
+    other = batch._replace(inputs=batch.inputs.flip(0), indices=batch.indices + 8)
     estimates = []
     for part in (batch, other):  # two passes make this step
         method(part, progress)

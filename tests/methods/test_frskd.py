@@ -11,6 +11,7 @@ from scene_pairs import scene_net
 from scipy import special
 
 from selfdistill.core import METHODS, ConfigError, Progress, options
+from selfdistill.costs.macs import network_cost
 from selfdistill.methods.frskd import Outputs, joint_labels, mean_over_turns, quarter_turns
 from selfdistill.models import build
 from selfdistill.taps import Taps
@@ -287,7 +288,7 @@ def test_everything_is_trained_whatever_the_augmentation(
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in method.parameters())
     assert list(method.predictors()) == ["teacher", "student"]
     assert method(batch._replace(inputs=batch.inputs[:2], targets=batch.targets[:2],
-                                 index=batch.index[:2]), progress).total.isfinite()  # fmt: skip
+                                 indices=batch.indices[:2]), progress).total.isfinite()  # fmt: skip
 
 
 @pytest.mark.parametrize("augment", AUGMENTS)

@@ -307,7 +307,7 @@ def general(net, task, count=1):
 def test_weights_come_from_held_out_images(tiny_net, tiny_task, batch):
     method = general(tiny_net, tiny_task, count=2)
     np.testing.assert_allclose(method.weights.numpy(), [1 / 3] * 3)
-    parts = [Batch(batch.inputs[a:b], batch.targets[a:b], batch.index[a:b]) for a, b in
+    parts = [Batch(batch.inputs[a:b], batch.targets[a:b], batch.indices[a:b]) for a, b in
              ((0, 5), (5, 8))]  # fmt: skip
     method.after_epoch(iter(parts))
     twin = copy.deepcopy(method).eval()
@@ -375,8 +375,8 @@ def test_processes_share_what_they_measured(tiny_net, tiny_task, batch, tmp_path
     method = general(tiny_net, tiny_task)
     method.after_epoch([batch])
     want = pytest.approx(method.weights.tolist(), rel=1e-3)
-    part = Batch(batch.inputs[:3], batch.targets[:3], batch.index[:3])
-    second = Batch(batch.inputs[3:], batch.targets[3:], batch.index[3:])
+    part = Batch(batch.inputs[:3], batch.targets[:3], batch.indices[:3])
+    second = Batch(batch.inputs[3:], batch.targets[3:], batch.indices[3:])
     rounds = [([part], [second]), ([batch], [])]  # a process may have no image
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload(["pytest", "selfdistill.runs.train"])

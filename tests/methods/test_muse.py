@@ -329,7 +329,7 @@ def test_all_pairs_of_a_costly_critic_are_refused(critic, tiny_net, tiny_task):
 @pytest.mark.parametrize("negatives", ["all", "roll"])
 def test_one_image_is_not_enough(negatives, tiny_net, tiny_task, batch, progress):
     method = muse(tiny_net, tiny_task, negatives=negatives).eval()
-    alone = Batch(batch.inputs[:1], batch.targets[:1], batch.index[:1])
+    alone = Batch(batch.inputs[:1], batch.targets[:1], batch.indices[:1])
     with pytest.raises(ConfigError, match="second image"):
         method(alone, progress)
     assert method.needs.batch == 2

@@ -198,7 +198,7 @@ def test_what_cannot_be_is_refused(keywords, sentence, tiny_net, tiny_task):
 
 
 def test_one_image_is_not_enough(tiny_net, tiny_task, batch, progress):
-    alone = Batch(batch.inputs[:1], batch.targets[:1], batch.index[:1])
+    alone = Batch(batch.inputs[:1], batch.targets[:1], batch.indices[:1])
     with pytest.raises(ConfigError, match="second image"):
         offline(tiny_net, tiny_task).eval()(alone, progress)
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from selfdistill.core import METHODS, ConfigError, options
+from selfdistill.costs.macs import network_cost
 from selfdistill.taps import Taps
 
 TRUNK = {"stage1", "stage2", "stage3"}
@@ -138,7 +139,10 @@ def test_without_soft_terms_labels_teach_all(tiny_net, tiny_task, batch, progres
 def test_ensemble_is_offered_and_costs_more(tiny_net, tiny_task):
     method = one(tiny_net, tiny_task)
     ensemble, student = method.predictors().values()
-    spent, base = network_cost(ensemble, tiny_task.example), network_cost(student, tiny_task.example)
+    spent, base = (
+        network_cost(ensemble, tiny_task.example),
+        network_cost(student, tiny_task.example),
+    )
     tails = sum(p.numel() for p in method.tails.parameters())
     gate = sum(p.numel() for p in method.gate.parameters())
     assert spent.parameters == base.parameters + tails + gate

@@ -13,7 +13,7 @@ from selfdistill.engine.log import Silent
 from torch import nn
 
 from selfdistill.core import METHODS, ConfigError, Progress, options, trained_state
-from selfdistill.data import Loader, Resident
+from selfdistill.data import InMemoryImages, Loader
 from selfdistill.engine import checkpoint
 from selfdistill.engine.optimizer import learning_rate
 from selfdistill.engine.run_directory import RunDirectory
@@ -285,8 +285,10 @@ def run(out, stop: int = 0, **settings) -> checkpoint.Checkpoint:
     """Train on in a directory to the end or to a step; the checkpoint that is left."""
     torch.manual_seed(0)
     pixels = torch.randint(0, 256, (24, 3, 8, 8), dtype=torch.uint8)
-    images = Resident(pixels, torch.arange(24) % 3)
-    train = Loader(images, batch_size=8, seed=0, mean=(0.5,) * 3, std=(0.3,) * 3, crop=1, flip=True)
+    images = InMemoryImages(pixels, torch.arange(24) % 3)
+    train = Loader(
+        images, batch_size=8, seed=0, mean=(0.5,) * 3, std=(0.3,) * 3, crop_padding=1, flip=True
+    )
     task = Classification("abc", torch.zeros(2, 3, 8, 8))
     conv = nn.Conv2d(3, 6, 3, 2, 1, bias=False)
     net = nn.Sequential(conv, nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(96, 3))

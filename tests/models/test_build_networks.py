@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from selfdistill.core import ArtifactError, ConfigError, ResourceError
-from selfdistill.models import build, names
+from selfdistill.models import build, list_models
 
 ORIGINAL = torchvision.models.get_model
 
@@ -119,26 +119,28 @@ def test_failed_download_names_the_way_out(monkeypatch, model, patched, fault):
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "squeezenet1_1", "inception_v3"])
 @pytest.mark.parametrize("classes", [1000, 6])
 def test_pretrained_torchvision_network_gets_a_new_head_only_if_needed(monkeypatch, name, classes):
-    made = []
+    built = []
 
     def get_model(name, weights, **keywords):
         assert weights == "DEFAULT"
-        made.append(ORIGINAL(name, init_weights=False, **keywords) if keywords else ORIGINAL(name))
-        return made[-1]
+        built.append(ORIGINAL(name, init_weights=False, **keywords) if keywords else ORIGINAL(name))
+        return built[-1]
 
     monkeypatch.setattr("torchvision.models.get_model", get_model)
     with torch.device("meta"):
         network = build(f"torchvision/{name}", num_classes=classes, weights="pretrained").eval()
-    assert network is made[0]
+    assert network is built[0]
     assert network(torch.empty(2, 3, 96, 96, device="meta")).shape == (2, classes)
 
 
 def test_pretrained_timm_network_asks_timm(monkeypatch):
-    asked = []
-    monkeypatch.setattr("timm.create_model", lambda *a, **k: asked.append((a, k)) or nn.Identity())
+    requests = []
+    monkeypatch.setattr(
+        "timm.create_model", lambda *a, **k: requests.append((a, k)) or nn.Identity()
+    )
     build("timm/resnet18.a1_in1k", num_classes=3, in_channels=2, weights="pretrained")
     want = {"pretrained": True, "num_classes": 3, "in_chans": 2}
-    assert asked == [(("resnet18.a1_in1k",), want)]
+    assert requests == [(("resnet18.a1_in1k",), want)]
 
 
 def test_loaded_weights_give_the_same_outputs_bit_for_bit(tmp_path):
@@ -156,7 +158,7 @@ def test_weights_for_other_classes_do_not_fit(tmp_path):
 
 
 def test_names_of_all_families():
-    everything = names()
+    everything = list_models()
     assert {"cifar/resnet18", "timm/resnet18", "torchvision/resnet18"} <= set(everything)
     assert len(everything) == len(set(everything))
     assert {"torchvision/deeplabv3_resnet50", "torchvision/fcos_resnet50_fpn"} <= set(everything)
@@ -173,4 +175,4 @@ def test_names_of_all_families():
     ],
 )
 def test_names_by_pattern(pattern, want):
-    assert names(pattern) == [f"cifar/{n}" for n in want]
+    assert list_models(pattern) == [f"cifar/{n}" for n in want]

@@ -11,15 +11,15 @@ def test_equals_torchvision():
     torch.manual_seed(0)
     depths, growth = (2, 3, 1, 2), 8
     ours = DenseNet(depths, growth, num_classes=10)
-    theirs = Reference(growth, depths, 2 * growth, num_classes=10)
-    theirs.features.conv0 = nn.Conv2d(3, 2 * growth, 3, padding=1, bias=False)
+    reference = Reference(growth, depths, 2 * growth, num_classes=10)
+    reference.features.conv0 = nn.Conv2d(3, 2 * growth, 3, padding=1, bias=False)
     for name in ("norm0", "relu0", "pool0"):
-        setattr(theirs.features, name, nn.Identity())
+        setattr(reference.features, name, nn.Identity())
     values = ours.state_dict().values()
-    theirs.load_state_dict(dict(zip(theirs.state_dict(), values, strict=True)))
+    reference.load_state_dict(dict(zip(reference.state_dict(), values, strict=True)))
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
-        torch.testing.assert_close(ours.eval()(images), theirs.eval()(images))
+        torch.testing.assert_close(ours.eval()(images), reference.eval()(images))
 
 
 def test_layer_hands_its_input_on():

@@ -9,6 +9,6 @@ from selfdistill.models.cifar import NETWORKS
 def test_is_timms():
     with torch.device("meta"):
         ours = NETWORKS["efficientnet_b0"](num_classes=10, in_channels=1)
-        theirs = timm.create_model("efficientnet_b0", num_classes=10, in_chans=1)
-    shapes = {k: v.shape for k, v in theirs.state_dict().items()}
+        reference = timm.create_model("efficientnet_b0", num_classes=10, in_chans=1)
+    shapes = {k: v.shape for k, v in reference.state_dict().items()}
     assert {k: v.shape for k, v in ours.state_dict().items()} == shapes

@@ -28,11 +28,11 @@ REDUCTION = {
 }
 
 
-def share(ours, theirs, pairs):
+def share(ours, reference_network, pairs):
     """Give ours the weights of theirs, and the small number in its batch norms."""
     assert {n for n, _ in ours.named_children()} == set(pairs)
-    for mine, other in pairs.items():
-        target, source = ours.get_submodule(mine), theirs.get_submodule(other)
+    for own_network, other in pairs.items():
+        target, source = ours.get_submodule(own_network), reference_network.get_submodule(other)
         values = source.state_dict().values()
         target.load_state_dict(dict(zip(target.state_dict(), values, strict=True)))
     for module in ours.modules():
@@ -50,20 +50,20 @@ def share(ours, theirs, pairs):
 )
 def test_cell_equals_timm(kind, other, pairs, size):
     torch.manual_seed(0)
-    ours, theirs = kind(12, 10, 4, halve=False), other(10, 4, 12, 4)
-    share(ours, theirs, pairs)
+    ours, reference_network = kind(12, 10, 4, halve=False), other(10, 4, 12, 4)
+    share(ours, reference_network, pairs)
     last, previous = torch.randn(2, 12, size, size), torch.randn(2, 10, size, size)
-    torch.testing.assert_close(ours(last, previous), theirs(last, previous))
+    torch.testing.assert_close(ours(last, previous), reference_network(last, previous))
 
 
 @pytest.mark.parametrize("size", [8, 9])
 def test_halving_equals_timm(size):
     torch.manual_seed(0)
-    ours, theirs = Halve(10, 4), reference.FirstCell(10, 2, 12, 4)
-    ours.even, ours.odd = theirs.path_1.conv, theirs.path_2.conv
-    ours.bn = theirs.final_path_bn
+    ours, reference_network = Halve(10, 4), reference.FirstCell(10, 2, 12, 4)
+    ours.even, ours.odd = reference_network.path_1.conv, reference_network.path_2.conv
+    ours.bn = reference_network.final_path_bn
     previous, last = torch.randn(2, 10, size, size), torch.randn(2, 12, *[(size + 1) // 2] * 2)
-    handed_on = theirs(last, previous)[:, :4]
+    handed_on = reference_network(last, previous)[:, :4]
     torch.testing.assert_close(ours(previous), handed_on)
 
 

@@ -211,10 +211,10 @@ def test_nothing_bypasses_a_cut(name):
     network = shapes_only(name)
     nodes = list(Chain(network.cuts).trace(network).nodes)
     places = [[i for i, node in enumerate(nodes) if node.target == cut] for cut in network.cuts]
-    assert [len(found) for found in places] == [1] * 4
-    for [place] in places:
-        behind = set(nodes[place:])
-        assert all(behind.issuperset(node.all_input_nodes) for node in nodes[place + 1 :])
+    assert [len(result) for result in places] == [1] * 4
+    for [folder] in places:
+        behind = set(nodes[folder:])
+        assert all(behind.issuperset(node.all_input_nodes) for node in nodes[folder + 1 :])
 
 
 @pytest.mark.parametrize("kind", SMALL)

@@ -24,14 +24,14 @@ def test_equals_torchvision(name):
     torch.manual_seed(0)
     ours = NETWORKS[name](num_classes=10)
     with torch.device("meta"):
-        theirs = torchvision.models.get_model(name, num_classes=10)
-        theirs.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
-        theirs.maxpool = nn.Identity()
+        reference = torchvision.models.get_model(name, num_classes=10)
+        reference.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+        reference.maxpool = nn.Identity()
     values = ours.state_dict().values()
-    theirs.load_state_dict(dict(zip(theirs.state_dict(), values, strict=True)), assign=True)
+    reference.load_state_dict(dict(zip(reference.state_dict(), values, strict=True)), assign=True)
     images = torch.randn(2, 3, 16, 16)
     with torch.no_grad():
-        torch.testing.assert_close(ours.eval()(images), theirs.eval()(images))
+        torch.testing.assert_close(ours.eval()(images), reference.eval()(images))
 
 
 @pytest.mark.parametrize("name", LITERATURE)
@@ -46,16 +46,16 @@ def test_block_with_preactivation_is_timms_but_for_the_plain_shortcut(width, str
     torch.manual_seed(0)
     ours = PreActBlock(16, width, stride)
     layers = {"conv_layer": create_conv2d, "norm_layer": BatchNormAct2d}
-    theirs = PreActBasic(16, width, stride=stride, proj_layer=DownsampleConv, **layers)
+    reference = PreActBasic(16, width, stride=stride, proj_layer=DownsampleConv, **layers)
     pairs = [("norm.bn", "norm1"), ("residual.conv1", "conv1"), ("residual.norm.bn", "norm2")]
     pairs.append(("residual.conv2", "conv2"))
-    if theirs.downsample is not None:
+    if reference.downsample is not None:
         pairs.append(("shortcut", "downsample.conv"))
-    for mine, other in pairs:
-        ours.get_submodule(mine).load_state_dict(theirs.get_submodule(other).state_dict())
+    for own_network, other in pairs:
+        ours.get_submodule(own_network).load_state_dict(reference.get_submodule(other).state_dict())
     x = torch.randn(4, 16, 8, 8)
-    want = theirs(x)
-    if theirs.downsample is None:  # timm, as the paper, hands the input itself on
+    want = reference(x)
+    if reference.downsample is None:  # timm, as the paper, hands the input itself on
         want = want - x + ours.norm(x)
     torch.testing.assert_close(ours(x), want)
 

@@ -21,12 +21,12 @@ def test_shuffle_is_torchs(groups, size):
 def test_second_version_equals_torchvision_behind_the_stem():
     torch.manual_seed(0)
     ours = NETWORKS["shufflenet_v2"](num_classes=10)
-    theirs = shufflenet_v2_x1_0(num_classes=10)
-    theirs.conv1[0], theirs.maxpool = nn.Conv2d(3, 24, 1, bias=False), nn.Identity()
+    reference = shufflenet_v2_x1_0(num_classes=10)
+    reference.conv1[0], reference.maxpool = nn.Conv2d(3, 24, 1, bias=False), nn.Identity()
     values = ours.state_dict().values()
-    theirs.load_state_dict(dict(zip(theirs.state_dict(), values, strict=True)))
+    reference.load_state_dict(dict(zip(reference.state_dict(), values, strict=True)))
     images = torch.randn(2, 3, 32, 32)
-    torch.testing.assert_close(ours(images), theirs(images))
+    torch.testing.assert_close(ours(images), reference(images))
 
 
 def convolve(part, x, stride=1, groups=1):

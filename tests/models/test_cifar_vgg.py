@@ -14,12 +14,12 @@ def test_features_equal_torchvisions(name):
     torch.manual_seed(0)
     ours = NETWORKS[name](num_classes=10).features
     with torch.device("meta"):
-        theirs = torchvision.models.get_model(name, num_classes=10).features
+        reference = torchvision.models.get_model(name, num_classes=10).features
     values = ours.state_dict().values()
-    theirs.load_state_dict(dict(zip(theirs.state_dict(), values, strict=True)), assign=True)
+    reference.load_state_dict(dict(zip(reference.state_dict(), values, strict=True)), assign=True)
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
-        torch.testing.assert_close(ours.eval()(images), theirs.eval()(images))
+        torch.testing.assert_close(ours.eval()(images), reference.eval()(images))
 
 
 def test_last_cut_comes_before_the_last_pool():
@@ -36,10 +36,10 @@ def test_the_benchmarks_pools_end_at_4x4(name, depth, size, pools):
     layout = []
     for i, width in enumerate((64, 128, 256, 512, 512), start=1):
         layout += [width] * depth + ["M"] * (i <= pools)
-    theirs = make_layers(layout, batch_norm=True)
+    reference = make_layers(layout, batch_norm=True)
     values = ours.features.state_dict().values()
-    theirs.load_state_dict(dict(zip(theirs.state_dict(), values, strict=True)))
-    theirs = nn.Sequential(theirs, nn.AdaptiveAvgPool2d(1), nn.Flatten(), ours.fc)
+    reference.load_state_dict(dict(zip(reference.state_dict(), values, strict=True)))
+    reference = nn.Sequential(reference, nn.AdaptiveAvgPool2d(1), nn.Flatten(), ours.fc)
     images = torch.randn(2, 3, size, size)
     with torch.no_grad():
-        torch.testing.assert_close(ours.eval()(images), theirs.eval()(images))
+        torch.testing.assert_close(ours.eval()(images), reference.eval()(images))

@@ -32,21 +32,21 @@ def reference(blocks: int, widen: int) -> ResNetV2:
 def test_equals_timm(depth, widen):
     torch.manual_seed(0)
     blocks = (depth - 4) // 6
-    ours, theirs = WideResNet(depth, widen, num_classes=10), reference(blocks, widen)
-    theirs.stem.load_state_dict(ours.stem.state_dict())
-    theirs.norm.load_state_dict(ours.norm.bn.state_dict())
+    ours, reference_network = WideResNet(depth, widen, num_classes=10), reference(blocks, widen)
+    reference_network.stem.load_state_dict(ours.stem.state_dict())
+    reference_network.norm.load_state_dict(ours.norm.bn.state_dict())
     for i in range(3):
-        for mine, other in zip(
-            ours.get_submodule(f"block{i + 1}"), theirs.stages[i].blocks, strict=True
+        for own_network, other in zip(
+            ours.get_submodule(f"block{i + 1}"), reference_network.stages[i].blocks, strict=True
         ):
-            for name in BLOCK if mine.shortcut is not None else list(BLOCK)[:-1]:
-                values = mine.get_submodule(name).state_dict()
+            for name in BLOCK if own_network.shortcut is not None else list(BLOCK)[:-1]:
+                values = own_network.get_submodule(name).state_dict()
                 other.get_submodule(BLOCK[name]).load_state_dict(values)
     weight, bias = ours.fc.state_dict().values()  # timm classifies by a 1×1 convolution
-    theirs.head.fc.load_state_dict({"weight": weight[:, :, None, None], "bias": bias})
+    reference_network.head.fc.load_state_dict({"weight": weight[:, :, None, None], "bias": bias})
     images = torch.randn(4, 3, 16, 16)
     with torch.no_grad():
-        torch.testing.assert_close(ours(images), theirs(images))
+        torch.testing.assert_close(ours(images), reference_network(images))
 
 
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name.startswith("wrn")])

@@ -9,7 +9,7 @@ from torchvision.models import get_model
 from torchvision.models.detection.image_list import ImageList
 
 from selfdistill.core import ConfigError, ResourceError
-from selfdistill.models import build, detectors, names
+from selfdistill.models import build, detectors, list_models
 from selfdistill.taps import Taps
 from selfdistill.taps import fx_split as segments
 from selfdistill.tasks import Detection
@@ -34,27 +34,29 @@ class Unchanged(nn.Module):
     def forward(self, images, targets=None):
         return ImageList(torch.stack(images), [tuple(i.shape[1:]) for i in images]), targets
 
-    def postprocess(self, found, sizes, original):
-        return found
+    def postprocess(self, result, sizes, original):
+        return result
 
 
 @pytest.fixture(scope="module")
 def pairs():
     """Our form of a network and torchvision's, with the same weights."""
-    made = {}
+    built = {}
 
     def pair(name):
-        if name not in made:
+        if name not in built:
             torch.manual_seed(0)
             background = 0 if name.startswith(("retinanet", "fcos")) else 1
-            theirs = get_model(
+            reference_network = get_model(
                 name, weights=None, weights_backbone=None, num_classes=K + background
             )
-            theirs.transform = Unchanged()
-            mine = build(f"torchvision/{name}", num_classes=K)
-            mine.load_state_dict(theirs.state_dict())  # the names are the same, each once
-            made[name] = mine, theirs, background
-        return made[name]
+            reference_network.transform = Unchanged()
+            ours = build(f"torchvision/{name}", num_classes=K)
+            ours.load_state_dict(
+                reference_network.state_dict()
+            )  # the names are the same, each once
+            built[name] = ours, reference_network, background
+        return built[name]
 
     return pair
 
@@ -66,83 +68,83 @@ def images():
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_loss_is_torchvisions(pairs, images, name):
-    mine, theirs, background = pairs(name)
+    ours, reference_network, background = pairs(name)
     rows = TARGETS[0]
-    wanted = [
+    expected = [
         {"boxes": rows[:, 1:], "labels": rows[:, 0].long() + background},
         {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)},
     ]
-    mine, theirs = copy.deepcopy(mine).train(), copy.deepcopy(theirs).train()
+    ours, reference_network = copy.deepcopy(ours).train(), copy.deepcopy(reference_network).train()
     torch.manual_seed(1)  # Faster R-CNN draws proposals
-    loss = mine(images).loss(TARGETS, (96, 128))
+    loss = ours(images).loss(TARGETS, (96, 128))
     torch.manual_seed(1)
-    torch.testing.assert_close(loss, sum(theirs(list(images), wanted).values()))
+    torch.testing.assert_close(loss, sum(reference_network(list(images), expected).values()))
     loss.backward()
-    assert all(p.grad is not None for p in mine.parameters() if p.requires_grad)
+    assert all(p.grad is not None for p in ours.parameters() if p.requires_grad)
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_boxes_are_torchvisions(pairs, images, name):
-    mine, theirs, background = pairs(name)
-    for network in (mine.eval(), theirs.eval()):
+    ours, reference_network, background = pairs(name)
+    for network in (ours.eval(), reference_network.eval()):
         for threshold in (network, getattr(network, "roi_heads", None)):
             if hasattr(threshold, "score_thresh"):
                 threshold.score_thresh = 0.001  # untrained networks are sure of nothing
-    if hasattr(mine, "reading"):
-        mine.reading.network.score_thresh = 0.001
+    if hasattr(ours.decoder, "network"):
+        ours.decoder.network.score_thresh = 0.001
     with torch.no_grad():
-        found, wanted = mine(images).detections((96, 128)), theirs(list(images))
-    assert sum(len(each.boxes) for each in found) > 10
-    for said, want in zip(found, wanted, strict=True):
-        assert torch.equal(said.boxes, want["boxes"])
-        assert torch.equal(said.scores, want["scores"])
-        assert torch.equal(said.labels + background, want["labels"])
+        result, expected = ours(images).detections((96, 128)), reference_network(list(images))
+    assert sum(len(item.boxes) for item in result) > 10
+    for outputs, want in zip(result, expected, strict=True):
+        assert torch.equal(outputs.boxes, want["boxes"])
+        assert torch.equal(outputs.scores, want["scores"])
+        assert torch.equal(outputs.labels + background, want["labels"])
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_training_and_evaluation_give_both_loss_and_boxes(pairs, images, name):
-    mine, _, _ = pairs(name)
+    ours, _, _ = pairs(name)
     for mode in (True, False):
-        mine.train(mode)
-        flags = [m.training for m in mine.modules()]
-        out = mine(images)
+        ours.train(mode)
+        flags = [m.training for m in ours.modules()]
+        out = ours(images)
         assert out.loss(TARGETS, (96, 128)).isfinite()
         assert len(out.detach().detections((96, 128))) == 2
-        assert [m.training for m in mine.modules()] == flags
+        assert [m.training for m in ours.modules()] == flags
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_it_can_be_tapped_and_shortened(pairs, images, name):
-    mine, _, _ = pairs(name)
-    mine.eval()
-    Detection(list("abc"), images).check(mine)
-    _, features = Taps(mine, example=images).forward_features(images)
-    assert tuple(features) == mine.cuts
-    last = mine.cuts[-1]
-    torch.testing.assert_close(segments.truncate_at(mine, last)(images), features[last])
+    ours, _, _ = pairs(name)
+    ours.eval()
+    Detection(list("abc"), images).check(ours)
+    _, features = Taps(ours, example=images).forward_features(images)
+    assert tuple(features) == ours.cuts
+    last = ours.cuts[-1]
+    torch.testing.assert_close(segments.truncate_at(ours, last)(images), features[last])
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_a_copy_has_parts_of_its_own(pairs, images, name):
-    mine, _, _ = pairs(name)
-    twin = copy.deepcopy(mine).eval()
+    ours, _, _ = pairs(name)
+    twin = copy.deepcopy(ours).eval()
     torch.manual_seed(1)
     with torch.no_grad():
         for parameter in twin.parameters():
             parameter.normal_(0, 0.1)
-        before = mine.eval()(images).detections((96, 128))
-        for said, again in zip(before, mine(images).detections((96, 128)), strict=True):
-            assert torch.equal(said.boxes, again.boxes)
-        losses = [network(images).loss(TARGETS, (96, 128)) for network in (mine, twin)]
+        before = ours.eval()(images).detections((96, 128))
+        for outputs, again in zip(before, ours(images).detections((96, 128)), strict=True):
+            assert torch.equal(outputs.boxes, again.boxes)
+        losses = [network(images).loss(TARGETS, (96, 128)) for network in (ours, twin)]
     assert all(torch.isfinite(loss) for loss in losses)
     assert losses[0] != losses[1]
 
 
 @pytest.mark.parametrize("name", [SMALL[0], *MODELS[2:5]])
 def test_one_stage_distils_towards_its_like(pairs, images, name):
-    mine, _, _ = pairs(name)
+    ours, _, _ = pairs(name)
     task = Detection(list("abc"), images)
-    out, other = mine.train()(images), mine(images + 0.5)
+    out, other = ours.train()(images), ours(images + 0.5)
     reference = other._replace(
         outputs={k: v.detach().requires_grad_() for k, v in other.outputs.items()}
     )
@@ -152,7 +154,7 @@ def test_one_stage_distils_towards_its_like(pairs, images, name):
     loss.backward()
     assert loss > 0
     assert all(v.grad is None for v in reference.outputs.values())
-    assert not out.compatible_with(mine(images[..., :64]))
+    assert not out.compatible_with(ours(images[..., :64]))
     assert not out.compatible_with("something else")
 
 
@@ -164,17 +166,17 @@ def test_two_stages_do_not_compare(pairs, images):
 
 
 def test_all_that_find_boxes_alone_are_listed():
-    listed = detectors.torchvision_names()
+    listed = detectors.detector_names()
     assert set(SMALL + LARGE) < set(listed)
     assert not [name for name in listed if "mask" in name or "keypoint" in name]
-    assert {f"torchvision/{name}" for name in listed} <= set(names())
+    assert {f"torchvision/{name}" for name in listed} <= set(list_models())
 
 
 @pytest.mark.slow
 def test_each_has_the_modules_that_it_is_cut_behind():
-    for name in detectors.torchvision_names():
+    for name in detectors.detector_names():
         with torch.device("meta"):
-            network = detectors.from_torchvision(name, K, False)
+            network = detectors.torchvision_detector(name, K, False)
         assert set(network.cuts) <= {module for module, _ in network.named_modules()}
 
 

@@ -59,8 +59,8 @@ def test_tracing_changes_nothing(network):
     x = torch.randn(2, 3, 64, 96)
     network.eval()
     traced = torch.fx.symbolic_trace(network)
-    for mine, theirs in zip(traced(x).maps, network(x).maps, strict=True):
-        torch.testing.assert_close(mine, theirs)
+    for ours, reference in zip(traced(x).maps, network(x).maps, strict=True):
+        torch.testing.assert_close(ours, reference)
 
 
 @pytest.mark.parametrize("size", [(64, 96), (65, 97), (70, 130)])

@@ -21,7 +21,7 @@ TARGETS = torch.tensor(
 )
 
 
-def said(levels: int = 3, gamma: float = 1.5, seed: int = 0):
+def outputs(levels: int = 3, gamma: float = 1.5, seed: int = 0):
     """A head's predictions with scores all over the place."""
     torch.manual_seed(seed)
     head = AnchorHead([4] * levels, K, gamma=gamma)
@@ -39,16 +39,16 @@ def focal_by_hand(scores, targets, gamma):
     return entropy * (targets * 0.25 + (1 - targets) * 0.75) * (1 - right) ** gamma
 
 
-def cells_of(place, count):
+def cells_of(index, count):
     """The cell and its nearer neighbor on one axis, if it lies on the grid."""
-    cell = min(int(place), count - 1)
-    return cell, cell - 1 if place - cell < 0.5 else cell + 1
+    cell = min(int(index), count - 1)
+    return cell, cell - 1 if index - cell < 0.5 else cell + 1
 
 
 def level_by_hand(raw, anchors, gamma):
     """The three terms of one level, (B, A, 5 + K, h, w), a box at a time."""
     (height, width), (rows, columns) = SIZE, raw.shape[-2:]
-    there, overlaps, kinds = torch.zeros_like(raw[:, :, 4]), [], []
+    is_object, overlaps, kinds = torch.zeros_like(raw[:, :, 4]), [], []
     for b, a in torch.cartesian_prod(torch.arange(2), torch.arange(len(anchors))).tolist():
         wide, tall = (anchors[a] * max(SIZE)).tolist()
         for row in TARGETS[b]:
@@ -56,9 +56,9 @@ def level_by_hand(raw, anchors, gamma):
             ratios = [*(sides / anchors[a] / max(SIZE)), *(anchors[a] * max(SIZE) / sides)]
             if row[0] < 0 or max(ratios) >= 4:
                 continue
-            x, beside = cells_of((row[1] + row[3]) / 2 / width * columns, columns)
+            x, neighbor = cells_of((row[1] + row[3]) / 2 / width * columns, columns)
             y, above = cells_of((row[2] + row[4]) / 2 / height * rows, rows)
-            for i, j in [(x, y), (beside, y), (x, above)]:
+            for i, j in [(x, y), (neighbor, y), (x, above)]:
                 if not (0 <= i < columns and 0 <= j < rows):
                     continue
                 p = raw[b, a, :, j, i]
@@ -70,10 +70,10 @@ def level_by_hand(raw, anchors, gamma):
                 w, h = (2 * s[2]) ** 2 * wide, (2 * s[3]) ** 2 * tall
                 box = torch.stack([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2])
                 overlaps.append(1 - complete_box_iou_loss(box, row[1:]))
-                there[b, a, j, i] = max(there[b, a, j, i], overlaps[-1].detach())
+                is_object[b, a, j, i] = max(is_object[b, a, j, i], overlaps[-1].detach())
                 truth = F.one_hot(row[0].long(), K).float()
                 kinds.append(focal_by_hand(p[5:], truth, gamma).mean())
-    thing = focal_by_hand(raw[:, :, 4], there, gamma).mean()
+    thing = focal_by_hand(raw[:, :, 4], is_object, gamma).mean()
     assert overlaps, "a level without a box proves little"
     return 1 - torch.stack(overlaps).mean(), thing, torch.stack(kinds).mean()
 
@@ -81,7 +81,7 @@ def level_by_hand(raw, anchors, gamma):
 @pytest.mark.parametrize("gamma", [0.0, 1.5])
 @pytest.mark.parametrize("levels", [3, 1])
 def test_the_loss_is_that_of_a_loop(levels, gamma):
-    out = said(levels, gamma)
+    out = outputs(levels, gamma)
     balance = [4.0, 1.0, 0.4] if levels == 3 else [1.0]
     want = torch.zeros(())
     for raw, anchors, weight in zip(out.maps, out.anchors, balance, strict=True):
@@ -102,7 +102,7 @@ def encoded(box, anchor, cell, grid):
 
 def one_sure_box():
     """DetectorOutput of one image that see nothing but a box of class 1, exactly where it is."""
-    out = said(1)
+    out = outputs(1)
     box, cell, anchor = torch.tensor([30.0, 20.0, 70.0, 60.0]), (1, 1), 7
     raw = torch.full((1, 9, 5 + K, 3, 4), -12.0)
     raw[0, anchor, :4, cell[1], cell[0]] = encoded(box, out.anchors[0, anchor], cell, (3, 4))
@@ -115,19 +115,19 @@ def test_what_is_encoded_is_decoded():
     boxes, scores = out.decoded(SIZE)
     assert boxes.shape == (1, 108, 4)
     assert scores.shape == (1, 108, K)
-    place, label = divmod(int(scores.flatten().argmax()), K)
+    index, label = divmod(int(scores.flatten().argmax()), K)
     assert label == 1
-    torch.testing.assert_close(boxes[0, place], box, rtol=1e-4, atol=1e-4)
-    (found,) = out.detections(SIZE)
-    assert found.labels.tolist() == [1]
-    torch.testing.assert_close(found.boxes[0], box, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(boxes[0, index], box, rtol=1e-4, atol=1e-4)
+    (detections,) = out.detections(SIZE)
+    assert detections.labels.tolist() == [1]
+    torch.testing.assert_close(detections.boxes[0], box, rtol=1e-4, atol=1e-4)
 
 
 def test_a_box_exactly_met_is_the_whole_target_of_objectness():
     out, box = one_sure_box()
     (level,) = out._levels()
     target = torch.cat([torch.ones(1), box])[None, None]
-    place = 7 * 12 + 1 * 4 + 1
+    index = 7 * 12 + 1 * 4 + 1
     for said_there in (0.0, 3.0):  # plain cross-entropy of p with target 1 is −log p
         level.raw[0, 7, 1, 1, 4] = said_there
         _, thing, _ = level.losses(target, SIZE, 0.0)
@@ -135,11 +135,11 @@ def test_a_box_exactly_met_is_the_whole_target_of_objectness():
         _, certain, _ = level.losses(target, SIZE, 0.0)
         want = -F.logsigmoid(torch.tensor(said_there)) / (9 * 12)
         torch.testing.assert_close(thing - certain, want, rtol=1e-3, atol=1e-6)
-    assert level.boxes(SIZE)[0, place] == pytest.approx(box, abs=1e-3)
+    assert level.boxes(SIZE)[0, index] == pytest.approx(box, abs=1e-3)
 
 
 def test_without_a_box_there_is_objectness_alone():
-    out = said(gamma=0.0)
+    out = outputs(gamma=0.0)
     want = sum(
         64 * weight * 96 * 128 / 640**2 * F.softplus(m.unflatten(1, (3, -1))[:, :, 4]).mean()
         for weight, m in zip([4, 1, 0.4], out.maps, strict=True)
@@ -152,9 +152,9 @@ def test_without_a_box_there_is_objectness_alone():
 def test_an_image_without_a_box_among_others_counts_in_objectness():
     targets = TARGETS.clone()
     targets[1] = torch.tensor(NONE)
-    loss = said().loss(targets, SIZE)
+    loss = outputs().loss(targets, SIZE)
     assert loss.isfinite()
-    assert loss != said().loss(TARGETS, SIZE)
+    assert loss != outputs().loss(TARGETS, SIZE)
 
 
 def test_every_weight_gets_a_finite_gradient_even_of_certain_scores():
@@ -179,7 +179,7 @@ def test_shapes_do_not_depend_on_what_is_there():
 
 @pytest.mark.slow
 def test_the_loss_compiles_as_one_graph():
-    out = said().detach()
+    out = outputs().detach()
     compiled = torch.compile(
         lambda maps, rows: out._replace(maps=maps).loss(rows, SIZE), fullgraph=True
     )
@@ -187,7 +187,7 @@ def test_the_loss_compiles_as_one_graph():
 
 
 def test_the_loss_is_taken_in_full_precision():
-    out = said()
+    out = outputs()
     halved = out._replace(maps=tuple(m.bfloat16() for m in out.maps))
     rounded = out._replace(maps=tuple(m.bfloat16().float() for m in out.maps))
     with torch.autocast("cpu", torch.bfloat16):
@@ -196,7 +196,7 @@ def test_the_loss_is_taken_in_full_precision():
 
 
 def test_boxes_grow_with_the_image_and_stay_inside():
-    out = said()
+    out = outputs()
     small, large = out.decoded(SIZE)[0], out.decoded((192, 256))[0]
     torch.testing.assert_close(2 * small, large)
     assert small.min() >= 0
@@ -217,28 +217,30 @@ def test_another_number_of_maps_is_refused():
 
 
 def test_distillation_towards_itself_is_nothing_and_leaves_the_reference_alone():
-    out, other = said(), said(seed=1)
+    out, other = outputs(), outputs(seed=1)
     assert isinstance(out, DetectorOutput)
     assert out.compatible_with(other)
     assert out.soft_loss(out, 2.0).item() == pytest.approx(0, abs=1e-6)
-    mine, theirs = (
+    student, teacher = (
         p._replace(maps=tuple(m.detach().requires_grad_() for m in p.maps)) for p in (out, other)
     )
-    loss = mine.soft_loss(theirs, 2.0)
+    loss = student.soft_loss(teacher, 2.0)
     loss.backward()
     assert loss > 0
-    assert all(m.grad.any() for m in mine.maps)
-    assert all(m.grad is None for m in theirs.maps)
+    assert all(m.grad.any() for m in student.maps)
+    assert all(m.grad is None for m in teacher.maps)
 
 
 def test_heads_of_other_forms_do_not_compare():
-    assert not said(1).compatible_with(said(3))
-    assert not said().compatible_with("something else")
+    assert not outputs(1).compatible_with(outputs(3))
+    assert not outputs().compatible_with("something else")
 
 
 def test_it_is_born_to_see_eight_objects_in_an_image_of_640():
     head = AnchorHead([4, 4, 4], K)
-    seen = head([torch.zeros(1, 4, 640 // s, 640 // s) for s in (8, 16, 32)])
-    for m in seen.maps:
-        there = m.unflatten(1, (3, -1))[:, :, 4].sigmoid()
-        assert there.sum((0, 2, 3)).mean().item() == pytest.approx(8, rel=0.6)  # biases are noisy
+    prediction = head([torch.zeros(1, 4, 640 // s, 640 // s) for s in (8, 16, 32)])
+    for m in prediction.maps:
+        is_object = m.unflatten(1, (3, -1))[:, :, 4].sigmoid()
+        assert is_object.sum((0, 2, 3)).mean().item() == pytest.approx(
+            8, rel=0.6
+        )  # biases are noisy

@@ -10,7 +10,7 @@ from test_run_page import read
 from torch import nn
 
 from selfdistill.core import IGNORE, ArtifactError
-from selfdistill.data import ImageData, Resident
+from selfdistill.data import ImageData, InMemoryImages
 from selfdistill.data.targets import Labels, Masks
 from selfdistill.engine.run_directory import RunDirectory
 from selfdistill.recipe.build_method import build_method
@@ -97,7 +97,7 @@ def pairs(count, channels=3, side=16):
     pixels = torch.randint(0, 256, (count, channels, side, side), dtype=torch.uint8, generator=draw)
     masks = torch.zeros(count, side, side, dtype=torch.uint8)
     masks[:, side // 2 :], masks[:, 0] = 1, IGNORE
-    return Resident(pixels, Masks(masks))
+    return InMemoryImages(pixels, Masks(masks))
 
 
 def drawn(place, images, task=None):
@@ -140,7 +140,9 @@ def test_small_and_gray_images_are_seen_large_and_in_color(tmp_path, channels):
 
 
 def test_a_task_without_pictures_draws_none(tmp_path):
-    images = Resident(torch.zeros(4, 3, 16, 16, dtype=torch.uint8), Labels(torch.arange(4) % 3))
+    images = InMemoryImages(
+        torch.zeros(4, 3, 16, 16, dtype=torch.uint8), Labels(torch.arange(4) % 3)
+    )
     assert drawn(tmp_path, images, Classification(SCENES, torch.zeros(2, 3, 16, 16))) == []
     assert not (tmp_path / "pictures").exists()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from selfdistill.core import ConfigError
-from selfdistill.models import names
+from selfdistill.models import list_models
 from selfdistill.models.cifar import NETWORKS
 from selfdistill.models.yolov5 import SCALES
 from selfdistill.recipe.schema import Recipe, parse, read
@@ -64,7 +64,7 @@ def test_the_networks_exist():
 @pytest.mark.slow
 def test_the_networks_of_others_exist():
     used = {row.keys["model"] for row in RUNNING} | {row.keys.get("teacher") for row in RUNNING}
-    assert {name for name in used if name and name.startswith("t")} <= set(names())
+    assert {name for name in used if name and name.startswith("t")} <= set(list_models())
 
 
 def test_who_cannot_be_run_says_why_and_has_no_recipe():

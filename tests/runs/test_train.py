@@ -50,7 +50,7 @@ def test_a_run_is_loaded_again(tmp_path):
 
 
 def test_own_data_object(tmp_path):
-    data = load_data("digits", val=0.2, limit=64)
+    data = load_data("digits", val_fraction=0.2, max_train_images=64)
     run = selfdistill.train(data=data, model="cifar/resnet8", out=tmp_path / "run", **TINY)
     assert run.exits[-1].test_score is not None
 

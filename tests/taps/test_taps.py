@@ -41,7 +41,7 @@ class Shared(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("frist", r"Shared has no module 'frist' \(did you mean 'first'\?\); .selfdistill taps"),
         ("", "has no module ''"),
@@ -50,8 +50,8 @@ class Shared(nn.Module):
         ("pool", "'pool' gives a tuple, no"),
     ],
 )
-def test_what_cannot_be_tapped_is_refused(name, told):
-    with pytest.raises(ConfigError, match=told):
+def test_what_cannot_be_tapped_is_refused(name, message):
+    with pytest.raises(ConfigError, match=message):
         Taps(Shared(), [name], example=EXAMPLE)
 
 
@@ -224,7 +224,7 @@ def test_a_network_without_stages_is_told_so():
         find_taps(network, EXAMPLE)
 
 
-def test_probing_leaves_modes_and_statistics(tiny_net):
+def test_evaluation_mode_leaves_modes_and_statistics(tiny_net):
     tiny_net.train()
     tiny_net.stage2.eval()
     modes = {name: m.training for name, m in tiny_net.named_modules()}
@@ -234,7 +234,7 @@ def test_probing_leaves_modes_and_statistics(tiny_net):
     assert all(torch.equal(v, before[k]) for k, v in tiny_net.state_dict().items())
 
 
-def test_probing_restores_after_a_fault(tiny_net):
+def test_evaluation_mode_restores_after_a_fault(tiny_net):
     tiny_net.train()
     with evaluation_mode(tiny_net):
         assert not any(m.training for m in tiny_net.modules())
@@ -306,10 +306,10 @@ def test_a_copy_taps_its_own_network(tiny_net, batch):
     with torch.no_grad():
         twin.network.stage1[0].weight.zero_()
     _, ours = taps.forward_features(batch.inputs)
-    _, theirs = twin.forward_features(batch.inputs)
+    _, reference = twin.forward_features(batch.inputs)
     assert torch.equal(ours["stage1"], tiny_net.stage1(batch.inputs))
-    assert torch.equal(theirs["stage1"], twin.network.stage1(batch.inputs))
-    assert not torch.equal(ours["stage1"], theirs["stage1"])
+    assert torch.equal(reference["stage1"], twin.network.stage1(batch.inputs))
+    assert not torch.equal(ours["stage1"], reference["stage1"])
 
 
 def test_two_readers_of_one_network(tiny_net, batch):

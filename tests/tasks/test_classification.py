@@ -19,9 +19,9 @@ def task(classes: int = 3, **keywords) -> Classification:
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
 def test_loss_equals_scipy(smoothing):
-    wanted = np.full((4, 3), smoothing / 3)
-    wanted[np.arange(4), LABELS] += 1 - smoothing
-    want = -(wanted * special.log_softmax(LOGITS.double().numpy(), 1)).sum(1).mean()
+    expected = np.full((4, 3), smoothing / 3)
+    expected[np.arange(4), LABELS] += 1 - smoothing
+    want = -(expected * special.log_softmax(LOGITS.double().numpy(), 1)).sum(1).mean()
     assert task(label_smoothing=smoothing).loss(LOGITS, LABELS).item() == pytest.approx(want)
 
 
@@ -75,7 +75,7 @@ def test_metric_has_top5_from_six_classes_on():
 
 
 def test_confusion_has_true_classes_in_rows():
-    confusion = task().details()["confusion"]
+    confusion = task().matrix_metrics()["confusion"]
     confusion.update(LOGITS, LABELS)
     want = np.zeros((3, 3))
     np.add.at(want, (LABELS.numpy(), LOGITS.argmax(1).numpy()), 1)
@@ -83,7 +83,7 @@ def test_confusion_has_true_classes_in_rows():
 
 
 def test_correct_is_where_the_largest_logit_is():
-    assert task().correct(LOGITS, LABELS).tolist() == [True, False, False, True]
+    assert task().correct_mask(LOGITS, LABELS).tolist() == [True, False, False, True]
 
 
 def test_check_is_content_with_what_fits():
@@ -105,6 +105,6 @@ def test_check_is_content_with_what_fits():
 def test_check_says_what_to_do(network, got):
     with pytest.raises(
         ConfigError, match=rf"gives {got} .*ask for \(2, 3\).*num_classes=3"
-    ) as told:
+    ) as message:
         task().check(network)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(message.value)

@@ -17,19 +17,19 @@ SIZE = (96, 128)
 NONE = [-1.0, 0.0, 0.0, 0.0, 0.0]
 
 
-class Said:
+class Fixed:
     """Outputs of a detector that are detections already."""
 
-    def __init__(self, *found):
-        self.found = list(found)
+    def __init__(self, *per_image):
+        self.per_image = list(per_image)
 
     def detections(self, size):
         assert size == SIZE
-        return self.found
+        return self.per_image
 
 
-def seen(*rows) -> Detections:
-    """Rows of label, score and box, surest first."""
+def of_image(*rows) -> Detections:
+    """Rows of label, score and box, by descending score."""
     table = torch.tensor(rows, dtype=torch.float32).reshape(-1, 6)
     return Detections(table[:, 2:], table[:, 1], table[:, 0].long())
 
@@ -46,14 +46,14 @@ def judged(metric, outputs, targets) -> dict[str, float]:
 
 def test_what_is_found_exactly_is_all(task):
     targets = torch.tensor([[[0, 0, 0, 10, 10], [1, 20, 20, 40, 40.0]], [NONE, NONE]])
-    said = Said(seen([0, 0.9, 0, 0, 10, 10], [1, 0.8, 20, 20, 40, 40]), seen())
-    assert judged(task.metric(), said, targets) == {"map": 1, "map50": 1}
+    predictions = Fixed(of_image([0, 0.9, 0, 0, 10, 10], [1, 0.8, 20, 20, 40, 40]), of_image())
+    assert judged(task.metric(), predictions, targets) == {"map": 1, "map50": 1}
 
 
 def test_half_of_the_boxes_found_is_half_of_the_precision(task):
     """Up to a recall of .5 precision is 1, and behind it 0: 51 of COCO's 101 places."""
     targets = torch.tensor([[[0, 0, 0, 10, 10], [0, 50, 50, 60, 60.0]]])
-    got = judged(task.metric(), Said(seen([0, 0.9, 0, 0, 10, 10])), targets)
+    got = judged(task.metric(), Fixed(of_image([0, 0.9, 0, 0, 10, 10])), targets)
     assert got["map50"].item() == pytest.approx(51 / 101, abs=1e-6)
     assert got["map"].item() == pytest.approx(51 / 101, abs=1e-6)
 
@@ -61,7 +61,7 @@ def test_half_of_the_boxes_found_is_half_of_the_precision(task):
 def test_a_box_of_iou_sixty_two_counts_up_to_sixty(task):
     """Thresholds .50, .55 and .60 of ten are met."""
     targets = torch.tensor([[[2, 0, 0, 10, 10.0]]])
-    got = judged(task.metric(), Said(seen([2, 0.9, 0, 0, 10, 6.2])), targets)
+    got = judged(task.metric(), Fixed(of_image([2, 0.9, 0, 0, 10, 6.2])), targets)
     assert got["map50"] == 1
     assert got["map"].item() == pytest.approx(0.3, abs=1e-6)
 
@@ -69,21 +69,22 @@ def test_a_box_of_iou_sixty_two_counts_up_to_sixty(task):
 def test_an_answer_too_many_hurts_if_it_is_surer(task):
     targets = torch.tensor([[[0, 0, 0, 10, 10.0]]])
     right, wrong = [0, 0.5, 0, 0, 10, 10], [0, 0.9, 60, 60, 80, 80]
-    assert judged(task.metric(), Said(seen(right, [0, 0.4, *wrong[2:]])), targets)["map"] == 1
-    assert judged(task.metric(), Said(seen(wrong, right)), targets)["map"].item() == pytest.approx(
-        0.5, abs=1e-6
-    )
+    assert judged(task.metric(), Fixed(of_image(right, [0, 0.4, *wrong[2:]])), targets)["map"] == 1
+    assert judged(task.metric(), Fixed(of_image(wrong, right)), targets)[
+        "map"
+    ].item() == pytest.approx(0.5, abs=1e-6)
 
 
-def precision_by_hand(found, truths, label, threshold):
+def precision_by_hand(result, truths, label, threshold):
     """Average precision of a class: pycocotools' matching and its 101 places, in plain loops."""
     hits, scores, total = [], [], 0
-    for said, rows in zip(found, truths, strict=True):
+    for predictions, rows in zip(result, truths, strict=True):
         true, free = rows[rows[:, 0] == label][:, 1:], []
         total += len(true)
         free = [True] * len(true)
         for score, box in zip(
-            *(x[said.labels == label] for x in (said.scores, said.boxes)), strict=True
+            *(x[predictions.labels == label] for x in (predictions.scores, predictions.boxes)),
+            strict=True,
         ):
             overlaps = box_iou(box[None], true)[0].tolist() if len(true) else []
             best = max((o for o, f in zip(overlaps, free, strict=True) if f), default=0)
@@ -104,7 +105,7 @@ def precision_by_hand(found, truths, label, threshold):
 def some_scenes(count):
     """Random boxes, and answers that are near to them or anywhere."""
     generator = torch.Generator().manual_seed(0)
-    found, truths = [], []
+    result, truths = [], []
     for _ in range(count):
         low = 60 * torch.rand(6, 2, generator=generator)
         boxes = torch.cat([low, low + 10 + 20 * torch.rand(6, 2, generator=generator)], 1)
@@ -116,19 +117,19 @@ def some_scenes(count):
             wrong, torch.randint(0, 3, (12,), generator=generator), labels.repeat(2)
         )
         scores = torch.rand(12, generator=generator).sort(descending=True).values
-        found.append(Detections(near, scores, names))
-    return found, torch.stack(truths)
+        result.append(Detections(near, scores, names))
+    return result, torch.stack(truths)
 
 
 def test_random_scenes_as_in_plain_loops(task):
-    found, truths = some_scenes(12)
+    result, truths = some_scenes(12)
     metric, by_class = task.metric(), task.per_class_metric()
     for part in (slice(0, 5), slice(5, 12)):
-        metric.update(Said(*found[part]), truths[part])
-        by_class.update(Said(*found[part]), truths[part])
+        metric.update(Fixed(*result[part]), truths[part])
+        by_class.update(Fixed(*result[part]), truths[part])
     table = np.array(
         [
-            [precision_by_hand(found, truths, k, t) for t in np.linspace(0.5, 0.95, 10)]
+            [precision_by_hand(result, truths, k, t) for t in np.linspace(0.5, 0.95, 10)]
             for k in range(3)
         ]
     )
@@ -142,7 +143,7 @@ def test_random_scenes_as_in_plain_loops(task):
 
 def test_a_class_without_a_box_has_no_precision(task):
     targets = torch.tensor([[[0, 0, 0, 10, 10.0]]])
-    columns = judged(task.per_class_metric(), Said(seen([1, 0.9, 0, 0, 10, 10])), targets)
+    columns = judged(task.per_class_metric(), Fixed(of_image([1, 0.9, 0, 0, 10, 10])), targets)
     assert columns["ap"][0] == 0
     assert columns["ap"][1:].isnan().all()
     assert columns["boxes"].tolist() == [1, 0, 0]
@@ -150,16 +151,22 @@ def test_a_class_without_a_box_has_no_precision(task):
 
 def test_images_without_a_box_and_answers_without_an_image(task):
     nothing = torch.tensor([[NONE], [NONE]])
-    assert judged(task.metric(), Said(seen(), seen()), nothing) == {"map": 0, "map50": 0}
-    said = Said(seen([0, 0.9, 0, 0, 9, 9]), seen())
-    assert judged(task.metric(), said, nothing) == {"map": 0, "map50": 0}
-    assert judged(task.metric(), said, nothing[:, :0]) == {"map": 0, "map50": 0}
+    assert judged(task.metric(), Fixed(of_image(), of_image()), nothing) == {
+        "map": 0,
+        "map50": 0,
+    }
+    predictions = Fixed(of_image([0, 0.9, 0, 0, 9, 9]), of_image())
+    assert judged(task.metric(), predictions, nothing) == {"map": 0, "map50": 0}
+    assert judged(task.metric(), predictions, nothing[:, :0]) == {"map": 0, "map50": 0}
 
 
 def test_a_metric_can_be_used_again(task):
     metric = task.metric()
     targets = torch.tensor([[[0, 0, 0, 10, 10.0]]])
-    right, nothing = Said(seen([0, 0.9, 0, 0, 10, 10])), Said(seen())
+    right, nothing = (
+        Fixed(of_image([0, 0.9, 0, 0, 10, 10])),
+        Fixed(of_image()),
+    )
     with torch.inference_mode():
         assert judged(metric, right, targets)["map"] == 1
         metric.reset()
@@ -172,18 +179,18 @@ def _one_process(rank: int, folder: str) -> None:
     warnings.simplefilter("ignore")  # gloo talks
     distributed.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=2)
     task = Detection(["cat", "dog", "cow"], torch.zeros(2, 3, *SIZE))
-    found, truths = some_scenes(5)
+    result, truths = some_scenes(5)
     part = slice(0, 4) if rank else slice(4, 5)  # as many as they like
     metric = task.metric()
-    metric.update(Said(*found[part]), truths[part])
+    metric.update(Fixed(*result[part]), truths[part])
     torch.save(metric.compute(), f"{folder}/{rank}.pt")
 
 
 @pytest.mark.slow
 def test_processes_join_what_they_saw(task, tmp_path):
     multiprocessing.spawn(_one_process, (str(tmp_path),), nprocs=2)
-    found, truths = some_scenes(5)
-    want = judged(task.metric(), Said(*found), truths)
+    result, truths = some_scenes(5)
+    want = judged(task.metric(), Fixed(*result), truths)
     for rank in (0, 1):
         got = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         assert got["map"].item() == pytest.approx(want["map"].item(), abs=1e-6)
@@ -192,7 +199,7 @@ def test_processes_join_what_they_saw(task, tmp_path):
 def test_nothing_is_measured_while_training(task):
     metric = task.train_metric()
     metric.reset()
-    metric.update(Said(), torch.zeros(0))
+    metric.update(Fixed(), torch.zeros(0))
     assert metric.compute() == {}
 
 
@@ -200,7 +207,9 @@ def test_pictures_show_truth_and_answer(task):
     images = torch.full((2, 3, *SIZE), 60, dtype=torch.uint8)
     targets = torch.tensor([[[0, 10, 10, 50, 50], [1, 60, 20, 90, 60.0]], [NONE, NONE]])
     sure = [[2, 0.9, 10, 10, 50, 50]] + [[0, 0.3, 60 + k, 20, 90, 60] for k in range(30)]
-    drawn = task.visualize(images, targets, Said(seen(*sure, [1, 0.29, 5, 70, 30, 90]), seen()))
+    drawn = task.visualize(
+        images, targets, Fixed(of_image(*sure, [1, 0.29, 5, 70, 30, 90]), of_image())
+    )
     height, width = 4 * 96, 2 * 4 * 128 + 4
     assert [d.shape for d in drawn] == [(3, height, width)] * 2
     truth, answer = drawn[0][..., : 4 * 128], drawn[0][..., -4 * 128 :]
@@ -213,7 +222,9 @@ def test_pictures_show_truth_and_answer(task):
 
 def test_the_task_has_a_name_and_a_headline(task):
     assert TASKS["detection"] is Detection
-    assert Detection.primary_metric in judged(task.metric(), Said(seen()), torch.tensor([[NONE]]))
+    assert Detection.primary_metric in judged(
+        task.metric(), Fixed(of_image()), torch.tensor([[NONE]])
+    )
 
 
 def test_an_exit_has_the_loss_of_its_head(task):

@@ -1,4 +1,4 @@
-"""Reliability tables against numpy and torchmetrics."""
+"""ReliabilityTable tables against numpy and torchmetrics."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from scipy.special import softmax
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from selfdistill.functional.calibration import BINS, expected_calibration_error
-from selfdistill.tasks.reliability import Reliability
+from selfdistill.tasks.reliability import ReliabilityTable
 
 
 def samples(count=500, classes=7, seed=0):
@@ -17,7 +17,7 @@ def samples(count=500, classes=7, seed=0):
 
 
 def table(logits, labels, size=64):
-    metric = Reliability()
+    metric = ReliabilityTable()
     for part in zip(logits.split(size), labels.split(size), strict=True):
         metric.update(*part)
     return metric.compute()
@@ -35,9 +35,9 @@ def test_table_equals_numpy():
     logits, labels = samples()
     shares = softmax(logits.numpy(), 1)
     sure, right = shares.max(1), shares.argmax(1) == labels.numpy()
-    found = table(logits, labels).numpy()
-    for place, (images, confidence, accuracy) in enumerate(found):
-        inside = (sure > place / BINS) & (sure <= (place + 1) / BINS)
+    result = table(logits, labels).numpy()
+    for bin_index, (images, confidence, accuracy) in enumerate(result):
+        inside = (sure > bin_index / BINS) & (sure <= (bin_index + 1) / BINS)
         assert images == inside.sum()
         if inside.any():
             assert confidence == pytest.approx(sure[inside].mean(), rel=1e-5)
@@ -53,13 +53,13 @@ def test_batches_change_nothing():
 
 
 def test_one_who_is_quite_sure_is_in_the_last_bin():
-    found = table(torch.tensor([[1000.0, 0, 0], [0, 1000.0, 0]]), torch.tensor([0, 0]))
-    assert found[-1].tolist() == [2, 1, 0.5]
-    assert found[:-1, 0].sum() == 0
+    result = table(torch.tensor([[1000.0, 0, 0], [0, 1000.0, 0]]), torch.tensor([0, 0]))
+    assert result[-1].tolist() == [2, 1, 0.5]
+    assert result[:-1, 0].sum() == 0
 
 
 def test_half_precision_is_judged_in_full():
     logits, labels = samples()
-    found = table(logits.bfloat16(), labels)
+    result = table(logits.bfloat16(), labels)
     want = table(logits.bfloat16().float(), labels)
-    torch.testing.assert_close(found, want, equal_nan=True)
+    torch.testing.assert_close(result, want, equal_nan=True)

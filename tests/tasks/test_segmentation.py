@@ -9,7 +9,7 @@ from torch import nn
 from selfdistill.core import IGNORE, ConfigError, DataError
 from selfdistill.tasks import Segmentation
 from selfdistill.tasks.colors import colors
-from selfdistill.tasks.segmentation import resized
+from selfdistill.tasks.segmentation import resize_scores
 
 K = 4
 
@@ -20,7 +20,7 @@ def task():
 
 
 @pytest.fixture
-def said():
+def outputs_and_targets():
     """Scores at half the resolution, and targets of which a part is ignored and class 3 absent."""
     generator = torch.Generator().manual_seed(0)
     scores = torch.randn(2, K, 4, 4, generator=generator)
@@ -30,22 +30,22 @@ def said():
 
 
 def taken(scores, targets):
-    return resized(scores, targets.shape[-2:]).argmax(1).numpy(), targets.numpy()
+    return resize_scores(scores, targets.shape[-2:]).argmax(1).numpy(), targets.numpy()
 
 
-def test_intersection_over_union_of_numpy(task, said):
-    found, true = taken(*said)
+def test_intersection_over_union_of_numpy(task, outputs_and_targets):
+    predicted, true = taken(*outputs_and_targets)
     counted = true != IGNORE
     shares = []
     for k in range(K):
-        mine, theirs = (found == k) & counted, true == k
-        if (mine | theirs).any():
-            shares.append((mine & theirs).sum() / (mine | theirs).sum())
+        predicted_mask, true_mask = (predicted == k) & counted, true == k
+        if (predicted_mask | true_mask).any():
+            shares.append((predicted_mask & true_mask).sum() / (predicted_mask | true_mask).sum())
     metric = task.metric()
-    metric.update(*said)
+    metric.update(*outputs_and_targets)
     scores = metric.compute()
     assert float(scores["miou"]) == pytest.approx(np.mean(shares))
-    assert float(scores["accuracy"]) == pytest.approx((found == true)[counted].mean())
+    assert float(scores["accuracy"]) == pytest.approx((predicted == true)[counted].mean())
 
 
 def test_a_class_that_occurs_nowhere_does_not_count(task):
@@ -57,35 +57,83 @@ def test_a_class_that_occurs_nowhere_does_not_count(task):
     assert float(metric.compute()["miou"]) == 1
 
 
-def test_confusion_counts_pixels(task, said):
-    found, true = taken(*said)
+def test_confusion_counts_pixels(task, outputs_and_targets):
+    predicted, true = taken(*outputs_and_targets)
     metric = task.matrix_metrics()["confusion"]
-    metric.update(*said)
+    metric.update(*outputs_and_targets)
     want = np.zeros((K, K))
-    np.add.at(want, (true[true != IGNORE], found[true != IGNORE]), 1)
+    np.add.at(want, (true[true != IGNORE], predicted[true != IGNORE]), 1)
     np.testing.assert_array_equal(metric.compute().numpy(), want)
 
 
-def test_the_loss_is_the_mean_over_pixels_that_count(task, said):
-    scores, targets = said
-    large = resized(scores, (8, 8)).double().numpy()
+def test_the_loss_is_the_mean_over_pixels_that_count(task, outputs_and_targets):
+    scores, targets = outputs_and_targets
+    large = resize_scores(scores, (8, 8)).double().numpy()
     logs = large - np.log(np.exp(large).sum(1, keepdims=True))
     picked = [-logs[b, t, y, x] for (b, y, x), t in np.ndenumerate(targets.numpy()) if t != IGNORE]
     assert task.loss(scores, targets).item() == pytest.approx(np.mean(picked), rel=1e-5)
 
 
-def test_nothing_to_count_is_no_loss_and_no_nan(task, said):
-    scores = said[0].requires_grad_()
+def test_nothing_to_count_is_no_loss_and_no_nan(task, outputs_and_targets):
+    scores = outputs_and_targets[0].requires_grad_()
     loss = task.loss(scores, torch.full((2, 8, 8), IGNORE))
     loss.backward()
     assert loss == 0
     assert not scores.grad.any()
 
 
-def test_soft_loss_of_like_scores_is_nothing_and_meets_the_larger(task, said):
-    scores, _ = said
+def test_soft_loss_of_like_scores_is_nothing_and_meets_the_larger(task, outputs_and_targets):
+    scores, _ = outputs_and_targets
     assert task.soft_loss(scores, scores, 4.0).item() == pytest.approx(0, abs=1e-6)
-    assert task.soft_loss(scores, resized(scores, (8, 8)), 4.0).item() == pytest.approx(0, abs=1e-6)
+    assert task.soft_loss(scores, resize_scores(scores, (8, 8)), 4.0).item() == pytest.approx(
+        0, abs=1e-6
+    )
+
+
+def test_void_pixels_are_not_distilled(task):
+    generator = torch.Generator().manual_seed(1)
+    scores, reference = torch.randn(2, 2, K, 8, 8, generator=generator)
+    targets = torch.randint(0, K, (2, 8, 8), generator=generator)
+    targets[0, 2:5] = IGNORE
+    mask = task.valid_mask(targets)
+    scores.requires_grad_()
+    loss = task.soft_loss(scores, reference, 2.0, mask=mask)
+    loss.backward()
+    has_gradient = (scores.grad != 0).any(1)
+    assert torch.equal(has_gradient, targets != IGNORE)
+    student, teacher = (x.detach().double().numpy() / 2 for x in (scores, reference))
+    log_p = teacher - np.log(np.exp(teacher).sum(1, keepdims=True))
+    log_q = student - np.log(np.exp(student).sum(1, keepdims=True))
+    divergence = (np.exp(log_p) * (log_p - log_q)).sum(1)
+    expected = 4 * divergence[mask.numpy()].mean()
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_soft_loss_without_a_valid_pixel_is_0(task):
+    scores = torch.randn(2, K, 4, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    mask = task.valid_mask(torch.full((2, 8, 8), IGNORE))
+    loss = task.soft_loss(scores, torch.ones(2, K, 4, 4), 2.0, mask=mask)
+    loss.backward()
+    assert loss == 0
+    assert not scores.grad.any()
+
+
+def test_soft_loss_where_all_pixels_are_valid_is_that_without_a_mask(task):
+    scores, reference = torch.randn(2, 2, K, 4, 4, generator=torch.Generator().manual_seed(0))
+    mask = task.valid_mask(torch.zeros(2, 8, 8, dtype=torch.int64))
+    masked = task.soft_loss(scores, reference, 2.0, mask=mask)
+    torch.testing.assert_close(masked, task.soft_loss(scores, reference, 2.0))
+
+
+def test_a_coarse_reference_is_weighted_by_the_valid_pixels_of_its_cells(task):
+    scores, reference = torch.randn(2, 1, K, 2, 1, generator=torch.Generator().manual_seed(0))
+    targets = torch.zeros(1, 8, 4, dtype=torch.int64)
+    targets[0, 4:, :3] = IGNORE  # a quarter of the second cell is valid
+    masked = task.soft_loss(scores, reference, 1.0, mask=task.valid_mask(targets))
+    first, second = (
+        task.soft_loss(scores[:, :, i : i + 1], reference[:, :, i : i + 1], 1.0) for i in (0, 1)
+    )
+    torch.testing.assert_close(masked, (first + second / 4) / 1.25)
 
 
 def test_a_head_keeps_the_resolution(task):
@@ -106,23 +154,23 @@ def test_one_class_is_none():
         Segmentation("a", torch.zeros(2, 3, 8, 8))
 
 
-def test_each_class_of_numpy_and_their_mean(task, said):
-    found, true = taken(*said)
+def test_each_class_of_numpy_and_their_mean(task, outputs_and_targets):
+    predicted, true = taken(*outputs_and_targets)
     counted = true != IGNORE
     metric = task.per_class_metric()
-    metric.update(*said)
+    metric.update(*outputs_and_targets)
     columns = {name: column.numpy() for name, column in metric.compute().items()}
     for k in range(K):
-        mine, theirs = (found == k) & counted, true == k
-        both = (mine & theirs).sum()
-        assert columns["pixels"][k] == theirs.sum()
-        assert columns["iou"][k] == pytest.approx(both / (mine | theirs).sum())
-        share = both / theirs.sum() if theirs.any() else np.nan
+        predicted_mask, true_mask = (predicted == k) & counted, true == k
+        both = (predicted_mask & true_mask).sum()
+        assert columns["pixels"][k] == true_mask.sum()
+        assert columns["iou"][k] == pytest.approx(both / (predicted_mask | true_mask).sum())
+        share = both / true_mask.sum() if true_mask.any() else np.nan
         assert columns["accuracy"][k] == pytest.approx(share, nan_ok=True)
     assert np.isnan(columns["accuracy"][3])
-    whole = task.metric()
-    whole.update(*said)
-    assert np.nanmean(columns["iou"]) == pytest.approx(float(whole.compute()["miou"]))
+    overall = task.metric()
+    overall.update(*outputs_and_targets)
+    assert np.nanmean(columns["iou"]) == pytest.approx(float(overall.compute()["miou"]))
 
 
 def test_a_picture_is_the_truth_beside_the_answer(task):
@@ -142,6 +190,6 @@ def test_a_picture_is_the_truth_beside_the_answer(task):
     assert np.abs(left[:, 2:].permute(1, 2, 0).numpy() - want).max() <= 1
 
 
-def test_answers_of_another_resolution_are_drawn(task, said):
+def test_answers_of_another_resolution_are_drawn(task, outputs_and_targets):
     images = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
-    assert len(task.visualize(images, said[1], said[0])) == 2
+    assert len(task.visualize(images, outputs_and_targets[1], outputs_and_targets[0])) == 2

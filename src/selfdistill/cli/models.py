@@ -18,9 +18,9 @@ def models(
 ) -> None:
     """List the networks that can be trained by name."""
     from ..core import ConfigError
-    from ..models import names
+    from ..models import list_models
 
-    matches = names(pattern)
+    matches = list_models(pattern)
     if not matches:
         raise ConfigError(f"no network matches '{pattern}'{_nearest(pattern)}")
     for family, members in groupby(matches, key=lambda name: name.partition("/")[0]):
@@ -44,8 +44,10 @@ def _show(family: str, members: list[str], cut: bool) -> None:
 def _nearest(pattern: str) -> str:
     """Hint among names with or without their family, as the pattern has one or not."""
     from ..core import nearest
-    from ..models import names
+    from ..models import list_models
 
     name = pattern.strip("*?[]").lower()
-    known = names() if "/" in name else dict.fromkeys(n.partition("/")[2] for n in names())
+    known = (
+        list_models() if "/" in name else dict.fromkeys(n.partition("/")[2] for n in list_models())
+    )
     return nearest(name, known)

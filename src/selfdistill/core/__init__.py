@@ -15,7 +15,7 @@ from .errors import (
 from .extras import require
 from .files import atomic_directory, atomic_file, write_atomically
 from .frozen import Frozen, load_tensors, trained_state
-from .method import STUDENT, Kind, Method, Provenance
+from .method import STUDENT, Kind, Method, NetworkWrapper, Provenance
 from .registry import METHODS, Option, Registry, options
 from .task import IGNORE, Task
 

@@ -1,5 +1,6 @@
-"""What goes into a training step and what comes out of it."""
+"""Inputs and outputs of a training step, and what a method needs of them."""
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -11,25 +12,25 @@ class Batch(NamedTuple):
 
     Attributes:
         inputs: images, (B, C, H, W) float, normalized.
-        targets: what the task's loss takes; for classification (B,) int64.
-        index: place of each sample in the training set, (B,) int64.
-        views: further independent augmentations of the same images, as many as `Needs.views` − 1.
+        targets: of the task; for classification (B,) int64.
+        indices: of the samples in the training set, (B,) int64.
+        views: `Needs.views` − 1 further independent augmentations of the same images.
         same_class_inputs: for each image another one of its class (or itself), (B, C, H, W),
-            augmented on its own; None unless `Needs.same_class`.
+            augmented independently; None unless `Needs.same_class`.
     """
 
     inputs: Tensor
     targets: Any
-    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which no batch needs
+    indices: Tensor
     views: tuple[Tensor, ...] = ()
     same_class_inputs: Tensor | None = None
 
 
 class Progress(NamedTuple):
-    """Where training stands: 0-d int64 tensors on the batch's device.
+    """Position in the run: 0-d int64 tensors on the batch's device.
 
-    Tensors, not numbers: a compiled step would be compiled anew for each value of a number, and a
-    draw keyed by them costs no synchronization with the host.
+    Tensors, not numbers: a compiled step would be recompiled for each value of a number, and a draw
+    keyed by tensors costs no synchronization with the host.
 
     Attributes:
         seed: the run's seed.
@@ -45,17 +46,17 @@ class Progress(NamedTuple):
 
     @property
     def fraction(self) -> Tensor:
-        """The part of the run that is done, in [0, 1), float32."""
+        """Fraction of the run that is done, in [0, 1), float32."""
         return self.step.to(torch.float32) / self.total
 
 
 class StepOutput(NamedTuple):
-    """What a method makes of a batch.
+    """Outputs and losses of a method for a batch.
 
     Attributes:
-        outputs: what the student said, for the training metric.
-        losses: named, already weighted 0-d tensors; the loss is their sum.
-        monitors: detached 0-d tensors to watch; never summed.
+        outputs: of the student, for the training metric.
+        losses: weighted 0-d tensors by name; the loss is their sum.
+        monitors: detached 0-d tensors by name, for logs alone.
     """
 
     outputs: Any
@@ -69,16 +70,15 @@ class StepOutput(NamedTuple):
 
 
 class Needs(NamedTuple):
-    """What a method wants of data and task.
+    """Requirements of a method on data and task.
 
     Attributes:
         views: independent augmentations of each image.
-        batch: fewest samples a process must see at once; 2 where a term needs a negative.
-        same_class: with each image another one of its class, `Batch.same_class_inputs`.
-        image_labels: the task gives each image one class label (`Task.image_labels`).
-        class_scores: outputs are class scores along dim 1 and targets a tensor
-            (`Task.class_scores`).
-        dense_scores: outputs are scores of every place, (B, K, H, W) (`Task.dense_scores`).
+        batch: smallest number of samples of a process; 2 where a term needs a negative.
+        same_class: each image comes with another one of its class, `Batch.same_class_inputs`.
+        image_labels: see `Task.image_labels`.
+        class_scores: see `Task.class_scores`.
+        dense_scores: see `Task.dense_scores`.
     """
 
     views: int = 1
@@ -87,3 +87,8 @@ class Needs(NamedTuple):
     image_labels: bool = False
     class_scores: bool = False
     dense_scores: bool = False
+
+    def __or__(self, other: "Needs") -> "Needs":
+        """The requirements of both."""
+        merged: Iterable[Any] = map(max, self, other)
+        return Needs(*merged)

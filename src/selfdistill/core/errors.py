@@ -1,11 +1,11 @@
-"""What can go wrong for a user: one class, one exit code, one sentence each."""
+"""Errors of users: one class, one exit code, one sentence each."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class SelfdistillError(Exception):
-    """A fault that a user can mend; the command prints its sentence and exits with `exit_code`."""
+    """An error that a user can fix; the command prints its sentence and exits with `exit_code`."""
 
     exit_code = 1
 
@@ -27,7 +27,7 @@ class RunBusyError(SelfdistillError):
 
 
 class DataError(SelfdistillError, ValueError):
-    """Missing, empty, corrupt or unfitting data."""
+    """Missing, empty, corrupt or incompatible data."""
 
     exit_code = 4
 

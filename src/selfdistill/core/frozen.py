@@ -1,4 +1,4 @@
-"""A network that serves as it is, a teacher, and the tensors of those that are trained."""
+"""Frozen networks, and the state of the modules around them."""
 
 from collections.abc import Mapping
 from typing import Any, Self
@@ -13,8 +13,8 @@ class Frozen(nn.Module):
 
     Args:
         network: any module; its parameters are changed to `requires_grad=False`.
-        saved: whether checkpoints keep its tensors. They need not where whoever made the run can
-            make it again, as a teacher; they must where the run itself made it, as a snapshot.
+        saved: whether checkpoints keep its tensors: not where it is given to the run, as a teacher,
+            but where the run creates it, as a snapshot.
     """
 
     def __init__(self, network: nn.Module, *, saved: bool = False) -> None:
@@ -22,7 +22,7 @@ class Frozen(nn.Module):
         self.network, self.saved = network.eval().requires_grad_(False), saved
 
     def train(self, mode: bool = True) -> Self:
-        """Does nothing: batch statistics of a teacher must not move."""
+        """No operation, so that batch statistics stay fixed."""
         return self
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -31,9 +31,9 @@ class Frozen(nn.Module):
 
 
 def trained_state(module: nn.Module) -> dict[str, Tensor]:
-    """The module's state without what lies inside a `Frozen` that need not be saved.
+    """The module's state without the `Frozen` networks that are not saved.
 
-    A tensor that is known by several names is there once, by the first of them.
+    A tensor with several names is listed once, under the first of them.
     """
     frozen = tuple(
         f"{name}." if name else ""
@@ -41,10 +41,10 @@ def trained_state(module: nn.Module) -> dict[str, Tensor]:
         if isinstance(part, Frozen) and not part.saved
     )
     state: dict[str, Tensor] = {}
-    seen: set[int] = set()
+    collected: set[int] = set()
     for name, tensor in module.state_dict(keep_vars=True).items():
-        if not name.startswith(frozen) and id(tensor) not in seen:
-            seen.add(id(tensor))
+        if not name.startswith(frozen) and id(tensor) not in collected:
+            collected.add(id(tensor))
             state[name] = tensor.detach()
     return state
 
@@ -52,9 +52,8 @@ def trained_state(module: nn.Module) -> dict[str, Tensor]:
 def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], *, strict: bool = True) -> None:
     """Load tensors by their names, as `load_state_dict` does, from a mapping that is no state dict.
 
-    Tensors out of a file have lost the versions of their layers' layouts, which a state dict
-    carries beside them, and some networks (torchvision's MNASNet) load nothing without. They are
-    taken for what the module itself would write now.
+    A state dict carries versions of its layers' layouts, without which some networks (torchvision's
+    MNASNet) load nothing, and files do not keep them. Those of the module itself are assumed.
 
     Raises:
         RuntimeError: a shape differs or, if strict, a name.

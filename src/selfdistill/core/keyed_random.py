@@ -18,8 +18,8 @@ def _signed(value: int) -> int:
 
 
 _GOLDEN = _signed(0x9E3779B97F4A7C15)
-_FIRST = _signed(0xBF58476D1CE4E5B9)
-_SECOND = _signed(0x94D049BB133111EB)
+_MULTIPLIER_1 = _signed(0xBF58476D1CE4E5B9)
+_MULTIPLIER_2 = _signed(0x94D049BB133111EB)
 
 
 _MASK = (1 << 64) - 1
@@ -37,13 +37,13 @@ def _shift_right(x: Tensor, n: int) -> Tensor:
 
 
 def _mix(x: Tensor) -> Tensor:
-    x = (x ^ _shift_right(x, 30)) * _FIRST
-    x = (x ^ _shift_right(x, 27)) * _SECOND
+    x = (x ^ _shift_right(x, 30)) * _MULTIPLIER_1
+    x = (x ^ _shift_right(x, 27)) * _MULTIPLIER_2
     return x ^ _shift_right(x, 31)
 
 
 def purpose(name: str) -> int:
-    """A number for what a draw is for, so that two uses of one key stay independent."""
+    """A number for the purpose of a draw, so that two uses of one key stay independent."""
     return zlib.crc32(name.encode())
 
 
@@ -74,5 +74,5 @@ def integers(high: int, purpose: int, *keys: Tensor | int) -> Tensor:
 
 
 def permutation(n: int, purpose: int, *keys: int) -> Tensor:
-    """A uniform order of 0 … n−1 (int64, on the CPU)."""
+    """A uniform permutation of 0 … n−1 (int64, on the CPU)."""
     return bits(purpose, *keys, torch.arange(n)).argsort(stable=True)

@@ -1,4 +1,4 @@
-"""The one contract between training and everything that can be trained."""
+"""The interface between training and methods."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
@@ -16,7 +16,7 @@ Kind = Literal["baseline", "self", "online", "offline"]
 
 
 class Provenance(StrEnum):
-    """How sure it is that a method here is the one of its paper."""
+    """Sources that an implementation of a method rests on."""
 
     CODE = "paper and its authors' code"
     PAPER = "paper; weights and parts it leaves open are chosen here"
@@ -35,7 +35,7 @@ class NetworkWrapper(nn.Module):
 
 
 class Method(nn.Module, ABC):
-    """A way to train a student: one module that owns all that is trained.
+    """A training method: one module that owns all trained parameters.
 
     A subclass lives in one file of `methods/`, registers itself with `METHODS.add(NAME)` and must
     write `forward`. Its constructor is its interface: positional parameters are
@@ -43,11 +43,11 @@ class Method(nn.Module, ABC):
     what a user may tune; command line, recipes and documentation are read from that signature.
 
     Attributes:
-        kind: whom the student learns from: nobody else ("baseline"), "self", peers that are trained
-            with it ("online") or a teacher ("offline").
-        evidence: how sure it is that this is the paper's method.
-        needs: of data and task; an instance may ask for more than its class.
-        cycles: in how many equal parts the run is cut; the learning rate starts anew in each.
+        kind: source of the targets: labels alone ("baseline"), the student itself ("self"), peers
+            trained with it ("online") or a teacher ("offline").
+        provenance: the sources of the implementation.
+        needs: of data and task; an instance may need more than its class.
+        cycles: number of equal cycles of the run; the learning rate restarts in each.
     """
 
     kind: ClassVar[Kind]
@@ -59,7 +59,7 @@ class Method(nn.Module, ABC):
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """Outputs, weighted loss terms and monitors of one batch.
 
-        A function of the method's state: what a step is to change beside the weights is changed by
+        It must not change the method's state: other changes than those of the weights belong into
         `after_step`.
         """
 
@@ -76,18 +76,18 @@ class Method(nn.Module, ABC):
         return {name: network(inputs) for name, network in self.predictors().items()}
 
     def after_step(self, progress: Progress) -> None:
-        """Runs after each optimizer step: moving-average teachers, memories, snapshots.
+        """Hook after each optimizer step: moving-average teachers, memories, snapshots.
 
-        `progress` is that of the step that was just taken.
+        `progress` is that of the finished step.
         """
 
     def after_epoch(self, held_out: Iterable[Batch]) -> None:
-        """Runs after each epoch; `held_out` are this process's validation batches, maybe none."""
+        """Hook after each epoch; `held_out` are this process's validation batches, maybe none."""
 
     def param_groups(self) -> list[dict[str, Any]]:
         """Parameter groups for the optimizer; a group may carry `lr_scale` or `weight_decay`."""
         return [{"params": [p for p in self.parameters() if p.requires_grad]}]
 
     def diagnose(self, monitors: Mapping[str, float]) -> dict[str, str]:
-        """{monitor: what is wrong with it}, judged from the monitors' means over an epoch."""
+        """{monitor: warning}, from the monitors' means over an epoch."""
         return {}

@@ -1,4 +1,4 @@
-"""Methods by name, and what their constructors say about them."""
+"""Methods by name, and the options of their constructors."""
 
 import inspect
 import re
@@ -20,7 +20,7 @@ class Option(NamedTuple):
 
 
 class Registry:
-    """A dictionary of method classes that knows how to ask what you meant."""
+    """A dictionary of method classes with hints for misspelt names."""
 
     def __init__(self) -> None:
         self._classes: dict[str, type[Method]] = {}
@@ -52,7 +52,7 @@ METHODS = Registry()
 
 
 def options(method: type[Method]) -> dict[str, Option]:
-    """The keyword-only parameters of a method's constructor, with their docstring's meanings."""
+    """The keyword-only parameters of a method's constructor, with meanings from its docstring."""
     hints = typing.get_type_hints(method.__init__)
     meanings = argument_meanings(inspect.getdoc(method) or "")
     return {
@@ -64,9 +64,9 @@ def options(method: type[Method]) -> dict[str, Option]:
 
 def argument_meanings(doc: str) -> dict[str, str]:
     """`Args:` of a docstring as {name: text on one line}; `a, b: text` counts for both."""
-    found = re.search(r"^Args:\n(.*?)(?=^\S|\Z)", doc, re.MULTILINE | re.DOTALL)
+    section = re.search(r"^Args:\n(.*?)(?=^\S|\Z)", doc, re.MULTILINE | re.DOTALL)
     meanings: dict[str, str] = {}
-    for entry in re.split(r"\n(?=    \S)", found[1].rstrip() if found else ""):
+    for entry in re.split(r"\n(?=    \S)", section[1].rstrip() if section else ""):
         names, _, text = entry.strip().partition(":")
         for name in names.split(","):
             meanings[name.strip()] = " ".join(text.split())

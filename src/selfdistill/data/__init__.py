@@ -1,16 +1,16 @@
 """Floor 3: images by name, augmented and batched. A batch is a function of (seed, epoch, step)."""
 
-from .images import Folder, ImageData, Images, Resident
+from .images import ImageData, ImageFiles, ImageSet, InMemoryImages
 from .loader import EvalLoader, Loader
 from .sources import SOURCES, load
 
 __all__ = [
     "SOURCES",
     "EvalLoader",
-    "Folder",
     "ImageData",
-    "Images",
+    "ImageFiles",
+    "ImageSet",
+    "InMemoryImages",
     "Loader",
-    "Resident",
     "load",
 ]

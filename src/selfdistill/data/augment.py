@@ -1,7 +1,7 @@
 """Augmentation of whole batches on their own device, each draw keyed by its sample.
 
-A draw is a function of (purpose, seed, epoch, index, view): it knows nothing of the batch, the
-process or the worker that the sample happens to fall into.
+A draw is a function of (purpose, seed, epoch, index, view), whatever the batch, the process and the
+worker.
 """
 
 import math
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ..core import keyed_random
 
 _CROP, _FLIP, _BOX = map(keyed_random.purpose, ("crop", "flip", "resized crop"))
-_TRIES = 10
+_ATTEMPTS = 10
 SCALE = (0.08, 1.0)
 RATIO = (3 / 4, 4 / 3)
 
@@ -21,15 +21,13 @@ RATIO = (3 / 4, 4 / 3)
 def random_crop(
     images: Tensor, padding: int, seed: int, epoch: int, index: Tensor, view: int = 0
 ) -> Tensor:
-    """Pad with black and cut a window of the old size at a random place.
-
-    What torchvision's `RandomCrop(size, padding=padding)` does.
+    """Pad with black and crop to the old size at random, as torchvision's `RandomCrop` does.
 
     Args:
         images: (B, C, H, W), uint8 as a rule.
         padding: pixels on each side; 0 returns the images as they are.
         seed, epoch, view: keys of the draw.
-        index: (B,) int64 on the images' device, place of each sample in the training set.
+        index: (B,) int64 on the images' device, of each sample in the training set.
 
     Returns:
         (B, C, H, W) of the same type.
@@ -38,14 +36,14 @@ def random_crop(
         return images
     top, left = crop_offsets(padding, seed, epoch, index, view)
     batch, channels, height, width = images.shape
-    tall, wide = height + 2 * padding, width + 2 * padding
+    padded_height, padded_width = height + 2 * padding, width + 2 * padding
     flat = F.pad(images, (padding,) * 4).flatten()
-    # every run of `width` pixels as a row of an overlapping view: a window is then rows to copy,
+    # every run of `width` pixels is a row of an overlapping view, so that a crop copies rows,
     # which is fifteen times faster than indexing by top and left
     runs = flat.as_strided((len(flat) - width + 1, width), (1, 1))
-    planes = torch.arange(batch * channels, device=images.device).view(batch, channels, 1) * tall
-    rows = planes + top[:, None, None] + torch.arange(height, device=images.device)
-    starts = rows * wide + left[:, None, None]  # (B, C, H)
+    planes = torch.arange(batch * channels, device=images.device).view(batch, channels, 1)
+    rows = planes * padded_height + top[:, None, None] + torch.arange(height, device=images.device)
+    starts = rows * padded_width + left[:, None, None]  # (B, C, H)
     return runs.index_select(0, starts.flatten()).view(images.shape)
 
 
@@ -59,21 +57,20 @@ def crop_offsets(
 
 
 def random_flip(images: Tensor, seed: int, epoch: int, index: Tensor, view: int = 0) -> Tensor:
-    """Mirror about half of the images left to right; arguments as for `random_crop`."""
-    mirrored = flipped(seed, epoch, index, view).long()
-    choice = torch.arange(len(index), device=images.device) + mirrored * len(index)
-    return torch.cat([images, images.flip(3)]).index_select(
-        0, choice
-    )  # `where` takes thrice as long
+    """Flip about half of the images left to right; arguments as for `random_crop`."""
+    flipped = flip_mask(seed, epoch, index, view).long()
+    choice = torch.arange(len(index), device=images.device) + flipped * len(index)
+    both = torch.cat([images, images.flip(3)])
+    return both.index_select(0, choice)  # `where` takes thrice as long
 
 
-def flipped(seed: int, epoch: int, index: Tensor, view: int = 0) -> Tensor:
-    """Which samples are mirrored, (B,) bool."""
+def flip_mask(seed: int, epoch: int, index: Tensor, view: int = 0) -> Tensor:
+    """Which samples are flipped, (B,) bool."""
     return keyed_random.bits(_FLIP, seed, epoch, index, view) >= 1 << 62
 
 
 def normalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """Bytes to numbers of about zero mean and unit variance: (x / 255 − mean) / std.
+    """Normalize bytes to about zero mean and unit variance: (x / 255 − mean) / std.
 
     Args:
         images: (B, C, H, W) uint8.
@@ -89,7 +86,7 @@ def normalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -
 
 
 def _channels(values: list[float], images: Tensor) -> Tensor:
-    """One number per channel, in the images' memory format: it is slow to mix the two."""
+    """One number per channel, in the images' memory format, since mixing formats is slow."""
     numbers = torch.tensor(values).to(images.device, non_blocking=True)[None, :, None, None]
     if images.is_contiguous():
         return numbers
@@ -106,30 +103,30 @@ def resized_crop_box(
     ratio: tuple[float, float] = RATIO,
     view: int = 0,
 ) -> Tensor:
-    """A random part of an image, as torchvision's `RandomResizedCrop` chooses it.
+    """The box of a random resized crop, as torchvision's `RandomResizedCrop` draws it.
 
-    Ten tries for a box of random area and aspect that fits; failing that the largest centered box
+    Ten attempts at a box of random area and aspect that fits; failing that the largest centered box
     whose aspect is allowed.
 
     Args:
         seed, epoch, view: keys of the draw.
-        index: (B,) int64, place of each sample in the training set.
+        index: (B,) int64, of each sample in the training set.
         height, width: of the images.
-        scale: range of the box's share of the area, uniform.
+        scale: range of the box's fraction of the area, uniform.
         ratio: range of width / height, uniform in its logarithm.
 
     Returns:
         (B, 4) int64: top, left, height, width.
     """
-    tries = torch.arange(4 * _TRIES, device=index.device).view(4, 1, _TRIES)
-    draw = keyed_random.uniform(_BOX, seed, epoch, index[:, None], view, tries).double()
-    area = height * width * (scale[0] + (scale[1] - scale[0]) * draw[0])  # (B, tries)
+    attempts = torch.arange(4 * _ATTEMPTS, device=index.device).view(4, 1, _ATTEMPTS)
+    draw = keyed_random.uniform(_BOX, seed, epoch, index[:, None], view, attempts).double()
+    area = height * width * (scale[0] + (scale[1] - scale[0]) * draw[0])  # (B, attempts)
     low, high = math.log(ratio[0]), math.log(ratio[1])
     aspect = (low + (high - low) * draw[1]).exp()
     h, w = (area / aspect).sqrt().round().long(), (area * aspect).sqrt().round().long()
     fits = (h > 0) & (h <= height) & (w > 0) & (w <= width)
     top, left = ((height - h + 1) * draw[2]).long(), ((width - w + 1) * draw[3]).long()
-    boxes = torch.stack([top, left, h, w], -1)  # (B, tries, 4)
+    boxes = torch.stack([top, left, h, w], -1)  # (B, attempts, 4)
     first = boxes[torch.arange(len(index), device=index.device), fits.int().argmax(1)]
     return torch.where(
         fits.any(1, keepdim=True), first, boxes.new_tensor(_center(height, width, ratio))
@@ -146,7 +143,7 @@ def _center(height: int, width: int, ratio: tuple[float, float]) -> tuple[int, i
 
 
 def resized_crop(images: Tensor, boxes: Tensor) -> Tensor:
-    """Cut a box from each image and enlarge it bilinearly to the image's size.
+    """Crop a box of each image and resize it bilinearly to the image's size.
 
     Args:
         images: (B, C, H, W) uint8.
@@ -156,15 +153,15 @@ def resized_crop(images: Tensor, boxes: Tensor) -> Tensor:
         (B, C, H, W) uint8.
     """
     height, width = images.shape[2:]
-    y = _samples(boxes[:, 0], boxes[:, 2], height)[:, :, None].expand(-1, -1, width)
-    x = _samples(boxes[:, 1], boxes[:, 3], width)[:, None, :].expand(-1, height, -1)
+    y = _sample_grid(boxes[:, 0], boxes[:, 2], height)[:, :, None].expand(-1, -1, width)
+    x = _sample_grid(boxes[:, 1], boxes[:, 3], width)[:, None, :].expand(-1, height, -1)
     grid = torch.stack([x, y], -1)  # (B, H, W, 2)
     cut = F.grid_sample(images.float(), grid, "bilinear", "border", align_corners=True)
     return cut.round_().clamp_(0, 255).to(torch.uint8)
 
 
-def _samples(start: Tensor, length: Tensor, size: int) -> Tensor:
-    """Where each output pixel looks along one axis, (B, size) in [−1, 1]; never outside the box."""
+def _sample_grid(start: Tensor, length: Tensor, size: int) -> Tensor:
+    """Sampling positions along one axis, (B, size) in [−1, 1], clamped to the box."""
     center = torch.arange(size, device=start.device) + 0.5
-    place = (center * length[:, None] / size - 0.5).clamp(min=0).minimum(length[:, None] - 1.0)
-    return (place + start[:, None]) * (2 / max(size - 1, 1)) - 1
+    position = (center * length[:, None] / size - 0.5).clamp(min=0).minimum(length[:, None] - 1.0)
+    return (position + start[:, None]) * (2 / max(size - 1, 1)) - 1

@@ -1,11 +1,9 @@
-"""Annotated pictures as the reader of a layout hands them over, and what boxes must be like."""
+"""Tables of annotated boxes as the layout readers return them, and their validation."""
 
-import os
 import re
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,82 +11,81 @@ import torch
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from ..core import DataError
-from .images import Folder
-from .letterbox import Integers, placed
-from .targets import NONE, Boxes
+from .images import ImageFiles, map_in_threads
+from .letterbox import IntArray, letterbox_areas
+from .targets import NO_BOX, Boxes
 
-Floats = npt.NDArray[np.float64]
-_SLACK = 1.0  # pixels beyond the edge that are rounding
-_PART = re.compile(r"(train|val|test)\d*")
-T = TypeVar("T")
-S = TypeVar("S")
+FloatArray = npt.NDArray[np.float64]
+_TOLERANCE = 1.0  # pixels beyond the edge that are rounding
+_SPLIT = re.compile(r"(train|val|test)\d*")
 
 
-class Sheet(NamedTuple):
-    """The annotations of one part: T boxes in N pictures.
+class BoxTable(NamedTuple):
+    """The annotations of one split: T boxes in N images.
 
     Attributes:
-        paths: of the pictures.
-        sizes: (N, 2) int64: height and width of each.
-        owners: (T,) int64: the picture that a box lies in.
-        classes: (T,) int64.
-        corners: (T, 4) float64: x1, y1, x2, y2 in pixels of the picture.
+        paths: of the images.
+        sizes: (N, 2) int64: height and width of each image.
+        owners: (T,) int64: index of the image that contains the box.
+        labels: (T,) int64: class of the box.
+        corners: (T, 4) float64: x1, y1, x2, y2 in pixels of the image.
     """
 
     paths: list[str]
-    sizes: Integers
-    owners: Integers
-    classes: Integers
-    corners: Floats
+    sizes: IntArray
+    owners: IntArray
+    labels: IntArray
+    corners: FloatArray
 
-    def chosen(self, places: npt.NDArray[np.bool_]) -> "Sheet":
-        """The same pictures with some of the boxes."""
+    def select(self, mask: npt.NDArray[np.bool_]) -> "BoxTable":
+        """The same images with the boxes of a mask (T,)."""
         return self._replace(
-            owners=self.owners[places], classes=self.classes[places], corners=self.corners[places]
+            owners=self.owners[mask], labels=self.labels[mask], corners=self.corners[mask]
         )
 
 
-class Annotated(NamedTuple):
-    """What a folder holds: sheets by part ("train", "val", "test") and the names of the classes."""
+class AnnotatedSplits(NamedTuple):
+    """The tables of a folder by split ("train", "val", "test"), and the names of the classes."""
 
-    sheets: dict[str, Sheet]
-    names: list[str]
-
-
-Rows = list[tuple[int, int, float, float, float, float]]
+    tables: dict[str, BoxTable]
+    class_names: list[str]
 
 
-def sheet(paths: Sequence[Path | str], sizes: Integers, rows: Rows) -> Sheet:
-    """From rows of picture, class and four corners."""
-    table = np.array(rows, dtype=np.float64).reshape(-1, 6)
-    owners, classes = table[:, :2].astype(np.int64).T
-    return Sheet([str(path) for path in paths], sizes, owners, classes, table[:, 2:])
+BoxRows = list[tuple[int, int, float, float, float, float]]
+"""Image index, class and four corners of each box."""
 
 
-def checked(sheet: Sheet, faulty: str, empty: str) -> Sheet:
-    """Boxes inside of their pictures.
+def box_table(paths: Sequence[Path | str], sizes: IntArray, rows: BoxRows) -> BoxTable:
+    """A table from rows of image index, class and four corners."""
+    columns = np.array(rows, dtype=np.float64).reshape(-1, 6)
+    owners, labels = columns[:, :2].astype(np.int64).T
+    return BoxTable([str(path) for path in paths], sizes, owners, labels, columns[:, 2:])
 
-    What reaches beyond an edge by a pixel or less is rounding and clipped.
+
+def check_boxes(table: BoxTable, invalid_boxes: str, empty_images: str) -> BoxTable:
+    """The valid boxes, clipped to their images.
+
+    A box that reaches over an edge by a pixel or less counts as rounded and is clipped.
 
     Args:
-        sheet: of one part.
-        faulty: "refuse" a box that has no area or reaches further out, or "fix": leave out the
-            first and clip the second.
-        empty: "refuse" pictures without an object, or keep them.
+        table: of one split.
+        invalid_boxes: "refuse" boxes that have no area or reach further out, or "fix" them: drop
+            the former and clip the latter.
+        empty_images: "refuse" images without an object, or keep them.
 
     Raises:
-        DataError: a box or a picture that is to be refused.
+        DataError: a box or an image is refused.
     """
-    limits = np.tile(sheet.sizes[sheet.owners][:, ::-1], 2)  # (T, 4): width, height, twice
-    outside = ((sheet.corners < -_SLACK) | (sheet.corners > limits + _SLACK)).any(1)
-    inside = sheet._replace(corners=sheet.corners.clip(0, limits))
-    flat = ~_has_area(inside.corners)  # not a number is no area
-    if faulty == "refuse":
-        _refuse(sheet, ~_has_area(sheet.corners), "has no area", "leave out such boxes")
-        _refuse(sheet, outside | flat, "reaches out of the picture", "clip such boxes")
-    kept = inside.chosen(~flat)
+    limits = np.tile(table.sizes[table.owners][:, ::-1], 2)  # (T, 4): width, height, twice
+    outside = ((table.corners < -_TOLERANCE) | (table.corners > limits + _TOLERANCE)).any(1)
+    clipped = table._replace(corners=table.corners.clip(0, limits))
+    flat = ~_has_area(clipped.corners)  # not a number is no area
+    if invalid_boxes == "refuse":
+        _refuse(table, ~_has_area(table.corners), "has no area", "leave out such boxes")
+        _refuse(table, outside | flat, "reaches out of the picture", "clip such boxes")
+    kept = clipped.select(~flat)
     counts = np.bincount(kept.owners, minlength=len(kept.paths))
-    if empty == "refuse" and not counts.all():
+    if empty_images == "refuse" and not counts.all():
         first = kept.paths[int(counts.argmin())]
         raise DataError(
             f"{int((counts == 0).sum())} of {len(counts)} pictures hold no object, the first is "
@@ -97,60 +94,54 @@ def checked(sheet: Sheet, faulty: str, empty: str) -> Sheet:
     return kept
 
 
-def _has_area(corners: Floats) -> npt.NDArray[np.bool_]:
+def _has_area(corners: FloatArray) -> npt.NDArray[np.bool_]:
     return np.asarray((corners[:, 2:] > corners[:, :2]).all(1))
 
 
-def _refuse(sheet: Sheet, wrong: npt.NDArray[np.bool_], fault: str, remedy: str) -> None:
-    if not wrong.any():
+def _refuse(table: BoxTable, invalid: npt.NDArray[np.bool_], defect: str, remedy: str) -> None:
+    if not invalid.any():
         return
-    first = int(wrong.argmax())
-    owner = sheet.owners[first]
-    height, width = sheet.sizes[owner]
-    box = ", ".join(f"{x:g}" for x in sheet.corners[first])
-    several = f" (and {wrong.sum() - 1:,} more)" if wrong.sum() > 1 else ""
+    first = int(invalid.argmax())
+    owner = table.owners[first]
+    height, width = table.sizes[owner]
+    box = ", ".join(f"{x:g}" for x in table.corners[first])
+    others = f" (and {invalid.sum() - 1:,} more)" if invalid.sum() > 1 else ""
     raise DataError(
-        f"the box ({box}) in {sheet.paths[owner]}, which is {width}×{height}, {fault}{several}; "
+        f"the box ({box}) in {table.paths[owner]}, which is {width}×{height}, {defect}{others}; "
         f"correct the annotation, or {remedy} by --invalid-boxes fix"
     )
 
 
-def boxes(sheet: Sheet, size: tuple[int, int]) -> Boxes:
-    """The boxes where they lie once each picture is letterboxed into a frame of this size."""
-    place = placed(sheet.sizes, size)
-    scale = place[:, 2:] / sheet.sizes
-    start = np.tile(place[:, 1::-1], 2)[sheet.owners]  # left, top, twice
-    moved = sheet.corners * np.tile(scale[:, ::-1], 2)[sheet.owners] + start
-    counts = np.bincount(sheet.owners, minlength=len(sheet.paths))
-    order = sheet.owners.argsort(kind="stable")
-    owners = sheet.owners[order]
-    rank = np.arange(len(owners)) - (counts.cumsum() - counts)[owners]
-    rows = np.zeros((len(sheet.paths), max(int(counts.max()), 1), 5), dtype=np.float32)
-    rows[..., 0] = NONE
-    rows[owners, rank, 0] = sheet.classes[order]
-    rows[owners, rank, 1:] = moved[order]
+def letterbox_boxes(table: BoxTable, size: tuple[int, int]) -> Boxes:
+    """The boxes in pixels of the frame (height, width) that their images are letterboxed into."""
+    areas = letterbox_areas(table.sizes, size)
+    scale = areas[:, 2:] / table.sizes
+    start = np.tile(areas[:, 1::-1], 2)[table.owners]  # left, top, twice
+    corners = table.corners * np.tile(scale[:, ::-1], 2)[table.owners] + start
+    counts = np.bincount(table.owners, minlength=len(table.paths))
+    order = table.owners.argsort(kind="stable")
+    owners = table.owners[order]
+    rank = np.arange(len(owners)) - (counts.cumsum() - counts)[owners]  # within its image
+    rows = np.zeros((len(table.paths), max(int(counts.max()), 1), 5), dtype=np.float32)
+    rows[..., 0] = NO_BOX
+    rows[owners, rank, 0] = table.labels[order]
+    rows[owners, rank, 1:] = corners[order]
     return Boxes(torch.from_numpy(rows), size)
 
 
-def part_named(name: str) -> str | None:
-    """`train`, `val` or `test` of a folder's name, such as `train2017` or `valid`."""
-    found = _PART.fullmatch("val" if name == "valid" else name)
-    return found[1] if found else None
+def split_of_name(name: str) -> str | None:
+    """`train`, `val` or `test` for a folder's or file's name such as `train2017` or `valid`."""
+    match = _SPLIT.fullmatch("val" if name == "valid" else name)
+    return match[1] if match else None
 
 
-def by_stem(folder: Path, suffixes: tuple[str, ...] = IMG_EXTENSIONS) -> dict[str, Path]:
-    """The files of a folder by their names without ending, sorted."""
+def files_by_stem(folder: Path, suffixes: tuple[str, ...] = IMG_EXTENSIONS) -> dict[str, Path]:
+    """The files of a folder by their names without suffix, sorted."""
     files = (p for p in sorted(folder.iterdir()) if p.suffix.lower() in suffixes)
     return {p.stem: p for p in files if not p.name.startswith("._")}
 
 
-def stored_sizes(paths: Sequence[Path]) -> Integers:
-    """Height and width of each picture, from the headers of the files: (N, 2)."""
-    folder = Folder(paths, torch.zeros(len(paths), dtype=torch.int64), (1, 1))
-    return np.array(in_threads(folder.stored_size, range(len(paths)))).reshape(-1, 2)
-
-
-def in_threads(work: Callable[[T], S], items: Sequence[T]) -> list[S]:
-    """The results in order, worked out by as many threads as the machine has cores."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(work, items))
+def image_sizes(paths: Sequence[Path]) -> IntArray:
+    """Height and width of each image from the header of its file: (N, 2)."""
+    files = ImageFiles(paths, torch.zeros(len(paths), dtype=torch.int64), (1, 1))
+    return np.array(map_in_threads(files.stored_size, range(len(paths)))).reshape(-1, 2)

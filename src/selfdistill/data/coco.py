@@ -1,4 +1,4 @@
-"""Boxes in COCO's layout: a JSON file for each part (https://cocodataset.org/#format-data)."""
+"""Boxes in COCO's layout: a JSON file for each split (https://cocodataset.org/#format-data)."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,15 +8,15 @@ from pydantic import BaseModel, PositiveInt, ValidationError
 
 from ..core import DataError
 from .box_table import (
-    Annotated,
-    Rows,
-    Sheet,
-    part_named,
-    sheet,
+    AnnotatedSplits,
+    BoxRows,
+    BoxTable,
+    box_table,
+    split_of_name,
 )
 
-SHOWN = "annotations/instances_train2017.json beside train2017/, or train/_annotations.coco.json"
-_BESIDE = "_annotations.coco.json"  # in the folder of the pictures, as Roboflow writes it
+EXAMPLE = "annotations/instances_train2017.json beside train2017/, or train/_annotations.coco.json"
+_ROBOFLOW = "_annotations.coco.json"  # in the folder of the images, as Roboflow exports it
 Id = int | str
 
 
@@ -49,65 +49,66 @@ class _Content(BaseModel):
         return {c.id: c.name for c in sorted(self.categories, key=lambda c: c.id)}
 
 
-def recognized(path: Path) -> bool:
-    """Whether the annotations of training pictures lie there."""
+def is_coco(path: Path) -> bool:
+    """Whether a folder has COCO annotations of training images."""
     return bool(_files(path).get("train"))
 
 
-def read(path: Path, missing: bool) -> Annotated:
+def read_coco(path: Path, allow_missing: bool) -> AnnotatedSplits:
     """Read PATH/annotations/instances_PART.json or PART.json, or PATH/PART/_annotations.coco.json.
 
-    PART is train, val, valid or test, a year may follow. The pictures are looked for in PATH/PART,
+    PART is train, val, valid or test, a year may follow. The images are searched in PATH/PART,
     PATH/images/PART, PATH/images and PATH. Without parts, PATH/_annotations.coco.json is read.
-    Classes are counted in the order of their ids. Crowds are neither trained for nor counted.
+    Labels count the categories in the order of their ids. Crowd annotations are left out.
 
     Args:
         path: the folder.
-        missing: has no meaning here: what stands in the file is annotated.
+        allow_missing: has no effect: every image of the file is annotated.
 
     Raises:
-        DataError: a file that is not of that form, or a picture that is not there.
+        DataError: an invalid file, or a missing image.
     """
-    contents = {part: (file, _parsed(file)) for part, file in _one_each(_files(path)).items()}
+    files = _single_files(_files(path))
+    contents = {split: (file, _parse(file)) for split, file in files.items()}
     known = contents["train"][1].names()
     for file, content in contents.values():
-        _check_same(file, content, known)
+        _check_categories(file, content, known)
     labels = {number: label for label, number in enumerate(known)}
-    sheets = {part: _sheet(path, *pair, labels) for part, pair in contents.items()}
-    return Annotated(sheets, list(known.values()))
+    tables = {split: _table(path, *pair, labels) for split, pair in contents.items()}
+    return AnnotatedSplits(tables, list(known.values()))
 
 
 def _files(path: Path) -> dict[str, list[Path]]:
-    """The annotation files of each part."""
-    found: dict[str, list[Path]] = {}
+    """The annotation files of each split."""
+    files: dict[str, list[Path]] = {}
     for file in sorted((path / "annotations").glob("*.json")):
-        if part := part_named(file.stem.removeprefix("instances_")):
-            found.setdefault(part, []).append(file)
-    for file in sorted(path.glob(f"*/{_BESIDE}")):
-        if part := part_named(file.parent.name):
-            found.setdefault(part, []).append(file)
-    alone = path / _BESIDE
-    return found or ({"train": [alone]} if alone.is_file() else {})
+        if split := split_of_name(file.stem.removeprefix("instances_")):
+            files.setdefault(split, []).append(file)
+    for file in sorted(path.glob(f"*/{_ROBOFLOW}")):
+        if split := split_of_name(file.parent.name):
+            files.setdefault(split, []).append(file)
+    single = path / _ROBOFLOW
+    return files or ({"train": [single]} if single.is_file() else {})
 
 
-def _one_each(files: Mapping[str, list[Path]]) -> dict[str, Path]:
-    for part, several in files.items():
-        if len(several) > 1:
-            names = " and ".join(map(str, several[:2]))
-            raise DataError(f"{names} both annotate the {part} part; keep one of them there")
-    return {part: file for part, (file,) in files.items()}
+def _single_files(files: Mapping[str, list[Path]]) -> dict[str, Path]:
+    for split, candidates in files.items():
+        if len(candidates) > 1:
+            names = " and ".join(map(str, candidates[:2]))
+            raise DataError(f"{names} both annotate the {split} part; keep one of them there")
+    return {split: file for split, (file,) in files.items()}
 
 
-def _parsed(file: Path) -> _Content:
+def _parse(file: Path) -> _Content:
     try:
         content = _Content.model_validate_json(file.read_bytes())
-    except OSError as fault:
-        raise DataError(f"cannot read the annotations {file} ({fault.strerror})") from None
+    except OSError as error:
+        raise DataError(f"cannot read the annotations {file} ({error.strerror})") from None
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        place = " ".join(str(part) for part in first["loc"])
+        location = " ".join(str(key) for key in first["loc"])
         raise DataError(
-            f"{file} is not in COCO's form{f', at {place}' if place else ''}: {first['msg']}"
+            f"{file} is not in COCO's form{f', at {location}' if location else ''}: {first['msg']}"
         ) from None
     if not content.images:
         raise DataError(f"there is no picture in {file}")
@@ -116,7 +117,7 @@ def _parsed(file: Path) -> _Content:
     return content
 
 
-def _check_same(file: Path, content: _Content, known: Mapping[int, str]) -> None:
+def _check_categories(file: Path, content: _Content, known: Mapping[int, str]) -> None:
     for number, name in content.names().items():
         if known.get(number) != name:
             other = f"is '{known[number]}'" if number in known else "is none"
@@ -126,36 +127,37 @@ def _check_same(file: Path, content: _Content, known: Mapping[int, str]) -> None
             )
 
 
-def _sheet(path: Path, file: Path, content: _Content, labels: Mapping[int, int]) -> Sheet:
-    place = {image.id: i for i, image in enumerate(content.images)}
-    rows: Rows = []
-    for number, each in enumerate(content.annotations):
-        if each.iscrowd:
+def _table(path: Path, file: Path, content: _Content, labels: Mapping[int, int]) -> BoxTable:
+    index_of = {image.id: i for i, image in enumerate(content.images)}
+    rows: BoxRows = []
+    for number, annotation in enumerate(content.annotations):
+        if annotation.iscrowd:
             continue
-        if each.image_id not in place:
+        if annotation.image_id not in index_of:
             raise DataError(
-                f"annotation {number} in {file} is of an unknown image, id {each.image_id}"
+                f"annotation {number} in {file} is of an unknown image, id {annotation.image_id}"
             )
-        if each.category_id not in labels:
+        if annotation.category_id not in labels:
             raise DataError(
-                f"annotation {number} in {file} has the category {each.category_id}; there are "
-                f"{len(labels)}, {min(labels)} … {max(labels)}"
+                f"annotation {number} in {file} has the category {annotation.category_id}; there "
+                f"are {len(labels)}, {min(labels)} … {max(labels)}"
             )
-        x, y, wide, tall = each.bbox
-        rows.append((place[each.image_id], labels[each.category_id], x, y, x + wide, y + tall))
-    paths = _pictures(path, file, [image.file_name for image in content.images])
+        x, y, width, height = annotation.bbox
+        index, label = index_of[annotation.image_id], labels[annotation.category_id]
+        rows.append((index, label, x, y, x + width, y + height))
+    paths = _image_paths(path, file, [image.file_name for image in content.images])
     sizes = [(image.height, image.width) for image in content.images]
-    return sheet(paths, np.array(sizes), rows)
+    return box_table(paths, np.array(sizes), rows)
 
 
-def _pictures(path: Path, file: Path, names: Sequence[str]) -> list[Path]:
-    """Where the pictures lie: in the first of the usual folders that has the first of them."""
-    own = file.stem.removeprefix("instances_")
-    usual = [path / own, path / "images" / own, path / "images", path]
-    folders = [file.parent] if file.name == _BESIDE else usual
+def _image_paths(path: Path, file: Path, names: Sequence[str]) -> list[Path]:
+    """Paths of the images, in the first of the usual folders that has the first image."""
+    split = file.stem.removeprefix("instances_")
+    usual = [path / split, path / "images" / split, path / "images", path]
+    folders = [file.parent] if file.name == _ROBOFLOW else usual
     folder = next((f for f in folders if (f / names[0]).is_file()), folders[0])
-    found = [folder / name for name in names]
-    for picture in found:
-        if not picture.is_file():
-            raise DataError(f"{file} names the picture {picture}, and there is none")
-    return found
+    paths = [folder / name for name in names]
+    for image in paths:
+        if not image.is_file():
+            raise DataError(f"{file} names the picture {image}, and there is none")
+    return paths

@@ -1,4 +1,4 @@
-"""Pictures decoded ahead of training, in worker processes where wanted."""
+"""Image decoding ahead of training, in worker processes if there are any."""
 
 from collections.abc import Iterator, Sequence
 
@@ -9,22 +9,22 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..core import DataError, ResourceError
 from .augment import resized_crop_box
-from .images import Folder
+from .images import ImageFiles
 
-Boxes = tuple[int, int, int]  # seed, epoch, views
+CropKeys = tuple[int, int, int]  # seed, epoch, views
 
 
-class _Rows(Dataset[Tensor | DataError]):
-    """Decodes one row of samples per item: (B, pictures of a sample, 3, H, W) uint8."""
+class _DecodedRows(Dataset[Tensor | DataError]):
+    """Decodes one row of samples per item: (B, images of a sample, 3, H, W) uint8."""
 
     def __init__(
         self,
-        images: Folder,
+        images: ImageFiles,
         rows: Sequence[Tensor],
-        boxes: Boxes | None,
+        crop_keys: CropKeys | None,
         partners: Sequence[Tensor] | None,
     ) -> None:
-        self.images, self.rows, self.boxes, self.partners = images, rows, boxes, partners
+        self.images, self.rows, self.crop_keys, self.partners = images, rows, crop_keys, partners
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -33,33 +33,32 @@ class _Rows(Dataset[Tensor | DataError]):
         samples = self.rows[row].tolist()
         partners = self.partners[row].tolist() if self.partners else [None] * len(samples)
         try:
-            parts = [self._parts(*pair) for pair in zip(samples, partners, strict=True)]
-        except DataError as fault:
-            return fault  # raised in a worker it would arrive wrapped in a page of traceback
-        return torch.stack(parts)
+            return torch.stack([self._views(*p) for p in zip(samples, partners, strict=True)])
+        except DataError as error:
+            return error  # raised in a worker it would arrive wrapped in a page of traceback
 
-    def _parts(self, sample: int, partner: int | None) -> Tensor:
-        """The views of one sample, and its partner as one view more."""
-        views = self.boxes[2] if self.boxes else 1
-        picture = self.images.open(sample)
-        parts = [self._cut(picture, sample, view) for view in range(views)]
+    def _views(self, sample: int, partner: int | None) -> Tensor:
+        """The views of one sample, and its partner as a further view."""
+        views = self.crop_keys[2] if self.crop_keys else 1
+        image = self.images.open(sample)
+        crops = [self._crop(image, sample, view) for view in range(views)]
         if partner is not None:
-            parts.append(self._cut(self.images.open(partner), sample, views))
-        return torch.stack(parts)
+            crops.append(self._crop(self.images.open(partner), sample, views))
+        return torch.stack(crops)
 
-    def _cut(self, picture: Image.Image, sample: int, view: int) -> Tensor:
-        if self.boxes is None:
-            return self.images.fitted(picture)
-        seed, epoch, _ = self.boxes
-        size = picture.height, picture.width
+    def _crop(self, image: Image.Image, sample: int, view: int) -> Tensor:
+        if self.crop_keys is None:
+            return self.images.fit_to_size(image)
+        seed, epoch, _ = self.crop_keys
+        size = image.height, image.width
         box = resized_crop_box(seed, epoch, torch.tensor([sample]), *size, view=view)[0]
-        return self.images.boxed(picture, box.tolist())
+        return self.images.crop_to_size(image, box.tolist())
 
 
-def pictures(
-    images: Folder,
+def decode_rows(
+    images: ImageFiles,
     rows: Sequence[Tensor],
-    boxes: Boxes | None,
+    crop_keys: CropKeys | None,
     workers: int,
     device: torch.device,
     partners: Sequence[Tensor] | None = None,
@@ -67,24 +66,24 @@ def pictures(
     """Decode rows of samples, in their order.
 
     Args:
-        images: the pictures.
-        rows: places of the samples, (B,) int64 each.
-        boxes: (seed, epoch, views) to cut each view's own random part; None for the center.
+        images: the files.
+        rows: indices of the samples, (B,) int64 each.
+        crop_keys: (seed, epoch, views) of a random resized crop for each view; None for the center.
         workers: processes that decode ahead; 0 to decode in this one.
-        device: where the rows will go; decides on pinned memory only.
-        partners: for each row the places of its samples' partners; each is cut as a further view
-            of its sample would be.
+        device: of the training; decides on pinned memory only.
+        partners: for each row the indices of the samples' partners; each is cropped as a further
+            view of its sample would be.
 
     Yields:
-        (B, views, 3, H, W) uint8 on the CPU; one view where `boxes` is None, and behind the views
-        the partner, if there are partners.
+        (B, views, 3, H, W) uint8 on the CPU; one view where `crop_keys` is None, and behind the
+        views the partner, if there are partners.
 
     Raises:
-        DataError: a picture cannot be read.
+        DataError: an image cannot be read.
         ResourceError: a worker died.
     """
     loader = DataLoader(
-        _Rows(images, rows, boxes, partners),
+        _DecodedRows(images, rows, crop_keys, partners),
         batch_size=None,
         num_workers=workers,
         pin_memory=device.type == "cuda",
@@ -95,10 +94,10 @@ def pictures(
             if isinstance(decoded, DataError):
                 raise decoded
             yield decoded
-    except RuntimeError as fault:
-        if "DataLoader worker" not in str(fault):
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
             raise
         raise ResourceError(
             "a process that decodes images died, most likely for want of (shared) memory; "
             "lower the number of workers or the batch size, or raise /dev/shm"
-        ) from fault
+        ) from error

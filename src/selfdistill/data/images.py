@@ -1,14 +1,14 @@
-"""Labeled images: all in memory, or in files and decoded on demand."""
+"""Sets of labeled images, in memory or in files that are decoded on demand."""
 
 import copy
 import os
 import struct
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 import torch
@@ -19,15 +19,17 @@ from torch.nn import functional as F
 from ..core import DataError
 from .targets import Labels, Targets
 
-_CHUNK = 1024  # images treated at once where a float copy of the whole set would not fit
+_CHUNK = 1024  # images at once where a float copy of the set would not fit
+T = TypeVar("T")
+S = TypeVar("S")
 _BROKEN = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
 
 
-class Images(ABC):
-    """Labeled images, all of one shape once fetched.
+class ImageSet(ABC):
+    """Labeled images of one shape.
 
     Attributes:
-        targets: what belongs to each image.
+        targets: of each image.
         shape: (C, H, W) of one image.
     """
 
@@ -39,19 +41,19 @@ class Images(ABC):
 
     @property
     def labels(self) -> Tensor:
-        """(N,) int64; of images without one label each, zeros."""
+        """(N,) int64; zeros where an image has no single label."""
         return self.targets.strata
 
     @abstractmethod
     def fetch(self, index: Tensor) -> Tensor:
-        """The images at these places: (B,) int64 to (B, C, H, W) uint8."""
+        """Images by index: (B,) int64 to (B, C, H, W) uint8."""
 
     @abstractmethod
     def take(self, index: Tensor) -> Self:
-        """Only the images at these places, in this order."""
+        """The subset at these indices, in this order."""
 
 
-class Resident(Images):
+class InMemoryImages(ImageSet):
     """Images in memory, on any device.
 
     Args:
@@ -65,56 +67,56 @@ class Resident(Images):
         self.targets = targets if isinstance(targets, Targets) else Labels(targets)
 
     def fetch(self, index: Tensor) -> Tensor:
-        """The images at these places; the index must be on the images' device."""
+        """Images by index; the index must be on the images' device."""
         return self.images.index_select(0, index)
 
     def take(self, index: Tensor) -> Self:
-        """Only the images at these places, in this order."""
+        """The subset at these indices, in this order."""
         return type(self)(self.fetch(index), self.targets.take(index))
 
     def to(self, device: torch.device | str) -> Self:
-        """The same images on a device; free of cost where they are there already."""
+        """The same images on a device, without a copy if they are on it."""
         return type(self)(self.images.to(device), self.targets.to(device))
 
     def resized(self, size: int) -> Self:
-        """Every image brought to size × size, bilinear with antialiasing, its targets with it."""
+        """The images resized to size × size, bilinear with antialiasing, and their targets."""
         old = self.shape[1:]
         if old == (size, size):
             return self
-        parts = [
-            F.interpolate(part, size=(size, size), mode="bilinear", antialias=True)
-            for part in self.images.split(_CHUNK)
+        chunks = [
+            F.interpolate(chunk, size=(size, size), mode="bilinear", antialias=True)
+            for chunk in self.images.split(_CHUNK)
         ]
-        return type(self)(torch.cat(parts), self.targets.resized(old, (size, size)))
+        return type(self)(torch.cat(chunks), self.targets.resized(old, (size, size)))
 
-    def moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    def mean_and_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of each channel, of pixels in [0, 1].
 
         From exact counts of the 256 values, so independent of order and threads.
         A constant channel gets the standard deviation 1.
         """
         counts = torch.zeros(self.shape[0], 256, dtype=torch.float64)
-        for part in self.images.split(_CHUNK):
+        for chunk in self.images.split(_CHUNK):
             for c in range(self.shape[0]):
-                counts[c] += torch.bincount(part[:, c].flatten(), minlength=256).cpu()
-        share = counts / counts.sum(1, keepdim=True)
+                counts[c] += torch.bincount(chunk[:, c].flatten(), minlength=256).cpu()
+        frequency = counts / counts.sum(1, keepdim=True)
         value = torch.arange(256, dtype=torch.float64) / 255
-        mean = (share * value).sum(1)
-        std = (share * (value - mean[:, None]).square()).sum(1).sqrt()
+        mean = (frequency * value).sum(1)
+        std = (frequency * (value - mean[:, None]).square()).sum(1).sqrt()
         return tuple(mean.tolist()), tuple(s or 1.0 for s in std.tolist())
 
 
-class Folder(Images):
-    """Pictures in files, decoded to RGB when they are asked for.
+class ImageFiles(ImageSet):
+    """Image files, decoded to RGB on demand.
 
-    A picture that has the wanted size already is left as it is; of any other the shorter side is
-    resized to `zoom` times the wanted one and the center is cut out.
+    An image of another size is resized, its shape kept, to cover `resize_ratio` times the target
+    size, and center-cropped.
 
     Args:
         paths: the N files.
-        targets: of each picture; (N,) int64 are labels.
+        targets: of each image; (N,) int64 are labels.
         size: height and width of a fetched image.
-        zoom: 256/224 is the custom for photographs; 1 loses least of a picture.
+        resize_ratio: 256/224 is the custom for photographs; 1 crops least.
     """
 
     def __init__(
@@ -122,95 +124,99 @@ class Folder(Images):
         paths: Sequence[str | bytes | Path],
         targets: Targets | Tensor,
         size: tuple[int, int],
-        zoom: float = 1.0,
+        resize_ratio: float = 1.0,
     ) -> None:
         # one block of bytes: a million strings would be copied by every worker that counts their
         # references
         self._paths = np.array([os.fsencode(p) for p in paths])
         self.targets = targets if isinstance(targets, Targets) else Labels(targets)
-        self.shape, self.zoom = (3, *size), zoom
+        self.shape, self.resize_ratio = (3, *size), resize_ratio
 
-    def path(self, place: int) -> str:
-        """The file of one picture."""
-        return os.fsdecode(self._paths[place])
+    def path(self, index: int) -> str:
+        """Path of one image file."""
+        return os.fsdecode(self._paths[index])
 
     def fetch(self, index: Tensor) -> Tensor:
-        """The images at these places, decoded one after the other."""
-        return torch.stack([self.fitted(self.open(i)) for i in index.tolist()])
+        """Images by index, decoded one after the other."""
+        return torch.stack([self.fit_to_size(self.open(i)) for i in index.tolist()])
 
     def take(self, index: Tensor) -> Self:
-        """Only the images at these places, in this order."""
-        taken = copy.copy(self)
-        taken._paths, taken.targets = self._paths[index.numpy()], self.targets.take(index)
-        return taken
+        """The subset at these indices, in this order."""
+        subset = copy.copy(self)
+        subset._paths, subset.targets = self._paths[index.numpy()], self.targets.take(index)
+        return subset
 
-    def at(self, size: tuple[int, int], zoom: float) -> Self:
-        """The same pictures, fetched at another size."""
+    def with_size(self, size: tuple[int, int], resize_ratio: float) -> Self:
+        """The same files, fetched at another size."""
         changed = copy.copy(self)
-        changed.shape, changed.zoom = (3, *size), zoom
+        changed.shape, changed.resize_ratio = (3, *size), resize_ratio
         return changed
 
-    def resident(self) -> Resident:
-        """All pictures decoded, by as many threads as the machine has cores."""
+    def load_into_memory(self) -> InMemoryImages:
+        """Decode all images, on as many threads as the machine has cores."""
         images = torch.empty(len(self), *self.shape, dtype=torch.uint8)
 
-        def decode(place: int) -> None:
-            images[place] = self.fitted(self.open(place))
+        def decode(index: int) -> None:
+            images[index] = self.fit_to_size(self.open(index))
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for _ in pool.map(decode, range(len(self))):  # reading the results raises their errors
-                pass
-        return Resident(images, self.targets)
+        map_in_threads(decode, range(len(self)))
+        return InMemoryImages(images, self.targets)
 
-    def open(self, place: int) -> Image.Image:
-        """One picture, whole, in RGB.
+    def open(self, index: int) -> Image.Image:
+        """One decoded image at its stored size, in RGB.
 
         Raises:
-            DataError: the file is missing or no readable picture.
+            DataError: the file is missing or no readable image.
         """
         try:
-            with Image.open(self.path(place)) as picture:
-                return picture.convert("RGB")
-        except _BROKEN as fault:
-            raise unreadable(self.path(place), fault) from None
+            with Image.open(self.path(index)) as image:
+                return image.convert("RGB")
+        except _BROKEN as error:
+            raise unreadable_image(self.path(index), error) from None
 
-    def stored_size(self, place: int) -> tuple[int, int]:
-        """Height and width of the picture in its file; reads the header only."""
+    def stored_size(self, index: int) -> tuple[int, int]:
+        """Height and width of the image in its file; reads the header only."""
         try:
-            with Image.open(self.path(place)) as picture:
-                return picture.height, picture.width
-        except _BROKEN as fault:
-            raise unreadable(self.path(place), fault) from None
+            with Image.open(self.path(index)) as image:
+                return image.height, image.width
+        except _BROKEN as error:
+            raise unreadable_image(self.path(index), error) from None
 
-    def fitted(self, picture: Image.Image) -> Tensor:
-        """The middle of a picture at the wanted size: (3, H, W) uint8."""
+    def fit_to_size(self, image: Image.Image) -> Tensor:
+        """The resized and center-cropped image: (3, H, W) uint8."""
         height, width = self.shape[1:]
-        if picture.size == (width, height):
-            return as_tensor(picture)
-        factor = self.zoom * max(height / picture.height, width / picture.width)
-        tall = max(height, round(picture.height * factor))
-        wide = max(width, round(picture.width * factor))
-        picture = picture.resize((wide, tall), Image.Resampling.BILINEAR)
-        top, left = (tall - height) // 2, (wide - width) // 2
-        return as_tensor(picture.crop((left, top, left + width, top + height)))
+        if image.size == (width, height):
+            return as_tensor(image)
+        factor = self.resize_ratio * max(height / image.height, width / image.width)
+        resized_height = max(height, round(image.height * factor))
+        resized_width = max(width, round(image.width * factor))
+        image = image.resize((resized_width, resized_height), Image.Resampling.BILINEAR)
+        top, left = (resized_height - height) // 2, (resized_width - width) // 2
+        return as_tensor(image.crop((left, top, left + width, top + height)))
 
-    def boxed(self, picture: Image.Image, box: Sequence[int]) -> Tensor:
-        """A part (top, left, height, width) of a picture at the wanted size: (3, H, W) uint8."""
+    def crop_to_size(self, image: Image.Image, box: Sequence[int]) -> Tensor:
+        """A crop (top, left, height, width) of an image, resized: (3, H, W) uint8."""
         top, left, height, width = box
         corners = (left, top, left + width, top + height)
         size = (self.shape[2], self.shape[1])
-        return as_tensor(picture.crop(corners).resize(size, Image.Resampling.BILINEAR))
+        return as_tensor(image.crop(corners).resize(size, Image.Resampling.BILINEAR))
 
 
-def unreadable(path: str, fault: BaseException) -> DataError:
-    """What to say of a picture that cannot be decoded."""
-    reason = str(fault).replace("\n", " ") or type(fault).__name__
-    return DataError(f"cannot read the image {path} ({reason}); mend or remove the file")
+def unreadable_image(path: str, error: BaseException) -> DataError:
+    """The error for an image file that cannot be decoded."""
+    reason = str(error).replace("\n", " ") or type(error).__name__
+    return DataError(f"cannot read the image {path} ({reason}); replace or remove the file")
 
 
-def as_tensor(picture: Image.Image) -> Tensor:
-    """A picture's bytes, (3, H, W) uint8."""
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()  # (3, H, W)
+def map_in_threads(work: Callable[[T], S], items: Sequence[T]) -> list[S]:
+    """The results in order, computed on as many threads as the machine has cores."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(work, items))
+
+
+def as_tensor(image: Image.Image) -> Tensor:
+    """The pixels of an image, (3, H, W) uint8."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
 @dataclass(frozen=True)
@@ -218,28 +224,28 @@ class ImageData:
     """A data set, ready for the loaders.
 
     Attributes:
-        name: as it was asked for.
-        train, val, test: the parts; val chooses between runs and epochs, test has the last word.
+        name: as given to `load`.
+        train, val, test: the splits; val selects runs and epochs, test gives the reported scores.
         classes: names, in the order of the labels.
         mean, std: one number per channel, of pixels in [0, 1].
-        crop: padding of the random crop that suits this data, in pixels; 0 for none.
+        crop_padding: default padding of the random crop in pixels; 0 for none.
         flip: whether a mirrored image keeps its meaning.
-        resized_crop: whether random parts of random sizes suit this data.
-        zoom: the largest random enlargement that suits this data; 1 for none.
-        task: what the targets are for, a name in `tasks.TASKS`.
-        layout: in which of several layouts a folder was found; "" where there is one only.
+        resized_crop: whether training uses random resized crops by default.
+        max_zoom: default factor of the largest random zoom; 1 for none.
+        task: a name in `tasks.TASKS`.
+        layout: name of the annotation layout; "" where a task has one only.
     """
 
     name: str
-    train: Images
-    val: Images | None
-    test: Images | None
+    train: ImageSet
+    val: ImageSet | None
+    test: ImageSet | None
     classes: list[str]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    crop: int
+    crop_padding: int
     flip: bool
     resized_crop: bool
-    zoom: float = 1.0
+    max_zoom: float = 1.0
     task: str = "classification"
     layout: str = ""

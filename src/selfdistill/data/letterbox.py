@@ -1,4 +1,4 @@
-"""Pictures brought whole into one frame, and their boxes with them."""
+"""Letterboxing: images resized into one frame, their shape kept, and their boxes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,69 +12,71 @@ from torch import Tensor
 
 from ..core import DataError
 from .geometry import GRAY
-from .images import Folder, as_tensor
+from .images import ImageFiles, as_tensor
 from .targets import Boxes
 
-Integers = npt.NDArray[np.int64]
+IntArray = npt.NDArray[np.int64]
 
 
-class Letterboxed(Folder):
-    """Pictures in files with boxes; gray fills what a picture of another shape leaves free.
+class LetterboxedFiles(ImageFiles):
+    """Image files with boxes, letterboxed into one size with gray padding.
 
     Args:
         paths: the N files.
         targets: the boxes, in pixels of the frame; its size is that of a fetched image.
-        stored: (N, 2) int64, height and width of each picture as its boxes were drawn.
+        annotated_sizes: (N, 2) int64, height and width of each image in its annotation.
     """
 
-    def __init__(self, paths: Sequence[str | Path], targets: Boxes, stored: Integers) -> None:
+    def __init__(
+        self, paths: Sequence[str | Path], targets: Boxes, annotated_sizes: IntArray
+    ) -> None:
         super().__init__(paths, targets, targets.size)
-        self.stored = stored
+        self.annotated_sizes = annotated_sizes
 
-    def open(self, place: int) -> Image.Image:
-        """One picture, whole, in RGB.
+    def open(self, index: int) -> Image.Image:
+        """One decoded image at its stored size, in RGB.
 
         Raises:
-            DataError: the file is missing, no readable picture, or not of the size that its boxes
-                were drawn for.
+            DataError: the file is missing, no readable image, or not of the annotated size.
         """
-        picture = super().open(place)
-        height, width = self.stored[place].tolist()
-        if picture.size != (width, height):
+        image = super().open(index)
+        height, width = self.annotated_sizes[index].tolist()
+        if image.size != (width, height):
             raise DataError(
-                f"the picture {self.path(place)} is {picture.width}×{picture.height} and its "
-                f"annotation is for {width}×{height}; one of the two is another picture's"
+                f"the picture {self.path(index)} is {image.width}×{image.height} and its "
+                f"annotation is for {width}×{height}; correct the annotation or replace the picture"
             )
-        return picture
+        return image
 
-    def fitted(self, picture: Image.Image) -> Tensor:
-        """The whole picture in the middle of the frame: (3, H, W) uint8."""
+    def fit_to_size(self, image: Image.Image) -> Tensor:
+        """The letterboxed image: (3, H, W) uint8."""
         size = self.shape[1], self.shape[2]
-        if picture.size == size[::-1]:
-            return as_tensor(picture)
-        top, left, tall, wide = placed(np.array([[picture.height, picture.width]]), size)[0]
+        if image.size == size[::-1]:
+            return as_tensor(image)
+        top, left, height, width = letterbox_areas(np.array([[image.height, image.width]]), size)[0]
         frame = torch.full(self.shape, GRAY, dtype=torch.uint8)
-        inner = picture.resize((int(wide), int(tall)), Image.Resampling.BILINEAR)
-        frame[:, top : top + tall, left : left + wide] = as_tensor(inner)
+        resized = image.resize((int(width), int(height)), Image.Resampling.BILINEAR)
+        frame[:, top : top + height, left : left + width] = as_tensor(resized)
         return frame
 
     def take(self, index: Tensor) -> Self:
-        """Only the pictures at these places, in this order."""
-        taken = super().take(index)
-        taken.stored = self.stored[index.numpy()]
-        return taken
+        """The subset at these indices, in this order."""
+        subset = super().take(index)
+        subset.annotated_sizes = self.annotated_sizes[index.numpy()]
+        return subset
 
 
-def placed(stored: Integers, size: tuple[int, int]) -> Integers:
-    """Where pictures lie in a frame: as large as it allows, their shape kept, in the middle.
+def letterbox_areas(image_sizes: IntArray, frame_size: tuple[int, int]) -> IntArray:
+    """The areas that images fill in a frame: as large as it allows, their shape kept, centered.
 
     Args:
-        stored: (N, 2) height and width of the pictures.
-        size: height and width of the frame.
+        image_sizes: (N, 2) height and width.
+        frame_size: height and width.
 
     Returns:
         (N, 4): top, left, height, width in pixels of the frame.
     """
-    scale = (np.array(size) / stored).min(1, keepdims=True)
-    inner = np.rint(stored * scale).astype(np.int64).clip(1, size)
-    return np.concatenate([(np.array(size) - inner) // 2, inner], 1)
+    frame = np.array(frame_size)
+    scale = (frame / image_sizes).min(1, keepdims=True)
+    inner = np.rint(image_sizes * scale).astype(np.int64).clip(1, frame_size)
+    return np.concatenate([(frame - inner) // 2, inner], 1)

@@ -1,4 +1,4 @@
-"""Batches for one process: a function of (seed, epoch, step), so a resume is exact at any step."""
+"""Batches as a function of (seed, epoch, step), so that a resume is exact at any step."""
 
 from collections.abc import Iterator
 
@@ -7,9 +7,9 @@ from torch import Tensor
 
 from ..core import Batch, ConfigError, DataError, keyed_random
 from .augment import normalize
-from .decoding import pictures
-from .geometry import Geometry
-from .images import Folder, Images, Resident
+from .decoding import decode_rows
+from .geometry import GeometricAugmentation
+from .images import ImageFiles, ImageSet, InMemoryImages
 from .same_class import SameClassSampler
 
 _ORDER = keyed_random.purpose("order")
@@ -24,22 +24,22 @@ class Loader:
     for good.
 
     Args:
-        images: the training images; `Resident` ones are moved to the device once.
+        images: the training images; `InMemoryImages` ones are moved to the device once.
         batch_size: samples of one optimizer step, over all processes and micro-batches.
         seed: key of every draw.
         mean, std: one number per channel, of pixels in [0, 1].
-        crop: padding of the random crop in pixels; 0 for none.
-        flip: whether to mirror half of the images.
-        resized_crop: whether to cut parts of random size first.
-        zoom: largest random enlargement; 1 for none.
+        crop_padding: of the random crop in pixels; 0 for none.
+        flip: whether to flip half of the images left to right.
+        resized_crop: whether to take random resized crops.
+        max_zoom: factor of the largest random zoom; 1 for none.
         views: independent augmentations of each image; those after the first are `Batch.views`.
         same_class: whether each image comes with another one of its class,
             `Batch.same_class_inputs`, which is augmented with the image's own draws of a further
             view: two images may share a partner.
-        rank, world_size: which process of how many.
-        micro_batches: into how many parts a process cuts its share of a step.
-        device: where the batches are wanted.
-        workers: processes that decode `Folder` images; their number changes no pixel.
+        rank, world_size: index of this process, number of processes.
+        micro_batches: number of batches into which a process divides its samples of a step.
+        device: of the batches.
+        workers: processes that decode `ImageFiles` images; their number changes no pixel.
         channels_last: memory format of the batches.
 
     Raises:
@@ -49,16 +49,16 @@ class Loader:
 
     def __init__(
         self,
-        images: Images,
+        images: ImageSet,
         *,
         batch_size: int,
         seed: int,
         mean: tuple[float, ...],
         std: tuple[float, ...],
-        crop: int,
+        crop_padding: int,
         flip: bool,
         resized_crop: bool = False,
-        zoom: float = 1.0,
+        max_zoom: float = 1.0,
         views: int = 1,
         same_class: bool = False,
         rank: int = 0,
@@ -70,10 +70,11 @@ class Loader:
     ) -> None:
         _check_batch(batch_size, world_size * micro_batches, len(images))
         self.device = torch.device(device)
-        self.images = images.to(self.device) if isinstance(images, Resident) else images
+        self.images = images.to(self.device) if isinstance(images, InMemoryImages) else images
         self.targets = images.targets.to(self.device)
         self.batch_size, self.seed, self.mean, self.std = batch_size, seed, mean, std
-        self.geometry, self.views = Geometry(seed, crop, flip, resized_crop, zoom), views
+        self.geometry = GeometricAugmentation(seed, crop_padding, flip, resized_crop, max_zoom)
+        self.views = views
         self.same_class = SameClassSampler(images.labels, seed) if same_class else None
         self.rank, self.world_size, self.micro_batches = rank, world_size, micro_batches
         self.workers, self.channels_last = workers, channels_last
@@ -93,51 +94,55 @@ class Loader:
         return _groups(batches, self.micro_batches)
 
     def _order(self, epoch: int) -> Tensor:
-        """Which samples this process sees: (steps, micro-batches, samples) int64."""
+        """Indices of this process's samples: (steps, micro-batches, samples) int64."""
         order = keyed_random.permutation(len(self.images), _ORDER, self.seed, epoch)
-        whole = order[: self.steps_per_epoch * self.batch_size]
+        samples = order[: self.steps_per_epoch * self.batch_size]
         shape = (self.steps_per_epoch, self.world_size, self.micro_batches, -1)
-        return whole.view(shape)[:, self.rank]
+        return samples.view(shape)[:, self.rank]
 
     def _views(self, rows: Tensor, epoch: int) -> Iterator[list[Tensor]]:
         """For each row its images before crop and flip: one (B, C, H, W) uint8 per view.
 
-        Behind the views come the partners, if they are wanted.
+        Behind the views come the partners, if there are any.
         """
         partners = self.same_class.draw(epoch, rows) if self.same_class else None
-        if isinstance(self.images, Folder):
+        if isinstance(self.images, ImageFiles):
             yield from self._decoded(self.images, rows, partners, epoch)
             return
         sources = rows[None] if partners is None else torch.stack([rows, partners])
         for index, *others in sources.to(self.device).unbind(1):
             views = [self.images.fetch(index)] * self.views + [self.images.fetch(o) for o in others]
-            yield [self.geometry.cut(x, epoch, index, view) for view, x in enumerate(views)]
+            yield [
+                self.geometry.crop_or_zoom(x, epoch, index, view) for view, x in enumerate(views)
+            ]
 
     def _decoded(
-        self, images: Folder, rows: Tensor, partners: Tensor | None, epoch: int
+        self, images: ImageFiles, rows: Tensor, partners: Tensor | None, epoch: int
     ) -> Iterator[list[Tensor]]:
-        boxes = (self.seed, epoch, self.views) if self.geometry.resized_crop else None
-        others = None if partners is None else partners.unbind()
-        decoded = pictures(images, rows.unbind(), boxes, self.workers, self.device, others)
+        keys = (self.seed, epoch, self.views) if self.geometry.resized_crop else None
+        partner_rows = None if partners is None else partners.unbind()
+        decoded = decode_rows(images, rows.unbind(), keys, self.workers, self.device, partner_rows)
         for samples, row in zip(rows, decoded, strict=True):
-            first, *rest = row.to(self.device, non_blocking=True).unbind(1)
-            if boxes:
-                yield [first, *rest]
+            first, *others = row.to(self.device, non_blocking=True).unbind(1)
+            if keys:
+                yield [first, *others]
                 continue
-            views = [first] * self.views + rest  # one decoding serves all views
+            views = [first] * self.views + others  # one decoding serves all views
             index = samples.to(self.device)
-            yield [self.geometry.cut(x, epoch, index, view) for view, x in enumerate(views)]
+            yield [
+                self.geometry.crop_or_zoom(x, epoch, index, view) for view, x in enumerate(views)
+            ]
 
     def _batch(self, views: list[Tensor], index: Tensor, epoch: int) -> Batch:
         first, *others = (
             self._augmented(images, epoch, index, view) for view, images in enumerate(views)
         )
         partners = others.pop() if self.same_class else None
-        targets = self.targets.at(index, self.geometry, epoch)
+        targets = self.targets.fetch(index, self.geometry, epoch)
         return Batch(first, targets, index, tuple(others), partners)
 
     def _augmented(self, images: Tensor, epoch: int, index: Tensor, view: int) -> Tensor:
-        images = self.geometry.shift(images, epoch, index, view)
+        images = self.geometry.pad_and_flip(images, epoch, index, view)
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         return normalize(images, self.mean, self.std)
@@ -149,17 +154,17 @@ class EvalLoader:
     The last batch may be smaller; a process may have no batch where there are few samples.
 
     Args:
-        images: `Resident` ones are moved to the device once.
+        images: `InMemoryImages` ones are moved to the device once.
         batch_size: samples of one process at once.
         mean, std: one number per channel, of pixels in [0, 1].
-        rank, world_size: which process of how many.
-        device: where the batches are wanted.
-        workers: processes that decode `Folder` images.
+        rank, world_size: index of this process, number of processes.
+        device: of the batches.
+        workers: processes that decode `ImageFiles` images.
     """
 
     def __init__(
         self,
-        images: Images,
+        images: ImageSet,
         *,
         batch_size: int,
         mean: tuple[float, ...],
@@ -172,7 +177,7 @@ class EvalLoader:
         if batch_size < 1:
             raise ConfigError(f"batch_size={batch_size} must be 1 or more")
         self.device, self.workers, self.batch_size = torch.device(device), workers, batch_size
-        self.images = images.to(self.device) if isinstance(images, Resident) else images
+        self.images = images.to(self.device) if isinstance(images, InMemoryImages) else images
         self.targets, self.mean, self.std = images.targets.to(self.device), mean, std
         first, last = (len(images) * r // world_size for r in (rank, rank + 1))
         self.samples = torch.arange(first, last)
@@ -185,11 +190,11 @@ class EvalLoader:
         rows = self.samples.split(self.batch_size) if len(self.samples) else ()
         for decoded, row in zip(self._decoded(rows), rows, strict=True):
             index = row.to(self.device)
-            yield Batch(normalize(decoded, self.mean, self.std), self.targets.at(index), index)
+            yield Batch(normalize(decoded, self.mean, self.std), self.targets.fetch(index), index)
 
     def _decoded(self, rows: tuple[Tensor, ...]) -> Iterator[Tensor]:
-        if isinstance(self.images, Folder):
-            for decoded in pictures(self.images, rows, None, self.workers, self.device):
+        if isinstance(self.images, ImageFiles):
+            for decoded in decode_rows(self.images, rows, None, self.workers, self.device):
                 yield decoded[:, 0].to(self.device, non_blocking=True)
         else:
             yield from (self.images.fetch(row.to(self.device)) for row in rows)
@@ -210,5 +215,5 @@ def _check_batch(batch_size: int, parts: int, images: int) -> None:
     if images < batch_size:
         raise DataError(
             f"{images} training images do not fill one batch of {batch_size}; "
-            "lower batch_size, or raise limit or lower val if they took images away"
+            "lower batch_size, or raise max_train_images or lower val_fraction"
         )

@@ -10,37 +10,37 @@ import torch
 from torch import Tensor
 
 from ..core import DataError, nearest
-from .images import Resident
-from .splits import Parts
+from .images import InMemoryImages
+from .splits import DatasetSplits
 
 Array = npt.NDArray[np.generic]
 _BROKEN = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
 
 
-def read(path: Path) -> Parts:
+def read_npz(path: Path) -> DatasetSplits:
     """Read `train_images`, `train_labels` and, where they exist, `val_…` and `test_…`.
 
     Images are (N, H, W) or (N, H, W, 3) uint8, labels (N,) or (N, 1) integers from 0. Optional
-    `class_names` (K,) names the classes. Mirroring is not assumed to be harmless.
+    `class_names` (K,) names the classes. Images are not flipped by default.
 
     Raises:
-        DataError: whatever does not fit that, named by file and array.
+        DataError: an invalid file or array, by its name.
     """
-    arrays = _arrays(path)
-    train = _part(path, arrays, "train")
-    classes = _classes(path, arrays, train.labels)
+    arrays = _load_arrays(path)
+    train = _split(path, arrays, "train")
+    classes = _class_names(path, arrays, train.labels)
     others = {}
-    for part in ("val", "test"):
-        if f"{part}_images" in arrays:
-            others[part] = _part(path, arrays, part)
-            _check_fits(path, part, others[part], train, len(classes))
-    return Parts(train, others.get("val"), others.get("test"), classes, flip=False)
+    for split in ("val", "test"):
+        if f"{split}_images" in arrays:
+            others[split] = _split(path, arrays, split)
+            _check_compatible(path, split, others[split], train, len(classes))
+    return DatasetSplits(train, others.get("val"), others.get("test"), classes, flip=False)
 
 
-def _arrays(path: Path) -> dict[str, Array]:
+def _load_arrays(path: Path) -> dict[str, Array]:
     if not path.is_file():
-        beside = path.parent.glob("*.npz") if path.parent.is_dir() else ()
-        hint = nearest(path.name, (p.name for p in beside), list_all=False)
+        siblings = path.parent.glob("*.npz") if path.parent.is_dir() else ()
+        hint = nearest(path.name, (p.name for p in siblings), list_all=False)
         raise DataError(f"there is no file {path}{hint}")
     try:
         with path.open("rb") as file:
@@ -49,47 +49,45 @@ def _arrays(path: Path) -> dict[str, Array]:
                 raise DataError(
                     f"{path} is one bare array; np.savez keeps several with their names"
                 )
-            return {name: loaded[name] for name in loaded.files if _wanted(name)}
+            return {name: loaded[name] for name in loaded.files if _is_known_name(name)}
     except DataError:
         raise
-    except _BROKEN as fault:
-        reason = "an array of Python objects" if "allow_pickle" in str(fault) else str(fault)
+    except _BROKEN as error:
+        reason = "an array of Python objects" if "allow_pickle" in str(error) else str(error)
         raise DataError(
             f"cannot read {path} ({reason}); save plain uint8 and integer arrays by np.savez"
         ) from None
 
 
-def _wanted(name: str) -> bool:
+def _is_known_name(name: str) -> bool:
     return name == "class_names" or name.endswith(("_images", "_labels"))
 
 
-def _part(path: Path, arrays: dict[str, Array], part: str) -> Resident:
-    for kind in ("images", "labels"):
-        if f"{part}_{kind}" not in arrays:
-            raise DataError(
-                f"{path} has no array '{part}_{kind}'{nearest(f'{part}_{kind}', arrays)}"
-            )
-    images = arrays[f"{part}_images"]
+def _split(path: Path, arrays: dict[str, Array], split: str) -> InMemoryImages:
+    for name in (f"{split}_images", f"{split}_labels"):
+        if name not in arrays:
+            raise DataError(f"{path} has no array '{name}'{nearest(name, arrays)}")
+    images = arrays[f"{split}_images"]
     if images.dtype != np.uint8:
         raise DataError(
-            f"{part}_images in {path} is {images.dtype}; it must be uint8 with values 0 … 255"
+            f"{split}_images in {path} is {images.dtype}; it must be uint8 with values 0 … 255"
         )
     if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] not in (1, 3)):
         raise DataError(
-            f"{part}_images in {path} has the shape {images.shape}; "
+            f"{split}_images in {path} has the shape {images.shape}; "
             "it must be (N, H, W) or (N, H, W, 3)"
         )
     if not images.size:
         raise DataError(
-            f"{part}_images in {path} has the shape {images.shape}: there is no image in it"
+            f"{split}_images in {path} has the shape {images.shape}: there is no image in it"
         )
-    labels = _labels(path, part, arrays[f"{part}_labels"], len(images))
+    labels = _labels(path, split, arrays[f"{split}_labels"], len(images))
     planes = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
-    return Resident(torch.from_numpy(np.ascontiguousarray(planes)), labels)
+    return InMemoryImages(torch.from_numpy(np.ascontiguousarray(planes)), labels)
 
 
-def _labels(path: Path, part: str, labels: Array, count: int) -> Tensor:
-    name = f"{part}_labels in {path}"
+def _labels(path: Path, split: str, labels: Array, count: int) -> Tensor:
+    name = f"{split}_labels in {path}"
     if not np.issubdtype(labels.dtype, np.integer):
         raise DataError(f"{name} is {labels.dtype}; it must hold integers from 0")
     if labels.ndim == 2 and labels.shape[1] > 1:
@@ -99,13 +97,13 @@ def _labels(path: Path, part: str, labels: Array, count: int) -> Tensor:
             f"{name} has the shape {labels.shape}; for {count} images it must be ({count},)"
         )
     if labels.min() < 0 or labels.max() > np.iinfo(np.int64).max:
-        wrong = labels.min() if labels.min() < 0 else labels.max()
-        raise DataError(f"{name} has the label {wrong}; labels count from 0")
+        invalid = labels.min() if labels.min() < 0 else labels.max()
+        raise DataError(f"{name} has the label {invalid}; labels count from 0")
     return torch.from_numpy(labels.reshape(-1).astype(np.int64))
 
 
-def _classes(path: Path, arrays: dict[str, Array], labels: Tensor) -> list[str]:
-    """Names of the classes; every one must have a training image."""
+def _class_names(path: Path, arrays: dict[str, Array], labels: Tensor) -> list[str]:
+    """Names of the classes, each of which must have a training image."""
     present = labels.unique()
     names = [str(n) for n in arrays["class_names"].ravel()] if "class_names" in arrays else None
     count = len(names) if names else int(present[-1]) + 1
@@ -125,19 +123,21 @@ def _classes(path: Path, arrays: dict[str, Array], labels: Tensor) -> list[str]:
     return names or [str(i) for i in range(count)]
 
 
-def _check_fits(path: Path, part: str, images: Resident, train: Resident, classes: int) -> None:
+def _check_compatible(
+    path: Path, split: str, images: InMemoryImages, train: InMemoryImages, classes: int
+) -> None:
     if images.shape != train.shape:
         raise DataError(
-            f"{part}_images in {path} are {_size(images)} but train_images are {_size(train)}; "
-            "bring both to one size"
+            f"{split}_images in {path} are {_shape_in_words(images)} but train_images are "
+            f"{_shape_in_words(train)}; resize both to one size"
         )
     if images.labels.max() >= classes:
         raise DataError(
-            f"{part}_labels in {path} has the label {int(images.labels.max())}; "
+            f"{split}_labels in {path} has the label {int(images.labels.max())}; "
             f"the training labels go from 0 to {classes - 1}"
         )
 
 
-def _size(images: Resident) -> str:
+def _shape_in_words(images: InMemoryImages) -> str:
     channels, height, width = images.shape
     return f"{height}×{width} with {channels} channel{'s' if channels > 1 else ''}"

@@ -1,46 +1,54 @@
-"""What every source hands to `load`."""
+"""The splits of a data set as its source has them."""
 
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from .images import Images
+from ..core import DataError, nearest
+from .images import ImageSet
 
-Moments = tuple[tuple[float, ...], tuple[float, ...]]
-T = TypeVar("T", bound=Images)
+MeanStd = tuple[tuple[float, ...], tuple[float, ...]]
+T = TypeVar("T", bound=ImageSet)
 
 
-class Parts(NamedTuple):
-    """A data set as its source has it, before any splitting, limiting or resizing.
+class DatasetSplits(NamedTuple):
+    """A data set as its source has it, before hold-out, subsampling and resizing.
 
     Attributes:
-        train, val, test: the parts that the source itself tells apart; all of one kind.
+        train, val, test: the splits of the source itself; all of one class.
         classes: names, in the order of the labels.
         flip: whether a mirrored image keeps its meaning.
-        moments: published mean and standard deviation per channel; None to compute them.
-        layout: in which of several layouts the data lie; "" where there is one only.
+        mean_std: published mean and standard deviation per channel; None to compute them.
+        layout: name of the annotation layout; "" where a task has one only.
     """
 
-    train: Images
-    val: Images | None
-    test: Images | None
+    train: ImageSet
+    val: ImageSet | None
+    test: ImageSet | None
     classes: list[str]
     flip: bool
-    moments: Moments | None = None
+    mean_std: MeanStd | None = None
     layout: str = ""
 
 
-def last_word(val: T | None, test: T | None) -> tuple[T | None, T | None]:
-    """Validation and test part; where there is no test part, the validation part becomes it.
+def promote_val_to_test(val: T | None, test: T | None) -> tuple[T | None, T | None]:
+    """Validation and test split; without a test split the validation split takes its place.
 
     This is the custom where the labels of the test images are not public (ImageNet, COCO, VOC
-    2012). A validation part is then to be held out of the training images.
+    2012). A validation split is then to be held out of the training images.
     """
     return (None, val) if test is None else (val, test)
 
 
-def listed_names(path: Path) -> list[str]:
-    """The lines of PATH/classes.txt; none where there is no such file."""
-    place = path / "classes.txt"
-    if not place.exists():
+def check_folder(path: Path) -> None:
+    """Raises `DataError` if there is no such folder."""
+    if not path.is_dir():
+        siblings = (p.name for p in path.parent.iterdir()) if path.parent.is_dir() else ()
+        raise DataError(f"there is no folder {path}{nearest(path.name, siblings, list_all=False)}")
+
+
+def read_class_names(path: Path) -> list[str]:
+    """Class names, one a line of PATH/classes.txt; an empty list without such a file."""
+    file = path / "classes.txt"
+    if not file.exists():
         return []
-    return [line.strip() for line in place.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]

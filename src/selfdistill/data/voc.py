@@ -1,4 +1,4 @@
-"""Boxes in Pascal VOC's layout: an XML file for each picture."""
+"""Boxes in Pascal VOC's layout: an XML file for each image."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,113 +9,122 @@ import numpy as np
 
 from ..core import DataError, nearest
 from .box_table import (
-    Annotated,
-    Rows,
-    Sheet,
-    by_stem,
-    in_threads,
-    sheet,
-    stored_sizes,
+    AnnotatedSplits,
+    BoxRows,
+    BoxTable,
+    box_table,
+    files_by_stem,
+    image_sizes,
 )
-from .splits import listed_names
+from .images import map_in_threads
+from .splits import read_class_names
 
-SHOWN = "Annotations/NAME.xml beside JPEGImages/NAME.jpg"
+EXAMPLE = "Annotations/NAME.xml beside JPEGImages/NAME.jpg"
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 Files = tuple[Sequence[Path], Sequence[Path | None]]
-"""The pictures of a part, and the annotation of each; None for one that has none."""
+"""The images of a split, and the annotation file of each or None."""
 
 
-class _Page(NamedTuple):
-    """One XML file: (height, width) and the objects, each a class and four corners."""
+class _Annotation(NamedTuple):
+    """Content of one XML file: (height, width) and objects, each a class and four corners."""
 
     size: tuple[int, int]
     objects: list[tuple[str, list[float]]]
 
 
-def recognized(path: Path) -> bool:
-    """Whether there are annotations as XML, and pictures."""
-    return any((path / "Annotations").glob("*.xml")) and _folder(path).is_dir()
+def is_voc(path: Path) -> bool:
+    """Whether a folder has XML annotations and images."""
+    return any((path / "Annotations").glob("*.xml")) and _image_folder(path).is_dir()
 
 
-def read(path: Path, missing: bool) -> Annotated:
+def read_voc(path: Path, allow_missing: bool) -> AnnotatedSplits:
     """Read PATH/Annotations/NAME.xml with PATH/JPEGImages/NAME.jpg, or images/ in its place.
 
-    PATH/ImageSets/Main/{train,val,test}.txt list the names of each part; without such lists all
-    are training pictures. Classes stand line by line in PATH/classes.txt; without it they are the
-    sorted names that occur.
+    PATH/ImageSets/Main/{train,val,test}.txt list the names of each split; without such lists all
+    are training images. Classes are the lines of PATH/classes.txt; without it, the sorted names
+    that occur.
 
     Args:
         path: the folder.
-        missing: whether a picture without an annotation is one without an object.
+        allow_missing: whether an image without an annotation counts as one without an object.
 
     Raises:
-        DataError: a file that is not there or not of that form.
+        DataError: a missing or invalid file.
     """
-    pictures, pages = by_stem(_folder(path)), by_stem(path / "Annotations", (".xml",))
-    parts = _lists(path) or {"train": sorted(pictures.keys() | pages.keys())}
-    files = {part: _paired(path, stems, pictures, pages, missing) for part, stems in parts.items()}
-    return annotated(files, listed_names(path))
+    images = files_by_stem(_image_folder(path))
+    annotations = files_by_stem(path / "Annotations", (".xml",))
+    splits = _split_lists(path) or {"train": sorted(images.keys() | annotations.keys())}
+    files = {
+        split: _pair_files(path, stems, images, annotations, allow_missing)
+        for split, stems in splits.items()
+    }
+    return read_annotations(files, read_class_names(path))
 
 
-def annotated(files: Mapping[str, Files], names: list[str]) -> Annotated:
-    """Sheets from lists of pictures and annotations; `names` may be empty.
+def read_annotations(files: Mapping[str, Files], names: list[str]) -> AnnotatedSplits:
+    """Tables from lists of images and annotation files by split; `names` may be empty.
 
-    Objects marked as difficult are left out, as in VOC's own evaluation: they are neither trained
-    for nor counted. Pixels count from 1 in these files, and a box holds its last pixel.
+    Objects marked as difficult are left out of training and evaluation, as VOC evaluates. Pixels
+    count from 1 in these files, and a box includes its last pixel.
 
     Raises:
-        DataError: an annotation that cannot be read, or an object of a class that is not listed.
+        DataError: an annotation that cannot be read, or an object of an unknown class.
     """
-    pages = {part: in_threads(_page, pages) for part, (_, pages) in files.items()}
-    found = {name for part in pages.values() for p in part if p for name, _ in p.objects}
-    known = {name: label for label, name in enumerate(names or sorted(found))}
-    sheets = {part: _sheet(*files[part], pages[part], known) for part in files}
-    return Annotated(sheets, list(known))
+    contents = {split: map_in_threads(_parse, xmls) for split, (_, xmls) in files.items()}
+    annotations = (a for split in contents.values() for a in split if a)
+    used = {name for annotation in annotations for name, _ in annotation.objects}
+    known = {name: label for label, name in enumerate(names or sorted(used))}
+    tables = {split: _table(*files[split], contents[split], known) for split in files}
+    return AnnotatedSplits(tables, list(known))
 
 
-def _folder(path: Path) -> Path:
-    own = path / "JPEGImages"
-    return own if own.is_dir() else path / "images"
+def _image_folder(path: Path) -> Path:
+    folder = path / "JPEGImages"
+    return folder if folder.is_dir() else path / "images"
 
 
-def _lists(path: Path) -> dict[str, list[str]]:
-    files = {part: path / "ImageSets" / "Main" / f"{part}.txt" for part in ("train", "val", "test")}
-    there = {part: file.read_text().split() for part, file in files.items() if file.is_file()}
-    if there and not there.get("train"):
+def _split_lists(path: Path) -> dict[str, list[str]]:
+    folder = path / "ImageSets" / "Main"
+    files = {split: folder / f"{split}.txt" for split in ("train", "val", "test")}
+    lists = {split: file.read_text().split() for split, file in files.items() if file.is_file()}
+    if lists and not lists.get("train"):
         raise DataError(f"there is no list of training pictures {files['train']}, or it is empty")
-    return {part: stems for part, stems in there.items() if stems}
+    return {split: stems for split, stems in lists.items() if stems}
 
 
-def _paired(
+def _pair_files(
     path: Path,
     stems: Sequence[str],
-    pictures: Mapping[str, Path],
-    pages: Mapping[str, Path],
-    missing: bool,
+    images: Mapping[str, Path],
+    annotations: Mapping[str, Path],
+    allow_missing: bool,
 ) -> Files:
     for stem in stems:
-        if stem not in pictures:
-            raise DataError(f"there is no picture {_folder(path) / stem}.jpg, which is annotated")
-        if stem not in pages and not missing:
+        if stem not in images:
             raise DataError(
-                f"the picture {pictures[stem]} has no annotation {path / 'Annotations' / stem}.xml;"
+                f"there is no picture {_image_folder(path) / stem}.jpg, which is annotated"
+            )
+        if stem not in annotations and not allow_missing:
+            raise DataError(
+                f"the picture {images[stem]} has no annotation {path / 'Annotations' / stem}.xml;"
                 " if there is no object in it, --empty-images missing allows that"
             )
-    return [pictures[stem] for stem in stems], [pages.get(stem) for stem in stems]
+    return [images[stem] for stem in stems], [annotations.get(stem) for stem in stems]
 
 
-def _page(file: Path | None) -> _Page | None:
+def _parse(file: Path | None) -> _Annotation | None:
     if file is None:
         return None
     try:
         root = ElementTree.parse(file).getroot()
         size = int(root.findtext("size/height", "0")), int(root.findtext("size/width", "0"))
-        objects = [_object(file, each) for each in root.iter("object") if not _is_difficult(each)]
-    except (ElementTree.ParseError, OSError, ValueError) as fault:
-        if isinstance(fault, DataError):
+        elements = (e for e in root.iter("object") if not _is_difficult(e))
+        objects = [_object(file, element) for element in elements]
+    except (ElementTree.ParseError, OSError, ValueError) as error:
+        if isinstance(error, DataError):
             raise
-        raise DataError(f"cannot read the annotation {file} ({fault})") from None
-    return _Page(size, objects)
+        raise DataError(f"cannot read the annotation {file} ({error})") from None
+    return _Annotation(size, objects)
 
 
 def _is_difficult(element: ElementTree.Element) -> bool:
@@ -131,19 +140,19 @@ def _object(file: Path, element: ElementTree.Element) -> tuple[str, list[float]]
     return name, [x1 - 1, y1 - 1, x2, y2]
 
 
-def _sheet(
+def _table(
     paths: Sequence[Path],
     files: Sequence[Path | None],
-    pages: Sequence[_Page | None],
+    annotations: Sequence[_Annotation | None],
     known: Mapping[str, int],
-) -> Sheet:
-    rows: Rows = []
-    for place, page in enumerate(pages):
-        for name, (x1, y1, x2, y2) in page.objects if page else []:
+) -> BoxTable:
+    rows: BoxRows = []
+    for index, annotation in enumerate(annotations):
+        for name, (x1, y1, x2, y2) in annotation.objects if annotation else []:
             if name not in known:
-                raise DataError(f"'{name}' in {files[place]} is no class{nearest(name, known)}")
-            rows.append((place, known[name], x1, y1, x2, y2))
-    sizes = np.array([page.size if page else (0, 0) for page in pages], dtype=np.int64)
+                raise DataError(f"'{name}' in {files[index]} is no class{nearest(name, known)}")
+            rows.append((index, known[name], x1, y1, x2, y2))
+    sizes = np.array([a.size if a else (0, 0) for a in annotations], dtype=np.int64)
     unknown = np.flatnonzero((sizes < 1).any(1)).tolist()
-    sizes[unknown] = stored_sizes([paths[place] for place in unknown])
-    return sheet(paths, sizes, rows)
+    sizes[unknown] = image_sizes([paths[index] for index in unknown])
+    return box_table(paths, sizes, rows)

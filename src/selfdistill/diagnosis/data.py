@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..data import ImageData
-from ..data.images import Folder, Images, Resident
+from ..data.images import ImageFiles, ImageSet, InMemoryImages
 from ..data.targets import Boxes
 
 _MAX_DECODED = 2_000, 256  # images whose moments are measured: in memory, in files
@@ -91,17 +91,17 @@ def check_data(data: ImageData) -> DataReport:
         unit=targets.unit,
         counts=targets.counts(len(data.classes)).tolist(),
         empty_images=int(targets.empty().sum()),
-        thin_boxes=targets.thin(_THIN_PIXELS) if isinstance(targets, Boxes) else 0,
+        thin_boxes=targets.count_thin(_THIN_PIXELS) if isinstance(targets, Boxes) else 0,
         normalization=(data.mean, data.std),
-        moments=Resident(data.train.fetch(sample), data.train.labels[sample]).moments(),
+        moments=InMemoryImages(data.train.fetch(sample), data.train.labels[sample]).mean_and_std(),
         num_sampled=len(sample),
         duplicates=duplicates,
     )
 
 
-def _sample(images: Images, limits: tuple[int, int]) -> Tensor:
+def _sample(images: ImageSet, limits: tuple[int, int]) -> Tensor:
     """Indices of a sample; `limits` are for images in memory and in files."""
-    return _spaced_indices(len(images), limits[isinstance(images, Folder)])
+    return _spaced_indices(len(images), limits[isinstance(images, ImageFiles)])
 
 
 def _spaced_indices(count: int, limit: int) -> Tensor:
@@ -109,9 +109,9 @@ def _spaced_indices(count: int, limit: int) -> Tensor:
     return torch.arange(min(count, limit)) * count // min(count, limit)
 
 
-def _digests(images: Images, indices: Tensor) -> list[bytes]:
+def _digests(images: ImageSet, indices: Tensor) -> list[bytes]:
     """Hash of each image: of the pixels in memory, else of the file."""
-    if isinstance(images, Folder):
+    if isinstance(images, ImageFiles):
         contents = (Path(images.path(i)).read_bytes() for i in indices.tolist())
     else:
         contents = (images.fetch(i[None]).numpy().tobytes() for i in indices)

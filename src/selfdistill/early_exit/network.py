@@ -11,7 +11,7 @@ from ..core import ConfigError, Method
 from ..costs.latency import median_latencies
 from ..costs.macs import network_cost
 from ..data import EvalLoader, ImageData
-from ..data.images import Images
+from ..data.images import ImageSet
 from ..modules.exits import EarlyExit
 from ..taps import as_map
 from ..taps.fx_split import copy_without_hooks, split_at, truncate_at
@@ -160,7 +160,7 @@ def exit_costs(method: Method, example: Tensor) -> ExitCosts:
 
 
 def collect_exit_decisions(
-    method: Method, data: ImageData, images: Images, *, workers: int = 0
+    method: Method, data: ImageData, images: ImageSet, *, workers: int = 0
 ) -> ExitDecisions:
     """Confidence and correctness of all exits and the student on labeled images.
 

@@ -127,7 +127,7 @@ class Trainer:
                 steps.append(self.wrapped_method(batch, progress))
                 self.fabric.backward(steps[-1].total / len(micro_batches))
             self.meters.add(steps[-1])
-            self.images_since_log += len(batch.index) * self.fabric.world_size
+            self.images_since_log += len(batch.indices) * self.fabric.world_size
         norm = self._checked_norm(steps, micro_batches, progress)
         self.optimizer.step()
         self.optimizer.zero_grad()

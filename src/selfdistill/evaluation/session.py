@@ -5,17 +5,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
 
-import torch
 from lightning_fabric import Fabric
 
 from ..core import DataError, Method, Task
 from ..data import EvalLoader, ImageData
-from ..data.images import Images
+from ..data.images import ImageSet
 from ..engine.evaluate import EvaluationResult, evaluate, evaluate_full
 from ..recipe.build_run import eval_loader, make_fabric
 from ..recipe.schema import Recipe, parse
 from ..records.exit_scores import ExitScore, Scores, score_exits
-from ..tasks import TASKS
+from ..tasks import make_task
 
 SPLITS = ("val", "test")
 """The held-out parts of a data set, in the order in which they are reported."""
@@ -58,10 +57,10 @@ class EvaluationSession:
     @cached_property
     def task(self) -> Task:
         """What the labels of the data mean."""
-        return TASKS[self.data.task](self.data.classes, torch.zeros(2, *self.data.train.shape))
+        return make_task(self.data.task, self.data.classes, self.data.train.shape)
 
     @cached_property
-    def splits(self) -> dict[str, Images]:
+    def splits(self) -> dict[str, ImageSet]:
         """The held-out parts that there are: {"val": images, "test": images}."""
         parts = {split: getattr(self.data, split) for split in SPLITS}
         return {split: images for split, images in parts.items() if images is not None}

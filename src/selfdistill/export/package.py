@@ -31,7 +31,7 @@ from ..engine.run_directory import RunDirectory
 from ..modules.detector_output import Detections
 from ..records.exit_scores import ExitScore, score_exits
 from ..records.training_data import read_training_data
-from ..tasks import TASKS
+from ..tasks import make_task
 from .extract_predictor import extract_predictor
 from .fuse_batchnorm import FusedNetwork, fuse_batchnorm
 from .model_card import CardData, model_card
@@ -113,7 +113,7 @@ def with_run_normalization(path: Path, data: ImageData) -> ImageData:
 
 def task_for(data: ImageData) -> Task:
     """The task of the data."""
-    return TASKS[data.task](data.classes, torch.zeros(2, *data.train.shape))
+    return make_task(data.task, data.classes, data.train.shape)
 
 
 def score_exits_at_size(run: TrainedRun, data: ImageData) -> list[ExitScore]:

@@ -4,7 +4,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def kl_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+def kl_divergence(
+    student: Tensor, teacher: Tensor, temperature: float, weight: Tensor | None = None
+) -> Tensor:
     r"""Soft-label distillation (Hinton et al. 2015, https://arxiv.org/abs/1503.02531).
 
     .. math:: \tau^2 \; KL\left(softmax(z_t / \tau) \,\|\, softmax(z_s / \tau)\right)
@@ -16,8 +18,14 @@ def kl_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tenso
     Args:
         student, teacher: logits (B, K) or (B, K, ...).
         temperature: :math:`\tau` > 0.
+        weight: (B,) or (B, ...), ≥ 0, of each sample and position in the mean; None for 1. Where
+            all weights are 0 the result is 0.
     """
     log_student = F.log_softmax(student.float() / temperature, dim=1)
     log_teacher = F.log_softmax(teacher.float() / temperature, dim=1)
     pointwise = F.kl_div(log_student, log_teacher, reduction="none", log_target=True)
-    return pointwise.sum(1).mean() * temperature**2
+    divergence = pointwise.sum(1)
+    if weight is None:
+        return divergence.mean() * temperature**2
+    total = weight.sum().clamp(min=1e-6)
+    return (weight * divergence).sum() / total * temperature**2

@@ -1,4 +1,4 @@
-"""Suppression of boxes in tensor operations alone, as part of a network that is exported."""
+"""Non-maximum suppression in tensor operations alone, as part of an exported network."""
 
 import torch
 from torch import Tensor
@@ -8,63 +8,66 @@ State = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def exportable_nms(
-    boxes: Tensor, scores: Tensor, labels: Tensor, *, overlap: float, count: int
+    boxes: Tensor, scores: Tensor, labels: Tensor, *, iou_threshold: float, max_detections: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Of boxes of one class that say the same only the surest: what torchvision's `nms` keeps.
+    """Class-wise non-maximum suppression; keeps what torchvision's `nms` keeps.
 
-    The surest box is taken, those of its class that overlap it go, and so on until there are
-    enough. Shapes depend on nothing that is seen and no step looks at an image by itself, so
-    `torch.export` and ONNX take it for batches of any size, which `nms` is not made for.
+    Each step takes the box of the highest score left and drops those of its class that overlap it.
+    Shapes do not depend on the values and a step takes all images at once, so `torch.export` and
+    ONNX accept it for batches of any size, unlike `nms`.
 
     Args:
         boxes: (B, N, 4): x1, y1, x2, y2.
         scores: (B, N); 0 is no box.
         labels: (B, N).
-        overlap: of two boxes of one class with a larger IoU the surer one stays.
-        count: D, how many stay at most.
+        iou_threshold: of two boxes of one class with a larger IoU the one that scores lower is
+            dropped.
+        max_detections: D, boxes kept, at most.
 
     Returns:
-        Boxes (B, D, 4), scores (B, D) falling and labels (B, D); where there are fewer than D boxes
-        they are 0.
+        Boxes (B, D, 4), scores (B, D) in descending order and labels (B, D); zeros where there are
+        fewer than D boxes.
     """
-    turns = torch.arange(count, device=boxes.device)
+    steps = torch.arange(max_detections, device=boxes.device)
     order = torch.arange(boxes.shape[1], device=boxes.device)
 
-    def going(turn: Tensor, left: Tensor, place: Tensor, sure: Tensor) -> Tensor:
-        return (turn < count) & (left > 0).any()
+    def has_candidates(step: Tensor, left: Tensor, kept: Tensor, kept_scores: Tensor) -> Tensor:
+        return (step < max_detections) & (left > 0).any()
 
-    def again(turn: Tensor, left: Tensor, place: Tensor, sure: Tensor) -> State:
-        best, first = left.max(1, keepdim=True)  # (B, 1)
-        same = labels == labels.gather(1, first)
-        gone = (order == first) | (same & (_iou(_at(boxes, first), boxes) > overlap))
-        here = turns == turn
+    def keep_best(step: Tensor, left: Tensor, kept: Tensor, kept_scores: Tensor) -> State:
+        best, index = left.max(1, keepdim=True)  # (B, 1)
+        same_class = labels == labels.gather(1, index)
+        overlaps = _iou(_gather_boxes(boxes, index), boxes) > iou_threshold
+        dropped = (order == index) | (same_class & overlaps)
+        current = steps == step
         return (
-            turn + 1,
-            torch.where(gone, 0.0, left),
-            torch.where(here, first, place),
-            torch.where(here, best, sure),
+            step + 1,
+            torch.where(dropped, 0.0, left),
+            torch.where(current, index, kept),
+            torch.where(current, best, kept_scores),
         )
 
-    nothing = scores[:, :1].expand(-1, count) * 0
-    state: State = (turns.new_zeros(()), scores.clone(), nothing.long(), nothing)
+    zeros = scores[:, :1].expand(-1, max_detections) * 0
+    state: State = (steps.new_zeros(()), scores.clone(), zeros.long(), zeros)
     if torch.compiler.is_exporting():
-        state = while_loop(going, again, state)
+        state = while_loop(has_candidates, keep_best, state)
     else:
-        while bool(going(*state)):
-            state = again(*state)
-    _, _, place, sure = state
-    there = sure > 0
-    return _at(boxes, place) * there[..., None], sure, labels.gather(1, place) * there
+        while bool(has_candidates(*state)):
+            state = keep_best(*state)
+    _, _, kept, kept_scores = state
+    is_box = kept_scores > 0
+    kept_boxes = _gather_boxes(boxes, kept) * is_box[..., None]
+    return kept_boxes, kept_scores, labels.gather(1, kept) * is_box
 
 
-def _at(boxes: Tensor, place: Tensor) -> Tensor:
+def _gather_boxes(boxes: Tensor, index: Tensor) -> Tensor:
     """(B, N, 4) and (B, D) -> (B, D, 4)."""
-    return boxes.gather(1, place[..., None].expand(-1, -1, 4))
+    return boxes.gather(1, index[..., None].expand(-1, -1, 4))
 
 
 def _iou(box: Tensor, boxes: Tensor) -> Tensor:
     """(B, 1, 4) and (B, N, 4) -> (B, N)."""
     low, high = torch.maximum(box, boxes)[..., :2], torch.minimum(box, boxes)[..., 2:]
-    shared = (high - low).clamp(min=0).prod(-1)
-    mine, theirs = ((b[..., 2:] - b[..., :2]).prod(-1) for b in (box, boxes))
-    return shared / (mine + theirs - shared)
+    intersection = (high - low).clamp(min=0).prod(-1)
+    area_a, area_b = ((b[..., 2:] - b[..., :2]).prod(-1) for b in (box, boxes))
+    return intersection / (area_a + area_b - intersection)

@@ -1,14 +1,16 @@
-"""Which of several choices are worth having."""
+"""Pareto fronts of cost and score."""
 
 from collections.abc import Sequence
 
 
 def pareto_front(costs: Sequence[float], scores: Sequence[float | None]) -> list[bool]:
-    """Whether each choice is on the Pareto front: nothing is both as cheap and as good, and better.
+    """Whether each candidate is on the Pareto front: none dominates it.
+
+    One dominates another if it is at least as cheap and as good, and better in one of the two.
 
     Args:
-        costs: less is better.
-        scores: more is better; a choice without one is not on the front.
+        costs: lower is better.
+        scores: higher is better; a candidate without one is not on the front.
     """
     known = [(cost, score) for cost, score in zip(costs, scores, strict=True) if score is not None]
     return [
@@ -17,5 +19,5 @@ def pareto_front(costs: Sequence[float], scores: Sequence[float | None]) -> list
     ]
 
 
-def _dominates(one: tuple[float, float], other: tuple[float, float]) -> bool:
-    return one != other and one[0] <= other[0] and one[1] >= other[1]
+def _dominates(a: tuple[float, float], b: tuple[float, float]) -> bool:
+    return a != b and a[0] <= b[0] and a[1] >= b[1]

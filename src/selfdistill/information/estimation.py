@@ -12,12 +12,12 @@ from ..core import Batch, ConfigError, DataError, DivergenceError
 from ..core.keyed_random import bits, integers, permutation, purpose
 from ..data import EvalLoader, ImageData, Loader
 from ..data.hold_out import hold_out
-from ..data.images import Folder, Images
+from ..data.images import ImageFiles, ImageSet
 from ..recipe.build_run import check_input, make_fabric
 from ..recipe.schema import parse
 from ..taps import Taps
 from ..taps.fx_split import copy_without_hooks
-from ..tasks import TASKS
+from ..tasks import make_task
 from .config import EstimatorConfig, NetworkUnderTest
 from .probe_critics import ProbeCritics
 from .results import HELD_OUT, TRAINING, CriticLoss, InformationResult, chance_loss
@@ -93,7 +93,7 @@ def estimate_information(
     )
 
 
-def _split(data: ImageData) -> tuple[Images, Images, str]:
+def _split(data: ImageData) -> tuple[ImageSet, ImageSet, str]:
     """Images to train critics on, images to evaluate them on, and the kind of the latter.
 
     In files classes lie one after the other: the held-out images are shuffled, or a critic would
@@ -108,8 +108,8 @@ def _split(data: ImageData) -> tuple[Images, Images, str]:
         train, held_out = hold_out(train, max(2, len(train) // 10), "information")
         kind = "training images of the network, held out from the critics"
     held_out = held_out.take(permutation(len(held_out), _HELD_OUT_ORDER, 0)[:_MAX_HELD_OUT])
-    if isinstance(held_out, Folder):  # they are read many times
-        held_out = held_out.resident()
+    if isinstance(held_out, ImageFiles):  # they are read many times
+        held_out = held_out.load_into_memory()
     return train, held_out, kind
 
 
@@ -136,7 +136,7 @@ class _CriticTraining:
                 f"{name} is tapped at one module and information needs two, which it is about and "
                 "which it is in; `selfdistill taps MODEL` lists them"
             )
-        self.task = TASKS[data.task](data.classes, example)
+        self.task = make_task(data.task, data.classes, data.train.shape)
         if config.trainable:
             self.task.check(copy)
         with torch.random.fork_rng(devices=[]):
@@ -152,7 +152,7 @@ class _CriticTraining:
         self.critics.to(self.device)
 
     def run(
-        self, train: Images, held_out: Images, callback: InformationCallback
+        self, train: ImageSet, held_out: ImageSet, callback: InformationCallback
     ) -> list[CriticLoss]:
         """Train the critics; returns their losses at every evaluation."""
         steps = self.config.steps
@@ -184,14 +184,14 @@ class _CriticTraining:
             groups.append({"params": list(self.taps.parameters()), "lr": config.lr / 10})
         return torch.optim.Adam(groups)
 
-    def _batches(self, train: Images) -> Iterator[Batch]:
+    def _batches(self, train: ImageSet) -> Iterator[Batch]:
         loader = Loader(
             train,
             batch_size=self.config.batch_size,
             seed=self.seed,
             mean=self.mean,
             std=self.std,
-            crop=self.data.crop,
+            crop_padding=self.data.crop_padding,
             flip=self.data.flip,
             resized_crop=self.data.resized_crop,
             device=self.device,
@@ -199,7 +199,7 @@ class _CriticTraining:
         )
         return (batch for epoch in count() for (batch,) in loader.epoch(epoch))
 
-    def _heldout_loader(self, held_out: Images) -> EvalLoader:
+    def _heldout_loader(self, held_out: ImageSet) -> EvalLoader:
         return EvalLoader(
             held_out,
             batch_size=self.config.batch_size,

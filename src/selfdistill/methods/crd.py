@@ -55,7 +55,7 @@ class ContrastiveRepresentation(FeatureDistillation):
         student: a network; its last tap is embedded.
         teacher: a trained network; its last tap is embedded.
         task: what the labels mean; one class an image.
-        train_labels: classes of all training images, in the order of `Batch.index`.
+        train_labels: classes of all training images, in the order of `Batch.indices`.
         contrastive_weight: weight β > 0 of both contrastive losses.
         soft_weight: weight a ≥ 0 of the soft loss; the authors' CRD+KD has 1.
         temperature: > 0, of the soft loss.
@@ -113,7 +113,7 @@ class ContrastiveRepresentation(FeatureDistillation):
         outputs, losses, student_features, teacher_features = self.paired_forward(batch)
         v_student = embed(self.embed_student, student_features)  # (B, D)
         v_teacher = embed(self.embed_teacher, teacher_features)
-        rows = self._rows(batch.index, progress)  # (B, 1 + K)
+        rows = self._rows(batch.indices, progress)  # (B, 1 + K)
         scores = (self.memory_teacher(v_student, rows), self.memory_student(v_teacher, rows))
         samples = len(self.memory_student.rows)
         logits = torch.stack(scores) / self.contrast_temperature  # (2, B, 1 + K)
@@ -125,7 +125,7 @@ class ContrastiveRepresentation(FeatureDistillation):
         monitors = {"contrast/student": student, "contrast/teacher": teacher}
         step: StepOutput = self._record(
             StepOutput(outputs, losses, monitors),
-            *(batch.index, v_student.detach(), v_teacher.detach(), estimates[None]),
+            *(batch.indices, v_student.detach(), v_teacher.detach(), estimates[None]),
         )
         return step
 

@@ -185,8 +185,8 @@ class FeatureRefinement(Method):
         x, y, loss = batch.inputs, batch.targets, self.task.loss
         if self.augmentation == "none":
             return x, lambda outputs: loss(outputs, y)
-        keys = (progress.seed, progress.step, batch.index[0])
-        partners = batch_permutation(_PARTNERS, progress.seed, progress.step, batch.index)
+        keys = (progress.seed, progress.step, batch.indices[0])
+        partners = batch_permutation(_PARTNERS, progress.seed, progress.step, batch.indices)
         if self.augmentation == "mixup":
             ratio = beta(0.2, _RATIO, *keys)
             x = mixup(x, partners, ratio)

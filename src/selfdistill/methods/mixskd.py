@@ -131,8 +131,8 @@ class MixSelfDistillation(Method):
         `soft`, that of the student from the self-teacher.
         """
         keys = (progress.seed, progress.step)
-        partners = batch_permutation(_PARTNERS, *keys, batch.index)
-        mixing = Mixing(partners, beta(self.mixup_alpha, _RATIO, *keys, batch.index[0]))
+        partners = batch_permutation(_PARTNERS, *keys, batch.indices)
+        mixing = Mixing(partners, beta(self.mixup_alpha, _RATIO, *keys, batch.indices[0]))
         outputs, maps = self._branches(torch.cat([batch.inputs, mixing(batch.inputs)]))
         scores, features = [mixing.pair(z) for z in outputs], [mixing.pair(f) for f in maps]
         levels = [torch.cat(sides, 1) for sides in zip(*features, strict=True)]  # (B, T·C, h, w)

@@ -1,7 +1,14 @@
 """Networks by name: our CIFAR networks, timm's and torchvision's; weights from files."""
 
-from .build import build, names
-from .pretrained import Pretrained, pretrained
+from .build import build, list_models
+from .pretrained import PretrainedNetwork, find_pretrained
 from .weights import SUFFIXES, load_weights
 
-__all__ = ["SUFFIXES", "Pretrained", "build", "load_weights", "names", "pretrained"]
+__all__ = [
+    "SUFFIXES",
+    "PretrainedNetwork",
+    "build",
+    "find_pretrained",
+    "list_models",
+    "load_weights",
+]

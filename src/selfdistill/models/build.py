@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from ..core import ConfigError, ResourceError, nearest
-from . import detectors, scenes, yolov5
+from . import detectors, segmentation, yolov5
 from .cifar import NETWORKS
 from .weights import load_weights
 
@@ -26,7 +26,7 @@ def build(
         ('stem', 'layer1', 'layer2', 'layer3')
 
     Args:
-        model: a family and a name (`names` lists them), or a network, which is handed back.
+        model: a family and a name (`list_models` lists them), or a network, which is handed back.
         num_classes: outputs.
         in_channels: channels of the images; torchvision's networks take 3 only.
         weights: nothing for a random initialization, `pretrained` for what the family offers, or
@@ -40,14 +40,14 @@ def build(
     else:
         family, _, name = model.partition("/")
         if family not in _FAMILIES or not name:
-            raise ConfigError(f"there is no network '{model}'{hint(model)}")
+            raise ConfigError(f"there is no network '{model}'{name_hint(model)}")
         network = _FAMILIES[family](name, num_classes, in_channels, pretrained)
     if weights and not pretrained:
         load_weights(network, weights)
     return network
 
 
-def names(pattern: str = "") -> list[str]:
+def list_models(pattern: str = "") -> list[str]:
     """Names of all networks that `build` knows.
 
     Examples:
@@ -64,8 +64,8 @@ def names(pattern: str = "") -> list[str]:
         "timm": timm.list_models(),
         "torchvision": [
             *_torchvision_names(),
-            *scenes.torchvision_names(),
-            *detectors.torchvision_names(),
+            *segmentation.segmenter_names(),
+            *detectors.detector_names(),
         ],
         "fpn": ["small", "timm/BACKBONE"],
         "yolov5": list(yolov5.SCALES),
@@ -85,9 +85,9 @@ def _matches(family: str, name: str, pattern: str) -> bool:
     return any(fnmatch.fnmatchcase(n, pattern) for n in (name, f"{family}/{name}"))
 
 
-def hint(model: str) -> str:
-    """What the user may have meant; of two networks of one name our own comes first."""
-    everything = names()
+def name_hint(model: str) -> str:
+    """A hint for a misspelt name; of two networks of one name our own comes first."""
+    everything = list_models()
     if "/" in model:
         family = [n for n in everything if n.startswith(model.partition("/")[0] + "/")]
         return nearest(model, family or everything)
@@ -98,7 +98,7 @@ def hint(model: str) -> str:
 
 def _cifar(name: str, num_classes: int, in_channels: int, pretrained: bool) -> nn.Module:
     if name not in NETWORKS:
-        raise ConfigError(f"there is no network 'cifar/{name}'{hint(f'cifar/{name}')}")
+        raise ConfigError(f"there is no network 'cifar/{name}'{name_hint(f'cifar/{name}')}")
     if pretrained:
         raise ConfigError(
             f"no pretrained weights exist for cifar/ networks such as '{name}'; "
@@ -111,7 +111,7 @@ def _timm(name: str, num_classes: int, in_channels: int, pretrained: bool) -> nn
     import timm
 
     if not timm.is_model(name):
-        raise ConfigError(f"there is no network 'timm/{name}'{hint(f'timm/{name}')}")
+        raise ConfigError(f"there is no network 'timm/{name}'{name_hint(f'timm/{name}')}")
     offered = timm.models.is_model_pretrained(name)
     architecture, _, tag = name.partition(".")  # resnet50.a1_in1k: one of its sets of weights
     if tag and not offered:
@@ -121,7 +121,7 @@ def _timm(name: str, num_classes: int, in_channels: int, pretrained: bool) -> nn
         raise ConfigError(f"timm has no pretrained weights for '{name}'; give a weights file")
     keywords: dict[str, Any] = {"num_classes": num_classes, "in_chans": in_channels}
     if pretrained:
-        return fetch(f"timm/{name}", timm.create_model, pretrained=True, **keywords)
+        return create_pretrained(f"timm/{name}", timm.create_model, pretrained=True, **keywords)
     return timm.create_model(name, **keywords)
 
 
@@ -134,40 +134,44 @@ def _torchvision_names() -> list[str]:
 def _torchvision(name: str, num_classes: int, in_channels: int, pretrained: bool) -> nn.Module:
     from torchvision.models import get_model  # type: ignore[attr-defined]
 
-    places = {
-        **dict.fromkeys(scenes.torchvision_names(), scenes.from_torchvision),
-        **dict.fromkeys(detectors.torchvision_names(), detectors.from_torchvision),
+    constructors = {
+        **dict.fromkeys(segmentation.segmenter_names(), segmentation.torchvision_segmenter),
+        **dict.fromkeys(detectors.detector_names(), detectors.torchvision_detector),
     }
-    if name not in (*_torchvision_names(), *places):
-        raise ConfigError(f"there is no network 'torchvision/{name}'{hint(f'torchvision/{name}')}")
+    if name not in (*_torchvision_names(), *constructors):
+        raise ConfigError(
+            f"there is no network 'torchvision/{name}'{name_hint(f'torchvision/{name}')}"
+        )
     if in_channels != 3:
         raise ConfigError(
             f"torchvision networks take 3 channels, not {in_channels}; timm/ and cifar/ take any"
         )
-    if (create := places.get(name)) and pretrained:
-        return fetch(f"torchvision/{name}", create, num_classes=num_classes, pretrained=True)
+    if (create := constructors.get(name)) and pretrained:
+        return create_pretrained(
+            f"torchvision/{name}", create, num_classes=num_classes, pretrained=True
+        )
     if create:
         return create(name, num_classes, False)
     # these two would return a tuple of outputs while they train
     auxiliary = name in ("googlenet", "inception_v3")
     keywords: dict[str, Any] = {"aux_logits": False} if auxiliary else {}
     if pretrained:
-        network = fetch(f"torchvision/{name}", get_model, weights="DEFAULT", **keywords)
+        network = create_pretrained(f"torchvision/{name}", get_model, weights="DEFAULT", **keywords)
         return _with_classes(network, num_classes)
     if auxiliary:
         keywords["init_weights"] = True  # torchvision warns of a change of its default
     return get_model(name, num_classes=num_classes, **keywords)  # type: ignore[no-any-return]
 
 
-def fetch(model: str, create: Callable[..., nn.Module], **keywords: Any) -> nn.Module:
-    """Make a network whose weights come over the net."""
+def create_pretrained(model: str, create: Callable[..., nn.Module], **keywords: Any) -> nn.Module:
+    """Create a network whose weights are downloaded."""
     try:
         return create(model.partition("/")[2], **keywords)
-    except Exception as fault:  # hubs raise their HTTP library's, which have no common base
+    except Exception as error:  # hubs raise their HTTP library's, which have no common base
         raise ResourceError(
-            f"pretrained weights of '{model}' could not be fetched ({type(fault).__name__}); "
+            f"pretrained weights of '{model}' could not be fetched ({type(error).__name__}); "
             "check the connection, or download them and give the file as weights"
-        ) from fault
+        ) from error
 
 
 def _with_classes(network: nn.Module, num_classes: int) -> nn.Module:
@@ -186,6 +190,6 @@ _FAMILIES: dict[str, Callable[[str, int, int, bool], nn.Module]] = {
     "cifar": _cifar,
     "timm": _timm,
     "torchvision": _torchvision,
-    "fpn": scenes.fpn,
-    "yolov5": yolov5.yolov5,
+    "fpn": segmentation.build_fpn,
+    "yolov5": yolov5.build_yolov5,
 }

@@ -1,13 +1,13 @@
-"""torchvision's detectors on batches that are normalized already, with outputs apart from losses.
+"""torchvision's detectors for normalized batches, with raw outputs.
 
-torchvision's own forward pass scales and normalizes images and gives losses in training and boxes
-in evaluation. Here the parts that learn run on the batch as it is, and their raw outputs know how
-to become a loss or boxes by torchvision's own functions.
+torchvision's own forward pass scales and normalizes images and returns losses in training and boxes
+in evaluation. Here the trained parts run on the batch as it is, and their raw outputs have the
+methods that compute the loss or the boxes by torchvision's own functions.
 """
 
 from torch import nn
 
-from .one_stage import Dense
+from .one_stage import OneStageDetector
 from .two_stage import FasterRCNN
 
 _CUTS = {
@@ -16,18 +16,18 @@ _CUTS = {
     "ssd300_vgg16": ["backbone.features.8", "backbone.features.15", "backbone.features"],
     "mobilenet_v3_large": [f"backbone.body.{i}" for i in (3, 6, 12, 16)],
 }
-"""The ends of the backbone's stages by what a network's name contains; the first one counts."""
+"""The ends of the backbone's stages by part of the network's name; the first match counts."""
 
 
-def torchvision_names() -> list[str]:
-    """torchvision's networks for detection, without those that also draw masks or key points."""
+def detector_names() -> list[str]:
+    """torchvision's networks for detection, without those that also predict masks or key points."""
     from torchvision import models
 
-    found: list[str] = models.list_models(module=models.detection)  # type: ignore[attr-defined]
-    return [name for name in found if not name.startswith(("mask", "keypoint"))]
+    available: list[str] = models.list_models(module=models.detection)  # type: ignore[attr-defined]
+    return [name for name in available if not name.startswith(("mask", "keypoint"))]
 
 
-def from_torchvision(name: str, num_classes: int, pretrained: bool) -> nn.Module:
+def torchvision_detector(name: str, num_classes: int, pretrained: bool) -> nn.Module:
     """A network of torchvision; `pretrained` is its backbone on ImageNet.
 
     Raises:
@@ -43,4 +43,4 @@ def from_torchvision(name: str, num_classes: int, pretrained: bool) -> nn.Module
         num_classes=num_classes + backgrounds,
     )
     cuts = next(cuts for part, cuts in _CUTS.items() if part in name)
-    return FasterRCNN(network, cuts) if hasattr(network, "rpn") else Dense(network, cuts)
+    return FasterRCNN(network, cuts) if hasattr(network, "rpn") else OneStageDetector(network, cuts)

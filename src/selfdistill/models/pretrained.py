@@ -1,4 +1,4 @@
-"""Networks as their publishers trained them: all outputs, and the images that they expect."""
+"""Published networks with their weights, classes and normalization."""
 
 from collections.abc import Callable
 from functools import partial
@@ -7,15 +7,15 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from ..core import ConfigError
-from .build import fetch, hint
+from .build import create_pretrained, name_hint
 
 
-class Pretrained(NamedTuple):
-    """A published network, known before it is fetched.
+class PretrainedNetwork(NamedTuple):
+    """A published network, before its download.
 
     Attributes:
-        load: fetches it; raises `ResourceError` where that fails.
-        classes: how many outputs it has.
+        load: downloads it; raises `ResourceError` where that fails.
+        classes: number of outputs.
         mean, std: of the pixels in [0, 1] that it was trained on, one number a channel.
     """
 
@@ -25,7 +25,7 @@ class Pretrained(NamedTuple):
     std: tuple[float, ...]
 
 
-def pretrained(model: str) -> Pretrained:
+def find_pretrained(model: str) -> PretrainedNetwork:
     """A network of timm or torchvision with its published weights and classes.
 
     Raises:
@@ -39,25 +39,27 @@ def pretrained(model: str) -> Pretrained:
     raise ConfigError(f"'{model}' has no published weights; timm/ and torchvision/ networks have")
 
 
-def _timm(name: str) -> Pretrained:
+def _timm(name: str) -> PretrainedNetwork:
     import timm
 
     if not timm.is_model(name):
-        raise ConfigError(f"there is no network 'timm/{name}'{hint(f'timm/{name}')}")
-    about: Any = timm.get_pretrained_cfg(name)
-    if about is None or not about.has_weights:
+        raise ConfigError(f"there is no network 'timm/{name}'{name_hint(f'timm/{name}')}")
+    config: Any = timm.get_pretrained_cfg(name)
+    if config is None or not config.has_weights:
         raise ConfigError(f"timm has no pretrained weights for '{name}'")
-    load = partial(fetch, f"timm/{name}", timm.create_model, pretrained=True)
-    return Pretrained(load, about.num_classes, tuple(about.mean), tuple(about.std))
+    load = partial(create_pretrained, f"timm/{name}", timm.create_model, pretrained=True)
+    return PretrainedNetwork(load, config.num_classes, tuple(config.mean), tuple(config.std))
 
 
-def _torchvision(name: str) -> Pretrained:
-    from torchvision import models as zoo
+def _torchvision(name: str) -> PretrainedNetwork:
+    from torchvision import models as torchvision_models
 
-    models: Any = zoo
+    models: Any = torchvision_models
     if name not in models.list_models(module=models):
-        raise ConfigError(f"there is no network 'torchvision/{name}'{hint(f'torchvision/{name}')}")
+        raise ConfigError(
+            f"there is no network 'torchvision/{name}'{name_hint(f'torchvision/{name}')}"
+        )
     weights = models.get_model_weights(name)["DEFAULT"]
     images, classes = weights.transforms(), len(weights.meta["categories"])
-    load = partial(fetch, f"torchvision/{name}", models.get_model, weights=weights)
-    return Pretrained(load, classes, tuple(images.mean), tuple(images.std))
+    load = partial(create_pretrained, f"torchvision/{name}", models.get_model, weights=weights)
+    return PretrainedNetwork(load, classes, tuple(images.mean), tuple(images.std))

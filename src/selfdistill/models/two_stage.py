@@ -1,4 +1,4 @@
-"""torchvision's Faster R-CNN, with maps apart from losses and boxes."""
+"""torchvision's Faster R-CNN, split into feature maps and their losses and boxes."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,28 +9,28 @@ from torch import Tensor, nn
 
 from ..core import ConfigError
 from ..modules.detector_output import Detections
-from .one_stage import found_of, images, truths_of
+from .one_stage import image_list, to_detections, to_torchvision_targets
 
 
-class TwoStagePredictions(NamedTuple):
-    """The maps that Faster R-CNN proposes and judges by; both stages run when they are read.
+class TwoStageOutput(NamedTuple):
+    """Feature maps of Faster R-CNN; its two stages run when a loss or boxes are computed.
 
-    Which places its second stage looks at depends on the boxes to be found, so there are no outputs
-    apart from the loss, and two of these networks do not compare.
+    The regions of its second stage depend on the target boxes, so there are no outputs apart from
+    the loss, and two of these networks do not compare.
 
     Attributes:
         maps: of the pyramid, by name, in fp32.
         images: the batch.
-        proposing: torchvision's network, whose functions are used.
+        decoder: the two stages.
     """
 
     maps: dict[str, Tensor]
     images: Tensor
-    proposing: "Proposing"
+    decoder: "TwoStageDecoder"
 
     def loss(self, targets: Tensor, size: tuple[int, int]) -> Tensor:
         """The sum of the four terms of the proposals and of the regions."""
-        terms = self.proposing.run(self, truths_of(targets, 1))[1]
+        terms = self.decoder.run(self, to_torchvision_targets(targets, 1))[1]
         return torch.stack(list(terms.values())).sum()
 
     def soft_loss(self, reference: Self, temperature: float) -> Tensor:
@@ -42,17 +42,17 @@ class TwoStagePredictions(NamedTuple):
         return False
 
     def detections(self, size: tuple[int, int]) -> list[Detections]:
-        """What torchvision makes of them, with its thresholds."""
+        """torchvision's detections, with its thresholds."""
         with torch.no_grad():
-            return found_of(self.proposing.run(self, None)[0], 1)
+            return to_detections(self.decoder.run(self, None)[0], 1)
 
     def detach(self) -> Self:
         """The same without gradients."""
         return self._replace(maps={name: m.detach() for name, m in self.maps.items()})
 
 
-class Proposing(nn.Module):
-    """From the maps of Faster R-CNN to its predictions; its two stages are registered elsewhere.
+class TwoStageDecoder(nn.Module):
+    """Losses and boxes of Faster R-CNN from its maps; its stages are registered elsewhere.
 
     Args:
         network: torchvision's.
@@ -62,20 +62,20 @@ class Proposing(nn.Module):
         super().__init__()
         self._stages: tuple[Any, Any] = (network.rpn, network.roi_heads)
 
-    def forward(self, x: Tensor, maps: dict[str, Tensor]) -> TwoStagePredictions:
+    def forward(self, x: Tensor, maps: dict[str, Tensor]) -> TwoStageOutput:
         """The batch and its maps."""
-        return TwoStagePredictions({k: m.float() for k, m in maps.items()}, x, self)
+        return TwoStageOutput({k: m.float() for k, m in maps.items()}, x, self)
 
     def run(
-        self, said: TwoStagePredictions, truths: list[dict[str, Tensor]] | None
+        self, predictions: TwoStageOutput, targets: list[dict[str, Tensor]] | None
     ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
-        """What is found, and where the truth is given, the losses."""
+        """Results, and the losses if there are targets."""
         proposals, regions = self._stages
-        batch = images(said.images)
-        with _training(self._stages, truths is not None):
-            boxes, first = proposals(batch, said.maps, truths)
-            found, second = regions(said.maps, boxes, batch.image_sizes, truths)
-        return found, {**first, **second}
+        batch = image_list(predictions.images)
+        with _training(self._stages, targets is not None):
+            boxes, proposal_losses = proposals(batch, predictions.maps, targets)
+            results, region_losses = regions(predictions.maps, boxes, batch.image_sizes, targets)
+        return results, {**proposal_losses, **region_losses}
 
 
 class FasterRCNN(nn.Module):
@@ -83,28 +83,28 @@ class FasterRCNN(nn.Module):
 
     Args:
         network: torchvision's.
-        cuts: where the stages of its backbone end.
+        cuts: names of the modules at which the stages of its backbone end.
     """
 
     def __init__(self, network: Any, cuts: Sequence[str]) -> None:
         super().__init__()
         self.backbone, self.rpn, self.roi_heads = network.backbone, network.rpn, network.roi_heads
-        self.proposing, self.cuts = Proposing(network), tuple(cuts)
+        self.decoder, self.cuts = TwoStageDecoder(network), tuple(cuts)
 
-    def forward(self, x: Tensor) -> TwoStagePredictions:
+    def forward(self, x: Tensor) -> TwoStageOutput:
         """(B, 3, H, W) to predictions."""
-        out: TwoStagePredictions = self.proposing(x, self.backbone(x))
+        out: TwoStageOutput = self.decoder(x, self.backbone(x))
         return out
 
 
 @contextmanager
 def _training(stages: tuple[nn.Module, ...], mode: bool) -> Iterator[None]:
-    """The stages ask their own flag whether losses are wanted; the layers inside keep theirs."""
-    before = [stage.training for stage in stages]
+    """Set the flag by which the stages choose losses or boxes; the layers inside keep theirs."""
+    modes = [stage.training for stage in stages]
     try:
         for stage in stages:
             stage.training = mode
         yield
     finally:
-        for stage, was in zip(stages, before, strict=True):
-            stage.training = was
+        for stage, previous in zip(stages, modes, strict=True):
+            stage.training = previous

@@ -1,4 +1,4 @@
-"""The one way in for weights from a file."""
+"""Weights from files."""
 
 import os
 from collections.abc import Mapping
@@ -22,15 +22,19 @@ def load_weights(network: nn.Module, path: str | os.PathLike[str]) -> None:
     tensors is ever read from a file: one that carries code is refused and its code is not run.
 
     Args:
-        network: what the weights are for; names and shapes must fit.
+        network: filled in place; names and shapes must fit.
         path: a `.safetensors`, `.pt` or `.pth` file.
     """
     path = Path(path)
     state = _state(_read(path), path)
-    own = network.state_dict()
-    if state and all(k.startswith("module.") for k in state) and not state.keys() <= own.keys():
+    expected = network.state_dict()
+    if (
+        state
+        and all(k.startswith("module.") for k in state)
+        and not state.keys() <= expected.keys()
+    ):
         state = {k.removeprefix("module."): v for k, v in state.items()}
-    _check_fit(state, own, f"weights '{path}' do not fit {type(network).__name__}")
+    _check_fit(state, expected, f"weights '{path}' do not fit {type(network).__name__}")
     load_tensors(network, state, strict=False)  # strictness is above
 
 
@@ -43,15 +47,15 @@ def _read(path: Path) -> Any:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as fault:
+    except OSError as error:
         raise ResourceError(
-            f"weights '{path}' cannot be read: {fault.strerror or fault}"
-        ) from fault
-    except Exception as fault:  # a damaged pickle raises anything
+            f"weights '{path}' cannot be read: {error.strerror or error}"
+        ) from error
+    except Exception as error:  # a damaged pickle raises anything
         raise ArtifactError(
             f"weights '{path}' are corrupt or hold more than tensors and were not loaded; "
             "a .safetensors file holds tensors only"
-        ) from fault
+        ) from error
 
 
 def _state(loaded: Any, path: Path) -> dict[str, Tensor]:
@@ -64,22 +68,22 @@ def _state(loaded: Any, path: Path) -> dict[str, Tensor]:
     raise ArtifactError(f"weights '{path}' hold no state dict (tensors by name)")
 
 
-def _check_fit(state: Mapping[str, Tensor], own: Mapping[str, Tensor], complaint: str) -> None:
+def _check_fit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], message: str) -> None:
     # files from before batch norm counted its batches lack the count, which nothing here needs
-    missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
-    unexpected = [k for k in state if k not in own]
+    missing = [k for k in expected if k not in state and not k.endswith("num_batches_tracked")]
+    unexpected = [k for k in state if k not in expected]
     shapes = [
-        f"{k} {tuple(v.shape)} for {tuple(own[k].shape)}"
+        f"{k} {tuple(v.shape)} for {tuple(expected[k].shape)}"
         for k, v in state.items()
-        if k in own and v.shape != own[k].shape
+        if k in expected and v.shape != expected[k].shape
     ]
-    faults = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
-    if any(faults.values()):
-        told = [_some(names, what) for what, names in faults.items() if names]
-        raise ArtifactError(f"{complaint}: {', '.join(told)}")
+    defects = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
+    if any(defects.values()):
+        parts = [_summary(names, defect) for defect, names in defects.items() if names]
+        raise ArtifactError(f"{message}: {', '.join(parts)}")
 
 
-def _some(names: list[str], what: str) -> str:
+def _summary(names: list[str], defect: str) -> str:
     """`5 missing (a, b, c, …)`."""
     shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-    return f"{len(names)} {what} ({shown})"
+    return f"{len(names)} {defect} ({shown})"

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core import ConfigError, nearest
-from ..modules.anchor_head import AnchorHead, AnchorPredictions
+from ..modules.anchor_head import AnchorHead, AnchorOutput
 
 
 class Scale(NamedTuple):
@@ -184,14 +184,14 @@ class YOLOv5(nn.Module):
         self.neck = Neck((widths[1], widths[2], widths[3]), few)
         self.head = AnchorHead(widths[1:], num_classes, gamma=gamma)
 
-    def forward(self, x: Tensor) -> AnchorPredictions:
+    def forward(self, x: Tensor) -> AnchorOutput:
         """(B, C, H, W) to the raw predictions on three grids."""
         maps = [x := layer(x) for layer in self.backbone]
-        out: AnchorPredictions = self.head(self.neck(maps[4], maps[6], maps[9]))
+        out: AnchorOutput = self.head(self.neck(maps[4], maps[6], maps[9]))
         return out
 
 
-def yolov5(name: str, num_classes: int, in_channels: int, pretrained: bool) -> nn.Module:
+def build_yolov5(name: str, num_classes: int, in_channels: int, pretrained: bool) -> nn.Module:
     """`yolov5/n`, `s`, `m`, `l` or `x`.
 
     Raises:

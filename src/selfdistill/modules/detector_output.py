@@ -1,4 +1,4 @@
-"""What every detector's outputs can do, whatever they look like inside."""
+"""The interface of all detectors' outputs."""
 
 from typing import NamedTuple, Protocol, Self, runtime_checkable
 
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class Detections(NamedTuple):
-    """What is seen in one image, surest first.
+    """The detections in one image, in descending order of score.
 
     Attributes:
         boxes: (D, 4) float32: x1, y1, x2, y2 in pixels.
@@ -21,11 +21,11 @@ class Detections(NamedTuple):
 
 @runtime_checkable
 class DetectorOutput(Protocol):
-    """Raw outputs of a detector for a batch: the loss and the boxes are made of them later.
+    """Raw outputs of a detector for a batch, with their loss and their decoding.
 
-    Detectors differ in anchors, levels and losses, so each network's own class of outputs knows how
-    to read them, and the task need not. Sizes are the images' (H, W) in pixels; targets are (B, M,
-    5) float32 with class, x1, y1, x2, y2 in pixels, rows of class −1 holding no box.
+    Detectors differ in anchors, levels and losses, so the class of outputs implements both, and the
+    task need not know them. Sizes are the images' (H, W) in pixels; targets are (B, M,
+    5) float32 with class, x1, y1, x2, y2 in pixels, padded with rows of class −1.
     """
 
     def loss(self, targets: Tensor, size: tuple[int, int]) -> Tensor:
@@ -37,11 +37,11 @@ class DetectorOutput(Protocol):
         ...
 
     def compatible_with(self, other: object) -> bool:
-        """Whether the other outputs have this form: the same class, places and anchors."""
+        """Whether the other outputs have this form: the same class, positions and anchors."""
         ...
 
     def detections(self, size: tuple[int, int]) -> list[Detections]:
-        """What is seen in each image, after suppression of boxes that say the same."""
+        """Detections in each image, after non-maximum suppression."""
         ...
 
     def detach(self) -> Self:

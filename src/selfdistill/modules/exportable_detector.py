@@ -1,4 +1,4 @@
-"""A detector as it is put to use: images in, boxes out, in tensors of fixed shape."""
+"""A detector with decoding and suppression: images in, boxes out, in tensors of fixed shape."""
 
 from typing import Protocol, runtime_checkable
 
@@ -11,7 +11,7 @@ from ..functional.exportable_nms import exportable_nms
 
 @runtime_checkable
 class DecodableOutput(Protocol):
-    """Outputs of a detector that become boxes by tensor operations alone."""
+    """Detector outputs that are decoded by tensor operations alone."""
 
     def decoded(self, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Boxes (B, N, 4) in pixels and scores (B, N, K)."""
@@ -19,7 +19,7 @@ class DecodableOutput(Protocol):
 
 
 class ExportableDetector(nn.Module):
-    """A network, the decoding of its outputs, and suppression.
+    """A network, the decoding of its outputs, and non-maximum suppression.
 
     Args:
         network: gives `DecodableOutput` outputs.
@@ -31,16 +31,20 @@ class ExportableDetector(nn.Module):
         self.network, self.size = network, size
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, C, H, W) to boxes (B, 300, 4) in pixels, scores (B, 300) falling, labels (B, 300).
+        """(B, C, H, W) to boxes (B, 300, 4) in pixels, scores (B, 300) and labels (B, 300).
 
-        A score is 0 where an image has fewer boxes.
+        Scores descend, and are 0 where an image has fewer boxes.
         """
         boxes, scores = self.network(x).decoded(self.size)
         classes = scores.shape[-1]
         flat = scores.flatten(1)
-        best, place = flat.topk(min(MAX_CANDIDATES, flat.shape[1]))
+        best, index = flat.topk(min(MAX_CANDIDATES, flat.shape[1]))
         best = torch.where(best > MIN_SCORE, best, 0.0)
-        chosen = boxes.gather(1, (place // classes)[..., None].expand(-1, -1, 4))
+        candidates = boxes.gather(1, (index // classes)[..., None].expand(-1, -1, 4))
         return exportable_nms(
-            chosen, best, place % classes, overlap=IOU_THRESHOLD, count=MAX_DETECTIONS
+            candidates,
+            best,
+            index % classes,
+            iou_threshold=IOU_THRESHOLD,
+            max_detections=MAX_DETECTIONS,
         )

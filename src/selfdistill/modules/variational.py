@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ..functional.mutual_information import variational_gaussian
+from ..functional.information_bounds import variational_gaussian
 
 INITIAL_RAW_VARIANCE = math.log(math.expm1(5 - 1e-5))  # softplus of it plus 1e-5 is 5
 

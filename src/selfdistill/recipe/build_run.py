@@ -15,7 +15,7 @@ from ..core.keyed_random import bits, purpose
 from ..data import EvalLoader, ImageData, Loader, load
 from ..models import build as build_network
 from ..taps import evaluation_mode
-from ..tasks import TASKS
+from ..tasks import TASKS, make_task
 from .build_method import build_method
 from .options import method_classes
 from .schema import Recipe
@@ -48,18 +48,18 @@ def load_data(recipe: Recipe) -> ImageData:
     data = load(
         recipe.data,
         root=Path(recipe.data_root),
-        val=recipe.val_fraction,
+        val_fraction=recipe.val_fraction,
         image_size=recipe.image_size,
-        limit=recipe.max_train_images,
+        max_train_images=recipe.max_train_images,
         task=recipe.task,
-        ignore=recipe.ignore_index,
-        empty=recipe.empty_images,
-        faulty=recipe.invalid_boxes,
+        ignore_index=recipe.ignore_index,
+        empty_images=recipe.empty_images,
+        invalid_boxes=recipe.invalid_boxes,
     )
-    crop = data.crop if recipe.crop_padding is None else recipe.crop_padding
+    crop = data.crop_padding if recipe.crop_padding is None else recipe.crop_padding
     flip = data.flip if recipe.flip is None else recipe.flip
-    zoom = data.zoom if recipe.max_zoom is None else recipe.max_zoom
-    return replace(data, crop=crop, flip=flip, zoom=zoom)
+    zoom = data.max_zoom if recipe.max_zoom is None else recipe.max_zoom
+    return replace(data, crop_padding=crop, flip=flip, max_zoom=zoom)
 
 
 def build_run(
@@ -78,7 +78,9 @@ def build_run(
     data, company = data or load_data(recipe), company or Companions()
     torch.manual_seed(int(bits(_WEIGHTS, recipe.seed)))
     example = torch.zeros(2, *data.train.shape)
-    task = TASKS[data.task](data.classes, example, label_smoothing=recipe.label_smoothing)
+    task = make_task(
+        data.task, data.classes, data.train.shape, label_smoothing=recipe.label_smoothing
+    )
     network = (
         model
         if model is not None
@@ -183,10 +185,10 @@ def train_loader(recipe: Recipe, data: ImageData, method: Method, fabric: Fabric
         seed=recipe.seed,
         mean=data.mean,
         std=data.std,
-        crop=data.crop,
+        crop_padding=data.crop_padding,
         flip=data.flip,
         resized_crop=data.resized_crop,
-        zoom=data.zoom,
+        max_zoom=data.max_zoom,
         views=method.needs.views,
         same_class=method.needs.same_class,
         rank=fabric.global_rank,

@@ -13,9 +13,9 @@ from ..core import ArtifactError, ConfigError, load_tensors, nearest
 from ..data import ImageData
 from ..engine import checkpoint
 from ..engine.run_directory import RunDirectory
-from ..models import SUFFIXES, build, load_weights, pretrained
+from ..models import SUFFIXES, build, find_pretrained, load_weights
 from ..records.training_data import TEACHER_FILE, TrainingData, read_teacher, read_training_data
-from ..tasks import TASKS
+from ..tasks import make_task
 from .schema import Recipe, parse
 
 _FAR = 0.05  # of a standard deviation: subsets of one data set stay far below
@@ -43,7 +43,7 @@ def load_teacher(recipe: Recipe, data: ImageData) -> tuple[nn.Module, str]:
         load_weights(network, name)
         return network, model
     if name.partition("/")[0] in ("timm", "torchvision"):
-        found = pretrained(name)
+        found = find_pretrained(name)
         if found.classes != len(data.classes):
             raise ConfigError(
                 f"teacher '{name}' tells {found.classes} classes apart and '{data.name}' has "
@@ -88,7 +88,7 @@ class _ZeroTeacher(nn.Module):
 
     def __init__(self, shapes: Sequence[tuple[int, int, int]], data: ImageData) -> None:
         super().__init__()
-        task = TASKS[data.task](data.classes, torch.zeros(2, *data.train.shape))
+        task = make_task(data.task, data.classes, data.train.shape)
         self.head = task.head(1)
         self.stages = nn.ModuleList(_ZeroFeature(shape) for shape in shapes)
         self.cuts = tuple(f"stages.{i}" for i in range(len(shapes)))

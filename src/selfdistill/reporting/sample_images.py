@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..core import ArtifactError, Method, ResourceError, Task
-from ..data import ImageData, Images
+from ..data import ImageData, ImageSet
 from ..data.augment import normalize
 from ..engine.evaluate import student_outputs
 from ..engine.run_directory import RunDirectory
@@ -24,7 +24,7 @@ _QUALITY = 88
 
 
 def write_pictures(
-    run: RunDirectory, fabric: Fabric, method: Method, task: Task, images: Images, data: ImageData
+    run: RunDirectory, fabric: Fabric, method: Method, task: Task, images: ImageSet, data: ImageData
 ) -> None:
     """Draw labels and predictions into a few images, evenly spread, if the task can.
 
@@ -38,7 +38,7 @@ def write_pictures(
         ResourceError: a picture cannot be written.
     """
     indices = torch.linspace(0, len(images) - 1, min(_SHOWN, len(images))).round().long()
-    pixels, targets = images.fetch(indices), images.targets.at(indices)
+    pixels, targets = images.fetch(indices), images.targets.fetch(indices)
     outputs = student_outputs(fabric, method, normalize(pixels, data.mean, data.std))
     color = pixels[:, :3] if pixels.shape[1] >= 3 else pixels[:, :1].expand(-1, 3, -1, -1)
     drawn = task.visualize(color.to(fabric.device), targets.to(fabric.device), outputs)

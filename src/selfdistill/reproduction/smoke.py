@@ -15,7 +15,7 @@ from torch import Generator
 
 from ..core import ArtifactError
 from ..data import ImageData
-from ..data.images import Resident
+from ..data.images import InMemoryImages
 from ..data.targets import Boxes, Labels, Targets
 from ..engine.evaluate import evaluate
 from ..engine.signals import Interrupted
@@ -26,7 +26,7 @@ from ..records.exit_scores import from_csv
 from ..runs.paths import load_recipe
 from ..runs.run import load
 from ..runs.train import train_recipe
-from ..tasks import TASKS
+from ..tasks import make_task
 from .paper_row import PaperRow
 
 _NUM_CLASSES = 100
@@ -136,7 +136,7 @@ class _SmokeTest:
         """Evaluate the loaded run again, and compare the scores."""
         run = load(self.folder / "run", data=self.data, teacher=self.companions.teacher)
         fabric = make_fabric(self.recipe)
-        task = TASKS[self.data.task](self.data.classes, torch.zeros(2, *self.data.train.shape))
+        task = make_task(self.data.task, self.data.classes, self.data.train.shape)
         run.method.to(fabric.device)
         batches = eval_loader(self.recipe, self.data, self.data.test, fabric)
         scores = evaluate(fabric, run.method, task, batches)
@@ -172,7 +172,7 @@ def noise_data(recipe: Recipe, side: int) -> ImageData:
     generator = torch.Generator().manual_seed(0)
     sizes = {part: n for part, n in _IMAGES.items() if part != "val" or recipe.val_fraction}
     parts = {
-        part: Resident(
+        part: InMemoryImages(
             torch.randint(0, 256, (n, 3, side, side), dtype=torch.uint8, generator=generator),
             _random_targets(recipe.task, n, side, generator),
         )
@@ -182,7 +182,7 @@ def noise_data(recipe: Recipe, side: int) -> ImageData:
     half, quarter = (0.5,) * 3, (0.25,) * 3
     return ImageData(
         "noise", parts["train"], parts.get("val"), parts["test"], classes, half, quarter,
-        crop=4, flip=True, resized_crop=False, task=recipe.task,
+        crop_padding=4, flip=True, resized_crop=False, task=recipe.task,
     )  # fmt: skip
 
 

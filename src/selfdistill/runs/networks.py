@@ -11,7 +11,7 @@ from ..core.keyed_random import bits, purpose
 from ..data import ImageData
 from ..information.config import NetworkUnderTest
 from ..models import build
-from ..models.build import hint
+from ..models.build import name_hint
 from ..recipe.build_run import load_data
 from ..recipe.schema import Recipe, parse
 from .paths import load_recipe
@@ -96,7 +96,7 @@ def _is_run(name: str) -> bool:
     if Path(name).is_dir():
         return True
     if name.partition("/")[0] not in ("cifar", "timm", "torchvision"):
-        raise ConfigError(f"there is no run and no network '{name}'{hint(name)}")
+        raise ConfigError(f"there is no run and no network '{name}'{name_hint(name)}")
     return False
 
 

@@ -1,4 +1,4 @@
-"""A network cut at its taps into a chain of modules, and copies of such parts."""
+"""Splitting a network at its taps into a chain of modules, and copying such segments."""
 
 import copy
 from collections import OrderedDict
@@ -15,11 +15,11 @@ from .stage_detection import evaluation_mode
 def split_at(network: nn.Module, names: Sequence[str]) -> list[nn.Module]:
     """The network as a chain: input to first tap, tap to tap, last tap to output.
 
-    What one module of the chain gives is what the next one takes, raw as the network passes it on
-    (`Taps.forward_features(x, raw=True)`), and the last one gives the network's output, to the last
-    bit. The modules are traced with `torch.fx`, which looks into what contains a tap and nothing
-    else, and they share the network's submodules: `reinitialized_copy` makes copies that train on
-    their own.
+    Each module takes the output of the one before, as the network passes it on
+    (`Taps.forward_features(x, raw=True)`), and the last one returns the network's output,
+    bit-identical. The modules are traced with `torch.fx`, which looks only into modules that
+    contain a tap, and they share the network's submodules: `reinitialized_copy` makes copies that
+    train independently.
 
     Args:
         network: any module that takes one tensor; it is not changed.
@@ -29,11 +29,11 @@ def split_at(network: nn.Module, names: Sequence[str]) -> list[nn.Module]:
         One module more than there are names.
 
     Raises:
-        ConfigError: the network cannot be traced, or a tap does not part it in two.
+        ConfigError: the network cannot be traced, or a tap does not split it in two.
 
     Examples:
         >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 2))
-        >>> first, second = cut(network, ["0"])
+        >>> first, second = split_at(network, ["0"])
         >>> x = torch.randn(5, 3, 8, 8)
         >>> torch.equal(second(first(x)), network(x))
         True
@@ -47,7 +47,7 @@ def split_at(network: nn.Module, names: Sequence[str]) -> list[nn.Module]:
                 chains.append(_chain(_traced(roots[-1], names), names))
         for pair in zip(*chains, strict=True):
             _follow_mode(*pair)
-    except _Uncut as reason:
+    except _CannotSplit as reason:
         raise ConfigError(
             f"{type(network).__name__} cannot be cut into stages ({reason}); methods that copy "
             "stages cannot serve it, those that only read features can"
@@ -57,10 +57,10 @@ def split_at(network: nn.Module, names: Sequence[str]) -> list[nn.Module]:
 
 
 def truncate_at(network: nn.Module, name: str) -> nn.Module:
-    """What leads from the input to a tap, to be evaluated; the layers behind it are gone.
+    """The network from its input to a tap, in evaluation mode, without the layers behind it.
 
-    Connections that lead around the tap are cut off with them, so more networks can be shortened
-    than can be parted in two. The part shares the network's submodules.
+    Connections around the tap are dropped with them, so more networks can be truncated than can be
+    split. The result shares the network's submodules.
 
     Args:
         network: any module that takes one tensor; it is not changed.
@@ -74,7 +74,7 @@ def truncate_at(network: nn.Module, name: str) -> nn.Module:
             root = nn.Sequential(OrderedDict(network=network))
             graph, (tap,) = _traced(root, [name])
             part = _between(graph, next(iter(graph.nodes)), tap, "")
-    except _Uncut as reason:
+    except _CannotSplit as reason:
         raise ConfigError(
             f"{type(network).__name__} cannot be cut behind '{name}' ({reason}); "
             "take the whole network"
@@ -83,51 +83,53 @@ def truncate_at(network: nn.Module, name: str) -> nn.Module:
 
 
 def reinitialized_copy(module: nn.Module) -> nn.Module:
-    """An independent copy whose weights are drawn anew, without forward hooks.
+    """An independent copy with reinitialized weights, without forward hooks.
 
-    The entries of each trained parameter of two or more dimensions change places at random, so that
-    they keep the distribution that the network's own initialization gave them, whatever it is.
-    Vectors (norms, biases), buffers and what is not trained stay as they are.
+    The entries of each trained parameter of two or more dimensions are permuted at random, so that
+    they keep the distribution of the network's own initialization. Vectors (norms, biases), buffers
+    and frozen parameters are copied.
     """
-    twin = copy_without_hooks(module)
+    copied = copy_without_hooks(module)
     with torch.no_grad():
-        for parameter in twin.parameters():
+        for parameter in copied.parameters():
             if parameter.requires_grad and parameter.dim() > 1:
                 order = torch.randperm(parameter.numel()).to(parameter.device)
                 parameter.copy_(parameter.flatten()[order].view(parameter.shape))
-    return twin
+    return copied
 
 
 def copy_without_hooks(module: nn.Module) -> nn.Module:
-    """A deep copy that reports to nobody: who watches the module does not watch the copy.
+    """A deep copy without forward hooks.
 
-    The hooks of taps lead to the whole network, which the copy would drag along. Hooks that run
-    before a module stay, since they may be part of what it computes.
+    The hooks of taps refer to the whole network, which would be copied, too. Forward pre-hooks
+    stay, since they may be part of the computation.
     """
     memo: dict[int, Any] = {id(m._forward_hooks): OrderedDict() for m in module.modules()}
     return copy.deepcopy(module, memo)
 
 
-# A tap's module hands these what they then overwrite, so a copy of theirs meets it overwritten.
-_TWICE_IS_ONCE = ("", "ReLU", "ReLU6", "relu", "relu_", "relu6")
+# In-place operations that may follow a tap, since applying them twice changes nothing.
+_IDEMPOTENT = ("", "ReLU", "ReLU6", "relu", "relu_", "relu6")
 
 
-class _Uncut(Exception):  # noqa: N818  told as a ConfigError, with the network's name
-    """Why a network cannot be cut."""
+class _CannotSplit(Exception):  # noqa: N818  becomes a ConfigError with the network's name
+    """The reason why a network cannot be split."""
 
 
-class _Trace(fx.Tracer):
-    """Looks into the modules that contain a tap and into no other."""
+class _TapTracer(fx.Tracer):
+    """Traces only into modules that contain a tap."""
 
     def __init__(self, root: nn.Module, taps: Sequence[nn.Module]) -> None:
         super().__init__()
-        self.proxy_buffer_attributes = True  # else what is computed from a buffer would be frozen
+        self.proxy_buffer_attributes = (
+            True  # else values computed from buffers would become constants
+        )
         self.nodes: dict[nn.Module, fx.Node] = {}
         self.taps = set(taps)
-        self.around = {m for m in root.modules() if (self.taps - {m}) & set(m.modules())}
+        self.containers = {m for m in root.modules() if (self.taps - {m}) & set(m.modules())}
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return m not in self.around
+        return m not in self.containers
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
         out = super().call_module(m, forward, args, kwargs)
@@ -137,28 +139,30 @@ class _Trace(fx.Tracer):
 
 
 def _traced(root: nn.Module, names: Sequence[str]) -> tuple[fx.Graph, list[fx.Node]]:
-    """The network's graph, and in it the outputs of the taps."""
+    """The network's graph, and the nodes of the taps' outputs in it."""
     taps = [root.get_submodule(f"network.{name}") for name in names]
-    tracer = _Trace(root, taps)
+    tracer = _TapTracer(root, taps)
     try:
         graph = tracer.trace(root)
-    except Exception as error:  # whatever code does that is shown no numbers
+    except Exception as error:  # network code may raise anything when it gets no numbers
         reason = str(error).strip() or type(error).__name__
-        raise _Uncut(f"it cannot be traced: {reason.splitlines()[0]}") from error
+        raise _CannotSplit(f"it cannot be traced: {reason.splitlines()[0]}") from error
     if silent := [name for name, tap in zip(names, taps, strict=True) if tap not in tracer.nodes]:
-        raise _Uncut(f"it does not always call tap '{silent[0]}'")
-    found = [tracer.nodes[tap] for tap in taps]
+        raise _CannotSplit(f"it does not always call tap '{silent[0]}'")
+    tapped = [tracer.nodes[tap] for tap in taps]
     for node in graph.nodes:
         operation = _in_place(root, node)
         if operation and not node.users:
-            raise _Uncut(f"it drops the result of {operation}, which works in place")
-        if operation not in _TWICE_IS_ONCE and set(found) & set(node.all_input_nodes):
-            raise _Uncut(f"{operation} works in place on the feature at a tap; tap the {operation}")
-    return graph, found
+            raise _CannotSplit(f"it drops the result of {operation}, which works in place")
+        if operation not in _IDEMPOTENT and set(tapped) & set(node.all_input_nodes):
+            raise _CannotSplit(
+                f"{operation} works in place on the feature at a tap; tap the {operation}"
+            )
+    return graph, tapped
 
 
 def _in_place(root: nn.Module, node: fx.Node) -> str:
-    """What overwrites its input here, or ""."""
+    """Name of the in-place operation of a node, or ""."""
     if node.op == "call_module":
         module = root.get_submodule(str(node.target))
         return type(module).__name__ if getattr(module, "inplace", False) else ""
@@ -180,34 +184,34 @@ def _chain(traced: tuple[fx.Graph, list[fx.Node]], names: Sequence[str]) -> list
 
 
 def _between(graph: fx.Graph, start: fx.Node, end: Any, tap: str) -> fx.Graph:
-    """What leads from one value to another; `tap` is the name of the first."""
-    todo: list[fx.Node] = []
-    fx.map_arg(end, lambda node: todo.append(node))
+    """The subgraph from one value to another; `tap` is the name of the first."""
+    queue: list[fx.Node] = []
+    fx.map_arg(end, lambda node: queue.append(node))
     needed = {start}
-    while todo:
-        node = todo.pop()
+    while queue:
+        node = queue.pop()
         if node not in needed:
             needed.add(node)
-            todo += node.all_input_nodes
+            queue += node.all_input_nodes
     part = fx.Graph()
-    twins = {start: part.placeholder("x")}
+    copies = {start: part.placeholder("x")}
     for node in graph.nodes:
         if node in needed and node is not start:
             if node.op == "placeholder":
-                raise _Uncut(
+                raise _CannotSplit(
                     f"a connection leads around tap '{tap}'; tap the block that contains it"
                 )
-            twins[node] = part.node_copy(node, twins.__getitem__)
-    part.output(fx.map_arg(end, twins.__getitem__))
+            copies[node] = part.node_copy(node, copies.__getitem__)
+    part.output(fx.map_arg(end, copies.__getitem__))
     return part
 
 
 def _follow_mode(training: fx.Graph, evaluation: fx.Graph) -> None:
-    """Let functional dropout ask the module for its mode; traced, it knows one mode only."""
+    """Make traced functional dropout follow the module's mode instead of a constant."""
     for nodes in zip(training.nodes, evaluation.nodes, strict=False):
         if [node.kwargs.get("training") for node in nodes] == [True, False]:
             for node, graph in zip(nodes, (training, evaluation), strict=True):
                 with graph.inserting_before(node):
                     node.update_kwarg("training", graph.get_attr("training"))
     if training.python_code("self").src != evaluation.python_code("self").src:
-        raise _Uncut("it computes something else in training than in evaluation")
+        raise _CannotSplit("it computes something else in training than in evaluation")

@@ -1,4 +1,4 @@
-"""Where the stages of any network end, found by watching one pass."""
+"""Detection of the ends of a network's stages from one forward pass."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ from ..core import ConfigError
 def as_map(x: Tensor, image: Sequence[int] = (1, 1)) -> Tensor:
     """Any batched feature as (B, C, H, W).
 
-    A 4-d feature is taken for channels-last (Swin) if its dims 1 and 2 have the image's
+    A 4-d feature counts as channels-last (Swin) if its dims 1 and 2 have the image's
     proportions and its dims 2 and 3 have not.
 
     Args:
@@ -28,19 +28,19 @@ def as_map(x: Tensor, image: Sequence[int] = (1, 1)) -> Tensor:
         return x.transpose(1, 2).unsqueeze(-1)
     if x.dim() == 4:
         _, a, b, c = x.shape
-        last = _alike((a, b), image) and not _alike((b, c), image)
-        return x.permute(0, 3, 1, 2) if last else x
+        channels_last = _same_aspect((a, b), image) and not _same_aspect((b, c), image)
+        return x.permute(0, 3, 1, 2) if channels_last else x
     raise ConfigError(f"a feature of shape {tuple(x.shape)} is neither a map nor a token sequence")
 
 
-def _alike(sides: Sequence[int], image: Sequence[int]) -> bool:
-    """Whether a map's height and width are the image's, divided by one number and rounded."""
+def _same_aspect(sides: Sequence[int], image: Sequence[int]) -> bool:
+    """Whether a map has the aspect ratio of the image, up to rounding."""
     return abs(sides[0] * image[1] - sides[1] * image[0]) < max(image)
 
 
 @contextmanager
 def evaluation_mode(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; every module's mode is put back as it was."""
+    """Evaluation mode without gradients; every module's mode is restored."""
     modes = {module: module.training for module in network.modules()}
     network.eval()
     try:
@@ -52,7 +52,7 @@ def evaluation_mode(network: nn.Module) -> Iterator[None]:
 
 
 class ModuleOutput(NamedTuple):
-    """One module that ran once and gave one feature."""
+    """A module that runs once in a pass and returns one feature."""
 
     name: str
     shape: tuple[int, int, int]
@@ -60,23 +60,23 @@ class ModuleOutput(NamedTuple):
 
     @property
     def depth(self) -> int:
-        """How many names its path has."""
+        """Number of names in its path."""
         return self.name.count(".") + 1
 
     @property
     def area(self) -> int:
-        """Cells of the map, or tokens."""
+        """Number of cells or tokens."""
         return self.shape[1] * self.shape[2]
 
 
 def module_outputs(network: nn.Module, example: Tensor) -> list[ModuleOutput]:
-    """All modules that ran exactly once and gave a feature, in order of completion."""
-    seen: list[tuple[str, nn.Module, tuple[int, ...]]] = []
+    """All modules that run exactly once and return a feature, in order of completion."""
+    records: list[tuple[str, nn.Module, tuple[int, ...]]] = []
     size = example.shape[-2:]
 
     def record(name: str, module: nn.Module, args: Any, output: Any) -> None:
         usable = isinstance(output, Tensor) and 3 <= output.dim() <= 4
-        seen.append((name, module, tuple(as_map(output, size).shape[1:]) if usable else ()))
+        records.append((name, module, tuple(as_map(output, size).shape[1:]) if usable else ()))
 
     handles = [m.register_forward_hook(partial(record, n)) for n, m in network.named_modules() if n]
     try:
@@ -85,10 +85,10 @@ def module_outputs(network: nn.Module, example: Tensor) -> list[ModuleOutput]:
     finally:
         for handle in handles:
             handle.remove()
-    runs = Counter(name for name, _, _ in seen)
+    runs = Counter(name for name, _, _ in records)
     return [
         ModuleOutput(name, (shape[0], shape[1], shape[2]), _pools(module))
-        for name, module, shape in seen
+        for name, module, shape in records
         if shape and runs[name] == 1
     ]
 
@@ -99,7 +99,7 @@ def _pools(module: nn.Module) -> bool:
 
 
 def find_taps(network: nn.Module, example: Tensor, count: int = 4) -> list[str]:
-    """The names of up to `count` modules that end a network's stages, shallowest first.
+    """Names of up to `count` modules that end a network's stages, shallowest first.
 
     In this order: the network's own `cuts`, if it has that attribute; the last modules to complete
     before the resolution falls; and where it falls less than twice (transformers, mixers),
@@ -110,11 +110,11 @@ def find_taps(network: nn.Module, example: Tensor, count: int = 4) -> list[str]:
     """
     if cuts := getattr(network, "cuts", None):
         return list(cuts)
-    fired = module_outputs(network, example)
-    stages = _stages(fired, count)
+    outputs = module_outputs(network, example)
+    stages = _stages(outputs, count)
     if len(stages) >= 3:
         return stages[-count:]
-    blocks = _blocks(network, fired)
+    blocks = _blocks(network, outputs)
     if len(blocks) > len(stages):
         picked = {max(0, round(len(blocks) * (i + 1) / count) - 1) for i in range(count)}
         return [blocks[i] for i in sorted(picked)]
@@ -122,45 +122,45 @@ def find_taps(network: nn.Module, example: Tensor, count: int = 4) -> list[str]:
         return stages
     raise ConfigError(
         f"no stages were found in {type(network).__name__}: give the taps by name "
-        f"(it has: {', '.join(f.name for f in fired[:8])}, …)"
+        f"(it has: {', '.join(o.name for o in outputs[:8])}, …)"
     )
 
 
-def _stages(fired: list[ModuleOutput], count: int) -> list[str]:
-    """The ends of the stages, as high in the module tree as `count` of them (or the most) show.
+def _stages(outputs: list[ModuleOutput], count: int) -> list[str]:
+    """The ends of the stages, at the smallest depth that shows `count` of them (or the most).
 
     Deep inside a block an expansion may still run at the resolution of the stage before, so
     depth is added only as long as it finds more stages.
     """
-    heads = [i for i, f in enumerate(fired) if f.pools and f.area == 1 and f.depth <= 2]
-    trunk = fired[: heads[0]] if heads else fired
+    heads = [i for i, f in enumerate(outputs) if f.pools and f.area == 1 and f.depth <= 2]
+    trunk = outputs[: heads[0]] if heads else outputs
     best: list[str] = []
     for depth in range(1, 5):
-        found = _falls([f for f in trunk if f.depth <= depth])
-        if len(found) > len(best):
-            best = found
+        ends = _stage_ends([f for f in trunk if f.depth <= depth])
+        if len(ends) > len(best):
+            best = ends
         if len(best) >= count:
             break
     return best
 
 
-def _falls(fired: list[ModuleOutput]) -> list[str]:
-    """The last module at each resolution, where resolutions only fall towards the output."""
+def _stage_ends(outputs: list[ModuleOutput]) -> list[str]:
+    """The last module at each resolution, where resolutions decrease towards the output."""
     last: dict[int, ModuleOutput] = {}
-    for firing in fired:
-        if not (firing.pools and firing.area == 1):
-            last.pop(firing.area, None)  # re-inserted, so that the order is that of completion
-            last[firing.area] = firing
+    for output in outputs:
+        if not (output.pools and output.area == 1):
+            last.pop(output.area, None)  # re-inserted, so that the order is that of completion
+            last[output.area] = output
     kept: list[ModuleOutput] = []
-    for firing in reversed(last.values()):  # what shrinks inside a stage (gates) is passed over
-        if not kept or firing.area > kept[-1].area:
-            kept.append(firing)
-    return [firing.name for firing in reversed(kept)]
+    for output in reversed(last.values()):  # modules that shrink inside a stage (gates) are skipped
+        if not kept or output.area > kept[-1].area:
+            kept.append(output)
+    return [output.name for output in reversed(kept)]
 
 
-def _blocks(network: nn.Module, fired: list[ModuleOutput]) -> list[str]:
+def _blocks(network: nn.Module, outputs: list[ModuleOutput]) -> list[str]:
     """The longest run of sibling modules of one class and one shape."""
-    shapes = {firing.name: firing.shape for firing in fired}
+    shapes = {output.name: output.shape for output in outputs}
     runs: dict[tuple[str, type, tuple[int, int, int]], list[str]] = {}
     for name, module in network.named_modules():
         if name in shapes and next(module.children(), None) is not None:

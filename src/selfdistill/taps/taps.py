@@ -1,4 +1,4 @@
-"""Features by name from any network, without touching its code."""
+"""Features of any network by module name, read by forward hooks."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from .stage_detection import as_map, evaluation_mode, find_taps
 
 
 class Taps(NetworkWrapper):
-    """A network whose features at some of its modules can be read.
+    """A network with access to the outputs of some of its modules.
 
     ``taps(x)`` is the network's own output; ``taps.forward_features(x)`` also gives the features.
     Every feature is (B, C, H, W): channels-last maps are permuted, token sequences (B, N, C) become
@@ -22,14 +22,14 @@ class Taps(NetworkWrapper):
     Args:
         network: any module; it is neither copied nor changed (a forward hook is added at each tap).
         names: dotted names of modules, shallowest first, or ``"auto"`` (see `find_taps`).
-        example: one input (or a few), (B, C, H, W), to learn the shapes from.
+        example: one input (or a few), (B, C, H, W), by which shapes are found.
 
     Attributes:
         names: the taps, shallowest first.
         shapes: (C, H, W) at each tap, for inputs of the example's size.
 
     Raises:
-        ConfigError: a name that does not exist, a tap that stays silent or fires twice in one pass,
+        ConfigError: a name that does not exist, a tap whose module runs never or twice in one pass,
             or whose output is not a tensor.
 
     Examples:
@@ -74,12 +74,12 @@ class Taps(NetworkWrapper):
 
         `raw` features are as the network passes them on, to be given to its next layers.
         """
-        out, caught = self._known_pass(x) or self._pass(x)
+        out, caught = self._cached_pass(x) or self._pass(x)
         return out, {n: caught[n] if raw else as_map(caught[n], x.shape[-2:]) for n in self.names}
 
-    def _known_pass(self, x: Tensor) -> tuple[Any, dict[str, Tensor]] | None:
-        for known, graded, out, caught in self._passes or ():
-            if known is x and graded == torch.is_grad_enabled():
+    def _cached_pass(self, x: Tensor) -> tuple[Any, dict[str, Tensor]] | None:
+        for cached, with_grad, out, caught in self._passes or ():
+            if cached is x and with_grad == torch.is_grad_enabled():
                 return out, caught
         return None
 
@@ -101,7 +101,7 @@ class Taps(NetworkWrapper):
 
     @contextmanager
     def shared_forward(self) -> Iterator[None]:
-        """Inside, one pass over an input serves everybody who asks for it."""
+        """Inside, one pass over an input serves all calls with this input."""
         self._passes = []
         try:
             yield
@@ -137,7 +137,7 @@ class Taps(NetworkWrapper):
 
 
 class Teacher(Frozen):
-    """A frozen network with taps, for targets alone: nothing that it says carries a gradient.
+    """A frozen network with taps whose outputs carry no gradient.
 
     Args:
         taps: of the teacher's network.
@@ -159,6 +159,6 @@ class Teacher(Frozen):
         return out, features
 
 
-class _Reached(Exception):  # noqa: N818  no error: it ends a pass that has served its purpose
+class _Reached(Exception):  # noqa: N818  no error: it ends a pass early
     def __init__(self, feature: Tensor) -> None:
         self.feature = feature

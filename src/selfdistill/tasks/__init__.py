@@ -1,10 +1,29 @@
-"""Floor 3: what labels mean."""
+"""Floor 3: classification, segmentation and detection as tasks."""
 
+from collections.abc import Sequence
+
+import torch
+
+from ..core import Task
 from .classification import Classification
 from .detection import Detection
 from .segmentation import Segmentation
 
 TASKS = {cls.name: cls for cls in (Classification, Detection, Segmentation)}
-"""By the name that users call them."""
+"""Task classes by name."""
 
-__all__ = ["TASKS", "Classification", "Detection", "Segmentation"]
+__all__ = ["TASKS", "Classification", "Detection", "Segmentation", "make_task"]
+
+
+def make_task(
+    name: str, classes: Sequence[str], shape: Sequence[int], *, label_smoothing: float = 0.0
+) -> Task:
+    """A task for a data set.
+
+    Args:
+        name: a key of `TASKS`.
+        classes: names of the classes, in the order of their labels.
+        shape: (C, H, W) of the images.
+        label_smoothing: of the supervised loss, in [0, 1).
+    """
+    return TASKS[name](classes, torch.zeros(2, *shape), label_smoothing=label_smoothing)

@@ -1,4 +1,4 @@
-"""One class an image."""
+"""Classification: one class per image."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 from ..core import ConfigError, DataError, Task
 from ..functional.divergence import kl_divergence
 from ..taps import evaluation_mode
-from .reliability import Reliability
+from .reliability import ReliabilityTable
 
 
 class Classification(Task):
@@ -48,7 +48,9 @@ class Classification(Task):
         """Mean cross-entropy of logits (B, K) with labels (B,)."""
         return F.cross_entropy(outputs.float(), targets, label_smoothing=self.label_smoothing)
 
-    def soft_loss(self, outputs: Tensor, reference: Tensor, temperature: float) -> Tensor:
+    def soft_loss(
+        self, outputs: Tensor, reference: Tensor, temperature: float, *, mask: Tensor | None = None
+    ) -> Tensor:
         """τ²-scaled KL divergence from the reference's softened distribution."""
         return kl_divergence(outputs, reference, temperature)
 
@@ -67,15 +69,15 @@ class Classification(Task):
         return targets[:, None] == targets
 
     def matrix_metrics(self) -> dict[str, Metric]:
-        """The confusion matrix: rows are true classes, columns predicted ones."""
+        """Confusion matrix: rows are true classes, columns predicted ones."""
         return {"confusion": MulticlassConfusionMatrix(len(self.classes))}
 
     def calibration_metric(self) -> Metric:
-        """A reliability table of the class that an image is taken for."""
-        return Reliability()
+        """Reliability table of the predicted class."""
+        return ReliabilityTable()
 
     def correct_mask(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Whether each image is taken for its own class, (B,)."""
+        """Whether the predicted class is the true one, (B,)."""
         return outputs.argmax(1) == targets
 
     def check(self, network: nn.Module) -> None:
@@ -83,10 +85,10 @@ class Classification(Task):
         device = next((p.device for p in network.parameters()), self.example.device)
         with evaluation_mode(network):
             out = network(self.example.to(device))
-        want = (len(self.example), len(self.classes))
-        if not isinstance(out, torch.Tensor) or tuple(out.shape) != want:
-            got = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
+        expected = (len(self.example), len(self.classes))
+        if not isinstance(out, torch.Tensor) or tuple(out.shape) != expected:
+            actual = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
             raise ConfigError(
-                f"{type(network).__name__} gives {got} for {want[0]} images, but {want[1]} classes "
-                f"ask for {want}; build it with num_classes={want[1]}"
+                f"{type(network).__name__} gives {actual} for {expected[0]} images, but "
+                f"{expected[1]} classes ask for {expected}; build it with num_classes={expected[1]}"
             )

@@ -1,8 +1,8 @@
-"""Colors of classes: those in a picture and those of the legend beside it."""
+"""Colors of classes, in drawings and their legends."""
 
 Color = tuple[int, int, int]
 
-# Twenty that are told apart, by Sasha Trubetskoy (https://sashamaps.net/docs/resources/20-colors/),
+# Twenty distinguishable colors by Sasha Trubetskoy (https://sashamaps.net/docs/resources/20-colors/),
 # gray first: class 0 is often the background.
 _COLORS = (
     "808080", "e6194b", "3cb44b", "ffe119", "4363d8", "f58231", "911eb4", "42d4f4", "f032e6",
@@ -13,5 +13,5 @@ _COLORS = (
 
 def colors(classes: int) -> list[Color]:
     """Red, green and blue of each class in 0 … 255; they repeat beyond twenty classes."""
-    some = [_COLORS[label % len(_COLORS)] for label in range(classes)]
-    return [(int(c[:2], 16), int(c[2:4], 16), int(c[4:], 16)) for c in some]
+    codes = [_COLORS[label % len(_COLORS)] for label in range(classes)]
+    return [(int(c[:2], 16), int(c[2:4], 16), int(c[4:], 16)) for c in codes]

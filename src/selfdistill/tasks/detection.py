@@ -1,4 +1,4 @@
-"""Objects with a class and a box, as many an image as there are."""
+"""Detection: any number of objects per image, each with a class and a box."""
 
 from collections.abc import Sequence
 
@@ -12,25 +12,25 @@ from ..modules.anchor_head import AnchorHead
 from ..modules.detector_output import Detections, DetectorOutput
 from ..modules.exportable_detector import DecodableOutput, ExportableDetector
 from ..taps import evaluation_mode
-from .average_precision import ClassPrecision, MeanPrecision
+from .average_precision import CocoClassPrecision, CocoMeanPrecision
 from .colors import colors
 
-_SURE = 0.3  # score of an answer that is drawn
-_MOST = 20  # answers drawn
-_LEGIBLE = 480  # pixels that the longer side has at least, under words of ten pixels
-_GAP = 4  # pixels between truth and answer
+_MIN_DRAWN_SCORE = 0.3  # of a detection that is drawn
+_MAX_DRAWN = 20  # detections drawn
+_MIN_SIDE = 480  # pixels of the longer side, so that labels of ten pixels are legible
+_GAP = 4  # pixels between target and prediction
 
 
 class Detection(Task):
     """Boxes of K ≥ 1 classes; each detector brings its own loss with its outputs.
 
-    Outputs are `modules.predictions.Predictions`. Targets are (B, M, 5) float32: class, x1, y1, x2,
-    y2 in pixels of the network's input, rows of class −1 holding no box.
+    Outputs are `DetectorOutput`. Targets are (B, M, 5) float32: class, x1, y1, x2,
+    y2 in pixels of the network's input, padded with rows of class −1.
 
     Args:
         classes: their names, in the order of their labels.
         example: two images as the network takes them, (2, C, H, W).
-        label_smoothing: is refused: detectors' class terms are binary.
+        label_smoothing: must be 0, since detectors' class terms are binary.
 
     Raises:
         DataError: no class.
@@ -61,11 +61,16 @@ class Detection(Task):
         return outputs.loss(targets, self.size)
 
     def outputs_compatible(self, outputs: DetectorOutput, reference: DetectorOutput) -> bool:
-        """Whether both say something of the same places and anchors."""
+        """Whether both are for the same positions and anchors."""
         return outputs.compatible_with(reference)
 
     def soft_loss(
-        self, outputs: DetectorOutput, reference: DetectorOutput, temperature: float
+        self,
+        outputs: DetectorOutput,
+        reference: DetectorOutput,
+        temperature: float,
+        *,
+        mask: Tensor | None = None,
     ) -> Tensor:
         """Distillation of classes and boxes between detectors of one form.
 
@@ -74,28 +79,28 @@ class Detection(Task):
         """
         if not outputs.compatible_with(reference):
             raise ConfigError(
-                "these two detectors speak of different places or anchors, so their outputs do not "
+                "these two detectors have different positions or anchors, so their outputs do not "
                 "compare; use networks of one family, or a method on features"
             )
         return outputs.soft_loss(reference, temperature)
 
     def metric(self) -> MetricCollection:
         """COCO's mean average precision: `map` over IoU .5 … .95, and `map50` at .5."""
-        return MetricCollection({"boxes": MeanPrecision(self.size)}, compute_groups=False)
+        return MetricCollection({"boxes": CocoMeanPrecision(self.size)}, compute_groups=False)
 
     def train_metric(self) -> MetricCollection:
-        """Nothing: the boxes of a batch in training are too few to be worth their price."""
+        """No metric: average precision is costly and the boxes of a training batch are few."""
         return MetricCollection({})
 
     def per_class_metric(self) -> Metric:
-        """Average precision of each class, and how many boxes there are to find."""
-        return ClassPrecision(self.size, len(self.classes))
+        """Average precision and number of target boxes of each class."""
+        return CocoClassPrecision(self.size, len(self.classes))
 
     def inference_module(self, network: nn.Module) -> nn.Module:
-        """Boxes in pixels, scores and labels of the 300 surest objects, see `modules.detector`.
+        """The network with decoding and suppression, see `ExportableDetector`.
 
         Raises:
-            ConfigError: its outputs do not become boxes by tensor operations alone.
+            ConfigError: its outputs are not decoded by tensor operations alone.
         """
         device = next((p.device for p in network.parameters()), self.example.device)
         with evaluation_mode(network):
@@ -108,30 +113,34 @@ class Detection(Task):
         return ExportableDetector(network, self.size)
 
     def visualize(self, images: Tensor, targets: Tensor, outputs: DetectorOutput) -> list[Tensor]:
-        """Boxes with their classes; of the answers the surest 20 of a score of .3 and more."""
-        pictures = []
-        for image, rows, found in zip(images, targets, outputs.detections(self.size), strict=True):
-            true, sure = rows[rows[:, 0] >= 0], int((found.scores >= _SURE).sum())
-            some = Detections(*(part[: min(sure, _MOST)] for part in found))
-            names = [f"{score:.2f}" for score in some.scores.tolist()]
-            truth = self._drawn(image, true[:, 1:], true[:, 0].long(), [""] * len(true))
-            answer = self._drawn(image, some.boxes, some.labels, names)
-            gap = truth.new_full((3, truth.shape[1], _GAP), 255)
-            pictures.append(torch.cat([truth, gap, answer], -1))
-        return pictures
+        """Boxes with their classes: targets, and up to 20 detections that score .3 or more."""
+        drawings = []
+        detections = outputs.detections(self.size)
+        for image, rows, predicted in zip(images, targets, detections, strict=True):
+            true, count = rows[rows[:, 0] >= 0], int((predicted.scores >= _MIN_DRAWN_SCORE).sum())
+            shown = Detections(*(column[: min(count, _MAX_DRAWN)] for column in predicted))
+            scores = [f"{score:.2f}" for score in shown.scores.tolist()]
+            target = self._drawn(image, true[:, 1:], true[:, 0].long(), [""] * len(true))
+            prediction = self._drawn(image, shown.boxes, shown.labels, scores)
+            gap = target.new_full((3, target.shape[1], _GAP), 255)
+            drawings.append(torch.cat([target, gap, prediction], -1))
+        return drawings
 
-    def _drawn(self, image: Tensor, boxes: Tensor, labels: Tensor, further: list[str]) -> Tensor:
-        """An image (3, H, W), enlarged by a whole number so that words can be read, with boxes."""
-        times = max(1, -(-_LEGIBLE // max(image.shape[1:])))
-        large = image.repeat_interleave(times, 1).repeat_interleave(times, 2)
+    def _drawn(self, image: Tensor, boxes: Tensor, labels: Tensor, captions: list[str]) -> Tensor:
+        """An image (3, H, W) with boxes, enlarged by an integer so that text is legible."""
+        factor = max(1, -(-_MIN_SIDE // max(image.shape[1:])))
+        large = image.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
         if not len(boxes):
             return large
-        places, shades = labels.tolist(), colors(len(self.classes) + 1)[1:]  # gray is no class
+        classes, shades = labels.tolist(), colors(len(self.classes) + 1)[1:]  # gray is no class
         drawn: Tensor = draw_bounding_boxes(
             large,
-            boxes * times,
-            labels=[f"{self.classes[k]} {x}".strip() for k, x in zip(places, further, strict=True)],
-            colors=[shades[k] for k in places],
+            boxes * factor,
+            labels=[
+                f"{self.classes[k]} {caption}".strip()
+                for k, caption in zip(classes, captions, strict=True)
+            ],
+            colors=[shades[k] for k in classes],
             width=2,
             fill_labels=True,
         )
@@ -143,14 +152,14 @@ class Detection(Task):
         with evaluation_mode(network):
             out = network(self.example.to(device))
         if not isinstance(out, DetectorOutput):
-            got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+            actual = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
             raise ConfigError(
-                f"{type(network).__name__} gives {got}, no detector's predictions; "
+                f"{type(network).__name__} gives {actual}, no detector's predictions; "
                 "`selfdistill models` lists networks for detection"
             )
-        known = getattr(out, "classes", len(self.classes))  # torchvision's do not tell
-        if known != len(self.classes):
+        classes = getattr(out, "classes", len(self.classes))  # torchvision's do not tell
+        if classes != len(self.classes):
             raise ConfigError(
-                f"{type(network).__name__} finds objects of {known} classes and the data have "
+                f"{type(network).__name__} finds objects of {classes} classes and the data have "
                 f"{len(self.classes)}; build it with num_classes={len(self.classes)}"
             )

@@ -1,4 +1,4 @@
-"""What people call a metric."""
+"""Display names of metrics."""
 
 _SHOWN = {
     "miou": "mIoU",
@@ -11,5 +11,5 @@ _SHOWN = {
 
 
 def shown_metric(name: str) -> str:
-    """A metric's name for people: "mIoU" for "miou"; a plain word stays as it is."""
+    """The display name of a metric: "mIoU" for "miou"; plain words stay as they are."""
     return _SHOWN.get(name, name)

@@ -1,4 +1,4 @@
-"""How sure a classifier is, against how often it is right."""
+"""Confidence of a classifier against its accuracy."""
 
 import torch
 from torch import Tensor
@@ -7,40 +7,40 @@ from torchmetrics import Metric
 from ..functional.calibration import BINS
 
 
-class Reliability(Metric):
-    """A reliability table: samples by the probability of the class that they are taken for.
+class ReliabilityTable(Metric):
+    """A reliability table: samples by the probability of their predicted class.
 
     Guo et al. 2017, https://arxiv.org/abs/1706.04599, section 2. Bins are of equal width and hold
-    their upper end. `compute` gives (bins, 3): samples, their mean probability and the share that
-    is right; the latter two are nan in an empty bin.
+    their upper end. `compute` gives (bins, 3): samples, their mean probability and accuracy; the
+    latter two are nan in an empty bin.
 
     Args:
-        bins: how many.
+        bins: number of bins.
     """
 
     full_state_update = False
     samples: Tensor
     confidence: Tensor
-    right: Tensor
+    correct: Tensor
 
     def __init__(self, bins: int = BINS) -> None:
         super().__init__()
         self.bins = bins
         counts = torch.zeros(bins, dtype=torch.int64)
         self.add_state("samples", counts, dist_reduce_fx="sum")
-        self.add_state("right", counts.clone(), dist_reduce_fx="sum")
+        self.add_state("correct", counts.clone(), dist_reduce_fx="sum")
         self.add_state("confidence", torch.zeros(bins), dist_reduce_fx="sum")
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
-        """Take in logits (B, K) and labels (B,)."""
-        sure, taken = outputs.float().softmax(1).max(1)
-        edges = torch.linspace(0, 1, self.bins + 1, device=sure.device)
-        place = (torch.bucketize(sure, edges) - 1).clamp(0, self.bins - 1)
-        self.samples.index_add_(0, place, torch.ones_like(place))
-        self.right.index_add_(0, place, (taken == targets).long())
-        self.confidence.index_add_(0, place, sure)
+        """Add logits (B, K) and labels (B,)."""
+        confidence, predicted = outputs.float().softmax(1).max(1)
+        edges = torch.linspace(0, 1, self.bins + 1, device=confidence.device)
+        index = (torch.bucketize(confidence, edges) - 1).clamp(0, self.bins - 1)
+        self.samples.index_add_(0, index, torch.ones_like(index))
+        self.correct.index_add_(0, index, (predicted == targets).long())
+        self.confidence.index_add_(0, index, confidence)
 
     def compute(self) -> Tensor:
         """The table."""
-        means = torch.stack([self.confidence, self.right], 1) / self.samples[:, None]
+        means = torch.stack([self.confidence, self.correct], 1) / self.samples[:, None]
         return torch.cat([self.samples[:, None], means], 1)

@@ -1,4 +1,4 @@
-"""One class a pixel."""
+"""Semantic segmentation: one class per pixel."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,15 +19,15 @@ from ..functional.divergence import kl_divergence
 from ..taps import evaluation_mode
 from .colors import colors
 
-_STRENGTH = 0.6  # of a color over the photograph
-_GAP = 4  # pixels between truth and answer
+_OPACITY = 0.6  # of a color over the image
+_GAP = 4  # pixels between target and prediction
 
 
 class Segmentation(Task):
     """Cross-entropy over the pixels of K ≥ 2 classes.
 
-    Outputs are scores (B, K, h, w) at any resolution: they are enlarged bilinearly to that of the
-    targets, as is done at inference. Targets are (B, H, W) int64.
+    Outputs are scores (B, K, h, w) at any resolution: they are resized bilinearly to that of the
+    targets, as at inference. Targets are (B, H, W) int64.
 
     Args:
         classes: their names, in the order of their labels.
@@ -61,19 +61,33 @@ class Segmentation(Task):
         )
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Mean cross-entropy over the pixels that count; 0 where none does."""
+        """Mean cross-entropy over valid pixels; 0 without any."""
         summed = F.cross_entropy(
-            resized(outputs, targets.shape[-2:]),
+            resize_scores(outputs, targets.shape[-2:]),
             targets,
             ignore_index=IGNORE,
             label_smoothing=self.label_smoothing,
             reduction="sum",
         )
-        return summed / (targets != IGNORE).sum().clamp(min=1)
+        return summed / self.valid_mask(targets).sum().clamp(min=1)
 
-    def soft_loss(self, outputs: Tensor, reference: Tensor, temperature: float) -> Tensor:
-        """τ²-scaled KL divergence, averaged over the pixels of the reference."""
-        return kl_divergence(resized(outputs, reference.shape[-2:]), reference, temperature)
+    def soft_loss(
+        self, outputs: Tensor, reference: Tensor, temperature: float, *, mask: Tensor | None = None
+    ) -> Tensor:
+        """τ²-scaled KL divergence, averaged over the pixels of the reference.
+
+        With a mask (B, H, W) the mean is over valid pixels: where the reference is coarser than the
+        mask, each of its cells is weighted by the fraction of its pixels that are valid.
+        """
+        size = reference.shape[-2:]
+        weight = None
+        if mask is not None:
+            weight = F.interpolate(mask[:, None].float(), size=size, mode="area")[:, 0]
+        return kl_divergence(resize_scores(outputs, size), reference, temperature, weight)
+
+    def valid_mask(self, targets: Tensor) -> Tensor:
+        """Which pixels have a class, (B, H, W) bool."""
+        return targets != IGNORE
 
     def metric(self) -> MetricCollection:
         """Mean intersection over union (of the classes that occur), and pixel accuracy."""
@@ -89,15 +103,15 @@ class Segmentation(Task):
         return {"confusion": _Confusion(len(self.classes), ignore_index=IGNORE)}
 
     def per_class_metric(self) -> Metric:
-        """Intersection over union, accuracy (the share found of a class) and pixels of each."""
-        return _ByClass(len(self.classes), ignore_index=IGNORE)
+        """Intersection over union, accuracy (recall) and number of pixels of each class."""
+        return _PerClass(len(self.classes), ignore_index=IGNORE)
 
     def visualize(self, images: Tensor, targets: Tensor, outputs: Tensor) -> list[Tensor]:
-        """Each class in its color over the image; what is ignored in the truth stays bare."""
-        answers = resized(outputs, targets.shape[-2:]).argmax(1)
+        """Each class in its color over the image; void pixels of the target stay uncolored."""
+        predictions = resize_scores(outputs, targets.shape[-2:]).argmax(1)
         return [
-            torch.cat([self._drawn(image, truth), _gap(image), self._drawn(image, answer)], -1)
-            for image, truth, answer in zip(images, targets, answers, strict=True)
+            torch.cat([self._drawn(image, target), _gap(image), self._drawn(image, prediction)], -1)
+            for image, target, prediction in zip(images, targets, predictions, strict=True)
         ]
 
     def _drawn(self, image: Tensor, labels: Tensor) -> Tensor:
@@ -105,30 +119,30 @@ class Segmentation(Task):
         classes = torch.arange(len(self.classes), device=labels.device)
         of_class = labels == classes[:, None, None]  # (K, H, W)
         drawn: Tensor = draw_segmentation_masks(
-            image, of_class, alpha=_STRENGTH, colors=list(colors(len(self.classes)))
+            image, of_class, alpha=_OPACITY, colors=list(colors(len(self.classes)))
         )
         return drawn
 
     def inference_module(self, network: nn.Module) -> nn.Module:
-        """Scores of every pixel of the image, (B, K, H, W)."""
-        return _Enlarged(network)
+        """The network with scores at the image's resolution, (B, K, H, W)."""
+        return _FullResolution(network)
 
     def check(self, network: nn.Module) -> None:
         """The network must map (B, C, H, W) to (B, K, h, w)."""
         device = next((p.device for p in network.parameters()), self.example.device)
         with evaluation_mode(network):
             out = network(self.example.to(device))
-        want = (len(self.example), len(self.classes))
-        if not isinstance(out, Tensor) or out.dim() != 4 or tuple(out.shape[:2]) != want:
-            got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+        expected = (len(self.example), len(self.classes))
+        if not isinstance(out, Tensor) or out.dim() != 4 or tuple(out.shape[:2]) != expected:
+            actual = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
             raise ConfigError(
-                f"{type(network).__name__} gives {got} for {want[0]} images, but segmentation into "
-                f"{want[1]} classes asks for {(*want, 'h', 'w')}; `selfdistill models` lists "
-                "networks for it"
+                f"{type(network).__name__} gives {actual} for {expected[0]} images, but "
+                f"segmentation into {expected[1]} classes asks for {(*expected, 'h', 'w')}; "
+                "`selfdistill models` lists networks for it"
             )
 
 
-def resized(scores: Tensor, size: Sequence[int]) -> Tensor:
+def resize_scores(scores: Tensor, size: Sequence[int]) -> Tensor:
     """(B, K, h, w) -> (B, K, *size) in fp32, bilinear."""
     scores = scores.float()
     if tuple(scores.shape[-2:]) == tuple(size):
@@ -136,8 +150,8 @@ def resized(scores: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(scores, size=tuple(size), mode="bilinear", align_corners=False)
 
 
-class _Enlarged(nn.Module):
-    """A network whose scores are brought to the image's resolution.
+class _FullResolution(nn.Module):
+    """A network whose scores are resized to the image's resolution.
 
     Args:
         network: (B, C, H, W) to scores (B, K, h, w).
@@ -149,38 +163,38 @@ class _Enlarged(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, K, H, W)."""
-        return resized(self.network(x), x.shape[-2:])
+        return resize_scores(self.network(x), x.shape[-2:])
 
 
 def _gap(image: Tensor) -> Tensor:
     return image.new_full((*image.shape[:2], _GAP), 255)
 
 
-class _Pixels:
-    """Lets a metric of classes take scores of another resolution than the targets'."""
+class _PixelMetric:
+    """Resizes scores to the resolution of the targets for a metric of classes."""
 
     def update(self, preds: Tensor, target: Tensor) -> None:
         """Scores (B, K, h, w) and targets (B, H, W)."""
-        super().update(resized(preds, target.shape[-2:]).argmax(1), target)  # type: ignore[misc]
+        super().update(resize_scores(preds, target.shape[-2:]).argmax(1), target)  # type: ignore[misc]
 
 
-class _Jaccard(_Pixels, MulticlassJaccardIndex):
+class _Jaccard(_PixelMetric, MulticlassJaccardIndex):
     pass
 
 
-class _Accuracy(_Pixels, MulticlassAccuracy):
+class _Accuracy(_PixelMetric, MulticlassAccuracy):
     pass
 
 
-class _Confusion(_Pixels, MulticlassConfusionMatrix):
+class _Confusion(_PixelMetric, MulticlassConfusionMatrix):
     pass
 
 
-class _ByClass(_Confusion):
-    """What the confusion matrix says of each class."""
+class _PerClass(_Confusion):
+    """Metrics of each class from the confusion matrix."""
 
     def compute(self) -> dict[str, Tensor]:  # type: ignore[override]
-        """{"iou": (K,), "accuracy": (K,), "pixels": (K,)}; nan where there is nothing to share."""
+        """{"iou": (K,), "accuracy": (K,), "pixels": (K,)}; nan where a denominator is 0."""
         counts = super().compute()  # (K, K), rows are true
-        hits, true, taken = counts.diagonal(), counts.sum(1), counts.sum(0)
-        return {"iou": hits / (true + taken - hits), "accuracy": hits / true, "pixels": true}
+        hits, true, predicted = counts.diagonal(), counts.sum(1), counts.sum(0)
+        return {"iou": hits / (true + predicted - hits), "accuracy": hits / true, "pixels": true}

@@ -5,7 +5,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from ..parts import bn_relu, init_kaiming, named
+from ..layers import bn_relu, init_kaiming, named_sequential
 
 
 class DenseLayer(nn.Module):
@@ -17,10 +17,10 @@ class DenseLayer(nn.Module):
 
     def __init__(self, in_channels: int, growth: int) -> None:
         super().__init__()
-        self.squeeze = named(
+        self.squeeze = named_sequential(
             norm=bn_relu(in_channels), conv=nn.Conv2d(in_channels, 4 * growth, 1, bias=False)
         )
-        self.grow = named(
+        self.grow = named_sequential(
             norm=bn_relu(4 * growth),
             conv=nn.Conv2d(4 * growth, growth, 3, padding=1, bias=False),
         )
@@ -33,7 +33,7 @@ class DenseLayer(nn.Module):
 def transition(in_channels: int, out_channels: int) -> nn.Sequential:
     """Fewer channels at half the size, between two dense blocks."""
     conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
-    return named(norm=bn_relu(in_channels), conv=conv, pool=nn.AvgPool2d(2))
+    return named_sequential(norm=bn_relu(in_channels), conv=conv, pool=nn.AvgPool2d(2))
 
 
 class DenseNet(nn.Module):
@@ -58,7 +58,9 @@ class DenseNet(nn.Module):
     ) -> None:
         super().__init__()
         channels = 2 * growth
-        self.features = named(stem=nn.Conv2d(in_channels, channels, 3, padding=1, bias=False))
+        self.features = named_sequential(
+            stem=nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
+        )
         for i, depth in enumerate(depths, start=1):
             layers = [DenseLayer(channels + j * growth, growth) for j in range(depth)]
             self.features.add_module(f"block{i}", nn.Sequential(*layers))

@@ -4,7 +4,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from ..parts import conv_bn, init_kaiming, named
+from ..layers import conv_bn, init_kaiming, named_sequential
 
 
 class InvertedResidual(nn.Module):
@@ -17,7 +17,7 @@ class InvertedResidual(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, stride: int, expansion: int) -> None:
         super().__init__()
         width = expansion * in_channels
-        self.residual = named(
+        self.residual = named_sequential(
             expand=conv_bn(in_channels, width, 1),
             depthwise=conv_bn(width, width, 3, stride, groups=width),
             shrink=conv_bn(width, out_channels, 1, relu=False),
@@ -55,13 +55,14 @@ class MobileNetV2(nn.Module):
     def __init__(self, width: float, *, num_classes: int, in_channels: int = 3) -> None:
         super().__init__()
         channels = int(32 * width)
-        self.features = named(stem=conv_bn(in_channels, channels, 3, 2))
+        self.features = named_sequential(stem=conv_bn(in_channels, channels, 3, 2))
         for i, (expansion, full, depth, stride) in enumerate(_STAGES, start=1):
             stage = nn.Sequential()
             for j in range(depth):
-                made = int(full * width)
-                stage.append(InvertedResidual(channels, made, stride if j == 0 else 1, expansion))
-                channels = made
+                out_channels = int(full * width)
+                block_stride = stride if j == 0 else 1
+                stage.append(InvertedResidual(channels, out_channels, block_stride, expansion))
+                channels = out_channels
             self.features.add_module(f"layer{i}", stage)
         self.features.add_module("head", conv_bn(channels, 1280, 1))
         self.fc = nn.Linear(1280, num_classes)

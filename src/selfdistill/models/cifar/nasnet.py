@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..parts import conv_bn, named
+from ..layers import conv_bn, named_sequential
 
 
 class Separable(nn.Module):
@@ -17,7 +17,7 @@ class Separable(nn.Module):
 
     @staticmethod
     def _half(channels: int, kernel: int, stride: int) -> nn.Sequential:
-        return named(
+        return named_sequential(
             relu=nn.ReLU(),
             depthwise=nn.Conv2d(
                 channels, channels, kernel, stride, kernel // 2, groups=channels, bias=False
@@ -56,7 +56,7 @@ class Halve(nn.Module):
 def fit(in_channels: int, out_channels: int) -> nn.Sequential:
     """ReLU, 1×1 convolution and batch norm: the number of channels that a cell works with."""
     conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
-    return named(relu=nn.ReLU(), conv=conv, bn=nn.BatchNorm2d(out_channels))
+    return named_sequential(relu=nn.ReLU(), conv=conv, bn=nn.BatchNorm2d(out_channels))
 
 
 def fit_previous(in_channels: int, out_channels: int, halve: bool) -> nn.Module:

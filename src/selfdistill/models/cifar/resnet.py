@@ -5,7 +5,12 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..parts import bn_relu, conv_bn, init_kaiming, named
+from ..layers import (
+    bn_relu,
+    conv_bn,
+    init_kaiming,
+    named_sequential,
+)
 
 
 class BasicBlock(nn.Module):
@@ -66,7 +71,7 @@ class PreActBlock(nn.Module):
     def __init__(self, in_channels: int, width: int, stride: int) -> None:
         super().__init__()
         self.norm = bn_relu(in_channels)
-        self.residual = named(
+        self.residual = named_sequential(
             conv1=nn.Conv2d(in_channels, width, 3, stride, 1, bias=False),
             norm=bn_relu(width),
             conv2=nn.Conv2d(width, width, 3, padding=1, bias=False),

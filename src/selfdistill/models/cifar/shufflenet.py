@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..parts import conv_bn, named
+from ..layers import conv_bn, named_sequential
 
 STEM = 24
 """Channels of the stem of both networks."""
@@ -39,12 +39,12 @@ class GroupedUnit(nn.Module):
         self, in_channels: int, out_channels: int, groups: tuple[int, int], *, halve: bool
     ) -> None:
         super().__init__()
-        made = out_channels - in_channels if halve else out_channels
-        inner = made // 4
+        new_channels = out_channels - in_channels if halve else out_channels
+        inner = new_channels // 4
         self.groups = groups[0]
         self.squeeze = conv_bn(in_channels, inner, 1, groups=groups[0])
         self.depthwise = conv_bn(inner, inner, 3, 2 if halve else 1, groups=inner)
-        self.expand = conv_bn(inner, made, 1, groups=groups[1], relu=False)
+        self.expand = conv_bn(inner, new_channels, 1, groups=groups[1], relu=False)
         self.pool = nn.AvgPool2d(3, 2, 1) if halve else None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -81,8 +81,8 @@ class ShuffleNetV1(nn.Module):
     @staticmethod
     def _stage(in_channels: int, width: int, units: int) -> nn.Sequential:
         first = (1 if in_channels == STEM else 3, 3)  # the stem's few channels stay together
-        rest = [GroupedUnit(width, width, (3, 3), halve=False) for _ in range(units - 1)]
-        return nn.Sequential(GroupedUnit(in_channels, width, first, halve=True), *rest)
+        others = [GroupedUnit(width, width, (3, 3), halve=False) for _ in range(units - 1)]
+        return nn.Sequential(GroupedUnit(in_channels, width, first, halve=True), *others)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) -> (B, num_classes)."""
@@ -92,7 +92,7 @@ class ShuffleNetV1(nn.Module):
 
 def branch(in_channels: int, width: int, stride: int) -> nn.Sequential:
     """1×1, depthwise 3×3 and 1×1 convolution; no ReLU follows the depthwise one."""
-    return named(
+    return named_sequential(
         first=conv_bn(in_channels, width, 1),
         depthwise=conv_bn(width, width, 3, stride, groups=width, relu=False),
         last=conv_bn(width, width, 1),
@@ -123,7 +123,7 @@ class HalvingUnit(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.short = named(
+        self.short = named_sequential(
             depthwise=conv_bn(in_channels, in_channels, 3, 2, groups=in_channels, relu=False),
             last=conv_bn(in_channels, out_channels // 2, 1),
         )

@@ -4,7 +4,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from ..parts import conv_bn, init_kaiming
+from ..layers import conv_bn, init_kaiming
 
 
 class VGG(nn.Module):

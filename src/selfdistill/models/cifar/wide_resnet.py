@@ -4,7 +4,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from ..parts import bn_relu, init_kaiming, named
+from ..layers import bn_relu, init_kaiming, named_sequential
 
 
 class WideBlock(nn.Module):
@@ -17,7 +17,7 @@ class WideBlock(nn.Module):
     def __init__(self, in_channels: int, width: int, stride: int) -> None:
         super().__init__()
         self.norm = bn_relu(in_channels)
-        self.residual = named(
+        self.residual = named_sequential(
             conv1=nn.Conv2d(in_channels, width, 3, stride, 1, bias=False),
             norm=bn_relu(width),
             conv2=nn.Conv2d(width, width, 3, padding=1, bias=False),
@@ -69,8 +69,8 @@ class WideResNet(nn.Module):
 
 def stage(in_channels: int, width: int, blocks: int, stride: int) -> nn.Sequential:
     """Blocks of one size, of which the first has the stride."""
-    rest = [WideBlock(width, width, 1) for _ in range(blocks - 1)]
-    return nn.Sequential(WideBlock(in_channels, width, stride), *rest)
+    others = [WideBlock(width, width, 1) for _ in range(blocks - 1)]
+    return nn.Sequential(WideBlock(in_channels, width, stride), *others)
 
 
 NETWORKS = {

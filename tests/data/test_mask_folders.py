@@ -28,7 +28,11 @@ def scenes(tmp_path):
 
 
 def read(path, **options):
-    return load(f"folder:{path}", task="segmentation", **({"ignore": 9, "val": 0.25} | options))
+    return load(
+        f"folder:{path}",
+        task="segmentation",
+        **({"ignore_index": 9, "val_fraction": 0.25} | options),
+    )
 
 
 def test_parts_classes_and_values(scenes):
@@ -37,8 +41,8 @@ def test_parts_classes_and_values(scenes):
     assert data.classes == ["0", "1", "2"]
     assert data.task == "segmentation"
     assert data.train.shape == (3, 16, 20)
-    assert (data.crop, data.zoom, data.flip) == (0, 2.0, True)
-    masks = data.test.targets.at(torch.arange(3))
+    assert (data.crop_padding, data.max_zoom, data.flip) == (0, 2.0, True)
+    masks = data.test.targets.fetch(torch.arange(3))
     stored = np.array(Image.open(scenes / "test" / "masks" / "1.png"))
     want = np.where(stored == 9, IGNORE, stored)
     np.testing.assert_array_equal(masks[1].numpy(), want)
@@ -60,7 +64,7 @@ def test_one_level_is_split(scenes):
 def test_another_size(scenes):
     data = read(scenes, image_size=8)
     assert data.train.shape == (3, 8, 8)
-    assert data.train.targets.at(torch.tensor([0])).shape == (1, 8, 8)
+    assert data.train.targets.fetch(torch.tensor([0])).shape == (1, 8, 8)
 
 
 def test_pictures_of_different_sizes_are_brought_to_one(scenes):
@@ -71,12 +75,12 @@ def test_pictures_of_different_sizes_are_brought_to_one(scenes):
 
 
 def test_a_palette_is_read_as_classes(scenes):
-    place = scenes / "test" / "masks" / "0.png"
-    before = np.array(Image.open(place))
+    folder = scenes / "test" / "masks" / "0.png"
+    before = np.array(Image.open(folder))
     paletted = Image.frombytes("P", (20, 16), before.tobytes())
     paletted.putpalette([i % 256 for i in range(768)])
-    paletted.save(place)
-    masks = read(scenes).test.targets.at(torch.tensor([0]))
+    paletted.save(folder)
+    masks = read(scenes).test.targets.fetch(torch.tensor([0]))
     np.testing.assert_array_equal(masks[0].numpy(), np.where(before == 9, IGNORE, before))
 
 
@@ -106,8 +110,8 @@ def test_damage_is_told(scenes, damage, sentence):
 
 def test_a_stray_value_is_named(scenes):
     (scenes / "classes.txt").write_text("one\ntwo\nthree\n")
-    with pytest.raises(DataError, match=r"class 9 and there are 3.*ignore=9"):
-        read(scenes, ignore=None)
+    with pytest.raises(DataError, match=r"class 9 and there are 3.*ignore_index=9"):
+        read(scenes, ignore_index=None)
 
 
 def test_unknown_names(tmp_path):

@@ -1,4 +1,4 @@
-"""Networks that say something of every pixel."""
+"""Networks for semantic segmentation."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from ..core import ConfigError
 from ..taps import find_taps
-from .parts import conv_bn, init_kaiming, named
+from .layers import conv_bn, init_kaiming, named_sequential
 
 
 class FPN(nn.Module):
-    """A backbone, its feature pyramid, and the sum of all levels at a quarter of the resolution.
+    """Feature pyramid network for segmentation: the sum of all levels at a quarter resolution.
 
     Panoptic feature pyramid networks (Kirillov et al. 2019, https://arxiv.org/abs/1901.02446), the
     branch for semantic segmentation in a plain form: each level is brought to the largest one's
@@ -48,22 +48,22 @@ class FPN(nn.Module):
         """(B, C, H, W) to scores (B, K, h, w) at the resolution of the first map."""
         maps = [lateral(m) for lateral, m in zip(self.lateral, self.backbone(x), strict=True)]
         levels = [maps[-1]]
-        for each in reversed(maps[:-1]):
-            levels.append(each + enlarged(levels[-1], each))
+        for finer in reversed(maps[:-1]):
+            levels.append(finer + upsample_like(levels[-1], finer))
         levels = [smooth(m) for smooth, m in zip(self.smooth, reversed(levels), strict=True)]
         total = levels[0]
         for level in levels[1:]:
-            total = total + enlarged(level, total)
+            total = total + upsample_like(level, total)
         scores: Tensor = self.classify(total)
         return scores
 
 
-def enlarged(x: Tensor, like: Tensor) -> Tensor:
-    """A map at the height and width of another, bilinear."""
+def upsample_like(x: Tensor, like: Tensor) -> Tensor:
+    """Resize a map to the height and width of another, bilinear."""
     return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)
 
 
-class Plain(nn.Module):
+class SmallBackbone(nn.Module):
     """Four stages of two 3×3 convolutions each, at 1/2, 1/4, 1/8 and 1/16 of the resolution."""
 
     widths = (16, 32, 64, 96)
@@ -72,7 +72,7 @@ class Plain(nn.Module):
         super().__init__()
         sizes = zip((in_channels, *self.widths), self.widths, strict=False)
         for i, (old, new) in enumerate(sizes, 1):
-            stage = named(down=conv_bn(old, new, 3, 2), conv=conv_bn(new, new, 3))
+            stage = named_sequential(down=conv_bn(old, new, 3, 2), conv=conv_bn(new, new, 3))
             self.add_module(f"stage{i}", stage)
         init_kaiming(self)
 
@@ -81,7 +81,7 @@ class Plain(nn.Module):
         return [x := stage(x) for stage in self.children()]
 
 
-def fpn(name: str, num_classes: int, in_channels: int, pretrained: bool) -> nn.Module:
+def build_fpn(name: str, num_classes: int, in_channels: int, pretrained: bool) -> nn.Module:
     """`fpn/small`, or `fpn/timm/NAME` on any of timm's backbones that gives its features.
 
     Raises:
@@ -90,9 +90,9 @@ def fpn(name: str, num_classes: int, in_channels: int, pretrained: bool) -> nn.M
     if name == "small":
         if pretrained:
             raise ConfigError("no pretrained weights exist for fpn/small; take fpn/timm/resnet18")
-        plain = Plain(in_channels)
+        small = SmallBackbone(in_channels)
         cuts = [f"stage{i}" for i in range(1, 5)]
-        return FPN(plain, plain.widths, cuts, num_classes, width=48)
+        return FPN(small, small.widths, cuts, num_classes, width=48)
     family, _, backbone = name.partition("/")
     if family != "timm" or not backbone:
         raise ConfigError(
@@ -110,24 +110,24 @@ def _on_timm(name: str, num_classes: int, in_channels: int, pretrained: bool) ->
         backbone = timm.create_model(
             name, pretrained=pretrained, features_only=True, in_chans=in_channels
         )
-    except (RuntimeError, AttributeError, ValueError, AssertionError) as fault:
+    except (RuntimeError, AttributeError, ValueError, AssertionError) as error:
         raise ConfigError(
-            f"timm/{name} does not give its stages' features ({str(fault).splitlines()[0]}); "
+            f"timm/{name} does not give its stages' features ({str(error).splitlines()[0]}); "
             "take another backbone, such as timm/resnet18"
-        ) from fault
+        ) from error
     cuts = find_taps(backbone, torch.zeros(2, in_channels, 64, 64))
     channels = backbone.feature_info.channels()  # type: ignore[operator, union-attr]
     return FPN(backbone, channels, cuts, num_classes)
 
 
-class Scores(nn.Module):
-    """One of torchvision's networks for segmentation, giving its scores alone.
+class TorchvisionSegmenter(nn.Module):
+    """A segmentation network of torchvision that returns its scores alone.
 
     Args:
-        network: gives a dictionary whose `out` are the scores.
+        network: returns a dictionary whose `out` are the scores.
 
     Attributes:
-        cuts: where the stages of its backbone end.
+        cuts: names of the modules at which the stages of its backbone end.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -141,18 +141,20 @@ class Scores(nn.Module):
         return self.network(x)["out"]
 
 
-def torchvision_names() -> list[str]:
+def segmenter_names() -> list[str]:
     """torchvision's networks for segmentation."""
     from torchvision import models
 
     return models.list_models(module=models.segmentation)  # type: ignore[attr-defined, no-any-return]
 
 
-def from_torchvision(name: str, num_classes: int, pretrained: bool) -> nn.Module:
+def torchvision_segmenter(name: str, num_classes: int, pretrained: bool) -> nn.Module:
     """A network of torchvision; `pretrained` is its backbone on ImageNet."""
     from torchvision.models import get_model  # type: ignore[attr-defined]
 
     # without an auxiliary head, which some would otherwise have and some not
     extra = {} if name.startswith("lraspp") else {"aux_loss": False}
     backbone = "DEFAULT" if pretrained else None
-    return Scores(get_model(name, num_classes=num_classes, weights_backbone=backbone, **extra))
+    return TorchvisionSegmenter(
+        get_model(name, num_classes=num_classes, weights_backbone=backbone, **extra)
+    )

@@ -118,8 +118,8 @@ def test_deep_copy_of_a_chain_is_independent(name):
     parts = copy.deepcopy(nn.ModuleList(split_at(taps.network, taps.names))).eval()
     taps.network.eval()
     assert torch.equal(run(list(parts), images()), taps.network(images()))
-    mine = {p.data_ptr() for p in taps.network.parameters()}
-    assert not mine & {p.data_ptr() for p in parts.parameters()}
+    ours = {p.data_ptr() for p in taps.network.parameters()}
+    assert not ours & {p.data_ptr() for p in parts.parameters()}
 
 
 @every_network
@@ -127,7 +127,7 @@ def test_parts_share_the_parameters_and_leave_no_trace(name):
     network = NETWORKS[name]().train()
     network.get_submodule(next(n for n, _ in network.named_children())).eval()
     modes = {module: module.training for module in network.modules()}
-    keys, own = list(network.state_dict()), set(vars(network))
+    keys, internal = list(network.state_dict()), set(vars(network))
     names = Taps(network, example=images(2)).names
     parts = split_at(network, names)
     assert {id(p) for part in parts for p in part.parameters()} == {
@@ -135,7 +135,7 @@ def test_parts_share_the_parameters_and_leave_no_trace(name):
     }
     assert all(module.training == mode for module, mode in modes.items())
     assert list(network.state_dict()) == keys
-    assert set(vars(network)) == own
+    assert set(vars(network)) == internal
 
 
 def test_no_tap_is_the_network_whole():
@@ -188,14 +188,14 @@ def test_functional_dropout_follows_the_mode():
     for mode in (True, False, True):
         network.train(mode)
         last.train(mode)
-        zeros = [(last.network.fc, []), (network.fc, [])]
-        for module, seen in zeros:
-            module.register_forward_pre_hook(lambda m, a, seen=seen: seen.append(a[0] == 0))
+        records = [(last.network.fc, []), (network.fc, [])]
+        for module, zeros in records:
+            module.register_forward_pre_hook(lambda m, a, zeros=zeros: zeros.append(a[0] == 0))
         for _ in range(50):
             last(x)
             network(images())
-        for _, seen in zeros:
-            share = torch.stack(seen).float().mean().item()
+        for _, zeros in records:
+            share = torch.stack(zeros).float().mean().item()
             assert share == pytest.approx(0.55 if mode else 0.1, abs=0.09)
 
 
@@ -210,17 +210,17 @@ class Counts(Net):
 
 def test_buffers_are_asked_at_each_pass():
     network = Counts().eval()
-    own = set(vars(network))
+    internal = set(vars(network))
     parts = split_at(network, ["first"])
     assert torch.equal(run(parts, images()), network(images()))
     network.scale.fill_(5.0)
     assert torch.equal(run(parts, images()), network(images()))
-    assert set(vars(network)) == own
+    assert set(vars(network)) == internal
     assert "network.scale" in parts[1].state_dict()
 
 
 class Defaults(Net):
-    def forward(self, x, mask=None, *rest, **more):
+    def forward(self, x, mask=None, *others, **further):
         return super().forward(x if mask is None else x * mask)
 
 
@@ -292,7 +292,7 @@ class Forgets(Wipes):
 
 
 @pytest.mark.parametrize(
-    ("network", "tap", "told"),
+    ("network", "tap", "message"),
     [
         (Around, "first", "a connection leads around tap 'first'; tap the block that contains it"),
         (Chooses, "first", "it cannot be traced: .*control flow"),
@@ -304,9 +304,9 @@ class Forgets(Wipes):
     ],
     ids=lambda x: getattr(x, "__name__", ""),
 )
-def test_what_cannot_be_cut_is_refused(network, tap, told):
+def test_what_cannot_be_cut_is_refused(network, tap, message):
     with pytest.raises(
-        ConfigError, match=rf"^{network.__name__} cannot be cut .*\({told}"
+        ConfigError, match=rf"^{network.__name__} cannot be cut .*\({message}"
     ) as error:
         split_at(network(), [tap])
     assert "those that only read features can" in str(error.value)
@@ -342,15 +342,15 @@ def test_fresh_copies_keep_the_distribution_of_the_weights(name):
     network = NETWORKS[name]()
     torch.manual_seed(3)
     twin = reinitialized_copy(network)
-    mine, its = dict(network.named_parameters()), dict(twin.named_parameters())
-    assert list(mine) == list(its)
-    for n, parameter in mine.items():
-        assert its[n].data_ptr() != parameter.data_ptr()
+    ours, partner = dict(network.named_parameters()), dict(twin.named_parameters())
+    assert list(ours) == list(partner)
+    for n, parameter in ours.items():
+        assert partner[n].data_ptr() != parameter.data_ptr()
         if parameter.dim() < 2:
-            assert torch.equal(its[n], parameter)
+            assert torch.equal(partner[n], parameter)
         else:
-            assert torch.equal(its[n].flatten().sort()[0], parameter.flatten().sort()[0])
-            assert len(parameter.unique()) < 9 or not torch.equal(its[n], parameter)
+            assert torch.equal(partner[n].flatten().sort()[0], parameter.flatten().sort()[0])
+            assert len(parameter.unique()) < 9 or not torch.equal(partner[n], parameter)
     assert all(torch.equal(b, dict(twin.named_buffers())[n]) for n, b in network.named_buffers())
 
 

@@ -5,12 +5,12 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from made_boxes import COUNTS, LAYOUTS, NAMES, coco, picture, truth, yolo
+from box_folder_files import COUNTS, LAYOUTS, NAMES, coco, picture, truth, yolo
 
 from selfdistill.core import ConfigError, DataError
-from selfdistill.data import Folder, Loader, Resident, boxes, load
+from selfdistill.data import ImageFiles, InMemoryImages, Loader, box_folders, load
 from selfdistill.data.geometry import GRAY
-from selfdistill.data.hold_out import limited
+from selfdistill.data.hold_out import subsample
 
 LOADING = {"seed": 3, "mean": (0.0,) * 3, "std": (1 / 255,) * 3}
 
@@ -24,14 +24,19 @@ def test_every_layout_holds_the_truth(layout, tmp_path):
     data = read(LAYOUTS[layout](tmp_path / "set"))
     assert (data.layout, data.classes, data.task) == (layout, NAMES, "detection")
     assert data.train.shape == (3, 64, 64)
-    assert (data.crop, data.flip, data.zoom, data.resized_crop) == (0, True, boxes.ZOOM, False)
+    assert (data.crop_padding, data.flip, data.max_zoom, data.resized_crop) == (
+        0,
+        True,
+        box_folders.MAX_ZOOM,
+        False,
+    )
     for part in COUNTS:
         images, entries = getattr(data, part), truth()[part]
         assert len(images) == len(entries)
-        found = images.targets.at(torch.arange(len(images)))
+        result = images.targets.fetch(torch.arange(len(images)))
         most = max(len(objects) for *_, objects in entries)
-        assert found.shape == (len(images), most, 5)
-        for row, (_, size, objects) in zip(found, entries, strict=True):
+        assert result.shape == (len(images), most, 5)
+        for row, (_, size, objects) in zip(result, entries, strict=True):
             kept = row[row[:, 0] >= 0]
             scale = min(64 / size[0], 64 / size[1])
             inner = [round(side * scale) for side in size]
@@ -46,19 +51,19 @@ def test_every_layout_holds_the_truth(layout, tmp_path):
 
 
 def test_a_picture_that_fills_the_frame_is_left_as_it_is(tmp_path):
-    place = tmp_path / "set"
+    folder = tmp_path / "set"
     for kind in ("images", "labels"):
-        (place / kind).mkdir(parents=True)
+        (folder / kind).mkdir(parents=True)
     for i in range(4):
-        picture(str(i), (32, 64)).save(place / "images" / f"{i}.png")
-        (place / "labels" / f"{i}.txt").write_text("0 .5 .5 .5 .5\n")
-    data = read(place, val=0.25)
+        picture(str(i), (32, 64)).save(folder / "images" / f"{i}.png")
+        (folder / "labels" / f"{i}.txt").write_text("0 .5 .5 .5 .5\n")
+    data = read(folder, val_fraction=0.25)
     assert data.train.shape == (3, 32, 64)  # of one common size, which need not be square
     assert (data.classes, len(data.train), len(data.val), data.test) == (["0"], 3, 1, None)
     stored = [np.array(picture(str(i), (32, 64))) for i in range(4)]
-    found = data.val.fetch(torch.tensor([0]))[0].movedim(0, 2).numpy()
-    assert any(np.array_equal(found, each) for each in stored)
-    assert data.val.targets.at(torch.tensor([0])).tolist() == [[[0, 16, 8, 48, 24]]]
+    result = data.val.fetch(torch.tensor([0]))[0].movedim(0, 2).numpy()
+    assert any(np.array_equal(result, item) for item in stored)
+    assert data.val.targets.fetch(torch.tensor([0])).tolist() == [[[0, 16, 8, 48, 24]]]
 
 
 @pytest.mark.parametrize(
@@ -73,8 +78,10 @@ def test_a_picture_that_fills_the_frame_is_left_as_it_is(tmp_path):
 )
 def test_the_frame_holds_all_pictures(stored, frame):
     empty = np.zeros(0, dtype=np.int64)
-    sheet = boxes.Sheet(["x"] * len(stored), np.array(stored), empty, empty, np.zeros((0, 4)))
-    assert boxes._frame({"train": sheet}) == frame
+    table = box_folders.BoxTable(
+        ["x"] * len(stored), np.array(stored), empty, empty, np.zeros((0, 4))
+    )
+    assert box_folders._frame_size({"train": table}) == frame
 
 
 def test_the_size_that_is_asked_for_is_square(tmp_path):
@@ -83,43 +90,43 @@ def test_the_size_that_is_asked_for_is_square(tmp_path):
     first = data.train.fetch(torch.tensor([0]))[0]  # 56 × 40
     assert (first[:, :, :13] == GRAY).all()
     assert (first[:, :, 83:] == GRAY).all()
-    assert data.train.targets.at(torch.tensor([0]))[0, 0].tolist() == [0, 13, 0, 82, 96]
+    assert data.train.targets.fetch(torch.tensor([0]))[0, 0].tolist() == [0, 13, 0, 82, 96]
 
 
 def test_val_alone_has_the_last_word(tmp_path):
-    place = coco(tmp_path / "set")
-    (place / "annotations" / "instances_test2017.json").unlink()
-    data = read(place, val=0.34)
+    folder = coco(tmp_path / "set")
+    (folder / "annotations" / "instances_test2017.json").unlink()
+    data = read(folder, val_fraction=0.34)
     assert (len(data.train), len(data.val), len(data.test)) == (4, 2, 2)
 
 
 def test_limit_and_share_keep_pictures_and_boxes_together(tmp_path):
-    whole = read(coco(tmp_path / "set"), val=0).train
-    some = read(tmp_path / "set", val=0, limit=3).train
+    full = read(coco(tmp_path / "set"), val_fraction=0).train
+    some = read(tmp_path / "set", val_fraction=0, max_train_images=3).train
     places = [
-        next(i for i in range(6) if torch.equal(whole.images[i], image)) for image in some.images
+        next(i for i in range(6) if torch.equal(full.images[i], image)) for image in some.images
     ]
     assert places == sorted(places)
-    assert torch.equal(some.targets.rows, whole.targets.rows[places])
-    assert limited(some, 9) is some
+    assert torch.equal(some.targets.rows, full.targets.rows[places])
+    assert subsample(some, 9) is some
 
 
 @pytest.fixture
 def streamed(tmp_path, monkeypatch):
-    monkeypatch.setattr(boxes, "_IN_MEMORY", 0)
+    monkeypatch.setattr(box_folders, "_IN_MEMORY", 0)
     return read(coco(tmp_path / "set"))
 
 
 @pytest.mark.parametrize("views", [1, 2])
 def test_streamed_batches_are_those_from_memory(streamed, tmp_path, views):
-    assert isinstance(streamed.train, Folder)
-    resident = Resident(streamed.train.resident().images, streamed.train.targets)
+    assert isinstance(streamed.train, ImageFiles)
+    options = {"crop_padding": 3, "flip": True, "max_zoom": 2.0}
+    resident = InMemoryImages(streamed.train.load_into_memory().images, streamed.train.targets)
     assert torch.equal(resident.fetch(torch.arange(6)), streamed.train.fetch(torch.arange(6)))
     batches = [
-        list(Loader(images, batch_size=2, crop=3, flip=True, zoom=2.0, views=views, **LOADING)
-             .epoch(1))
+        list(Loader(images, **LOADING, batch_size=2, views=views, **options).epoch(1))
         for images in (streamed.train, resident)
-    ]  # fmt: skip
+    ]
     for (one,), (other,) in zip(*batches, strict=True):
         assert torch.equal(one.inputs, other.inputs)
         assert torch.equal(one.targets, other.targets)
@@ -128,10 +135,12 @@ def test_streamed_batches_are_those_from_memory(streamed, tmp_path, views):
 
 
 def test_a_resumed_epoch_goes_on_with_the_same_streamed_batches(streamed):
-    loader = Loader(streamed.train, batch_size=2, crop=0, flip=True, zoom=1.5, **LOADING)
-    whole, rest = list(loader.epoch(2)), list(loader.epoch(2, start=1))
-    assert len(whole) == len(rest) + 1
-    for (one,), (other,) in zip(whole[1:], rest, strict=True):
+    loader = Loader(
+        streamed.train, batch_size=2, crop_padding=0, flip=True, max_zoom=1.5, **LOADING
+    )
+    full, others = list(loader.epoch(2)), list(loader.epoch(2, start=1))
+    assert len(full) == len(others) + 1
+    for (one,), (other,) in zip(full[1:], others, strict=True):
         assert torch.equal(one.inputs, other.inputs)
         assert torch.equal(one.targets, other.targets)
 
@@ -143,28 +152,30 @@ def test_a_picture_of_another_size_than_annotated_is_told_while_streaming(stream
 
 
 def test_pictures_without_an_object_are_refused_on_demand(tmp_path):
-    place = coco(tmp_path / "set")
-    assert int(read(place, val=0).train.targets.empty().sum()) == 1
+    folder = coco(tmp_path / "set")
+    assert int(read(folder, val_fraction=0).train.targets.empty().sum()) == 1
     with pytest.raises(
         DataError, match=r"1 of 6 pictures hold no object.*train5.*--empty-images keep"
     ):
-        read(place, empty="refuse")
+        read(folder, empty_images="refuse")
 
 
 def test_words_are_checked(tmp_path):
-    with pytest.raises(ConfigError, match=r"empty='kep' is unknown \(did you mean 'keep'\?\)"):
-        read(tmp_path, empty="kep")
-    with pytest.raises(ConfigError, match=r"faulty='x' is unknown \(there are: refuse, fix\)"):
-        read(tmp_path, faulty="x")
+    with pytest.raises(
+        ConfigError, match=r"empty_images='kep' is unknown \(did you mean 'keep'\?\)"
+    ):
+        read(tmp_path, empty_images="kep")
+    with pytest.raises(ConfigError, match=r"invalid_boxes='mend' is unknown"):
+        read(tmp_path, invalid_boxes="mend")
 
 
 def test_a_folder_in_no_layout(tmp_path):
     (tmp_path / "sett").mkdir()
     with pytest.raises(DataError, match=r"there is no folder .*\(did you mean 'sett'\?\)"):
         read(tmp_path / "set")
-    with pytest.raises(DataError, match=r"none of the layouts.*COCO.*Pascal VOC.*YOLO") as found:
+    with pytest.raises(DataError, match=r"none of the layouts.*COCO.*Pascal VOC.*YOLO") as result:
         read(tmp_path / "sett")
-    assert "folders of classes" not in str(found.value)
+    assert "folders of classes" not in str(result.value)
     (tmp_path / "flowers" / "daisy").mkdir(parents=True)
     picture("x", (8, 8)).save(tmp_path / "flowers" / "daisy" / "0.png")
     with pytest.raises(DataError, match="folders of classes, leave out --task"):
@@ -174,9 +185,9 @@ def test_a_folder_in_no_layout(tmp_path):
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("task", ["classification", "segmentation"])
 def test_boxes_are_not_taken_for_another_task(layout, task, tmp_path):
-    place = LAYOUTS[layout](tmp_path / "set")
+    folder = LAYOUTS[layout](tmp_path / "set")
     with pytest.raises(DataError, match="holds images with boxes; give --task detection"):
-        load(f"folder:{place}", task=task)
+        load(f"folder:{folder}", task=task)
 
 
 @pytest.mark.parametrize("task", ["classification", "detection"])
@@ -195,18 +206,18 @@ def test_unknown_name():
 
 
 def test_no_object_at_all(tmp_path):
-    place = yolo(tmp_path / "set")
-    for file in (place / "labels" / "train").iterdir():
+    folder = yolo(tmp_path / "set")
+    for file in (folder / "labels" / "train").iterdir():
         file.write_text("")
     with pytest.raises(DataError, match="no object in any of the training pictures"):
-        read(place)
+        read(folder)
 
 
 def test_a_broken_picture_is_named(tmp_path):
-    place = coco(tmp_path / "set")
-    (place / "train2017" / "train1.png").write_bytes(b"x")
+    folder = coco(tmp_path / "set")
+    (folder / "train2017" / "train1.png").write_bytes(b"x")
     with pytest.raises(DataError, match=r"cannot read the image .*train1\.png"):
-        read(place)
-    shutil.rmtree(place / "val2017")
+        read(folder)
+    shutil.rmtree(folder / "val2017")
     with pytest.raises(DataError, match=r"names the picture .*val0\.png, and there is none"):
-        read(place)
+        read(folder)

@@ -4,22 +4,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfdistill.core import DataError
-from selfdistill.data.hold_out import hold_out_share, limited, stratified
-from selfdistill.data.images import Resident
+from selfdistill.data.hold_out import hold_out_fraction, stratified_order, subsample
+from selfdistill.data.images import InMemoryImages
 
 label_lists = st.lists(st.integers(0, 4), min_size=2, max_size=60)
 
 
-def images(labels: list[int]) -> Resident:
+def images(labels: list[int]) -> InMemoryImages:
     """One pixel each, whose value is the place."""
     places = torch.arange(len(labels), dtype=torch.uint8)
-    return Resident(places[:, None, None, None], torch.tensor(labels))
+    return InMemoryImages(places[:, None, None, None], torch.tensor(labels))
 
 
 @settings(max_examples=50, deadline=None)
 @given(label_lists, st.data())
 def test_every_beginning_keeps_the_shares(labels, data):
-    order = stratified(torch.tensor(labels), "test")
+    order = stratified_order(torch.tensor(labels), "test")
     assert sorted(order.tolist()) == list(range(len(labels)))
     k = data.draw(st.integers(0, len(labels)))
     for label in set(labels):
@@ -28,7 +28,7 @@ def test_every_beginning_keeps_the_shares(labels, data):
 
 
 def test_equal_classes_are_split_equally():
-    train, val = hold_out_share(images([0, 1, 2] * 20), 0.1)
+    train, val = hold_out_fraction(images([0, 1, 2] * 20), 0.1)
     assert torch.bincount(val.labels).tolist() == [2, 2, 2]
     assert torch.bincount(train.labels).tolist() == [18, 18, 18]
     together = torch.cat([train.images, val.images]).flatten().tolist()
@@ -36,29 +36,31 @@ def test_equal_classes_are_split_equally():
 
 
 def test_split_is_the_same_each_time_and_not_sorted_by_place():
-    first, second = (hold_out_share(images([0, 1] * 30), 0.2)[1].images for _ in range(2))
+    first, second = (hold_out_fraction(images([0, 1] * 30), 0.2)[1].images for _ in range(2))
     assert torch.equal(first, second)
     assert first.flatten().tolist() != list(range(12))
 
 
 def test_a_single_picture_of_a_class_stays_in_training():
-    train, _ = hold_out_share(images([0] * 9 + [1]), 0.3)
+    train, _ = hold_out_fraction(images([0] * 9 + [1]), 0.3)
     assert train.labels.unique().tolist() == [0, 1]
 
 
 def test_no_share_holds_out_nothing():
-    whole = images([0, 1])
-    assert hold_out_share(whole, 0) == (whole, None)
+    full = images([0, 1])
+    assert hold_out_fraction(full, 0) == (full, None)
 
 
 @pytest.mark.parametrize(("share", "part"), [(0.01, "no validation"), (0.99, "no training")])
 def test_a_share_that_leaves_nothing(share, part):
-    with pytest.raises(DataError, match=f"{part} image; give 0 or a share between 0.17 and 0.83"):
-        hold_out_share(images([0, 1] * 3), share)
+    with pytest.raises(
+        DataError, match=f"{part} image; give 0 or a fraction between 0.17 and 0.83"
+    ):
+        hold_out_fraction(images([0, 1] * 3), share)
 
 
 def test_limit():
-    whole = images([0, 0, 1] * 10)
-    assert torch.bincount(limited(whole, 6).labels).tolist() == [4, 2]
-    assert limited(whole, 31) is whole
-    assert limited(whole, None) is whole
+    full = images([0, 0, 1] * 10)
+    assert torch.bincount(subsample(full, 6).labels).tolist() == [4, 2]
+    assert subsample(full, 31) is full
+    assert subsample(full, None) is full

@@ -16,10 +16,10 @@ def some_boxes(count: int, seed: int) -> torch.Tensor:
 
 
 def test_complete_iou_and_its_gradient_are_torchvisions():
-    mine, theirs = some_boxes(200, 0).requires_grad_(), some_boxes(200, 1)
-    want = 1 - complete_box_iou_loss(mine, theirs)
-    torch.testing.assert_close(complete_iou(mine, theirs), want)
-    grads = [torch.autograd.grad(x.sum(), mine)[0] for x in (complete_iou(mine, theirs), want)]
+    area_a, area_b = some_boxes(200, 0).requires_grad_(), some_boxes(200, 1)
+    want = 1 - complete_box_iou_loss(area_a, area_b)
+    torch.testing.assert_close(complete_iou(area_a, area_b), want)
+    grads = [torch.autograd.grad(x.sum(), area_a)[0] for x in (complete_iou(area_a, area_b), want)]
     torch.testing.assert_close(*grads, rtol=1e-3, atol=1e-5)
 
 
@@ -73,7 +73,12 @@ def test_binary_divergence_is_that_of_bernoulli():
 
 
 def kept(boxes, scores, **changes):
-    settings = {"least": 0.1, "overlap": 0.5, "count": 10, "looked_at": 100} | changes
+    settings = {
+        "min_score": 0.1,
+        "iou_threshold": 0.5,
+        "max_detections": 10,
+        "max_candidates": 100,
+    } | changes
     return class_nms(torch.tensor(boxes), torch.tensor(scores), **settings)
 
 
@@ -99,8 +104,8 @@ def test_a_box_counts_for_each_class_it_scores_for():
 
 def test_no_more_than_asked_for():
     scores = [[0.5, 0.0], [0.0, 0.9], [0.6, 0.0]]
-    assert kept(BOXES, scores, count=1)[1].tolist() == pytest.approx([0.9])
-    assert kept(BOXES, scores, looked_at=2)[1].tolist() == pytest.approx([0.9, 0.6])
+    assert kept(BOXES, scores, max_detections=1)[1].tolist() == pytest.approx([0.9])
+    assert kept(BOXES, scores, max_candidates=2)[1].tolist() == pytest.approx([0.9, 0.6])
 
 
 def test_nothing_sure_is_nothing():

@@ -1,12 +1,12 @@
-"""Pieces that several families of networks are made of."""
+"""Layers that several families of networks share."""
 
 from collections import OrderedDict
 
 from torch import nn
 
 
-def named(**modules: nn.Module) -> nn.Sequential:
-    """The modules one after the other, each under its keyword in the state dict."""
+def named_sequential(**modules: nn.Module) -> nn.Sequential:
+    """A sequence of modules, each under its keyword in the state dict."""
     return nn.Sequential(OrderedDict(modules))
 
 
@@ -27,7 +27,7 @@ def conv_bn(
     conv = nn.Conv2d(
         in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=bias
     )
-    block = named(conv=conv, bn=nn.BatchNorm2d(out_channels))
+    block = named_sequential(conv=conv, bn=nn.BatchNorm2d(out_channels))
     if relu:
         block.add_module("relu", nn.ReLU())
     return block
@@ -35,13 +35,13 @@ def conv_bn(
 
 def bn_relu(channels: int) -> nn.Sequential:
     """Batch norm and ReLU, for networks that normalize before the convolution."""
-    return named(bn=nn.BatchNorm2d(channels), relu=nn.ReLU())
+    return named_sequential(bn=nn.BatchNorm2d(channels), relu=nn.ReLU())
 
 
 def init_kaiming(network: nn.Module) -> None:
     """Convolutions normal with variance 2 / fan-out (He et al. 2015), their biases 0.
 
-    Batch norm is born with scale 1 and shift 0 and linear layers keep torch's own initialization.
+    Batch norm starts at scale 1 and shift 0 and linear layers keep torch's own initialization.
     He et al. 2015, https://arxiv.org/abs/1502.01852, eq. 14.
     """
     for module in network.modules():

@@ -15,7 +15,7 @@ Objects = list[tuple[int, int, int, int, int]]
 def truth() -> dict[str, list[tuple[str, tuple[int, int], Objects]]]:
     """By part: name, (height, width) and objects of each picture; the last one has none."""
     draw = np.random.default_rng(0)
-    made: dict[str, list[tuple[str, tuple[int, int], Objects]]] = {}
+    built: dict[str, list[tuple[str, tuple[int, int], Objects]]] = {}
     for part, count in COUNTS.items():
         for i in range(count):
             height, width = (48, 64) if i % 2 else (56, 40)
@@ -24,9 +24,9 @@ def truth() -> dict[str, list[tuple[str, tuple[int, int], Objects]]]:
                 x, y = int(draw.integers(0, width - 12)), int(draw.integers(0, height - 12))
                 wide, tall = map(int, draw.integers(5, 12, 2))
                 objects.append((int(draw.integers(0, 3)), x, y, x + wide, y + tall))
-            made.setdefault(part, []).append((f"{part}{i}", (height, width), objects))
-    made["train"][0][2][:] = [(0, 0, 0, 40, 56), (1, 5, 5, 15, 15), (2, 20, 9, 30, 29)]
-    return made
+            built.setdefault(part, []).append((f"{part}{i}", (height, width), objects))
+    built["train"][0][2][:] = [(0, 0, 0, 40, 56), (1, 5, 5, 15, 15), (2, 20, 9, 30, 29)]
+    return built
 
 
 def picture(name: str, size: tuple[int, int]) -> Image.Image:
@@ -34,12 +34,12 @@ def picture(name: str, size: tuple[int, int]) -> Image.Image:
     return Image.fromarray(draw.integers(0, 256, (*size, 3), dtype=np.uint8))
 
 
-def coco(place: Path) -> Path:
+def coco(directory: Path) -> Path:
     """As COCO ships it: years in the names, categories with gaps between their ids."""
     ids = [3, 7, 90]
-    (place / "annotations").mkdir(parents=True)
+    (directory / "annotations").mkdir(parents=True)
     for part, entries in truth().items():
-        folder = place / f"{part}2017"
+        folder = directory / f"{part}2017"
         folder.mkdir()
         images, annotations = [], []
         for number, (name, size, objects) in enumerate(entries):
@@ -59,22 +59,22 @@ def coco(place: Path) -> Path:
             ]
         categories = [{"id": i, "name": n} for i, n in zip(ids, NAMES, strict=True)]
         content = {"images": images, "annotations": annotations, "categories": categories[::-1]}
-        file = place / "annotations" / f"instances_{part}2017.json"
+        file = directory / "annotations" / f"instances_{part}2017.json"
         file.write_text(json.dumps(content))
-    return place
+    return directory
 
 
-def voc(place: Path) -> Path:
+def voc(directory: Path) -> Path:
     """With lists of each part; pixels count from 1 and the last one belongs to the box."""
     for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
-        (place / folder).mkdir(parents=True)
+        (directory / folder).mkdir(parents=True)
     for part, entries in truth().items():
         lines = [name for name, _, _ in entries]
-        (place / "ImageSets" / "Main" / f"{part}.txt").write_text("\n".join(lines))
+        (directory / "ImageSets" / "Main" / f"{part}.txt").write_text("\n".join(lines))
         for name, size, objects in entries:
-            picture(name, size).save(place / "JPEGImages" / f"{name}.png")
-            (place / "Annotations" / f"{name}.xml").write_text(page(size, objects))
-    return place
+            picture(name, size).save(directory / "JPEGImages" / f"{name}.png")
+            (directory / "Annotations" / f"{name}.xml").write_text(page(size, objects))
+    return directory
 
 
 def page(size: tuple[int, int], objects: Objects) -> str:
@@ -87,17 +87,17 @@ def page(size: tuple[int, int], objects: Objects) -> str:
     return f"<annotation>{shape}{inner}</annotation>"
 
 
-def yolo(place: Path) -> Path:
+def yolo(directory: Path) -> Path:
     """With data.yaml, images/PART and labels/PART."""
     for part, entries in truth().items():
         for folder in ("images", "labels"):
-            (place / folder / part).mkdir(parents=True)
+            (directory / folder / part).mkdir(parents=True)
         for name, size, objects in entries:
-            picture(name, size).save(place / "images" / part / f"{name}.png")
-            lines = [line(size, *each) for each in objects]
-            (place / "labels" / part / f"{name}.txt").write_text("\n".join(lines))
-    (place / "data.yaml").write_text("names:\n  0: ant\n  1: bee\n  2: cat\n")
-    return place
+            picture(name, size).save(directory / "images" / part / f"{name}.png")
+            lines = [line(size, *item) for item in objects]
+            (directory / "labels" / part / f"{name}.txt").write_text("\n".join(lines))
+    (directory / "data.yaml").write_text("names:\n  0: ant\n  1: bee\n  2: cat\n")
+    return directory
 
 
 def line(size: tuple[int, int], label: int, x1: int, y1: int, x2: int, y2: int) -> str:

@@ -9,19 +9,19 @@ from PIL import Image
 
 from selfdistill.core import DataError
 from selfdistill.data.box_table import (
-    Sheet,
-    boxes,
-    checked,
-    part_named,
-    sheet,
+    BoxTable,
+    box_table,
+    check_boxes,
+    letterbox_boxes,
+    split_of_name,
 )
-from selfdistill.data.letterbox import Letterboxed, placed
+from selfdistill.data.letterbox import LetterboxedFiles, letterbox_areas
 
 INSIDE = (0, 1, 10, 10, 20, 20)
 
 
-def one(*rows, size=(48, 64)) -> Sheet:
-    return sheet(["a.png", "b.png"], np.array([size, size]), [INSIDE, *rows])
+def one(*rows, size=(48, 64)) -> BoxTable:
+    return box_table(["a.png", "b.png"], np.array([size, size]), [INSIDE, *rows])
 
 
 @pytest.mark.parametrize(
@@ -38,26 +38,26 @@ def one(*rows, size=(48, 64)) -> Sheet:
 )
 def test_boxes_that_cannot_be_right(row, sentence):
     with pytest.raises(DataError, match=sentence + ".*--invalid-boxes fix"):
-        checked(one(row), "refuse", "keep")
+        check_boxes(one(row), "refuse", "keep")
 
 
 def test_of_several_faults_the_first_is_told_and_all_counted():
     with pytest.raises(DataError, match=r"\(1, 1, 1, 2\) .* has no area \(and 1 more\)"):
-        checked(one((0, 0, 1, 1, 1, 2), (1, 0, 3, 3, 3, 3)), "refuse", "keep")
+        check_boxes(one((0, 0, 1, 1, 1, 2), (1, 0, 3, 3, 3, 3)), "refuse", "keep")
 
 
 def test_a_pixel_of_rounding_is_clipped():
-    found = checked(one((1, 0, -1, 0, 65, 48.5)), "refuse", "keep")
-    assert found.corners.tolist() == [[10, 10, 20, 20], [0, 0, 64, 48]]
+    result = check_boxes(one((1, 0, -1, 0, 65, 48.5)), "refuse", "keep")
+    assert result.corners.tolist() == [[10, 10, 20, 20], [0, 0, 64, 48]]
 
 
 def test_mending_clips_and_leaves_out():
     rows = [(0, 2, 5, 5, 5, 9), (0, 2, 60, 40, 90, 90), (1, 2, 70, 5, 90, 9)]
-    found = checked(one(*rows), "fix", "keep")
-    assert found.corners.tolist() == [[10, 10, 20, 20], [60, 40, 64, 48]]
-    assert found.owners.tolist() == [0, 0]
+    result = check_boxes(one(*rows), "fix", "keep")
+    assert result.corners.tolist() == [[10, 10, 20, 20], [60, 40, 64, 48]]
+    assert result.owners.tolist() == [0, 0]
     with pytest.raises(DataError, match=r"1 of 2 pictures hold no object, the first is b.png"):
-        checked(one(*rows), "fix", "refuse")
+        check_boxes(one(*rows), "fix", "refuse")
 
 
 @pytest.mark.parametrize(
@@ -66,11 +66,11 @@ def test_mending_clips_and_leaves_out():
      ("captions_train2017", None)],
 )  # fmt: skip
 def test_parts_by_name(name, part):
-    assert part_named(name) == part
+    assert split_of_name(name) == part
 
 
 @pytest.mark.parametrize(
-    ("stored", "frame", "place"),
+    ("stored", "frame", "folder"),
     [
         ((480, 640), (320, 320), [40, 0, 240, 320]),
         ((640, 480), (320, 320), [0, 40, 320, 240]),
@@ -78,8 +78,8 @@ def test_parts_by_name(name, part):
         ((1, 4000), (32, 32), [15, 0, 1, 32]),
     ],
 )
-def test_places_in_the_frame(stored, frame, place):
-    assert placed(np.array([stored]), frame)[0].tolist() == place
+def test_places_in_the_frame(stored, frame, folder):
+    assert letterbox_areas(np.array([stored]), frame)[0].tolist() == folder
 
 
 @settings(max_examples=60, deadline=None)
@@ -92,15 +92,17 @@ def test_a_box_stays_around_what_is_drawn_in_it(data):
     x2, y2 = data.draw(st.integers(x1 + 12, width)), data.draw(st.integers(y1 + 12, height))
     pixels = np.zeros((height, width, 3), dtype=np.uint8)
     pixels[y1:y2, x1:x2] = 255
-    mine = sheet(["a"], np.array([(height, width)]), [(0, 0, x1, y1, x2, y2)])
-    images = Letterboxed(mine.paths, boxes(mine, frame), mine.sizes)
-    seen_y, seen_x = (images.fitted(Image.fromarray(pixels))[0] > 184).nonzero().unbind(1)
-    seen = torch.stack([seen_x.min(), seen_y.min(), seen_x.max() + 1, seen_y.max() + 1])
-    assert (images.targets.rows[0, 0, 1:] - seen).abs().max() <= 1 + max(frame) / min(height, width)
+    ours = box_table(["a"], np.array([(height, width)]), [(0, 0, x1, y1, x2, y2)])
+    images = LetterboxedFiles(ours.paths, letterbox_boxes(ours, frame), ours.sizes)
+    seen_y, seen_x = (images.fit_to_size(Image.fromarray(pixels))[0] > 184).nonzero().unbind(1)
+    visible = torch.stack([seen_x.min(), seen_y.min(), seen_x.max() + 1, seen_y.max() + 1])
+    assert (images.targets.rows[0, 0, 1:] - visible).abs().max() <= 1 + max(frame) / min(
+        height, width
+    )
 
 
 def test_boxes_are_gathered_by_picture_in_any_order():
     rows = [(1, 0, 1, 1, 2, 2), (0, 1, 3, 3, 4, 4), (1, 2, 5, 5, 6, 6)]
-    found = boxes(sheet(["a", "b", "c"], np.full((3, 2), 32), rows), (32, 32)).rows
-    assert found[..., 0].tolist() == [[1, -1], [0, 2], [-1, -1]]
-    assert found[1, 1].tolist() == [2, 5, 5, 6, 6]
+    result = letterbox_boxes(box_table(["a", "b", "c"], np.full((3, 2), 32), rows), (32, 32)).rows
+    assert result[..., 0].tolist() == [[1, -1], [0, 2], [-1, -1]]
+    assert result[1, 1].tolist() == [2, 5, 5, 6, 6]
