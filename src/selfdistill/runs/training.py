@@ -11,13 +11,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from ..core import (
-    ArtifactError,
-    ConfigError,
-    MissingExtraError,
-    SelfdistillError,
-    load_tensors,
-)
+from ..core import ArtifactError, ConfigError, MissingExtraError, SelfdistillError, load_tensors
 from ..data import ImageData, Loader
 from ..engine.evaluate import EvaluationResult, evaluate_full, evaluate_network
 from ..engine.log import Callback, NullCallback
@@ -199,19 +193,16 @@ def _train(
     fit.run()
     display.say("judging the finished network")
     with fit.ema_weights():
-        rows = _finish(recipe, parts, fabric, directory, display, fit.total)
+        rows = _finish(recipe, parts, fabric, directory, fit.total)
+    if fabric.is_global_zero:
+        _report(directory, display)
     if fit.average:
         load_tensors(method, fit.average.state, strict=False)
     return Run(directory.path, recipe, method.eval(), rows)
 
 
 def _finish(
-    recipe: Recipe,
-    parts: RunComponents,
-    fabric: Fabric,
-    directory: RunDirectory,
-    display: Callback,
-    step: int,
+    recipe: Recipe, parts: RunComponents, fabric: Fabric, directory: RunDirectory, step: int
 ) -> list[ExitScore]:
     """Judge on validation and test images, once, and write the tables and the page."""
     data, task = parts.data, parts.task
@@ -230,7 +221,6 @@ def _finish(
         if judged := data.test or data.val:
             write_pictures(directory, fabric, parts.method, task, judged, data)
         directory.write(exit_scores.FILE, exit_scores.to_csv(rows))
-        _report(directory, display)
     return rows
 
 
@@ -256,8 +246,7 @@ def _write_details(
         directory.write(calibration.FILE, calibration.to_csv(tables))
     for verdict in list(verdicts.values())[-1:]:
         for name, matrix in verdict.details.items():
-            counts = ConfusionMatrix(classes, matrix.numpy())
-            directory.write(f"{name}.csv", counts.to_csv())
+            directory.write(f"{name}.csv", ConfusionMatrix(classes, matrix.numpy()).to_csv())
         if columns := verdict.by_class:
             directory.write(CLASSES_FILE, ClassScores.from_tensors(classes, columns).to_csv())
 
