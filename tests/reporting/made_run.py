@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import tomli_w
 
-from selfdistill.engine.run_directory import RunDirectory
+from selfdistill.engine.run_directory import RUN_FORMAT, RunDirectory
 from selfdistill.records.training_data import TrainingData
 
 EXITS = (("exit1", 152_000, 61_200_000), ("exit2", 683_000, 120_900_000))
@@ -39,7 +39,12 @@ def made_run(
     recipe = {"method": "muse", "model": "cifar/resnet18", "data": "digits", "epochs": epochs}
     recipe |= {"lr": 0.05, "batch_size": 64, "optimizer": "sgd", "nesterov": True, "seed": 0}
     run.write("recipe.toml", tomli_w.dumps({**recipe, "options": {**OPTIONS, "combine": combine}}))
-    where = {"command": "selfdistill train --data digits", "commit": None, "python": "3.12.1"}
+    where = {
+        "format": RUN_FORMAT,
+        "command": "selfdistill train --data digits",
+        "commit": None,
+        "python": "3.12.1",
+    }
     where |= {"packages": {"torch": "2.10.0"}, "system": "Linux", "cores": 2, "gpus": []}
     run.write("environment.json", json.dumps(where))
     run.write("data.json", training_data("classification", classes).to_json())

@@ -84,7 +84,7 @@ def test_what_was_measured_comes_back(tmp_path):
         ("recipe.toml", "=", ConfigError),
     ],
 )
-def test_names_the_file_that_cannot_be_read_run(tmp_path, name, text, error):
+def test_names_the_file_that_cannot_be_read(tmp_path, name, text, error):
     run = made_run(tmp_path / "run")
     run.write(name, text)
     with pytest.raises(error, match=name):
