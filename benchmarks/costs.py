@@ -42,7 +42,7 @@ def row(name: str, side: int, place: int, *printed: str) -> dict[str, object]:
         ours = predictors[f"exit{place}" if until else "student"]
         counted = {
             "paper": paper_network_cost(network, image, until),
-            "honest": network_cost(ours, image),
+            "actual": network_cost(ours, image),
         }
         found |= {f"{what}_parameters_printed": printing[0], f"{what}_macs_printed": printing[1]}
         for way, spent in counted.items():

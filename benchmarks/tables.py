@@ -203,7 +203,7 @@ def deployed() -> list[str]:
         f"{part}_{cost}_{how}": f"{part} {word}, {how}"
         for part in ("whole", "exit")
         for cost, word in sides.items()
-        for how in ("printed", "paper", "honest")
+        for how in ("printed", "paper", "actual")
     }
     return [
         plain(
@@ -263,9 +263,9 @@ def deployed() -> list[str]:
         ),
         plain(
             "costs-table3",
-            "The costs of MUSE's Table 3, counted its way and honestly",
+            "The costs of MUSE's Table 3, counted its way and by what runs",
             "Millions. `printed` stands in the paper, `paper` is its rule as it was found out, "
-            "`honest` counts heads, BatchNorm, the last layer and pooling as they are.",
+            "`actual` counts heads, BatchNorm, the last layer and pooling as they are.",
             {"network": "network", "side": "pixels", "exit": "exit", **counts},
         ),
     ]

@@ -92,8 +92,15 @@ def page(name: str) -> str:
     parts += ["## How it works", with_maths(description(method))]
     parts += ["## Options", table(head, known) if known else "It has none."]
     parts += ["## What it logs", with_maths(inspect.getdoc(method.forward) or "")]
-    parts += ["## Networks it leaves", with_maths(inspect.getdoc(method.predictors) or "")]
+    parts += ["## Networks it leaves", networks(method)]
     return "\n\n".join(parts) + "\n"
+
+
+def networks(method: type[Method]) -> str:
+    """The networks that training leaves behind; the contract's own docstring is for authors."""
+    if method.predictors is Method.predictors:
+        return "`student` alone."
+    return with_maths(inspect.getdoc(method.predictors) or "")
 
 
 def facts(name: str) -> str:

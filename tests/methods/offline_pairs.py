@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import selfdistill.methods  # noqa: F401  importing them is what registers them
 from selfdistill.core import METHODS, Method, Task
-from selfdistill.taps import Taps
+from selfdistill.taps import Taps, Teacher
 
 STAGES = ("stage1", "stage2", "stage3", "stage4")
 
@@ -45,7 +45,7 @@ def offline(
         for network, names in ((student, taps), (teacher, teacher_taps))
     ]
     torch.manual_seed(1)
-    return METHODS[name](*both, task, **options).eval()
+    return METHODS[name](both[0], Teacher(both[1]), task, **options).eval()
 
 
 def features(method: Method, inputs: Tensor) -> tuple[list, list]:

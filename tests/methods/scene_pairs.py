@@ -10,7 +10,7 @@ from torch import nn
 
 import selfdistill.methods  # noqa: F401  importing them is what registers them
 from selfdistill.core import IGNORE, METHODS, Batch, Method
-from selfdistill.taps import Taps
+from selfdistill.taps import Taps, Teacher
 from selfdistill.tasks import Segmentation
 
 CLASSES, SIDE = "abcd", 16
@@ -44,7 +44,8 @@ def scene_method(
 ) -> Method:
     """A method of features on scenes, in training mode."""
     task = scene_task()
-    given = [student] if teacher is None else [student, teacher]
-    taps = [Taps(network, STAGES, example=task.example) for network in given]
+    given = [Taps(student, STAGES, example=task.example)]
+    if teacher is not None:
+        given.append(Teacher(Taps(teacher, STAGES, example=task.example)))
     torch.manual_seed(1)
-    return METHODS[name](*taps, task, **options)
+    return METHODS[name](*given, task, **options)

@@ -6,14 +6,15 @@ import torch
 from scene_pairs import SIDE, scene_batch, scene_net, scene_task
 from scipy.special import rel_entr, softmax
 
-from selfdistill.core import METHODS, ConfigError, Progress, Provenance, options
+from selfdistill.core import METHODS, ConfigError, Frozen, Progress, Provenance, options
 from selfdistill.methods.aicsd import interclass_similarity, pooled
 from selfdistill.recipe.build_method import build_method
 from selfdistill.tasks import Classification, Segmentation
 
 
 def aicsd(teacher=None, **chosen):
-    student, teacher = scene_net(), teacher or scene_net((8, 10, 12, 16), seed=7)
+    student = scene_net()
+    teacher = Frozen(teacher or scene_net((8, 10, 12, 16), seed=7))
     return METHODS["aicsd"](student, teacher, scene_task(), **chosen)
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from selfdistill.core import METHODS, ConfigError, options, trained_state
 from selfdistill.methods.crd import contrastive_losses
 from selfdistill.modules.memory import MemoryBank
-from selfdistill.taps import Taps
+from selfdistill.taps import Taps, Teacher
 
 LABELS = torch.arange(40) % 5
 
@@ -25,7 +25,7 @@ def small_teacher() -> nn.Module:
 
 def crd(tiny_net, tiny_task, labels=LABELS, **keywords):
     student = Taps(tiny_net, example=tiny_task.example)
-    teacher = Taps(small_teacher(), ["0"], example=tiny_task.example)
+    teacher = Teacher(Taps(small_teacher(), ["0"], example=tiny_task.example))
     torch.manual_seed(0)
     return METHODS["crd"](student, teacher, tiny_task, labels, **keywords).train()
 

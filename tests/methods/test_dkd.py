@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 from offline_pairs import Says, teacher_net
 from scipy.special import rel_entr, softmax
 
-from selfdistill.core import METHODS, ConfigError, Progress, options
+from selfdistill.core import METHODS, ConfigError, Frozen, Progress, options
 from selfdistill.methods.dkd import decoupled_divergence
 
 logits = arrays(np.float32, (1, 5), elements=st.floats(-10, 10, width=32))
@@ -78,7 +78,7 @@ def test_two_classes_have_no_others():
 
 def test_gradients_of_the_parts_are_apart(batch, tiny_task, progress):
     method = METHODS["dkd"](
-        Says(torch.randn(8, 5)), Says(torch.randn(8, 5)), tiny_task, warmup_fraction=0.0
+        Says(torch.randn(8, 5)), Frozen(Says(torch.randn(8, 5))), tiny_task, warmup_fraction=0.0
     )
     losses = method(batch, progress).losses
     labels = batch.targets[:, None]
@@ -91,7 +91,7 @@ def test_gradients_of_the_parts_are_apart(batch, tiny_task, progress):
 
 
 def test_terms_grow_over_the_first_twelfth_of_the_run(tiny_net, tiny_task, batch):
-    method = METHODS["dkd"](tiny_net, teacher_net(), tiny_task).eval()
+    method = METHODS["dkd"](tiny_net, Frozen(teacher_net()), tiny_task).eval()
 
     def losses(step):
         return method(batch, Progress(*map(torch.tensor, (0, 0, step, 240)))).losses
@@ -107,7 +107,7 @@ def test_terms_grow_over_the_first_twelfth_of_the_run(tiny_net, tiny_task, batch
 def test_weights_and_terms(tiny_net, tiny_task, batch, progress):
     teacher = teacher_net()
     method = METHODS["dkd"](
-        tiny_net, teacher, tiny_task, target_class_weight=0.0, warmup_fraction=0.0
+        tiny_net, Frozen(teacher), tiny_task, target_class_weight=0.0, warmup_fraction=0.0
     ).eval()
     losses = method(batch, progress).losses
     assert losses.keys() == {"task", "others"}
@@ -116,7 +116,7 @@ def test_weights_and_terms(tiny_net, tiny_task, batch, progress):
     )
     torch.testing.assert_close(losses["others"], 8 * raw.others)
     plain = METHODS["dkd"](
-        tiny_net, teacher, tiny_task, target_class_weight=0.0, non_target_class_weight=0.0
+        tiny_net, Frozen(teacher), tiny_task, target_class_weight=0.0, non_target_class_weight=0.0
     ).eval()
     assert plain(batch, progress).losses.keys() == {"task"}
 
@@ -125,14 +125,14 @@ def test_options_that_cannot_be(tiny_net, tiny_task):
     with pytest.raises(ConfigError, match="needs a loss"):
         METHODS["dkd"](
             tiny_net,
-            teacher_net(),
+            Frozen(teacher_net()),
             tiny_task,
             supervised_weight=0.0,
             target_class_weight=0.0,
             non_target_class_weight=0.0,
         )
     with pytest.raises(ConfigError, match="no fraction of a run"):
-        METHODS["dkd"](tiny_net, teacher_net(), tiny_task, warmup_fraction=20.0)
+        METHODS["dkd"](tiny_net, Frozen(teacher_net()), tiny_task, warmup_fraction=20.0)
 
 
 def test_defaults_and_needs():

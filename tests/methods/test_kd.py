@@ -7,14 +7,14 @@ import torch
 import torch.nn.functional as F
 from offline_pairs import Says, teacher_net
 
-from selfdistill.core import METHODS, ConfigError, options
+from selfdistill.core import METHODS, ConfigError, Frozen, options
 
 STUDENT, TEACHER = [[1.0, 2, 3], [0, 0, 0]], [[3.0, 1, 0], [2, -1, 0]]
 
 
 def method_and_step(batch, tiny_task, progress, student=STUDENT, teacher=TEACHER, **chosen):
     """A method whose networks say given logits for two images, and its step."""
-    method = METHODS["kd"](Says(student), Says(teacher), tiny_task, **chosen)
+    method = METHODS["kd"](Says(student), Frozen(Says(teacher)), tiny_task, **chosen)
     two = batch._replace(inputs=batch.inputs[:2], targets=torch.tensor([2, 0]))
     return method, method(two, progress)
 
@@ -51,14 +51,14 @@ def test_blind_to_a_constant_on_all_logits_of_an_image(batch, tiny_task, progres
 
 
 def test_equal_networks_have_nothing_to_teach(tiny_net, tiny_task, batch, progress):
-    method = METHODS["kd"](tiny_net, copy.deepcopy(tiny_net), tiny_task).eval()
+    method = METHODS["kd"](tiny_net, Frozen(copy.deepcopy(tiny_net)), tiny_task).eval()
     assert method(batch, progress).losses["soft"].item() == pytest.approx(0, abs=1e-6)
 
 
 def test_teacher_stands_still(tiny_net, tiny_task, batch, progress):
     teacher = teacher_net()
     before = copy.deepcopy(teacher.state_dict())
-    method = METHODS["kd"](tiny_net, teacher, tiny_task).train()
+    method = METHODS["kd"](tiny_net, Frozen(teacher), tiny_task).train()
     step = method(batch, progress)
     step.total.backward()
     assert not any(module.training for module in teacher.modules())
@@ -71,7 +71,9 @@ def test_labels_only_is_plain_training_and_asks_no_teacher(tiny_net, tiny_task, 
     teacher = teacher_net()
     teacher.register_forward_hook(lambda *_: pytest.fail("the teacher was asked"))
     plain = METHODS["ce"](copy.deepcopy(tiny_net), tiny_task)(batch, progress)
-    method = METHODS["kd"](tiny_net, teacher, tiny_task, supervised_weight=1.0, soft_weight=0.0)
+    method = METHODS["kd"](
+        tiny_net, Frozen(teacher), tiny_task, supervised_weight=1.0, soft_weight=0.0
+    )
     losses = method(batch, progress).losses
     assert losses.keys() == {"task"}
     assert torch.equal(losses["task"], plain.losses["task"])
@@ -79,7 +81,9 @@ def test_labels_only_is_plain_training_and_asks_no_teacher(tiny_net, tiny_task, 
 
 def test_nothing_to_learn_is_an_error(tiny_net, tiny_task):
     with pytest.raises(ConfigError, match="supervised_weight or soft_weight"):
-        METHODS["kd"](tiny_net, teacher_net(), tiny_task, supervised_weight=0.0, soft_weight=0.0)
+        METHODS["kd"](
+            tiny_net, Frozen(teacher_net()), tiny_task, supervised_weight=0.0, soft_weight=0.0
+        )
 
 
 def test_defaults():

@@ -13,7 +13,7 @@ from torch import nn
 from selfdistill.core import METHODS, Batch, ConfigError, Progress, Provenance, options
 from selfdistill.functional.information_bounds import CHANCE
 from selfdistill.methods.mimkd import CellLoss, DotLoss, critic_loss, stage_pairs
-from selfdistill.taps import Taps
+from selfdistill.taps import Taps, Teacher
 from selfdistill.tasks import Classification
 
 SHIFT = torch.tensor(1)
@@ -32,7 +32,7 @@ def network(widths=(8, 12, 16, 24), strides=(1, 2, 2, 2)) -> nn.Module:
 
 def mimkd(tiny_net, tiny_task, teacher=None, names="0,1,2,3", **keywords):
     student = Taps(tiny_net, example=tiny_task.example)
-    taught_by = Taps(teacher or network(), names, example=tiny_task.example)
+    taught_by = Teacher(Taps(teacher or network(), names, example=tiny_task.example))
     torch.manual_seed(0)
     return METHODS["mimkd"](student, taught_by, tiny_task, **keywords).train()
 
@@ -240,7 +240,7 @@ def test_any_shapes_and_any_number_of_taps(student_shapes, teacher_shapes, criti
         for given in (student_shapes, teacher_shapes)
     )
     method = METHODS["mimkd"](
-        student, teacher, task, critic=critic, critic_width=8, feature_critic_width=8
+        student, Teacher(teacher), task, critic=critic, critic_width=8, feature_critic_width=8
     )
     progress = Progress(*map(torch.tensor, (0, 0, 3, 10)))
     step = method(Batch(torch.randn(4, 2, 8, 8), torch.arange(4), torch.arange(4)), progress)

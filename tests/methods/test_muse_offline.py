@@ -10,7 +10,7 @@ from torch import nn
 
 from selfdistill.core import METHODS, Batch, ConfigError, Frozen, options
 from selfdistill.methods.muse_offline import MuseOffline
-from selfdistill.taps import Taps
+from selfdistill.taps import Taps, Teacher
 
 CHANCE = 2 * math.log(2)
 PAIRS = (1, 2, 3)
@@ -29,7 +29,7 @@ def make_teacher() -> nn.Module:
 
 def offline(tiny_net, tiny_task, taps="auto", **keywords) -> MuseOffline:
     student = Taps(tiny_net, taps, example=tiny_task.example)
-    teacher = Taps(make_teacher(), ["0", "1"], example=tiny_task.example)
+    teacher = Teacher(Taps(make_teacher(), ["0", "1"], example=tiny_task.example))
     torch.manual_seed(0)
     return METHODS["muse-offline"](student, teacher, tiny_task, **keywords)
 

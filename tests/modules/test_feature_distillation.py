@@ -7,7 +7,7 @@ import torch
 
 from selfdistill.core import Provenance, StepOutput
 from selfdistill.modules.feature_distillation import FeatureDistillation
-from selfdistill.taps import Taps
+from selfdistill.taps import Taps, Teacher
 
 
 class Plain(FeatureDistillation):
@@ -22,7 +22,7 @@ def plain(net, task, soft_weight):
     teacher = copy.deepcopy(net)
     torch.nn.init.normal_(teacher.fc.weight, generator=torch.Generator().manual_seed(0))
     networks = [Taps(n, ["stage1", "stage4"], example=task.example) for n in (net, teacher)]
-    return Plain(*networks, task, soft_weight, 3.0).eval()
+    return Plain(networks[0], Teacher(networks[1]), task, soft_weight, 3.0).eval()
 
 
 @pytest.mark.parametrize("soft_weight", [0.0, 0.4])

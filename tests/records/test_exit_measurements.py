@@ -16,7 +16,7 @@ from selfdistill.records.exit_measurements import (
 )
 
 PASSES = [("cpu", 1), ("cuda", 32)]
-ABOUT = {"cost": "honest", "epoch": 3, "threads": 2, "machine": "a; b, 2 threads"}
+ABOUT = {"cost": "actual", "epoch": 3, "threads": 2, "machine": "a; b, 2 threads"}
 ABOUT |= {"torch": "2.10", "baseline": "runs/ce"}
 fractions = st.floats(0, 1)
 splits = st.sampled_from(["val", "test"])

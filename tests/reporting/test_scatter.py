@@ -36,11 +36,11 @@ def test_points_of_what_was_measured(tmp_path):
     assert [p.cost for p in by_time] == [2, 2.25, 2.375, 2.5]
 
 
-@pytest.mark.parametrize("counting", ["honest", "paper"])
+@pytest.mark.parametrize("counting", ["actual", "paper"])
 def test_the_baseline_stands_among_the_exits_if_counted_alike(tmp_path, counting):
     run = measure(made_run(tmp_path / "run"), counting)
     names = [point.name for point in points(read_run(run), "val")]
-    assert ("baseline" in names) == (counting == "honest")
+    assert ("baseline" in names) == (counting == "actual")
 
 
 def test_names_stand_clear_of_points_lines_and_each_other():

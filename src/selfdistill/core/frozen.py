@@ -19,7 +19,8 @@ class Frozen(nn.Module):
 
     def __init__(self, network: nn.Module, *, saved: bool = False) -> None:
         super().__init__()
-        self.network, self.saved = network.eval().requires_grad_(False), saved
+        self.network, self.saved = network.requires_grad_(False), saved
+        super().train(False)
 
     def train(self, mode: bool = True) -> Self:
         """No operation, so that batch statistics stay fixed."""
@@ -37,7 +38,7 @@ def trained_state(module: nn.Module) -> dict[str, Tensor]:
     """
     frozen = tuple(
         f"{name}." if name else ""
-        for name, part in module.named_modules()
+        for name, part in module.named_modules(remove_duplicate=False)
         if isinstance(part, Frozen) and not part.saved
     )
     state: dict[str, Tensor] = {}

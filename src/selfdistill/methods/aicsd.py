@@ -66,7 +66,7 @@ class InterClassSimilarity(Method):
     def __init__(
         self,
         student: nn.Module,
-        teacher: nn.Module,
+        teacher: Frozen,
         task: Task,
         *,
         similarity_weight: float = 100.0,
@@ -83,7 +83,7 @@ class InterClassSimilarity(Method):
             )
         if grid_size < 1:
             raise ConfigError(f"grid_size={grid_size} leaves no position; give 1 or more")
-        self.student, self.teacher, self.task = student, Frozen(teacher), task
+        self.student, self.teacher, self.task = student, teacher, task
         self.similarity_weight, self.soft_weight = similarity_weight, soft_weight
         self.temperature, self.grid_size = temperature, grid_size
         self.adaptive = weighting == "adaptive"

@@ -2,7 +2,7 @@ from ..core import METHODS, Batch, Progress, Provenance, StepOutput, Task
 from ..functional.attention import attention_map
 from ..modules.feature_distillation import FeatureDistillation
 from ..modules.pairs import check_positions, paired_shapes, pooled_pairs
-from ..taps import Taps
+from ..taps import Taps, Teacher
 
 
 @METHODS.add("at")
@@ -34,7 +34,7 @@ class AttentionTransfer(FeatureDistillation):
     def __init__(
         self,
         student: Taps,
-        teacher: Taps,
+        teacher: Teacher,
         task: Task,
         *,
         attention_weight: float = 1000.0,

@@ -18,7 +18,7 @@ from ..core.keyed_random import bits, purpose
 from ..modules.class_draws import ClassDraws
 from ..modules.feature_distillation import FeatureDistillation, Features
 from ..modules.memory import MemoryBank, all_gather
-from ..taps import Taps
+from ..taps import Taps, Teacher
 
 _NEGATIVES, _POSITIVES = purpose("crd.negatives"), purpose("crd.positives")
 
@@ -75,7 +75,7 @@ class ContrastiveRepresentation(FeatureDistillation):
     def __init__(
         self,
         student: Taps,
-        teacher: Taps,
+        teacher: Teacher,
         task: Task,
         train_labels: Tensor,
         *,

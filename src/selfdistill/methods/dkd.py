@@ -57,7 +57,7 @@ class DecoupledDistillation(Method):
     def __init__(
         self,
         student: nn.Module,
-        teacher: nn.Module,
+        teacher: Frozen,
         task: Task,
         *,
         supervised_weight: float = 1.0,
@@ -77,7 +77,7 @@ class DecoupledDistillation(Method):
             raise ConfigError(
                 f"warmup_fraction={warmup_fraction:g} is no fraction of a run; give 0 … 0.99"
             )
-        self.student, self.teacher, self.task = student, Frozen(teacher), task
+        self.student, self.teacher, self.task = student, teacher, task
         self.supervised_weight, self.temperature = supervised_weight, temperature
         self.warmup_fraction = warmup_fraction
 

@@ -4,7 +4,7 @@ from ..core import METHODS, Batch, Progress, Provenance, StepOutput, Task
 from ..functional.attention import pooled_to
 from ..modules.feature_distillation import FeatureDistillation
 from ..modules.pairs import Shape, taps_at_depth
-from ..taps import Taps
+from ..taps import Taps, Teacher
 
 
 @METHODS.add("fitnets")
@@ -47,7 +47,7 @@ class FitNets(FeatureDistillation):
     def __init__(
         self,
         student: Taps,
-        teacher: Taps,
+        teacher: Teacher,
         task: Task,
         *,
         hint_weight: float = 100.0,

@@ -45,7 +45,7 @@ class KnowledgeDistillation(Method):
     def __init__(
         self,
         student: nn.Module,
-        teacher: nn.Module,
+        teacher: Frozen,
         task: Task,
         *,
         supervised_weight: float = 0.1,
@@ -55,7 +55,7 @@ class KnowledgeDistillation(Method):
         super().__init__()
         if not (supervised_weight or soft_weight):
             raise ConfigError("kd needs a loss: set supervised_weight or soft_weight above 0")
-        self.student, self.teacher, self.task = student, Frozen(teacher), task
+        self.student, self.teacher, self.task = student, teacher, task
         self.supervised_weight, self.soft_weight = supervised_weight, soft_weight
         self.temperature = temperature
 

@@ -79,7 +79,7 @@ class MutualInformationMaximization(Method):
     def __init__(
         self,
         student: Taps,
-        teacher: Taps,
+        teacher: Teacher,
         task: Task,
         *,
         global_weight: float = 0.5,
@@ -98,7 +98,7 @@ class MutualInformationMaximization(Method):
                 f"feature_negatives='all' compares all cells, which critic='{critic}' cannot "
                 "afford; use critic='dot'"
             )
-        self.student, self.teacher, self.task = student, Teacher(teacher), task
+        self.student, self.teacher, self.task = student, teacher, task
         self.soft_weight, self.temperature = soft_weight, temperature
         self.weights = {"global": global_weight, "local": local_weight, "feature": feature_weight}
         shapes = list(student.shapes.values()), list(teacher.shapes.values())

@@ -82,7 +82,7 @@ class MuseOffline(Method):
     def __init__(
         self,
         student: Taps,
-        teacher: Taps,
+        teacher: Teacher,
         task: Task,
         *,
         combine: Literal["add", "mul"] = "add",
@@ -105,7 +105,7 @@ class MuseOffline(Method):
                 "the last layer needs a loss: give supervised_weight or soft_weight a value above 0"
             )
         weights = active_weights(mi_weight, si_weight, information_weight, combine, estimator)
-        self.student, self.teacher, self.task = student, Teacher(teacher), task
+        self.student, self.teacher, self.task = student, teacher, task
         self.combine, self.information_weight = combine, information_weight
         self.supervised_weight, self.soft_weight = supervised_weight, soft_weight
         self.temperature = temperature

@@ -6,7 +6,7 @@ from ..core import METHODS, Batch, ConfigError, Progress, Provenance, StepOutput
 from ..functional.attention import pooled_to
 from ..modules.feature_distillation import FeatureDistillation
 from ..modules.pairs import taps_at_depth
-from ..taps import Taps
+from ..taps import Taps, Teacher
 
 _DIMENSIONS = {"space": (2, 3), "batch": (0, 2, 3), "sample": (1, 2, 3), "channel": (1,)}
 
@@ -47,7 +47,7 @@ class NormalizedFeatures(FeatureDistillation):
     def __init__(
         self,
         student: Taps,
-        teacher: Taps,
+        teacher: Teacher,
         task: Task,
         *,
         feature_weight: float = 1.0,
@@ -87,7 +87,7 @@ class NormalizedFeatures(FeatureDistillation):
         return StepOutput(outputs, losses)
 
 
-def _num_positions(tap: int, *networks: Taps) -> int:
+def _num_positions(tap: int, *networks: Taps | Teacher) -> int:
     """The fewest positions H·W of the networks' features at this tap, counted from the deepest."""
     shapes = (network.shapes[network.names[-tap]] for network in networks)
     return min(height * width for _, height, width in shapes)

@@ -2,7 +2,7 @@ from ..core import METHODS, Batch, Progress, Provenance, StepOutput, Task
 from ..functional.kernel import channel_discrepancy
 from ..modules.feature_distillation import FeatureDistillation
 from ..modules.pairs import check_positions, paired_shapes, pooled_pairs
-from ..taps import Taps
+from ..taps import Taps, Teacher
 
 
 @METHODS.add("nst")
@@ -39,7 +39,7 @@ class NeuronSelectivityTransfer(FeatureDistillation):
     def __init__(
         self,
         student: Taps,
-        teacher: Taps,
+        teacher: Teacher,
         task: Task,
         *,
         mmd_weight: float = 50.0,

@@ -5,7 +5,7 @@ from torch import Tensor
 from ..core import METHODS, Batch, Needs, Progress, Provenance, StepOutput, Task
 from ..functional.kernel import gram
 from ..modules.feature_distillation import FeatureDistillation
-from ..taps import Taps
+from ..taps import Taps, Teacher
 
 
 @METHODS.add("rkd")
@@ -49,7 +49,7 @@ class RelationalDistillation(FeatureDistillation):
     def __init__(
         self,
         student: Taps,
-        teacher: Taps,
+        teacher: Teacher,
         task: Task,
         *,
         distance_weight: float = 25.0,

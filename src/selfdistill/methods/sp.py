@@ -7,7 +7,7 @@ from ..core import METHODS, Batch, Needs, Progress, Provenance, StepOutput, Task
 from ..functional.kernel import gram
 from ..modules.feature_distillation import FeatureDistillation
 from ..modules.pairs import paired_shapes
-from ..taps import Taps
+from ..taps import Taps, Teacher
 
 
 @METHODS.add("sp")
@@ -42,7 +42,7 @@ class SimilarityPreserving(FeatureDistillation):
     def __init__(
         self,
         student: Taps,
-        teacher: Taps,
+        teacher: Teacher,
         task: Task,
         *,
         similarity_weight: float = 3000.0,

@@ -4,7 +4,7 @@ from ..core import METHODS, Batch, Progress, Provenance, StepOutput, Task
 from ..modules.feature_distillation import FeatureDistillation
 from ..modules.pairs import paired_shapes, pooled_pairs
 from ..modules.variational import VariationalGaussian
-from ..taps import Taps
+from ..taps import Taps, Teacher
 
 
 @METHODS.add("vid")
@@ -42,7 +42,7 @@ class VariationalInformationDistillation(FeatureDistillation):
     def __init__(
         self,
         student: Taps,
-        teacher: Taps,
+        teacher: Teacher,
         task: Task,
         *,
         variational_weight: float = 1.0,

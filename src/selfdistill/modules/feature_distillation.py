@@ -14,7 +14,8 @@ class FeatureDistillation(Method):
     """A student and a frozen teacher, both with taps, and the loss terms of the student's output.
 
     Args:
-        student, teacher: networks with taps.
+        student: a network with taps.
+        teacher: a frozen network with taps.
         task: what the labels mean.
         soft_weight: weight of the soft loss towards the teacher's output; 0 leaves it out.
         temperature: of the soft loss.
@@ -23,10 +24,10 @@ class FeatureDistillation(Method):
     kind = "offline"
 
     def __init__(
-        self, student: Taps, teacher: Taps, task: Task, soft_weight: float, temperature: float
+        self, student: Taps, teacher: Teacher, task: Task, soft_weight: float, temperature: float
     ) -> None:
         super().__init__()
-        self.student, self.teacher, self.task = student, Teacher(teacher), task
+        self.student, self.teacher, self.task = student, teacher, task
         self.soft_weight, self.temperature = soft_weight, temperature
 
     def paired_forward(self, batch: Batch) -> tuple[Any, dict[str, Tensor], Features, Features]:

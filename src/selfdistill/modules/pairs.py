@@ -6,12 +6,12 @@ from torch import Tensor
 
 from ..core import ConfigError
 from ..functional.attention import pooled_to
-from ..taps import Taps
+from ..taps import Taps, Teacher
 
 Shape = tuple[int, int, int]
 
 
-def paired_shapes(student: Taps, teacher: Taps) -> list[tuple[Shape, Shape]]:
+def paired_shapes(student: Taps, teacher: Teacher) -> list[tuple[Shape, Shape]]:
     """(C, H, W) of each stage of the student and of the teacher's stage with the same number.
 
     Raises:
@@ -38,7 +38,7 @@ def check_positions(pairs: Iterable[tuple[Shape, Shape]]) -> None:
         )
 
 
-def taps_at_depth(student: Taps, teacher: Taps, tap: int) -> tuple[str, str]:
+def taps_at_depth(student: Taps, teacher: Teacher, tap: int) -> tuple[str, str]:
     """Names of the student's and of the teacher's tap with this number from the deepest, 1.
 
     Raises:

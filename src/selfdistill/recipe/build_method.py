@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from .. import methods as _all_methods  # noqa: F401  importing them is what registers them
-from ..core import ConfigError, Method, Task
+from ..core import ConfigError, Frozen, Method, Task
 from ..modules.joined_methods import JoinedMethods, check_joinable
-from ..taps import Taps
+from ..taps import Taps, Teacher
 from .options import check_companions, method_classes
 
 
@@ -69,18 +69,28 @@ def build_method(
 
 
 def _arguments(cls: type[Method], given: MethodInputs) -> dict[str, Any]:
-    """The positional arguments of a constructor; networks with taps where it wants `Taps`."""
+    """The positional arguments of a constructor: networks with taps where it is annotated so.
+
+    A teacher is frozen here, so that no method can train or save it.
+    """
     hints = typing.get_type_hints(cls.__init__)
-    found: dict[str, Any] = {}
-    for parameter in inspect.signature(cls).parameters.values():
-        name, wanted = parameter.name, hints[parameter.name]
+    arguments: dict[str, Any] = {}
+    for name, parameter in inspect.signature(cls).parameters.items():
         if parameter.kind is parameter.KEYWORD_ONLY:
             continue
-        if Taps in (wanted, *typing.get_args(wanted)):
-            found[name] = getattr(_tapped(given), name)
-        else:
-            found[name] = getattr(given, name)
-    return found
+        if name not in MethodInputs._fields:
+            raise ConfigError(
+                f"the constructor of {cls.__name__} has the positional parameter '{name}', which "
+                f"nothing provides; there are student, task, teacher, peers and train_labels, and "
+                "options are keyword-only"
+            )
+        annotation = hints.get(name)
+        has_taps = {Taps, Teacher} & {annotation, *typing.get_args(annotation)}
+        argument = getattr(_tapped(given) if has_taps else given, name)
+        if name == "teacher":
+            argument = Teacher(argument) if has_taps else Frozen(argument)
+        arguments[name] = argument
+    return arguments
 
 
 def _tapped(given: MethodInputs) -> MethodInputs:

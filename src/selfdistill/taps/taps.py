@@ -145,7 +145,7 @@ class Teacher(Frozen):
 
     def __init__(self, taps: Taps) -> None:
         super().__init__(taps)
-        self.shapes = taps.shapes
+        self.names, self.shapes = taps.names, taps.shapes
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Any:

@@ -61,7 +61,7 @@ def points(run: RunData, split: str) -> list[Point]:
         Point(row.predictor, row.macs, row.score(split) or 0.0, front)
         for row, front in zip(rows, fronts, strict=True)
     ]
-    if run_points and measured and measured.about["cost"] == "honest":
+    if run_points and measured and measured.about["cost"] == "actual":
         run_points += [p for p in measured_points(measured, split) if p.name == BASELINE]
     return run_points
 
