@@ -84,7 +84,7 @@ def test_a_task_need_offer_nothing(method):
         def matrix_metrics(self):
             return {}
 
-        def calibration(self):
+        def calibration_metric(self):
             return None
 
         def correct_mask(self, outputs, targets):
@@ -95,8 +95,8 @@ def test_a_task_need_offer_nothing(method):
     assert verdict[1:] == ({}, {}, {}, {})
 
 
-def test_details_hear_of_the_student_only(method):
-    confusion = examined(method, loader()).details["confusion"].numpy()
+def test_matrices_are_of_the_student_only(method):
+    confusion = examined(method, loader()).matrices["confusion"].numpy()
     method.eval()
     (batch_all,) = loader(size=10)
     with torch.no_grad():
@@ -135,14 +135,14 @@ def test_looking_changes_no_statistics_and_no_generator(method):
 
 def test_each_class_of_the_student(method):
     class Counted(Classification):
-        def by_class(self):
+        def per_class_metric(self):
             return Recall(len(CLASSES), average="none")
 
     class Recall(MulticlassRecall):
         def compute(self):
             return {"recall": super().compute()}
 
-    assert examined(method, loader()).by_class == {}
+    assert examined(method, loader()).per_class == {}
     verdict = examined(method, loader(), Counted(CLASSES, task().example))
     confusion = verdict.matrices["confusion"]
     recall = confusion.diagonal() / confusion.sum(1)

@@ -129,7 +129,7 @@ def test_boxes_by_the_card_s_lines(tmp_path):
     assert re.match(r"all [\d,]+ boxes are the same", done.verification.summary)
     page, printed = output_of_card(done, data.test.images)
     assert "pipeline_tag: object-detection" in page
-    assert "the 300 surest boxes of each image" in page
+    assert "the 300 boxes of each image with the highest scores" in page
     inputs = normalize(data.test.images, data.mean, data.std)
     detections = run.method.predict(inputs)["student"].detections((SIDE, SIDE))
     assert len(printed) == len(detections)
