@@ -126,7 +126,7 @@ def test_gradient_of_a_product_is_the_product_rule(negatives):
     adds = copy.deepcopy(method)
     adds.combine = "add"
     step, terms = method(case.batch(), moment()), adds(case.batch(), moment()).losses
-    weight = method.information
+    weight = method.information_weight
     for i in (1, 2, 3):
         mutual, own = terms[f"mutual/{i}"] / weight, terms[f"self/{i}"] / weight
         torch.testing.assert_close(step.losses[f"product/{i}"], weight * mutual * own)

@@ -90,8 +90,11 @@ def test_parse_leaves_its_input_alone():
         ({"options": 3}, "options = 3 does not fit"),
         ({"model": 3}, "model = 3 does not fit"),
         ({"options": {"combine": "both"}}, "method 'muse': combine = 'both' .*'add' or 'mul'"),
-        ({"options": {"information": "lots"}}, "method 'muse': information = 'lots' does not fit"),
-        ({"options": {"width": 1.5}}, "method 'muse': width = 1.5 does not fit"),
+        (
+            {"options": {"information_weight": "lots"}},
+            "method 'muse': information_weight = 'lots' does not fit",
+        ),
+        ({"options": {"critic_width": 1.5}}, "method 'muse': critic_width = 1.5 does not fit"),
     ],
 )
 def test_faults_are_told_in_one_sentence(values, told):
