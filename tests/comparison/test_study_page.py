@@ -127,7 +127,7 @@ def test_escapes_what_people_name():
 
 def test_without_test_images_validation_counts():
     study, outcomes = made()
-    bare = [replace(o, exits=[e._replace(test_score=None) for e in o.exits]) for o in outcomes]
+    bare = [replace(o, exits=[replace(e, test_score=None) for e in o.exits]) for o in outcomes]
     assert "validation accuracy" in shown(study, bare)[1].text
 
 

@@ -82,7 +82,7 @@ def make_run(path, kind):
         f'method = "exits"\nmodel = "Mine"\ndata = "mine"\nseed = 0\nepochs = 1\ntask = "{kind}"\n'
     )
     (path / "recipe.toml").write_text(recipe)
-    (path / "data.json").write_text(describe_data(data))
+    (path / "data.json").write_text(describe_data(data).to_json())
     metric = task_for(data).primary_metric
     rows = [ExitScore(name, 9, 9, None, 0.5, metric) for name in ("exit1", "student")]
     return SimpleNamespace(path=path, method=method, exits=rows), data

@@ -1,6 +1,7 @@
 """The model card: what a reader has to know, and nothing that is not known."""
 
 import re
+from dataclasses import replace
 
 import pytest
 import tomli_w
@@ -53,7 +54,7 @@ def test_what_it_says():
 
 
 def test_a_run_that_held_nothing_out():
-    score = EXIT._replace(val_score=None, test_score=None)
+    score = replace(EXIT, val_score=None, test_score=None)
     assert "Not known: the run held no images out" in page(score, parts={"val": None, "test": None})
 
 

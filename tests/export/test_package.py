@@ -31,7 +31,7 @@ def make_run(network, task, path):
     path.mkdir()
     recipe = 'method = "muse"\nmodel = "Mine"\ndata = "mine"\nseed = 0\nepochs = 1\n'
     (path / "recipe.toml").write_text(recipe)
-    (path / "data.json").write_text(describe_data(data))
+    (path / "data.json").write_text(describe_data(data).to_json())
     method = build_method("muse", network, task, "stage1,stage2", {})
     return SimpleNamespace(path=path, method=method, exits=ROWS), data
 

@@ -98,7 +98,7 @@ def test_other_metrics_have_their_names():
     ("exit", "limits"), [("auto", {}), ("auto", {"max_macs": 1e9}), ("2", {"min_accuracy": 0.5})]
 )
 def test_test_images_are_not_to_choose_by(exit, limits):
-    rows = [row._replace(val_score=None) for row in ROWS]
+    rows = [replace(row, val_score=None) for row in ROWS]
     with pytest.raises(ConfigError, match=r"held out no validation images.*exit1, exit2, exit3"):
         select_exit(rows, exit, **limits)
     assert select_exit(rows, "2", max_macs=1e9).predictor == "exit2"

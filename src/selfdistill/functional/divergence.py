@@ -1,5 +1,7 @@
 """Divergences between the class distributions of two heads."""
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -24,8 +26,23 @@ def kl_divergence(
     log_student = F.log_softmax(student.float() / temperature, dim=1)
     log_teacher = F.log_softmax(teacher.float() / temperature, dim=1)
     pointwise = F.kl_div(log_student, log_teacher, reduction="none", log_target=True)
-    divergence = pointwise.sum(1)
+    return weighted_mean(pointwise.sum(1), weight) * temperature**2
+
+
+def weighted_mean(values: Tensor, weight: Tensor | None) -> Tensor:
+    """Mean of values with weights ≥ 0 of their shape; plain without weights, 0 if all are 0."""
     if weight is None:
-        return divergence.mean() * temperature**2
-    total = weight.sum().clamp(min=1e-6)
-    return (weight * divergence).sum() / total * temperature**2
+        return values.mean()
+    return (weight * values).sum() / weight.sum().clamp(min=1e-6)
+
+
+def mask_weights(mask: Tensor | None, size: Sequence[int]) -> Tensor | None:
+    """Weights of the cells of a coarser map, (B, h, w): the fraction of each that is in the mask.
+
+    Args:
+        mask: (B, H, W) bool; None for a mask of everything, whose weights are None.
+        size: h and w.
+    """
+    if mask is None:
+        return None
+    return F.interpolate(mask[:, None].float(), size=tuple(size), mode="area")[:, 0]

@@ -104,6 +104,7 @@ class OnlineAdversarialDistillation(Method):
         passes = [network.forward_features(batch.inputs) for network in self._networks()]
         outputs = [output for output, _ in passes]
         maps = [list(features.values())[-1] for _, features in passes]
+        mask = self.task.valid_mask(batch.targets)
         losses: dict[str, Tensor] = {}
         monitors: dict[str, Tensor] = {}
         for k, output in enumerate(outputs):
@@ -111,7 +112,8 @@ class OnlineAdversarialDistillation(Method):
             losses[f"{prefix}task"] = self.task.loss(output, batch.targets)
             if self.soft_weight:
                 others = outputs[:k] + outputs[k + 1 :]
-                losses[f"{prefix}soft"] = self.soft_weight * self._mean_soft_loss(output, others)
+                soft_loss = self._mean_soft_loss(output, others, mask)
+                losses[f"{prefix}soft"] = self.soft_weight * soft_loss
             if self.adversarial_weight:
                 real, fake, fooling = self._scores(k, maps[k], maps[k - 1])
                 losses[f"{prefix}adversarial"] = self.adversarial_weight * fooling_loss(fooling)
@@ -120,9 +122,12 @@ class OnlineAdversarialDistillation(Method):
                 monitors[f"{prefix}fake"] = fake.detach().mean()
         return StepOutput(outputs[0], losses, monitors)
 
-    def _mean_soft_loss(self, output: Any, others: list[Any]) -> Tensor:
+    def _mean_soft_loss(self, output: Any, others: list[Any], mask: Tensor | None) -> Tensor:
         """The mean of the soft losses towards the other networks' outputs."""
-        losses = [self.task.soft_loss(output, o.detach(), self.temperature) for o in others]
+        losses = [
+            self.task.soft_loss(output, other.detach(), self.temperature, mask=mask)
+            for other in others
+        ]
         return torch.stack(losses).mean()
 
     def _scores(self, k: int, x: Tensor, real: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -102,7 +102,8 @@ class InterClassSimilarity(Method):
             losses["similarity"] = rising * self.similarity_weight * distance
         if self.soft_weight:
             falling = 1.0 - rising if self.adaptive else 1.0
-            soft = self.task.soft_loss(outputs, reference, self.temperature)
+            mask = self.task.valid_mask(batch.targets)
+            soft = self.task.soft_loss(outputs, reference, self.temperature, mask=mask)
             losses["soft"] = falling * self.soft_weight * soft
         return StepOutput(outputs, losses)
 

@@ -55,18 +55,23 @@ class DeepMutualLearning(Method):
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task` and `soft` of the student, `peer1/task`, `peer1/soft`, … of the others."""
         outputs = [network(batch.inputs) for network in (self.student, *self.peers)]
+        mask = self.task.valid_mask(batch.targets)
         losses: dict[str, Tensor] = {}
         for k, output in enumerate(outputs):
             prefix = f"peer{k}/" if k else ""
             losses[f"{prefix}task"] = self.task.loss(output, batch.targets)
             if self.soft_weight:
                 others = outputs[:k] + outputs[k + 1 :]
-                losses[f"{prefix}soft"] = self.soft_weight * self._mean_soft_loss(output, others)
+                soft_loss = self._mean_soft_loss(output, others, mask)
+                losses[f"{prefix}soft"] = self.soft_weight * soft_loss
         return StepOutput(outputs[0], losses)
 
-    def _mean_soft_loss(self, output: Any, others: list[Any]) -> Tensor:
+    def _mean_soft_loss(self, output: Any, others: list[Any], mask: Tensor | None) -> Tensor:
         """The mean of the soft losses towards the other networks' outputs."""
-        losses = [self.task.soft_loss(output, o.detach(), self.temperature) for o in others]
+        losses = [
+            self.task.soft_loss(output, other.detach(), self.temperature, mask=mask)
+            for other in others
+        ]
         return torch.stack(losses).mean()
 
     def predictors(self) -> dict[str, nn.Module]:

@@ -144,11 +144,10 @@ class FeatureRefinement(Method):
             return self._with_turns(batch, progress)
         inputs, supervised_loss = self._mixed(batch, progress)
         outputs = self._outputs(inputs)
-        losses = {
-            "task": supervised_loss(outputs.student),
-            "teacher": supervised_loss(outputs.teacher),
-        }
-        return StepOutput(outputs.student, losses | self._distillation(outputs, progress))
+        mask = self.task.valid_mask(batch.targets)
+        student, teacher = map(supervised_loss, (outputs.student, outputs.teacher))
+        losses = {"task": student, "teacher": teacher}
+        return StepOutput(outputs.student, losses | self._distillation(outputs, progress, mask))
 
     def _outputs(self, inputs: Tensor) -> "Outputs":
         student, features = self.student.forward_features(inputs)
@@ -156,12 +155,14 @@ class FeatureRefinement(Method):
         refined = self.pyramid(maps)
         return Outputs(student, self.head(self.readout(refined)), maps, refined)
 
-    def _distillation(self, outputs: "Outputs", progress: Progress) -> dict[str, Tensor]:
+    def _distillation(
+        self, outputs: "Outputs", progress: Progress, mask: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """`soft` and `attention/i`; no gradient goes into the self-teacher."""
         losses: dict[str, Tensor] = {}
         scale = self._warmup(progress)
         if self.soft_weight and self.task.outputs_compatible(outputs.student, outputs.teacher):
-            soft_loss = self._soft_loss(outputs.student, outputs.teacher)
+            soft_loss = self._soft_loss(outputs.student, outputs.teacher, mask)
             losses["soft"] = scale * self.soft_weight * soft_loss
         if self.attention_weight:
             for i, (x, refined) in enumerate(zip(outputs.maps, outputs.refined, strict=True), 1):
@@ -177,8 +178,8 @@ class FeatureRefinement(Method):
         fraction = (progress.fraction - self.start_fraction) / self.warmup_fraction
         return started * sigmoid_rampup(fraction)
 
-    def _soft_loss(self, outputs: Any, reference: Any) -> Tensor:
-        return self.task.soft_loss(outputs, reference.detach(), self.temperature)
+    def _soft_loss(self, outputs: Any, reference: Any, mask: Tensor | None = None) -> Tensor:
+        return self.task.soft_loss(outputs, reference.detach(), self.temperature, mask=mask)
 
     def _mixed(self, batch: Batch, progress: Progress) -> tuple[Tensor, Callable[[Any], Tensor]]:
         """The inputs, mixed by mixup or cutmix, and their supervised loss."""

@@ -68,6 +68,7 @@ class KnowledgeDistillation(Method):
         if self.soft_weight:
             with torch.no_grad():
                 reference = self.teacher(batch.inputs)
-            soft = self.task.soft_loss(outputs, reference, self.temperature)
+            mask = self.task.valid_mask(batch.targets)
+            soft = self.task.soft_loss(outputs, reference, self.temperature, mask=mask)
             losses["soft"] = self.soft_weight * soft
         return StepOutput(outputs, losses)

@@ -128,7 +128,8 @@ class MutualInformationMaximization(Method):
         teacher_outputs, teacher_features = self.teacher.forward_features(batch.inputs)
         losses = {"task": self.task.loss(outputs, batch.targets)}
         if self.soft_weight:
-            soft_loss = self.task.soft_loss(outputs, teacher_outputs, self.temperature)
+            mask = self.task.valid_mask(batch.targets)
+            soft_loss = self.task.soft_loss(outputs, teacher_outputs, self.temperature, mask=mask)
             losses["soft"] = self.soft_weight * soft_loss
         views = self._views(list(features.values()), list(teacher_features.values()))
         estimates = {name: critic(*views[name], shift) for name, critic in self.critics.items()}

@@ -148,7 +148,10 @@ class MixSelfDistillation(Method):
         if self.variant == "paper":
             losses |= {_name("mixed", k): mixed_loss(z.of_mixture) for k, z in enumerate(scores)}
             losses["self_teacher"] = mixed_loss(teacher.mixture) + mixed_loss(teacher.of_mixture)
-        losses |= self._soft_losses(scores, teacher) if self.soft_weight else {}
+        if self.soft_weight:
+            mask = self.task.valid_mask(batch.targets)
+            mask = mask if mask is None else mask | mask[partners]  # a label of either image counts
+            losses |= self._soft_losses(scores, teacher, mask)
         return StepOutput(plain[0], losses | self._map_losses(features))
 
     def _branches(self, inputs: Tensor) -> tuple[list[Tensor], list[Tensor]]:
@@ -159,19 +162,21 @@ class MixSelfDistillation(Method):
         outputs = [out, *(head(x) for head, x in zip(self.heads, ends, strict=True))]
         return outputs, [as_map(x, inputs.shape[-2:]) for x in (last, *ends)]
 
-    def _soft_losses(self, scores: list["Pair"], teacher: "Pair") -> dict[str, Tensor]:
+    def _soft_losses(
+        self, scores: list["Pair"], teacher: "Pair", mask: Tensor | None
+    ) -> dict[str, Tensor]:
         """Each branch from its other side, the student from the self-teacher's other side."""
         losses = {}
         for k, z in enumerate(scores):
             target = z if k else teacher
             # crossed: the mixture of the outputs learns from the output of the mixture
-            mixture = self._soft_loss(z.mixture, target.of_mixture)
-            of_mixture = self._soft_loss(z.of_mixture, target.mixture)
+            mixture = self._soft_loss(z.mixture, target.of_mixture, mask)
+            of_mixture = self._soft_loss(z.of_mixture, target.mixture, mask)
             losses[_name("branch", k) if k else "soft"] = self.soft_weight * (mixture + of_mixture)
         return losses
 
-    def _soft_loss(self, out: Tensor, target: Tensor) -> Tensor:
-        return self.task.soft_loss(out, target.detach(), self.temperature)
+    def _soft_loss(self, out: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+        return self.task.soft_loss(out, target.detach(), self.temperature, mask=mask)
 
     def _map_losses(self, features: list["Pair"]) -> dict[str, Tensor]:
         """The squared differences of both sides' maps, and the discriminators' losses."""

@@ -133,7 +133,8 @@ class MuseOffline(Method):
         if self.supervised_weight:
             losses["task"] = self.supervised_weight * self.task.loss(outputs, batch.targets)
         if self.soft_weight and self.task.outputs_compatible(outputs, teacher_outputs):
-            soft_loss = self.task.soft_loss(outputs, teacher_outputs, self.temperature)
+            mask = self.task.valid_mask(batch.targets)
+            soft_loss = self.task.soft_loss(outputs, teacher_outputs, self.temperature, mask=mask)
             losses["soft"] = self.soft_weight * soft_loss
         maps, _ = self.exits(features)
         teacher_vector = list(teacher_features.values())[-1].mean((2, 3))  # (B, C_teacher)

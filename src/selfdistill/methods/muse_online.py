@@ -167,8 +167,9 @@ class MuseOnline(Method):
         losses: dict[str, Tensor] = {}
         if self.supervised_weight:
             losses["task"] = self.supervised_weight * self.task.loss(outputs, targets)
+        mask = self.task.valid_mask(targets)
         soft_losses = [
-            self.task.soft_loss(outputs, peer.detach(), self.temperature)
+            self.task.soft_loss(outputs, peer.detach(), self.temperature, mask=mask)
             for peer in peer_outputs
             if self.soft_weight and self.task.outputs_compatible(outputs, peer)
         ]

@@ -97,8 +97,9 @@ class OnTheFlyEnsemble(Method):
         losses["ensemble"] = self.task.loss(mixture, batch.targets)
         if self.soft_weight:
             weight = self.soft_weight * self._warmup(progress)
+            mask = self.task.valid_mask(batch.targets)
             for k, output in enumerate(outputs, 1):
-                soft = self.task.soft_loss(output, mixture.detach(), self.temperature)
+                soft = self.task.soft_loss(output, mixture.detach(), self.temperature, mask=mask)
                 losses[f"soft/{k}"] = weight * soft
         return StepOutput(outputs[0], losses)
 

@@ -15,6 +15,7 @@ from ..core import (
     StepOutput,
     Task,
 )
+from ..functional.divergence import mask_weights, weighted_mean
 from ..taps.fx_split import copy_without_hooks
 
 
@@ -92,7 +93,8 @@ class SnapshotDistillation(Method):
             return StepOutput(outputs, {"task": task, "soft": torch.zeros_like(task)})
         with torch.no_grad():
             reference = self.teacher(batch.inputs)
-        soft = asymmetric_cross_entropy(outputs, reference, self.temperature)
+        mask = self.task.valid_mask(batch.targets)
+        soft = asymmetric_cross_entropy(outputs, reference, self.temperature, mask)
         losses = {"task": self.supervised_weight * task, "soft": self.soft_weight * soft}
         return StepOutput(outputs, losses)
 
@@ -106,13 +108,17 @@ class SnapshotDistillation(Method):
             self.has_teacher = True
 
 
-def asymmetric_cross_entropy(outputs: Tensor, reference: Tensor, temperature: float) -> Tensor:
+def asymmetric_cross_entropy(
+    outputs: Tensor, reference: Tensor, temperature: float, mask: Tensor | None = None
+) -> Tensor:
     """Cross-entropy of the outputs with the softened reference, both (B, K, ...), in fp32.
 
-    The mean over samples and positions. The gradient flows to both.
+    The mean over samples and positions, of scenes over those in the mask (B, H, W). The gradient
+    flows to both.
     """
     target = (reference.float() / temperature).softmax(1)
-    return -(target * outputs.float().log_softmax(1)).sum(1).mean()
+    cross_entropy = -(target * outputs.float().log_softmax(1)).sum(1)
+    return weighted_mean(cross_entropy, mask_weights(mask, outputs.shape[2:]))
 
 
 def _restore_has_teacher(method: nn.Module, keys: Any) -> None:

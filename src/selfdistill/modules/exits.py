@@ -57,11 +57,14 @@ class Exits(nn.Module):
     ) -> dict[str, Tensor]:
         """`task/i` and `soft/i` of each exit i; no gradient goes into the last output."""
         losses: dict[str, Tensor] = {}
+        mask = self.task.valid_mask(targets)
         for i, outputs in enumerate(exit_outputs, 1):
             if supervised_weight:
                 losses[f"task/{i}"] = supervised_weight * self.task.loss(outputs, targets)
             if soft_weight and self.task.outputs_compatible(outputs, last_output):
-                soft_loss = self.task.soft_loss(outputs, last_output.detach(), temperature)
+                soft_loss = self.task.soft_loss(
+                    outputs, last_output.detach(), temperature, mask=mask
+                )
                 losses[f"soft/{i}"] = soft_weight * soft_loss
         return losses
 

@@ -41,6 +41,7 @@ class FeatureDistillation(Method):
         teacher_outputs, teacher_features = self.teacher.forward_features(batch.inputs)
         losses = {"task": self.task.loss(outputs, batch.targets)}
         if self.soft_weight:
-            soft = self.task.soft_loss(outputs, teacher_outputs, self.temperature)
+            mask = self.task.valid_mask(batch.targets)
+            soft = self.task.soft_loss(outputs, teacher_outputs, self.temperature, mask=mask)
             losses["soft"] = self.soft_weight * soft
         return outputs, losses, student_features, teacher_features

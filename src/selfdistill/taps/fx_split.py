@@ -121,9 +121,7 @@ class _TapTracer(fx.Tracer):
 
     def __init__(self, root: nn.Module, taps: Sequence[nn.Module]) -> None:
         super().__init__()
-        self.proxy_buffer_attributes = (
-            True  # else values computed from buffers would become constants
-        )
+        self.proxy_buffer_attributes = True  # else values computed from buffers are constants
         self.nodes: dict[nn.Module, fx.Node] = {}
         self.taps = set(taps)
         self.containers = {m for m in root.modules() if (self.taps - {m}) & set(m.modules())}

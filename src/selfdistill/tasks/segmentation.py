@@ -15,7 +15,7 @@ from torchmetrics.classification import (
 from torchvision.utils import draw_segmentation_masks
 
 from ..core import IGNORE, ConfigError, DataError, Task
-from ..functional.divergence import kl_divergence
+from ..functional.divergence import kl_divergence, mask_weights
 from ..taps import evaluation_mode
 from .colors import colors
 
@@ -80,9 +80,7 @@ class Segmentation(Task):
         mask, each of its cells is weighted by the fraction of its pixels that are valid.
         """
         size = reference.shape[-2:]
-        weight = None
-        if mask is not None:
-            weight = F.interpolate(mask[:, None].float(), size=size, mode="area")[:, 0]
+        weight = mask_weights(mask, size)
         return kl_divergence(resize_scores(outputs, size), reference, temperature, weight)
 
     def valid_mask(self, targets: Tensor) -> Tensor:
