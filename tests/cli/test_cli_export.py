@@ -12,7 +12,7 @@ import pytest
 from command import say
 from filelock import FileLock
 
-from selfdistill.cli.export import _count, _share
+from selfdistill.cli.export import _count, _fraction
 from selfdistill.core import ConfigError
 from selfdistill.data import load
 
@@ -149,13 +149,13 @@ def test_a_file_that_says_something_else_is_not_kept(run, monkeypatch):
 
 @pytest.mark.parametrize("text", ["95%", "95", "0.95", ".95", " 95.0 % "])
 def test_shares(text):
-    assert _share(text) == pytest.approx(0.95)
+    assert _fraction(text) == pytest.approx(0.95)
 
 
 @pytest.mark.parametrize("text", ["-1", "101", "1e3", "nan", ""])
 def test_no_shares(text):
     with pytest.raises(ConfigError):
-        _share(text)
+        _fraction(text)
 
 
 @pytest.mark.parametrize(

@@ -143,8 +143,8 @@ class Says(Callback):
     def __init__(self):
         self.words, self.facts = [], {}
 
-    def begin(self, facts):
-        self.facts = facts
+    def on_start(self, summary):
+        self.facts = summary
 
     def on_message(self, text):
         self.words.append(text)

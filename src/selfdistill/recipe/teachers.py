@@ -148,8 +148,8 @@ def _from_run(path: Path, data: ImageData) -> tuple[nn.Module, str]:
     _check(f"teacher {path}", read_training_data(path), data)
     network = _empty(recipe.model, data)
     state, prefix = found.tensors["model"], found.state.get("student")
-    if "average" in found.tensors and prefix is not None:  # what the run was judged by
-        state = {name: found.tensors["average"][prefix + name] for name in state}
+    if "ema" in found.tensors and prefix is not None:  # what the run was judged by
+        state = {name: found.tensors["ema"][prefix + name] for name in state}
     try:
         load_tensors(network, state)
     except RuntimeError:
