@@ -8,9 +8,8 @@ import pytest
 from synthetic_information import synthetic
 
 from selfdistill.core import ResourceError, RunBusyError
-from selfdistill.information import save
 from selfdistill.information.charts import combined_svg
-from selfdistill.information.page import FILES, page
+from selfdistill.information.page import FILES, page, save
 
 VOID = {"meta", "br"}
 

@@ -9,7 +9,7 @@ import torch
 import torch._dynamo
 import torch.nn.functional as F
 from lightning_fabric import Fabric
-from selfdistill.engine.log import Silent
+from selfdistill.engine.callback import Callback
 from torch import nn
 
 from selfdistill.core import METHODS, ConfigError, Progress, options, trained_state
@@ -271,14 +271,14 @@ def test_defaults(tiny_net, tiny_task):
 
 
 # Runs of the engine: two epochs of three steps in four generations, which end within epochs.
-class Stops(Silent):
+class Stops(Callback):
     """A display that asks the run to stop after a step."""
 
     def __init__(self, after: int) -> None:
         self.after = after
 
-    def advance(self, step: int, total: int) -> None:
-        self.fit.signals.asked = signal.SIGTERM if step == self.after else 0
+    def on_step(self, step: int, total_steps: int) -> None:
+        self.fit.signals.signal_number = signal.SIGTERM if step == self.after else 0
 
 
 def run(out, stop: int = 0, **settings) -> checkpoint.Checkpoint:

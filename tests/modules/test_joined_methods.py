@@ -172,4 +172,4 @@ def test_progress_is_passed_on(tiny_net, tiny_task, batch):
 
 def test_a_choice_called_none_is_no_missing_value():
     assert check_options("exits", {"discrepancy": None})["discrepancy"] == "none"
-    assert check_options("muse", {"width": None})["width"] is None
+    assert check_options("muse", {"critic_width": None})["critic_width"] is None

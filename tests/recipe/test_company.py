@@ -141,7 +141,7 @@ def test_an_offline_method_without_a_teacher():
 
 class Says(Callback):
     def __init__(self):
-        self.words, self.facts = [], {}
+        self.words, self.summary = [], {}
 
     def on_start(self, summary):
         self.facts = summary
@@ -155,7 +155,7 @@ def test_the_teacher_is_judged_before_training(teacher, tmp_path):
     run = selfdistill.train(method="kd", teacher=teacher, out=tmp_path / "r", callback=told, **TINY)
     about = json.loads((run.path / "teacher.json").read_text())
     assert told.words[0].startswith(f"the teacher gets {about['scores']['accuracy']:.1%} of 144")
-    assert told.facts["teacher"].startswith(f"{teacher}, 308,538")
+    assert told.summary["teacher"].startswith(f"{teacher}, 308,538")
     assert run.recipe.teacher_model == "cifar/resnet10_w16"
     assert selfdistill.load(run.path).exits == run.exits
 

@@ -24,8 +24,8 @@ splits = st.sampled_from(["val", "test"])
 
 def difference(mean: float, reach: float) -> PairedDifference:
     interval = Interval(mean - reach, mean + reach)
-    verdict = Significance.WITHIN if interval.holds(0) else Significance.BEYOND
-    return PairedDifference(mean, interval, verdict)
+    significance = Significance.INCONCLUSIVE if interval.contains(0) else Significance.SIGNIFICANT
+    return PairedDifference(mean, interval, significance)
 
 
 rows = st.builds(

@@ -2,6 +2,7 @@ import pytest
 from made_run import EXITS, made_run, measure
 
 from selfdistill.core import ArtifactError, ConfigError
+from selfdistill.functional.statistics import Significance
 from selfdistill.reporting.formatting import exit_number
 from selfdistill.reporting.run_data import read_run
 
@@ -56,7 +57,7 @@ def test_what_was_measured_comes_back(tmp_path):
     assert first.scores == {"val": 0.9, "test": 0.92}
     assert first.against["test"].mean == pytest.approx(-0.01)
     assert first.against["test"].interval == pytest.approx((-0.025, 0.005))
-    assert first.against["test"].verdict == "within noise"
+    assert first.against["test"].significance is Significance.INCONCLUSIVE
     assert measured.baseline.against == {}
 
 

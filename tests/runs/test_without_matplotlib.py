@@ -4,38 +4,35 @@ import sys
 from importlib import import_module
 
 import pytest
-from selfdistill.engine.log import NullCallback
 
-from selfdistill.core import MissingExtraError, extras
+from selfdistill.core import MissingExtraError
+from selfdistill.engine.callback import Callback
 from selfdistill.runs.train import train
 
 
-class Sentences(NullCallback):
+class Messages(Callback):
     def __init__(self):
-        self.sentences = []
+        self.messages = []
 
-    def say(self, sentence):
-        self.sentences.append(sentence)
+    def on_message(self, text):
+        self.messages.append(text)
 
 
 @pytest.fixture
 def no_matplotlib(monkeypatch):
-    find_spec = extras.find_spec
-    monkeypatch.setattr(
-        extras, "find_spec", lambda name: None if name == "matplotlib" else find_spec(name)
-    )
+    monkeypatch.setitem(sys.modules, "matplotlib", None)  # an import of it fails
     for name in list(sys.modules):
         if name.startswith("selfdistill.reporting."):
             monkeypatch.delitem(sys.modules, name)
 
 
 def test_tables_are_written_and_the_page_is_explained(no_matplotlib, tmp_path):
-    display = Sentences()
+    callback = Messages()
     tiny = {"method": "ce", "model": "cifar/resnet8", "data": "digits", "epochs": 1}
-    run = train(**tiny, out=tmp_path / "run", display=display)
+    run = train(**tiny, out=tmp_path / "run", callback=callback)
     assert (run.path / "exits.csv").exists()
     assert (run.path / "confusion.csv").exists()
     assert not (run.path / "report.html").exists()
-    assert 'pip install "selfdistill[plot]"' in display.sentences[-1]
-    with pytest.raises(MissingExtraError, match="need matplotlib"):
+    assert 'pip install "selfdistill[plot]"' in callback.messages[-1]
+    with pytest.raises(MissingExtraError, match="needs matplotlib"):
         import_module("selfdistill.reporting.run_page")

@@ -132,7 +132,9 @@ def _loaded(run: Path, device: str | None) -> "tuple[Run, ImageData]":
     from ..runs.paths import load_recipe
     from ..runs.run import load
 
-    local = {"devices": 1, "nodes": 1, "precision": "fp32"} | ({"device": device} if device else {})
+    local = {"devices": 1, "num_nodes": 1, "precision": "fp32"} | (
+        {"device": device} if device else {}
+    )
     recipe = parse(load_recipe(run).model_dump() | local)
     fabric, data = make_fabric(recipe), load_data(recipe)
     trained = load(run, data=data)

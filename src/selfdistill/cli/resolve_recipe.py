@@ -61,19 +61,19 @@ def _settings(
     from ..recipe.options import known_options
     from ..recipe.schema import Recipe, literal
 
-    found: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for text in texts:
         key, equals, value = (part.strip() for part in text.partition("="))
         if not (key and equals) or key == "options":
             raise ConfigError(f"--set takes KEY=VALUE, not '{text}'")
         if key in given:
             raise ConfigError(f"--set {key} and {option_name(key)} say the same; give one")
-        found[key] = literal(value)
-    method = found.get("method", values.get("method", Recipe.model_fields["method"].default))
+        settings[key] = literal(value)
+    method = settings.get("method", values.get("method", Recipe.model_fields["method"].default))
     known = [*known_options(method), *(k for k in Recipe.model_fields if k != "options")]
-    for key in found:
+    for key in settings:
         if key not in known:
             raise ConfigError(
                 f"neither a recipe nor method '{method}' has '{key}'{nearest(key, known)}"
             )
-    return found
+    return settings

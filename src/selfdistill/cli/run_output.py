@@ -47,5 +47,5 @@ def print_result(done: "Run") -> None:
     echo(f"  {_command('evaluate', done.path)}")
 
 
-def _command(words: str, place: Path) -> str:
-    return f"selfdistill {words} {shlex.quote(str(place))}"
+def _command(subcommand: str, place: Path) -> str:
+    return f"selfdistill {subcommand} {shlex.quote(str(place))}"

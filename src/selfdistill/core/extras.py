@@ -3,7 +3,7 @@
 from importlib import import_module
 from types import ModuleType
 
-from .errors import ConfigError
+from .errors import MissingExtraError
 
 
 def require(module: str, *, extra: str, purpose: str) -> ModuleType:
@@ -12,14 +12,14 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
     Args:
         module: its import name.
         extra: the extra that installs it.
-        purpose: what needs it, the start of a sentence.
+        purpose: what needs it, in the singular, the start of a sentence.
 
     Raises:
-        ConfigError: it is not installed.
+        MissingExtraError: it is not installed.
     """
     try:
         return import_module(module)
     except ImportError as error:
-        raise ConfigError(
+        raise MissingExtraError(
             f'{purpose} needs {module}; pip install "selfdistill[{extra}]"'
         ) from error

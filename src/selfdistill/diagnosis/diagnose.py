@@ -15,7 +15,7 @@ from .. import methods as _all  # noqa: F401  importing them is what registers t
 from ..core import ResourceError
 from ..data import ImageData
 from ..engine.run_directory import RunDirectory
-from ..recipe.build_run import Companions, build_run, load_data, make_fabric, train_loader
+from ..recipe.build_run import build_run, load_data, make_fabric, train_loader
 from ..recipe.merge import merge_keys
 from ..recipe.schema import Recipe, parse, read
 from ..runs.arguments import training_arguments
@@ -94,16 +94,19 @@ def diagnose(
     run_dir = Path(out) if out is not None else unique_run_dir(recipe)
     _check_run_dir(run_dir)
     make_fabric(recipe)  # raises if a device is missing; only one of them is used
-    fabric = make_fabric(recipe.model_copy(update={"devices": 1, "nodes": 1}))
+    fabric = make_fabric(recipe.model_copy(update={"devices": 1, "num_nodes": 1}))
     callback = callback or DiagnosisCallback()
     images = given.data or load_data(recipe)
     data_report = check_data(images)
     callback.on_section(data_report)
     with torch.random.fork_rng():
-        companions = Companions(
-            _copy(given.companions.teacher), [_copy(peer) for peer in given.companions.peers]
+        components = build_run(
+            recipe,
+            data=images,
+            model=_copy(given.model),
+            teacher=_copy(given.teacher),
+            peers=[_copy(peer) for peer in given.peers],
         )
-        components = build_run(recipe, data=images, model=_copy(given.model), company=companions)
         recipe = components.recipe
         batches = train_loader(recipe, images, components.method, _first_process(recipe, fabric))
         network_report = check_network(components)

@@ -2,7 +2,6 @@
 
 from .config import EstimatorConfig, NetworkUnderTest
 from .estimation import InformationCallback, estimate_information
-from .page import save
 from .results import (
     HELD_OUT,
     TRAINING,
@@ -23,5 +22,4 @@ __all__ = [
     "MeanStd",
     "NetworkUnderTest",
     "estimate_information",
-    "save",
 ]

@@ -1,11 +1,13 @@
 """Several methods joined on one student."""
 
+import functools
+import operator
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
-from ..core import Batch, ConfigError, Method, Needs, Progress, Provenance, StepOutput
+from ..core import Batch, ConfigError, Method, Progress, Provenance, StepOutput
 from ..taps import Taps
 
 
@@ -30,8 +32,7 @@ class JoinedMethods(Method):
         super().__init__()
         check_joinable({name: type(part) for name, part in parts.items()})
         self.student, self.parts = student, nn.ModuleDict(parts)
-        needs = [part.needs for part in parts.values()]
-        self.needs = Needs(*(max(values) for values in zip(*needs, strict=True)))
+        self.needs = functools.reduce(operator.or_, (part.needs for part in parts.values()))
         self.cycles = max(part.cycles for part in parts.values())
         if self.cycles > 1 and {part.cycles for part in parts.values()} - {1, self.cycles}:
             raise ConfigError("these methods cut the run into different numbers of cycles")

@@ -36,13 +36,6 @@ class RunComponents(NamedTuple):
     peers: Sequence[nn.Module]
 
 
-class Companions(NamedTuple):
-    """Networks that are given as modules instead of by name."""
-
-    teacher: nn.Module | None = None
-    peers: Sequence[nn.Module] = ()
-
-
 def load_data(recipe: Recipe) -> ImageData:
     """The data set, with the recipe's own augmentation where it says so."""
     data = load(
@@ -67,15 +60,16 @@ def build_run(
     *,
     data: ImageData | None = None,
     model: nn.Module | None = None,
-    company: Companions | None = None,
+    teacher: nn.Module | None = None,
+    peers: Sequence[nn.Module] = (),
 ) -> RunComponents:
     """Build data, task, networks and method; the weights depend on the recipe's seed alone.
 
     Args:
         recipe: what to build.
-        data, model, company: instead of the recipe's.
+        data, model, teacher, peers: instead of the recipe's.
     """
-    data, company = data or load_data(recipe), company or Companions()
+    data = data or load_data(recipe)
     torch.manual_seed(int(bits(_WEIGHTS, recipe.seed)))
     example = torch.zeros(2, *data.train.shape)
     task = make_task(
@@ -92,8 +86,8 @@ def build_run(
         )
     )
     kinds = {cls.kind for cls in method_classes(recipe.method).values()}
-    peers = company.peers or (build_peers(recipe, data) if "online" in kinds else ())
-    teacher = company.teacher
+    if not peers and "online" in kinds:
+        peers = build_peers(recipe, data)
     if teacher is None and recipe.teacher and "offline" in kinds:
         teacher, kind_of_network = load_teacher(recipe, data)
         recipe = recipe.model_copy(update={"teacher_model": kind_of_network})

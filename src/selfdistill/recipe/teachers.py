@@ -43,15 +43,15 @@ def load_teacher(recipe: Recipe, data: ImageData) -> tuple[nn.Module, str]:
         load_weights(network, name)
         return network, model
     if name.partition("/")[0] in ("timm", "torchvision"):
-        found = find_pretrained(name)
-        if found.classes != len(data.classes):
+        pretrained = find_pretrained(name)
+        if pretrained.classes != len(data.classes):
             raise ConfigError(
-                f"teacher '{name}' tells {found.classes} classes apart and '{data.name}' has "
+                f"teacher '{name}' tells {pretrained.classes} classes apart and '{data.name}' has "
                 f"{len(data.classes)}; train it on these data first and give its run as --teacher"
             )
-        trained_on = TrainingData("", "", data.classes, found.mean, found.std)
+        trained_on = TrainingData("", "", data.classes, pretrained.mean, pretrained.std)
         _check(f"teacher '{name}'", trained_on, data)
-        return found.load(), name
+        return pretrained.load(), name
     beside = Path(name).parent
     choices = [str(p) for p in beside.iterdir()] if beside.is_dir() else []
     raise ConfigError(
@@ -138,18 +138,18 @@ def _empty(model: str, data: ImageData) -> nn.Module:
 def _from_run(path: Path, data: ImageData) -> tuple[nn.Module, str]:
     run = RunDirectory(path)
     recipe = parse(tomllib.loads(run.recipe()))
-    found = checkpoint.newest(run.checkpoints)
-    if found is None:
+    saved = checkpoint.newest(run.checkpoints)
+    if saved is None:
         raise ConfigError(f"teacher {path} has no checkpoint yet; train it to the end first")
-    if not found.state["finished"]:
+    if not saved.state["finished"]:
         raise ConfigError(
             f"teacher {path} is not trained to the end; `selfdistill train --resume {path}` does it"
         )
     _check(f"teacher {path}", read_training_data(path), data)
     network = _empty(recipe.model, data)
-    state, prefix = found.tensors["model"], found.state.get("student")
-    if "ema" in found.tensors and prefix is not None:  # what the run was judged by
-        state = {name: found.tensors["ema"][prefix + name] for name in state}
+    state, prefix = saved.tensors["model"], saved.state.get("student")
+    if "ema" in saved.tensors and prefix is not None:  # what the run was judged by
+        state = {name: saved.tensors["ema"][prefix + name] for name in state}
     try:
         load_tensors(network, state)
     except RuntimeError:
@@ -157,18 +157,18 @@ def _from_run(path: Path, data: ImageData) -> tuple[nn.Module, str]:
     return network, recipe.model
 
 
-def _check(who: str, theirs: TrainingData, data: ImageData) -> None:
-    if theirs.task not in ("", data.task):
+def _check(who: str, trained_on: TrainingData, data: ImageData) -> None:
+    if trained_on.task not in ("", data.task):
         raise ConfigError(
-            f"{who} was trained for {theirs.task} and the student is for {data.task}; "
+            f"{who} was trained for {trained_on.task} and the student is for {data.task}; "
             "a teacher must know the student's task"
         )
-    if len(theirs.classes) != len(data.classes):
+    if len(trained_on.classes) != len(data.classes):
         raise ConfigError(
-            f"{who} tells {len(theirs.classes)} classes apart and '{data.name}' has "
+            f"{who} tells {len(trained_on.classes)} classes apart and '{data.name}' has "
             f"{len(data.classes)}; a teacher must know the student's classes"
         )
-    pairs = zip(theirs.classes, data.classes, strict=True)
+    pairs = zip(trained_on.classes, data.classes, strict=True)
     if different := next(((a, b) for a, b in pairs if a != b), None):
         raise ConfigError(
             f"{who} has '{different[0]}' where '{data.name}' has '{different[1]}': both must have "
@@ -176,12 +176,12 @@ def _check(who: str, theirs: TrainingData, data: ImageData) -> None:
         )
     apart = [
         max(abs(m - n) / s, abs(t / s - 1))
-        for m, n, s, t in zip(theirs.mean, data.mean, data.std, theirs.std, strict=False)
+        for m, n, s, t in zip(trained_on.mean, data.mean, data.std, trained_on.std, strict=False)
     ]
-    if len(theirs.mean) != len(data.mean) or max(apart) > _FAR:
+    if len(trained_on.mean) != len(data.mean) or max(apart) > _FAR:
         raise ConfigError(
-            f"{who} learned images of mean {_shown(theirs.mean)} and deviation "
-            f"{_shown(theirs.std)}, and '{data.name}' is brought to {_shown(data.mean)} and "
+            f"{who} learned images of mean {_shown(trained_on.mean)} and deviation "
+            f"{_shown(trained_on.std)}, and '{data.name}' is brought to {_shown(data.mean)} and "
             f"{_shown(data.std)}; train the teacher on the student's data"
         )
 

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from torch import Generator
+from torch import Generator, nn
 
 from ..core import ArtifactError
 from ..data import ImageData
@@ -20,7 +20,7 @@ from ..data.targets import Boxes, Labels, Targets
 from ..engine.evaluate import evaluate
 from ..engine.signals import Interrupted
 from ..models import build
-from ..recipe.build_run import Companions, eval_loader, make_fabric
+from ..recipe.build_run import eval_loader, make_fabric
 from ..recipe.schema import Recipe
 from ..records.exit_scores import from_csv
 from ..runs.paths import load_recipe
@@ -86,7 +86,7 @@ class _SmokeTest:
         self.row, self.folder, self.device = row, folder, device
         self.has_teacher = bool(recipe.teacher)
         self.recipe = self._shorten(recipe)
-        self.companions = Companions()
+        self.published_teacher: nn.Module | None = None
         self.data = noise_data(self.recipe, 64 if recipe.image_size else 32)
 
     def _shorten(self, recipe: Recipe) -> Recipe:
@@ -100,12 +100,12 @@ class _SmokeTest:
         return recipe.model_copy(update=changes)
 
     def _train(self, recipe: Recipe, out: Path, *, resume: bool = False) -> None:
-        train_recipe(recipe, out=out, resume=resume, data=self.data, company=self.companions)
+        train_recipe(recipe, out=out, resume=resume, data=self.data, teacher=self.published_teacher)
 
     def teacher(self) -> str:
         """Train the teacher that is a row; one that is published is built without its weights."""
         if not self.row.teacher:
-            self.companions = Companions(build(self.recipe.teacher, num_classes=_NUM_CLASSES))
+            self.published_teacher = build(self.recipe.teacher, num_classes=_NUM_CLASSES)
             return f"{self.recipe.teacher}, without its weights"
         recipe, run_dir = self._shorten(self.row.teacher.recipe()), self.folder / "teacher"
         self._train(recipe, run_dir)
@@ -134,7 +134,7 @@ class _SmokeTest:
 
     def evaluate(self) -> str:
         """Evaluate the loaded run again, and compare the scores."""
-        run = load(self.folder / "run", data=self.data, teacher=self.companions.teacher)
+        run = load(self.folder / "run", data=self.data, teacher=self.published_teacher)
         fabric = make_fabric(self.recipe)
         task = make_task(self.data.task, self.data.classes, self.data.train.shape)
         run.method.to(fabric.device)

@@ -9,7 +9,6 @@ from torch import nn
 
 from ..core import ConfigError
 from ..data import ImageData
-from ..recipe.build_run import Companions
 
 
 @dataclass(frozen=True)
@@ -19,7 +18,12 @@ class TrainingArguments:
     keys: dict[str, Any]
     model: nn.Module | None
     data: ImageData | None
-    companions: Companions
+    teacher: nn.Module | None
+    peers: list[nn.Module]
+
+    def objects(self) -> dict[str, Any]:
+        """The objects as keywords of `train_recipe`."""
+        return {name: getattr(self, name) for name in ("model", "data", "teacher", "peers")}
 
 
 def training_arguments(
@@ -51,5 +55,6 @@ def training_arguments(
         keys,
         model if isinstance(model, nn.Module) else None,
         data if isinstance(data, ImageData) else None,
-        Companions(teacher if isinstance(teacher, nn.Module) else None, modules),
+        teacher if isinstance(teacher, nn.Module) else None,
+        modules,
     )

@@ -17,9 +17,8 @@ from ..recipe.schema import Recipe, parse
 from .paths import load_recipe
 from .run import load
 
-_WEIGHTS = purpose(
-    "weights"
-)  # as in a run, so that a seed gives the network that a run begins with
+# As in a run, so that a seed gives the network that a run begins with.
+_WEIGHTS = purpose("weights")
 
 
 def networks_under_test(
@@ -51,12 +50,12 @@ def networks_under_test(
     recipes = {name: load_recipe(name) for name in names if _is_run(name)}
     own = _Own()
     images = _images(list(recipes.values()), data, image_size, own)
-    found: dict[str, NetworkUnderTest] = {}
+    networks: dict[str, NetworkUnderTest] = {}
     for name, short in zip(names, shortened(names, recipes), strict=True):
         if name in recipes:
             recipe = recipes[name]
             _check(name, own.of(recipe), images)
-            found[short] = _trained(name, recipe, own.of(recipe), taps)
+            networks[short] = _trained(name, recipe, own.of(recipe), taps)
             if data is None and own.differs(recipe, next(iter(recipes.values()))):
                 warnings.warn(
                     f"{name} was trained on other images than {next(iter(recipes))}, maybe on "
@@ -64,8 +63,8 @@ def networks_under_test(
                     stacklevel=2,
                 )
         else:
-            found[short] = _made(name, images, taps, weights, seed)
-    return found, images
+            networks[short] = _built(name, images, taps, weights, seed)
+    return networks, images
 
 
 class _Own:
@@ -116,10 +115,10 @@ def _images(
 
 def _check(name: str, own: ImageData, images: ImageData) -> None:
     if own.train.shape != images.train.shape:
-        theirs, here = (" × ".join(map(str, d.train.shape)) for d in (own, images))
+        own_size, size = (" × ".join(map(str, d.train.shape)) for d in (own, images))
         raise DataError(
-            f"{name} was trained on images of {theirs} and these are {here}; measure it by itself, "
-            "or give --data of its kind"
+            f"{name} was trained on images of {own_size} and these are {size}; measure it by "
+            "itself, or give --data of its kind"
         )
 
 
@@ -128,7 +127,7 @@ def _trained(name: str, recipe: Recipe, own: ImageData, taps: str | None) -> Net
     return NetworkUnderTest(network, taps or recipe.taps, own.mean, own.std)
 
 
-def _made(
+def _built(
     name: str, images: ImageData, taps: str | None, weights: str, seed: int
 ) -> NetworkUnderTest:
     with torch.random.fork_rng(devices=[]):

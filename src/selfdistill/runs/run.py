@@ -27,7 +27,7 @@ from ..export.package import ExportResult, check_finished, export_run, score_exi
 from ..information.config import EstimatorConfig, NetworkUnderTest
 from ..information.estimation import estimate_information
 from ..information.results import InformationResult
-from ..recipe.build_run import Companions, build_run, load_data
+from ..recipe.build_run import build_run, load_data
 from ..recipe.schema import Recipe
 from ..recipe.teachers import check_given_modules, placeholder_teacher
 from ..records.exit_measurements import ExitMeasurements
@@ -262,7 +262,7 @@ def load(
     if teacher is None and recipe.teacher:
         teacher = placeholder_teacher(directory.path, data)
         bare = bare.model_copy(update={"teacher_taps": "auto"})
-    components = build_run(bare, data=data, model=model, company=Companions(teacher, peers))
+    components = build_run(bare, data=data, model=model, teacher=teacher, peers=peers)
     restore_method(components.method, newest, ema=True)
     exits = read_exit_scores(directory.path)
     return Run(directory.path, recipe, components.method.eval(), exits, data)

@@ -15,7 +15,6 @@ from ..engine.run_directory import RunDirectory
 from ..engine.trainer import Trainer
 from ..evaluation import EvaluationSession
 from ..recipe.build_run import (
-    Companions,
     RunComponents,
     build_run,
     make_fabric,
@@ -73,15 +72,7 @@ def train(
     given = training_arguments(keys, model, data, teacher, peers)
     file = read(Path(recipe)) if recipe else {}
     chosen = load_recipe(out) if resume else parse(merge_keys(file, given.keys))
-    return train_recipe(
-        chosen,
-        out=out,
-        resume=resume,
-        callback=callback,
-        data=given.data,
-        model=given.model,
-        company=given.companions,
-    )
+    return train_recipe(chosen, out=out, resume=resume, callback=callback, **given.objects())
 
 
 def train_recipe(
@@ -92,12 +83,13 @@ def train_recipe(
     callback: Callback | None = None,
     data: ImageData | None = None,
     model: nn.Module | None = None,
-    company: Companions | None = None,
+    teacher: nn.Module | None = None,
+    peers: Sequence[nn.Module] = (),
 ) -> Run:
     """Train what a recipe says; `train` is the comfortable way in."""
     if resume:
         recipe = load_recipe(out)
-        check_given_modules(recipe, model, company.peers if company else ())
+        check_given_modules(recipe, model, peers)
     fabric = make_fabric(recipe)
     fabric.launch()
     directory = RunDirectory(Path(fabric.broadcast(str(out or unique_run_dir(recipe)))))
@@ -105,7 +97,7 @@ def train_recipe(
         directory.check_free()
     fabric.barrier()  # nobody writes before everybody has looked
     start = recipe.model_copy(update={"weights": ""}) if resume else recipe  # a checkpoint has them
-    components = build_run(start, data=data, model=model, company=company)
+    components = build_run(start, data=data, model=model, teacher=teacher, peers=peers)
     recipe = components.recipe.model_copy(update={"weights": recipe.weights})
     components = components._replace(recipe=recipe)
     batches = train_loader(recipe, components.data, components.method, fabric)
@@ -191,7 +183,7 @@ def _described(name: str, network: nn.Module) -> str:
 def load_or_train_exits(recipe: Recipe, run_dir: Path, **given: Any) -> list[ExitScore]:
     """The exits of the run in a directory: read if it is finished, else resumed or trained.
 
-    `given` are `train_recipe`'s objects (`data`, `model`, `company`, `callback`).
+    `given` are `train_recipe`'s objects (`data`, `model`, `teacher`, `peers`, `callback`).
 
     Raises:
         ConfigError: the run there was made by another recipe.

@@ -2,4 +2,4 @@
 
 from ...core import require
 
-require("matplotlib", extra="plot", purpose="report pages and charts")
+require("matplotlib", extra="plot", purpose="a page with charts")

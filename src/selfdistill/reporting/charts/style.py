@@ -137,9 +137,8 @@ def to_svg(figure: Figure, name: str, description: str) -> Chart:
         warnings.filterwarnings("ignore", "Glyph .* missing from")
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
     text = stream.getvalue()
-    text = text[text.index("<svg") : text.rindex("</svg>")]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r"<style.*?</style>", "", text, flags=re.DOTALL)
+    text = text[text.index("<svg") : text.rindex("<")]
+    text = re.sub(r"<(metadata|style).*?</\1>", "", text, flags=re.DOTALL)
     text = re.sub("#010[12][0-9a-f]{2}", lambda match: css_variable(match[0]), text)
     text = re.sub(r'(\bid="|url\(#|xlink:href="#)', rf"\g<1>{name}-", text)
     width, height = figure.get_size_inches() * 72
