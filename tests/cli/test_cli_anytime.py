@@ -15,7 +15,7 @@ def table(run: Path) -> list[dict[str, str]]:
 
 
 def test_the_table(run):
-    said = say("anytime", run, "--max-loss", "0,5", "--num-threads", 1)
+    said = say("anytime", run, "--max-loss", "0,5", "--threads", 1)
     assert said.code == 0, said.err
     assert re.search(r"^student alone .*100 %", said.out, re.M)
     assert re.search(r"^5 points ", said.out, re.M)
@@ -31,7 +31,7 @@ def test_the_table(run):
 
 
 def test_a_threshold_that_no_exit_reaches(run):
-    said = say("anytime", run, "--threshold", "1,1,none", "--num-threads", 1)
+    said = say("anytime", run, "--threshold", "1,1,none", "--threads", 1)
     assert said.code == 0
     assert said.err.startswith("warning: no exit is as sure of any image as its threshold asks")
     assert "the surest is exit" in said.err
@@ -88,7 +88,7 @@ def test_a_run_that_is_not_there_or_not_done(run, tmp_path):
 
 @pytest.mark.slow
 def test_writes_an_onnx_file(run):
-    said = say("anytime", run, "--threshold", "0.2", "--num-threads", 1, "--onnx", "network.onnx")
+    said = say("anytime", run, "--threshold", "0.2", "--threads", 1, "--onnx", "network.onnx")
     assert said.code == 0, said.err
     assert "the same exit and class for all of them" in said.out
     assert said.out.rstrip().endswith("network.onnx")

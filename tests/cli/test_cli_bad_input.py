@@ -115,7 +115,7 @@ def test_lightnings_own_exception():
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch):
-    monkeypatch.setattr("selfdistill.models.names", lambda *_: 1 / 0)
+    monkeypatch.setattr("selfdistill.models.list_models", lambda *_: 1 / 0)
     said = say("models")
     assert said.code == 1
     assert "Traceback" in said.err
@@ -127,7 +127,7 @@ def test_ctrl_c(monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("selfdistill.models.names", stop)
+    monkeypatch.setattr("selfdistill.models.list_models", stop)
     assert say("models") == (130, "", "error: stopped\n")
 
 

@@ -73,13 +73,13 @@ def test_settings_and_a_recipe(pretend, tmp_path):
         "--set",
         "clip_grad_norm=1.0",
         "--set",
-        "soft=0.2",
+        "soft_weight=0.2",
         "--seeds",
         "0",
     )
     assert say("compare", "--out", "study", "--device", "cpu", *arguments).code == 0
     recipe = Path("study/runs/muse/s0/recipe.toml").read_text()
-    for line in ("lr = 0.01", "clip_grad_norm = 1.0", 'combine = "mul"', "soft = 0.2"):
+    for line in ("lr = 0.01", "clip_grad_norm = 1.0", 'combine = "mul"', "soft_weight = 0.2"):
         assert line in recipe
 
 

@@ -29,7 +29,7 @@ def test_the_package_imports_nothing_heavy():
 
 
 def test_the_package_offers_its_names():
-    assert {"Run", "anytime", "compare", "load", "train", "wrap"} <= set(dir(selfdistill))
+    assert {"Run", "compare", "diagnose", "load", "train", "wrap"} <= set(dir(selfdistill))
     assert callable(selfdistill.train)
     assert callable(selfdistill.load)
     with pytest.raises(AttributeError, match="no attribute 'trian'"):

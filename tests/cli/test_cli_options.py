@@ -61,7 +61,7 @@ SHOW = """
 import inspect, sys
 from selfdistill import cli
 from selfdistill.cli import compare, doctor, main, train
-from selfdistill.runs import training
+from selfdistill.runs import train as training
 sys.path.insert(0, sys.argv.pop())
 import recipe_page
 
@@ -118,20 +118,20 @@ def test_option_names():
 
 def test_a_file_keeps_its_say(tmp_path):
     file = tmp_path / "my.toml"
-    file.write_text('epochs = 7\nmethod = "byot"\noptions = {alpha = 0.3, hint = 0.0}')
-    chosen = resolve_recipe({"lr": 0.2}, file, ["alpha=0.4", "flip=true"])
+    file.write_text('epochs = 7\nmethod = "byot"\noptions = {soft_weight = 0.3, hint_weight = 0.0}')
+    chosen = resolve_recipe({"lr": 0.2}, file, ["soft_weight=0.4", "flip=true"])
     assert (chosen.epochs, chosen.lr, chosen.flip, chosen.method) == (7, 0.2, True, "byot")
     assert chosen.options["soft_weight"] == 0.4
     assert chosen.options["hint_weight"] == 0
 
 
 def test_the_method_may_be_set_with_its_options():
-    chosen = resolve_recipe({}, settings=["method=byot", "alpha=0.4"])
-    assert chosen.options["alpha"] == 0.4
+    chosen = resolve_recipe({}, settings=["method=byot", "soft_weight=0.4"])
+    assert chosen.options["soft_weight"] == 0.4
 
 
 def test_values_are_read_as_toml():
-    chosen = resolve_recipe({}, settings=["milestones=[3, 5]", "width=none", "combine=mul"])
+    chosen = resolve_recipe({}, settings=["milestones=[3, 5]", "critic_width=none", "combine=mul"])
     assert chosen.milestones == (3, 5)
     assert chosen.options["critic_width"] is None
     assert chosen.options["combine"] == "mul"

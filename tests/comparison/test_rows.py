@@ -15,7 +15,11 @@ from selfdistill.core import ConfigError
         (
             "muse:combine=mul,soft_weight=0.2,byot",
             [
-                ComparisonRow("muse-combine-mul-soft-0.2", "muse", {"combine": "mul", "soft": 0.2}),
+                ComparisonRow(
+                    "muse-combine-mul-soft_weight-0.2",
+                    "muse",
+                    {"combine": "mul", "soft_weight": 0.2},
+                ),
                 ComparisonRow("byot", "byot", {}),
             ],
         ),
@@ -23,14 +27,16 @@ from selfdistill.core import ConfigError
         ("muse+cskd", [ComparisonRow("muse+cskd", "muse+cskd", {})]),
         # a label and an option look alike; what the method knows is an option
         (
-            "muse:soft=0.2,other=byot",
-            [*parse_rows(["muse:soft=0.2"]), ComparisonRow("other", "byot", {})],
+            "muse:soft_weight=0.2,other=byot",
+            [*parse_rows(["muse:soft_weight=0.2"]), ComparisonRow("other", "byot", {})],
         ),
         (
-            "exits:soft=0.2,discrepancy=vid",
+            "exits:soft_weight=0.2,discrepancy=vid",
             [
                 ComparisonRow(
-                    "exits-soft-0.2-discrepancy-vid", "exits", {"soft": 0.2, "discrepancy": "vid"}
+                    "exits-soft_weight-0.2-discrepancy-vid",
+                    "exits",
+                    {"soft_weight": 0.2, "discrepancy": "vid"},
                 )
             ],
         ),

@@ -127,7 +127,7 @@ def test_prices_are_what_runs(method, images):
     for k, want in enumerate(costs.per_exit([0.5] * 3)):
         network = build_early_exit_network(method, [1.0] * k + [1e-6] * (3 - k))
         network.thresholds = (2.0,) * k + network.thresholds[k:]
-        with FlopCounterMode(callback=False) as counter:
+        with FlopCounterMode(display=False) as counter:
             assert network(images[:1]).exits == k
         assert counter.get_total_flops() // 2 == want
 

@@ -172,7 +172,7 @@ def test_a_restored_lesson_goes_on_as_the_first_would_have():
 )
 def test_a_scaled_group_keeps_its_ratio_under_a_scheduler(optimizer_class):
     images, labels = pictures()
-    option = {"discriminator_lr": 0.1}
+    option = {"discriminator_lr_scale": 0.1}
     criterion = selfdistill.wrap(
         small(), "afd", example=images[:2], classes=10, peers=[small(1)], **option
     )
@@ -192,7 +192,7 @@ def test_a_scaled_group_keeps_its_ratio_under_a_scheduler(optimizer_class):
 def test_sgd_moves_a_scaled_group_by_its_own_rate():
     images, labels = pictures()
     criterion = selfdistill.wrap(
-        small(), "afd", example=images[:2], classes=10, peers=[small(1)], discriminator_lr=0.1
+        small(), "afd", example=images[:2], classes=10, peers=[small(1)], discriminator_lr_scale=0.1
     )
     optimizer = torch.optim.SGD(criterion.param_groups(lr=0.5))
     criterion(images, labels).backward()

@@ -70,7 +70,7 @@ def test_timms_machinery_trains_it():
 
 
 def test_a_scaled_group_keeps_its_ratio_under_timms_scheduler():
-    task = task_of("afd", peers=[small(1)], discriminator_lr=0.1)
+    task = task_of("afd", peers=[small(1)], discriminator_lr_scale=0.1)
     optimizer = create_optimizer_v2(task.criterion.param_groups(lr=0.05), "sgd", lr=0.05)
     scheduler, _ = create_scheduler_v2(
         optimizer, "cosine", num_epochs=2, updates_per_epoch=2, step_on_epochs=False

@@ -9,12 +9,12 @@ import torch
 import torch._dynamo
 import torch.nn.functional as F
 from lightning_fabric import Fabric
-from selfdistill.engine.callback import Callback
 from torch import nn
 
 from selfdistill.core import METHODS, ConfigError, Progress, options, trained_state
 from selfdistill.data import InMemoryImages, Loader
 from selfdistill.engine import checkpoint
+from selfdistill.engine.callback import Callback
 from selfdistill.engine.optimizer import learning_rate
 from selfdistill.engine.run_directory import RunDirectory
 from selfdistill.engine.settings import TrainingSettings

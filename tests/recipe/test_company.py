@@ -144,7 +144,7 @@ class Says(Callback):
         self.words, self.summary = [], {}
 
     def on_start(self, summary):
-        self.facts = summary
+        self.summary = summary
 
     def on_message(self, text):
         self.words.append(text)

@@ -48,7 +48,16 @@ def test_a_row_that_runs_has_a_complete_recipe(row):
     assert parse(recipe) == row.recipe()
     assert recipe["method"] == row.keys["method"]
     # what a paper's training is made of must not be left to defaults
-    required = {"model", "data", "val", "epochs", "batch_size", "lr", "optimizer", "momentum"}
+    required = {
+        "model",
+        "data",
+        "val_fraction",
+        "epochs",
+        "batch_size",
+        "lr",
+        "optimizer",
+        "momentum",
+    }
     required |= {"nesterov", "weight_decay", "lr_schedule"}
     assert required <= row.keys.keys()
     assert all(line.startswith("# ") for line in row.to_toml().split("\n\n")[0].splitlines())
@@ -140,8 +149,8 @@ def test_a_teacher_comes_first_and_is_shared_by_all_seeds():
 
 def test_holding_out_images_is_another_run_with_another_teacher():
     row = find_row("muse/table7b/resnet56-resnet20/kd")
-    teacher, student = plan_runs(row, 1, Path("place"), val=0.1)
-    assert student.recipe.val == teacher.recipe.val == 0.1
+    teacher, student = plan_runs(row, 1, Path("place"), val_fraction=0.1)
+    assert student.recipe.val_fraction == teacher.recipe.val_fraction == 0.1
     assert student.run_dir == Path("place/muse/table7b/resnet56-resnet20/kd/val0.1/s0")
     assert Path(student.recipe.teacher) == teacher.run_dir
 

@@ -8,14 +8,9 @@ import torch
 from scipy import stats
 
 from selfdistill.core import ConfigError
-from selfdistill.functional.statistics import Significance
+from selfdistill.functional.statistics import Significance, paired_difference
 from selfdistill.recipe.schema import parse, write
-from selfdistill.runs.baseline import (
-    baseline_command,
-    check_comparable,
-    matched_baseline,
-    paired_difference,
-)
+from selfdistill.runs.baseline import baseline_command, check_comparable, matched_baseline
 from selfdistill.runs.paths import load_recipe
 
 

@@ -45,7 +45,7 @@ def anytime(
     onnx: Annotated[
         Path | None, typer.Option(metavar="FILE", help="ONNX file to export to as well.")
     ] = None,
-    num_threads: Annotated[
+    threads: Annotated[
         int | None,
         typer.Option(min=1, help="CPU threads for the latencies.", show_default="all"),
     ] = None,
@@ -80,7 +80,7 @@ def anytime(
     decisions = held_out_decisions(trained.method, data, workers=trained.recipe.num_workers)
     rows = _rows(decisions, losses, threshold)
     echo("measuring …\n", "dim")
-    with torch_threads(num_threads or torch.get_num_threads()):
+    with torch_threads(threads or torch.get_num_threads()):
         rows = [threshold_row(decisions, (None,) * len(decisions.exits)), *rows]
         rows = with_latencies(rows, trained.method, data, seconds=_SECONDS)
         machine = _machine(trained)

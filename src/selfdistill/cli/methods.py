@@ -19,10 +19,16 @@ def methods(
     name: Annotated[
         str | None, typer.Argument(help="Method to explain, with all its options.")
     ] = None,
+    imports: Annotated[
+        list[str] | None,
+        typer.Option("--import", metavar="MODULE", help="Python module or file to import first."),
+    ] = None,
 ) -> None:
     """List the methods, or explain one of them."""
     from .. import methods as _all  # noqa: F401  importing them is what registers them
+    from ..recipe.plugins import import_plugins
 
+    import_plugins(imports or ())
     if name:
         _explain(name)
     else:

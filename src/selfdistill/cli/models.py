@@ -15,11 +15,17 @@ def models(
     pattern: Annotated[
         str, typer.Argument(metavar="[FILTER]", help="Part of a name, or a pattern like 'resnet*'.")
     ] = "",
+    imports: Annotated[
+        list[str] | None,
+        typer.Option("--import", metavar="MODULE", help="Python module or file to import first."),
+    ] = None,
 ) -> None:
     """List the networks that can be trained by name."""
     from ..core import ConfigError
     from ..models import list_models
+    from ..recipe.plugins import import_plugins
 
+    import_plugins(imports or ())
     matches = list_models(pattern)
     if not matches:
         raise ConfigError(f"no network matches '{pattern}'{_nearest(pattern)}")

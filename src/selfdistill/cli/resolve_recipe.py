@@ -31,11 +31,12 @@ def resolve_recipe(
     keys: Mapping[str, Any], recipe: Path | None = None, settings: Sequence[str] | None = None
 ) -> "Recipe":
     """The recipe that the file, the options and the pairs of --set make, in this order."""
-    from .. import methods as _all  # noqa: F401  importing them is what registers them
     from ..recipe.merge import merge_keys
+    from ..recipe.plugins import import_recipe_plugins
     from ..recipe.schema import parse, read
 
     file = read(recipe) if recipe else {}
+    import_recipe_plugins({**file, **keys})  # before methods are asked for their options
     if "method" in keys and file.get("method", keys["method"]) != keys["method"]:
         file = _drop_other_method_keys(keys["method"], file)
     values = merge_keys(file, keys)

@@ -17,10 +17,16 @@ def taps(
     everything: Annotated[
         bool, typer.Option("--all", help="Show the inner modules of blocks, too.")
     ] = False,
+    imports: Annotated[
+        list[str] | None,
+        typer.Option("--import", metavar="MODULE", help="Python module or file to import first."),
+    ] = None,
 ) -> None:
     """List the modules of a network whose features can be read, the automatic choice starred."""
     from ..diagnosis.tap_candidates import tap_candidates
+    from ..recipe.plugins import import_plugins
 
+    import_plugins(imports or ())
     candidates = tap_candidates(
         model, image_size=image_size, num_classes=classes, in_channels=channels
     )

@@ -2,10 +2,12 @@
 
 from .images import ImageData, ImageFiles, ImageSet, InMemoryImages
 from .loader import EvalLoader, Loader
-from .sources import SOURCES, load
+from .sources import SOURCES, load, register_data
+from .splits import DatasetSplits
 
 __all__ = [
     "SOURCES",
+    "DatasetSplits",
     "EvalLoader",
     "ImageData",
     "ImageFiles",
@@ -13,4 +15,5 @@ __all__ = [
     "InMemoryImages",
     "Loader",
     "load",
+    "register_data",
 ]

@@ -1,5 +1,6 @@
 """Data sets by name."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,26 @@ SOURCES = {
     "detection": ("voc", "folder:PATH"),
 }
 """Names of data sets, and the prefixes of paths, by task."""
+_REGISTERED: dict[tuple[str, str], Callable[[Path], DatasetSplits]] = {}
+
+
+def register_data(
+    name: str, reader: Callable[[Path], DatasetSplits], *, task: str = "classification"
+) -> None:
+    """Make a data set of your own known by a name.
+
+    Args:
+        name: not that of another data set of the task.
+        reader: from the directory of downloads to the splits.
+        task: a name in `tasks.TASKS`.
+
+    Raises:
+        ConfigError: another data set has the name.
+    """
+    taken = _REGISTERED.get((task, name), reader) is not reader
+    if taken or name in SOURCES.get(task, ()) or name.startswith(("folder:", "npz:")):
+        raise ConfigError(f"'{name}' is taken by another data set; choose another name")
+    _REGISTERED[task, name] = reader
 
 
 def load(
@@ -66,12 +87,16 @@ def load(
     _check_policies(empty_images, invalid_boxes)
     _check_task(name, task)
     directory = Path(root).expanduser()
-    if task == "segmentation":
+    if registered := _REGISTERED.get((task, name)):
+        splits = registered(directory)
+    elif task == "segmentation":
         splits = _segmentation(name, directory, image_size, ignore_index)
     elif task == "detection":
         splits = _detection(name, directory, image_size, empty_images, invalid_boxes)
-    else:
+    elif task == "classification":
         splits = _classification(name, directory)
+    else:
+        raise _unknown_name(name, task)
     train, val = splits.train, splits.val
     if val is None:
         train, val = hold_out_fraction(train, val_fraction)
@@ -116,7 +141,8 @@ def _check_numbers(
 
 def _unknown_name(name: str, task: str) -> DataError:
     folder = Path(name).is_dir()
-    hint = f" (did you mean 'folder:{name}'?)" if folder else nearest(name, SOURCES[task])
+    known = [*SOURCES.get(task, ()), *(other for kind, other in _REGISTERED if kind == task)]
+    hint = f" (did you mean 'folder:{name}'?)" if folder else nearest(name, known)
     return DataError(f"there is no data set '{name}' for {task}{hint}")
 
 

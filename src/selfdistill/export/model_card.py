@@ -2,12 +2,14 @@
 
 import json
 import tomllib
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
 from ..core import METHODS
 from ..data import ImageData
 from ..records.exit_scores import ExitScore
+from ..tasks import task_family
 from ..tasks.metric_names import shown_metric
 from .dataset_license import dataset_license
 from .fuse_batchnorm import FusedNetwork
@@ -51,6 +53,8 @@ def model_card(card: CardData) -> str:
     """The page, with front matter in the format of the Hugging Face hub."""
     sections = [_front, _title, _use, _accuracy, _cost, _verification, _data, _recipe]
     recipe = tomllib.loads(card.recipe)
+    family = task_family(card.data.task)  # texts go by the form of the labels
+    card = card._replace(data=replace(card.data, task=family))
     return "\n".join(section(card, recipe).strip() + "\n" for section in sections)
 
 

@@ -71,6 +71,10 @@ def build_code(model: str, task: str, classes: int, channels: int) -> str:
     if family == "torchvision":
         call = f"torchvision.models.get_model({name!r}, num_classes={classes})"
         return f"import torchvision\n\nnetwork = {call}"
+    if "/" in model:  # of a user's own
+        call = f"build({model!r}, num_classes={classes}, in_channels={channels})"
+        register = "# first import the module that registers the network\n"
+        return f"{register}from selfdistill.models import build\n\nnetwork = {call}"
     return f"network = {model}(...)"
 
 

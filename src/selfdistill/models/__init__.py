@@ -1,6 +1,6 @@
 """Networks by name: our CIFAR networks, timm's and torchvision's; weights from files."""
 
-from .build import build, list_models
+from .build import build, list_models, register_model
 from .pretrained import PretrainedNetwork, find_pretrained
 from .weights import SUFFIXES, load_weights
 
@@ -11,4 +11,5 @@ __all__ = [
     "find_pretrained",
     "list_models",
     "load_weights",
+    "register_model",
 ]

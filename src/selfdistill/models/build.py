@@ -33,10 +33,15 @@ def build(
             the path of a .safetensors, .pt or .pth file.
     """
     pretrained = weights == "pretrained"
+    registered = _REGISTERED.get(model) if isinstance(model, str) else None
     if isinstance(model, nn.Module):
         if pretrained:
             raise ConfigError("'pretrained' weights go with a network's name, not with a network")
         network = model
+    elif registered:
+        if pretrained:
+            raise ConfigError(f"no pretrained weights are known for '{model}'; give a weights file")
+        network = registered(num_classes=num_classes, in_channels=in_channels)
     else:
         family, _, name = model.partition("/")
         if family not in _FAMILIES or not name:
@@ -45,6 +50,24 @@ def build(
     if weights and not pretrained:
         load_weights(network, weights)
     return network
+
+
+def register_model(name: str, constructor: Callable[..., nn.Module]) -> None:
+    """Make a network of your own known by a name, `family/name`.
+
+    Args:
+        name: not that of another network.
+        constructor: takes `num_classes` and `in_channels` as keywords.
+
+    Raises:
+        ConfigError: the name has no family, or another network has it.
+    """
+    family, _, rest = name.partition("/")
+    if not (family and rest):
+        raise ConfigError(f"a network's name is family/name, not '{name}'")
+    if family in _FAMILIES or _REGISTERED.get(name, constructor) is not constructor:
+        raise ConfigError(f"'{name}' is taken by another network; choose another family")
+    _REGISTERED[name] = constructor
 
 
 def list_models(pattern: str = "") -> list[str]:
@@ -70,6 +93,9 @@ def list_models(pattern: str = "") -> list[str]:
         "fpn": ["small", "timm/BACKBONE"],
         "yolov5": list(yolov5.SCALES),
     }
+    for full_name in _REGISTERED:
+        family, _, name = full_name.partition("/")
+        families.setdefault(family, []).append(name)
     pattern = pattern.lower()
     return [
         f"{family}/{name}"
@@ -193,3 +219,4 @@ _FAMILIES: dict[str, Callable[[str, int, int, bool], nn.Module]] = {
     "fpn": segmentation.build_fpn,
     "yolov5": yolov5.build_yolov5,
 }
+_REGISTERED: dict[str, Callable[..., nn.Module]] = {}

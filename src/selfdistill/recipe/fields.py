@@ -60,7 +60,7 @@ class ExperimentSettings(BaseModel):
         metavar="MODULE",
         flag="--import",
     )
-    task: Literal["classification", "segmentation", "detection"] = _data(
+    task: str = _data(
         "classification",
         "Task: classification, segmentation or detection.",
         metavar="TASK",

@@ -5,7 +5,9 @@ from typing import Any, get_args
 
 from pydantic import ConfigDict, ValidationError, create_model
 
+from .. import methods as _all  # noqa: F401  importing them is what registers them
 from ..core import METHODS, ConfigError, Method, Option, nearest, options
+from .plugins import load_entry_points
 
 
 def method_classes(name: str) -> dict[str, type[Method]]:
@@ -17,6 +19,7 @@ def method_classes(name: str) -> dict[str, type[Method]]:
     names = [part.strip() for part in name.split("+")]
     if len(set(names)) < len(names):
         raise ConfigError(f"'{name}' names a method twice")
+    load_entry_points()
     return {part: METHODS[part] for part in names}
 
 

@@ -7,12 +7,13 @@ loads a module or a file of the user's own. Importing them is what registers the
 
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from ..core import ConfigError, SelfdistillError
 
@@ -32,6 +33,13 @@ def load_entry_points() -> None:
                 f"{type(error).__name__}: {error}",
                 stacklevel=2,
             )
+
+
+def import_recipe_plugins(recipe: Mapping[str, Any], *, run_dir: Path | None = None) -> None:
+    """Import what a recipe's dictionary, not yet checked, names by its key `imports`."""
+    names = recipe.get("imports") or ()
+    if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names):
+        import_plugins(names, run_dir=run_dir)
 
 
 def import_plugins(names: Iterable[str], *, run_dir: Path | None = None) -> None:
@@ -56,14 +64,14 @@ def import_plugins(names: Iterable[str], *, run_dir: Path | None = None) -> None
 def _import_file(path: Path, name: str, run_dir: Path | None) -> None:
     if not path.is_file():
         raise ConfigError(
-            f"there is no file '{name}' to import; run this where the path leads to it, or give "
-            "its place anew by --import"
+            f"there is no file '{name}' to import; its path starts at the working directory, which "
+            "for a run is the one that it was trained in"
         )
     path = path.resolve()
     if run_dir is not None and path.is_relative_to(run_dir.resolve()):
         raise ConfigError(
-            f"the recipe of {run_dir} imports code that lies in the run itself, which is not "
-            "executed; move the file elsewhere and name it by --import"
+            f"the recipe of {run_dir} imports code that lies in the run itself, which is never "
+            "executed; move the file out of the run, and correct `imports` in its recipe.toml"
         )
     module = _import(path.stem, path.parent, name)
     file = getattr(module, "__file__", None)

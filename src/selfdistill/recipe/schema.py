@@ -11,8 +11,10 @@ import tomli_w
 from pydantic import ValidationError
 
 from ..core import ConfigError, nearest
+from ..tasks import TASKS
 from .fields import Recipe
 from .options import check_companions, check_options, first_error
+from .plugins import import_recipe_plugins
 
 __all__ = ["Recipe", "literal", "parse", "read", "type_name", "write"]
 
@@ -20,20 +22,29 @@ _MODELS = {"segmentation": "fpn/small", "detection": "yolov5/n"}
 """The network where none is named, by task."""
 
 
-def parse(values: Mapping[str, Any]) -> Recipe:
+def parse(values: Mapping[str, Any], *, run_dir: Path | None = None) -> Recipe:
     """A checked and complete recipe; the method's defaults are filled in.
 
+    Modules that the recipe names are imported first.
+
+    Args:
+        values: the keys of a recipe.
+        run_dir: the run that the recipe was read from.
+
     Raises:
-        ConfigError: an unknown key, method or option, or a value that does not fit.
+        ConfigError: an unknown key, task, method or option, or a value that does not fit.
     """
     for key in values:
         if key not in Recipe.model_fields:
             raise ConfigError(f"a recipe has no key '{key}'{nearest(key, Recipe.model_fields)}")
+    import_recipe_plugins(values, run_dir=run_dir)
     usual = {"model": _MODELS[values["task"]]} if values.get("task") in _MODELS else {}
     try:
         recipe = Recipe.model_validate({**usual, **values})
     except ValidationError as error:
         raise ConfigError(first_error(error)) from None
+    if recipe.task not in TASKS:
+        raise ConfigError(f"there is no task '{recipe.task}'{nearest(recipe.task, TASKS)}")
     check_companions(recipe.method, bool(recipe.teacher), bool(recipe.peers))
     chosen = check_options(recipe.method, recipe.options)
     return recipe.model_copy(update={"options": chosen})

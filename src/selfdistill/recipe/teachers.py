@@ -137,7 +137,7 @@ def _empty(model: str, data: ImageData) -> nn.Module:
 
 def _from_run(path: Path, data: ImageData) -> tuple[nn.Module, str]:
     run = RunDirectory(path)
-    recipe = parse(tomllib.loads(run.recipe()))
+    recipe = parse(tomllib.loads(run.recipe()), run_dir=path)
     saved = checkpoint.newest(run.checkpoints)
     if saved is None:
         raise ConfigError(f"teacher {path} has no checkpoint yet; train it to the end first")

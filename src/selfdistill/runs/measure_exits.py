@@ -101,8 +101,10 @@ def check_measurable(run_dir: Path, count: str) -> None:
     """Raises `ConfigError` or `RunBusyError` if the exits of a run cannot be measured like this."""
     if count not in COUNTS:
         raise ConfigError(f"costs cannot be counted '{count}'{nearest(count, COUNTS)}")
+    directory = RunDirectory(run_dir)
+    directory.recipe()  # raises before the lock makes a folder where no run is
     try:
-        with RunDirectory(run_dir).held():
+        with directory.held():
             return
     except RunBusyError:
         raise RunBusyError(

@@ -19,7 +19,7 @@ def load_recipe(path: str | Path | None) -> Recipe:
     """
     if path is None:
         raise ConfigError("which run is to be resumed? name its directory")
-    return parse(tomllib.loads(RunDirectory(Path(path)).recipe()))
+    return parse(tomllib.loads(RunDirectory(Path(path)).recipe()), run_dir=Path(path))
 
 
 def first_difference(recipe: Recipe, other: Recipe) -> str:

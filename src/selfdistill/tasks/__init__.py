@@ -9,10 +9,18 @@ from .classification import Classification
 from .detection import Detection
 from .segmentation import Segmentation
 
-TASKS = {cls.name: cls for cls in (Classification, Detection, Segmentation)}
+TASKS: dict[str, type[Task]] = {cls.name: cls for cls in (Classification, Detection, Segmentation)}
 """Task classes by name."""
 
-__all__ = ["TASKS", "Classification", "Detection", "Segmentation", "make_task"]
+__all__ = ["TASKS", "Classification", "Detection", "Segmentation", "make_task", "task_family"]
+
+
+def task_family(name: str) -> str:
+    """The task of this package whose labels have the same form; a task of a user's own has one."""
+    task = TASKS[name]
+    if task.image_labels:
+        return "classification"
+    return "segmentation" if task.dense_scores else "detection"
 
 
 def make_task(
