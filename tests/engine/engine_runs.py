@@ -174,14 +174,14 @@ def train_here(keys: dict[str, Any], env: dict[str, str], acts: tuple[float, int
 
     The trained method's state is left beside the run, one file a process.
     """
-    from selfdistill.runs import api
+    from selfdistill.runs.train import train
 
     os.environ.update(env)
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     networks_of(keys)
     try:
-        run = api.train(callback=Acts(*acts), **keys)
+        run = train(callback=Acts(*acts), **keys)
     except SelfdistillError as error:
         sys.exit(error.exit_code)
     except Interrupted as stop:

@@ -9,7 +9,7 @@ from .classification import Classification
 from .detection import Detection
 from .segmentation import Segmentation
 
-TASKS: dict[str, type[Task]] = {cls.name: cls for cls in (Classification, Detection, Segmentation)}
+TASKS = {cls.name: cls for cls in (Classification, Detection, Segmentation)}
 """Task classes by name."""
 
 __all__ = ["TASKS", "Classification", "Detection", "Segmentation", "make_task", "task_family"]
