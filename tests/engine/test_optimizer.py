@@ -84,7 +84,7 @@ def test_steps_equal_torch():
     settings = TrainingSettings(
         epochs=9, lr=0.3, lr_schedule="step", milestones=(2, 5), lr_gamma=0.3
     )
-    make = lambda o: torch.optim.lr_scheduler.MultiStepLR(o, [8, 20], lr_gamma=0.3)  # noqa: E731
+    make = lambda o: torch.optim.lr_scheduler.MultiStepLR(o, [8, 20], gamma=0.3)  # noqa: E731
     assert ours(settings, 4) == pytest.approx(reference(make, settings, 36), rel=1e-12)
 
 

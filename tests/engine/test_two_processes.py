@@ -152,11 +152,11 @@ def test_command_starts_its_processes_itself(tmp_path, npz, both):
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "import torch; torch.set_num_threads(1)\n"
         "from engine_runs import network\n"
-        "from selfdistill import api\n"
+        "import selfdistill\n"
         "torch.manual_seed(0)\n"
         f"keys = {LEARN | {'data': f'npz:{npz}', 'devices': 2, 'out': str(tmp_path / 'run')}!r}\n"
         "keys['model'] = network(**keys['model'])\n"
-        "api.train(**keys)\n"
+        "selfdistill.train(**keys)\n"
     )
     arguments = [sys.executable, str(script), str(Path(__file__).parent)]
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=120, check=False)

@@ -1,4 +1,4 @@
-"""Floor 8: the command `selfdistill`, one file per command.
+"""The command `selfdistill`, one file per command.
 
 Nothing here imports torch until a command runs and needs it, so that help and mistyped options are
 answered at once. Of the other floors only the fields of a recipe are imported, which are options.

@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
+from .options import option_name
+
 
 def reproduce(
     row: Annotated[
@@ -91,4 +93,5 @@ def _check(row: str, modes: list[str], given: dict[str, Any]) -> None:
         raise ConfigError("which row? reproduce --list shows them all, --smoke checks four of them")
     unused = [key for key in given if modes and not (modes == ["smoke"] and key == "device")]
     if unused:
-        raise ConfigError(f"--{modes[0]} has no use for --{' and --'.join(unused)}")
+        names = " and ".join(map(option_name, unused))
+        raise ConfigError(f"--{modes[0]} has no use for {names}")

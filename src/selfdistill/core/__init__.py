@@ -1,4 +1,4 @@
-"""Floor 0: the contracts that all else stands on; knows torch and the standard library only."""
+"""The interfaces that all else stands on: methods, tasks, batches, errors, random numbers."""
 
 from .batch import Batch, Needs, Progress, StepOutput
 from .errors import (

@@ -1,4 +1,4 @@
-"""Floor 3: images by name, augmented and batched. A batch is a function of (seed, epoch, step)."""
+"""Images by name, augmented and batched. A batch is a function of (seed, epoch, step)."""
 
 from .images import ImageData, ImageFiles, ImageSet, InMemoryImages
 from .loader import EvalLoader, Loader

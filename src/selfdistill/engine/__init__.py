@@ -1,1 +1,1 @@
-"""Floor 4: training. Knows the contracts of the core and no method, model or data set by name."""
+"""The training loop. It knows the core alone: no method, model or data set by name."""

@@ -1,4 +1,4 @@
-"""Judging a trained method: one session owns its task, data, loaders and device."""
+"""Evaluation of a trained method: one session owns its task, data, loaders, device."""
 
 from .session import SPLITS, EvaluationSession
 

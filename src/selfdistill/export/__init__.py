@@ -1,1 +1,1 @@
-"""Floor 5: what a trained method is worth, and taking it out."""
+"""A trained network, or one of its exits, as a verified file with a model card."""

@@ -1,1 +1,1 @@
-"""Floor 1: pure maths, tensors in and tensors out."""
+"""Pure functions: tensors or numbers in and out."""

@@ -1,1 +1,1 @@
-"""Floor 6: methods in training loops that are not ours."""
+"""Methods in other training loops: as a loss, as timm's task, as a LightningModule."""

@@ -1,4 +1,4 @@
-"""Floor 4: one file a method. Every file of this folder is imported; there is no list to edit."""
+"""One file a method. Every file of this folder is imported; there is no list to edit."""
 
 from importlib import import_module
 from pkgutil import iter_modules

@@ -1,1 +1,1 @@
-"""Floor 2: learnable parts that two or more methods share."""
+"""Learnable parts that two or more methods share."""

@@ -1,1 +1,1 @@
-"""Floor 5: what a run is made of, read, checked and put together."""
+"""The recipe of a run: its keys, read and checked, and what is built from them."""

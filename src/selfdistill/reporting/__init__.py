@@ -1,1 +1,1 @@
-"""Floor 5: one page that shows what a run did. Knows the run directory, and no method by name."""
+"""The page of a run, and its charts, made from the run's records."""

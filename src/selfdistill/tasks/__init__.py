@@ -1,4 +1,4 @@
-"""Floor 3: classification, segmentation and detection as tasks."""
+"""Classification, segmentation and detection: heads, losses and metrics."""
 
 from collections.abc import Sequence
 
