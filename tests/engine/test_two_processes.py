@@ -124,7 +124,7 @@ def test_a_signal_between_two_epochs_stops_all_processes(tmp_path, npz):
 def test_a_signal_to_one_process_stops_both_and_a_resume_goes_on(tmp_path, npz):
     keys = LEARN | BATCH_NORM | {"data": f"npz:{npz}", "epochs": 4}
     ranks(tmp_path / "straight", keys)
-    processes = started(tmp_path / "run", keys, each_step=0.2)
+    processes = started(tmp_path / "run", keys, each_step=1.0)
     end = time.monotonic() + 120
     while len(list((tmp_path / "run").glob("checkpoints/step-*"))) < 1:
         assert time.monotonic() < end
