@@ -11,6 +11,7 @@ import pytest
 
 import selfdistill.methods
 from selfdistill.core import METHODS, Provenance
+from selfdistill.recipe.schema import Recipe
 from selfdistill.tasks import TASKS
 
 ROOT = Path(__file__).parents[2]
@@ -216,3 +217,16 @@ def test_forward_has_no_switch_for_a_task():
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in ("isinstance", "hasattr"):
                 assert "task" not in ast.unparse(node)
+
+
+def test_changes_of_a_recipe_name_its_keys():
+    """`model_copy` checks nothing, so a key that was renamed would be changed without effect."""
+    unknown = []
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not (isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".model_copy")):
+                continue
+            keys = (k for word in node.keywords for k in getattr(word.value, "keys", []))
+            names = (k.value for k in keys if isinstance(k, ast.Constant))
+            unknown += [(path.name, name) for name in names if name not in Recipe.model_fields]
+    assert not unknown

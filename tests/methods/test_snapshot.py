@@ -71,6 +71,16 @@ def test_dense_outputs_are_a_batch_of_positions():
     torch.testing.assert_close(dense, asymmetric_cross_entropy(*as_rows, 3.0))
 
 
+def test_void_pixels_are_left_out():
+    torch.manual_seed(0)
+    outputs, reference = torch.randn(2, 2, 3, 4, 4)
+    mask = torch.zeros(2, 8, 8, dtype=torch.bool)
+    mask[:, :4] = True  # the upper half, at twice the size of the outputs
+    masked = asymmetric_cross_entropy(outputs, reference, 3.0, mask)
+    upper = asymmetric_cross_entropy(outputs[:, :, :2], reference[:, :, :2], 3.0)
+    torch.testing.assert_close(masked, upper)
+
+
 def test_the_first_generation_is_plain_training(tiny_net, tiny_task, batch, progress):
     method = snapshot(tiny_net, tiny_task)
     calls = []

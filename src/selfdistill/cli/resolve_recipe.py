@@ -44,7 +44,7 @@ def resolve_recipe(
 
 
 def _drop_other_method_keys(method: str, file: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe file without what belongs to its own method: options, and company of no use here."""
+    """A recipe file without what only its own method uses: its options, teacher and peers."""
     from ..recipe.options import method_classes
 
     kinds = {cls.kind for cls in method_classes(method).values()}
