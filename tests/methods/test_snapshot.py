@@ -166,7 +166,7 @@ def test_a_run_of_unknown_length_stays_in_the_first_generation(tiny_net, tiny_ta
 @pytest.mark.parametrize(("generations", "epochs", "spe"), [(2, 4, 5), (3, 4, 5), (4, 7, 3)])
 def test_the_rate_starts_anew_right_after_a_snapshot(generations, epochs, spe, tiny_net, tiny_task):
     method = snapshot(tiny_net, tiny_task, num_generations=generations)
-    settings = TrainingSettings(epochs=epochs, lr=0.3, schedule="cosine")
+    settings = TrainingSettings(epochs=epochs, lr=0.3, lr_schedule="cosine")
     total, changes = epochs * spe, []
     rates = [learning_rate(settings, step, spe, method.cycles) for step in range(total)]
     starts = [step for step, rate in enumerate(rates) if rate == settings.lr]
@@ -316,16 +316,16 @@ def run(out, stop: int = 0, **settings) -> checkpoint.Checkpoint:
     return checkpoint.newest(directory.checkpoints)
 
 
-@pytest.mark.parametrize("ema", [0.0, 0.9])
-def test_resume_is_exact_at_every_step(tmp_path, monkeypatch, ema):
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
+def test_resume_is_exact_at_every_step(tmp_path, monkeypatch, ema_decay):
     monkeypatch.setattr("os.fsync", lambda handle: None)
-    want = run(tmp_path / "straight", ema=ema)
+    want = run(tmp_path / "straight", ema_decay=ema_decay)
     assert any(name.startswith("teacher.") for name in want.tensors["method"])
     for stop in range(1, 6):
-        first = run(tmp_path / str(stop), stop, ema=ema)
+        first = run(tmp_path / str(stop), stop, ema_decay=ema_decay)
         assert first.state["step"] == stop
         assert first.tensors["method"]["generation"] == stop * 4 // 6
-        resumed = run(tmp_path / str(stop), ema=ema)
+        resumed = run(tmp_path / str(stop), ema_decay=ema_decay)
         assert resumed.state == want.state
         for stem, tensors in want.tensors.items():
             assert tensors.keys() == resumed.tensors[stem].keys()
