@@ -20,7 +20,7 @@ from selfdistill.data.images import InMemoryImages
 from selfdistill.data.targets import Boxes, Masks
 from selfdistill.export.box_agreement import BoxAgreement, ExportedDetections
 from selfdistill.export.onnx_export import onnx_runner
-from selfdistill.export.package import export_run, score_exits_at_size, task_for
+from selfdistill.export.package import export_run, task_for
 from selfdistill.export.usage_snippet import SCORE_THRESHOLD
 from selfdistill.models import build
 from selfdistill.modules.anchor_head import AnchorHead
@@ -156,9 +156,6 @@ def test_an_exit_of_a_detector(tmp_path, format):
     inputs = normalize(data.test.images, data.mean, data.std)
     metric.update(run.method.predict(inputs)["exit1"], data.test.targets.fetch(torch.arange(9)))
     assert done.verification.score == pytest.approx(float(metric.compute()["map"]), abs=1e-4)
-    assert score_exits_at_size(run, data)[0].test_score == pytest.approx(
-        done.verification.score, abs=1e-4
-    )
 
 
 def tensors(boxes, scores, labels):

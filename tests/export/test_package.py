@@ -13,7 +13,7 @@ from torch import nn
 from selfdistill.core import ArtifactError, ConfigError, DataError, ResourceError
 from selfdistill.data import ImageData
 from selfdistill.data.images import InMemoryImages
-from selfdistill.export.package import export_run, score_exits_at_size
+from selfdistill.export.package import export_run
 from selfdistill.recipe.build_method import build_method
 from selfdistill.recipe.teachers import describe_data
 from selfdistill.records.exit_scores import ExitScore
@@ -62,23 +62,9 @@ def test_the_run_stays_as_it_is(tiny_net, tiny_task, tmp_path):
     run.method.train()
     before = {name: tensor.clone() for name, tensor in run.method.state_dict().items()}
     export_run(run, data, exit=1, format="safetensors", out=tmp_path / "a" / "b")
-    score_exits_at_size(run, data)
     assert all(module.training for module in run.method.modules())
     assert all(torch.equal(t, before[n]) for n, t in run.method.state_dict().items())
     assert [file.name for file in (tmp_path / "a").iterdir()] == ["b"]
-
-
-def test_a_size_that_the_network_does_not_take(tiny_net, tiny_task, tmp_path):
-    tiny_net.pool = nn.Identity()
-    tiny_net.fc = nn.Linear(64, 5)
-    run, data = make_run(tiny_net, tiny_task, tmp_path / "run")
-    small = InMemoryImages(data.train.images[:, :, :8, :8].contiguous(), data.train.labels)
-    fields = {name: getattr(data, name) for name in ("classes", "mean", "std")}
-    other = ImageData(
-        "x", small, small, None, **fields, crop_padding=0, flip=False, resized_crop=False
-    )
-    with pytest.raises(ConfigError, match="cannot take images of 8×8"):
-        score_exits_at_size(run, other)
 
 
 def test_a_disk_that_is_full(tiny_net, tiny_task, tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ from scipy import special
 from torch import nn
 
 from selfdistill.core import ConfigError, DataError
-from selfdistill.tasks import Classification
+from selfdistill.tasks import Classification, check_network
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.0, 3.0, 1.0], [1.0, 1.0, 1.0], [-2.0, 0.0, 4.0]])
 LABELS = torch.tensor([0, 2, 1, 2])
@@ -89,7 +89,7 @@ def test_correct_is_where_the_largest_logit_is():
 def test_check_is_content_with_what_fits():
     network = nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(192, 3)).train()
     before = network[0].running_mean.clone()
-    task().check(network)
+    check_network(network, task())
     assert network.training
     assert torch.equal(network[0].running_mean, before)
 
@@ -106,5 +106,5 @@ def test_check_says_what_to_do(network, got):
     with pytest.raises(
         ConfigError, match=rf"gives {got} .*ask for \(2, 3\).*num_classes=3"
     ) as message:
-        task().check(network)
+        check_network(network, task())
     assert "\n" not in str(message.value)

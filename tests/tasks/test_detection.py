@@ -11,7 +11,7 @@ from torchvision.ops import box_iou
 from selfdistill.core import ConfigError, DataError
 from selfdistill.modules.anchor_head import AnchorHead
 from selfdistill.modules.detector_output import Detections
-from selfdistill.tasks import TASKS, Detection
+from selfdistill.tasks import TASKS, Detection, check_network
 
 SIZE = (96, 128)
 NONE = [-1.0, 0.0, 0.0, 0.0, 0.0]
@@ -245,17 +245,17 @@ def test_outputs_of_other_forms_do_not_teach(task):
 
 
 def test_what_is_no_detector_is_refused(task):
-    task.check(nn.Sequential(nn.Conv2d(3, 8, 3), task.head(8)))
+    check_network(nn.Sequential(nn.Conv2d(3, 8, 3), task.head(8)), task)
     with pytest.raises(ConfigError, match="no detector's predictions"):
-        task.check(nn.Conv2d(3, 8, 3))
+        check_network(nn.Conv2d(3, 8, 3), task)
 
 
 def test_a_detector_of_other_classes_is_refused(task):
     other = Detection([*task.classes, "one more"], torch.zeros(2, 3, *SIZE))
     network = nn.Sequential(nn.Conv2d(3, 8, 3), other.head(8))
-    other.check(network)
+    check_network(network, other)
     with pytest.raises(ConfigError, match=rf"{len(task.classes) + 1} classes.*num_classes="):
-        task.check(network)
+        check_network(network, task)
 
 
 def test_what_has_no_sense_is_refused():

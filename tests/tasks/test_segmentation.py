@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from selfdistill.core import IGNORE, ConfigError, DataError
-from selfdistill.tasks import Segmentation
+from selfdistill.tasks import Segmentation, check_network
 from selfdistill.tasks.colors import colors
 from selfdistill.tasks.segmentation import resize_scores
 
@@ -141,12 +141,12 @@ def test_a_head_keeps_the_resolution(task):
 
 
 def test_a_network_that_says_one_class_an_image_is_refused(task):
-    task.check(nn.Conv2d(3, K, 1))
+    check_network(nn.Conv2d(3, K, 1), task)
     network = nn.Sequential(nn.Flatten(), nn.Linear(192, K))
     with pytest.raises(ConfigError, match="asks for"):
-        task.check(network)
+        check_network(network, task)
     with pytest.raises(ConfigError, match=r"5 classes|asks for"):
-        task.check(nn.Conv2d(3, 5, 1))
+        check_network(nn.Conv2d(3, 5, 1), task)
 
 
 def test_one_class_is_none():

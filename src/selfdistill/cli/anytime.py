@@ -66,8 +66,7 @@ def anytime(
         with_latencies,
     )
     from ..engine.run_directory import RunDirectory
-    from ..export.package import check_finished
-    from ..runs.paths import load_recipe
+    from ..runs.paths import check_finished, load_recipe
 
     check_finished(run)
     check_image_labels(load_recipe(run).task)

@@ -57,7 +57,7 @@ def export(
 ) -> None:
     """Cut an exit or the whole network out of a run: ONNX, pt2 or weights, with a model card."""
     accuracy, macs = _fraction(min_accuracy), _count(max_macs)
-    from ..export.package import check_finished
+    from ..runs.paths import check_finished
     from ..runs.run import load
 
     check_finished(run)  # before its data are loaded

@@ -116,5 +116,5 @@ class Task(ABC):
         return None
 
     @abstractmethod
-    def check(self, network: nn.Module) -> None:
-        """Raises `ConfigError` if the network's outputs are not of this task's form."""
+    def check_output(self, network: nn.Module, output: Any) -> None:
+        """Raises `ConfigError` if a network's output for `example` is not of this task's form."""

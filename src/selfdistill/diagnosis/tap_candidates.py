@@ -6,8 +6,7 @@ import torch
 
 from ..core import ConfigError
 from ..models import build
-from ..recipe.build_run import check_input
-from ..taps import ModuleOutput, find_taps, module_outputs
+from ..taps import ModuleOutput, example_output, find_taps, module_outputs
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ def tap_candidates(
     """
     example = torch.zeros(2, in_channels, image_size, image_size)
     network = build(model, num_classes=num_classes, in_channels=in_channels)
-    check_input(network, example)
+    example_output(network, example)
     try:
         automatic, failure = find_taps(network, example), ""
     except ConfigError as error:

@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from ..core import (
@@ -18,18 +16,15 @@ from ..core import (
     ConfigError,
     DataError,
     Method,
-    ResourceError,
     RunBusyError,
     Task,
     atomic_directory,
     nearest,
 )
-from ..data import EvalLoader, ImageData
-from ..engine import checkpoint
-from ..engine.evaluate import evaluate
+from ..data import ImageData
 from ..engine.run_directory import RunDirectory
 from ..modules.detector_output import Detections
-from ..records.exit_scores import ExitScore, score_exits
+from ..records.exit_scores import ExitScore
 from ..records.training_data import read_training_data
 from ..tasks import make_task
 from .extract_predictor import extract_predictor
@@ -40,7 +35,7 @@ from .onnx_export import onnx_runner, write_onnx
 from .safetensors_export import copy_with_weights, write_weights
 from .select_exit import select_exit
 from .torch_export import pt2_runner, write_pt2
-from .verify import ExportVerification, verification_batch_size, verify_export
+from .verify import ExportVerification, verify_export
 
 FORMATS = ("onnx", "pt2", "safetensors")
 
@@ -73,29 +68,6 @@ class ExportResult(NamedTuple):
     fused: FusedNetwork | None
 
 
-def check_finished(path: Path) -> None:
-    """Raise unless there is a run, trained to its end, that no process trains.
-
-    Raises:
-        ConfigError: there is no run, or it was stopped before its end.
-        RunBusyError: it is being trained now.
-        ArtifactError: its checkpoints are corrupt or of a newer version.
-    """
-    directory = RunDirectory(path)
-    directory.recipe()
-    try:
-        with directory.held():
-            newest = checkpoint.newest(directory.checkpoints)
-    except RunBusyError:
-        raise RunBusyError(f"{path} is being trained now; export it when it has ended") from None
-    except ResourceError:  # no process trains in a folder that cannot be written
-        newest = checkpoint.newest(directory.checkpoints)
-    if newest is None or not newest.state["finished"] or not (path / "exits.csv").exists():
-        raise ConfigError(
-            f"{path} is not trained to the end; `selfdistill train --resume {path}` goes on with it"
-        )
-
-
 def with_run_normalization(path: Path, data: ImageData) -> ImageData:
     """The data with the normalization of the run's training, even if they have changed since.
 
@@ -116,41 +88,6 @@ def task_for(data: ImageData) -> Task:
     return make_task(data.task, data.classes, data.train.shape)
 
 
-def score_exits_at_size(run: TrainedRun, data: ImageData) -> list[ExitScore]:
-    """Scores and costs of a run's predictors at another image size.
-
-    Args:
-        run: trained; its method is not changed.
-        data: of the run, at that size.
-
-    Raises:
-        ConfigError: the network does not take this size.
-    """
-    data = with_run_normalization(run.path, data)
-    method, example = copy.deepcopy(run.method).cpu().eval(), torch.zeros(2, *data.train.shape)
-    _, height, width = data.train.shape
-    try:
-        with torch.no_grad():
-            method.predict(example)
-    except (RuntimeError, ValueError, AssertionError, IndexError) as error:
-        raise ConfigError(
-            f"the network cannot take images of {height}×{width} ({str(error).splitlines()[0]})"
-        ) from error
-    task, fabric = task_for(data), Fabric(accelerator="cpu", devices=1)
-    batch_size = verification_batch_size(data)
-    scores = {
-        split: evaluate(
-            fabric,
-            method,
-            task,
-            EvalLoader(images, batch_size=batch_size, mean=data.mean, std=data.std),
-        )
-        for split, images in (("val", data.val), ("test", data.test))
-        if images is not None
-    }
-    return score_exits(method, example, task.primary_metric, scores.get("val"), scores.get("test"))
-
-
 def export_run(
     run: TrainedRun,
     data: ImageData,
@@ -167,7 +104,7 @@ def export_run(
     The folder appears only when all of it is written and verified.
 
     Args:
-        run: trained to the end, see `check_finished`; its method is not changed.
+        run: trained to the end, see `runs.paths.check_finished`; its method is not changed.
         data: of the run, at the image size of the file.
         exit, min_accuracy, max_macs: which predictor, see `select_exit`.
         format: ``"onnx"``, ``"pt2"`` or ``"safetensors"``.

@@ -13,9 +13,9 @@ from ..core.keyed_random import bits, integers, permutation, purpose
 from ..data import EvalLoader, ImageData, Loader
 from ..data.hold_out import hold_out
 from ..data.images import ImageFiles, ImageSet
-from ..recipe.build_run import check_input, make_fabric
+from ..recipe.build_run import make_fabric
 from ..recipe.schema import parse
-from ..taps import Taps
+from ..taps import Taps, example_output
 from ..taps.fx_split import copy_without_hooks
 from ..tasks import make_task
 from .config import EstimatorConfig, NetworkUnderTest
@@ -129,7 +129,7 @@ class _CriticTraining:
         self.mean, self.std = network.mean or data.mean, network.std or data.std
         copy = copy_without_hooks(network.network).cpu()
         example = torch.zeros(2, *data.train.shape)
-        check_input(copy, example)
+        output = example_output(copy, example)
         self.taps = Taps(copy, network.taps, example=example)
         if len(self.taps.names) < 2:
             raise ConfigError(
@@ -138,7 +138,7 @@ class _CriticTraining:
             )
         self.task = make_task(data.task, data.classes, data.train.shape)
         if config.trainable:
-            self.task.check(copy)
+            self.task.check_output(copy, output)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(bits(_CRITICS, seed)))
             self.critics = ProbeCritics(

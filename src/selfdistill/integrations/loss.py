@@ -12,7 +12,7 @@ from ..engine.optimizer import resolve_lr_scale
 from ..engine.state import student_prefix
 from ..recipe.build_method import build_method
 from ..recipe.options import check_options, method_classes
-from ..tasks import TASKS
+from ..tasks import TASKS, check_network
 
 _UNKNOWN_LENGTH = 1 << 60  # steps, of a run that stays at its beginning
 
@@ -236,7 +236,7 @@ def wrap(
         raise ConfigError(f"there is no task '{task}'{nearest(task, TASKS)}")
     built_task = TASKS[task](names, example, label_smoothing=label_smoothing)
     for module in (network, *peers, *([teacher] if teacher else [])):
-        built_task.check(module)
+        check_network(module, built_task)
     built_method = build_method(
         method,
         network,

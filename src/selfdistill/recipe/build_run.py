@@ -8,14 +8,13 @@ from typing import Any, NamedTuple
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
-from torch import Tensor, nn
+from torch import nn
 
 from ..core import ConfigError, DataError, Method, ResourceError, Task
 from ..core.keyed_random import bits, purpose
 from ..data import EvalLoader, ImageData, Loader, load
 from ..models import build as build_network
-from ..taps import evaluation_mode
-from ..tasks import TASKS, make_task
+from ..tasks import TASKS, check_network, make_task
 from .build_method import build_method
 from .options import method_classes
 from .schema import Recipe
@@ -71,7 +70,6 @@ def build_run(
     """
     data = data or load_data(recipe)
     torch.manual_seed(int(bits(_WEIGHTS, recipe.seed)))
-    example = torch.zeros(2, *data.train.shape)
     task = make_task(
         data.task, data.classes, data.train.shape, label_smoothing=recipe.label_smoothing
     )
@@ -92,8 +90,7 @@ def build_run(
         teacher, kind_of_network = load_teacher(recipe, data)
         recipe = recipe.model_copy(update={"teacher_model": kind_of_network})
     for each in (network, *peers, *([teacher] if teacher else [])):
-        check_input(each, example)
-        task.check(each)
+        check_network(each, task)
     method = build_method(
         recipe.method,
         network,
@@ -106,30 +103,6 @@ def build_run(
         train_labels=data.train.labels,
     )
     return RunComponents(recipe, data, task, network, method, teacher, peers)
-
-
-def check_input(network: nn.Module, example: Tensor) -> None:
-    """Run the network once, so that an input it cannot take is told in a sentence.
-
-    Raises:
-        ConfigError: wrong channel count, or images smaller than the network allows.
-    """
-    channels, height, width = example.shape[1:]
-    try:
-        with evaluation_mode(network):
-            network(example)
-    except (RuntimeError, ValueError, AssertionError, IndexError) as error:
-        first = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)
-        if first is not None and first.in_channels != channels:
-            raise ConfigError(
-                f"{type(network).__name__} takes {first.in_channels} channels and the images have "
-                f"{channels}; build it for {channels}, or convert the images"
-            ) from error
-        reason = str(error).splitlines()[0]
-        raise ConfigError(
-            f"{type(network).__name__} cannot take images of {height}×{width}; "
-            f"try --image-size 32, 64 or 224 ({reason})"
-        ) from error
 
 
 def make_fabric(recipe: Recipe) -> Fabric:

@@ -17,16 +17,14 @@ from ..core import ArtifactError
 from ..data import ImageData
 from ..data.images import InMemoryImages
 from ..data.targets import Boxes, Labels, Targets
-from ..engine.evaluate import evaluate
 from ..engine.signals import Interrupted
 from ..models import build
-from ..recipe.build_run import eval_loader, make_fabric
+from ..recipe.build_run import make_fabric
 from ..recipe.schema import Recipe
 from ..records.exit_scores import from_csv
 from ..runs.paths import load_recipe
 from ..runs.run import load
 from ..runs.train import train_recipe
-from ..tasks import make_task
 from .paper_row import PaperRow
 
 _NUM_CLASSES = 100
@@ -135,13 +133,9 @@ class _SmokeTest:
     def evaluate(self) -> str:
         """Evaluate the loaded run again, and compare the scores."""
         run = load(self.folder / "run", data=self.data, teacher=self.published_teacher)
-        fabric = make_fabric(self.recipe)
-        task = make_task(self.data.task, self.data.classes, self.data.train.shape)
-        run.method.to(fabric.device)
-        batches = eval_loader(self.recipe, self.data, self.data.test, fabric)
-        scores = evaluate(fabric, run.method, task, batches)
+        scores = {exit_.predictor: exit_.test_score for exit_ in run.evaluate("test").exits}
         for exit_ in run.exits:
-            if scores[exit_.predictor][exit_.metric] != exit_.test_score:
+            if scores[exit_.predictor] != exit_.test_score:
                 raise ArtifactError(f"evaluated again, {exit_.predictor} has another score")
         return f"{len(self.data.test or ())} images, the same scores"
 

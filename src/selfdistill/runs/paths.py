@@ -3,9 +3,11 @@
 import tomllib
 from pathlib import Path
 
-from ..core import ConfigError
+from ..core import ConfigError, ResourceError, RunBusyError
+from ..engine import checkpoint
 from ..engine.run_directory import RunDirectory
 from ..recipe.schema import Recipe, parse
+from ..records.exit_scores import FILE as EXITS_FILE
 
 # What decides where a run is made, and not what comes out of it.
 _MACHINE_KEYS = {"device", "devices", "num_nodes", "num_workers", "data_root", "teacher_model"}
@@ -39,3 +41,26 @@ def unique_run_dir(recipe: Recipe) -> Path:
         number += 1
         path = Path("runs") / f"{name}-{number}"
     return path
+
+
+def check_finished(path: Path) -> None:
+    """Raise unless there is a run, trained to its end, that no process trains.
+
+    Raises:
+        ConfigError: there is no run, or it was stopped before its end.
+        RunBusyError: it is being trained now.
+        ArtifactError: its checkpoints are corrupt or of a newer version.
+    """
+    directory = RunDirectory(path)
+    directory.recipe()
+    try:
+        with directory.held():
+            newest = checkpoint.newest(directory.checkpoints)
+    except RunBusyError:
+        raise RunBusyError(f"{path} is being trained now; export it when it has ended") from None
+    except ResourceError:  # no process trains in a folder that cannot be written
+        newest = checkpoint.newest(directory.checkpoints)
+    if newest is None or not newest.state["finished"] or not (path / EXITS_FILE).exists():
+        raise ConfigError(
+            f"{path} is not trained to the end; `selfdistill train --resume {path}` goes on with it"
+        )

@@ -23,7 +23,7 @@ from ..engine import checkpoint
 from ..engine.run_directory import RunDirectory
 from ..engine.state import restore_method
 from ..evaluation import EvaluationSession
-from ..export.package import ExportResult, check_finished, export_run, score_exits_at_size
+from ..export.package import ExportResult, export_run, with_run_normalization
 from ..information.config import EstimatorConfig, NetworkUnderTest
 from ..information.estimation import estimate_information
 from ..information.results import InformationResult
@@ -32,10 +32,11 @@ from ..recipe.schema import Recipe
 from ..recipe.teachers import check_given_modules, placeholder_teacher
 from ..records.exit_measurements import ExitMeasurements
 from ..records.exit_scores import ExitScore, read_exit_scores
+from ..tasks import check_network
 from .baseline import check_comparable, matched_baseline
 from .evaluate import Evaluation, evaluate_run
 from .measure_exits import check_measurable, measure_exits, save_measurements
-from .paths import load_recipe
+from .paths import check_finished, load_recipe
 
 
 @dataclass
@@ -168,7 +169,7 @@ class Run:
             resized = self.recipe.model_copy(update={"image_size": image_size})
             data = self.data if own_size else load_data(resized)
         return export_run(
-            self if own_size else replace(self, exits=score_exits_at_size(self, data)),
+            self if own_size else replace(self, exits=self._score_exits_on(data)),
             data,
             exit=exit,
             format=format,
@@ -177,6 +178,12 @@ class Run:
             max_macs=max_macs,
             fuse=fuse,
         )
+
+    def _score_exits_on(self, data: ImageData) -> list[ExitScore]:
+        """Scores and costs of every predictor on the run's data at another image size."""
+        session = replace(self.session(), data=with_run_normalization(self.path, data))
+        check_network(self.network, session.task)
+        return session.score_exits()
 
     def anytime(
         self, threshold: Threshold | Iterable[Threshold] = None, *, max_loss: float = 0.01

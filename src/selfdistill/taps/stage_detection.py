@@ -51,6 +51,31 @@ def evaluation_mode(network: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
+def example_output(network: nn.Module, example: Tensor) -> Any:
+    """Output of the network for an example, in evaluation mode and on the network's device.
+
+    Raises:
+        ConfigError: wrong channel count, or images smaller than the network allows.
+    """
+    channels, height, width = example.shape[1:]
+    device = next((p.device for p in network.parameters()), example.device)
+    try:
+        with evaluation_mode(network):
+            return network(example.to(device))
+    except (RuntimeError, ValueError, AssertionError, IndexError) as error:
+        first = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)
+        if first is not None and first.in_channels != channels:
+            raise ConfigError(
+                f"{type(network).__name__} takes {first.in_channels} channels and the images have "
+                f"{channels}; build it for {channels}, or convert the images"
+            ) from error
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"{type(network).__name__} cannot take images of {height}×{width}; "
+            f"try --image-size 32, 64 or 224 ({reason})"
+        ) from error
+
+
 class ModuleOutput(NamedTuple):
     """A module that runs once in a pass and returns one feature."""
 

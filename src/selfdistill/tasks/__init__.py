@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 
 import torch
+from torch import nn
 
 from ..core import Task
+from ..taps import example_output
 from .classification import Classification
 from .detection import Detection
 from .segmentation import Segmentation
@@ -12,7 +14,15 @@ from .segmentation import Segmentation
 TASKS = {cls.name: cls for cls in (Classification, Detection, Segmentation)}
 """Task classes by name."""
 
-__all__ = ["TASKS", "Classification", "Detection", "Segmentation", "make_task", "task_family"]
+__all__ = [
+    "TASKS",
+    "Classification",
+    "Detection",
+    "Segmentation",
+    "check_network",
+    "make_task",
+    "task_family",
+]
 
 
 def task_family(name: str) -> str:
@@ -35,3 +45,13 @@ def make_task(
         label_smoothing: of the supervised loss, in [0, 1).
     """
     return TASKS[name](classes, torch.zeros(2, *shape), label_smoothing=label_smoothing)
+
+
+def check_network(network: nn.Module, task: Task) -> None:
+    """Run the network once.
+
+    Raises:
+        ConfigError: the network cannot take the task's images, or its output is not of the task's
+            form.
+    """
+    task.check_output(network, example_output(network, task.example))

@@ -1,8 +1,8 @@
 """Classification: one class per image."""
 
 from collections.abc import Sequence
+from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
@@ -10,7 +10,6 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 
 from ..core import ConfigError, DataError, Task
 from ..functional.divergence import kl_divergence
-from ..taps import evaluation_mode
 from .reliability import ReliabilityTable
 
 
@@ -80,14 +79,11 @@ class Classification(Task):
         """Whether the predicted class is the true one, (B,)."""
         return outputs.argmax(1) == targets
 
-    def check(self, network: nn.Module) -> None:
+    def check_output(self, network: nn.Module, output: Any) -> None:
         """The network must map (B, C, H, W) to (B, K)."""
-        device = next((p.device for p in network.parameters()), self.example.device)
-        with evaluation_mode(network):
-            out = network(self.example.to(device))
         expected = (len(self.example), len(self.classes))
-        if not isinstance(out, torch.Tensor) or tuple(out.shape) != expected:
-            actual = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
+        if not isinstance(output, Tensor) or tuple(output.shape) != expected:
+            actual = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise ConfigError(
                 f"{type(network).__name__} gives {actual} for {expected[0]} images, but "
                 f"{expected[1]} classes ask for {expected}; build it with num_classes={expected[1]}"

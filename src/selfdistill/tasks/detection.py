@@ -1,6 +1,7 @@
 """Detection: any number of objects per image, each with a class and a box."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from ..core import ConfigError, DataError, Task
 from ..modules.anchor_head import AnchorHead
 from ..modules.detector_output import Detections, DetectorOutput
 from ..modules.exportable_detector import DecodableOutput, ExportableDetector
-from ..taps import evaluation_mode
+from ..taps import example_output
 from .average_precision import CocoClassPrecision, CocoMeanPrecision
 from .colors import colors
 
@@ -102,10 +103,7 @@ class Detection(Task):
         Raises:
             ConfigError: its outputs are not decoded by tensor operations alone.
         """
-        device = next((p.device for p in network.parameters()), self.example.device)
-        with evaluation_mode(network):
-            out = network(self.example.to(device))
-        if not isinstance(out, DecodableOutput):
+        if not isinstance(example_output(network, self.example), DecodableOutput):
             raise ConfigError(
                 f"{type(network).__name__} finds its boxes in a way that is not exported; "
                 "the yolov5 networks and every exit with a head of anchors are"
@@ -146,18 +144,15 @@ class Detection(Task):
         )
         return drawn
 
-    def check(self, network: nn.Module) -> None:
+    def check_output(self, network: nn.Module, output: Any) -> None:
         """The network must map (B, C, H, W) to `DetectorOutput` of as many classes."""
-        device = next((p.device for p in network.parameters()), self.example.device)
-        with evaluation_mode(network):
-            out = network(self.example.to(device))
-        if not isinstance(out, DetectorOutput):
-            actual = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+        if not isinstance(output, DetectorOutput):
+            actual = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise ConfigError(
                 f"{type(network).__name__} gives {actual}, no detector's predictions; "
                 "`selfdistill models` lists networks for detection"
             )
-        classes = getattr(out, "classes", len(self.classes))  # torchvision's do not tell
+        classes = getattr(output, "classes", len(self.classes))  # torchvision's do not tell
         if classes != len(self.classes):
             raise ConfigError(
                 f"{type(network).__name__} finds objects of {classes} classes and the data have "

@@ -16,7 +16,6 @@ from torchvision.utils import draw_segmentation_masks
 
 from ..core import IGNORE, ConfigError, DataError, Task
 from ..functional.divergence import kl_divergence, mask_weights
-from ..taps import evaluation_mode
 from .colors import colors
 
 _OPACITY = 0.6  # of a color over the image
@@ -125,14 +124,15 @@ class Segmentation(Task):
         """The network with scores at the image's resolution, (B, K, H, W)."""
         return _FullResolution(network)
 
-    def check(self, network: nn.Module) -> None:
+    def check_output(self, network: nn.Module, output: Any) -> None:
         """The network must map (B, C, H, W) to (B, K, h, w)."""
-        device = next((p.device for p in network.parameters()), self.example.device)
-        with evaluation_mode(network):
-            out = network(self.example.to(device))
         expected = (len(self.example), len(self.classes))
-        if not isinstance(out, Tensor) or out.dim() != 4 or tuple(out.shape[:2]) != expected:
-            actual = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+        if (
+            not isinstance(output, Tensor)
+            or output.dim() != 4
+            or tuple(output.shape[:2]) != expected
+        ):
+            actual = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise ConfigError(
                 f"{type(network).__name__} gives {actual} for {expected[0]} images, but "
                 f"segmentation into {expected[1]} classes asks for {(*expected, 'h', 'w')}; "
