@@ -5,6 +5,9 @@
 Nothing is trained or timed. The exit is the one that the paper takes, with BYOT's bottleneck.
 """
 
+from collections.abc import Sequence
+from typing import cast
+
 import torch
 from record import record
 
@@ -34,7 +37,7 @@ TABLE_3 = [
 def row(name: str, side: int, place: int, *printed: str) -> dict[str, object]:
     """One line of the table, counted three ways; in millions."""
     network, image = build(f"cifar/{name}", num_classes=100), torch.zeros(2, 3, side, side)
-    student = Taps(network, network.cuts, example=image)
+    student = Taps(network, cast(Sequence[str], network.cuts), example=image)
     predictors = Exits(student, Classification(CLASSES, image), "byot").predictors(student)
     cuts = {"whole": None, "exit": student.names[place - 1]}
     found: dict[str, object] = {"network": name, "side": side, "exit": place}

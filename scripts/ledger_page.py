@@ -3,7 +3,7 @@
 uv run python scripts/ledger_page.py
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import groupby
 from pathlib import Path
 
@@ -68,7 +68,7 @@ def remarks(row: PaperRow) -> Iterable[str]:
     yield from (f"{note[0].upper()}{note[1:]}" for note in row.deviations)
 
 
-def shown(figures: dict[str, ReportedValue]) -> str:
+def shown(figures: Mapping[str, ReportedValue]) -> str:
     """Figures in a row; a predictor is named where it is one alone, and not the student."""
     if len(figures) == 1:
         ((name, figure),) = figures.items()

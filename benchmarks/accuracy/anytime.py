@@ -14,7 +14,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +50,13 @@ def load(place: Path, args: argparse.Namespace) -> tuple[selfdistill.Run, ImageD
     return selfdistill.load(place, data=data), data
 
 
-def row(judged: HeldOutDecisions, max_loss: float) -> dict[str, float]:
+def row(evaluated: HeldOutDecisions, max_loss: float) -> dict[str, float]:
     """What one run's calibrated thresholds come to, in percent."""
     alone, found = (
-        threshold_row(judged, (None,) * len(judged.exits)),
-        calibrated_row(judged, max_loss),
+        threshold_row(evaluated, (None,) * len(evaluated.exits)),
+        calibrated_row(evaluated, max_loss),
     )
-    shares = zip((*judged.exits, "student"), found.reported.shares, strict=True)
+    shares = zip((*evaluated.exits, "student"), found.reported.shares, strict=True)
     return {
         "accuracy": 100 * found.reported.accuracy,
         "change": 100 * (found.reported.accuracy - alone.reported.accuracy),
@@ -64,17 +65,17 @@ def row(judged: HeldOutDecisions, max_loss: float) -> dict[str, float]:
     } | {f"share_{name}": 100 * share for name, share in shares}
 
 
-def single(judged: HeldOutDecisions, k: int) -> dict[str, float]:
+def single(evaluated: HeldOutDecisions, k: int) -> dict[str, float]:
     """The same of one exit that takes all images; the last is the student."""
-    right = {name: watched.right for name, watched in judged.parts.items()}
+    right = {name: decisions.correct for name, decisions in evaluated.splits.items()}
     change = {name: 100 * (r[:, k].mean() - r[:, -1].mean()) for name, r in right.items()}
-    spent = judged.prices.trunk[k] + (*judged.prices.heads, 0)[k]
+    spent = evaluated.costs.trunk[k] + (*evaluated.costs.heads, 0)[k]
     return {
         "accuracy": 100 * right["test"][:, k].mean(),
         "change": change["test"],
         "val_change": change["val"],
-        "macs": 100 * spent / judged.prices.trunk[-1],
-    } | {f"share_{n}": 100.0 * (i == k) for i, n in enumerate((*judged.exits, "student"))}
+        "macs": 100 * spent / evaluated.costs.trunk[-1],
+    } | {f"share_{n}": 100.0 * (i == k) for i, n in enumerate((*evaluated.exits, "student"))}
 
 
 def summary(method: str, choice: str, runs: list[dict[str, float]]) -> dict[str, Any]:
@@ -89,7 +90,7 @@ def summary(method: str, choice: str, runs: list[dict[str, float]]) -> dict[str,
     return line
 
 
-def seconds(ways: list[Callable[[Any], object]], images: list[Any]) -> list[float]:
+def seconds(ways: Sequence[Callable[[Any], object]], images: list[Any]) -> list[float]:
     """Mean time of an image on each of some ways, in turns; of each image the best of three."""
     totals = [0.0] * len(ways)
     for image in images:
@@ -101,6 +102,10 @@ def seconds(ways: list[Callable[[Any], object]], images: list[Any]) -> list[floa
                 times.append(time.thread_time() - start)
         totals = [total + min(times) for total, times in zip(totals, took, strict=True)]
     return [total / len(images) for total in totals]
+
+
+def _run(session: Any, image: Any) -> object:
+    return session.run(None, {"images": image})
 
 
 def in_onnxruntime(network: EarlyExitNetwork, run: selfdistill.Run, data: ImageData) -> list[float]:
@@ -115,8 +120,10 @@ def in_onnxruntime(network: EarlyExitNetwork, run: selfdistill.Run, data: ImageD
         sessions = [
             InferenceSession(file, options, providers=["CPUExecutionProvider"]) for file in files
         ]
-        pixels = data.test.fetch(torch.arange(1000)).float() / 255
-        ways = [lambda x, s=session: s.run(None, {"images": x}) for session in sessions]
+        test = data.test
+        assert test, "the student is timed on test images"
+        pixels = test.fetch(torch.arange(1000)).float() / 255
+        ways = [partial(_run, session) for session in sessions]
         return seconds(ways, [image[None].numpy() for image in pixels])
 
 
@@ -131,6 +138,9 @@ def latency(method: str, place: Path, args: argparse.Namespace) -> list[dict[str
     alone, *rows = with_latencies(rows, run.method, data, seconds=60.0)
     lines = []
     for chosen in rows:
+        assert chosen.seconds
+        assert alone.seconds
+        assert chosen.max_loss is not None
         network = build_early_exit_network(run.method, chosen.thresholds)
         whole = found.costs.trunk[-1]
         times = {

@@ -3,7 +3,7 @@
     uv run python benchmarks/accuracy/information.py --runs runs/cifar100-small
 
 The runs must be there (`cifar100_small.py` makes them) and their data where they were. Critics
-alone are trained on the features of each finished network, and judged on held-out training images
+alone are trained on the features of each finished network, and evaluated on held-out images
 that no run was trained on. n counts runs of one row with different seeds; the critics' seed is the
 run's. Two results: the losses of each module, and their differences to `ce` and `exits`, paired by
 seed, with 95 % t intervals. `--picture` draws them.
@@ -27,7 +27,8 @@ from selfdistill.information import (
     InformationResult,
     estimate_information,
 )
-from selfdistill.information.charts import FAMILIES, arranged, over_depth
+from selfdistill.information.charts import FAMILIES, over_depth
+from selfdistill.reporting.charts.standalone import standalone_svg
 from selfdistill.runs.networks import networks_under_test
 
 
@@ -110,7 +111,7 @@ def main() -> None:
         print(record(f"{args.name}-paired", paired))
     if args.picture:
         panels = [(title, over_depth(found, f, f)) for f, title in FAMILIES.items()]
-        args.picture.write_text(arranged(panels, 2), encoding="utf-8")
+        args.picture.write_text(standalone_svg(panels, 2), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def exported(
     return found
 
 
-def caller(file: Path, batch: int, threads: int, size: int) -> Callable[[], None]:
+def caller(file: Path, batch: int, threads: int, size: int) -> Callable[[], object]:
     """A function that runs the file once."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -60,7 +60,7 @@ def caller(file: Path, batch: int, threads: int, size: int) -> Callable[[], None
     return lambda: session.run(None, {"images": images})
 
 
-def seconds(call: Callable[[], None], repeats: int) -> float:
+def seconds(call: Callable[[], object], repeats: int) -> float:
     """How long one call takes, the shortest of some in a row."""
     times = []
     for _ in range(repeats):

@@ -22,7 +22,7 @@ from selfdistill.data import InMemoryImages, Loader
 MEAN, STD = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
 
 
-class PerSample(Dataset):
+class PerSample(Dataset[torch.Tensor]):
     """CIFAR as torchvision serves it: PIL, random crop, flip, tensor, normalize."""
 
     def __init__(self, pixels: torch.Tensor) -> None:
@@ -39,7 +39,8 @@ class PerSample(Dataset):
         return len(self.pictures)
 
     def __getitem__(self, place: int) -> torch.Tensor:
-        return self.transform(self.pictures[place])
+        image: torch.Tensor = self.transform(self.pictures[place])
+        return image
 
 
 def main() -> None:

@@ -37,7 +37,7 @@ def peak_memory(case: str, args: argparse.Namespace) -> int:
     answers = context.Queue()
     process = context.Process(target=_peak, args=(case, args, answers))
     process.start()
-    found = answers.get(timeout=600)
+    found: float = answers.get(timeout=600)
     process.join()
     return round(found)
 

@@ -97,9 +97,11 @@ def frskd(root: Path) -> tuple[nn.ModuleList, Loss]:
 
 def mixskd(root: Path) -> tuple[nn.ModuleList, Loss]:
     """Images beside their mixtures through the network and its branches, all terms summed."""
-    models, judges, utils = imported(root, "models.resnet_mixskd", "methods.adversarial", "utils")
+    models, adversarial, utils = imported(
+        root, "models.resnet_mixskd", "methods.adversarial", "utils"
+    )
     net, (x, y) = models.MixSKD_CIFAR_ResNet18(num_classes=CLASSES), batch()
-    told, towards = judges.discriminatorLoss([512] * 4), utils.DistillKL(3)
+    told, towards = adversarial.discriminatorLoss([512] * 4), utils.DistillKL(3)
 
     def loss() -> Tensor:
         index, lam = torch.randperm(BATCH), torch.distributions.Beta(0.4, 0.4).sample().item()

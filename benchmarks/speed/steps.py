@@ -32,7 +32,7 @@ from selfdistill.tasks import TASKS, make_task
 
 _BOXES = 8  # an image
 IMAGES = 50_000  # of the training set that memories are made for
-CASES: dict[str, tuple[str, dict[str, object]]] = {
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "ce": ("ce", {}),
     "muse separable": ("muse", {}),
     "muse separable, mul": ("muse", {"combine": "mul"}),
@@ -42,21 +42,21 @@ CASES: dict[str, tuple[str, dict[str, object]]] = {
 } | {name: (name, {}) for name in METHODS if name not in ("ce", "muse")}
 
 
-def make(name: str, options: dict[str, object], args: argparse.Namespace, bf16: bool) -> Method:
+def make(name: str, options: dict[str, Any], args: argparse.Namespace, bf16: bool) -> Method:
     """The method with all that it is to be given."""
     torch.manual_seed(0)
     classes = [str(i) for i in range(args.classes)]
     task = make_task(args.task, classes, (3, args.size, args.size))
     takes = inspect.signature(METHODS[name]).parameters
-    company: dict[str, Any] = {}
+    companions: dict[str, Any] = {}
     if "teacher" in takes:
-        company["teacher"] = build(args.teacher, num_classes=args.classes)
+        companions["teacher"] = build(args.teacher, num_classes=args.classes)
     if "peers" in takes:
-        company["peers"] = [build(args.model, num_classes=args.classes)]
+        companions["peers"] = [build(args.model, num_classes=args.classes)]
     if "train_labels" in takes:
-        company["train_labels"] = torch.arange(IMAGES) % args.classes
+        companions["train_labels"] = torch.arange(IMAGES) % args.classes
     network = build(args.model, num_classes=args.classes)
-    method = build_method(name, network, task, "auto", check_options(name, options), **company)
+    method = build_method(name, network, task, "auto", check_options(name, options), **companions)
     if bf16:
         method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     method.to(args.device)
@@ -90,7 +90,7 @@ def targets(args: argparse.Namespace) -> torch.Tensor:
 
 
 def stepper(
-    name: str, options: dict[str, object], args: argparse.Namespace, bf16: bool
+    name: str, options: dict[str, Any], args: argparse.Namespace, bf16: bool
 ) -> Callable[[], None]:
     """A function that runs one optimizer step."""
     device = torch.device(args.device)
@@ -128,15 +128,15 @@ def seconds(run: Callable[[], None], device: str) -> float:
 def _backward(grad: Any, x: Any, weight: Any, *rest: Any, **more: Any) -> int:
     """Of a convolution's backward pass; torch's own count takes a grouped one for a dense one."""
     once = 2 * math.prod(grad) * math.prod(weight[1:])
-    return once * sum(rest[-1][:2])  # for the input, for the weight
+    return int(once * sum(rest[-1][:2]))  # for the input, for the weight
 
 
 def flops(run: Callable[[], None]) -> int:
     """Of one step, forward and backward."""
     counts = {torch.ops.aten.convolution_backward: _backward}
-    with FlopCounterMode(callback=False, custom_mapping=counts) as counter:
+    with FlopCounterMode(display=False, custom_mapping=counts) as counter:
         run()
-    return counter.get_total_flops()
+    return int(counter.get_total_flops())
 
 
 def arguments() -> argparse.Namespace:

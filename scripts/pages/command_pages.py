@@ -1,7 +1,7 @@
 """docs/reference/commands.md: every command with its arguments and options."""
 
 import re
-from typing import Any
+from typing import Any, cast
 
 import typer
 from markup import table
@@ -12,7 +12,7 @@ from selfdistill.cli import app
 
 def pages() -> dict[str, str]:
     """The page, by its path below docs/."""
-    top = typer.main.get_command(app)
+    top = cast(Any, typer.main.get_command(app))
     with top.make_context("selfdistill", [], resilient_parsing=True) as context:
         parts = [MADE, "# Commands", "`selfdistill COMMAND --help` says the same."]
         for name in top.list_commands(context):

@@ -21,7 +21,7 @@ KINDS = {
     "online": ("With peers", "networks that start together with it, `--peer MODEL`, repeatable"),
     "offline": ("From a teacher", "a trained network, `--teacher RUN|WEIGHTS|timm/NAME`"),
 }
-COMPANY = {"offline": " --teacher runs/digits-ce", "online": " --peer cifar/resnet8"}
+COMPANIONS = {"offline": " --teacher runs/digits-ce", "online": " --peer cifar/resnet8"}
 
 
 def pages() -> dict[str, str]:
@@ -31,7 +31,7 @@ def pages() -> dict[str, str]:
 
 
 def of_kind(kind: str) -> list[str]:
-    """Names of the methods that learn from the same company."""
+    """Names of the methods that learn from the same companions."""
     return [name for name in METHODS if METHODS[name].kind == kind]
 
 
@@ -51,10 +51,10 @@ def overview() -> str:
         "`selfdistill train --method NAME` trains by one of them, `--method A+B` by "
         "[two at once](../guide/joined.md). `selfdistill methods NAME` prints what its page says.",
     ]
-    for kind, (title, company) in KINDS.items():
+    for kind, (title, companions) in KINDS.items():
         rows = [_row(name) for name in of_kind(kind)]
         head = ("name", "what it does", "implemented from")
-        parts += [f"## {title}", f"The student learns from {company}.", table(head, rows)]
+        parts += [f"## {title}", f"The student learns from {companions}.", table(head, rows)]
     parts += ["## Provenance", "A method is implemented from:"]
     parts += ["\n".join(f"- **{e.name.lower()}**: {e.value}" for e in Provenance)]
     parts += ["[Provenance](../concepts/provenance.md) says what to expect of each."]
@@ -128,13 +128,13 @@ def recipes(name: str) -> list[str]:
 
 def example(name: str) -> str:
     """The command that trains by it for seconds."""
-    company = COMPANY.get(METHODS[name].kind, "")
+    companions = COMPANIONS.get(METHODS[name].kind, "")
     if unsupported_reason(METHODS[name], TASKS["classification"]):
         words = "It wants scenes, and a teacher that was trained on them"
         command = f"selfdistill train --task segmentation --data folder:scenes --method {name}"
         block = f"```bash\n{command} --teacher runs/teacher\n```"
         return f"{words}:\n\n<!-- not run: needs images with masks -->\n{block}"
-    command = f"selfdistill train --method {name}{company} --epochs 2"
+    command = f"selfdistill train --method {name}{companions} --epochs 2"
     words = "Two epochs on handwritten digits take seconds"
-    words += "; any finished run can be the teacher" if "--teacher" in company else ""
+    words += "; any finished run can be the teacher" if "--teacher" in companions else ""
     return f"{words}:\n\n```bash\n{command}\n```"

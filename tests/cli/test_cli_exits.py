@@ -162,7 +162,7 @@ def test_what_is_no_network_by_itself_has_no_latency(tmp_path):
     assert float(student["cpu_ms_1"]) > 0
 
 
-def test_a_run_that_was_killed_is_judged_where_it_stands(run):
+def test_a_run_that_was_killed_is_evaluated_where_it_stands(run):
     for name in ("exits.csv", "report.html", "confusion.csv", "calibration.csv"):
         (run / name).unlink()
     entries = [e for e in RunDirectory(run).metrics() if e["kind"] != "final"]

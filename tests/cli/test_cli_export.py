@@ -61,10 +61,10 @@ def test_other_formats(run, tmp_path, format):
     assert not (run / "export").exists()
 
 
-def test_another_size_is_judged_anew(run):
+def test_another_size_is_evaluated_anew(run):
     said = say("export", run, "--exit", 2, "--format", "safetensors", "--image-size", 16)
     assert said.code == 0, said.err
-    assert "judging every exit at 16×16" in said.out
+    assert "evaluating every exit at 16×16" in said.out
     page = (run / "export" / "exit2-safetensors" / "README.md").read_text()
     assert "(B, 1, 16, 16)" in page
     own = next(r for r in (run / "exits.csv").read_text().splitlines() if r.startswith("exit2"))

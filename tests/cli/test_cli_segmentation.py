@@ -85,7 +85,7 @@ def test_a_resumed_run_draws_again(trained, place, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:teacher .* guesses")
-def test_a_teacher_is_judged_by_the_same_score(trained, place, monkeypatch):
+def test_a_teacher_is_evaluated_by_the_same_score(trained, place, monkeypatch):
     monkeypatch.chdir(place)
     words = ("--method", "kd", "--teacher", "run", "--out", "student")
     said = say("train", *OPTIONS, *SHORT, *words)
@@ -93,7 +93,7 @@ def test_a_teacher_is_judged_by_the_same_score(trained, place, monkeypatch):
     assert re.search(r"the teacher reaches [\d.]+% mIoU on 4 validation images", said.out)
 
 
-def test_an_epoch_is_judged_by_what_it_is_asked(capsys):
+def test_an_epoch_is_evaluated_by_what_it_is_asked(capsys):
     scores = {"accuracy": 0.9, "miou": 0.5}
     TerminalProgress(2, "miou").on_epoch(
         {"epoch": 0, "losses": {"task": 1.0}, "val": {"student": scores}}

@@ -36,7 +36,7 @@ def main() -> None:
         wait(run_dir)
     if behavior == "warn":
         report("warning: the teacher guesses", 0)
-    judge(run_dir, tomllib.loads((run_dir / "recipe.toml").read_text()))
+    evaluate(run_dir, tomllib.loads((run_dir / "recipe.toml").read_text()))
 
 
 def report(sentence: str, code: int) -> int:
@@ -54,7 +54,7 @@ def wait(run_dir: Path) -> None:
     time.sleep(60)
 
 
-def judge(run_dir: Path, recipe: dict) -> None:
+def evaluate(run_dir: Path, recipe: dict) -> None:
     """Accuracies in whole thousandths that depend on the row and the seed alone."""
     names = ["student"] if recipe["method"] == "ce" else ["exit1", "student"]
     lines = ["predictor,parameters,macs,val_accuracy,test_accuracy"]

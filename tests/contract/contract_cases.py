@@ -205,7 +205,7 @@ class Case(NamedTuple):
         stages = trunk(2 if self.task == "classification" else 1, widths)
         return nn.Sequential(OrderedDict(**stages, **ending(self.task, widths[-1])))
 
-    def company(self, seed: int = 0, taps: Any = None) -> dict[str, Any]:
+    def companions(self, seed: int = 0, taps: Any = None) -> dict[str, Any]:
         """Teacher, peers and labels, as far as the method takes them; the teacher is always one."""
         given: dict[str, Any] = {}
         takes = inspect.signature(METHODS[self.name]).parameters
@@ -220,12 +220,12 @@ class Case(NamedTuple):
         return given
 
     def method(self, seed: int = 0, taps: Any = None, network: nn.Module | None = None) -> Method:
-        company = self.company(seed, taps)
+        companions = self.companions(seed, taps)
         network = network or self.network(seed)
         task = self.make_task()
         torch.manual_seed(seed + 50)  # of what the method adds, however the network was made
         return build_method(
-            self.name, network, task, taps or STAGES, self.options, **company
+            self.name, network, task, taps or STAGES, self.options, **companions
         ).train()
 
     def batch(self, seed: int = 0, size: int = 8) -> Batch:

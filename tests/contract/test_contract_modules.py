@@ -159,7 +159,7 @@ def test_networks_nobody_adapted(name):
     for case in CLASSIFIED:
         chosen = {"tap": 2} if case.name == "nfd" else {}  # the last map may be a single cell
         method = build_method(
-            case.name, copy.deepcopy(network), task, chosen=chosen, **case.company()
+            case.name, copy.deepcopy(network), task, chosen=chosen, **case.companions()
         ).train()
         batch = case.batch(size=4)
         views = tuple(torch.randn_like(images) for _ in batch.views)
@@ -178,6 +178,6 @@ def test_registered_networks_by_name():
     network = build("cifar/resnet10_w16", num_classes=5, in_channels=3)
     task = Classification("abcde", torch.zeros(2, 3, 16, 16))
     for case in CLASSIFIED:
-        method = build_method(case.name, copy.deepcopy(network), task, **case.company()).train()
+        method = build_method(case.name, copy.deepcopy(network), task, **case.companions()).train()
         method(case.batch(), moment()).total.backward()
         assert all(p.grad is not None for p in method.parameters() if p.requires_grad)

@@ -59,7 +59,7 @@ def test_without_validation_images_nothing_is_chosen():
         calibrated_row(DECISIONS._replace(splits={"test": UNSURE}), 0.01)
 
 
-def test_nothing_to_judge_by(tiny_net, tiny_task):
+def test_nothing_to_evaluate_by(tiny_net, tiny_task):
     class Data:
         name, val, test = "made", None, None
 

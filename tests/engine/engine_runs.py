@@ -77,7 +77,7 @@ def parameters(name: str) -> set[str]:
     return {p for cls in method_classes(name).values() for p in inspect.signature(cls).parameters}
 
 
-def company(name: str, make_network: Callable[[], Any] = network) -> dict[str, Any]:
+def companions(name: str, make_network: Callable[[], Any] = network) -> dict[str, Any]:
     """A teacher and a peer for methods that have them."""
     takes = parameters(name)
     teacher = {"teacher": make_network()} if "teacher" in takes else {}
@@ -102,7 +102,7 @@ def make(
     student = network(**(net or {}))
     labels = images().labels if "train_labels" in parameters(name) else None
     method = method or build_method(
-        name, student, task(), chosen=options, train_labels=labels, **company(name)
+        name, student, task(), chosen=options, train_labels=labels, **companions(name)
     )
     val = EvalLoader(images(10), batch_size=4, mean=(0.5,) * 3, std=(0.3,) * 3)
     directory = RunDirectory(out)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from engine_runs import STEPS, company, final, lines, network, start, write_npz
+from engine_runs import STEPS, companions, final, lines, network, start, write_npz
 from safetensors.torch import load_file
 
 from selfdistill.core import METHODS
@@ -174,7 +174,7 @@ def test_every_method_trains_in_two_processes(tmp_path, npz, method):
         "model": {"norm": "batch"},
         "ema_decay": 0.9,
     }
-    keys |= company(method, lambda: {"norm": "batch"})
+    keys |= companions(method, lambda: {"norm": "batch"})
     ranks(tmp_path / "run", keys)
     assert final(tmp_path / "run").state["finished"]
     assert network().state_dict().keys() == final(tmp_path / "run").tensors["model"].keys()

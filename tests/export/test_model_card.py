@@ -42,7 +42,7 @@ def test_what_it_says():
     assert "(B, 3, 32, 24)" in card
     assert "| validation | 20 | 85.00% | 91.00% |" in card
     assert "| test | 20 | 84.00% | 90.00% |" in card
-    assert "seed 3, judged after the last of 7 epochs" in card
+    assert "seed 3, evaluated after the last of 7 epochs" in card
     assert "| multiply-adds, 32 × 24 | 200,000 | 25.0% |" in card
     assert "20 test images beside the network as it was in training: logits are alike." in card
     assert "The file's own accuracy: 85.00%." in card

@@ -40,14 +40,14 @@ def test_two_reversals_are_none():
 
 
 def test_what_is_before_works_against_what_is_behind():
-    """One descent on the sum: the judge's own loss falls by its weights and rises by the input."""
-    judge, x = nn.Linear(3, 1), leaf(6, 3)
-    loss = judge(reverse_grad(x)).square().mean()
-    of_x, of_judge = torch.autograd.grad(loss, [x, judge.weight])
-    plain = judge(x).square().mean()
-    want_x, want_judge = torch.autograd.grad(plain, [x, judge.weight])
+    """One descent: the discriminator's loss falls by its weights and rises by the input."""
+    discriminator, x = nn.Linear(3, 1), leaf(6, 3)
+    loss = discriminator(reverse_grad(x)).square().mean()
+    of_x, of_discriminator = torch.autograd.grad(loss, [x, discriminator.weight])
+    plain = discriminator(x).square().mean()
+    want_x, want_discriminator = torch.autograd.grad(plain, [x, discriminator.weight])
     torch.testing.assert_close(of_x, -want_x)
-    torch.testing.assert_close(of_judge, want_judge)
+    torch.testing.assert_close(of_discriminator, want_discriminator)
 
 
 def test_reversal_needs_no_value():
@@ -56,32 +56,36 @@ def test_reversal_needs_no_value():
     assert x.grad.is_meta
 
 
-def test_a_judge_says_what_it_always_says():
-    judge, x = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1)), leaf(6, 3)
-    assert torch.equal(call_with_frozen_parameters(judge, x), judge(x))
+def test_frozen_parameters_change_no_output():
+    discriminator, x = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1)), leaf(6, 3)
+    assert torch.equal(call_with_frozen_parameters(discriminator, x), discriminator(x))
 
 
-def test_a_judge_is_not_trained_by_what_it_judges():
-    judge, x = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1)), leaf(6, 3)
-    call_with_frozen_parameters(judge, x).square().mean().backward()
-    assert all(p.grad is None and p.requires_grad for p in judge.parameters())
+def test_a_discriminator_is_not_trained_by_what_it_scores():
+    discriminator, x = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1)), leaf(6, 3)
+    call_with_frozen_parameters(discriminator, x).square().mean().backward()
+    assert all(p.grad is None and p.requires_grad for p in discriminator.parameters())
     got, x.grad = x.grad, None
-    judge(x).square().mean().backward()
+    discriminator(x).square().mean().backward()
     torch.testing.assert_close(got, x.grad)
 
 
-def test_a_judge_learns_from_its_own_term_alone_in_one_backward_pass():
-    judge, x = nn.Linear(3, 1), leaf(6, 3)
-    discriminator_loss = judge(x.detach()).square().mean()
-    (discriminator_loss + (1 - call_with_frozen_parameters(judge, x)).square().mean()).backward()
-    want = torch.autograd.grad(judge(x.detach()).square().mean(), list(judge.parameters()))
-    for parameter, gradient in zip(judge.parameters(), want, strict=True):
+def test_a_discriminator_learns_from_its_own_term_alone_in_one_backward_pass():
+    discriminator, x = nn.Linear(3, 1), leaf(6, 3)
+    discriminator_loss = discriminator(x.detach()).square().mean()
+    (
+        discriminator_loss + (1 - call_with_frozen_parameters(discriminator, x)).square().mean()
+    ).backward()
+    want = torch.autograd.grad(
+        discriminator(x.detach()).square().mean(), list(discriminator.parameters())
+    )
+    for parameter, gradient in zip(discriminator.parameters(), want, strict=True):
         torch.testing.assert_close(parameter.grad, gradient)
 
 
-def test_a_judge_of_two_inputs():
-    judge, x, y = nn.Bilinear(3, 4, 1), leaf(6, 3), leaf(6, 4, seed=1)
-    call_with_frozen_parameters(judge, x, y).sum().backward()
+def test_a_discriminator_of_two_inputs():
+    discriminator, x, y = nn.Bilinear(3, 4, 1), leaf(6, 3), leaf(6, 4, seed=1)
+    call_with_frozen_parameters(discriminator, x, y).sum().backward()
     assert x.grad.abs().sum() > 0
     assert y.grad.abs().sum() > 0
-    assert judge.weight.grad is None
+    assert discriminator.weight.grad is None

@@ -55,7 +55,7 @@ def trainer(directory, epochs=1, saves=False, **options) -> lightning.Trainer:
     )
 
 
-def test_the_trainer_trains_and_judges_it(tmp_path):
+def test_the_trainer_trains_and_evaluates_it(tmp_path):
     module, data = module_of(), loader()
     before = module.criterion.method.student.network.fc.weight.clone()
     run = trainer(tmp_path)
@@ -84,8 +84,8 @@ def test_the_lesson_knows_how_long_it_takes(tmp_path, accumulate, calls):
 
 @pytest.mark.parametrize("name", ["muse", "crd"])
 def test_a_resumed_training_is_the_uninterrupted_one(tmp_path, name):
-    company = {"teacher": small(2), "train_labels": torch.arange(16) % 10, "num_negatives": 4}
-    keywords = {"total_steps": 4, **(company if name == "crd" else {})}
+    companions = {"teacher": small(2), "train_labels": torch.arange(16) % 10, "num_negatives": 4}
+    keywords = {"total_steps": 4, **(companions if name == "crd" else {})}
     data, file = loader(indexed=name == "crd"), tmp_path / "half.ckpt"
 
     class Halves(DistillationLightningModule):

@@ -53,10 +53,10 @@ def test_the_network_is_the_one_that_was_given(name):
     network, (images, labels) = small(), pictures()
     keys, before = list(network.state_dict()), copy.deepcopy(network.state_dict())
     takes = inspect.signature(METHODS[name]).parameters
-    company = {"teacher": small()} if "teacher" in takes else {}
-    company |= {"peers": [small(1)]} if "peers" in takes else {}
-    company |= {"train_labels": labels} if "train_labels" in takes else {}
-    criterion = selfdistill.wrap(network, name, example=images[:2], classes=10, **company)
+    companions = {"teacher": small()} if "teacher" in takes else {}
+    companions |= {"peers": [small(1)]} if "peers" in takes else {}
+    companions |= {"train_labels": labels} if "train_labels" in takes else {}
+    criterion = selfdistill.wrap(network, name, example=images[:2], classes=10, **companions)
     views = [images.flip(3)] * (METHODS[name].needs.views - 1)
     same_class_inputs = images.roll(1, 0) if METHODS[name].needs.same_class else None
     index = torch.arange(len(images))
@@ -207,8 +207,8 @@ def test_sgd_moves_a_scaled_group_by_its_own_rate():
 
 def test_a_method_measures_itself_on_held_out_images():
     images, labels = pictures()
-    company = {"peers": [small(1)], "ensemble": "general"}
-    criterion = selfdistill.wrap(small(), "kdcl", example=images[:2], classes=10, **company)
+    companions = {"peers": [small(1)], "ensemble": "general"}
+    criterion = selfdistill.wrap(small(), "kdcl", example=images[:2], classes=10, **companions)
     criterion.after_epoch([(images[:4], labels[:4]), (images[4:], labels[4:])])
     assert criterion.method.weights.sum().item() == pytest.approx(1)
     assert criterion.method.weights[0] != criterion.method.weights[1]

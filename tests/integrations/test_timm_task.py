@@ -208,9 +208,9 @@ def test_mixed_images_have_mixed_labels():
     ],
 )
 def test_what_timms_loaders_do_not_give_is_refused(name, sentence):
-    company = {"teacher": small(1), "train_labels": pictures()[1]} if name == "crd" else {}
+    companions = {"teacher": small(1), "train_labels": pictures()[1]} if name == "crd" else {}
     with pytest.raises(ConfigError, match=f"needs {sentence}.*timm's loaders do not give"):
-        task_of(name, **company)
+        task_of(name, **companions)
 
 
 def test_an_old_timm_is_told(monkeypatch):

@@ -73,11 +73,11 @@ def test_each_learns_from_the_one_before_it_in_a_circle(tiny_task, batch, progre
         taps.network.stage2.register_forward_hook(lambda m, a, out, k=k: maps.update({k: out}))
     method(batch, progress)
     for k, before in ((0, 2), (1, 0), (2, 1)):
-        real, fake, judged = method.discriminators[k].seen
+        real, fake, scored = method.discriminators[k].seen
         assert torch.equal(real, maps[before])
         assert torch.equal(fake, maps[k])
-        assert torch.equal(judged, maps[k])
-        assert [x.requires_grad for x in (real, fake, judged)] == [False, False, True]
+        assert torch.equal(scored, maps[k])
+        assert [x.requires_grad for x in (real, fake, scored)] == [False, False, True]
 
 
 def parts_of(method):
@@ -176,15 +176,15 @@ def test_the_larger_map_is_pooled(strides, tiny_task, batch, progress):
     for k in (0, 1):
         method.discriminators[k] = Reads([0.5, 0.5, 0.5])
     method(batch, progress)
-    shapes = [x.shape for judge in method.discriminators for x in judge.seen]
+    shapes = [x.shape for discriminator in method.discriminators for x in discriminator.seen]
     assert set(shapes) == {torch.Size([8, 12, 4, 4])}
 
 
 def test_scores_lie_between_0_and_1_in_fp32():
     torch.manual_seed(0)
-    judge = MapDiscriminator(6, 8)
+    discriminator = MapDiscriminator(6, 8)
     with torch.autocast("cpu", torch.bfloat16):
-        scores = judge(100 * torch.randn(4, 6, 3, 3))
+        scores = discriminator(100 * torch.randn(4, 6, 3, 3))
     assert scores.shape == (4,)
     assert scores.dtype == torch.float32
     assert ((scores > 0) & (scores < 1)).all()
@@ -192,11 +192,13 @@ def test_scores_lie_between_0_and_1_in_fp32():
 
 def test_discriminators_have_a_rate_of_their_own(tiny_task):
     method = afd(tiny_task, discriminator_lr_scale=0.25)
-    networks, judges = method.param_groups()
+    networks, discriminators = method.param_groups()
     assert "lr_scale" not in networks
-    assert judges["lr_scale"] == 0.25
-    assert {id(p) for p in judges["params"]} == {id(p) for p in method.discriminators.parameters()}
-    given = [id(p) for p in networks["params"] + judges["params"]]
+    assert discriminators["lr_scale"] == 0.25
+    assert {id(p) for p in discriminators["params"]} == {
+        id(p) for p in method.discriminators.parameters()
+    }
+    given = [id(p) for p in networks["params"] + discriminators["params"]]
     assert sorted(given) == sorted(id(p) for p in method.parameters())
 
 

@@ -150,12 +150,12 @@ def test_memory_moves_after_the_step_and_where_it_was_seen(tiny_net, tiny_task, 
         assert torch.equal(was, rows)
     method.after_step(progress)
     assert method.pending == []
-    unmoved = torch.ones(40, dtype=torch.bool).index_fill(0, moved.index, False)
+    unmoved = torch.ones(40, dtype=torch.bool).index_fill(0, moved.indices, False)
     for was, rows, new in zip(before, memories(method), (v_student, v_teacher), strict=True):
         assert torch.equal(rows[unmoved], was[unmoved])
-        torch.testing.assert_close(rows[moved.index].norm(dim=1), torch.ones(8))
-        want = was[moved.index] + new
-        torch.testing.assert_close(rows[moved.index], want / want.norm(dim=1, keepdim=True))
+        torch.testing.assert_close(rows[moved.indices].norm(dim=1), torch.ones(8))
+        want = was[moved.indices] + new
+        torch.testing.assert_close(rows[moved.indices], want / want.norm(dim=1, keepdim=True))
 
 
 def test_evaluation_leaves_no_trace(tiny_net, tiny_task, batch, progress):

@@ -79,8 +79,11 @@ def test_terms_by_their_formulas(tiny_net, tiny_task, batch, progress, mixing):
             want[f"task{of}"] = F.cross_entropy(outputs[k][:8], batch.targets)
             want[f"mixed{of}"] = F.cross_entropy(tildes[k], soft_labels)
             want[f"feature{of}"] = (map_bars[k] - map_tildes[k]).square().mean()
-            judge = method.discriminators[k]
-            first, second = judge(map_bars[k]).sigmoid(), judge(map_tildes[k]).sigmoid()
+            discriminator = method.discriminators[k]
+            first, second = (
+                discriminator(map_bars[k]).sigmoid(),
+                discriminator(map_tildes[k]).sigmoid(),
+            )
             right = [first[:, 0], 1 - first[:, 1], 1 - second[:, 0], second[:, 1]]
             want[f"adversarial{of}"] = -torch.stack(right).log().mean()
             if k:

@@ -131,13 +131,13 @@ def test_vid_of_a_mean_that_says_nothing(tiny_net, tiny_task, batch, progress):
 
 
 class Echo(nn.Module):
-    """A judge whose score is its input."""
+    """A discriminator whose score is its input."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x.mean((1, 2, 3))
 
 
-def test_least_squares_of_a_judge_by_hand():
+def test_least_squares_of_a_discriminator_by_hand():
     real, fake = torch.full((4, 1, 1, 1), 0.8), torch.full((4, 1, 1, 1), 0.3)
     assert discriminator_loss(Echo(), fake, real).item() == pytest.approx(0.13)
     assert feature_loss(Echo(), fake, real, both=False).item() == pytest.approx(0.49)
@@ -146,13 +146,13 @@ def test_least_squares_of_a_judge_by_hand():
 
 @pytest.mark.parametrize("real", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize("fake", [0.1, 0.5, 0.9])
-def test_features_work_against_the_judge(real, fake):
-    """Of scores between 0 and 1, what helps the features is what hurts the judge."""
+def test_features_work_against_the_discriminator(real, fake):
+    """Of scores between 0 and 1, what helps the features is what hurts the discriminator."""
     x, last = (torch.full((1, 1, 1, 1), v, requires_grad=True) for v in (fake, real))
-    judged = (1 - last).square().sum() + x.square().sum()
-    of_judge = torch.autograd.grad(judged, [x, last])
+    discriminator_loss = (1 - last).square().sum() + x.square().sum()
+    of_discriminator = torch.autograd.grad(discriminator_loss, [x, last])
     of_features = torch.autograd.grad(feature_loss(Echo(), x, last, both=True), [x, last])
-    assert all(a.sign() == -b.sign() for a, b in zip(of_judge, of_features, strict=True))
+    assert all(a.sign() == -b.sign() for a, b in zip(of_discriminator, of_features, strict=True))
 
 
 def parts(method) -> dict[str, list[nn.Parameter]]:
@@ -213,15 +213,15 @@ def test_each_side_gains_by_its_own_term(term, tiny_net, tiny_task, batch, progr
     assert moved == ({"learned2"} if term == "discriminator" else {"bottleneck2", *TRUNK})
 
 
-def test_features_that_fool_cost_the_judge(tiny_net, tiny_task, batch, progress):
-    """Once the judge has learned, a step of the features makes its loss rise."""
+def test_features_that_fool_cost_the_discriminator(tiny_net, tiny_task, batch, progress):
+    """Once the discriminator has learned, a step of the features makes its loss rise."""
     method = without_rounding(exits(tiny_net, tiny_task, discrepancy="adversarial"))
     batch = batch._replace(inputs=batch.inputs.double())
-    judge = torch.optim.Adam(method.learned.parameters(), lr=0.01)
+    optimizer = torch.optim.Adam(method.learned.parameters(), lr=0.01)
     for _ in range(60):
-        judge.zero_grad()
+        optimizer.zero_grad()
         sum(v for n, v in method(batch, progress).losses.items() if "discr" in n).backward()
-        judge.step()
+        optimizer.step()
     before = method(batch, progress).losses
     assert before["discriminator/1"] < 0.4
     method.zero_grad()

@@ -11,12 +11,14 @@ MAPS = torch.randn(6, 5, 4, 3)
 
 
 def test_equals_numpy():
-    judge = Discriminator(5, width=7, outputs=2)
-    p = {name: value.detach().double().numpy() for name, value in judge.state_dict().items()}
+    discriminator = Discriminator(5, width=7, outputs=2)
+    p = {
+        name: value.detach().double().numpy() for name, value in discriminator.state_dict().items()
+    }
     pooled = MAPS.double().numpy().mean((2, 3))
     hidden = np.maximum(pooled @ p["layers.0.weight"].T + p["layers.0.bias"], 0)
     want = hidden @ p["layers.2.weight"].T + p["layers.2.bias"]
-    np.testing.assert_allclose(judge(MAPS).detach().numpy(), want, atol=1e-6)
+    np.testing.assert_allclose(discriminator(MAPS).detach().numpy(), want, atol=1e-6)
 
 
 @pytest.mark.parametrize(("size", "outputs"), [((1, 1), 1), ((8, 2), 1), ((2, 2), 3)])
@@ -25,20 +27,20 @@ def test_a_map_of_any_size_and_one_image_will_do(size, outputs):
 
 
 def test_scores_can_be_of_either_sign_and_ignore_places():
-    judge = Discriminator(5)
-    scores = judge(10 * torch.randn(200, 5, 2, 2))
+    discriminator = Discriminator(5)
+    scores = discriminator(10 * torch.randn(200, 5, 2, 2))
     assert scores.min() < 0 < scores.max()
-    torch.testing.assert_close(judge(MAPS.flip(2, 3)), judge(MAPS))
+    torch.testing.assert_close(discriminator(MAPS.flip(2, 3)), discriminator(MAPS))
 
 
 def test_learns_to_tell_two_clouds_apart():
     torch.manual_seed(0)
-    judge = Discriminator(5, width=16)
-    optimizer = torch.optim.Adam(judge.parameters(), lr=0.01)
+    discriminator = Discriminator(5, width=16)
+    optimizer = torch.optim.Adam(discriminator.parameters(), lr=0.01)
     real, fake = torch.randn(64, 5, 2, 2) + 1, torch.randn(64, 5, 2, 2) - 1
     for _ in range(60):
-        loss = (1 - judge(real)).square().mean() + judge(fake).square().mean()
+        loss = (1 - discriminator(real)).square().mean() + discriminator(fake).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert loss < 0.05  # least squares of a judge that only guesses are 1/2
+    assert loss < 0.05  # least squares of a discriminator that only guesses are 1/2

@@ -19,9 +19,9 @@ def batch(batch) -> Batch:
     return batch._replace(same_class_inputs=torch.randn(8, 3, 16, 16, generator=generator))
 
 
-def joined(net, task, name="muse+cskd", options=None, **company):
+def joined(net, task, name="muse+cskd", options=None, **companions):
     torch.manual_seed(0)
-    return build_method(name, net, task, STAGES, options, **company).train()
+    return build_method(name, net, task, STAGES, options, **companions).train()
 
 
 def test_terms_are_those_of_each_and_the_first_ones_task(tiny_net, tiny_task, batch, progress):

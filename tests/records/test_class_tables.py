@@ -41,7 +41,7 @@ def test_scores_of_classes_come_back(data, classes):
     assert scores.is_count("pixels")
 
 
-def test_what_is_nan_was_not_judged():
+def test_what_is_nan_was_not_evaluated():
     columns = {"ap": torch.tensor([0.5, float("nan")]), "boxes": torch.tensor([3, 0])}
     scores = ClassScores.from_tensors(["a", "b"], columns)
     assert scores.columns == {"ap": [0.5, None], "boxes": [3, 0]}

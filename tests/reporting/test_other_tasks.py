@@ -1,4 +1,4 @@
-"""The page of a run that is judged by another score than accuracy."""
+"""The page of a run that is evaluated by another score than accuracy."""
 
 import numpy as np
 import pytest
@@ -58,7 +58,7 @@ def test_confusion_of_masks_counts_pixels(scenes):
     assert '<th scope="col" class="number">pixels</th>' in confusion
 
 
-def test_each_class_has_a_row_and_nothing_to_judge_is_a_dash(scenes):
+def test_each_class_has_a_row_and_nothing_to_evaluate_is_a_dash(scenes):
     text, page = read(scenes)
     assert "a & b – – 0" in page.text
     assert "sky 25.0 % 25.0 % 1 000" in page.text

@@ -176,7 +176,7 @@ def test_without_validation_and_test_images(tmp_path):
     rows = "".join(f"{name},{parameters},{macs},,\n" for name, parameters, macs in EXITS)
     run.write("exits.csv", "predictor,parameters,macs,val_accuracy,test_accuracy\n" + rows)
     _, page = read(run)
-    assert "not judged yet" in page.text
+    assert "not evaluated yet" in page.text
     assert "Validation accuracy over epochs" not in page.titles["h3"]
 
 

@@ -27,7 +27,7 @@ SERVED = [name for name in METHODS if not unsupported_reason(METHODS[name], Clas
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SERVED)
-def test_trains_is_judged_and_loaded_again(name, teacher, tmp_path):
+def test_trains_is_evaluated_and_loaded_again(name, teacher, tmp_path):
     offline = {"teacher": teacher} if METHODS[name].kind == "offline" else {}
     run = selfdistill.train(method=name, out=tmp_path / "run", **TINY, **offline)
     assert run.exits[-1].predictor == "student"

@@ -89,7 +89,7 @@ def test_faulty_recipes(tmp_path, options):
         selfdistill.train(recipe=file, out=tmp_path / "run", **TINY)
 
 
-def test_averaged_weights_are_what_is_judged_and_loaded(tmp_path):
+def test_averaged_weights_are_what_is_evaluated_and_loaded(tmp_path):
     run = selfdistill.train(out=tmp_path / "run", model="cifar/resnet8", ema_decay=0.9, **TINY)
     newest = max((tmp_path / "run" / "checkpoints").glob("step-*"))
     average = load_file(newest / "ema.safetensors")

@@ -39,7 +39,7 @@ def task():
     return Detection(["cat", "dog", "cow"], torch.zeros(2, 3, *SIZE))
 
 
-def judged(metric, outputs, targets) -> dict[str, float]:
+def evaluated(metric, outputs, targets) -> dict[str, float]:
     metric.update(outputs, targets)
     return metric.compute()
 
@@ -47,13 +47,13 @@ def judged(metric, outputs, targets) -> dict[str, float]:
 def test_what_is_found_exactly_is_all(task):
     targets = torch.tensor([[[0, 0, 0, 10, 10], [1, 20, 20, 40, 40.0]], [NONE, NONE]])
     predictions = Fixed(of_image([0, 0.9, 0, 0, 10, 10], [1, 0.8, 20, 20, 40, 40]), of_image())
-    assert judged(task.metric(), predictions, targets) == {"map": 1, "map50": 1}
+    assert evaluated(task.metric(), predictions, targets) == {"map": 1, "map50": 1}
 
 
 def test_half_of_the_boxes_found_is_half_of_the_precision(task):
     """Up to a recall of .5 precision is 1, and behind it 0: 51 of COCO's 101 places."""
     targets = torch.tensor([[[0, 0, 0, 10, 10], [0, 50, 50, 60, 60.0]]])
-    got = judged(task.metric(), Fixed(of_image([0, 0.9, 0, 0, 10, 10])), targets)
+    got = evaluated(task.metric(), Fixed(of_image([0, 0.9, 0, 0, 10, 10])), targets)
     assert got["map50"].item() == pytest.approx(51 / 101, abs=1e-6)
     assert got["map"].item() == pytest.approx(51 / 101, abs=1e-6)
 
@@ -61,7 +61,7 @@ def test_half_of_the_boxes_found_is_half_of_the_precision(task):
 def test_a_box_of_iou_sixty_two_counts_up_to_sixty(task):
     """Thresholds .50, .55 and .60 of ten are met."""
     targets = torch.tensor([[[2, 0, 0, 10, 10.0]]])
-    got = judged(task.metric(), Fixed(of_image([2, 0.9, 0, 0, 10, 6.2])), targets)
+    got = evaluated(task.metric(), Fixed(of_image([2, 0.9, 0, 0, 10, 6.2])), targets)
     assert got["map50"] == 1
     assert got["map"].item() == pytest.approx(0.3, abs=1e-6)
 
@@ -69,8 +69,10 @@ def test_a_box_of_iou_sixty_two_counts_up_to_sixty(task):
 def test_an_answer_too_many_hurts_if_it_is_surer(task):
     targets = torch.tensor([[[0, 0, 0, 10, 10.0]]])
     right, wrong = [0, 0.5, 0, 0, 10, 10], [0, 0.9, 60, 60, 80, 80]
-    assert judged(task.metric(), Fixed(of_image(right, [0, 0.4, *wrong[2:]])), targets)["map"] == 1
-    assert judged(task.metric(), Fixed(of_image(wrong, right)), targets)[
+    assert (
+        evaluated(task.metric(), Fixed(of_image(right, [0, 0.4, *wrong[2:]])), targets)["map"] == 1
+    )
+    assert evaluated(task.metric(), Fixed(of_image(wrong, right)), targets)[
         "map"
     ].item() == pytest.approx(0.5, abs=1e-6)
 
@@ -143,7 +145,7 @@ def test_random_scenes_as_in_plain_loops(task):
 
 def test_a_class_without_a_box_has_no_precision(task):
     targets = torch.tensor([[[0, 0, 0, 10, 10.0]]])
-    columns = judged(task.per_class_metric(), Fixed(of_image([1, 0.9, 0, 0, 10, 10])), targets)
+    columns = evaluated(task.per_class_metric(), Fixed(of_image([1, 0.9, 0, 0, 10, 10])), targets)
     assert columns["ap"][0] == 0
     assert columns["ap"][1:].isnan().all()
     assert columns["boxes"].tolist() == [1, 0, 0]
@@ -151,13 +153,13 @@ def test_a_class_without_a_box_has_no_precision(task):
 
 def test_images_without_a_box_and_answers_without_an_image(task):
     nothing = torch.tensor([[NONE], [NONE]])
-    assert judged(task.metric(), Fixed(of_image(), of_image()), nothing) == {
+    assert evaluated(task.metric(), Fixed(of_image(), of_image()), nothing) == {
         "map": 0,
         "map50": 0,
     }
     predictions = Fixed(of_image([0, 0.9, 0, 0, 9, 9]), of_image())
-    assert judged(task.metric(), predictions, nothing) == {"map": 0, "map50": 0}
-    assert judged(task.metric(), predictions, nothing[:, :0]) == {"map": 0, "map50": 0}
+    assert evaluated(task.metric(), predictions, nothing) == {"map": 0, "map50": 0}
+    assert evaluated(task.metric(), predictions, nothing[:, :0]) == {"map": 0, "map50": 0}
 
 
 def test_a_metric_can_be_used_again(task):
@@ -168,11 +170,11 @@ def test_a_metric_can_be_used_again(task):
         Fixed(of_image()),
     )
     with torch.inference_mode():
-        assert judged(metric, right, targets)["map"] == 1
+        assert evaluated(metric, right, targets)["map"] == 1
         metric.reset()
-        assert judged(metric, nothing, targets)["map"] == 0
+        assert evaluated(metric, nothing, targets)["map"] == 0
         metric.reset()
-        assert judged(metric, right, targets)["map"] == 1
+        assert evaluated(metric, right, targets)["map"] == 1
 
 
 def _one_process(rank: int, folder: str) -> None:
@@ -190,7 +192,7 @@ def _one_process(rank: int, folder: str) -> None:
 def test_processes_join_what_they_saw(task, tmp_path):
     multiprocessing.spawn(_one_process, (str(tmp_path),), nprocs=2)
     result, truths = some_scenes(5)
-    want = judged(task.metric(), Fixed(*result), truths)
+    want = evaluated(task.metric(), Fixed(*result), truths)
     for rank in (0, 1):
         got = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         assert got["map"].item() == pytest.approx(want["map"].item(), abs=1e-6)
@@ -222,7 +224,7 @@ def test_pictures_show_truth_and_answer(task):
 
 def test_the_task_has_a_name_and_a_headline(task):
     assert TASKS["detection"] is Detection
-    assert Detection.primary_metric in judged(
+    assert Detection.primary_metric in evaluated(
         task.metric(), Fixed(of_image()), torch.tensor([[NONE]])
     )
 

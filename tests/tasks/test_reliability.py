@@ -58,7 +58,7 @@ def test_one_who_is_quite_sure_is_in_the_last_bin():
     assert result[:-1, 0].sum() == 0
 
 
-def test_half_precision_is_judged_in_full():
+def test_half_precision_is_evaluated_in_full():
     logits, labels = samples()
     result = table(logits.bfloat16(), labels)
     want = table(logits.bfloat16().float(), labels)

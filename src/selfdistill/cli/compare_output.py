@@ -10,8 +10,8 @@ from ..comparison.results import (
     STUDENT,
     RunOutcome,
     describe_difference,
+    evaluated_split,
     format_points,
-    judged_split,
 )
 from .console import clock, console, echo, echo_stderr, percent, scored, table
 
@@ -94,7 +94,7 @@ def resume_command(path: Path) -> str:
 
 def _show_table(comparison: Comparison) -> None:
     """Print a line for each row, also for one without a result."""
-    study, split = comparison.study, judged_split(comparison.results)
+    study, split = comparison.study, evaluated_split(comparison.results)
     score_column = scored(split, study.metric)
     rows = table("row", ">seeds", f">{score_column}", f">minus {study.baseline}")
     results = {result.row: result for result in comparison.summary}

@@ -1,4 +1,4 @@
-"""`selfdistill evaluate`: judge a run again, on its own data or on other."""
+"""`selfdistill evaluate`: evaluate a run again, on its own data or on other."""
 
 from pathlib import Path
 from typing import Annotated
@@ -17,7 +17,7 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="[val|test]",
-            help="Part of the data to judge by.",
+            help="Part of the data to evaluate by.",
             show_default="test if there is one",
         ),
     ] = None,
@@ -26,7 +26,7 @@ def evaluate(
         typer.Option(help="Device: auto, cpu, cuda or mps.", show_default="the run's"),
     ] = None,
 ) -> None:
-    """Judge every exit of a run by its newest checkpoint."""
+    """Evaluate every exit of a run by its newest checkpoint."""
     from ..runs.run import load
 
     trained = load(run)

@@ -48,7 +48,7 @@ def exits(
         str | None, typer.Option(help="Device: auto, cpu, cuda or mps.", show_default="the run's")
     ] = None,
 ) -> None:
-    """Judge and measure every exit of a run, and compare it with the run without distillation."""
+    """Evaluate and measure every exit of a run, and compare it with the undistilled run."""
     from ..runs.measure_exits import check_measurable, output_files
     from ..runs.run import load
 

@@ -64,7 +64,7 @@ def export(
     trained = load(run)
     echo(f"{run} · {trained.recipe.method} · {trained.recipe.model}")
     if image_size:
-        echo(f"judging every exit at {image_size}×{image_size} …", "dim")
+        echo(f"evaluating every exit at {image_size}×{image_size} …", "dim")
     echo("writing it, and running it on all test images …\n", "dim")
     result = trained.export(
         exit=exit,

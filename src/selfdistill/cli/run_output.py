@@ -43,7 +43,7 @@ def print_result(done: "Run") -> None:
     echo("\nWritten:")
     for place in there:
         echo(f"  {place}{'/' if place.is_dir() else ''}")
-    echo("\nNext: open the report in a browser, or judge the run again:")
+    echo("\nNext: open the report in a browser, or evaluate the run again:")
     echo(f"  {_command('evaluate', done.path)}")
 
 

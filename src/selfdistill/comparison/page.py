@@ -17,9 +17,9 @@ from .grid import Study
 from .results import (
     RowResult,
     RunOutcome,
+    evaluated_split,
     format_interval,
     format_points,
-    judged_split,
     main_results,
 )
 
@@ -45,7 +45,7 @@ class StudyPageData:
     @property
     def split(self) -> str:
         """The split that the scores are of."""
-        return judged_split(self.results)
+        return evaluated_split(self.results)
 
     @property
     def others(self) -> list[RowResult]:
@@ -135,11 +135,11 @@ def mean_std(result: RowResult) -> str:
 
 def _exits_table(data: StudyPageData) -> Table | None:
     """Every predictor of every row, the full network last; None if there is nothing else."""
-    judged = [result for result in data.results if result.split == data.split]
-    names = sorted(dict.fromkeys(r.predictor for r in judged), key=lambda name: name == STUDENT)
+    evaluated = [result for result in data.results if result.split == data.split]
+    names = sorted(dict.fromkeys(r.predictor for r in evaluated), key=lambda name: name == STUDENT)
     if len(names) < 2:
         return None
-    cells = {(r.row, r.predictor): mean_std(r) for r in judged}
+    cells = {(r.row, r.predictor): mean_std(r) for r in evaluated}
     rows = [Row([row, *(cells.get((row, n), "–") for n in names)]) for row in data.study.rows]
     return Table(["", *map(shown, names)], rows)
 

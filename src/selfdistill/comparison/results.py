@@ -98,7 +98,7 @@ def _difference(scores: dict[int, float], baseline: dict[int, float]) -> MeanDif
     return mean_difference([scores[s] for s in seeds], [baseline[s] for s in seeds])
 
 
-def judged_split(results: Iterable[RowResult]) -> str:
+def evaluated_split(results: Iterable[RowResult]) -> str:
     """Split that is reported: test if there are test scores, else validation."""
     return "test" if any(result.split == "test" for result in results) else "val"
 
@@ -109,7 +109,7 @@ def main_results(study: Study, results: Sequence[RowResult]) -> list[RowResult]:
     Raises:
         ConfigError: there are rows besides the baseline, and none has such a predictor.
     """
-    split = judged_split(results)
+    split = evaluated_split(results)
     predictors = dict.fromkeys(r.predictor for r in results if r.row != study.baseline)
     if predictors and study.exit not in predictors:
         raise ConfigError(f"no row has a predictor '{study.exit}'{nearest(study.exit, predictors)}")

@@ -84,7 +84,7 @@ def held_out_decisions(method: Method, data: ImageData, *, workers: int = 0) -> 
         if images is not None
     }
     if not splits:
-        raise DataError(f"'{data.name}' has neither validation nor test images to judge by")
+        raise DataError(f"'{data.name}' has neither validation nor test images to evaluate by")
     example = torch.zeros(1, *data.train.shape, device=next(method.parameters()).device)
     return HeldOutDecisions(exits, exit_costs(method, example), splits)
 

@@ -1,4 +1,4 @@
-"""A trained method with all that it takes to judge it."""
+"""A trained method with all that it takes to evaluate it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,12 +22,12 @@ SPLITS = ("val", "test")
 
 @dataclass(frozen=True)
 class EvaluationSession:
-    """A method and the images to judge it by; every evaluation leaves the method's modes alone.
+    """A method and the images to evaluate it by; every evaluation leaves the method's modes alone.
 
     Attributes:
         recipe: says batch size and loading processes.
         data: normalized as the method was trained.
-        method: what is judged; it is moved to the device.
+        method: what is evaluated; it is moved to the device.
         fabric: device, precision and processes.
     """
 

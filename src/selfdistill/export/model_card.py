@@ -131,7 +131,7 @@ def _accuracy(card: CardData, recipe: dict[str, Any]) -> str:
 |---|---:|---:|---:|
 {table}
 
-One run, seed {recipe["seed"]}, judged after the last of {recipe["epochs"]} epochs."""
+One run, seed {recipe["seed"]}, evaluated after the last of {recipe["epochs"]} epochs."""
 
 
 def _cost(card: CardData, recipe: dict[str, Any]) -> str:

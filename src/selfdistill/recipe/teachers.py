@@ -61,7 +61,7 @@ def load_teacher(recipe: Recipe, data: ImageData) -> tuple[nn.Module, str]:
 
 
 def placeholder_teacher(path: Path, data: ImageData) -> nn.Module:
-    """What a run remembers of its teacher, for the run to be judged: taps, but nothing to say.
+    """What a run remembers of its teacher, for the run to be evaluated: taps, but nothing to say.
 
     Raises:
         ArtifactError: the run does not remember it.
@@ -148,7 +148,7 @@ def _from_run(path: Path, data: ImageData) -> tuple[nn.Module, str]:
     _check(f"teacher {path}", read_training_data(path), data)
     network = _empty(recipe.model, data)
     state, prefix = saved.tensors["model"], saved.state.get("student")
-    if "ema" in saved.tensors and prefix is not None:  # what the run was judged by
+    if "ema" in saved.tensors and prefix is not None:  # what the run was evaluated by
         state = {name: saved.tensors["ema"][prefix + name] for name in state}
     try:
         load_tensors(network, state)

@@ -49,8 +49,8 @@ class ClassScores:
 
     Attributes:
         classes: their names.
-        columns: {name: a value for each class}: fractions, None where nothing could be judged, or
-            counts, which are whole numbers.
+        columns: {name: a value for each class}: fractions, None where nothing could be evaluated,
+            or counts, which are whole numbers.
     """
 
     classes: Sequence[str]
@@ -58,7 +58,7 @@ class ClassScores:
 
     @classmethod
     def from_tensors(cls, classes: Sequence[str], columns: Mapping[str, Tensor]) -> Self:
-        """The record of `Task.per_class_metric`: {name: (K,)}, nan where nothing was judged."""
+        """The record of `Task.per_class_metric`: {name: (K,)}, nan where nothing was evaluated."""
         values = {
             name: [None if value != value else value for value in column.tolist()]
             for name, column in columns.items()

@@ -69,14 +69,14 @@ class ExitMeasurements:
 
     @property
     def splits(self) -> list[str]:
-        """The splits on which every predictor of the run was judged."""
+        """The splits on which every predictor of the run was evaluated."""
         return [split for split in SPLITS if all(split in row.scores for row in self.rows)]
 
     @property
     def choosing_split(self) -> str:
-        """The split to choose exits by: validation, if all rows were judged on it, else test."""
-        judged = all(SPLITS[0] in row.scores for row in self.all_rows)
-        return SPLITS[0] if judged else SPLITS[1]
+        """The split to choose exits by: validation, if all rows were evaluated on it, else test."""
+        evaluated = all(SPLITS[0] in row.scores for row in self.all_rows)
+        return SPLITS[0] if evaluated else SPLITS[1]
 
     def to_csv(self) -> str:
         """One row for each predictor and one for the baseline; latencies are in milliseconds."""

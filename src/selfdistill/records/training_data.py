@@ -73,7 +73,7 @@ class TeacherRecord:
     Attributes:
         teacher: as the recipe names it.
         sha256: of its weights.
-        images: how many images of which split it was judged on, as a phrase.
+        images: how many images of which split it was evaluated on, as a phrase.
         scores: by metric, fractions.
         taps: {name: (C, H, W)} of the features that the method reads.
     """

@@ -69,15 +69,15 @@ def families(run: RunData, kind: str) -> dict[str, list[Curve]]:
 def total(run: RunData) -> Curve:
     """The sum of all loss terms, which training minimizes."""
     entries = run.steps if len(run.steps) > 1 else run.epochs
-    judged = [entry for entry in entries if entry.get("losses")]
-    return curve("total", judged, lambda entry: sum(entry["losses"].values()))
+    evaluated = [entry for entry in entries if entry.get("losses")]
+    return curve("total", evaluated, lambda entry: sum(entry["losses"].values()))
 
 
 def scores(run: RunData) -> list[Curve]:
     """Validation score of every predictor after each epoch, over epochs from 1."""
-    judged = [{**e, "step": e["epoch"] + 1} for e in run.epochs if e.get("val")]
-    names = dict.fromkeys(name for entry in judged for name in entry["val"])
+    evaluated = [{**e, "step": e["epoch"] + 1} for e in run.epochs if e.get("val")]
+    names = dict.fromkeys(name for entry in evaluated for name in entry["val"])
     return [
-        curve(name, judged, lambda entry, n=name: entry["val"].get(n, {}).get(run.metric))  # type: ignore[misc]
+        curve(name, evaluated, lambda entry, n=name: entry["val"].get(n, {}).get(run.metric))  # type: ignore[misc]
         for name in names
     ]

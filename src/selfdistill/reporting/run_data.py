@@ -78,8 +78,8 @@ class RunData:
     @cached_property
     def split(self) -> str:
         """The split of the main figures: "test", or "val" where there are no test images."""
-        judged = any(row.test_score is not None for row in self.exits) or "test" in self.final
-        return "test" if judged else "val"
+        evaluated = any(row.test_score is not None for row in self.exits) or "test" in self.final
+        return "test" if evaluated else "val"
 
     @cached_property
     def stages(self) -> int:
@@ -93,7 +93,7 @@ class RunData:
     @cached_property
     def has_exits(self) -> bool:
         """Whether there are early exits, and not only whole networks."""
-        if not self.exits:  # the run was killed before its predictors were judged
+        if not self.exits:  # the run was killed before its predictors were evaluated
             return self.stages > 0
         return any(exit_number(row.predictor) for row in self.exits)
 
@@ -113,8 +113,8 @@ class RunData:
     @cached_property
     def choosing_split(self) -> str:
         """The split to choose exits by; the test scores of chosen exits would else be too good."""
-        judged = all(row.val_score is not None for row in self.exits)
-        return "val" if judged else self.split
+        evaluated = all(row.val_score is not None for row in self.exits)
+        return "val" if evaluated else self.split
 
 
 def read_run(run: RunDirectory) -> RunData:

@@ -13,7 +13,7 @@ _NEAR = 0.01  # an exit this close to the full network serves as well
 
 
 def cheaper_exits(run: RunData) -> list[tuple[float, ExitScore]]:
-    """(score, exit) of each judged exit that costs less than the full network, cheapest first.
+    """(score, exit) of each evaluated exit that costs less than the full network, cheapest first.
 
     The score is that on the split to choose by.
     """

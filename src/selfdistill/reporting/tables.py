@@ -56,12 +56,12 @@ def exits_table(run: RunData) -> Table:
 def _further_metrics(run: RunData) -> dict[str, dict[str, float]]:
     """Other final metrics of each predictor: {"test top5": {"exit1": …}, …}."""
     split = "test" if "test" in run.final else "val"
-    judged: Mapping[str, Mapping[str, float]] = run.final.get(split) or {}
-    names = dict.fromkeys(m for scores in judged.values() for m in scores if m != run.metric)
+    evaluated: Mapping[str, Mapping[str, float]] = run.final.get(split) or {}
+    names = dict.fromkeys(m for scores in evaluated.values() for m in scores if m != run.metric)
     columns = {
-        f"{split_name(split)} {shown_metric(m)}": {p: s[m] for p, s in judged.items() if m in s}
+        f"{split_name(split)} {shown_metric(m)}": {p: s[m] for p, s in evaluated.items() if m in s}
         for m in names
-        if all(run.metric in scores for scores in judged.values())
+        if all(run.metric in scores for scores in evaluated.values())
     }
     if run.calibration:
         errors = {name: table.error for name, table in run.calibration.items()}

@@ -1,4 +1,4 @@
-"""A run judged again, on its own data or on other data with the same classes."""
+"""A run evaluated again, on its own data or on other data with the same classes."""
 
 from dataclasses import dataclass, replace
 

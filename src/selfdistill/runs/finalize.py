@@ -1,4 +1,4 @@
-"""What a finished run is judged by, and the tables and the page that it leaves."""
+"""What a finished run is evaluated by, and the tables and the page that it leaves."""
 
 from collections.abc import Mapping, Sequence
 
@@ -17,7 +17,7 @@ from ..reporting.sample_images import write_pictures
 def finalize(
     session: EvaluationSession, directory: RunDirectory, step: int, callback: Callback
 ) -> list[ExitScore]:
-    """Judge every predictor on validation and test images, once, and write tables and page."""
+    """Evaluate every predictor on validation and test images, once, and write tables and page."""
     results = {split: session.evaluate_full(split) for split in session.splits}
     scores = {split: result.scores for split, result in results.items()}
     exits = session.exit_scores(scores)

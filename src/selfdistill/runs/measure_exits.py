@@ -1,4 +1,4 @@
-"""Judge and measure every exit of a run, beside the run without distillation."""
+"""Evaluate and measure every exit of a run, beside the run without distillation."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -55,13 +55,13 @@ def measure_exits(
     notes = [*unfinished, *notes]
     if not session.task.class_scores:
         notes.append("times go from images to boxes, and fall where a detector sees fewer of them")
-    on_message("judging the exits")
-    predictors = _judged_predictors(session)
+    on_message("evaluating the exits")
+    predictors = _evaluated_predictors(session)
     if baseline:
-        predictors[BASELINE] = _judged_predictors(baseline.session(device=device))["student"]
-    for name, judged in predictors.items():
-        if judged.reason:
-            notes.append(f"{name} has no latency and no file: {judged.reason}")
+        predictors[BASELINE] = _evaluated_predictors(baseline.session(device=device))["student"]
+    for name, evaluated in predictors.items():
+        if evaluated.reason:
+            notes.append(f"{name} has no latency and no file: {evaluated.reason}")
     devices = list(dict.fromkeys(["cpu", session.fabric.device.type]))
     passes = [(device, batch) for device in devices for batch in batch_sizes]
     example = session.task.example
@@ -70,8 +70,8 @@ def measure_exits(
         on_message(f"measuring latencies on {about['machine']}")
         seconds = _seconds(predictors, example, passes)
     rows = {
-        name: _measurement(name, judged, example, count, seconds[name], predictors.get(BASELINE))
-        for name, judged in predictors.items()
+        name: _measurement(name, evaluated, example, count, seconds[name], predictors.get(BASELINE))
+        for name, evaluated in predictors.items()
     }
     last = rows.pop(BASELINE, None)
     metric = session.task.primary_metric
@@ -134,7 +134,7 @@ class _SplitScore:
 
 
 @dataclass(frozen=True)
-class _JudgedPredictor:
+class _EvaluatedPredictor:
     """A predictor in its method, a copy cut out of it or the reason why there is none."""
 
     predictor: nn.Module
@@ -143,10 +143,10 @@ class _JudgedPredictor:
     scores: dict[str, _SplitScore]
 
 
-def _judged_predictors(session: EvaluationSession) -> dict[str, _JudgedPredictor]:
+def _evaluated_predictors(session: EvaluationSession) -> dict[str, _EvaluatedPredictor]:
     results = {split: session.evaluate_full(split) for split in session.splits}
     metric = session.task.primary_metric
-    judged = {}
+    evaluated = {}
     for name, predictor in session.method.predictors().items():
         scores = {}
         for split, result in results.items():
@@ -157,8 +157,8 @@ def _judged_predictors(session: EvaluationSession) -> dict[str, _JudgedPredictor
             extracted, reason = extract_predictor(session.method, name), ""
         except ConfigError as error:
             extracted, reason = None, str(error)
-        judged[name] = _JudgedPredictor(predictor, extracted, reason, scores)
-    return judged
+        evaluated[name] = _EvaluatedPredictor(predictor, extracted, reason, scores)
+    return evaluated
 
 
 def _conditions(
@@ -176,10 +176,14 @@ def _conditions(
 
 
 def _seconds(
-    predictors: Mapping[str, _JudgedPredictor], example: Tensor, passes: Sequence[tuple[str, int]]
+    predictors: Mapping[str, _EvaluatedPredictor],
+    example: Tensor,
+    passes: Sequence[tuple[str, int]],
 ) -> dict[str, dict[tuple[str, int], float]]:
     """{predictor: {(device, batch): median seconds}}."""
-    networks = {n: judged.extracted for n, judged in predictors.items() if judged.extracted}
+    networks = {
+        n: evaluated.extracted for n, evaluated in predictors.items() if evaluated.extracted
+    }
     times = {
         (d, batch): median_latencies(networks, example, batch, device=d) for d, batch in passes
     }
@@ -191,24 +195,24 @@ def _seconds(
 
 def _measurement(
     name: str,
-    judged: _JudgedPredictor,
+    evaluated: _EvaluatedPredictor,
     example: Tensor,
     count: str,
     seconds: Mapping[tuple[str, int], float],
-    baseline: _JudgedPredictor | None,
+    baseline: _EvaluatedPredictor | None,
 ) -> ExitMeasurement:
     differences = {}
-    for split, score in judged.scores.items():
+    for split, score in evaluated.scores.items():
         reference = baseline.scores[split].correct if baseline and name != BASELINE else None
         if score.correct is not None and reference is not None:
             differences[split] = paired_difference(score.correct, reference)
     return ExitMeasurement(
         predictor=name,
-        cost=_cost(judged.predictor, example, count),
-        size=safetensors_size(judged.extracted) if judged.extracted else None,
+        cost=_cost(evaluated.predictor, example, count),
+        size=safetensors_size(evaluated.extracted) if evaluated.extracted else None,
         seconds=seconds,
-        scores={split: score.value for split, score in judged.scores.items()},
-        ece={s: score.ece for s, score in judged.scores.items() if score.ece is not None},
+        scores={split: score.value for split, score in evaluated.scores.items()},
+        ece={s: score.ece for s, score in evaluated.scores.items() if score.ece is not None},
         against=differences,
     )
 

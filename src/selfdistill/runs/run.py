@@ -153,7 +153,7 @@ class Run:
             format: ``"onnx"``, ``"pt2"`` or ``"safetensors"``.
             out: the folder to make; None is export/PREDICTOR-FORMAT in the run's directory.
             image_size: side of the images that the file is to take; None is the run's. At another
-                size every predictor is judged anew.
+                size every predictor is evaluated anew.
             fuse: whether to fuse BatchNorm into the convolutions; safetensors always keeps it.
             data: the run's own at the size of the file, if they were given as an object.
 

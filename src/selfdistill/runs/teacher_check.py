@@ -17,7 +17,7 @@ from ..records.training_data import TEACHER_FILE, TeacherRecord, read_teacher
 from ..taps import Taps
 from ..tasks.metric_names import shown_metric
 
-_MAX_IMAGES = 10_000  # images that a teacher is judged by
+_MAX_IMAGES = 10_000  # images that a teacher is evaluated by
 _MIN_MAP = 0.01  # mean average precision of boxes that is told from nothing
 
 

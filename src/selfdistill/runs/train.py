@@ -63,7 +63,7 @@ def train(
         keys: any key of a recipe, and the method's own options by their names.
 
     Returns:
-        The run, judged on validation and test images.
+        The run, evaluated on validation and test images.
 
     Examples:
         >>> run = train(method="muse", data="digits", epochs=20)  # doctest: +SKIP
@@ -119,7 +119,7 @@ def train_recipe(
             callback,
         )
         trainer.run()
-        callback.on_message("judging the finished network")
+        callback.on_message("evaluating the finished network")
         with trainer.ema_weights():
             exits = finalize(session, directory, trainer.total_steps, callback)
         if trainer.ema:

@@ -37,7 +37,7 @@ class Point(NamedTuple):
     Attributes:
         name: its own.
         cost: what it costs, in any unit.
-        score: its accuracy, or what else the run is judged by.
+        score: its accuracy, or what else the run is evaluated by.
         front: whether it is on the Pareto front.
     """
 

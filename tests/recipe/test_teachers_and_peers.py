@@ -129,7 +129,7 @@ def test_a_nearby_name_is_hinted_at(teacher):
         ({"method": "kd", "peers": ["cifar/resnet8"]}, "'kd' has no use for peers"),
     ],
 )
-def test_company_that_a_method_has_no_use_for(keys, words):
+def test_a_teacher_or_peers_that_a_method_does_not_use(keys, words):
     with pytest.raises(ConfigError, match=words):
         parse(keys)
 
@@ -150,7 +150,7 @@ class Says(Callback):
         self.words.append(text)
 
 
-def test_the_teacher_is_judged_before_training(teacher, tmp_path):
+def test_the_teacher_is_evaluated_before_training(teacher, tmp_path):
     told = Says()
     run = selfdistill.train(method="kd", teacher=teacher, out=tmp_path / "r", callback=told, **TINY)
     about = json.loads((run.path / "teacher.json").read_text())
@@ -160,7 +160,7 @@ def test_the_teacher_is_judged_before_training(teacher, tmp_path):
     assert selfdistill.load(run.path).exits == run.exits
 
 
-def test_without_validation_images_training_images_judge_it(teacher, tmp_path):
+def test_without_validation_images_training_images_evaluate_it(teacher, tmp_path):
     told = Says()
     selfdistill.train(
         method="kd", teacher=teacher, out=tmp_path / "r", callback=told, val_fraction=0.0, **TINY
@@ -168,7 +168,7 @@ def test_without_validation_images_training_images_judge_it(teacher, tmp_path):
     assert "of 64 training images right" in told.words[0]
 
 
-def test_a_run_can_be_judged_when_its_teacher_is_gone(own, tmp_path):
+def test_a_run_can_be_evaluated_when_its_teacher_is_gone(own, tmp_path):
     run = selfdistill.train(method="kd", teacher=own, out=tmp_path / "r", **TINY)
     shutil.rmtree(own)
     assert fingerprint(selfdistill.load(run.path).network) == fingerprint(run.network)
