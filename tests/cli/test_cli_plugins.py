@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from selfdistill.core import METHODS
 from selfdistill.data import sources
 from selfdistill.engine import checkpoint
+from selfdistill.reproduction import ledger
 from selfdistill.tasks import TASKS
 
 networks = import_module("selfdistill.models.build")  # the package has a function of this name
@@ -174,3 +175,98 @@ def test_compare_in_processes_of_their_own(own):
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ, check=False)
     assert done.returncode == 0, done.stderr
     assert (own.parent / "study" / "results.csv").exists()
+
+
+TABLE = """
+source = "my notes"
+smoke = "notes/first/small/imitate"
+
+[networks.small]
+model = "own/small"
+teacher = "notes/first/small/plain"
+
+[methods.mine.plain]
+method = "ce"
+
+[methods.mine.imitate]
+method = "imitate"
+options = { imitation_weight = 0.5 }
+
+[recipes.short]
+imports = ["own.py"]
+data = "stripes"
+task = "grading"
+val_fraction = 0.2
+epochs = 1
+batch_size = 32
+device = "cpu"
+
+[tables.first]
+title = "The first"
+figures_source = "notes"
+epoch = "last"
+recipe = "short"
+methods = "mine"
+
+[tables.first.rows]
+"small/plain" = ["25.0"]
+"small/imitate" = ["26.5 ± 0.5"]
+"""
+
+
+@pytest.fixture
+def table(own):
+    """A file with two rows of the method, forgotten afterwards."""
+    (own.parent / "notes.toml").write_text(TABLE, encoding="utf-8")
+    yield own.parent / "notes.toml"
+    ledger._ADDED.clear()
+    ledger.ledger.cache_clear()
+
+
+def test_a_table_of_one_s_own_is_reproduced(table):
+    out = done("reproduce", "--table", "notes.toml", "notes/first/small/imitate", "--seeds", "1")
+    assert "26.5" in out
+    run = table.parent / "runs/reproduce/notes/first/small/imitate"
+    assert tomllib.loads((run / "s0/recipe.toml").read_text())["options"] == {
+        "imitation_weight": 0.5
+    }
+    assert (run / "result.csv").exists()
+    assert (run.parent / "plain/s0/exits.csv").exists()
+
+
+def test_a_table_of_one_s_own_is_listed_and_checked(table):
+    assert "notes/first/small/plain" in done(
+        "reproduce", "--table", "notes.toml", "--list", "notes"
+    )
+    assert "bit for bit" in done("reproduce", "--table", table, TABLE_ROW, "--smoke")
+
+
+TABLE_ROW = "notes/first/small/imitate"
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (("title =", "titel ="), "is no table of rows: tables.first.title"),
+        (("mine.imitate]", "mine.imitates]"), "small/imitate does not fit its file"),
+        (('methods = "mine"', 'methods = "yours"'), "does not fit its file: 'yours'"),
+        (("26.5", "about 26"), "small/imitate does not fit its file"),
+        (('"small/plain" = ["25.0"]', '"small/plain" = { published = [], same_run_as = "a/b" }'),
+         "the same run as 'a/b', which is no row"),
+        (('source = "my notes"', "source = "), "is not valid TOML"),
+    ],
+)  # fmt: skip
+def test_a_table_that_does_not_fit(table, change, sentence):
+    assert change[0] in TABLE
+    table.write_text(TABLE.replace(*change), encoding="utf-8")
+    said = say("reproduce", "--table", "notes.toml", "--list")
+    assert said.code == 2
+    assert sentence in said.err.replace("\n", " ")
+    assert "notes/first" not in "".join(ledger.ledger())
+
+
+def test_the_name_of_a_paper_s_system_is_taken(own):
+    (own.parent / "muse.toml").write_text(TABLE, encoding="utf-8")
+    said = say("reproduce", "--table", "muse.toml", "--list")
+    assert said.code == 2
+    assert "rename muse.toml" in said.err

@@ -26,6 +26,18 @@ def reproduce(
             "each system.",
         ),
     ] = False,
+    tables: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--table",
+            metavar="FILE",
+            help="TOML file with rows of your own, in the form of those of the papers.",
+        ),
+    ] = None,
+    imports: Annotated[
+        list[str] | None,
+        typer.Option("--import", metavar="MODULE", help="Python module or file to import first."),
+    ] = None,
     seeds: Annotated[
         int | None, typer.Option(help="Number of runs, with seeds 0, 1, …", show_default="3")
     ] = None,
@@ -51,7 +63,8 @@ def reproduce(
 ) -> None:
     """Train a row of the papers' tables, and compare its scores with the published ones."""
     from ..engine.signals import Interrupted
-    from ..reproduction.ledger import find_row, matching_rows, smoke_test_rows
+    from ..recipe.plugins import import_plugins
+    from ..reproduction.ledger import add_table_file, find_row, matching_rows, smoke_test_rows
     from ..reproduction.reproduce import reproduce as train_row
     from . import reproduce_output as output
     from .console import echo, quiet_lightning
@@ -66,6 +79,11 @@ def reproduce(
     }
     given: dict[str, Any] = {k: value for k, value in training.items() if value is not None}
     _check(row, modes, given)
+    import_plugins(imports or ())
+    for file in tables or ():
+        add_table_file(file)
+    if imports and not modes:
+        given["imports"] = tuple(imports)
     try:
         if show:
             output.show_rows(matching_rows(row))

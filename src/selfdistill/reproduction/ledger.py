@@ -1,10 +1,10 @@
 """Ledger of the rows of the papers' tables.
 
-Each file of `published/` is a system. The recipe of a row SYSTEM/TABLE/NETWORK/ROW is put together
-from four parts, of which a later one overrides an earlier one: the recipe of the table, the
-network, the method (named after the row), and the row. Each part may list `deviations` from what
-was published, and a `not_runnable_reason`. A row that is the `same_run_as` another one takes all
-but its figures from there.
+Each file of `published/` is a system; `add_table_file` adds one of a user's own. The recipe of a
+row SYSTEM/TABLE/NETWORK/ROW is put together from four parts, of which a later one overrides an
+earlier one: the recipe of the table, the network, the method (named after the row), and the row.
+Each part may list `deviations` from what was published, and a `not_runnable_reason`. A row that is
+the `same_run_as` another one takes all but its figures from there.
 """
 
 import tomllib
@@ -15,14 +15,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .. import methods as _all_methods  # noqa: F401  importing them is what registers them
 from ..core import METHODS, ConfigError, nearest
+from ..recipe.plugins import import_recipe_plugins
 from .paper_row import PaperRow
 from .reported_value import parse_reported_value
 
 FOLDER = Path(__file__).parent / "published"
+_ADDED: dict[str, "_System"] = {}
 
 
 def find_row(name: str) -> PaperRow:
@@ -60,23 +62,63 @@ def matching_rows(pattern: str = "") -> list[PaperRow]:
 
 def smoke_test_rows() -> dict[str, PaperRow]:
     """Row of each system that its smoke test trains."""
-    return {name: find_row(parts["smoke"]) for name, parts in _files().items()}
+    return {name: find_row(system.smoke) for name, system in _systems().items() if system.smoke}
+
+
+def add_table_file(path: str | Path) -> None:
+    """Add the rows of a file like those of `published/`; its name without .toml is the system's.
+
+    A file that is added again replaces the rows that it had.
+
+    Raises:
+        ConfigError: the file cannot be read, is not of that form, or has the name of a paper's
+            system.
+    """
+    file = Path(path)
+    if file.stem in _shipped_systems():
+        raise ConfigError(f"'{file.stem}' is the name of a paper's system; rename {file}")
+    _ADDED[file.stem] = _read_system(file)
+    ledger.cache_clear()
+    try:
+        ledger()
+    except ConfigError:
+        del _ADDED[file.stem]
+        raise
 
 
 @cache
 def ledger() -> dict[str, PaperRow]:
     """All rows by name, in the order of their tables."""
     rows: dict[str, PaperRow] = {}
-    for system, parts in _files().items():
-        rows |= _system_rows(system, parts)
+    for name, system in _systems().items():
+        rows |= _system_rows(name, system)
     return {name: _resolved(row, rows) for name, row in rows.items()}
 
 
-def _files() -> dict[str, dict[str, Any]]:
-    """Content of the files, by system."""
-    files = FOLDER.glob("*.toml")
-    contents = {file.stem: tomllib.loads(file.read_text(encoding="utf-8")) for file in files}
-    return dict(sorted(contents.items(), key=lambda pair: pair[1]["order"]))
+@cache
+def _shipped_systems() -> dict[str, "_System"]:
+    systems = {file.stem: _read_system(file) for file in FOLDER.glob("*.toml")}
+    return dict(sorted(systems.items(), key=lambda pair: pair[1].order))
+
+
+def _systems() -> dict[str, "_System"]:
+    """Systems by name."""
+    return _shipped_systems() | _ADDED
+
+
+def _read_system(file: Path) -> "_System":
+    try:
+        return _System.model_validate(tomllib.loads(file.read_text(encoding="utf-8-sig")))
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{file} is not a text in UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{file} is not valid TOML: {error}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise ConfigError(f"{file} is no table of rows: {key}: {first['msg']}") from None
 
 
 class _Entry(BaseModel):
@@ -112,22 +154,37 @@ class _Table(BaseModel):
     rows: dict[str, list[str] | _Entry]
 
 
-def _system_rows(system: str, parts: Mapping[str, Any]) -> dict[str, PaperRow]:
+class _System(BaseModel):
+    """File of a system: the parts that recipes are put together from, by name, and its tables."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    order: int = 0
+    source: str
+    smoke: str = ""
+    recipes: dict[str, dict[str, Any]] = {}
+    networks: dict[str, dict[str, Any]] = {}
+    methods: dict[str, dict[str, dict[str, Any]]] = {}
+    tables: dict[str, _Table]
+
+
+def _system_rows(system_name: str, system: _System) -> dict[str, PaperRow]:
     """Rows of a system."""
     rows = {}
-    for name, values in parts["tables"].items():
-        table = _Table.model_validate(values)
+    for table_name, table in system.tables.items():
         for short, entry in table.rows.items():
-            if isinstance(entry, list):
-                entry = _Entry(published=entry)
-            full_name = f"{system}/{name}/{short}"
-            rows[full_name] = _row(full_name, parts, table, entry)
+            name = f"{system_name}/{table_name}/{short}"
+            full_entry = _Entry(published=entry) if isinstance(entry, list) else entry
+            try:
+                rows[name] = _row(name, system, table, full_entry)
+            except (KeyError, ValueError) as error:
+                raise ConfigError(f"the row {name} does not fit its file: {error}") from error
     return rows
 
 
-def _row(name: str, parts: Mapping[str, Any], table: _Table, entry: _Entry) -> PaperRow:
+def _row(name: str, system: _System, table: _Table, entry: _Entry) -> PaperRow:
     reason = entry.not_runnable_reason or table.not_runnable_reason
-    keys = {} if entry.same_run_as or reason else _keys(name, parts, table)
+    keys = {} if entry.same_run_as or reason else _keys(name, system, table)
     deviations, stated = keys.pop("deviations", []), keys.pop("stated", "")
     reason = reason or keys.pop("not_runnable_reason", "")
     figures = entry.published
@@ -137,7 +194,7 @@ def _row(name: str, parts: Mapping[str, Any], table: _Table, entry: _Entry) -> P
     n = entry.n or table.n
     return PaperRow(
         name=name,
-        source=parts["source"],
+        source=system.source,
         title=table.title,
         metric=table.metric,
         score=table.score,
@@ -153,19 +210,20 @@ def _row(name: str, parts: Mapping[str, Any], table: _Table, entry: _Entry) -> P
     )
 
 
-def _keys(name: str, parts: Mapping[str, Any], table: _Table) -> dict[str, Any]:
+def _keys(name: str, system: _System, table: _Table) -> dict[str, Any]:
     """Keys of a row's recipe, and `deviations`, `stated` and `not_runnable_reason` of its parts."""
     *_, network, method = name.split("/")
     groups = [table.methods] if isinstance(table.methods, str) else table.methods
-    methods = {key: part for group in groups for key, part in parts["methods"][group].items()}
-    row_parts = [parts["networks"][network], methods[method]]
+    methods = {key: part for group in groups for key, part in system.methods[group].items()}
+    row_parts = [system.networks[network], methods[method]]
     recipe = next((p["recipe"] for p in reversed(row_parts) if "recipe" in p), table.recipe)
     if recipe:
-        row_parts.insert(0, parts["recipes"][recipe])
+        row_parts.insert(0, system.recipes[recipe])
     result: dict[str, Any] = {"deviations": [], "options": {}}
     for part in row_parts:
         joined = {key: _joined(result[key], part.get(key)) for key in ("deviations", "options")}
         result |= {key: value for key, value in part.items() if key != "recipe"} | joined
+    import_recipe_plugins(result)
     return _without_unused_companions(result)
 
 
@@ -185,6 +243,8 @@ def _without_unused_companions(keys: dict[str, Any]) -> dict[str, Any]:
 
 def _resolved(row: PaperRow, rows: Mapping[str, PaperRow]) -> PaperRow:
     """Row with the row of its teacher, and with the recipe of the row whose run it is."""
+    if row.run_name not in rows:
+        raise ConfigError(f"{row.name} is the same run as '{row.run_name}', which is no row")
     run = rows[row.run_name]
     teacher = rows.get(run.keys.get("teacher", ""))
     return replace(
