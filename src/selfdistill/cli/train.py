@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from .console import rank_zero
 from .options import Out, RecipeFile, Resume, Settings, recipe_options
 from .resolve_recipe import recipe_for_resume, resolve_recipe
 from .run_output import train_and_report
@@ -23,10 +22,6 @@ def train(
         train_and_report(recipe_for_resume(resume, others), resume, resume=True)
         return
     chosen = resolve_recipe(keys, recipe, settings)
-    from ..engine.run_directory import RunDirectory
     from ..runs.paths import unique_run_dir
 
-    run_dir = out or unique_run_dir(chosen)
-    if rank_zero():
-        RunDirectory(run_dir).check_free()  # before the data are loaded
-    train_and_report(chosen, run_dir, resume=False)
+    train_and_report(chosen, out or unique_run_dir(chosen), resume=False)

@@ -95,7 +95,6 @@ def ledger() -> dict[str, PaperRow]:
     return {name: _resolved(row, rows) for name, row in rows.items()}
 
 
-@cache
 def _shipped_systems() -> dict[str, "_System"]:
     systems = {file.stem: _read_system(file) for file in FOLDER.glob("*.toml")}
     return dict(sorted(systems.items(), key=lambda pair: pair[1].order))
