@@ -133,3 +133,27 @@ def test_ctrl_c(monkeypatch):
 
 def test_markup_in_a_sentence_is_plain_text():
     assert "'[bold]x[/nope]'" in refused("train", "--method", "[bold]x[/nope]")[0]
+
+
+def test_paths_longer_than_a_file_system_takes(tmp_path):
+    long = "x" * 5000
+    for words in (
+        ("--out", long),
+        ("--out", f"{tmp_path}/{'y' * 300}/z"),
+        ("--data", f"npz:{long}"),
+        ("--data", f"folder:{long}"),
+        ("--weights", f"{long}.pth"),
+        ("--recipe", long),
+        ("--method", "kd", "--teacher", long),
+        ("--import", f"{long}.py"),
+    ):
+        said = say("train", "--epochs", "1", *words)
+        assert said.code in (2, 4), said.err
+        assert said.err.startswith("error: ")
+        assert "bug" not in said.err
+
+
+def test_an_output_directory_whose_name_is_no_text(tmp_path):
+    said = say("train", "--epochs", "1", "--out", str(tmp_path / "a\udcff"))
+    assert said.code == 2
+    assert "not UTF-8" in said.err

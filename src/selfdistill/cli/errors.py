@@ -13,6 +13,8 @@ from .console import echo_stderr, rank_zero
 
 _OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "not enough memory")
 _NOT_PERMITTED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
+_NO_SUCH_PATH = {errno.ENAMETOOLONG, errno.ELOOP}
+_MAX_MESSAGE = 2000
 
 # Warnings of libraries that a user cannot act on: patterns of how they begin.
 _IGNORED_WARNINGS = (
@@ -43,7 +45,7 @@ def handle_errors(command: Callable[..., None]) -> Callable[..., None]:
             if not message:
                 traceback.print_exc()
                 message = "this is a bug in selfdistill; please report it with the lines above"
-            echo_stderr("error", message)
+            echo_stderr("error", message[:_MAX_MESSAGE])
             raise SystemExit(code) from None
 
     return run
@@ -53,7 +55,7 @@ def error_message(error: Exception) -> tuple[str, int]:
     """Message of an error and exit code; the message is empty for a bug."""
     from torch import OutOfMemoryError
 
-    from ..core import SelfdistillError
+    from ..core import SelfdistillError, shortened
 
     if isinstance(error, SelfdistillError):
         return str(error), error.exit_code
@@ -64,9 +66,10 @@ def error_message(error: Exception) -> tuple[str, int]:
     allocation = isinstance(error, RuntimeError) and any(part in text for part in _OUT_OF_MEMORY)
     if allocation or isinstance(error, MemoryError | OutOfMemoryError):
         return "the memory is full; lower --batch-size, or split it by --accumulation-steps 2", 7
-    if isinstance(error, OSError) and error.errno in _NOT_PERMITTED:
-        path = f": {error.filename}" if error.filename else ""
-        return f"{(error.strerror or 'not allowed').lower()}{path}", 7
+    if isinstance(error, OSError) and error.errno in {*_NOT_PERMITTED, *_NO_SUCH_PATH}:
+        path = f": {shortened(str(error.filename))}" if error.filename else ""
+        code = 2 if error.errno in _NO_SUCH_PATH else 7
+        return f"{(error.strerror or 'not allowed').lower()}{path}", code
     return "", 1
 
 

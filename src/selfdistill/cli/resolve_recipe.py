@@ -71,6 +71,8 @@ def _settings(
             raise ConfigError(f"--set {key} and {option_name(key)} say the same; give one")
         settings[key] = literal(value)
     method = settings.get("method", values.get("method", Recipe.model_fields["method"].default))
+    if not isinstance(method, str):
+        return settings  # the recipe's check says so
     known = [*known_options(method), *(k for k in Recipe.model_fields if k != "options")]
     for key in settings:
         if key not in known:

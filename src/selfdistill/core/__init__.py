@@ -11,6 +11,7 @@ from .errors import (
     RunBusyError,
     SelfdistillError,
     nearest,
+    shortened,
 )
 from .extras import require
 from .files import atomic_directory, atomic_file, write_atomically
@@ -49,6 +50,7 @@ __all__ = [
     "nearest",
     "options",
     "require",
+    "shortened",
     "trained_state",
     "write_atomically",
 ]

@@ -52,7 +52,7 @@ class ResourceError(SelfdistillError, OSError):
 
 def nearest(word: str, choices: Iterable[str], *, list_all: bool = True) -> str:
     """A hint for a misspelt name, ` (did you mean 'layer4'?)`, or the choices if none is near."""
-    choices = list(choices)
+    word, choices = shortened(word), list(choices)
     close = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
     if close:
         return f" (did you mean '{close[0]}'?)"
@@ -60,3 +60,8 @@ def nearest(word: str, choices: Iterable[str], *, list_all: bool = True) -> str:
         return ""
     shown = ", ".join(choices[:12]) + (", …" if len(choices) > 12 else "")
     return f" (there are: {shown})"
+
+
+def shortened(text: str, length: int = 80) -> str:
+    """A text of a user's for a sentence, cut where it is long."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"

@@ -64,7 +64,17 @@ class RunDirectory:
             yield
 
     def check_free(self) -> None:
-        """Raise `RunBusyError` if the directory holds a run already."""
+        """Raise `RunBusyError` if the directory holds a run already.
+
+        Raises:
+            ConfigError: its name cannot be written into a report.
+        """
+        try:
+            str(self.path).encode()
+        except UnicodeEncodeError:
+            raise ConfigError(
+                f"the name {str(self.path)!r} is not UTF-8; choose another --out"
+            ) from None
         if (self.path / "recipe.toml").exists():
             raise RunBusyError(
                 f"{self.path} holds a run already: --resume {self.path} goes on with it, "
