@@ -2,7 +2,7 @@
 
 from .build import build, list_models, register_model
 from .pretrained import PretrainedNetwork, find_pretrained
-from .weights import SUFFIXES, load_weights
+from .weights import SUFFIXES, load_weights, read_weights, set_weights
 
 __all__ = [
     "SUFFIXES",
@@ -11,5 +11,7 @@ __all__ = [
     "find_pretrained",
     "list_models",
     "load_weights",
+    "read_weights",
     "register_model",
+    "set_weights",
 ]

@@ -1,89 +1,112 @@
-"""Weights from files."""
+"""Weights from files: read as tensors and nothing else, and fitted to a network."""
 
+import json
 import os
-from collections.abc import Mapping
+import subprocess
+import sys
+import tempfile
+import warnings
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
-import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from ..core import ArtifactError, ConfigError, ResourceError, load_tensors
+from . import convert_weights
+from .fit_weights import fit_weights
 
-SUFFIXES = (".safetensors", ".pt", ".pth")
+PICKLED = (".pt", ".pth", ".ckpt", ".bin", ".tar")
+SUFFIXES = (".safetensors", *PICKLED)
+_SECONDS = 600  # for a converting process that neither ends nor uses its processor time
 
 
 def load_weights(network: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Fill a network with the weights of a file, all of them or none.
+    """Fill a network with the weights of a file; what it left out is said in a warning.
 
-    A `.pt` or `.pth` file may hold the state dict itself or hold it under `state_dict` or `model`;
-    a `module.` before every name, as data-parallel training leaves it, is dropped. Nothing but
-    tensors is ever read from a file: one that carries code is refused and its code is not run.
+    A file may hold the state dict itself or among other entries (`state_dict`, `model`,
+    `model_state_dict`, `model_ema`, …). A prefix before the names (`module.`, `_orig_mod.`,
+    `model.`, any other) is dropped where that makes them fit. A head for other classes starts anew.
+    Nothing but tensors is ever read: a file that carries code is refused and its code is not run.
 
     Args:
-        network: filled in place; names and shapes must fit.
-        path: a `.safetensors`, `.pt` or `.pth` file.
+        network: filled in place.
+        path: a `.safetensors` file, or one of torch's (`.pt`, `.pth`, `.ckpt`, `.bin`).
+
+    Raises:
+        ConfigError: there is no such file.
+        ArtifactError: it is corrupt, holds something else, or does not fit.
+        ResourceError: it cannot be read.
     """
+    set_weights(network, read_weights(path), f"weights '{path}'")
+
+
+def set_weights(network: nn.Module, state: dict[str, Tensor], source: str) -> None:
+    """Fill a network with tensors by name, as `load_weights` does.
+
+    Args:
+        network: filled in place.
+        state: tensors by name.
+        source: what they are, for sentences.
+
+    Raises:
+        ArtifactError: they do not fit.
+    """
+    fit = fit_weights(state, network, source)
+    load_tensors(network, fit.tensors, strict=False)  # strictness is in the fit
+    if fit.remark:
+        warnings.warn(f"{source}: {fit.remark}", stacklevel=2)
+
+
+def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Tensors by name in a file; see `load_weights`."""
     path = Path(path)
-    state = _state(_read(path), path)
-    expected = network.state_dict()
-    if (
-        state
-        and all(k.startswith("module.") for k in state)
-        and not state.keys() <= expected.keys()
-    ):
-        state = {k.removeprefix("module."): v for k, v in state.items()}
-    _check_fit(state, expected, f"weights '{path}' do not fit {type(network).__name__}")
-    load_tensors(network, state, strict=False)  # strictness is above
-
-
-def _read(path: Path) -> Any:
-    if path.suffix not in SUFFIXES:
-        raise ConfigError(f"weights '{path}' are not a {', '.join(SUFFIXES)} file")
-    if not path.is_file():
-        raise ConfigError(f"there is no weights file '{path}'")
+    check_weights_file(path)
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return _read_pickled(path)
     except OSError as error:
         raise ResourceError(
             f"weights '{path}' cannot be read: {error.strerror or error}"
         ) from error
-    except Exception as error:  # a damaged pickle raises anything
-        raise ArtifactError(
-            f"weights '{path}' are corrupt or hold more than tensors and were not loaded; "
-            "a .safetensors file holds tensors only"
-        ) from error
+    except ArtifactError:
+        raise
+    except Exception as error:  # a damaged file raises anything
+        raise ArtifactError(f"weights '{path}' {_CORRUPT}") from error
 
 
-def _state(loaded: Any, path: Path) -> dict[str, Tensor]:
-    """The state dict in what a file held."""
-    if isinstance(loaded, Mapping):
-        inner = (loaded[k] for k in ("state_dict", "model") if isinstance(loaded.get(k), Mapping))
-        loaded = next(inner, loaded)
-        if all(isinstance(k, str) and isinstance(v, Tensor) for k, v in loaded.items()):
-            return dict(loaded)
-    raise ArtifactError(f"weights '{path}' hold no state dict (tensors by name)")
+_CORRUPT = (
+    "are corrupt or hold more than tensors and were not loaded; a .safetensors file holds tensors "
+    "only"
+)
 
 
-def _check_fit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], message: str) -> None:
-    # files from before batch norm counted its batches lack the count, which nothing here needs
-    missing = [k for k in expected if k not in state and not k.endswith("num_batches_tracked")]
-    unexpected = [k for k in state if k not in expected]
-    shapes = [
-        f"{k} {tuple(v.shape)} for {tuple(expected[k].shape)}"
-        for k, v in state.items()
-        if k in expected and v.shape != expected[k].shape
-    ]
-    defects = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
-    if any(defects.values()):
-        parts = [_summary(names, defect) for defect, names in defects.items() if names]
-        raise ArtifactError(f"{message}: {', '.join(parts)}")
+def check_weights_file(path: Path) -> None:
+    """Raises `ConfigError` if a path is no file of weights."""
+    if path.suffix not in SUFFIXES:
+        raise ConfigError(f"weights '{path}' are not a {', '.join(SUFFIXES)} file")
+    if not path.is_file():
+        raise ConfigError(f"there is no weights file '{path}'")
 
 
-def _summary(names: list[str], defect: str) -> str:
-    """`5 missing (a, b, c, …)`."""
-    shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-    return f"{len(names)} {defect} ({shown})"
+def _read_pickled(path: Path) -> dict[str, Tensor]:
+    """A pickled file, converted by a process with limits on memory, time and network."""
+    with path.open("rb"), tempfile.TemporaryDirectory() as folder:  # unreadable: OSError
+        target = Path(folder) / "weights.safetensors"
+        status, message = _convert(path, target)
+        if status:
+            raise ArtifactError(f"weights '{path}' {message or _CORRUPT}")
+        with safe_open(target, "pt") as file:
+            return {name: file.get_tensor(name) for name in json.loads(file.metadata()["order"])}
+
+
+def _convert(source: Path, target: Path) -> tuple[int, str]:
+    """Exit status of the converter, and why it refused the file, or ""."""
+    program = [sys.executable, "-I", convert_weights.__file__, str(source), str(target)]
+    try:
+        done = subprocess.run(program, capture_output=True, timeout=_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        return 1, "take too long to read"
+    refused = done.returncode == convert_weights.REFUSED
+    return done.returncode, done.stdout.decode() if refused else ""

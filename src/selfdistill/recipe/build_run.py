@@ -8,15 +8,17 @@ from typing import Any, NamedTuple
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
-from torch import nn
+from torch import Tensor, nn
 
 from ..core import ConfigError, DataError, Method, ResourceError, Task
 from ..core.keyed_random import bits, purpose
 from ..data import EvalLoader, ImageData, Loader, load
 from ..models import build as build_network
+from ..models import read_weights, set_weights
 from ..tasks import TASKS, check_network, make_task
 from .build_method import build_method
 from .options import method_classes
+from .run_weights import run_weights
 from .schema import Recipe
 from .teachers import build_peers, load_teacher
 
@@ -68,6 +70,7 @@ def build_run(
         recipe: what to build.
         data, model, teacher, peers: instead of the recipe's.
     """
+    initial = _initial_weights(recipe)  # before the data, which may take long
     data = data or load_data(recipe)
     torch.manual_seed(int(bits(_WEIGHTS, recipe.seed)))
     task = make_task(
@@ -80,9 +83,11 @@ def build_run(
             recipe.model,
             num_classes=len(data.classes),
             in_channels=data.train.shape[0],
-            weights=recipe.weights,
+            weights="" if initial else recipe.weights,
         )
     )
+    if initial:
+        set_weights(network, initial, f"weights '{recipe.weights}'")
     kinds = {cls.kind for cls in method_classes(recipe.method).values()}
     if not peers and "online" in kinds:
         peers = build_peers(recipe, data)
@@ -103,6 +108,14 @@ def build_run(
         train_labels=data.train.labels,
     )
     return RunComponents(recipe, data, task, network, method, teacher, peers)
+
+
+def _initial_weights(recipe: Recipe) -> dict[str, Tensor] | None:
+    """The tensors of the file or the run that a recipe starts from; None if it names neither."""
+    if recipe.weights in ("", "pretrained"):
+        return None
+    path = Path(recipe.weights)
+    return run_weights(path)[1] if path.is_dir() else read_weights(path)
 
 
 def make_fabric(recipe: Recipe) -> Fabric:

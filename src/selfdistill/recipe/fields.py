@@ -27,7 +27,7 @@ class ExperimentSettings(BaseModel):
     model: str = _subject("cifar/resnet10_w16", "Network to train, see selfdistill models.")
     weights: str = _subject(
         "",
-        "Initial weights: 'pretrained', or a .safetensors, .pt or .pth file.",
+        "Initial weights: 'pretrained', a run directory, or a .safetensors, .pt or .pth file.",
         unset="random",
         metavar="FILE",
     )
