@@ -52,7 +52,10 @@ def but(**changed):
 
 FAULTS = {
     "no array 'train_labels'": {"train_images": GRAY},
-    "did you mean 'trian_images'": {"trian_images": GRAY, "train_labels": LABELS},
+    "'trian_images' in .* is of no known part .did you mean 'train_images'": {
+        "trian_images": GRAY,
+        "train_labels": LABELS,
+    },
     "train_images in .* is float64; it must be uint8": but(train_images=GRAY / 255),
     r"has the shape \(12, 64\)": but(train_images=GRAY.reshape(12, 64)),
     r"has the shape \(12, 2, 8, 4\)": but(train_images=GRAY.reshape(12, 2, 8, 4)),

@@ -103,7 +103,7 @@ def test_a_missing_annotation_is_allowed_on_demand(directory):
             ),
             r"the box \(1, 1, 50, 9\) in .*val0.png, which is 40×56, reaches out",
         ),
-        (lambda p: (p / "ImageSets" / "Main" / "train.txt").unlink(), "no list of training"),
+        (lambda p: (p / "ImageSets" / "Main" / "train.txt").unlink(), "no training part beside"),
     ],
 )
 def test_faults_are_told(directory, damage, sentence):
