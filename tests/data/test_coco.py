@@ -7,6 +7,7 @@ import pytest
 import torch
 from box_folder_files import coco
 from faster_coco_eval import COCO
+from PIL import Image
 
 from selfdistill.core import DataError
 from selfdistill.data import load
@@ -111,6 +112,58 @@ def test_other_annotations_are_passed_over(directory):
 def test_faults_are_told(directory, change, sentence):
     edit(directory, change)
     with pytest.raises(DataError, match=sentence):
+        read(directory)
+
+
+@pytest.mark.parametrize("size", [{}, {"width": 0, "height": 0}, {"width": None}, {"height": ""}])
+def test_a_size_that_is_not_given_is_read_from_the_picture(directory, size):
+    want = read(directory).train.targets.rows
+
+    def change(content):
+        for image in content["images"]:
+            del image["width"], image["height"]
+            image.update(size)
+
+    edit(directory, change)
+    assert torch.equal(read(directory).train.targets.rows, want)
+
+
+def test_leniencies(directory):
+    want = read(directory).train.targets.rows
+
+    def change(content):
+        for image in content["images"]:
+            image["file_name"] = "..\\train2017\\" + image["file_name"]
+        for annotation in content["annotations"]:
+            annotation["score"] = 0.5
+        content["annotations"].append({"image_id": 100, "category_id": 3, "bbox": []})
+
+    edit(directory, change)
+    text = (directory / FILE).read_text()
+    (directory / FILE).write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert torch.equal(read(directory, invalid_boxes="fix").train.targets.rows, want)
+
+
+def test_a_turned_picture_is_said(directory):
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    file = directory / "train2017" / "train1.png"
+    picture = Image.open(file)
+    picture.load()
+    picture.save(file, exif=exif)
+    with pytest.raises(DataError, match="48×64 as its EXIF tag turns it and its annotation"):
+        read(directory)
+
+
+def test_a_file_of_another_name(directory):
+    folder = directory / "annotations"
+    for part in ("val", "test"):
+        (folder / f"instances_{part}2017.json").unlink()
+    (directory / FILE).rename(folder / "instances_default.json")
+    (directory / "train2017").rename(directory / "images")
+    assert len(read(directory, val_fraction=0).train) == 6
+    shutil.copy(folder / "instances_default.json", folder / "instances_train.json")
+    with pytest.raises(DataError, match=r"instances_default\.json looks like a part"):
         read(directory)
 
 

@@ -1,6 +1,6 @@
 """Folders of images with one folder per class."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -40,17 +40,17 @@ def read_class_folders(path: Path) -> DatasetSplits:
     """
     check_folder(path)
     parts = _parts(path) or {"train": path}
-    listing, unlabeled = Listing(), []
+    listing, left_out = Listing(), _unread(path, parts)
     classes = [folder.name for folder in subfolders(parts["train"])]
     splits = {}
     for split, folder in parts.items():
         if split == "train" or _has_labels(folder, classes):
             splits[split] = _labeled(folder, classes, listing)
         else:
-            unlabeled.append(f"{folder} holds no folders of classes and is left out")
+            left_out.append(f"{folder} holds no folders of classes and is left out")
     _check_classes(parts["train"], splits["train"], classes)
     val, test = promote_val_to_test(splits.get("val"), splits.get("test"))
-    notes = (*unlabeled, *listing.notes())
+    notes = (*left_out, *listing.notes())
     return DatasetSplits(splits["train"], val, test, classes, flip=True, notes=notes)
 
 
@@ -71,6 +71,19 @@ def _parts(path: Path) -> dict[str, Path]:
     return single(by_split([*named, *alike]))
 
 
+def _unread(path: Path, parts: Mapping[str, Path]) -> list[str]:
+    """Notes on what lies beside the parts, or beside the classes in one of them."""
+    beside = [f.name for f in subfolders(path) if path not in parts.values()]
+    beside = [name for name in beside if path / name not in parts.values()]
+    notes = [f"{', '.join(beside[:3])} beside the parts in {path} is left out"] if beside else []
+    loose = {folder: sum(1 for _ in _images_in(folder)) for folder in parts.values()}
+    return notes + [
+        f"{count:,} images in {folder} itself are of no class and are left out"
+        for folder, count in loose.items()
+        if count
+    ]
+
+
 def _refuse_parts(path: Path, folders: Mapping[Path, set[str]]) -> None:
     """Raises `DataError` if folders that are to be classes are parts under other names."""
     inner = list(folders.values())
@@ -81,7 +94,7 @@ def _refuse_parts(path: Path, folders: Mapping[Path, set[str]]) -> None:
                 f"the classes {names} in {path} hold {', '.join(sorted(inner[0]))} each; put the "
                 "parts outermost: train/CLASS, val/CLASS"
             )
-        if inner[0] not in _IMAGE_FOLDERS and not any(_holds_images(f) for f in folders):
+        if inner[0] not in _IMAGE_FOLDERS and not any(any(_images_in(f)) for f in folders):
             raise DataError(
                 f"the folders {names} in {path} hold the same folders "
                 f"({', '.join(sorted(inner[0])[:3])}), so they are parts and no classes; call them "
@@ -95,8 +108,8 @@ def _refuse_parts(path: Path, folders: Mapping[Path, set[str]]) -> None:
             )
 
 
-def _holds_images(folder: Path) -> bool:
-    return any(p.suffix.lower() in EXTENSIONS for p in folder.iterdir())
+def _images_in(folder: Path) -> Iterator[Path]:
+    return (p for p in folder.iterdir() if p.suffix.lower() in EXTENSIONS and p.name[0] != ".")
 
 
 def _has_labels(folder: Path, classes: list[str]) -> bool:

@@ -110,8 +110,7 @@ def _pair(
     images, belongings = child_folder(folder, *image_folders), child_folder(folder, *others)
     if images and belongings:
         return images, belongings
-    if not extension:
-        return None
-    if belongings is None and has_pair(folder, extension):
-        return folder, folder
+    together = images or folder
+    if extension and belongings is None and has_pair(together, extension):
+        return together, together
     return None
