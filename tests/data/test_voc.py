@@ -188,9 +188,8 @@ def test_lists_of_many_forms(directory):
         (directory / kind / f"train0.{ending}").rename(directory / kind / f"my train 1.{ending}")
     main = directory / "ImageSets" / "Main"
     lines = ["my train 1", "train1.png", "JPEGImages\\train2.png", "train3  1", "./x/train4"]
-    (main / "train.txt").write_bytes(
-        "\ufeff".encode() + "\r\n".join([*lines, "train5 -1"]).encode()
-    )
+    text = "\ufeff" + "\r\n".join([*lines, "train5 -1"])
+    (main / "train.txt").write_bytes(text.encode())
     (main / "cat_train.txt").write_text("train1  1")
     assert torch.equal(read(directory).train.targets.rows, want.train.targets.rows)
     (main / "train.txt").rename(main / "trainval.txt")

@@ -12,6 +12,7 @@ from .box_table import AnnotatedSplits, BoxTable, check_boxes, letterbox_boxes
 from .class_folders import IMAGENET
 from .images import ImageFiles, ImageSet, load_splits
 from .letterbox import LetterboxedFiles
+from .listing import label_list_hint
 from .parts import SPLITS
 from .splits import DatasetSplits, check_folder, promote_val_to_test
 
@@ -86,6 +87,7 @@ def _unknown_layout(path: Path) -> DataError:
         hint = "; if these are folders of classes, leave out --task"
     else:
         hint = ""
+    hint += label_list_hint(path) or label_list_hint(inner)
     known = "; ".join(f"{layout.name} ({layout.example})" for layout in _LAYOUTS)
     return DataError(f"{path} is in none of the layouts for boxes: {known}{hint}")
 

@@ -63,7 +63,7 @@ NO_CORNERS = (float("nan"),) * 4
 
 
 def box_table(
-    paths: Sequence[Path | str], sizes: Sequence[tuple[int, int]], rows: BoxRows
+    paths: Sequence[Path | str], sizes: Sequence[tuple[int, int]] | IntArray, rows: BoxRows
 ) -> BoxTable:
     """A table from rows of image index, class and four corners.
 

@@ -7,7 +7,7 @@ import torch
 
 from ..core import DataError, nearest
 from .images import ImageFiles, ImageSet, load_splits
-from .listing import Listing, subfolders
+from .listing import Listing, label_list_hint, subfolders
 from .open_image import EXTENSIONS, UnreadableImageError
 from .parts import by_split, resembles_part, single, split_of_name
 from .splits import DatasetSplits, MeanStd, check_folder, promote_val_to_test
@@ -16,7 +16,6 @@ from .text_files import read_lines
 IMAGENET: MeanStd = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _ANNOTATIONS = "val_annotations.txt"
 _IMAGE_FOLDERS = ({"images"}, {"imgs"}, {"pictures"}, {"photos"})  # are no classes
-_LABEL_FILES = (".csv", ".tsv", ".jsonl", ".parquet")
 _SIZE = 224  # by default, where images differ in size
 _RESIZE_RATIO = 256 / 224
 _IN_MEMORY = 2 << 30  # bytes of decoded images that are kept
@@ -137,17 +136,10 @@ def _labeled(folder: Path, classes: list[str], listing: Listing) -> ImageFiles:
     if not pairs:
         raise DataError(
             f"there is no picture in class folders below {folder}; "
-            f"it needs FOLDER/CLASS/PICTURE with one of {', '.join(EXTENSIONS)}{_lists(folder)}"
+            f"it needs FOLDER/CLASS/PICTURE with one of {', '.join(EXTENSIONS)}{label_list_hint(folder)}"
         )
     paths, label_list = zip(*pairs, strict=True)
     return ImageFiles(paths, torch.tensor(label_list), (_SIZE, _SIZE), _RESIZE_RATIO)
-
-
-def _lists(folder: Path) -> str:
-    """A hint where the labels are in a list."""
-    files = (p.name for p in sorted(folder.iterdir()) if p.suffix.lower() in _LABEL_FILES)
-    name = next(files, "")
-    return f"; labels in {name} are not read" if name else ""
 
 
 def _annotated(folder: Path, classes: list[str]) -> list[tuple[str, int]]:

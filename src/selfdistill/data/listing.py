@@ -12,6 +12,7 @@ _QUIET = (
     ".txt", ".xml", ".json", ".jsonl", ".csv", ".tsv", ".yaml", ".yml", ".md", ".html", ".names",
     ".db", ".ini", ".cache",
 )  # fmt: skip
+_LABEL_LISTS = (".csv", ".tsv", ".jsonl", ".parquet")
 _HIDDEN_FOLDERS = (".", "__", "@eaDir")
 _MAX_SHOWN = 5
 
@@ -116,6 +117,13 @@ def child_folder(folder: Path, *names: str) -> Path | None:
             if (folder / spelling).is_dir():
                 return folder / spelling
     return None
+
+
+def label_list_hint(folder: Path) -> str:
+    """A clause that a list of labels in a folder is not read; "" where there is none."""
+    lists = (e.name for e in _files(folder) if e.name.lower().endswith(_LABEL_LISTS))
+    name = next(lists, "")
+    return f"; labels in {name} are not read" if name else ""
 
 
 def has_pair(folder: Path, extension: str) -> bool:

@@ -5,7 +5,7 @@ from pathlib import Path
 import yaml
 
 from ..core import DataError
-from .box_table import NO_CORNERS, UNKNOWN_SIZE, AnnotatedSplits, BoxRows, box_table
+from .box_table import NO_CORNERS, AnnotatedSplits, BoxRows, box_table, image_sizes
 from .images import map_in_threads
 from .letterbox import IntArray
 from .listing import Listing
@@ -62,11 +62,12 @@ def read_yolo(path: Path, allow_missing: bool) -> AnnotatedSplits:
     if not names:
         used = (box[0] for split in boxes.values() for lines in split for box in lines)
         names = [str(label) for label in range(max(used, default=0) + 1)]
-    tables = {}
+    sizes = image_sizes([image for pairs in files.values() for image in pairs])
+    tables, start = {}, 0
     for split, pairs in files.items():
-        empty = box_table(list(pairs), [UNKNOWN_SIZE] * len(pairs), [])
-        rows = _rows(boxes[split], empty.sizes)
-        tables[split] = box_table(list(pairs), list(map(tuple, empty.sizes.tolist())), rows)
+        own = sizes[start : start + len(pairs)]
+        tables[split] = box_table(list(pairs), own, _rows(boxes[split], own))
+        start += len(pairs)
     return AnnotatedSplits(tables, names, listing.notes())
 
 
