@@ -13,9 +13,9 @@ from selfdistill.data.box_table import (
     box_table,
     check_boxes,
     letterbox_boxes,
-    split_of_name,
 )
 from selfdistill.data.letterbox import LetterboxedFiles, letterbox_areas
+from selfdistill.data.parts import split_of_name
 
 INSIDE = (0, 1, 10, 10, 20, 20)
 
@@ -29,7 +29,7 @@ def one(*rows, size=(48, 64)) -> BoxTable:
     [
         ((1, 0, 5, 5, 5, 9), r"\(5, 5, 5, 9\) in b.png, which is 64×48, has no area"),
         ((1, 0, 5, 9, 8, 7), "has no area"),
-        ((1, 0, 5, float("nan"), 8, 7), "has no area"),
+        ((1, 0, 5, float("nan"), 8, 7), r"\(5, nan, 8, 7\) in b.png, .* lacks a corner"),
         ((1, 0, 5, 5, 65.5, 9), r"\(5, 5, 65.5, 9\) in b.png, .* reaches out of the picture"),
         ((0, 0, -1.5, 5, 9, 9), r"in a.png, .* reaches out"),
         ((0, 0, 5, 5, 9, float("inf")), "reaches out"),

@@ -7,6 +7,7 @@ import pytest
 import torch
 from box_folder_files import coco
 from faster_coco_eval import COCO
+from PIL import Image
 
 from selfdistill.core import DataError
 from selfdistill.data import load
@@ -84,14 +85,23 @@ def test_other_annotations_are_passed_over(directory):
         (lambda c: c["images"].clear(), "there is no picture in .*instances_train2017.json"),
         (lambda c: c.pop("categories"), "not in COCO's form, at categories: Field required"),
         (lambda c: c["annotations"][2].pop("bbox"), "at annotations 2 bbox: Field required"),
-        (lambda c: c["annotations"][2]["bbox"].pop(), "at annotations 2 bbox 3"),
+        (lambda c: c["annotations"][2]["bbox"].pop(), "annotation 2 .* bbox of 3 numbers"),
         (lambda c: c["annotations"][1].update(image_id=5), "annotation 1 .* unknown image, id 5"),
         (
             lambda c: c["annotations"][1].update(category_id=4),
             "annotation 1 .* the category 4; there are 3, 3 … 90",
         ),
         (lambda c: c["images"][1].update(id=100), "two pictures .* have the same id"),
-        (lambda c: c["images"][3].update(width=0), "at images 3 width"),
+        (lambda c: c["images"][3].update(width=-3), "the side -3"),
+        (lambda c: c["images"][3].update(width=10**30), "the side 1e"),
+        (lambda c: c["images"][3].update(width="wide"), "the side wide"),
+        (lambda c: c["categories"].clear(), "there is no category in"),
+        (lambda c: c["categories"][0].update(id=3), "two categories .* have the same id"),
+        (lambda c: c["categories"][0].update(name="ant"), "two classes .* are called 'ant'"),
+        (lambda c: c["images"][3].update(file_name="../../x.png"), r"x\.png, which is outside of"),
+        (lambda c: c["images"][3].update(file_name="/x/y.png"), "by its place on another mach"),
+        (lambda c: c["images"][3].update(file_name="C:\\y.png"), "by its place on another mach"),
+        (lambda c: c["annotations"][1].update(bbox=[]), r"in .*train0.png.* lacks a corner"),
         (lambda c: c["images"][3].update(file_name="x.png"), r"picture .*x\.png, and there is no"),
         (lambda c: c["images"][5].update(width=63), "64×48 and its annotation is for 63×48"),
         (lambda c: c["annotations"][0]["bbox"].__setitem__(2, 0), "in .*train0.png.* has no area"),
@@ -105,6 +115,58 @@ def test_faults_are_told(directory, change, sentence):
         read(directory)
 
 
+@pytest.mark.parametrize("size", [{}, {"width": 0, "height": 0}, {"width": None}, {"height": ""}])
+def test_a_size_that_is_not_given_is_read_from_the_picture(directory, size):
+    want = read(directory).train.targets.rows
+
+    def change(content):
+        for image in content["images"]:
+            del image["width"], image["height"]
+            image.update(size)
+
+    edit(directory, change)
+    assert torch.equal(read(directory).train.targets.rows, want)
+
+
+def test_leniencies(directory):
+    want = read(directory).train.targets.rows
+
+    def change(content):
+        for image in content["images"]:
+            image["file_name"] = "..\\train2017\\" + image["file_name"]
+        for annotation in content["annotations"]:
+            annotation["score"] = 0.5
+        content["annotations"].append({"image_id": 100, "category_id": 3, "bbox": []})
+
+    edit(directory, change)
+    text = (directory / FILE).read_text()
+    (directory / FILE).write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert torch.equal(read(directory, invalid_boxes="fix").train.targets.rows, want)
+
+
+def test_a_turned_picture_is_said(directory):
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    file = directory / "train2017" / "train1.png"
+    picture = Image.open(file)
+    picture.load()
+    picture.save(file, exif=exif)
+    with pytest.raises(DataError, match="48×64 as its EXIF tag turns it and its annotation"):
+        read(directory)
+
+
+def test_a_file_of_another_name(directory):
+    folder = directory / "annotations"
+    for part in ("val", "test"):
+        (folder / f"instances_{part}2017.json").unlink()
+    (directory / FILE).rename(folder / "instances_default.json")
+    (directory / "train2017").rename(directory / "images")
+    assert len(read(directory, val_fraction=0).train) == 6
+    shutil.copy(folder / "instances_default.json", folder / "instances_train.json")
+    with pytest.raises(DataError, match=r"instances_default\.json looks like a part"):
+        read(directory)
+
+
 def test_a_file_that_is_no_json(directory):
     (directory / FILE).write_text('{"images": [\n 1, }')
     with pytest.raises(
@@ -115,7 +177,7 @@ def test_a_file_that_is_no_json(directory):
 
 def test_two_files_for_one_part(directory):
     shutil.copy(directory / FILE, directory / "annotations" / "instances_train2014.json")
-    with pytest.raises(DataError, match=r"train2014.* and .*train2017.* both annotate the train"):
+    with pytest.raises(DataError, match=r"train2014.* and .*train2017.* both hold the train"):
         read(directory)
 
 

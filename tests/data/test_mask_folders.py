@@ -100,12 +100,87 @@ def test_a_palette_is_read_as_classes(scenes):
         ),
         (lambda p: (p / "train" / "images" / "0.png").write_bytes(b"x"), "cannot read the image"),
         (lambda p: (p / "classes.txt").write_text("one\ntwo\n"), "there are 2 classes"),
+        (
+            lambda p: (p / "train" / "masks" / "3.png").rename(p / "train" / "masks" / "3.jpg"),
+            None,
+        ),
+        (lambda p: jpeg(p / "train" / "masks" / "3"), "3.jpg is a JPEG, which blurs"),
+        (lambda p: jpeg(p / "train" / "masks" / "3", ending="png"), "3.png is a JPEG"),
+        (lambda p: only(p, "train", [0, 9, 255]), "the one class '0' and nothing else"),
+        (lambda p: only(p, "train", [9, 255]), "hold no class and nothing else"),
+        (lambda p: only(p, "train", [0, 1]), "class '2' is in masks of the test part"),
+        (lambda p: only(p, "test", [3]), "class '3' is in masks of the test part .*no training"),
+        (lambda p: only(p, "test", [7]), "hold the values 0, 1, 2, 7, which do not count"),
+        (lambda p: (p / "classes.txt").write_text("0: a\nb\n"), "each line .* must be VALUE: NAME"),
+        (lambda p: (p / "classes.txt").write_text("0: a\n0: b\n"), "each line .* must be VALUE"),
+        (lambda p: (p / "classes.txt").write_text("0: a\n300: b\n"), "each line .* must be VALUE"),
+        (lambda p: (p / "classes.txt").write_text("a\nb\na\n"), "two classes .* called 'a'"),
     ],
 )
 def test_damage_is_told(scenes, damage, sentence):
     damage(scenes)
+    if sentence is None:
+        assert len(read(scenes).train) == 6  # the name says nothing of the content
+        return
     with pytest.raises(DataError, match=sentence):
         read(scenes)
+
+
+def jpeg(stem, ending="jpg"):
+    """A mask as JPEG, in place of its PNG."""
+    picture = Image.open(stem.with_suffix(".png"))
+    picture.load()
+    stem.with_suffix(".png").unlink()
+    picture.save(stem.with_suffix(f".{ending}"), "JPEG")
+
+
+def only(path, part, values):
+    """Masks of these values alone."""
+    for file in (path / part / "masks").iterdir():
+        draw = np.random.default_rng(len(file.name)).choice(values, (16, 20))
+        draw.flat[: len(values)] = values
+        Image.fromarray(draw.astype(np.uint8)).save(file)
+
+
+@pytest.mark.parametrize("values", [[0, 255], [0, 128, 255], [0, 7, 11, 33], [1, 2, 3]])
+def test_a_coding_is_refused_and_its_remedy_works(scenes, values):
+    for part in ("train", "test"):
+        only(scenes, part, values)
+    with pytest.raises(DataError, match=r"VALUE: NAME|'255: object'") as error:
+        read(scenes)
+    assert str(scenes / "classes.txt") in str(error.value)
+    names = [f"class {value}" for value in values]
+    lines = (f"{v}: {name}" for v, name in zip(values, names, strict=True))
+    (scenes / "classes.txt").write_text("\n".join(lines))
+    data = read(scenes)
+    assert data.classes == names
+    stored = np.array(Image.open(scenes / "test" / "masks" / "0.png"))
+    want = np.searchsorted(values, stored)
+    np.testing.assert_array_equal(data.test.targets.fetch(torch.tensor([0]))[0].numpy(), want)
+
+
+def test_void_is_no_class_among_others(scenes):
+    for part in ("train", "test"):
+        only(scenes, part, [0, 1, 255])
+    data = read(scenes, ignore_index=None)
+    assert data.classes == ["0", "1"]
+    assert set(data.train.targets.masks.unique().tolist()) == {0, 1, IGNORE}
+    only(scenes, "train", [0, 1, 2, 9])
+    (scenes / "classes.txt").write_text("a\nb\nc\n")
+    assert set(read(scenes).train.targets.masks.unique().tolist()) == {0, 1, 2, IGNORE}
+
+
+def test_a_turned_picture_fits_the_mask_of_what_is_shown(scenes):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stored = Image.open(scenes / "train" / "images" / "0.png")
+    stored.load()
+    stored.save(scenes / "train" / "images" / "0.png", exif=exif)
+    with pytest.raises(DataError, match="20×16 and its picture 16×20, as its EXIF tag turns it"):
+        read(scenes)
+    mask = Image.open(scenes / "train" / "masks" / "0.png").transpose(Image.Transpose.ROTATE_270)
+    mask.save(scenes / "train" / "masks" / "0.png")
+    assert read(scenes, image_size=16).train.shape == (3, 16, 16)
 
 
 def test_a_stray_value_is_named(scenes):

@@ -1,3 +1,6 @@
+import io
+import zipfile
+
 import numpy as np
 import pytest
 import torch
@@ -52,7 +55,10 @@ def but(**changed):
 
 FAULTS = {
     "no array 'train_labels'": {"train_images": GRAY},
-    "did you mean 'trian_images'": {"trian_images": GRAY, "train_labels": LABELS},
+    "'trian_images' in .* is of no known part .did you mean 'train_images'": {
+        "trian_images": GRAY,
+        "train_labels": LABELS,
+    },
     "train_images in .* is float64; it must be uint8": but(train_images=GRAY / 255),
     r"has the shape \(12, 64\)": but(train_images=GRAY.reshape(12, 64)),
     r"has the shape \(12, 2, 8, 4\)": but(train_images=GRAY.reshape(12, 2, 8, 4)),
@@ -101,4 +107,44 @@ def test_bare_array(tmp_path):
     with (tmp_path / "x.npz").open("wb") as file:
         np.save(file, GRAY)
     with pytest.raises(DataError, match="one bare array"):
+        load(f"npz:{tmp_path / 'x.npz'}")
+
+
+def member(header: bytes, content: bytes = b"", version: bytes = b"\x01\x00") -> bytes:
+    return b"\x93NUMPY" + version + len(header).to_bytes(2, "little") + header + content
+
+
+def plain(shape: str) -> bytes:
+    return b"{'descr': '|u1', 'fortran_order': False, 'shape': " + shape.encode() + b"}\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        member(plain("(1000000, 1000, 1000, 3)"), b"x" * 100),
+        member(plain("(-5, 8, 8)"), b"x" * 100),
+        member(plain("(2, 8, 8)"), b"x" * 5000),
+        member(b"(" * 60 + b"\n"),
+        member(b"{'descr': " + b"[" * 5000 + b"\n"),
+        member(plain("(2, 8, 8)"), b"x" * 128, version=b"\x09\x00"),
+        member(b"__import__('os').abort()\n"),
+        b"",
+    ],
+)
+def test_a_header_that_claims_something_else(tmp_path, content):
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("train_images.npy", content)
+    with pytest.raises(DataError, match="cannot read") as error:
+        load(f"npz:{tmp_path / 'x.npz'}")
+    assert "\n" not in str(error.value)
+
+
+def test_arrays_that_take_too_much_memory(tmp_path, monkeypatch):
+    stream = io.BytesIO()
+    np.save(stream, np.zeros((100, 100, 100), np.uint8))
+    with zipfile.ZipFile(tmp_path / "x.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("train_images.npy", stream.getvalue())
+    assert (tmp_path / "x.npz").stat().st_size < 10_000
+    monkeypatch.setattr("selfdistill.data.npz._MAX_BYTES", 999_999)
+    with pytest.raises(DataError, match="give the images as folder:PATH"):
         load(f"npz:{tmp_path / 'x.npz'}")

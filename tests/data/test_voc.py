@@ -1,5 +1,6 @@
 """Pascal VOC's layout, compared with torchvision's reader; what is said of faults."""
 
+import shutil
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -103,7 +104,7 @@ def test_a_missing_annotation_is_allowed_on_demand(directory):
             ),
             r"the box \(1, 1, 50, 9\) in .*val0.png, which is 40×56, reaches out",
         ),
-        (lambda p: (p / "ImageSets" / "Main" / "train.txt").unlink(), "no list of training"),
+        (lambda p: (p / "ImageSets" / "Main" / "train.txt").unlink(), "no training part beside"),
     ],
 )
 def test_faults_are_told(directory, damage, sentence):
@@ -139,3 +140,91 @@ def test_voc_that_cannot_be_downloaded(tmp_path, monkeypatch):
     monkeypatch.setattr(torchvision.datasets, "VOCDetection", fail)
     with pytest.raises(ResourceError, match=r"cannot get 'voc' \(no route\).*VOCDetection"):
         load("voc", root=tmp_path, task="detection")
+
+
+def one_folder(directory):
+    for kind in ("Annotations", "JPEGImages"):
+        for file in (directory / kind).iterdir():
+            file.rename(directory / file.name)
+        (directory / kind).rmdir()
+
+
+def lower_case(directory):
+    (directory / "Annotations").rename(directory / "annotations")
+    (directory / "JPEGImages").rename(directory / "images")
+
+
+def beside_the_images(directory):
+    for file in (directory / "Annotations").iterdir():
+        file.rename(directory / "JPEGImages" / file.name)
+    (directory / "Annotations").rmdir()
+    (directory / "JPEGImages").rename(directory / "images")
+
+
+def parts(directory):
+    for name, part in (("train", "train"), ("valid", "val"), ("test", "test")):
+        (directory / name).mkdir()
+        for kind in ("Annotations", "JPEGImages"):
+            for file in (directory / kind).glob(f"{part}*"):
+                file.rename(directory / name / file.name)
+
+
+@pytest.mark.parametrize("change", [one_folder, lower_case, beside_the_images, parts])
+def test_other_places(directory, change):
+    want = read(directory)
+    change(directory)
+    if change is parts:
+        shutil.rmtree(directory / "ImageSets")
+        for kind in ("Annotations", "JPEGImages"):
+            (directory / kind).rmdir()
+    data = read(directory)
+    assert torch.equal(data.train.targets.rows, want.train.targets.rows)
+    assert (len(data.val), len(data.test)) == (2, 3)
+
+
+def test_lists_of_many_forms(directory):
+    want = read(directory)
+    for kind, ending in (("Annotations", "xml"), ("JPEGImages", "png")):
+        (directory / kind / f"train0.{ending}").rename(directory / kind / f"my train 1.{ending}")
+    main = directory / "ImageSets" / "Main"
+    lines = ["my train 1", "train1.png", "JPEGImages\\train2.png", "train3  1", "./x/train4"]
+    text = "\ufeff" + "\r\n".join([*lines, "train5 -1"])
+    (main / "train.txt").write_bytes(text.encode())
+    (main / "cat_train.txt").write_text("train1  1")
+    assert torch.equal(read(directory).train.targets.rows, want.train.targets.rows)
+    (main / "train.txt").rename(main / "trainval.txt")
+    (main / "val.txt").write_text("train1")
+    data = read(directory, val_fraction=0)
+    assert torch.equal(data.train.targets.rows, want.train.targets.rows)
+    assert (data.val, len(data.test)) == (None, 3)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("<width>64", "<width>" + "9" * 30, "gives a picture the side 999"),
+        ("<width>64", "<width>-1", "gives a picture the side -1"),
+        ("<width>64", "<width>wide", "gives a picture the side wide"),
+        (
+            "<annotation>",
+            "<!DOCTYPE a [<!ENTITY x 'y'>]><annotation>&x;&y;",
+            "cannot read the anno",
+        ),
+        ("<annotation>", "<?xml version='1.0' encoding='none'?><annotation>", "cannot read the an"),
+    ],
+)
+def test_more_faults(directory, old, new, sentence):
+    file = directory / "Annotations" / "train1.xml"
+    file.write_text(file.read_text().replace(old, new))
+    with pytest.raises(DataError, match=sentence):
+        read(directory)
+
+
+def test_other_spellings_of_a_size_and_no_box(directory):
+    want = read(directory).train.targets.rows
+    file = directory / "Annotations" / "train1.xml"
+    text = file.read_text().replace("<width>64<", "<width> 64.0 <")
+    file.write_text(text.replace("</size>", "</size><object><name>ant</name></object>"))
+    with pytest.raises(DataError, match=r"train1\.png.* lacks a corner"):
+        read(directory)
+    assert torch.equal(read(directory, invalid_boxes="fix").train.targets.rows, want)

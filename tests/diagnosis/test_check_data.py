@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from selfdistill.core import DataError
 from selfdistill.data import ImageData, load
 from selfdistill.data.images import ImageFiles, InMemoryImages
 from selfdistill.data.targets import NO_BOX, Boxes, Masks
@@ -93,6 +94,27 @@ def test_files_that_are_in_two_parts(tmp_path):
     report = check_data(streamed)
     assert report.duplicates == {"val": (0, 6), "test": (1, 6)}
     np.testing.assert_allclose(report.moments[0], data_set.mean)
+
+
+def test_broken_files_are_all_named(tmp_path):
+    for part in ("train", "val"):
+        for i in range(6):
+            (tmp_path / part / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+            pixels = np.random.default_rng(i).integers(0, 256, (9, 9, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / part / "ab"[i % 2] / f"{i}.png")
+    streamed = {part: in_files(tmp_path / part) for part in ("train", "val")}
+    (tmp_path / "train" / "a" / "2.png").write_bytes(b"x")
+    cut = tmp_path / "val" / "b" / "3.png"
+    cut.write_bytes(cut.read_bytes()[:100])
+    with pytest.raises(DataError, match=r"cannot read 2 images: .*2\.png.*3\.png"):
+        check_data(replace(data(), **streamed, test=None))
+
+
+def test_notes_are_warned_of():
+    report = check_data(replace(data(), notes=("2 files are passed over",)))
+    assert report.warnings == ["2 files are passed over"]
+    plain = InMemoryImages(torch.zeros(60, 3, 8, 8, dtype=torch.uint8), torch.arange(60) % 3)
+    assert "of one color" in check_data(data(plain)).warnings[0]
 
 
 def in_files(folder) -> ImageFiles:

@@ -2,6 +2,7 @@
 
 from .images import ImageData, ImageFiles, ImageSet, InMemoryImages
 from .loader import EvalLoader, Loader
+from .notes import data_notes, warn_of_data
 from .sources import SOURCES, load, register_data
 from .splits import DatasetSplits
 
@@ -14,6 +15,8 @@ __all__ = [
     "ImageSet",
     "InMemoryImages",
     "Loader",
+    "data_notes",
     "load",
     "register_data",
+    "warn_of_data",
 ]

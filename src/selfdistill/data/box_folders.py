@@ -10,8 +10,10 @@ from ..core import DataError
 from . import coco, voc, yolo
 from .box_table import AnnotatedSplits, BoxTable, check_boxes, letterbox_boxes
 from .class_folders import IMAGENET
-from .images import ImageFiles, ImageSet
+from .images import ImageFiles, ImageSet, load_splits
 from .letterbox import LetterboxedFiles
+from .listing import label_list_hint
+from .parts import SPLITS
 from .splits import DatasetSplits, check_folder, promote_val_to_test
 
 EMPTY_IMAGES = ("keep", "refuse", "missing")
@@ -85,6 +87,7 @@ def _unknown_layout(path: Path) -> DataError:
         hint = "; if these are folders of classes, leave out --task"
     else:
         hint = ""
+    hint += label_list_hint(path) or label_list_hint(inner)
     known = "; ".join(f"{layout.name} ({layout.example})" for layout in _LAYOUTS)
     return DataError(f"{path} is in none of the layouts for boxes: {known}{hint}")
 
@@ -99,7 +102,7 @@ def letterboxed_splits(
     """Splits of letterboxed images from annotation tables, not yet decoded."""
     tables: dict[str, BoxTable] = {
         split: check_boxes(annotated.tables[split], invalid_boxes, empty_images)
-        for split in ("train", "val", "test")
+        for split in SPLITS
         if split in annotated.tables
     }
     if not len(tables["train"].owners):
@@ -110,7 +113,16 @@ def letterboxed_splits(
         for split, table in tables.items()
     }
     val, test = promote_val_to_test(images.get("val"), images.get("test"))
-    return DatasetSplits(images["train"], val, test, annotated.class_names, True, IMAGENET, layout)
+    return DatasetSplits(
+        images["train"],
+        val,
+        test,
+        annotated.class_names,
+        True,
+        IMAGENET,
+        layout,
+        annotated.notes,
+    )
 
 
 def _frame_size(tables: Mapping[str, BoxTable]) -> tuple[int, int]:
@@ -126,4 +138,4 @@ def load_or_stream(splits: Mapping[str, ImageFiles]) -> Mapping[str, ImageSet]:
     needed = sum(len(files) * int(np.prod(files.shape)) for files in splits.values())
     if needed > _IN_MEMORY:
         return splits
-    return {split: files.load_into_memory() for split, files in splits.items()}
+    return load_splits(splits)

@@ -1,6 +1,5 @@
 """Tables of annotated boxes as the layout readers return them, and their validation."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -8,16 +7,16 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from ..core import DataError
-from .images import ImageFiles, map_in_threads
+from .images import map_images
 from .letterbox import IntArray, letterbox_areas
+from .open_image import UnreadableImageError, check_readable, image_size
 from .targets import NO_BOX, Boxes
 
 FloatArray = npt.NDArray[np.float64]
 _TOLERANCE = 1.0  # pixels beyond the edge that are rounding
-_SPLIT = re.compile(r"(train|val|test)\d*")
+_MAX_SIDE = 1_000_000  # of an image, in an annotation
 
 
 class BoxTable(NamedTuple):
@@ -45,21 +44,58 @@ class BoxTable(NamedTuple):
 
 
 class AnnotatedSplits(NamedTuple):
-    """The tables of a folder by split ("train", "val", "test"), and the names of the classes."""
+    """The tables of a folder by split ("train", "val", "test"), and the names of the classes.
+
+    `notes` are what a user should know of how they were read.
+    """
 
     tables: dict[str, BoxTable]
     class_names: list[str]
+    notes: tuple[str, ...] = ()
 
 
 BoxRows = list[tuple[int, int, float, float, float, float]]
 """Image index, class and four corners of each box."""
+UNKNOWN_SIZE = 0, 0
+"""Height and width that an annotation does not give."""
+NO_CORNERS = (float("nan"),) * 4
+"""Corners of an object whose annotation has no box."""
 
 
-def box_table(paths: Sequence[Path | str], sizes: IntArray, rows: BoxRows) -> BoxTable:
-    """A table from rows of image index, class and four corners."""
+def box_table(
+    paths: Sequence[Path | str], sizes: Sequence[tuple[int, int]] | IntArray, rows: BoxRows
+) -> BoxTable:
+    """A table from rows of image index, class and four corners.
+
+    Sizes that are unknown are read from the images.
+    """
     columns = np.array(rows, dtype=np.float64).reshape(-1, 6)
     owners, labels = columns[:, :2].astype(np.int64).T
-    return BoxTable([str(path) for path in paths], sizes, owners, labels, columns[:, 2:])
+    known = np.array(sizes, dtype=np.int64).reshape(-1, 2)
+    unknown = np.flatnonzero((known < 1).any(1)).tolist()
+    known[unknown] = image_sizes([paths[index] for index in unknown])
+    return BoxTable([str(path) for path in paths], known, owners, labels, columns[:, 2:])
+
+
+def annotated_size(height: object, width: object, file: Path) -> tuple[int, int]:
+    """Height and width as an annotation gives them; `UNKNOWN_SIZE` where it lacks one.
+
+    Raises:
+        DataError: one of them is no number of pixels.
+    """
+    sides = []
+    for text in (height, width):
+        try:
+            side = float(str(text).strip() or 0) if text is not None else 0.0
+        except ValueError:
+            side = -1.0
+        if not (0 <= side <= _MAX_SIDE and side.is_integer()):
+            raise DataError(
+                f"{file} gives a picture the side {str(text)[:40]}; correct it, or leave it out to "
+                "have it read from the picture"
+            )
+        sides.append(int(side))
+    return (sides[0], sides[1]) if min(sides) else UNKNOWN_SIZE
 
 
 def check_boxes(table: BoxTable, invalid_boxes: str, empty_images: str) -> BoxTable:
@@ -81,6 +117,8 @@ def check_boxes(table: BoxTable, invalid_boxes: str, empty_images: str) -> BoxTa
     clipped = table._replace(corners=table.corners.clip(0, limits))
     flat = ~_has_area(clipped.corners)  # not a number is no area
     if invalid_boxes == "refuse":
+        lacking = np.asarray(np.isnan(table.corners).any(1))
+        _refuse(table, lacking, "lacks a corner", "leave out such boxes")
         _refuse(table, ~_has_area(table.corners), "has no area", "leave out such boxes")
         _refuse(table, outside | flat, "reaches out of the picture", "clip such boxes")
     kept = clipped.select(~flat)
@@ -129,19 +167,15 @@ def letterbox_boxes(table: BoxTable, size: tuple[int, int]) -> Boxes:
     return Boxes(torch.from_numpy(rows), size)
 
 
-def split_of_name(name: str) -> str | None:
-    """`train`, `val` or `test` for a folder's or file's name such as `train2017` or `valid`."""
-    match = _SPLIT.fullmatch("val" if name == "valid" else name)
-    return match[1] if match else None
+def image_sizes(paths: Sequence[Path | str]) -> IntArray:
+    """Height and width of each image from the header of its file: (N, 2).
 
-
-def files_by_stem(folder: Path, suffixes: tuple[str, ...] = IMG_EXTENSIONS) -> dict[str, Path]:
-    """The files of a folder by their names without suffix, sorted."""
-    files = (p for p in sorted(folder.iterdir()) if p.suffix.lower() in suffixes)
-    return {p.stem: p for p in files if not p.name.startswith("._")}
-
-
-def image_sizes(paths: Sequence[Path]) -> IntArray:
-    """Height and width of each image from the header of its file: (N, 2)."""
-    files = ImageFiles(paths, torch.zeros(len(paths), dtype=torch.int64), (1, 1))
-    return np.array(map_in_threads(files.stored_size, range(len(paths)))).reshape(-1, 2)
+    Raises:
+        UnreadableImageError: naming all images that cannot be decoded.
+    """
+    files = list(map(str, paths))
+    try:
+        return np.array(map_images(image_size, files)).reshape(-1, 2)
+    except UnreadableImageError:
+        map_images(check_readable, files)  # finds those of broken content, too
+        raise

@@ -1,18 +1,21 @@
 """Folders of images with one folder per class."""
 
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from ..core import DataError, nearest
-from .images import ImageFiles, ImageSet
+from .images import ImageFiles, ImageSet, load_splits
+from .listing import Listing, label_list_hint, subfolders
+from .open_image import EXTENSIONS, UnreadableImageError
+from .parts import by_split, resembles_part, single, split_of_name
 from .splits import DatasetSplits, MeanStd, check_folder, promote_val_to_test
+from .text_files import read_lines
 
 IMAGENET: MeanStd = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _ANNOTATIONS = "val_annotations.txt"
+_IMAGE_FOLDERS = ({"images"}, {"imgs"}, {"pictures"}, {"photos"})  # are no classes
 _SIZE = 224  # by default, where images differ in size
 _RESIZE_RATIO = 256 / 224
 _IN_MEMORY = 2 << 30  # bytes of decoded images that are kept
@@ -22,84 +25,133 @@ def read_class_folders(path: Path) -> DatasetSplits:
     """List the images below a folder, without decoding them.
 
     Either PATH holds one folder per class, or PATH/train does, with PATH/val or PATH/test next to
-    it. With `train`, `val` and `test` all three are used. With `train` and `val` alone, `val`
-    becomes the test split, as is the custom where the labels of the test images are not public
-    (ImageNet, TinyImageNet), and a validation split is to be held out of `train`. TinyImageNet's
-    `val/images` with `val/val_annotations.txt` is supported, its unlabeled `test` left out.
+    it (or other usual names, see `split_of_name`). With `train`, `val` and `test` all three are
+    used. With `train` and `val` alone, `val` becomes the test split, as is the custom where the
+    labels of the test images are not public (ImageNet, TinyImageNet), and a validation split is to
+    be held out of `train`. TinyImageNet's `val/images` with `val/val_annotations.txt` is supported;
+    a part without labels is left out.
 
     Classes are the sorted names of the folders; images may lie in folders further below.
 
     Raises:
-        DataError: no folder, no image in a class, fewer than two classes, unknown classes.
+        DataError: no folder, no image in a class, fewer than two classes, unknown classes, or a
+            part that is not understood.
     """
     check_folder(path)
-    has_splits = (path / "train").is_dir()
-    root = path / "train" if has_splits else path
-    classes = _subfolders(root)
-    train = _labeled(root, classes)
-    _check_classes(root, train, classes)
-    others = {
-        split: _labeled(path / split, classes)
-        for split in ("val", "test")
-        if has_splits and _has_labels(path / split, classes)
-    }
-    val, test = promote_val_to_test(others.get("val"), others.get("test"))
-    return DatasetSplits(train, val, test, classes, flip=True)
+    parts = _parts(path) or {"train": path}
+    listing, left_out = Listing(), _unread(path, parts)
+    classes = [folder.name for folder in subfolders(parts["train"])]
+    splits = {}
+    for split, folder in parts.items():
+        if split == "train" or _has_labels(folder, classes):
+            splits[split] = _labeled(folder, classes, listing)
+        else:
+            left_out.append(f"{folder} holds no folders of classes and is left out")
+    _check_classes(parts["train"], splits["train"], classes)
+    val, test = promote_val_to_test(splits.get("val"), splits.get("test"))
+    notes = (*left_out, *listing.notes())
+    return DatasetSplits(splits["train"], val, test, classes, flip=True, notes=notes)
 
 
-def _subfolders(folder: Path) -> list[str]:
-    return sorted(
-        p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith((".", "__"))
-    )
+def _parts(path: Path) -> dict[str, Path]:
+    """Folders of the parts; none where PATH holds the classes themselves."""
+    folders = {folder: {f.name for f in subfolders(folder)} for folder in subfolders(path)}
+    named = [folder for folder in folders if split_of_name(folder.name)]
+    one_part = len({split_of_name(folder.name) for folder in named}) == 1
+    if one_part and len(named) < len(folders) and not any(map(folders.get, named)):
+        named = []  # a class may be called train, too, and holds pictures then
+    if not named:
+        _refuse_parts(path, folders)
+        return {}
+    train = next((f for f in named if split_of_name(f.name) == "train"), None)
+    classes = folders[train] if train else set()
+    others = [f for f in folders if f not in named]
+    alike = [f for f in others if resembles_part(f.name) or folders[f] & classes]
+    return single(by_split([*named, *alike]))
+
+
+def _unread(path: Path, parts: Mapping[str, Path]) -> list[str]:
+    """Notes on what lies beside the parts, or beside the classes in one of them."""
+    beside = [f.name for f in subfolders(path) if path not in parts.values()]
+    beside = [name for name in beside if path / name not in parts.values()]
+    notes = [f"{', '.join(beside[:3])} beside the parts in {path} is left out"] if beside else []
+    loose = {folder: sum(1 for _ in _images_in(folder)) for folder in parts.values()}
+    return notes + [
+        f"{count:,} images in {folder} itself are of no class and are left out"
+        for folder, count in loose.items()
+        if count
+    ]
+
+
+def _refuse_parts(path: Path, folders: Mapping[Path, set[str]]) -> None:
+    """Raises `DataError` if folders that are to be classes are parts under other names."""
+    inner = list(folders.values())
+    names = ", ".join(folder.name for folder in list(folders)[:3])
+    if len(inner) > 1 and inner[0] and all(one == inner[0] for one in inner):
+        if all(split_of_name(name) for name in inner[0]):
+            raise DataError(
+                f"the classes {names} in {path} hold {', '.join(sorted(inner[0]))} each; put the "
+                "parts outermost: train/CLASS, val/CLASS"
+            )
+        if inner[0] not in _IMAGE_FOLDERS and not any(any(_images_in(f)) for f in folders):
+            raise DataError(
+                f"the folders {names} in {path} hold the same folders "
+                f"({', '.join(sorted(inner[0])[:3])}), so they are parts and no classes; call them "
+                "train, val and test, or put the pictures right into the classes"
+            )
+    for folder, names_below in folders.items():
+        if names_below and names_below not in _IMAGE_FOLDERS and resembles_part(folder.name):
+            raise DataError(
+                f"{folder} looks like a part of the data, and its name does not say which; call it "
+                "train, val or test, with the folders of classes right in it"
+            )
+
+
+def _images_in(folder: Path) -> Iterator[Path]:
+    return (p for p in folder.iterdir() if p.suffix.lower() in EXTENSIONS and p.name[0] != ".")
 
 
 def _has_labels(folder: Path, classes: list[str]) -> bool:
-    if not folder.is_dir():
-        return False
-    return (
-        (folder / _ANNOTATIONS).is_file()
-        or _subfolders(folder) != ["images"]
-        or "images" in classes
-    )
+    names = {inner.name for inner in subfolders(folder)}
+    if (folder / _ANNOTATIONS).is_file():
+        return True
+    return bool(names) and (names not in _IMAGE_FOLDERS or bool(names & set(classes)))
 
 
-def _labeled(folder: Path, classes: list[str]) -> ImageFiles:
+def _labeled(folder: Path, classes: list[str], listing: Listing) -> ImageFiles:
     """The images of one split with their labels, sorted."""
     if (folder / _ANNOTATIONS).is_file():
         pairs = _annotated(folder, classes)
     else:
         known = {name: label for label, name in enumerate(classes)}
-        pairs = []
-        for name in _subfolders(folder):
-            if name not in known:
+        folders = subfolders(folder)
+        for inner in folders:
+            if inner.name not in known:
                 raise DataError(
-                    f"{folder / name} is no class of the training set{nearest(name, classes)}"
+                    f"{inner} is no class of the training set{nearest(inner.name, classes)}"
                 )
-            pairs += [(file, known[name]) for file in _image_files(folder / name)]
+        files = listing.class_images(folders)
+        labels = [known[inner.name] for inner in folders]
+        pairs = [(f, label) for fs, label in zip(files, labels, strict=True) for f in fs]
     if not pairs:
         raise DataError(
             f"there is no picture in class folders below {folder}; "
-            f"it needs FOLDER/CLASS/PICTURE with one of {', '.join(IMG_EXTENSIONS)}"
+            f"it needs FOLDER/CLASS/PICTURE with one of {', '.join(EXTENSIONS)}{label_list_hint(folder)}"
         )
-    paths, labels = zip(*pairs, strict=True)
-    return ImageFiles(paths, torch.tensor(labels), (_SIZE, _SIZE), _RESIZE_RATIO)
-
-
-def _image_files(folder: Path) -> list[str]:
-    return sorted(
-        os.path.join(directory, name)
-        for directory, _, names in os.walk(folder, followlinks=True)
-        for name in names
-        if name.lower().endswith(IMG_EXTENSIONS) and not name.startswith("._")
-    )
+    paths, label_list = zip(*pairs, strict=True)
+    return ImageFiles(paths, torch.tensor(label_list), (_SIZE, _SIZE), _RESIZE_RATIO)
 
 
 def _annotated(folder: Path, classes: list[str]) -> list[tuple[str, int]]:
     """TinyImageNet's validation split: lines of file, class and a bounding box, tab-separated."""
     known = {name: label for label, name in enumerate(classes)}
     pairs = []
-    for line in (folder / _ANNOTATIONS).read_text().splitlines():
+    for line in read_lines(folder / _ANNOTATIONS):
         file, name = [*line.split("\t"), ""][:2]
+        if Path(file).name != file:
+            raise DataError(
+                f"{folder / _ANNOTATIONS} names the file {file}; it must lie in {folder / 'images'}"
+            )
         if name not in known:
             raise DataError(
                 f"{folder / _ANNOTATIONS} gives {file} the class '{name}', "
@@ -115,7 +167,11 @@ def _check_classes(root: Path, train: ImageFiles, classes: list[str]) -> None:
         if not count:
             raise DataError(f"there is no picture in {root / name}; add some or remove the folder")
     if len(classes) < 2:
-        raise DataError(f"{root} has the one class '{classes[0]}'; two class folders are the least")
+        inner = len(subfolders(root / classes[0])) > 1
+        hint = f"; did you mean folder:{root / classes[0]}?" if inner else ""
+        raise DataError(
+            f"{root} has the one class '{classes[0]}'; two class folders are the least{hint}"
+        )
 
 
 def load_or_stream(
@@ -129,16 +185,22 @@ def load_or_stream(
     common = None if image_size else common_size(splits.values())
     size = common or (image_size or _SIZE, image_size or _SIZE)
     if sum(map(len, splits.values())) * 3 * size[0] * size[1] <= _IN_MEMORY:
-        return {s: files.with_size(size, 1.0).load_into_memory() for s, files in splits.items()}
+        return load_splits({s: files.with_size(size, 1.0) for s, files in splits.items()})
     return {s: files.with_size(size, _RESIZE_RATIO) for s, files in splits.items()}
 
 
 def common_size(splits: Iterable[ImageFiles]) -> tuple[int, int] | None:
-    """Height and width that all images share, or None; stops at the first that differs."""
+    """Height and width that all images share, or None; stops at the first that differs.
+
+    Those that cannot be read are passed over: decoding names all of them.
+    """
     size = None
     for files in splits:
         for index in range(len(files)):
-            stored = files.stored_size(index)
+            try:
+                stored = files.stored_size(index)
+            except UnreadableImageError:
+                continue
             if size not in (None, stored):
                 return None
             size = stored

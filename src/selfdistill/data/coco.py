@@ -1,36 +1,42 @@
 """Boxes in COCO's layout: a JSON file for each split (https://cocodataset.org/#format-data)."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-from pydantic import BaseModel, PositiveInt, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from ..core import DataError
 from .box_table import (
+    NO_CORNERS,
     AnnotatedSplits,
     BoxRows,
     BoxTable,
+    annotated_size,
     box_table,
-    split_of_name,
 )
+from .listing import child_folder, subfolders
+from .parts import by_split, single, split_of_name
+from .text_files import check_class_names, read_bytes
 
 EXAMPLE = "annotations/instances_train2017.json beside train2017/, or train/_annotations.coco.json"
 _ROBOFLOW = "_annotations.coco.json"  # in the folder of the images, as Roboflow exports it
+_PREFIX = "instances_"
+_MAX_BYTES = 4 << 30
 Id = int | str
 
 
 class _Image(BaseModel):
     id: Id
     file_name: str
-    width: PositiveInt
-    height: PositiveInt
+    width: float | str | None = None
+    height: float | str | None = None
 
 
 class _Annotation(BaseModel):
     image_id: Id
     category_id: int
-    bbox: tuple[float, float, float, float]
+    bbox: list[float] | None
     iscrowd: int = 0
 
 
@@ -51,15 +57,16 @@ class _Content(BaseModel):
 
 def is_coco(path: Path) -> bool:
     """Whether a folder has COCO annotations of training images."""
-    return bool(_files(path).get("train"))
+    return bool(_files(path))
 
 
 def read_coco(path: Path, allow_missing: bool) -> AnnotatedSplits:
     """Read PATH/annotations/instances_PART.json or PART.json, or PATH/PART/_annotations.coco.json.
 
-    PART is train, val, valid or test, a year may follow. The images are searched in PATH/PART,
-    PATH/images/PART, PATH/images and PATH. Without parts, PATH/_annotations.coco.json is read.
-    Labels count the categories in the order of their ids. Crowd annotations are left out.
+    PART is train, val or test in one of their usual spellings, a year may follow; one file of
+    another name holds training images. The images are searched in PATH/PART, PATH/images/PART,
+    PATH/images and PATH. Without parts, PATH/_annotations.coco.json is read. Labels count the
+    categories in the order of their ids. Crowd annotations are left out.
 
     Args:
         path: the folder.
@@ -68,7 +75,7 @@ def read_coco(path: Path, allow_missing: bool) -> AnnotatedSplits:
     Raises:
         DataError: an invalid file, or a missing image.
     """
-    files = _single_files(_files(path))
+    files = single(_files(path))
     contents = {split: (file, _parse(file)) for split, file in files.items()}
     known = contents["train"][1].names()
     for file, content in contents.values():
@@ -80,40 +87,43 @@ def read_coco(path: Path, allow_missing: bool) -> AnnotatedSplits:
 
 def _files(path: Path) -> dict[str, list[Path]]:
     """The annotation files of each split."""
-    files: dict[str, list[Path]] = {}
-    for file in sorted((path / "annotations").glob("*.json")):
-        if split := split_of_name(file.stem.removeprefix("instances_")):
-            files.setdefault(split, []).append(file)
-    for file in sorted(path.glob(f"*/{_ROBOFLOW}")):
-        if split := split_of_name(file.parent.name):
-            files.setdefault(split, []).append(file)
-    single = path / _ROBOFLOW
-    return files or ({"train": [single]} if single.is_file() else {})
+    folder = child_folder(path, "annotations")
+    files = sorted(folder.glob("[!.]*.json")) if folder else []
+    boxes = [f for f in files if f.stem.startswith(_PREFIX) or split_of_name(f.stem)]
+    if len(boxes) == 1 and not _split(boxes[0]):
+        return {"train": boxes}  # CVAT's instances_default.json
+    exports = [f / _ROBOFLOW for f in subfolders(path) if (f / _ROBOFLOW).is_file()]
+    splits = by_split(boxes, _name) or by_split(exports, _name)
+    one_file = path / _ROBOFLOW
+    return splits or ({"train": [one_file]} if one_file.is_file() else {})
 
 
-def _single_files(files: Mapping[str, list[Path]]) -> dict[str, Path]:
-    for split, candidates in files.items():
-        if len(candidates) > 1:
-            names = " and ".join(map(str, candidates[:2]))
-            raise DataError(f"{names} both annotate the {split} part; keep one of them there")
-    return {split: file for split, (file,) in files.items()}
+def _name(file: Path) -> str:
+    """What names the part of an annotation file."""
+    return file.parent.name if file.name == _ROBOFLOW else file.stem.removeprefix(_PREFIX)
+
+
+def _split(file: Path) -> str | None:
+    return split_of_name(_name(file))
 
 
 def _parse(file: Path) -> _Content:
     try:
-        content = _Content.model_validate_json(file.read_bytes())
-    except OSError as error:
-        raise DataError(f"cannot read the annotations {file} ({error.strerror})") from None
+        content = _Content.model_validate_json(read_bytes(file, _MAX_BYTES))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         location = " ".join(str(key) for key in first["loc"])
         raise DataError(
             f"{file} is not in COCO's form{f', at {location}' if location else ''}: {first['msg']}"
         ) from None
-    if not content.images:
-        raise DataError(f"there is no picture in {file}")
-    if len({image.id for image in content.images}) < len(content.images):
-        raise DataError(f"two pictures in {file} have the same id")
+    for items, noun in ((content.images, "picture"), (content.categories, "category")):
+        ids = {item.id for item in items}
+        if not ids:
+            raise DataError(f"there is no {noun} in {file}")
+        if len(ids) < len(items):
+            plural = "categories" if noun == "category" else "pictures"
+            raise DataError(f"two {plural} in {file} have the same id; number them anew")
+    check_class_names(list(content.names().values()), str(file))
     return content
 
 
@@ -142,22 +152,51 @@ def _table(path: Path, file: Path, content: _Content, labels: Mapping[int, int])
                 f"annotation {number} in {file} has the category {annotation.category_id}; there "
                 f"are {len(labels)}, {min(labels)} … {max(labels)}"
             )
-        x, y, width, height = annotation.bbox
         index, label = index_of[annotation.image_id], labels[annotation.category_id]
-        rows.append((index, label, x, y, x + width, y + height))
+        rows.append((index, label, *_corners(file, number, annotation.bbox or [])))
     paths = _image_paths(path, file, [image.file_name for image in content.images])
-    sizes = [(image.height, image.width) for image in content.images]
-    return box_table(paths, np.array(sizes), rows)
+    sizes = [annotated_size(image.height, image.width, file) for image in content.images]
+    return box_table(paths, sizes, rows)
+
+
+def _corners(file: Path, number: int, box: Sequence[float]) -> tuple[float, float, float, float]:
+    if not box:
+        return NO_CORNERS
+    if len(box) != 4:
+        raise DataError(
+            f"annotation {number} in {file} has a bbox of {len(box)} numbers; it is x, y, width, "
+            "height"
+        )
+    x, y, width, height = box
+    return x, y, x + width, y + height
 
 
 def _image_paths(path: Path, file: Path, names: Sequence[str]) -> list[Path]:
     """Paths of the images, in the first of the usual folders that has the first image."""
-    split = file.stem.removeprefix("instances_")
-    usual = [path / split, path / "images" / split, path / "images", path]
-    folders = [file.parent] if file.name == _ROBOFLOW else usual
-    folder = next((f for f in folders if (f / names[0]).is_file()), folders[0])
-    paths = [folder / name for name in names]
+    if file.name == _ROBOFLOW:
+        folders = [file.parent]
+    else:
+        images = child_folder(path, "images", "JPEGImages") or path / "images"
+        alike = [f for p in (path, images) for f in subfolders(p) if _split(f) == _split(file)]
+        usual = [path / _name(file), images / _name(file), *alike, images, path]
+        folders = [f for f in usual if f.is_dir()]
+    relative = [_relative(file, name) for name in names]
+    folder = next((f for f in folders if (f / relative[0]).is_file()), folders[0])
+    paths = [folder / name for name in relative]
     for image in paths:
+        if not Path(os.path.normpath(image)).is_relative_to(os.path.normpath(path)):
+            raise DataError(f"{file} names the picture {image}, which is outside of {path}")
         if not image.is_file():
             raise DataError(f"{file} names the picture {image}, and there is none")
     return paths
+
+
+def _relative(file: Path, name: str) -> str:
+    """A file's name as it is written on this system."""
+    name = name.replace("\\", "/")
+    if name.startswith("/") or name[1:2] == ":" or "\0" in name:
+        raise DataError(
+            f"{file} names the picture {name!a} by its place on another machine; name it from the "
+            "folder of the pictures on"
+        )
+    return name

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..core import ResourceError
 from . import box_folders, mask_folders, voc
 from .images import InMemoryImages
+from .mask_values import MaskClasses
 from .splits import DatasetSplits, MeanStd
 
 
@@ -73,7 +74,8 @@ def voc_segmentation(root: Path, image_size: int | None, ignore_index: int | Non
     for split, voc_split in (("train", "train"), ("test", "val")):
         dataset = _download("voc", root, "VOCSegmentation", image_set=voc_split)
         files[split] = ([Path(p) for p in dataset.images], [Path(p) for p in dataset.targets])
-    return mask_folders.read_mask_pairs(root, files, list(_VOC_CLASSES), image_size, ignore_index)
+    classes = MaskClasses(list(_VOC_CLASSES), list(range(len(_VOC_CLASSES))))
+    return mask_folders.read_mask_pairs(root, files, classes, image_size, ignore_index)
 
 
 def voc_detection(

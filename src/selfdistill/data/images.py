@@ -2,9 +2,8 @@
 
 import copy
 import os
-import struct
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +15,12 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..core import DataError
+from .open_image import UnreadableImageError, image_size, open_rgb
 from .targets import Labels, Targets
 
 _CHUNK = 1024  # images at once where a float copy of the set would not fit
 T = TypeVar("T")
 S = TypeVar("S")
-_BROKEN = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
 
 
 class ImageSet(ABC):
@@ -153,34 +151,26 @@ class ImageFiles(ImageSet):
         return changed
 
     def load_into_memory(self) -> InMemoryImages:
-        """Decode all images, on as many threads as the machine has cores."""
+        """Decode all images, on as many threads as the machine has cores.
+
+        Raises:
+            UnreadableImageError: some cannot be decoded; names all of them.
+        """
         images = torch.empty(len(self), *self.shape, dtype=torch.uint8)
 
         def decode(index: int) -> None:
             images[index] = self.fit_to_size(self.open(index))
 
-        map_in_threads(decode, range(len(self)))
+        map_images(decode, range(len(self)))
         return InMemoryImages(images, self.targets)
 
     def open(self, index: int) -> Image.Image:
-        """One decoded image at its stored size, in RGB.
-
-        Raises:
-            DataError: the file is missing or no readable image.
-        """
-        try:
-            with Image.open(self.path(index)) as image:
-                return image.convert("RGB")
-        except _BROKEN as error:
-            raise unreadable_image(self.path(index), error) from None
+        """One decoded image at its stored size, in RGB, see `open_rgb`."""
+        return open_rgb(self.path(index))
 
     def stored_size(self, index: int) -> tuple[int, int]:
-        """Height and width of the image in its file; reads the header only."""
-        try:
-            with Image.open(self.path(index)) as image:
-                return image.height, image.width
-        except _BROKEN as error:
-            raise unreadable_image(self.path(index), error) from None
+        """Height and width of the image as it is shown; reads the header only."""
+        return image_size(self.path(index))
 
     def fit_to_size(self, image: Image.Image) -> Tensor:
         """The resized and center-cropped image: (3, H, W) uint8."""
@@ -202,16 +192,49 @@ class ImageFiles(ImageSet):
         return as_tensor(image.crop(corners).resize(size, Image.Resampling.BILINEAR))
 
 
-def unreadable_image(path: str, error: BaseException) -> DataError:
-    """The error for an image file that cannot be decoded."""
-    reason = str(error).replace("\n", " ") or type(error).__name__
-    return DataError(f"cannot read the image {path} ({reason}); replace or remove the file")
-
-
 def map_in_threads(work: Callable[[T], S], items: Sequence[T]) -> list[S]:
     """The results in order, computed on as many threads as the machine has cores."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(work, items))
+
+
+def load_splits(splits: Mapping[str, ImageFiles]) -> dict[str, ImageSet]:
+    """Decode the images of all splits into memory.
+
+    Raises:
+        UnreadableImageError: some cannot be decoded; names those of all splits.
+    """
+    loaded: dict[str, ImageSet] = {}
+    broken: list[tuple[str, str]] = []
+    for split, files in splits.items():
+        try:
+            loaded[split] = files.load_into_memory()
+        except UnreadableImageError as error:
+            broken += error.files
+    if broken:
+        raise UnreadableImageError(broken)
+    return loaded
+
+
+def map_images(work: Callable[[T], S], items: Sequence[T]) -> list[S]:
+    """As `map_in_threads`, for work that reads images.
+
+    Raises:
+        UnreadableImageError: naming all images that cannot be read, not the first only.
+    """
+    broken: list[tuple[str, str]] = []
+
+    def attempt(item: T) -> list[S]:
+        try:
+            return [work(item)]
+        except UnreadableImageError as error:
+            broken.extend(error.files)
+            return []
+
+    results = map_in_threads(attempt, items)
+    if broken:
+        raise UnreadableImageError(sorted(broken))
+    return [result for one in results for result in one]
 
 
 def as_tensor(image: Image.Image) -> Tensor:
@@ -234,6 +257,7 @@ class ImageData:
         max_zoom: default factor of the largest random zoom; 1 for none.
         task: a name in `tasks.TASKS`.
         layout: name of the annotation layout; "" where a task has one only.
+        notes: what a user should know of how the data were read; `data_notes` has more.
     """
 
     name: str
@@ -249,3 +273,4 @@ class ImageData:
     max_zoom: float = 1.0
     task: str = "classification"
     layout: str = ""
+    notes: tuple[str, ...] = ()

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..core import DataError
 from .geometry import GRAY
 from .images import ImageFiles, as_tensor
+from .open_image import opened, orientation_of
 from .targets import Boxes
 
 IntArray = npt.NDArray[np.int64]
@@ -42,8 +43,10 @@ class LetterboxedFiles(ImageFiles):
         image = super().open(index)
         height, width = self.annotated_sizes[index].tolist()
         if image.size != (width, height):
+            with opened(self.path(index)) as stored:
+                turned = " as its EXIF tag turns it" if orientation_of(stored) >= 5 else ""
             raise DataError(
-                f"the picture {self.path(index)} is {image.width}×{image.height} and its "
+                f"the picture {self.path(index)} is {image.width}×{image.height}{turned} and its "
                 f"annotation is for {width}×{height}; correct the annotation or replace the picture"
             )
         return image

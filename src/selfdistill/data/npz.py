@@ -1,7 +1,10 @@
 """Images from one .npz file in MedMNIST's layout (https://medmnist.com)."""
 
+import math
+import tokenize
 import zipfile
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +14,28 @@ from torch import Tensor
 
 from ..core import DataError, nearest
 from .images import InMemoryImages
+from .parts import SPLITS, split_of_name
 from .splits import DatasetSplits
 
 Array = npt.NDArray[np.generic]
-_BROKEN = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
+_MAX_BYTES = 16 << 30  # of all arrays
+_KINDS = {"images": "images", "labels": "labels", "x": "images", "y": "labels"}
+_NAMES = [f"{split}_{kind}" for split in SPLITS for kind in ("images", "labels")]
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+_BROKEN = (
+    OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError,
+    SyntaxError, tokenize.TokenError, RecursionError, MemoryError, TypeError, KeyError,
+)  # fmt: skip
 
 
 def read_npz(path: Path) -> DatasetSplits:
     """Read `train_images`, `train_labels` and, where they exist, `val_…` and `test_…`.
+
+    The parts may have other usual names (see `split_of_name`), and `x_train` with `y_train` is
+    read, too.
 
     Images are (N, H, W) or (N, H, W, 3) uint8, labels (N,) or (N, 1) integers from 0. Optional
     `class_names` (K,) names the classes. Images are not flipped by default.
@@ -44,12 +61,16 @@ def _load_arrays(path: Path) -> dict[str, Array]:
         raise DataError(f"there is no file {path}{hint}")
     try:
         with path.open("rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            if not isinstance(loaded, np.lib.npyio.NpzFile):
+            if file.read(6) == b"\x93NUMPY":
                 raise DataError(
                     f"{path} is one bare array; np.savez keeps several with their names"
                 )
-            return {name: loaded[name] for name in loaded.files if _is_known_name(name)}
+            with zipfile.ZipFile(file) as archive:
+                names = _known_names(path, archive.namelist())
+                _check_claimed_sizes(path, archive, names)
+            file.seek(0)
+            loaded = np.load(file, allow_pickle=False)
+            return {name: loaded[member] for member, name in names.items()}
     except DataError:
         raise
     except _BROKEN as error:
@@ -59,8 +80,49 @@ def _load_arrays(path: Path) -> dict[str, Array]:
         ) from None
 
 
-def _is_known_name(name: str) -> bool:
-    return name == "class_names" or name.endswith(("_images", "_labels"))
+def _known_names(path: Path, members: list[str]) -> dict[str, str]:
+    """The arrays that are read of those in a file: {member: name}, such as `val_images`."""
+    names: dict[str, str] = {}
+    for member in members:
+        stored = member.removesuffix(".npy")
+        part, _, kind = stored.rpartition("_")
+        if kind not in _KINDS:
+            kind, _, part = stored.partition("_")
+        if stored == "class_names":
+            names[member] = stored
+        elif kind in _KINDS:
+            name = f"{split_of_name(part)}_{_KINDS[kind]}"
+            if not split_of_name(part):
+                raise DataError(
+                    f"the array '{stored}' in {path} is of no known part"
+                    f"{nearest(stored, _NAMES)}; rename it"
+                )
+            if name in names.values():
+                raise DataError(f"two arrays in {path} are the {name}; keep one of them")
+            names[member] = name
+    return names
+
+
+def _check_claimed_sizes(path: Path, archive: zipfile.ZipFile, members: Iterable[str]) -> None:
+    """Raises `DataError` if the arrays would take too much memory, or headers and sizes differ."""
+    total = 0
+    for member in members:
+        info = archive.getinfo(member)
+        with archive.open(info) as file:
+            version = np.lib.format.read_magic(file)
+            read = _HEADERS.get(version)
+            if read is None:
+                raise ValueError(f"{member} is of the unknown version {version}")
+            shape, _, dtype = read(file)
+            size = math.prod(shape) * dtype.itemsize
+            if not dtype.hasobject and (size < 0 or file.tell() + size != info.file_size):
+                raise ValueError(f"{member} is not of the size that its header gives")
+        total += info.file_size
+    if total > _MAX_BYTES:
+        raise DataError(
+            f"the arrays in {path} take {total >> 30:,} GiB and 16 are the most; give the images "
+            "as folder:PATH"
+        )
 
 
 def _split(path: Path, arrays: dict[str, Array], split: str) -> InMemoryImages:

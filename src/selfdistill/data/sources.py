@@ -13,6 +13,7 @@ from .hold_out import hold_out, hold_out_fraction, subsample
 from .images import ImageData, ImageFiles, InMemoryImages
 from .npz import read_npz
 from .splits import DatasetSplits
+from .text_files import check_class_names
 
 CACHE = Path("~/.cache/selfdistill")
 _DIGITS_TEST = 360
@@ -100,7 +101,8 @@ def load(
     train, val = splits.train, splits.val
     if val is None:
         train, val = hold_out_fraction(train, val_fraction)
-    splits = splits._replace(train=subsample(train, max_train_images), val=val)
+    notes = (*splits.notes, *check_class_names(splits.classes, name))
+    splits = splits._replace(train=subsample(train, max_train_images), val=val, notes=notes)
     return _image_data(name, _resize(splits, image_size, task), task)
 
 
@@ -237,4 +239,5 @@ def _image_data(name: str, splits: DatasetSplits, task: str) -> ImageData:
         max_zoom=max_zoom,
         task=task,
         layout=splits.layout,
+        notes=splits.notes,
     )

@@ -19,6 +19,7 @@ class DatasetSplits(NamedTuple):
         flip: whether a mirrored image keeps its meaning.
         mean_std: published mean and standard deviation per channel; None to compute them.
         layout: name of the annotation layout; "" where a task has one only.
+        notes: what a user should know of how the data were read.
     """
 
     train: ImageSet
@@ -28,6 +29,7 @@ class DatasetSplits(NamedTuple):
     flip: bool
     mean_std: MeanStd | None = None
     layout: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def promote_val_to_test(val: T | None, test: T | None) -> tuple[T | None, T | None]:
@@ -44,11 +46,3 @@ def check_folder(path: Path) -> None:
     if not path.is_dir():
         siblings = (p.name for p in path.parent.iterdir()) if path.parent.is_dir() else ()
         raise DataError(f"there is no folder {path}{nearest(path.name, siblings, list_all=False)}")
-
-
-def read_class_names(path: Path) -> list[str]:
-    """Class names, one a line of PATH/classes.txt; an empty list without such a file."""
-    file = path / "classes.txt"
-    if not file.exists():
-        return []
-    return [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]

@@ -5,19 +5,20 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
-import numpy as np
-
 from ..core import DataError, nearest
 from .box_table import (
+    NO_CORNERS,
+    UNKNOWN_SIZE,
     AnnotatedSplits,
     BoxRows,
     BoxTable,
+    annotated_size,
     box_table,
-    files_by_stem,
-    image_sizes,
 )
 from .images import map_in_threads
-from .splits import read_class_names
+from .listing import Listing
+from .parts import Pairs, by_split, paired_folders, single, split_of_name
+from .text_files import read_bytes, read_class_names, read_lines
 
 EXAMPLE = "Annotations/NAME.xml beside JPEGImages/NAME.jpg"
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -29,17 +30,19 @@ class _Annotation(NamedTuple):
     """Content of one XML file: (height, width) and objects, each a class and four corners."""
 
     size: tuple[int, int]
-    objects: list[tuple[str, list[float]]]
+    objects: list[tuple[str, tuple[float, float, float, float]]]
 
 
 def is_voc(path: Path) -> bool:
     """Whether a folder has XML annotations and images."""
-    return any((path / "Annotations").glob("*.xml")) and _image_folder(path).is_dir()
+    pairs = _folders(path).values()
+    return any(next(xmls.glob("*.xml"), None) for folders in pairs for _, xmls in folders)
 
 
 def read_voc(path: Path, allow_missing: bool) -> AnnotatedSplits:
     """Read PATH/Annotations/NAME.xml with PATH/JPEGImages/NAME.jpg, or images/ in its place.
 
+    Both may lie in one folder, and each part in a folder of its own. Otherwise
     PATH/ImageSets/Main/{train,val,test}.txt list the names of each split; without such lists all
     are training images. Classes are the lines of PATH/classes.txt; without it, the sorted names
     that occur.
@@ -51,14 +54,20 @@ def read_voc(path: Path, allow_missing: bool) -> AnnotatedSplits:
     Raises:
         DataError: a missing or invalid file.
     """
-    images = files_by_stem(_image_folder(path))
-    annotations = files_by_stem(path / "Annotations", (".xml",))
-    splits = _split_lists(path) or {"train": sorted(images.keys() | annotations.keys())}
-    files = {
-        split: _pair_files(path, stems, images, annotations, allow_missing)
-        for split, stems in splits.items()
-    }
-    return read_annotations(files, read_class_names(path))
+    listing, folders = Listing(), _folders(path)
+    lists = _split_lists(path) if len(folders) == 1 else {}
+    files: dict[str, Files] = {}
+    for split, pairs in folders.items():
+        for image_folder, xml_folder in pairs:
+            images = listing.by_stem(image_folder)
+            xmls = listing.by_stem(xml_folder, (".xml",))
+            for part, lines in (lists or {split: sorted(images.keys() | xmls.keys())}).items():
+                names = [_listed(line, images) for line in lines]
+                pair = _pair_files(image_folder, xml_folder, names, images, xmls, allow_missing)
+                known_images, known_xmls = files.get(part, ((), ()))
+                files[part] = [*known_images, *pair[0]], [*known_xmls, *pair[1]]
+    annotated = read_annotations(files, read_class_names(path))
+    return annotated._replace(notes=listing.notes())
 
 
 def read_annotations(files: Mapping[str, Files], names: list[str]) -> AnnotatedSplits:
@@ -78,22 +87,41 @@ def read_annotations(files: Mapping[str, Files], names: list[str]) -> AnnotatedS
     return AnnotatedSplits(tables, list(known))
 
 
-def _image_folder(path: Path) -> Path:
-    folder = path / "JPEGImages"
-    return folder if folder.is_dir() else path / "images"
+def _folders(path: Path) -> Pairs:
+    """Folders of images and of annotations, by split."""
+    images = ("JPEGImages", "images", "imgs")
+    return paired_folders(path, images, ("annotations", "xmls", "xml"), ".xml")
 
 
 def _split_lists(path: Path) -> dict[str, list[str]]:
+    """The lines of each split's list; `trainval` stands in for a missing `train`."""
     folder = path / "ImageSets" / "Main"
-    files = {split: folder / f"{split}.txt" for split in ("train", "val", "test")}
-    lists = {split: file.read_text().split() for split, file in files.items() if file.is_file()}
-    if lists and not lists.get("train"):
-        raise DataError(f"there is no list of training pictures {files['train']}, or it is empty")
-    return {split: stems for split, stems in lists.items() if stems}
+    files = [f for f in sorted(folder.glob("[!.]*.txt")) if split_of_name(f.stem)]
+    both = folder / "trainval.txt"
+    if both.is_file() and not any(split_of_name(f.stem) == "train" for f in files):
+        files = [both, *(f for f in files if split_of_name(f.stem) == "test")]
+    if not files:
+        return {}
+    splits = single(by_split(files, lambda f: "train" if f == both else f.stem))
+    lists = {split: read_lines(file) for split, file in splits.items()}
+    if not lists["train"]:
+        raise DataError(f"the list of training pictures {splits['train']} is empty; fill it")
+    return {split: lines for split, lines in lists.items() if lines}
+
+
+def _listed(line: str, images: Mapping[str, Path]) -> str:
+    """The name in a line of a list, which may have a folder, an ending, or a flag behind it."""
+    bare, _, flag = line.rpartition(" ")
+    spellings = []
+    for text in (line, bare.strip()) if flag in ("1", "0", "-1") else (line,):
+        name = text.replace("\\", "/").rpartition("/")[2]
+        spellings += [text, name, name.rpartition(".")[0]]
+    return next((spelling for spelling in spellings if spelling in images), line)
 
 
 def _pair_files(
-    path: Path,
+    image_folder: Path,
+    xml_folder: Path,
     stems: Sequence[str],
     images: Mapping[str, Path],
     annotations: Mapping[str, Path],
@@ -101,12 +129,10 @@ def _pair_files(
 ) -> Files:
     for stem in stems:
         if stem not in images:
-            raise DataError(
-                f"there is no picture {_image_folder(path) / stem}.jpg, which is annotated"
-            )
+            raise DataError(f"there is no picture {image_folder / stem}.jpg, which is annotated")
         if stem not in annotations and not allow_missing:
             raise DataError(
-                f"the picture {images[stem]} has no annotation {path / 'Annotations' / stem}.xml;"
+                f"the picture {images[stem]} has no annotation {xml_folder / stem}.xml;"
                 " if there is no object in it, --empty-images missing allows that"
             )
     return [images[stem] for stem in stems], [annotations.get(stem) for stem in stems]
@@ -116,28 +142,32 @@ def _parse(file: Path | None) -> _Annotation | None:
     if file is None:
         return None
     try:
-        root = ElementTree.parse(file).getroot()
-        size = int(root.findtext("size/height", "0")), int(root.findtext("size/width", "0"))
+        root = ElementTree.fromstring(read_bytes(file))
+        height, width = root.findtext("size/height"), root.findtext("size/width")
         elements = (e for e in root.iter("object") if not _is_difficult(e))
         objects = [_object(file, element) for element in elements]
-    except (ElementTree.ParseError, OSError, ValueError) as error:
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"cannot read the annotation {file} ({error})") from None
-    return _Annotation(size, objects)
+    return _Annotation(annotated_size(height, width, file), objects)
 
 
 def _is_difficult(element: ElementTree.Element) -> bool:
     return element.findtext("difficult", "0").strip() == "1"
 
 
-def _object(file: Path, element: ElementTree.Element) -> tuple[str, list[float]]:
+def _object(
+    file: Path, element: ElementTree.Element
+) -> tuple[str, tuple[float, float, float, float]]:
     name = element.findtext("name", "").strip()
     texts = [element.findtext(f"bndbox/{corner}") for corner in _CORNERS]
+    if not any(texts) and name:
+        return name, NO_CORNERS
     if not name or None in texts:
         raise DataError(f"an object in {file} lacks its name or a corner ({', '.join(_CORNERS)})")
     x1, y1, x2, y2 = (float(text or "") for text in texts)
-    return name, [x1 - 1, y1 - 1, x2, y2]
+    return name, (x1 - 1, y1 - 1, x2, y2)
 
 
 def _table(
@@ -148,11 +178,8 @@ def _table(
 ) -> BoxTable:
     rows: BoxRows = []
     for index, annotation in enumerate(annotations):
-        for name, (x1, y1, x2, y2) in annotation.objects if annotation else []:
+        for name, corners in annotation.objects if annotation else []:
             if name not in known:
                 raise DataError(f"'{name}' in {files[index]} is no class{nearest(name, known)}")
-            rows.append((index, known[name], x1, y1, x2, y2))
-    sizes = np.array([a.size if a else (0, 0) for a in annotations], dtype=np.int64)
-    unknown = np.flatnonzero((sizes < 1).any(1)).tolist()
-    sizes[unknown] = image_sizes([paths[index] for index in unknown])
-    return box_table(paths, sizes, rows)
+            rows.append((index, known[name], *corners))
+    return box_table(paths, [a.size if a else UNKNOWN_SIZE for a in annotations], rows)

@@ -1,19 +1,21 @@
 """Report on the data: normalization, class balance, empty images, thin boxes and duplicates."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ..data import ImageData
-from ..data.images import ImageFiles, ImageSet, InMemoryImages
+from ..data import ImageData, data_notes
+from ..data.images import ImageFiles, ImageSet, InMemoryImages, map_images
+from ..data.open_image import UnreadableImageError, check_readable, image_size
 from ..data.targets import Boxes
 
 _MAX_DECODED = 2_000, 256  # images whose moments are measured: in memory, in files
 _MAX_HASHED = 50_000, 5_000  # training images among which duplicates are searched: likewise
+_MAX_HEADERS, _MAX_OPENED = 200_000, 2_000  # streamed images of a part that are read
 _MAX_HELD_OUT = 1_000  # held-out images that are searched for
 _MAX_MEAN_SHIFT = 0.5  # of a standard deviation
 _MAX_STD_RATIO = 2.0
@@ -45,6 +47,7 @@ class DataReport:
         moments: mean and standard deviation of a sample of the images.
         num_sampled: number of images in that sample.
         duplicates: {part: (images that are training images too, images searched)}.
+        notes: of `data.data_notes`, which training warns of, too.
     """
 
     name: str
@@ -60,11 +63,13 @@ class DataReport:
     moments: tuple[Numbers, Numbers]
     num_sampled: int
     duplicates: dict[str, tuple[int, int]]
+    notes: list[str]
 
     @property
     def warnings(self) -> list[str]:
         """Sentences with a remedy."""
         return [
+            *self.notes,
             *_normalization_warnings(self),
             *_class_warnings(self),
             *_scene_warnings(self),
@@ -73,8 +78,13 @@ class DataReport:
 
 
 def check_data(data: ImageData) -> DataReport:
-    """Measure sizes, classes and pixels; of large sets a fixed sample."""
+    """Measure sizes, classes and pixels; of large sets a fixed sample.
+
+    Raises:
+        UnreadableImageError: some streamed images cannot be read, which training would meet later.
+    """
     held_out = {n: part for n, part in (("val", data.val), ("test", data.test)) if part is not None}
+    _check_files({"train": data.train, **held_out})
     sample = _sample(data.train, _MAX_DECODED)
     train_digests = set(_digests(data.train, _sample(data.train, _MAX_HASHED)))
     duplicates = {}
@@ -96,7 +106,32 @@ def check_data(data: ImageData) -> DataReport:
         moments=InMemoryImages(data.train.fetch(sample), data.train.labels[sample]).mean_and_std(),
         num_sampled=len(sample),
         duplicates=duplicates,
+        notes=data_notes(data),
     )
+
+
+def _check_files(parts: Mapping[str, ImageSet]) -> None:
+    """Read the headers of streamed images, and decode some of them.
+
+    Raises:
+        UnreadableImageError: naming all that cannot be read.
+    """
+    broken: dict[str, str] = {}
+    for images in parts.values():
+        if not isinstance(images, ImageFiles):
+            continue
+        checks: tuple[tuple[int, Callable[[str], object]], ...] = (
+            (_MAX_HEADERS, image_size),
+            (_MAX_OPENED, check_readable),
+        )
+        for limit, read in checks:
+            indices = _spaced_indices(len(images), limit).tolist()
+            try:
+                map_images(read, [images.path(index) for index in indices])
+            except UnreadableImageError as error:
+                broken |= dict(error.files)
+    if broken:
+        raise UnreadableImageError(sorted(broken.items()))
 
 
 def _sample(images: ImageSet, limits: tuple[int, int]) -> Tensor:
@@ -135,14 +170,8 @@ def _normalization_warnings(report: DataReport) -> list[str]:
 def _class_warnings(report: DataReport) -> list[str]:
     by_size = sorted(zip(report.counts, report.classes, strict=True))
     (least, small), (most, large) = by_size[0], by_size[-1]
-    if least == 0:
-        empty = sum(count == 0 for count in report.counts)
-        others = f" (and {empty - 1} more)" if empty > 1 else ""
-        unit = {"images": "image", "boxes": "box", "pixels": "pixel"}[report.unit]
-        return [
-            f"class '{small}'{others} has no training {unit}; leave it out, or raise "
-            "--max-train-images"
-        ]
+    if least == 0:  # of which the notes warn
+        return []
     if most >= _MAX_IMBALANCE[report.unit] * least:
         effect = (
             "the accuracy will be that of the large classes; look at confusion.csv, too"

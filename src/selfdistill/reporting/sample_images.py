@@ -83,7 +83,7 @@ def legend(run: RunData) -> list[tuple[str, str]]:
 def _jpeg(path: Path) -> str:
     """A picture for the page, no wider than it can be shown, as base64."""
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=("PNG",)) as picture:
             small = picture.convert("RGB")
     except (OSError, SyntaxError, ValueError) as error:
         raise ArtifactError(f"{path} is no picture ({error})") from None

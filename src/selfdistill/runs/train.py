@@ -9,7 +9,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from ..core import ConfigError, SelfdistillError, load_tensors
-from ..data import ImageData
+from ..data import ImageData, warn_of_data
 from ..engine.callback import Callback
 from ..engine.run_directory import RunDirectory
 from ..engine.trainer import Trainer
@@ -105,6 +105,7 @@ def train_recipe(
     with ExitStack() as stack:
         _begin(stack, components, fabric, directory, resume=resume)
         callback.on_start(run_summary(components, fabric, directory))
+        warn_of_data(components.data)
         check_teacher(components, fabric, directory, callback)
         session = EvaluationSession(recipe, components.data, components.method, fabric)
         val = session.loader("val") if components.data.val else None
