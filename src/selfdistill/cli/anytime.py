@@ -138,7 +138,7 @@ def _loaded(run: Path, device: str | None) -> "tuple[Run, ImageData]":
     fabric, data = make_fabric(recipe), load_data(recipe)
     trained = load(run, data=data)
     trained.method.to(fabric.device)
-    return trained, data
+    return trained, trained.data
 
 
 def _rows(

@@ -5,10 +5,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor
+from torch.optim import Optimizer
 
 from ..core import ArtifactError, Method, load_tensors, trained_state
 from .checkpoint import Checkpoint
-from .optimizer import EMA
+from .optimizer import EMA, optimizer_tensors
 
 
 @contextmanager
@@ -38,6 +39,15 @@ def split_student(method: Method, state: dict[str, Tensor]) -> dict[str, dict[st
         return {"model": method.predictors()["student"].state_dict(), "method": state}
     model = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     return {"model": model, "method": {k: v for k, v in state.items() if not k.startswith(prefix)}}
+
+
+def checkpoint_tensors(
+    method: Method, optimizer: Optimizer, ema: EMA | None
+) -> dict[str, dict[str, Tensor]]:
+    """All groups of tensors of a checkpoint."""
+    tensors = split_student(method, trained_state(method))
+    tensors["optimizer"] = optimizer_tensors(optimizer, method)
+    return tensors | ({"ema": ema.state} if ema else {})
 
 
 def tensor_group(checkpoint: Checkpoint, name: str) -> dict[str, Tensor]:

@@ -21,7 +21,6 @@ from .optimizer import (
     EMA,
     build_optimizer,
     learning_rate,
-    optimizer_tensors,
     restore_optimizer,
     set_learning_rate,
 )
@@ -31,11 +30,11 @@ from .run_directory import RunDirectory
 from .settings import TrainingSettings
 from .signals import Interrupted, Signals
 from .state import (
+    checkpoint_tensors,
     ema_weights,
     restore_ema,
     restore_method,
     restore_scaler,
-    split_student,
     student_prefix,
     tensor_group,
 )
@@ -178,14 +177,18 @@ class Trainer:
             DivergenceError: something that would be saved is not finite; nothing is written.
         """
         self._average_batchnorm_statistics()
-        tensors = split_student(self.method, trained_state(self.method))
-        tensors["optimizer"] = optimizer_tensors(self.optimizer, self.method)
-        if self.ema:
-            tensors["ema"] = self.ema.state
+        tensors = checkpoint_tensors(self.method, self.optimizer, self.ema)
         fault = find_nonfinite_tensor(tensors)
         if process_max(self.fabric, int(bool(fault))):
             raise self._divergence(f"{fault or 'a tensor of another process'} is no longer finite")
-        state = {
+        state = self.state()
+        if self.fabric.is_global_zero:
+            checkpoint.save(self.directory.checkpoints, checkpoint.Checkpoint(tensors, state))
+        self.fabric.barrier()
+
+    def state(self) -> dict[str, Any]:
+        """Where the training stands, of the form of `checkpoint.TrainingState`."""
+        return {
             "step": self.global_step,
             "student": student_prefix(self.method),
             "epoch": self.global_step // self.train_batches.steps_per_epoch,
@@ -194,9 +197,6 @@ class Trainer:
             "scaler": self.fabric.strategy.precision.state_dict(),
             "origin": dict(self.origin.texts) if self.origin else {},
         }
-        if self.fabric.is_global_zero:
-            checkpoint.save(self.directory.checkpoints, checkpoint.Checkpoint(tensors, state))
-        self.fabric.barrier()
 
     def resume(self) -> None:
         """Restore the newest intact checkpoint, if there is one."""
