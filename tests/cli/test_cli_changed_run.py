@@ -87,7 +87,7 @@ def move_image(place):
 @pytest.mark.parametrize("change", [drop_images, move_image])
 def test_other_images_stop_a_resume_and_are_warned_of_elsewhere(own, change):
     change(own)
-    with pytest.raises(DataError, match="has changed since run was trained.*or start a new run"):
+    with pytest.raises(DataError, match=r"has changed since run was trained.*or start a new run"):
         train(out="run", resume=True)
     with pytest.warns(UserWarning, match="may have been trained on"):
         load("run")
@@ -158,7 +158,7 @@ def test_a_run_is_extended_openly(own):
     assert [e["kind"] for e in entries].count("final") == 1
     assert train(out="run", resume=True, epochs=5).state["epoch"] == 5
     assert train(out="run", resume=True, epochs=5).state["epoch"] == 5
-    with pytest.raises(ConfigError, match="whose lr is 0.05; leave out lr"):
+    with pytest.raises(ConfigError, match=r"whose lr is 0.05; leave out lr"):
         train(out="run", resume=True, lr=0.1)
 
 

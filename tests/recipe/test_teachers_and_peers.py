@@ -85,7 +85,7 @@ def test_a_teacher_of_other_classes(own):
         ({"classes": facts["classes"][:-1]}, "tells 9 classes apart and 'digits' has 10"),
         ({"classes": facts["classes"][::-1]}, "has '9' where 'digits' has '0'"),
         ({"mean": [0.9]}, "learned images of mean"),
-        ({"std": [0.1]}, "learned images of mean"),
+        ({"std": [0.6]}, "learned images of mean"),
         ({"mean": facts["mean"] * 3, "std": facts["std"] * 3}, "learned images of mean"),
     ):
         learned(own, **facts | change)
@@ -97,6 +97,12 @@ def test_a_subset_has_nearly_the_same_normalization(own):
     facts = json.loads((own / "data.json").read_text())
     learned(own, mean=[facts["mean"][0] + 0.02 * facts["std"][0]])
     taught(teacher=own)
+    learned(own, mean=[facts["mean"][0] + 0.15 * facts["std"][0]])
+    with pytest.warns(UserWarning, match="other images or another size of the same data"):
+        taught(teacher=own)
+    learned(own, name="letters")
+    with pytest.raises(ConfigError, match="train the teacher on the student's data"):
+        taught(teacher=own)
 
 
 def test_a_run_that_says_nothing_of_its_data(own):
@@ -211,6 +217,14 @@ def test_a_guessing_teacher_is_warned_of(tmp_path):
     with pytest.warns(UserWarning, match="about chance"):
         run = selfdistill.train(method="kd", teacher=guesses, out=tmp_path / "r", **TINY)
     assert run.recipe.teacher == "ResNet"
+
+
+@pytest.mark.filterwarnings("ignore:.*another size of the same data")
+def test_a_teacher_of_another_image_size_is_warned_of_with_both_scores(teacher, tmp_path):
+    own = selfdistill.load(teacher).exits[-1].val_score
+    sentence = rf"images of 8×8, where it .* score of {own:.1%}, and is shown 12×12 here.*size 8 is"
+    with pytest.warns(UserWarning, match=sentence):
+        selfdistill.train(method="kd", teacher=teacher, image_size=12, out=tmp_path / "r", **TINY)
 
 
 def test_teacher_file_that_is_a_pickle_with_code(tmp_path):

@@ -1,6 +1,7 @@
 """Who trains with the student: a teacher that was trained before, peers that start with it."""
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from .data_check import class_difference, normalization_distance
 from .run_origin import checked_training_data, recipe_table
 from .schema import Recipe, parse
 
-_FAR = 0.05  # of a standard deviation: subsets of one data set stay far below
+_FAR = 0.05  # of a standard deviation
+_FAR_OF_SAME = 0.25  # of one data set, of which a part or another size may be measured
 
 
 def load_teacher(recipe: Recipe, data: ImageData) -> tuple[nn.Module, str]:
@@ -161,12 +163,20 @@ def _check(who: str, trained_on: TrainingData, data: ImageData) -> None:
             f"{who} {difference}; a teacher must know the student's task and classes, in the same "
             "order"
         )
-    if normalization_distance(trained_on, data) > _FAR:
-        raise ConfigError(
-            f"{who} learned images of mean {_shown(trained_on.mean)} and deviation "
-            f"{_shown(trained_on.std)}, and '{data.name}' is brought to {_shown(data.mean)} and "
-            f"{_shown(data.std)}; train the teacher on the student's data"
-        )
+    if (distance := normalization_distance(trained_on, data)) <= _FAR:
+        return
+    difference = (
+        f"{who} learned images of mean {_shown(trained_on.mean)} and deviation "
+        f"{_shown(trained_on.std)}, and '{data.name}' is brought to {_shown(data.mean)} and "
+        f"{_shown(data.std)}"
+    )
+    if trained_on.name != data.name or distance > _FAR_OF_SAME:
+        raise ConfigError(f"{difference}; train the teacher on the student's data")
+    warnings.warn(
+        f"{difference}, which are other images or another size of the same data; the teacher's "
+        "score tells whether it can teach like that",
+        stacklevel=2,
+    )
 
 
 def _shown(numbers: tuple[float, ...]) -> str:
