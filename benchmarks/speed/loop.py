@@ -75,6 +75,7 @@ def main() -> None:
             start = time.perf_counter()
             for batches in loader.epoch(epoch):
                 fit.step(epoch, batches)
+                fit.record_step(epoch)
             return time.perf_counter() - start
 
         ratios = []

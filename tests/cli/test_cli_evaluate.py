@@ -65,7 +65,7 @@ def test_a_corrupt_checkpoint_falls_back_to_the_one_before(run):
     said = say("evaluate", run)
     assert said.code == 0
     assert said.err.startswith("warning: ")
-    assert "checksum does not match; going on from step-000001" in said.err
+    assert "checksum does not match; step-000001 is used instead" in said.err
     assert len(said.err.splitlines()) == 1
 
 

@@ -7,6 +7,7 @@ import pytest
 from selfdistill.core import (
     ArtifactError,
     ResourceError,
+    RunBusyError,
     atomic_directory,
     atomic_file,
     write_atomically,
@@ -49,7 +50,7 @@ def test_a_directory_replaces_another_only_when_told(tmp_path, replace):
     try:
         with atomic_directory(path, replace=replace) as draft:
             (draft / "new").touch()
-    except ResourceError:
+    except RunBusyError:
         assert not replace
     assert [file.name for file in path.iterdir()] == ["new" if replace else "old"]
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,9 +15,13 @@ from selfdistill.core import ArtifactError, ResourceError, files
 from selfdistill.engine import checkpoint
 from selfdistill.engine.checkpoint import Checkpoint
 
+STATE = {"epoch": 0, "finished": False, "student": "student.", "meters": {}, "scaler": {},
+         "origin": {"recipe.toml": "epochs = 1"}}  # fmt: skip
 
-def make_checkpoint(step: int) -> Checkpoint:
-    return Checkpoint({"model": {"w": torch.full((3,), float(step))}}, {"step": step})
+
+def make_checkpoint(step: int, tensors=None) -> Checkpoint:
+    tensors = tensors or {"model": {"w": torch.full((3,), float(step))}}
+    return Checkpoint(tensors, STATE | {"step": step})
 
 
 def saved(folder, *steps: int, keep: int = 9):
@@ -27,14 +32,14 @@ def test_comes_back_bit_for_bit(tmp_path):
     tensors = {
         "model": {"w": torch.randn(3, 4), "half": torch.randn(3).bfloat16(), "n": torch.tensor(3)},
         "optimizer": {"a.b/slot": torch.randn(2).double()},
-        "empty": {},
+        "method": {},
     }
-    state = {"step": 3, "meters": {"x": [0.1 + 0.2, 3]}}
+    meters = {"window": {"losses": {"x": (0.1 + 0.2, 3)}, "monitors": {}}}
+    state = STATE | {"step": 3, "meters": meters}
     directory = checkpoint.save(tmp_path, Checkpoint(tensors, state))
     loaded = checkpoint.load(directory)
     assert directory.name == "step-000003"
-    assert loaded.state["step"] == 3
-    assert loaded.state["meters"] == state["meters"]
+    assert loaded.state == {"format": checkpoint.FORMAT, **state}
     for stem, group in tensors.items():
         assert loaded.tensors[stem].keys() == group.keys()
         for name, value in group.items():
@@ -45,8 +50,8 @@ def test_comes_back_bit_for_bit(tmp_path):
 def test_views_of_one_storage_are_saved_each(tmp_path):
     base = torch.arange(12.0).view(3, 4)
     views = {"row": base[0], "column": base[:, 0], "turned": base.T, "whole": base}
-    loaded = checkpoint.load(checkpoint.save(tmp_path, Checkpoint({"m": views}, {"step": 1})))
-    assert all(torch.equal(loaded.tensors["m"][name], view) for name, view in views.items())
+    loaded = checkpoint.load(checkpoint.save(tmp_path, make_checkpoint(1, {"model": views})))
+    assert all(torch.equal(loaded.tensors["model"][name], view) for name, view in views.items())
 
 
 def test_holds_no_pickle_and_all_sums_are_right(tmp_path):
@@ -102,7 +107,7 @@ def test_damage_falls_back_with_a_warning(tmp_path, damage, name):
     damage(last / name)
     with pytest.raises(ArtifactError):
         checkpoint.load(last)
-    with pytest.warns(UserWarning, match="going on from step-000001") as warned:
+    with pytest.warns(UserWarning, match="step-000001 is used instead") as warned:
         loaded = checkpoint.newest(tmp_path)
     assert len(warned) == 1
     assert "step-000002" in str(warned[0].message)
@@ -147,7 +152,7 @@ def resealed(directory, **files: bytes):
 
 def test_newer_format_is_refused(tmp_path):
     (directory,) = saved(tmp_path, 1)
-    newer = {"format": checkpoint.FORMAT + 1, "step": 1}
+    newer = {**STATE, "format": checkpoint.FORMAT + 1, "step": 1}
     resealed(directory, state__json=json.dumps(newer).encode())
     with pytest.raises(ArtifactError, match="newer version"):
         checkpoint.load(directory)
@@ -159,6 +164,87 @@ def test_state_of_another_form_is_refused(tmp_path, state):
     resealed(directory, state__json=state.encode())
     with pytest.raises(ArtifactError):
         checkpoint.load(directory)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"step": -1}, {"step": 1.5}, {"step": True}, {"step": "1"}, {"epoch": None},
+        {"finished": 1}, {"finished": "yes"}, {"student": 3}, {"scaler": []}, {"meters": 3},
+        {"meters": {"year": {}}}, {"meters": {"epoch": {"losses": {"x": [1.0]}}}},
+        {"meters": {"epoch": {"losses": {"x": [1.0, 0]}}}}, {"origin": {"recipe.toml": 3}},
+        {"origin": None}, {"more": 1},
+    ],
+)  # fmt: skip
+def test_a_state_with_a_wrong_value_is_refused_by_its_name(tmp_path, change):
+    (directory,) = saved(tmp_path, 1)
+    state = json.loads((directory / "state.json").read_text())
+    resealed(directory, state__json=json.dumps(state | change).encode())
+    with pytest.raises(ArtifactError, match=rf"no state of a training: {next(iter(change))}"):
+        checkpoint.load(directory)
+
+
+@pytest.mark.parametrize("key", STATE)
+def test_a_state_that_lacks_a_value_is_refused_by_its_name(tmp_path, key):
+    (directory,) = saved(tmp_path, 1)
+    state = json.loads((directory / "state.json").read_text())
+    del state[key]
+    resealed(directory, state__json=json.dumps(state).encode())
+    with pytest.raises(ArtifactError, match=rf"{key}: field required"):
+        checkpoint.load(directory)
+
+
+@pytest.mark.parametrize(
+    "name", ["/dev/zero", "../other.txt", "sub/model.safetensors", "notes.txt", "..", ""]
+)
+def test_a_manifest_names_only_files_of_a_checkpoint(tmp_path, name):
+    (directory,) = saved(tmp_path, 1)
+    sums = json.loads((directory / "manifest.json").read_text())
+    (directory / "manifest.json").write_text(json.dumps({**sums, name: "00"}))
+    with pytest.raises(ArtifactError, match="no checkpoint's file"):
+        checkpoint.load(directory)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "state.json", "manifest.json"])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda p: os.symlink("/dev/zero", p)])
+def test_what_is_no_regular_file_is_not_read(tmp_path, name, make):
+    (directory,) = saved(tmp_path, 1)
+    (directory / name).unlink()
+    make(directory / name)
+    with pytest.raises(ArtifactError, match="no regular file"):
+        checkpoint.load(directory)
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_files_have_the_rights_that_the_umask_leaves(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        (directory,) = saved(tmp_path, 1)
+    finally:
+        os.umask(before)
+    rights = {file.name: file.stat().st_mode & 0o777 for file in directory.iterdir()}
+    assert set(rights.values()) == {0o666 & ~mask}, rights
+
+
+@pytest.mark.parametrize("name", ["listdir", "read_bytes"])
+def test_what_may_not_be_read_is_a_resource_error_and_no_missing_checkpoint(
+    tmp_path, monkeypatch, name
+):
+    saved(tmp_path, 1, 2)
+
+    def forbidden(path, *rest):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os if name == "listdir" else Path, name, forbidden)
+    with pytest.raises(ResourceError, match=f"{tmp_path}.* cannot be read: permission denied"):
+        checkpoint.newest(tmp_path)
+
+
+def test_a_corrupt_later_one_is_deleted_before_a_sound_earlier_one(tmp_path):
+    *_, corrupt = saved(tmp_path, 1, 2, 9)
+    flip(corrupt / "model.safetensors")
+    saved(tmp_path, 3, keep=2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-000002", "step-000003"]
 
 
 class Bomb:
@@ -180,10 +266,10 @@ def zipped(bomb, path) -> bytes:
 def test_a_header_whose_length_looks_like_a_pickle_is_none(tmp_path, start):
     for length in range(600):
         directory = checkpoint.save(
-            tmp_path, Checkpoint({"m": {"w" * length: torch.ones(1)}}, {"step": 1})
+            tmp_path, make_checkpoint(1, {"ema": {"w" * length: torch.ones(1)}})
         )
-        if (directory / "m.safetensors").read_bytes().startswith(start):
-            assert checkpoint.load(directory).tensors["m"]["w" * length] == 1
+        if (directory / "ema.safetensors").read_bytes().startswith(start):
+            assert checkpoint.load(directory).tensors["ema"]["w" * length] == 1
             return
     raise AssertionError("no such header was met")
 
@@ -243,7 +329,8 @@ def test_interrupted_save_leaves_no_checkpoint(tmp_path, monkeypatch, module, na
     saved(tmp_path, 1)
     with monkeypatch.context() as patch:
         dying(patch, module, name, count)
-        large = Checkpoint({s: {"w": torch.ones(2)} for s in "abc"}, {"step": 2})
+        groups = {name: {"w": torch.ones(2)} for name in checkpoint.GROUPS[:3]}
+        large = make_checkpoint(2, groups)
         with pytest.raises(KeyboardInterrupt):
             checkpoint.save(tmp_path, large)
     assert checkpoint.newest(tmp_path).state["step"] == 1

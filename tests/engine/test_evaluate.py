@@ -1,8 +1,11 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from engine_runs import CLASSES, images, network, task
 from lightning_fabric import Fabric
+from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassRecall
 
 from selfdistill.data import EvalLoader
@@ -157,3 +160,50 @@ def test_answers_are_the_students_and_modes_come_back(method):
     assert [module.training for module in method.modules()] == modes
     method.eval()
     assert (outputs == method.predict(batch_all.inputs)["student"]).all()
+
+
+class OneClassMetric(Metric):
+    """What a task computes for each of its classes, where there is one class."""
+
+    def __init__(self, value):
+        super().__init__()
+        self.value = value
+
+    def update(self, preds, target):
+        pass
+
+    def compute(self):
+        return self.value
+
+
+def test_vectors_and_matrices_of_one_element_keep_their_dimensions(method):
+    class Single(Classification):
+        def per_class_metric(self):
+            return OneClassMetric({"ap": torch.ones(1), "boxes": torch.ones(1, dtype=torch.int64)})
+
+        def matrix_metrics(self):
+            return {"confusion": OneClassMetric(torch.ones(1, 1))}
+
+    result = examined(method, loader(), Single(CLASSES, task().example))
+    assert {name: tuple(t.shape) for name, t in result.per_class.items()} == {
+        "ap": (1,),
+        "boxes": (1,),
+    }
+    assert result.matrices["confusion"].shape == (1, 1)
+
+
+@pytest.mark.parametrize("wrap", [lambda x: x, lambda x: (x,), lambda x: SimpleNamespace(maps=[x])])
+def test_nan_in_outputs_is_warned_of_by_name(method, wrap):
+    predict = method.predict
+
+    def broken(inputs):
+        outputs = predict(inputs)
+        return outputs | {"exit1": wrap(outputs["exit1"] * torch.nan)}
+
+    class Counts(Classification):
+        def metric(self):
+            return MetricCollection({"accuracy": OneClassMetric(torch.ones(()))})
+
+    method.predict = broken
+    with pytest.warns(UserWarning, match="outputs of exit1 hold NaN"):
+        evaluate_predictors(method, loader(), Counts(CLASSES, task().example))

@@ -10,6 +10,7 @@ from engine_runs import STEPS, Calls, assert_same_run, final, lines, make
 
 from selfdistill.core import METHODS, ArtifactError
 from selfdistill.engine import checkpoint
+from selfdistill.engine import trainer as trainer_module
 from selfdistill.engine.signals import Interrupted
 from selfdistill.recipe.build_method import unsupported_reason
 from selfdistill.tasks import Classification
@@ -159,7 +160,7 @@ def test_goes_on_from_the_one_before_a_corrupt_checkpoint(tmp_path, straight):
         trainer.run()
     broken = tmp_path / "checkpoints" / "step-000005" / "model.safetensors"
     broken.write_bytes(broken.read_bytes()[:-1] + b"\xff")
-    with pytest.warns(UserWarning, match="going on from step-000004"):
+    with pytest.warns(UserWarning, match="step-000004 is used instead"):
         make(tmp_path, **keys).run()
     assert_same_run(tmp_path, straight(keys))
 
@@ -192,3 +193,49 @@ def test_lines_are_in_order_and_single(tmp_path):
     steps_and_kinds = [(e["step"], e["kind"]) for e in lines(tmp_path)]
     assert len(set(steps_and_kinds)) == len(steps_and_kinds)
     assert [step for step, _ in steps_and_kinds] == sorted(step for step, _ in steps_and_kinds)
+
+
+@pytest.mark.parametrize("group", ["model", "method", "optimizer", "ema"])
+@pytest.mark.parametrize("change", ["missing", "shape", "name"])
+def test_a_checkpoint_of_other_tensors_is_refused_in_a_sentence(tmp_path, group, change):
+    make(tmp_path, "exits", ema_decay=0.9).run()
+    saved = final(tmp_path)
+    tensors = saved.tensors[group]
+    name = max(tensors, key=lambda each: tensors[each].numel())
+    if change == "missing":
+        del saved.tensors[group]
+    elif change == "shape":
+        tensors[name] = torch.zeros(5, 5)
+    else:
+        tensors["other/slot"] = tensors.pop(name)
+    checkpoint.save(tmp_path / "checkpoints", saved)
+    with pytest.raises(ArtifactError, match=r"does not fit this method|of another run"):
+        make(tmp_path, "exits", ema_decay=0.9).run()
+
+
+@pytest.mark.parametrize("scaler", [{"scale": 3}, {"growth_factor": None}])
+def test_a_scaler_of_another_precision_is_refused(tmp_path, scaler):
+    make(tmp_path).run()
+    trainer, saved = make(tmp_path), final(tmp_path)
+    other = saved._replace(state=saved.state | {"scaler": scaler})
+    checkpoint.save(tmp_path / "checkpoints", other)
+
+    def load_state_dict(state):
+        raise KeyError("scale")
+
+    trainer.fabric.strategy.precision.load_state_dict = load_state_dict
+    with pytest.raises(ArtifactError, match="scaler cannot be read"):
+        trainer.run()
+
+
+def test_a_signal_that_comes_while_the_processes_agree_is_not_lost(tmp_path, monkeypatch):
+    trainer = make(tmp_path)
+
+    def agree(fabric, value):
+        trainer.signals.signal_number = signal.SIGTERM
+        return value
+
+    monkeypatch.setattr(trainer_module, "process_max", agree)
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        trainer.run()
+    assert final(tmp_path).state["step"] == 2

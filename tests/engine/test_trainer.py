@@ -50,6 +50,31 @@ def test_divergence_names_the_term_and_moves_no_weight(tmp_path, fault, clip):
     assert all(torch.equal(p, recorded[-1][n]) for n, p in method.named_parameters())
 
 
+class Overflows(Method):
+    """A buffer that is infinite from step 2 on, which no loss and no gradient shows."""
+
+    def __init__(self):
+        super().__init__()
+        self.student = network("group")
+        self.register_buffer("statistics", torch.zeros(3))
+
+    def forward(self, batch, progress):
+        logits = self.student(batch.inputs)
+        return StepOutput(logits, {"task": task().loss(logits, batch.targets)})
+
+    def after_step(self, progress):
+        self.statistics += torch.where(progress.step >= 1, torch.inf, 0.0)
+
+
+@pytest.mark.parametrize(("save_every", "left"), [(1, "step 1 is saved"), (0, "no checkpoint was")])
+def test_what_is_not_finite_is_never_saved(tmp_path, save_every, left):
+    trainer = make(tmp_path, method=Overflows(), save_every_steps=save_every)
+    with pytest.raises(DivergenceError, match=rf"statistics is no .*; {left}.*start a new run"):
+        trainer.run()
+    names = [path.name for path in trainer.directory.checkpoints.iterdir()]
+    assert names == ["step-000001"] * save_every
+
+
 def test_divergence_in_the_first_part_of_an_accumulated_step_is_named(tmp_path):
     class First(Terms):
         calls = 0
@@ -148,7 +173,7 @@ def test_lines_of_a_run(tmp_path):
     make(tmp_path, "muse").run()
     entries = lines(tmp_path)
     assert [(e["kind"], e["step"]) for e in entries] == [
-        ("step", 2), ("epoch", 3), ("step", 4), ("step", 6), ("epoch", 6)
+        ("step", 1), ("step", 2), ("epoch", 3), ("step", 4), ("step", 6), ("epoch", 6)
     ]  # fmt: skip
     for entry in entries:
         assert {"task", "task/1", "soft/1", "mutual/1", "self/1"} == entry["losses"].keys()
@@ -238,6 +263,7 @@ def test_hooks_of_a_callback_in_order(tmp_path):
     recorder = Recorder()
     make(tmp_path, callback=recorder, log_every_steps=3).run()
     assert recorder.calls == [
-        ("step", 1, 6), ("step", 2, 6), ("step", 3, 6), ("step line", 3, 6), ("epoch", 3, 0),
+        ("step", 1, 6), ("step line", 1, 6), ("step", 2, 6), ("step", 3, 6), ("step line", 3, 6),
+        ("epoch", 3, 0),
         ("step", 4, 6), ("step", 5, 6), ("step", 6, 6), ("step line", 6, 6), ("epoch", 6, 1),
     ]  # fmt: skip

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from true_scores import true_scores
 
 from selfdistill.core import ConfigError
 from selfdistill.costs.macs import network_cost
@@ -26,8 +27,7 @@ from selfdistill.models import build
 from selfdistill.modules.anchor_head import AnchorHead
 from selfdistill.modules.detector_output import Detections
 from selfdistill.recipe.build_method import build_method
-from selfdistill.recipe.teachers import describe_data
-from selfdistill.records.exit_scores import ExitScore
+from selfdistill.recipe.data_check import describe_data
 from selfdistill.runs.run import Run
 
 SIDE = 32
@@ -83,9 +83,7 @@ def make_run(path, kind):
     )
     (path / "recipe.toml").write_text(recipe)
     (path / "data.json").write_text(describe_data(data).to_json())
-    metric = task_for(data).primary_metric
-    rows = [ExitScore(name, 9, 9, None, 0.5, metric) for name in ("exit1", "student")]
-    return SimpleNamespace(path=path, method=method, exits=rows), data
+    return SimpleNamespace(path=path, method=method, exits=true_scores(method, data)), data
 
 
 def output_of_card(done, pixels):

@@ -1,6 +1,7 @@
 """A folder to pass on, from Python: what cannot be cut, and runs that stay as they are."""
 
 import json
+import os
 from collections import OrderedDict
 from dataclasses import replace
 from types import SimpleNamespace
@@ -9,16 +10,14 @@ import pytest
 import torch
 from safetensors import safe_open
 from torch import nn
+from true_scores import true_scores
 
-from selfdistill.core import ArtifactError, ConfigError, DataError, ResourceError
+from selfdistill.core import ArtifactError, ConfigError, DataError, ResourceError, RunBusyError
 from selfdistill.data import ImageData
 from selfdistill.data.images import InMemoryImages
-from selfdistill.export.package import export_run
+from selfdistill.export.package import default_folder, export_run
 from selfdistill.recipe.build_method import build_method
-from selfdistill.recipe.teachers import describe_data
-from selfdistill.records.exit_scores import ExitScore
-
-ROWS = [ExitScore("exit1", 9, 9, 0.5, None), ExitScore("student", 99, 99, 0.6, None)]
+from selfdistill.recipe.data_check import describe_data
 
 
 def make_run(network, task, path):
@@ -33,7 +32,7 @@ def make_run(network, task, path):
     (path / "recipe.toml").write_text(recipe)
     (path / "data.json").write_text(describe_data(data).to_json())
     method = build_method("muse", network, task, "stage1,stage2", {})
-    return SimpleNamespace(path=path, method=method, exits=ROWS), data
+    return SimpleNamespace(path=path, method=method, exits=true_scores(method, data)), data
 
 
 class Undecided(nn.Sequential):
@@ -83,12 +82,62 @@ def test_data_that_changed_since(tiny_net, tiny_task, tmp_path):
     """The file is normalized as the network learned it, not as the pictures are now."""
     run, data = make_run(tiny_net, tiny_task, tmp_path / "run")
     changed = replace(data, mean=(0.1, 0.2, 0.3))
-    result = export_run(run, changed, exit=1, format="safetensors")
+    with pytest.warns(UserWarning, match="pixels have another mean"):
+        result = export_run(run, changed, exit=1, format="safetensors")
     with safe_open(result.file, "pt") as file:
         assert json.loads(file.metadata()["mean"]) == [0.5, 0.5, 0.5]
-    with pytest.raises(DataError, match="'mine' has other classes than when"):
+    with pytest.raises(DataError, match="has 'e' where 'mine' has 'x'"):
         export_run(run, replace(data, classes=list("abcdx")), exit="final")
     for text in ("{", "{}", "[]"):
         (run.path / "data.json").write_text(text)
         with pytest.raises(ArtifactError, match=r"data.json cannot be read"):
             export_run(run, data, exit="final")
+
+
+@pytest.mark.parametrize("score", [1.0, 0.0])
+def test_a_table_that_says_another_score_is_refused(tiny_net, tiny_task, tmp_path, score):
+    run, data = make_run(tiny_net, tiny_task, tmp_path / "run")
+    run.exits = [replace(row, val_score=score) for row in run.exits]
+    with pytest.raises(ArtifactError, match=r"the val images and .*exits\.csv says"):
+        export_run(run, data, exit="final", format="safetensors")
+    assert not list((run.path / "export").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("side", "fuse", "format", "name"),
+    [
+        ((16, 16), True, "onnx", "exit1-onnx"),
+        ((24, 24), True, "pt2", "exit1-pt2-24"),
+        ((24, 32), True, "onnx", "exit1-onnx-24x32"),
+        ((16, 16), False, "onnx", "exit1-onnx-unfused"),
+        ((16, 16), False, "safetensors", "exit1-safetensors"),
+    ],
+)
+def test_the_folder_has_in_its_name_what_tells_it_from_others(
+    tiny_net, tiny_task, tmp_path, side, fuse, format, name
+):
+    run, data = make_run(tiny_net, tiny_task, tmp_path / "run")
+    images = InMemoryImages(torch.zeros(2, 3, *side, dtype=torch.uint8), torch.zeros(2).long())
+    folder = default_folder(run.path, "exit1", format, replace(data, train=images), fuse)
+    assert folder == run.path / "export" / name
+
+
+def test_of_two_exports_at_once_the_later_one_is_told(tiny_net, tiny_task, tmp_path, monkeypatch):
+    run, data = make_run(tiny_net, tiny_task, tmp_path / "run")
+
+    def other_process(*_):
+        (run.path / "export" / "exit1-safetensors" / "x").mkdir(parents=True)
+
+    monkeypatch.setattr("selfdistill.export.package._require_agreement", other_process)
+    with pytest.raises(RunBusyError, match="exists already"):
+        export_run(run, data, exit=1, format="safetensors")
+
+
+def test_everybody_may_read_what_the_umask_leaves(tiny_net, tiny_task, tmp_path):
+    run, data = make_run(tiny_net, tiny_task, tmp_path / "run")
+    before = os.umask(0o027)
+    try:
+        result = export_run(run, data, exit=1, format="safetensors")
+    finally:
+        os.umask(before)
+    assert {f.stat().st_mode & 0o777 for f in result.path.iterdir()} == {0o640}

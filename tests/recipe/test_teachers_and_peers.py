@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import selfdistill
-from selfdistill.core import ArtifactError, ConfigError
+from selfdistill.core import ArtifactError, ConfigError, SelfdistillError
 from selfdistill.engine import checkpoint
 from selfdistill.engine.callback import Callback
 from selfdistill.models import build
@@ -32,6 +32,16 @@ def teacher(tmp_path_factory):
 def own(teacher, tmp_path):
     """A copy that may be changed."""
     return shutil.copytree(teacher, tmp_path / "own")
+
+
+def learned(run, **changes):
+    """Let a run have learned other data, by its file and by its checkpoints."""
+    facts = json.loads((run / "data.json").read_text()) | changes
+    text = json.dumps(facts)
+    (run / "data.json").write_text(text)
+    saved = checkpoint.newest(run / "checkpoints")
+    saved.state["origin"]["data.json"] = text
+    checkpoint.save(run / "checkpoints", saved)
 
 
 def taught(**keys):
@@ -75,24 +85,39 @@ def test_a_teacher_of_other_classes(own):
         ({"classes": facts["classes"][:-1]}, "tells 9 classes apart and 'digits' has 10"),
         ({"classes": facts["classes"][::-1]}, "has '9' where 'digits' has '0'"),
         ({"mean": [0.9]}, "learned images of mean"),
-        ({"std": [0.1]}, "learned images of mean"),
+        ({"std": [0.6]}, "learned images of mean"),
         ({"mean": facts["mean"] * 3, "std": facts["std"] * 3}, "learned images of mean"),
     ):
-        (own / "data.json").write_text(json.dumps(facts | change))
+        learned(own, **facts | change)
         with pytest.raises(ConfigError, match=words.replace("(", r"\(")):
             taught(teacher=own)
 
 
 def test_a_subset_has_nearly_the_same_normalization(own):
     facts = json.loads((own / "data.json").read_text())
-    facts["mean"] = [facts["mean"][0] + 0.02 * facts["std"][0]]
-    (own / "data.json").write_text(json.dumps(facts))
+    learned(own, mean=[facts["mean"][0] + 0.02 * facts["std"][0]])
     taught(teacher=own)
+    learned(own, mean=[facts["mean"][0] + 0.15 * facts["std"][0]])
+    with pytest.warns(UserWarning, match="other images or another size of the same data"):
+        taught(teacher=own)
+    learned(own, name="letters")
+    with pytest.raises(ConfigError, match="train the teacher on the student's data"):
+        taught(teacher=own)
 
 
 def test_a_run_that_says_nothing_of_its_data(own):
     (own / "data.json").unlink()
     with pytest.raises(ArtifactError, match=r"data\.json cannot be read"):
+        taught(teacher=own)
+
+
+@pytest.mark.parametrize("file", ["data.json", "recipe.toml"])
+def test_a_run_that_was_edited_is_no_teacher(own, file):
+    text = (own / file).read_text()
+    changed = text.replace("cifar/resnet10_w16", "cifar/resnet8")
+    changed = changed.replace('"mean": [', '"mean": [1, ')
+    (own / file).write_text(changed)
+    with pytest.raises(SelfdistillError, match=rf"{file} was changed"):
         taught(teacher=own)
 
 
@@ -192,6 +217,14 @@ def test_a_guessing_teacher_is_warned_of(tmp_path):
     with pytest.warns(UserWarning, match="about chance"):
         run = selfdistill.train(method="kd", teacher=guesses, out=tmp_path / "r", **TINY)
     assert run.recipe.teacher == "ResNet"
+
+
+@pytest.mark.filterwarnings("ignore:.*another size of the same data")
+def test_a_teacher_of_another_image_size_is_warned_of_with_both_scores(teacher, tmp_path):
+    own = selfdistill.load(teacher).exits[-1].val_score
+    sentence = rf"images of 8×8, where it .* score of {own:.1%}, and is shown 12×12 here.*size 8 is"
+    with pytest.warns(UserWarning, match=sentence):
+        selfdistill.train(method="kd", teacher=teacher, image_size=12, out=tmp_path / "r", **TINY)
 
 
 def test_teacher_file_that_is_a_pickle_with_code(tmp_path):

@@ -63,6 +63,7 @@ def anytime(
         anytime_csv,
         held_out_decisions,
         threshold_row,
+        threshold_warnings,
         with_latencies,
     )
     from ..engine.run_directory import RunDirectory
@@ -75,6 +76,8 @@ def anytime(
         _check_file(onnx, len(losses) + bool(threshold))
     trained, data = _loaded(run, device)
     echo(f"{run} · {trained.recipe.method} · {trained.recipe.model}")
+    if trained.recipe.precision != "fp32":
+        echo(f"Scores here are in fp32; the run's own are in {trained.recipe.precision}.", "dim")
     echo("running all exits on the held-out images …", "dim")
     decisions = held_out_decisions(trained.method, data, workers=trained.recipe.num_workers)
     rows = _rows(decisions, losses, threshold)
@@ -85,6 +88,8 @@ def anytime(
         machine = _machine(trained)
     _show(rows, decisions, machine)
     _report_unused_exits(rows[1:], decisions)
+    for warning in threshold_warnings(rows, decisions):
+        echo_stderr("warning", warning)
     text = anytime_csv(rows, decisions.exits, machine)
     written = [RunDirectory(run).write(FILE, text)]
     if onnx:
@@ -138,7 +143,7 @@ def _loaded(run: Path, device: str | None) -> "tuple[Run, ImageData]":
     fabric, data = make_fabric(recipe), load_data(recipe)
     trained = load(run, data=data)
     trained.method.to(fabric.device)
-    return trained, data
+    return trained, trained.data
 
 
 def _rows(

@@ -32,5 +32,8 @@ def evaluate(
     trained = load(run)
     evaluation = trained.evaluate(split, data=data, device=device)
     echo(f"{run} · {trained.recipe.method} · {trained.recipe.model}")
-    echo(f"{evaluation.data} · {evaluation.split} · {evaluation.num_images} images\n")
+    echo(f"{evaluation.data} · {evaluation.split} · {evaluation.num_images} images")
+    if trained.unfinished:
+        echo(f"The run is not finished: {trained.unfinished}")
+    echo()
     show_exits(evaluation.exits)

@@ -49,7 +49,7 @@ def export(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder to create.", show_default="RUN/export/EXIT-FORMAT"),
+        typer.Option(help="Folder to create.", show_default="RUN/export/EXIT-FORMAT[-SIZE]"),
     ] = None,
     fuse: Annotated[
         bool, typer.Option("--fuse/--no-fuse", help="Fuse BatchNorm into the convolutions.")
@@ -65,7 +65,7 @@ def export(
     echo(f"{run} · {trained.recipe.method} · {trained.recipe.model}")
     if image_size:
         echo(f"evaluating every exit at {image_size}×{image_size} …", "dim")
-    echo("writing it, and running it on all test images …\n", "dim")
+    echo("writing it, and running it on held-out images …\n", "dim")
     result = trained.export(
         exit=exit,
         format=format,

@@ -22,7 +22,8 @@ def recipe_for_resume(run: Path, others: Mapping[str, Any]) -> "Recipe":
     given = [option_name(key) for key, value in others.items() if value not in (None, [])]
     if given:
         raise ConfigError(
-            f"--resume goes on by the run's own recipe; leave out {' and '.join(given)}"
+            "--resume goes on by the run's own recipe, of which only --epochs may be raised; leave "
+            f"out {' and '.join(given)}"
         )
     return load_recipe(run)
 

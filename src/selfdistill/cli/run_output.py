@@ -13,8 +13,13 @@ if TYPE_CHECKING:
     from ..runs.run import Run
 
 
-def train_and_report(recipe: "Recipe", place: Path, *, resume: bool) -> None:
-    """Train, and tell of it if this process is the one that talks."""
+def train_and_report(
+    recipe: "Recipe", place: Path, *, resume: bool, epochs: int | None = None
+) -> None:
+    """Train, and tell of it if this process is the one that talks.
+
+    `epochs` extends a run that is resumed.
+    """
     from ..engine.signals import Interrupted
     from ..runs.train import train_recipe
     from ..tasks import TASKS
@@ -23,10 +28,12 @@ def train_and_report(recipe: "Recipe", place: Path, *, resume: bool) -> None:
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     try:
         if not rank_zero():
-            train_recipe(recipe, out=place, resume=resume)
+            train_recipe(recipe, out=place, resume=resume, epochs=epochs)
             return
-        with TerminalProgress(recipe.epochs, TASKS[recipe.task].primary_metric) as callback:
-            done = train_recipe(recipe, out=place, resume=resume, callback=callback)
+        with TerminalProgress(
+            epochs or recipe.epochs, TASKS[recipe.task].primary_metric
+        ) as callback:
+            done = train_recipe(recipe, out=place, resume=resume, epochs=epochs, callback=callback)
     except Interrupted as stop:
         if rank_zero():
             echo(f"\n{stop}, and all is saved; go on with\n  {_command('train --resume', place)}")

@@ -19,7 +19,8 @@ def train(
     """Train a network: with no options MUSE on handwritten digits."""
     if resume:
         others = {"recipe": recipe, "settings": settings, "out": out, **keys}
-        train_and_report(recipe_for_resume(resume, others), resume, resume=True)
+        epochs = others.pop("epochs", None)
+        train_and_report(recipe_for_resume(resume, others), resume, resume=True, epochs=epochs)
         return
     chosen = resolve_recipe(keys, recipe, settings)
     from ..runs.paths import unique_run_dir

@@ -1,12 +1,13 @@
 """Files and directories that appear in one atomic move, complete and flushed to the disk."""
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import ResourceError
+from .errors import ResourceError, RunBusyError
 
 
 @contextmanager
@@ -38,6 +39,7 @@ def atomic_directory(path: Path, *, replace: bool = False) -> Iterator[Path]:
         replace: whether a directory that is at `path` is removed first.
 
     Raises:
+        RunBusyError: there is a directory at `path`, which is not to be replaced.
         ResourceError: the disk is full, or the directory cannot be written.
     """
     draft = _draft(path)
@@ -54,6 +56,8 @@ def atomic_directory(path: Path, *, replace: bool = False) -> Iterator[Path]:
     except ResourceError:
         raise
     except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY):  # another process was faster
+            raise RunBusyError(f"{path} exists already; name another folder") from None
         raise ResourceError(f"{path} could not be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -68,6 +72,16 @@ def write_atomically(path: Path, content: str | bytes) -> Path:
     with atomic_file(path) as draft:
         draft.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
     return path
+
+
+def apply_umask(path: Path) -> None:
+    """Give a file the rights that the user's umask leaves to a new one."""
+    probe = _draft(path)
+    try:
+        probe.touch()
+        shutil.copymode(probe, path)
+    finally:
+        probe.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

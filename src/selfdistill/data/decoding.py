@@ -94,8 +94,8 @@ def decode_rows(
             if isinstance(decoded, DataError):
                 raise decoded
             yield decoded
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except (RuntimeError, ConnectionError, EOFError) as error:  # the latter two if it was killed
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
         raise ResourceError(
             "a process that decodes images died, most likely for want of (shared) memory; "

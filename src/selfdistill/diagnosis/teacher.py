@@ -44,7 +44,7 @@ def check_teacher(components: RunComponents, fabric: Fabric) -> TeacherReport | 
     name, teacher = components.recipe.teacher, components.teacher
     if teacher is None:
         return None
-    scores, images, warning = evaluate_teacher(teacher, components, fabric)
+    scores, images, warnings = evaluate_teacher(teacher, components, fabric)
     metric = components.task.primary_metric
     classes = normalization = f"not known; only its {shown_metric(metric)} speaks for it"
     if Path(name).is_dir():
@@ -59,5 +59,5 @@ def check_teacher(components: RunComponents, fabric: Fabric) -> TeacherReport | 
         images=images,
         classes=classes,
         normalization=normalization,
-        warnings=[warning] if warning else [],
+        warnings=warnings,
     )

@@ -147,6 +147,57 @@ def with_latencies(
     return timed
 
 
+def threshold_warnings(rows: Sequence[ThresholdRow], decisions: HeldOutDecisions) -> list[str]:
+    """Sentences on what the table alone does not show.
+
+    Args:
+        rows: the student without exits first.
+        decisions: that the rows are of.
+    """
+    return [text for text in (_excess_loss(rows), _better_exit(decisions)) if text]
+
+
+def _excess_loss(rows: Sequence[ThresholdRow]) -> str:
+    """That thresholds lose more on the test images than was allowed, or ""."""
+    student, cells = rows[0], []
+    for row in rows[1:]:
+        if row.max_loss is not None and "test" in row.outcomes:
+            loss = student.outcomes["test"].accuracy - row.outcomes["test"].accuracy
+            if loss > row.max_loss + 1e-9:
+                cells.append(f"{100 * loss:.1f} points where {100 * row.max_loss:g} were allowed")
+    if not cells:
+        return ""
+    return (
+        f"on the test images the thresholds lose more than on the validation images: "
+        f"{', '.join(cells)}; the validation images are few, or of another kind"
+    )
+
+
+def _better_exit(decisions: HeldOutDecisions) -> str:
+    """That one exit for all images is better and cheaper than the student, or ""."""
+    accuracy = {s: d.correct.mean(0) for s, d in decisions.splits.items()}
+    costs, student = decisions.costs, decisions.costs.trunk[-1]
+    better = [
+        k
+        for k in range(len(decisions.exits))
+        if all(values[k] > values[-1] for values in accuracy.values())
+        and costs.trunk[k] + costs.heads[k] < student
+    ]
+    if not better:
+        return ""
+    choosing = next(iter(accuracy.values()))
+    best = max(better, key=lambda k: choosing[k])
+    points = ", ".join(
+        f"{100 * (values[best] - values[-1]):+.1f} points on {split}"
+        for split, values in accuracy.items()
+    )
+    name, share = decisions.exits[best], (costs.trunk[best] + costs.heads[best]) / student
+    return (
+        f"{name} for all images is better than the student ({points}) at {share:.0%} of its "
+        f"multiply-adds; selfdistill export --exit {name} cuts it out"
+    )
+
+
 def anytime_csv(rows: Sequence[ThresholdRow], exits: Sequence[str], machine: str) -> str:
     """The rows as csv text; shares and costs are of the split named in `images`.
 

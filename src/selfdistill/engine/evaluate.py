@@ -1,8 +1,9 @@
 """Evaluation of every predictor of a method."""
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -33,18 +34,47 @@ def evaluate(
     """{predictor: {metric: value}} over this process's batches, gathered over all processes.
 
     `extra_metrics` of a predictor are updated along with it, for the caller to compute. The method
-    is in evaluation mode meanwhile; its modes are restored afterwards.
+    is in evaluation mode meanwhile; its modes are restored afterwards. Outputs that hold NaN
+    are scored as they are, and warned of.
     """
     metrics = {name: task.metric().to(fabric.device) for name in method.predictors()}
+    valid = {name: torch.ones((), device=fabric.device) for name in metrics}
     with _evaluation_mode(method, fabric):
         for batch in batches:
             for name, outputs in method.predict(batch.inputs).items():
+                for tensor in _tensors(outputs):
+                    valid[name] *= ~tensor.isnan().any()
                 for metric in (metrics[name], *(extra_metrics or {}).get(name, ())):
                     metric.update(outputs, batch.targets)
+    _warn_of_nan(fabric, valid)
     return {
         name: {key: float(value) for key, value in metric.compute().items()}
         for name, metric in metrics.items()
     }
+
+
+def _tensors(outputs: Any) -> Iterator[Tensor]:
+    """The floating-point tensors of a network's outputs: a tensor, a tuple, or an object's."""
+    parts = outputs if isinstance(outputs, list | tuple) else [outputs]
+    parts = [*parts, *getattr(outputs, "__dict__", {}).values()]
+    for part in parts:
+        if isinstance(part, Tensor) and part.is_floating_point():
+            yield part
+        elif isinstance(part, list | tuple):
+            yield from _tensors(part)
+
+
+def _warn_of_nan(fabric: Fabric, valid: Mapping[str, Tensor]) -> None:
+    """Name the predictors that gave NaN in any process: such scores mean nothing."""
+    stacked = torch.stack(list(valid.values()))
+    flags = cast(Tensor, fabric.all_reduce(stacked, reduce_op="mean"))
+    names = [name for name, flag in zip(valid, flags.tolist(), strict=True) if flag < 1]
+    if names:
+        warnings.warn(
+            f"outputs of {', '.join(names)} hold NaN on some of the held-out images, so their "
+            "scores mean nothing; train anew with a lower --lr, or in fp32",
+            stacklevel=3,
+        )
 
 
 def student_outputs(fabric: Fabric, method: Method, inputs: Tensor) -> Any:
@@ -100,11 +130,12 @@ def evaluate_full(
     per_class = [m.to(fabric.device) for m in [task.per_class_metric()] if m is not None]
     extra["student"] += [*matrices.values(), *per_class]
     scores = evaluate(fabric, method, task, batches, extra)
+    # torchmetrics makes a number of what has one element only, such as the scores of one class.
     return EvaluationResult(
         scores,
-        {name: metric.compute().cpu() for name, metric in calibration.items()},
-        {name: metric.compute().cpu() for name, metric in matrices.items()},
-        {name: column.cpu() for metric in per_class for name, column in metric.compute().items()},
+        {name: torch.atleast_2d(m.compute()).cpu() for name, m in calibration.items()},
+        {name: torch.atleast_2d(m.compute()).cpu() for name, m in matrices.items()},
+        {n: torch.atleast_1d(column).cpu() for m in per_class for n, column in m.compute().items()},
         {name: torch.cat(mask.batches) for name, mask in masks.items() if mask.batches},
     )
 

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor
 
 from ..core import StepOutput
+from .processes import process_mean
 
 
 class AverageMeter:
@@ -35,9 +37,10 @@ class AverageMeter:
         sums = torch.stack(list(self._sums.values())).tolist()
         return {n: s / self._counts[n] for n, s in zip(self._sums, sums, strict=True)}
 
-    def state(self) -> dict[str, tuple[float, int]]:
-        """Sums and counts as plain numbers; floats survive JSON exactly."""
-        return {n: (float(s), self._counts[n]) for n, s in self._sums.items()}
+    def state(self, fabric: Fabric) -> dict[str, tuple[float, int]]:
+        """Mean sums of all processes, and counts; floats survive JSON exactly."""
+        sums = process_mean(fabric, {n: float(s) for n, s in self._sums.items()})
+        return {n: (s, self._counts[n]) for n, s in sums.items()}
 
     def restore(self, state: Mapping[str, tuple[float, int]], like: Tensor) -> None:
         """Restore what `state` returned, on the device of `like`."""
@@ -67,10 +70,18 @@ class Meters:
             meters["losses"].add(step.losses)
             meters["monitors"].add(step.monitors)
 
-    def state(self) -> dict[str, Any]:
-        """Sums and counts of all meters as plain numbers."""
+    def take_means(self, span: str, fabric: Fabric) -> dict[str, dict[str, float]]:
+        """Means over all processes of one span, "window" or "epoch", which starts anew."""
+        meters: dict[str, AverageMeter] = getattr(self, span)
+        means = {kind: process_mean(fabric, meter.means()) for kind, meter in meters.items()}
+        for meter in meters.values():
+            meter.reset()
+        return means
+
+    def state(self, fabric: Fabric) -> dict[str, Any]:
+        """Sums and counts of all meters as plain numbers, the mean of all processes."""
         return {
-            span: {kind: meter.state() for kind, meter in getattr(self, span).items()}
+            span: {kind: meter.state(fabric) for kind, meter in getattr(self, span).items()}
             for span in ("window", "epoch")
         }
 

@@ -1,6 +1,9 @@
-"""The loss term that made a step non-finite."""
+"""The loss term that made a step non-finite, and tensors that are not finite."""
+
+from collections.abc import Mapping
 
 import torch
+from torch import Tensor
 
 from ..core import Batch, Method, Progress, StepOutput
 
@@ -28,3 +31,13 @@ def find_nonfinite_term(
             if not all(torch.isfinite(g).all() for g in grads if g is not None):
                 return f"the gradient of the loss term {name} is no longer finite"
     return "the gradient is no longer finite"
+
+
+def find_nonfinite_tensor(groups: Mapping[str, Mapping[str, Tensor]]) -> str:
+    """Name of the first tensor that holds NaN or infinity, or ""; {group: {name: tensor}}."""
+    named = [(n, t) for g in groups.values() for n, t in g.items() if t.is_floating_point()]
+    if not named:
+        return ""
+    device = named[0][1].device
+    finite = torch.stack([torch.isfinite(tensor).all().to(device) for _, tensor in named])
+    return next((n for (n, _), flag in zip(named, finite.tolist(), strict=True) if not flag), "")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from ..core import Method
+from ..core import ArtifactError, Method
 from .settings import TrainingSettings
 
 
@@ -108,10 +108,17 @@ def optimizer_tensors(optimizer: Optimizer, method: nn.Module) -> dict[str, Tens
 
 
 def restore_optimizer(optimizer: Optimizer, method: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Restore what `optimizer_tensors` returned; slots without a tensor start anew."""
+    """Restore what `optimizer_tensors` returned; slots without a tensor start anew.
+
+    Raises:
+        ArtifactError: a tensor belongs to no parameter of the method.
+    """
     parameters = dict(method.named_parameters())
     for key, value in tensors.items():
         name, _, slot = key.rpartition("/")
-        state: dict[str, Any] = optimizer.state[parameters[name]]
+        parameter = parameters.get(name)
+        if parameter is None or value.shape not in (parameter.shape, ()):
+            raise ArtifactError(f"the checkpoint's optimizer does not fit this method ({key})")
+        state: dict[str, Any] = optimizer.state[parameter]
         # torch keeps a step counter on the CPU, and every other slot on its parameter's device.
-        state[slot] = value if slot == "step" else value.to(parameters[name])
+        state[slot] = value if slot == "step" else value.to(parameter)

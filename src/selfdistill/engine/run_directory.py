@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -81,22 +81,42 @@ class RunDirectory:
                 "another --out starts anew"
             )
 
-    def begin(self, recipe: str) -> None:
-        """Write recipe and environment of a new run, or raise `RunBusyError` if there is one."""
+    def begin(self, recipe: str, files: Mapping[str, str] | None = None) -> None:
+        """Write environment, further files and recipe of a new run.
+
+        The recipe comes last, since a directory with a recipe is a run.
+
+        Raises:
+            RunBusyError: there is a run.
+        """
         self.check_free()
         description = {"format": RUN_FORMAT, **environment()}
         self.write("environment.json", json.dumps(description, indent=1))
+        for name, text in (files or {}).items():
+            self.write(name, text)
+        self.write("recipe.toml", recipe)
+
+    def extend(self, recipe: str, results: Iterable[str]) -> None:
+        """Write the recipe of a run that goes on, and delete results, which will be others."""
+        for name in results:
+            (self.path / name).unlink(missing_ok=True)
         self.write("recipe.toml", recipe)
 
     def recipe(self) -> str:
         """The recipe's text; everything that reads a run asks for it first.
 
         Raises:
-            ConfigError: the directory holds no run.
+            ConfigError: the directory holds no run, or its recipe is no text.
             ArtifactError: the run has another format than this version writes.
+            ResourceError: it may not be read.
         """
+        path = self.path / "recipe.toml"
         try:
-            text = (self.path / "recipe.toml").read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{path} is not UTF-8 text: {error}") from None
+        except PermissionError as error:
+            raise ResourceError(f"{path} cannot be read: {_reason(error)}") from None
         except OSError:
             raise ConfigError(f"{self.path} holds no run (no recipe.toml in it)") from None
         if self.environment().get("format", RUN_FORMAT) != RUN_FORMAT:
@@ -117,7 +137,9 @@ class RunDirectory:
             return {}
         try:
             return {"format": 1, **json.loads(path.read_bytes())}  # the first format had no number
-        except (OSError, ValueError, TypeError) as error:
+        except PermissionError as error:
+            raise ResourceError(f"{path} cannot be read: {_reason(error)}") from None
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise ArtifactError(f"{path} is not JSON: {error}") from None
 
     def write(self, name: str, content: str | bytes) -> Path:
@@ -137,18 +159,32 @@ class RunDirectory:
             ) from error
 
     def metrics(self) -> list[dict[str, Any]]:
-        """All complete lines of metrics.jsonl; one that a kill truncated is skipped."""
-        if not self.metrics_file.exists():
+        """All complete lines of metrics.jsonl; one that a kill truncated is skipped.
+
+        Raises:
+            ResourceError: the file may not be read.
+        """
+        try:
+            lines = self.metrics_file.read_bytes().splitlines()
+        except FileNotFoundError:
             return []
+        except OSError as error:
+            raise ResourceError(f"{self.metrics_file} cannot be read: {_reason(error)}") from None
         entries = []
-        for line in self.metrics_file.read_bytes().splitlines():
+        for line in lines:
             try:
-                entries.append(json.loads(line))
-            except ValueError:  # truncated, perhaps within a UTF-8 character
+                entry = json.loads(line)
+            except (ValueError, RecursionError):  # truncated, perhaps within a UTF-8 character
                 continue
+            if isinstance(entry, dict) and isinstance(entry.get("step"), int) and "kind" in entry:
+                entries.append(entry)
         return entries
 
     def rewind(self, step: int) -> None:
         """Delete the lines that a resume from `step` will write again."""
         kept = (e for e in self.metrics() if e["step"] <= step and e["kind"] != "final")
         self.write(self.metrics_file.name, "".join(json.dumps(e) + "\n" for e in kept))
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()

@@ -1,13 +1,15 @@
 """A method's trained tensors: split for a checkpoint, restored from it, swapped for their EMA."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from torch import Tensor
+from torch.optim import Optimizer
 
 from ..core import ArtifactError, Method, load_tensors, trained_state
 from .checkpoint import Checkpoint
-from .optimizer import EMA
+from .optimizer import EMA, optimizer_tensors
 
 
 @contextmanager
@@ -39,20 +41,75 @@ def split_student(method: Method, state: dict[str, Tensor]) -> dict[str, dict[st
     return {"model": model, "method": {k: v for k, v in state.items() if not k.startswith(prefix)}}
 
 
+def checkpoint_tensors(
+    method: Method, optimizer: Optimizer, ema: EMA | None
+) -> dict[str, dict[str, Tensor]]:
+    """All groups of tensors of a checkpoint."""
+    tensors = split_student(method, trained_state(method))
+    tensors["optimizer"] = optimizer_tensors(optimizer, method)
+    return tensors | ({"ema": ema.state} if ema else {})
+
+
+def tensor_group(checkpoint: Checkpoint, name: str) -> dict[str, Tensor]:
+    """A group of a checkpoint's tensors.
+
+    Raises:
+        ArtifactError: it has no such group.
+    """
+    if name not in checkpoint.tensors:
+        raise ArtifactError(
+            f"the checkpoint of step {checkpoint.state['step']} has no {name}.safetensors, which "
+            "this run needs; it is of another run"
+        )
+    return checkpoint.tensors[name]
+
+
+def require_same_tensors(expected: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
+    """Raise `ArtifactError` unless the names and shapes of two sets of tensors are the same."""
+    names = sorted(expected.keys() ^ saved.keys())
+    shaped = (n for n, tensor in expected.items() if n in saved and tensor.shape != saved[n].shape)
+    if difference := next(iter(names), None) or next(shaped, None):
+        raise ArtifactError(
+            f"the checkpoint does not fit this method and network (first difference: {difference})"
+        )
+
+
 def restore_method(method: Method, checkpoint: Checkpoint, *, ema: bool = False) -> None:
-    """Load a checkpoint's trained tensors; with `ema` their moving average, where it has one."""
+    """Load a checkpoint's trained tensors; with `ema` their moving average, where it has one.
+
+    Raises:
+        ArtifactError: they are those of another method or network.
+    """
     if ema and "ema" in checkpoint.tensors:
         state = checkpoint.tensors["ema"]
     else:
         prefix = student_prefix(method)
-        state = dict(checkpoint.tensors["method"])
+        state = dict(tensor_group(checkpoint, "method"))
         if prefix is not None:
-            state |= {prefix + name: value for name, value in checkpoint.tensors["model"].items()}
-    missing = trained_state(method).keys() - state.keys()
-    unknown = state.keys() - trained_state(method).keys()
-    if missing or unknown:
-        name = sorted(missing | unknown)[0]
-        raise ArtifactError(
-            f"the checkpoint does not fit this method and network (first difference: {name})"
-        )
+            model = tensor_group(checkpoint, "model")
+            state |= {prefix + name: value for name, value in model.items()}
+    require_same_tensors(trained_state(method), state)
     load_tensors(method, state, strict=False)
+
+
+def restore_ema(ema: EMA, checkpoint: Checkpoint) -> None:
+    """Load the moving average of a checkpoint.
+
+    Raises:
+        ArtifactError: it has none, or that of another network.
+    """
+    saved = tensor_group(checkpoint, "ema")
+    require_same_tensors(ema.state, saved)
+    ema.state = {name: saved[name].to(tensor) for name, tensor in ema.state.items()}
+
+
+def restore_scaler(precision: Any, checkpoint: Checkpoint) -> None:
+    """Load the state of a precision's gradient scaler.
+
+    Raises:
+        ArtifactError: it is that of another precision.
+    """
+    try:
+        precision.load_state_dict(checkpoint.state["scaler"])
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise ArtifactError(f"the checkpoint's gradient scaler cannot be read: {error}") from None

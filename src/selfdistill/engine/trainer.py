@@ -1,14 +1,13 @@
 """The training loop: from a method, batches and settings to a trained method."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import get_total_norm
 
 from ..core import Batch, DivergenceError, Method, Progress, StepOutput, Task, trained_state
@@ -17,32 +16,30 @@ from . import checkpoint
 from .callback import Callback
 from .evaluate import evaluate
 from .meters import Meters
-from .nonfinite import find_nonfinite_term
+from .nonfinite import find_nonfinite_tensor, find_nonfinite_term
 from .optimizer import (
     EMA,
     build_optimizer,
     learning_rate,
-    optimizer_tensors,
     restore_optimizer,
     set_learning_rate,
 )
+from .processes import average_batchnorm_statistics, process_max
+from .protocols import Batches, Origin
 from .run_directory import RunDirectory
 from .settings import TrainingSettings
 from .signals import Interrupted, Signals
-from .state import ema_weights, restore_method, split_student, student_prefix
+from .state import (
+    checkpoint_tensors,
+    ema_weights,
+    restore_ema,
+    restore_method,
+    restore_scaler,
+    student_prefix,
+    tensor_group,
+)
 
 _STEP = purpose("step")
-
-
-class Batches(Protocol):
-    """Training batches of this process, addressed by epoch and step."""
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Optimizer steps in an epoch."""
-
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[list[Batch]]:
-        """Micro-batches of each optimizer step of an epoch, from step `start` on."""
 
 
 class Trainer:
@@ -57,6 +54,7 @@ class Trainer:
         settings: hyperparameters and intervals.
         directory: locked by the caller.
         callback: observes the run; None is nobody.
+        origin: goes into the checkpoints, and is compared with that of the one to go on from.
     """
 
     def __init__(
@@ -69,12 +67,14 @@ class Trainer:
         settings: TrainingSettings,
         directory: RunDirectory,
         callback: Callback | None = None,
+        origin: Origin | None = None,
     ) -> None:
         self.fabric, self.method, self.task, self.settings = fabric, method, task, settings
         self.train_batches, self.val_batches = train_batches, val_batches
-        self.directory, self.callback = directory, callback or Callback()
+        self.directory, self.callback, self.origin = directory, callback or Callback(), origin
         self.global_step, self.total_steps = 0, settings.epochs * train_batches.steps_per_epoch
         self.meters, self.signals = Meters(), Signals()
+        self.agreed_signal = 0  # that all processes know of; `signals` hears at any time
         self.reported_monitors: set[str] = set()  # a warning about each is given once a run
         if settings.channels_last:
             method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -85,13 +85,14 @@ class Trainer:
         self.ema = EMA(trained_state(method), settings.ema_decay) if settings.ema_decay else None
         self.train_metric = task.train_metric().to(fabric.device)  # constructing it is slow
         self.zero = torch.zeros((), device=fabric.device)
+        self.last_step: tuple[StepOutput, Batch, Tensor]  # and the gradient's norm
         self.last_log_time, self.images_since_log = time.perf_counter(), 0
 
     def run(self) -> None:
         """Train to the last epoch.
 
         Raises:
-            DivergenceError: a loss or gradient is not finite; the optimizer did not move.
+            DivergenceError: a loss, a gradient or what is to be saved is not finite.
             Interrupted: SIGTERM or SIGINT came; a checkpoint was saved.
         """
         self.resume()
@@ -101,17 +102,18 @@ class Trainer:
                 epoch, start = divmod(self.global_step, self.train_batches.steps_per_epoch)
                 for micro_batches in self.train_batches.epoch(epoch, start):
                     self.step(epoch, micro_batches)
+                    self.record_step(epoch)
                     # After the last step of an epoch always comes `end_epoch`: a run resumed from
                     # a checkpoint between the two would skip it.
                     if self._stop_requested() and not self._epoch_complete():
                         self.save()
-                        raise Interrupted(self.signals.signal_number)
+                        raise Interrupted(self.agreed_signal)
                 self.end_epoch(epoch)
                 if self._stop_requested():
-                    raise Interrupted(self.signals.signal_number)
+                    raise Interrupted(self.agreed_signal)
 
     def step(self, epoch: int, micro_batches: list[Batch]) -> None:
-        """One optimizer step."""
+        """One optimizer step, of which nothing is written."""
         settings = self.settings
         progress = self._progress(epoch)
         # Dropout draws from the global generator: seeded by the step, its state needs no saving.
@@ -135,23 +137,25 @@ class Trainer:
         if self.ema:
             self.ema.update(trained_state(self.method))
         self.global_step += 1
+        self.last_step = steps[-1], micro_batches[-1], norm
+
+    def record_step(self, epoch: int) -> None:
+        """Tell the callback, log and save where it is due; the first and the last step are."""
         self.callback.on_step(self.global_step, self.total_steps)
-        if self.global_step % settings.log_every_steps == 0 or self.global_step == self.total_steps:
-            self._log_step(epoch, steps[-1], micro_batches[-1], norm)
-        interval = settings.save_every_steps
+        due = self.global_step % self.settings.log_every_steps == 0
+        if due or self.global_step in (1, self.total_steps):
+            self._log_step(epoch)
+        interval = self.settings.save_every_steps
         if interval and self.global_step % interval == 0 and not self._epoch_complete():
             self.save()
 
     def end_epoch(self, epoch: int) -> None:
         """Evaluate, log, warn about monitors and save."""
         entry: dict[str, Any] = {"kind": "epoch", "epoch": epoch, "step": self.global_step}
-        entry |= {kind: self._process_mean(m.means()) for kind, m in self.meters.epoch.items()}
-        for meter in self.meters.epoch.values():
-            meter.reset()
+        entry |= self.meters.take_means("epoch", self.fabric)
         self._average_batchnorm_statistics()
-        due = (
-            epoch + 1
-        ) % self.settings.val_every_epochs == 0 or self.global_step == self.total_steps
+        due = (epoch + 1) % self.settings.val_every_epochs == 0
+        due = due or self.global_step == self.total_steps
         if self.val_batches is not None and due:
             with self.ema_weights():
                 entry["val"] = evaluate(self.fabric, self.method, self.task, self.val_batches)
@@ -163,45 +167,57 @@ class Trainer:
         self.save()
 
     def ema_weights(self) -> AbstractContextManager[None]:
-        """Context in which the method has its averaged weights, if the run keeps them."""
+        """Context in which the method has its averaged weights, if there are any."""
         return ema_weights(self.method, self.ema)
 
     def save(self) -> None:
-        """Write a checkpoint of the current step."""
+        """Write a checkpoint of the current step.
+
+        Raises:
+            DivergenceError: something that would be saved is not finite; nothing is written.
+        """
         self._average_batchnorm_statistics()
+        tensors = checkpoint_tensors(self.method, self.optimizer, self.ema)
+        fault = find_nonfinite_tensor(tensors)
+        if process_max(self.fabric, int(bool(fault))):
+            raise self._divergence(f"{fault or 'a tensor of another process'} is no longer finite")
+        state = self.state()
         if self.fabric.is_global_zero:
-            tensors = split_student(self.method, trained_state(self.method))
-            tensors["optimizer"] = optimizer_tensors(self.optimizer, self.method)
-            if self.ema:
-                tensors["ema"] = self.ema.state
-            state = {
-                "step": self.global_step,
-                "student": student_prefix(self.method),
-                "epoch": self.global_step // self.train_batches.steps_per_epoch,
-                "finished": self.global_step == self.total_steps,
-                "meters": self.meters.state(),
-                "scaler": self.fabric.strategy.precision.state_dict(),
-            }
             checkpoint.save(self.directory.checkpoints, checkpoint.Checkpoint(tensors, state))
         self.fabric.barrier()
+
+    def state(self) -> dict[str, Any]:
+        """Where the training stands, of the form of `checkpoint.TrainingState`."""
+        return {
+            "step": self.global_step,
+            "student": student_prefix(self.method),
+            "epoch": self.global_step // self.train_batches.steps_per_epoch,
+            "finished": self.global_step == self.total_steps,
+            "meters": self.meters.state(self.fabric),
+            "scaler": self.fabric.strategy.precision.state_dict(),
+            "origin": dict(self.origin.texts) if self.origin else {},
+        }
 
     def resume(self) -> None:
         """Restore the newest intact checkpoint, if there is one."""
         newest = checkpoint.newest(self.directory.checkpoints)
+        if self.origin and newest:
+            self.origin.check(newest.state["origin"])
         step = newest.state["step"] if newest else 0
         if self.fabric.is_global_zero:
             self.directory.rewind(step)
         if newest is None:
             return
         restore_method(self.method, newest)
-        restore_optimizer(self.optimizer, self.method, newest.tensors["optimizer"])
+        restore_optimizer(self.optimizer, self.method, tensor_group(newest, "optimizer"))
         if self.ema:
-            saved = newest.tensors["ema"]
-            self.ema.state = {n: saved[n].to(t) for n, t in self.ema.state.items()}
+            restore_ema(self.ema, newest)
         self.meters.restore(newest.state["meters"], self.zero)
-        self.fabric.strategy.precision.load_state_dict(newest.state["scaler"])
+        restore_scaler(self.fabric.strategy.precision, newest)
         self.global_step = step
         self.callback.on_message(f"going on from step {step} of {self.total_steps}")
+        if self.origin and newest.state["origin"] != self.origin.texts:
+            self.save()  # by what the run goes on from here
 
     def _epoch_complete(self) -> bool:
         return self.global_step % self.train_batches.steps_per_epoch == 0
@@ -216,16 +232,8 @@ class Trainer:
             self.reported_monitors.add(monitor)
 
     def _average_batchnorm_statistics(self) -> None:
-        """Give every process the mean of all processes' BatchNorm statistics."""
-        if self.fabric.world_size == 1:
-            return
-        norms = [n for n, m in self.method.named_modules() if isinstance(m, _BatchNorm)]
-        states = [dict(self.method.named_buffers()), self.ema.state if self.ema else {}]
-        for name in (f"{n}.running_{stat}" for n in norms for stat in ("mean", "var")):
-            for state in states:
-                if name in state:
-                    mean = self.fabric.all_reduce(state[name], reduce_op="mean")
-                    state[name].copy_(cast(Tensor, mean))
+        states = [dict(self.method.named_buffers()), *([self.ema.state] if self.ema else [])]
+        average_batchnorm_statistics(self.fabric, self.method, *states)
 
     def _progress(self, epoch: int) -> Progress:
         def number(value: int) -> Tensor:
@@ -256,18 +264,23 @@ class Trainer:
         total = total if self.settings.precision == "fp16" else total + norm
         if not torch.isfinite(total.detach()).item():
             fault = find_nonfinite_term(self.method, steps, batches, progress)
-            raise DivergenceError(f"{fault} at step {self.global_step}; {_REMEDY}")
+            raise self._divergence(fault)
         return norm
 
-    def _log_step(self, epoch: int, step: StepOutput, batch: Batch, norm: Tensor) -> None:
+    def _divergence(self, fault: str) -> DivergenceError:
+        """The error of a run that cannot go on, with the checkpoint that is left of it."""
+        step = checkpoint.newest_step(self.directory.checkpoints)
+        left = "no checkpoint was saved before" if step is None else f"step {step} is saved"
+        return DivergenceError(f"{fault} at step {self.global_step}; {left}; {_REMEDY}")
+
+    def _log_step(self, epoch: int) -> None:
+        step, batch, norm = self.last_step
         now = time.perf_counter()
         images_per_second = self.images_since_log / (now - self.last_log_time)
         self.last_log_time, self.images_since_log = now, 0
         entry: dict[str, Any] = {"kind": "step", "step": self.global_step, "epoch": epoch}
         entry["lr"] = self.optimizer.param_groups[0]["lr"]
-        entry |= {kind: self._process_mean(m.means()) for kind, m in self.meters.window.items()}
-        for meter in self.meters.window.values():
-            meter.reset()
+        entry |= self.meters.take_means("window", self.fabric)
         self.train_metric.reset()
         with torch.no_grad():
             self.train_metric.update(step.outputs, batch.targets)
@@ -277,19 +290,10 @@ class Trainer:
             self.directory.log(entry)
             self.callback.on_log(entry, self.total_steps)
 
-    def _process_mean(self, means: dict[str, float]) -> dict[str, float]:
-        if self.fabric.world_size == 1 or not means:
-            return means
-        values = torch.tensor(list(means.values()), dtype=torch.float64, device=self.fabric.device)
-        mean = cast(Tensor, self.fabric.all_reduce(values, reduce_op="mean"))
-        return dict(zip(means, mean.tolist(), strict=True))
-
     def _stop_requested(self) -> bool:
-        if self.fabric.world_size > 1:  # all processes must leave the loop at the same step
-            number = torch.tensor(self.signals.signal_number, device=self.fabric.device)
-            highest = self.fabric.all_reduce(number, reduce_op="max")
-            self.signals.signal_number = int(cast(Tensor, highest))
-        return bool(self.signals.signal_number)
+        """Whether a process was asked to stop: all must leave the loop at the same step."""
+        self.agreed_signal = process_max(self.fabric, self.signals.signal_number)
+        return bool(self.agreed_signal)
 
 
-_REMEDY = "the optimizer did not move: try a lower --lr, a --warmup, --clip-grad-norm 1 or fp32"
+_REMEDY = "start a new run with a lower --lr, a --warmup, --clip-grad-norm 1 or fp32"

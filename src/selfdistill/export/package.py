@@ -3,7 +3,6 @@
 import copy
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -14,7 +13,6 @@ from ..core import (
     STUDENT,
     ArtifactError,
     ConfigError,
-    DataError,
     Method,
     RunBusyError,
     Task,
@@ -24,6 +22,8 @@ from ..core import (
 from ..data import ImageData
 from ..engine.run_directory import RunDirectory
 from ..modules.detector_output import Detections
+from ..recipe.data_check import as_trained
+from ..records.exit_scores import FILE as EXITS_FILE
 from ..records.exit_scores import ExitScore
 from ..records.training_data import read_training_data
 from ..tasks import make_task
@@ -38,6 +38,7 @@ from .torch_export import pt2_runner, write_pt2
 from .verify import ExportVerification, verify_export
 
 FORMATS = ("onnx", "pt2", "safetensors")
+_SCORE_TOLERANCE = 0.02
 
 
 class TrainedRun(Protocol):
@@ -68,19 +69,31 @@ class ExportResult(NamedTuple):
     fused: FusedNetwork | None
 
 
-def with_run_normalization(path: Path, data: ImageData) -> ImageData:
-    """The data with the normalization of the run's training, even if they have changed since.
+def default_folder(
+    run_dir: Path, predictor: str, format: str, data: ImageData, fuse: bool = True
+) -> Path:
+    """export/PREDICTOR-FORMAT in a run, with the size and "unfused" where they are not usual."""
+    name = f"{predictor}-{format}"
+    own, size = read_training_data(run_dir).shape[1:], tuple(data.train.shape[1:])
+    if own != size:
+        name += f"-{size[0]}" if size[0] == size[1] else f"-{size[0]}x{size[1]}"
+    if not fuse and format != "safetensors":
+        name += "-unfused"
+    return run_dir / "export" / name
 
-    Raises:
-        DataError: the data have other classes now.
-        ArtifactError: the run's `data.json` cannot be read.
-    """
-    trained_on = read_training_data(path)
-    if trained_on.classes != data.classes:
-        raise DataError(
-            f"'{data.name}' has other classes than when {path} was trained; give the old data back"
+
+def check_new(directory: Path) -> None:
+    """Raise `RunBusyError` if a folder to export to exists already."""
+    if directory.exists():
+        raise RunBusyError(
+            f"{directory} exists already; name another folder by --out, or remove it"
         )
-    return replace(data, mean=trained_on.mean, std=trained_on.std)
+
+
+def check_format(format: str) -> None:
+    """Raise `ConfigError` if there is no such format."""
+    if format not in FORMATS:
+        raise ConfigError(f"there is no format '{format}'{nearest(format, FORMATS)}")
 
 
 def task_for(data: ImageData) -> Task:
@@ -108,7 +121,7 @@ def export_run(
         data: of the run, at the image size of the file.
         exit, min_accuracy, max_macs: which predictor, see `select_exit`.
         format: ``"onnx"``, ``"pt2"`` or ``"safetensors"``.
-        out: the folder to create; None is export/PREDICTOR-FORMAT in the run's directory.
+        out: the folder to create; None is `default_folder`.
         fuse: whether to fuse BatchNorm into the convolutions; safetensors always keeps it.
 
     Raises:
@@ -116,19 +129,16 @@ def export_run(
             cut or written.
         RunBusyError: the folder exists.
         DataError: the data have other classes now.
-        ArtifactError: the file's outputs differ from the method's.
+        ArtifactError: the file's outputs differ from the method's, or its score from that of the
+            table of exits.
         ResourceError: the folder cannot be written.
     """
-    if format not in FORMATS:
-        raise ConfigError(f"there is no format '{format}'{nearest(format, FORMATS)}")
-    data = with_run_normalization(run.path, data)
+    check_format(format)
+    data = as_trained(run.path, read_training_data(run.path), data)
     student = next(score for score in run.exits if score.predictor == STUDENT)
     score = select_exit(run.exits, exit, min_accuracy=min_accuracy, max_macs=max_macs)
-    directory = Path(out) if out else run.path / "export" / f"{score.predictor}-{format}"
-    if directory.exists():
-        raise RunBusyError(
-            f"{directory} exists already; name another folder by --out, or remove it"
-        )
+    directory = Path(out) if out else default_folder(run.path, score.predictor, format, data, fuse)
+    check_new(directory)
     method = copy.deepcopy(run.method).cpu().eval()
     network = extract_predictor(method, score.predictor)
     fused = fuse_batchnorm(network) if fuse and format != "safetensors" else None
@@ -139,6 +149,7 @@ def export_run(
         runner = _write_file(format, file, network, data, task, metadata)
         verification = verify_export(method, score.predictor, runner, data, task)
         _require_agreement(verification, format)
+        _require_score(verification, score, run.path)
         card = CardData(recipe, data, score, student, verification, format, file.name, fused)
         (draft / "README.md").write_text(model_card(card), encoding="utf-8")
     return ExportResult(directory, directory / file.name, score, student, verification, fused)
@@ -188,4 +199,19 @@ def _require_agreement(verification: ExportVerification, format: str) -> None:
         raise ArtifactError(
             f"the {format} file says something else than the network in training "
             f"({verification.summary}); it was not kept. Try --no-fuse or another --format"
+        )
+
+
+def _require_score(verification: ExportVerification, score: ExitScore, run_dir: Path) -> None:
+    """Refuse a file that scores otherwise than the table that its card shows."""
+    expected = score.score(verification.split) if verification.score is not None else None
+    if verification.score is None or expected is None:
+        return
+    # The table may be of bf16 or of another device, where a few images fall otherwise.
+    tolerance = _SCORE_TOLERANCE + 2 / verification.images
+    if abs(verification.score - expected) > tolerance:
+        raise ArtifactError(
+            f"the file reaches {verification.score:.1%} on the {verification.split} images and "
+            f"{run_dir / EXITS_FILE} says {expected:.1%}: the table, or the images, are not those "
+            f"of the training; it was not kept. train --resume {run_dir} scores the run anew"
         )

@@ -6,6 +6,7 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from ..core.files import apply_umask
 from ..taps.fx_split import copy_without_hooks
 from .extract_predictor import load_predictor_state, predictor_state
 
@@ -21,6 +22,7 @@ def write_weights(network: nn.Module, path: Path, *, metadata: Mapping[str, str]
     # Shared tensors are written once for each name, so that any code can load the file.
     tensors = {name: t.contiguous().clone() for name, t in predictor_state(network).items()}
     save_file(tensors, path, {"format": "pt", **metadata})
+    apply_umask(path)  # safetensors lets nobody else read its files
 
 
 def copy_with_weights(path: Path, network: nn.Module) -> nn.Module:

@@ -1,5 +1,6 @@
 """From a recipe to all that trains: the only place that sees models, data and methods together."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -116,6 +117,17 @@ def _initial_weights(recipe: Recipe) -> dict[str, Tensor] | None:
         return None
     path = Path(recipe.weights)
     return run_weights(path)[1] if path.is_dir() else read_weights(path)
+
+
+def check_launched_processes(recipe: Recipe) -> None:
+    """Raise `ConfigError` if a launcher such as torchrun started another number of processes."""
+    world = os.environ.get("WORLD_SIZE", "")
+    if world.isdecimal() and int(world) != recipe.devices * recipe.num_nodes:
+        raise ConfigError(
+            f"the launcher started {world} processes (WORLD_SIZE) and this run is for "
+            f"{recipe.devices} on each of {recipe.num_nodes} nodes; give --devices and --num-nodes "
+            f"whose product is {world}, or leave the launcher out"
+        )
 
 
 def make_fabric(recipe: Recipe) -> Fabric:

@@ -1,7 +1,7 @@
 """Who trains with the student: a teacher that was trained before, peers that start with it."""
 
 import hashlib
-import tomllib
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,16 @@ from ..core import ArtifactError, ConfigError, load_tensors, nearest
 from ..data import ImageData
 from ..engine import checkpoint
 from ..engine.run_directory import RunDirectory
+from ..engine.state import tensor_group
 from ..models import SUFFIXES, build, find_pretrained, load_weights
-from ..records.training_data import TEACHER_FILE, TrainingData, read_teacher, read_training_data
+from ..records.training_data import TEACHER_FILE, TrainingData, read_teacher
 from ..tasks import make_task
+from .data_check import class_difference, normalization_distance
+from .run_origin import checked_training_data, recipe_table
 from .schema import Recipe, parse
 
-_FAR = 0.05  # of a standard deviation: subsets of one data set stay far below
-
-
-def describe_data(data: ImageData) -> TrainingData:
-    """The record of a run's data."""
-    return TrainingData(data.name, data.task, data.classes, data.mean, data.std)
+_FAR = 0.05  # of a standard deviation
+_FAR_OF_SAME = 0.25  # of one data set, of which a part or another size may be measured
 
 
 def load_teacher(recipe: Recipe, data: ImageData) -> tuple[nn.Module, str]:
@@ -137,7 +136,7 @@ def _empty(model: str, data: ImageData) -> nn.Module:
 
 def _from_run(path: Path, data: ImageData) -> tuple[nn.Module, str]:
     run = RunDirectory(path)
-    recipe = parse(tomllib.loads(run.recipe()), run_dir=path)
+    recipe = parse(recipe_table(run.recipe(), path), run_dir=path)
     saved = checkpoint.newest(run.checkpoints)
     if saved is None:
         raise ConfigError(f"teacher {path} has no checkpoint yet; train it to the end first")
@@ -145,11 +144,12 @@ def _from_run(path: Path, data: ImageData) -> tuple[nn.Module, str]:
         raise ConfigError(
             f"teacher {path} is not trained to the end; `selfdistill train --resume {path}` does it"
         )
-    _check(f"teacher {path}", read_training_data(path), data)
+    _check(f"teacher {path}", checked_training_data(run, saved), data)
     network = _empty(recipe.model, data)
-    state, prefix = saved.tensors["model"], saved.state.get("student")
+    state, prefix = tensor_group(saved, "model"), saved.state["student"]
     if "ema" in saved.tensors and prefix is not None:  # what the run was evaluated by
-        state = {name: saved.tensors["ema"][prefix + name] for name in state}
+        average = saved.tensors["ema"]
+        state = {n: average[prefix + n] for n in state if prefix + n in average}
     try:
         load_tensors(network, state)
     except RuntimeError:
@@ -158,32 +158,25 @@ def _from_run(path: Path, data: ImageData) -> tuple[nn.Module, str]:
 
 
 def _check(who: str, trained_on: TrainingData, data: ImageData) -> None:
-    if trained_on.task not in ("", data.task):
+    if difference := class_difference(trained_on, data):
         raise ConfigError(
-            f"{who} was trained for {trained_on.task} and the student is for {data.task}; "
-            "a teacher must know the student's task"
+            f"{who} {difference}; a teacher must know the student's task and classes, in the same "
+            "order"
         )
-    if len(trained_on.classes) != len(data.classes):
-        raise ConfigError(
-            f"{who} tells {len(trained_on.classes)} classes apart and '{data.name}' has "
-            f"{len(data.classes)}; a teacher must know the student's classes"
-        )
-    pairs = zip(trained_on.classes, data.classes, strict=True)
-    if different := next(((a, b) for a, b in pairs if a != b), None):
-        raise ConfigError(
-            f"{who} has '{different[0]}' where '{data.name}' has '{different[1]}': both must have "
-            "the same classes in the same order"
-        )
-    apart = [
-        max(abs(m - n) / s, abs(t / s - 1))
-        for m, n, s, t in zip(trained_on.mean, data.mean, data.std, trained_on.std, strict=False)
-    ]
-    if len(trained_on.mean) != len(data.mean) or max(apart) > _FAR:
-        raise ConfigError(
-            f"{who} learned images of mean {_shown(trained_on.mean)} and deviation "
-            f"{_shown(trained_on.std)}, and '{data.name}' is brought to {_shown(data.mean)} and "
-            f"{_shown(data.std)}; train the teacher on the student's data"
-        )
+    if (distance := normalization_distance(trained_on, data)) <= _FAR:
+        return
+    difference = (
+        f"{who} learned images of mean {_shown(trained_on.mean)} and deviation "
+        f"{_shown(trained_on.std)}, and '{data.name}' is brought to {_shown(data.mean)} and "
+        f"{_shown(data.std)}"
+    )
+    if trained_on.name != data.name or distance > _FAR_OF_SAME:
+        raise ConfigError(f"{difference}; train the teacher on the student's data")
+    warnings.warn(
+        f"{difference}, which are other images or another size of the same data; the teacher's "
+        "score tells whether it can teach like that",
+        stacklevel=2,
+    )
 
 
 def _shown(numbers: tuple[float, ...]) -> str:

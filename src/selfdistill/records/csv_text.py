@@ -6,18 +6,40 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..core import ArtifactError
+from ..core import ArtifactError, ResourceError
 
 T = TypeVar("T")
+_OTHER_FORM = (LookupError, TypeError, AttributeError, RecursionError, csv.Error)
+_FORMULA = tuple("=+-@\t\r")  # a spreadsheet runs what follows
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
-    """A header and rows; None is an empty cell."""
+    """A header and rows; None is an empty cell.
+
+    Text that a spreadsheet would run as a formula gets an apostrophe in front; numbers stay.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(["" if cell is None else cell for cell in row] for row in rows)
+    writer.writerow(map(_quoted, header))
+    writer.writerows(["" if cell is None else _quoted(cell) for cell in row] for row in rows)
     return text.getvalue()
+
+
+def _quoted(cell: Any) -> Any:
+    return f"'{cell}" if isinstance(cell, str) and _is_formula(cell) else cell
+
+
+def _unquoted(cell: str) -> str:
+    return cell[1:] if cell.startswith("'") and _is_formula(cell[1:]) else cell
+
+
+def _is_formula(text: str) -> bool:
+    """Whether a spreadsheet may run a text, or would if it lost its apostrophes."""
+    try:
+        float(text)
+    except ValueError:
+        return text.lstrip("'").startswith(_FORMULA)
+    return False
 
 
 def csv_rows(text: str) -> tuple[list[str], list[list[str]]]:
@@ -29,7 +51,7 @@ def csv_rows(text: str) -> tuple[list[str], list[list[str]]]:
     header, *rows = csv.reader(io.StringIO(text))
     if any(len(row) != len(header) for row in rows):
         raise ValueError("its rows have different lengths")
-    return header, rows
+    return [_unquoted(cell) for cell in header], [[_unquoted(c) for c in row] for row in rows]
 
 
 def number(cell: str) -> float | None:
@@ -46,12 +68,15 @@ def read_record(path: Path, parse: Callable[[str], T], kind: str) -> T | None:
         kind: what the file should be, for the error message.
 
     Raises:
-        ArtifactError: it cannot be read.
+        ArtifactError: it is something else.
+        ResourceError: it may not be read.
     """
-    if not path.exists():
-        return None
     try:
         with path.open(encoding="utf-8", newline="") as stream:
             return parse(stream.read())
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except FileNotFoundError:
+        return None
+    except PermissionError as error:
+        raise ResourceError(f"{path} cannot be read: {error.strerror}".lower()) from None
+    except (OSError, ValueError, ArithmeticError, *_OTHER_FORM) as error:
         raise ArtifactError(f"{path} is no {kind} ({error})") from None

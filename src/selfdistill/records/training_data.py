@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -14,6 +14,21 @@ TEACHER_FILE = "teacher.json"
 
 
 @dataclass(frozen=True)
+class PartRecord:
+    """One part of a data set.
+
+    Attributes:
+        images: their number.
+        labels: SHA-256 of the labels in order.
+        files: SHA-256 of the paths in order, relative to the part; "" of images in memory.
+    """
+
+    images: int
+    labels: str
+    files: str
+
+
+@dataclass(frozen=True)
 class TrainingData:
     """The data that a network was trained on.
 
@@ -22,6 +37,8 @@ class TrainingData:
         task: what its labels mean, a key of `tasks.TASKS`.
         classes: their names, in order.
         mean, std: of each channel, by which images were normalized.
+        shape: (C, H, W) of the images; () where it is not known.
+        parts: "train", "val" and "test", where there are such images.
     """
 
     name: str
@@ -29,6 +46,8 @@ class TrainingData:
     classes: Sequence[str]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    shape: tuple[int, ...] = ()
+    parts: Mapping[str, PartRecord] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The text of `data.json`."""
@@ -39,12 +58,17 @@ class TrainingData:
         """The record that `to_json` wrote.
 
         Raises:
-            ValueError, LookupError, TypeError: it wrote something else.
+            ValueError, LookupError, TypeError, AttributeError: it wrote something else.
         """
         fields = json.loads(text)
         mean, std = (tuple(float(value) for value in fields[key]) for key in ("mean", "std"))
         classes = [str(name) for name in fields["classes"]]
-        return cls(str(fields["name"]), str(fields["task"]), classes, mean, std)
+        parts = {
+            str(name): PartRecord(int(p["images"]), str(p["labels"]), str(p["files"]))
+            for name, p in fields["parts"].items()
+        }
+        shape = tuple(int(side) for side in fields["shape"])
+        return cls(str(fields["name"]), str(fields["task"]), classes, mean, std, shape, parts)
 
 
 def read_training_data(run_dir: Path) -> TrainingData:

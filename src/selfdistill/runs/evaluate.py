@@ -6,6 +6,7 @@ from ..core import ConfigError, DataError
 from ..data import ImageData
 from ..evaluation import SPLITS, EvaluationSession
 from ..recipe.build_run import load_data
+from ..recipe.data_check import class_difference
 from ..records.exit_scores import ExitScore
 
 
@@ -43,6 +44,12 @@ def evaluate_run(
     return Evaluation(session.data.name, available[0], len(images), exits)
 
 
+def _named_as(own: ImageData, data: ImageData) -> ImageData:
+    """The data with the names of the run's classes, where their own are only numbers."""
+    numbers = [str(i) for i in range(len(own.classes))]
+    return replace(data, classes=own.classes) if list(data.classes) == numbers else data
+
+
 def _other_data(session: EvaluationSession, data: str | ImageData) -> ImageData:
     """Other data, brought to the size and the normalization that the run was trained with."""
     own = session.data
@@ -50,14 +57,11 @@ def _other_data(session: EvaluationSession, data: str | ImageData) -> ImageData:
     if isinstance(data, str):
         size = height if height == width else session.recipe.image_size
         data = load_data(session.recipe.model_copy(update={"data": data, "image_size": size}))
-    if len(data.classes) != len(own.classes):
-        raise DataError(
-            f"'{data.name}' has {len(data.classes)} classes and the run was trained on "
-            f"{len(own.classes)}; give data with the same classes"
-        )
+    if difference := class_difference(own, _named_as(own, data)):
+        raise DataError(f"the run {difference}; give data with the same classes in the same order")
     if data.train.shape[0] != channels:
         raise DataError(
             f"the images of '{data.name}' have {data.train.shape[0]} channels and the run was "
             f"trained on {channels}; convert them"
         )
-    return replace(data, mean=own.mean, std=own.std)
+    return replace(data, classes=own.classes, mean=own.mean, std=own.std)

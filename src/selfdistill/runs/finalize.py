@@ -1,8 +1,10 @@
 """What a finished run is evaluated by, and the tables and the page that it leaves."""
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
-from ..core import MissingExtraError
+from ..core import MissingExtraError, ResourceError
 from ..engine.callback import Callback
 from ..engine.evaluate import EvaluationResult
 from ..engine.run_directory import RunDirectory
@@ -23,14 +25,33 @@ def finalize(
     exits = session.exit_scores(scores)
     if session.fabric.is_global_zero:
         directory.log({"kind": "final", "step": step, **scores})
-        _write_details(directory, session.task.classes, results)
-        for images in list(session.splits.values())[-1:]:
-            write_pictures(
-                directory, session.fabric, session.method, session.task, images, session.data
-            )
         directory.write(exit_scores.FILE, exit_scores.to_csv(exits))
-        _write_report(directory, callback)
+        with _warned("the tables of classes"):
+            _write_details(directory, session.task.classes, results)
+        with _warned("the pictures"):
+            for images in list(session.splits.values())[-1:]:
+                write_pictures(
+                    directory, session.fabric, session.method, session.task, images, session.data
+                )
+        with _warned("the report"):
+            _write_report(directory, callback)
     return exits
+
+
+@contextmanager
+def _warned(what: str) -> Iterator[None]:
+    """Context whose faults are warned of: the scores are written, and no training is lost."""
+    try:
+        yield
+    except ResourceError:  # a resume writes everything once there is room
+        raise
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        warnings.warn(
+            f"the training is complete, but {what} could not be written ({reason}); "
+            "`selfdistill train --resume` with the run's directory tries again",
+            stacklevel=2,
+        )
 
 
 def _write_details(

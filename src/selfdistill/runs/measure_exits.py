@@ -13,7 +13,6 @@ from ..core.machine import describe_machine
 from ..costs.latency import median_latencies, safetensors_size, torch_threads
 from ..costs.macs import NetworkCost, network_cost
 from ..costs.paper_macs import paper_network_cost
-from ..engine import checkpoint
 from ..engine.run_directory import RunDirectory
 from ..evaluation import EvaluationSession
 from ..export.extract_predictor import extract_predictor
@@ -21,7 +20,6 @@ from ..functional.calibration import expected_calibration_error
 from ..functional.pareto import pareto_front
 from ..functional.statistics import paired_difference
 from ..modules.exits import EarlyExit
-from ..recipe.schema import Recipe
 from ..records import BASELINE
 from ..records.exit_measurements import FILE, ExitMeasurement, ExitMeasurements
 
@@ -51,8 +49,8 @@ def measure_exits(
         notes: sentences on the comparison that go into the result.
     """
     session = run.session(device=device)
-    epoch, unfinished = _epochs_done(run.path, run.recipe)
-    notes = [*unfinished, *notes]
+    epoch = run.state["epoch"]
+    notes = [*([f"this run is not finished: {run.unfinished}"] if run.unfinished else []), *notes]
     if not session.task.class_scores:
         notes.append("times go from images to boxes, and fall where a detector sees fewer of them")
     on_message("evaluating the exits")
@@ -110,18 +108,6 @@ def check_measurable(run_dir: Path, count: str) -> None:
         raise RunBusyError(
             f"another process is training in {run_dir}; measure its exits when it is done"
         ) from None
-
-
-def _epochs_done(run_dir: Path, recipe: Recipe) -> tuple[int, list[str]]:
-    """Epochs that the newest checkpoint has seen, and a sentence if the run is not finished."""
-    if (run_dir / "exits.csv").exists():
-        return recipe.epochs, []
-    newest = checkpoint.newest(run_dir / "checkpoints")
-    epoch = newest.state["epoch"] if newest else 0
-    return epoch, [
-        f"this run is not finished: it stands at epoch {epoch} of {recipe.epochs}; "
-        f"selfdistill train --resume {run_dir} goes on"
-    ]
 
 
 @dataclass(frozen=True)

@@ -123,8 +123,10 @@ def _check(name: str, own: ImageData, images: ImageData) -> None:
 
 
 def _trained(name: str, recipe: Recipe, own: ImageData, taps: str | None) -> NetworkUnderTest:
-    network = load(name, data=own).network
-    return NetworkUnderTest(network, taps or recipe.taps, own.mean, own.std)
+    run = load(name, data=own)
+    if run.unfinished:
+        warnings.warn(f"{name} is not finished: {run.unfinished}", stacklevel=2)
+    return NetworkUnderTest(run.network, taps or recipe.taps, run.data.mean, run.data.std)
 
 
 def _built(

@@ -1,16 +1,13 @@
 """Where runs lie, and which run a directory holds."""
 
-import tomllib
 from pathlib import Path
 
 from ..core import ConfigError, ResourceError, RunBusyError
 from ..engine import checkpoint
 from ..engine.run_directory import RunDirectory
+from ..recipe.run_origin import MACHINE_KEYS, recipe_table
 from ..recipe.schema import Recipe, parse
 from ..records.exit_scores import FILE as EXITS_FILE
-
-# What decides where a run is made, and not what comes out of it.
-_MACHINE_KEYS = {"device", "devices", "num_nodes", "num_workers", "data_root", "teacher_model"}
 
 
 def load_recipe(path: str | Path | None) -> Recipe:
@@ -21,13 +18,14 @@ def load_recipe(path: str | Path | None) -> Recipe:
     """
     if path is None:
         raise ConfigError("which run is to be resumed? name its directory")
-    return parse(tomllib.loads(RunDirectory(Path(path)).recipe()), run_dir=Path(path))
+    table = recipe_table(RunDirectory(Path(path)).recipe(), Path(path))
+    return parse(table, run_dir=Path(path))
 
 
 def first_difference(recipe: Recipe, other: Recipe) -> str:
     """The first key in which two recipes ask for different runs, or ""."""
     for key, value in recipe.model_dump().items():
-        if key not in _MACHINE_KEYS and value != getattr(other, key):
+        if key not in MACHINE_KEYS and value != getattr(other, key):
             return f"{key} ({getattr(other, key)!r}, not {value!r})"
     return ""
 

@@ -1,7 +1,7 @@
 """A run that was trained, and what can be done with it."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +23,22 @@ from ..engine import checkpoint
 from ..engine.run_directory import RunDirectory
 from ..engine.state import restore_method
 from ..evaluation import EvaluationSession
-from ..export.package import ExportResult, export_run, with_run_normalization
+from ..export.package import ExportResult
 from ..information.config import EstimatorConfig, NetworkUnderTest
 from ..information.estimation import estimate_information
 from ..information.results import InformationResult
 from ..recipe.build_run import build_run, load_data
+from ..recipe.data_check import as_trained
+from ..recipe.run_origin import checked_training_data
 from ..recipe.schema import Recipe
 from ..recipe.teachers import check_given_modules, placeholder_teacher
 from ..records.exit_measurements import ExitMeasurements
 from ..records.exit_scores import ExitScore, read_exit_scores
-from ..tasks import check_network
 from .baseline import check_comparable, matched_baseline
 from .evaluate import Evaluation, evaluate_run
+from .export import export_trained
 from .measure_exits import check_measurable, measure_exits, save_measurements
-from .paths import check_finished, load_recipe
+from .paths import load_recipe
 
 
 @dataclass
@@ -49,6 +51,7 @@ class Run:
         method: trained, on its device, in evaluation mode.
         exits: score and cost of every predictor, shallowest first.
         data: that it was trained on.
+        state: of the training, as the checkpoint has it that the method is from.
     """
 
     path: Path
@@ -56,6 +59,17 @@ class Run:
     method: Method = field(repr=False)
     exits: list[ExitScore]
     data: ImageData = field(repr=False)
+    state: dict[str, Any] = field(repr=False)
+
+    @property
+    def unfinished(self) -> str:
+        """That the weights are not those of the end, a clause, or ""."""
+        if self.state["finished"]:
+            return ""
+        return (
+            f"the weights are those of step {self.state['step']}, after {self.state['epoch']} of "
+            f"{self.recipe.epochs} epochs; selfdistill train --resume {self.path} goes on"
+        )
 
     @property
     def network(self) -> nn.Module:
@@ -151,7 +165,8 @@ class Run:
         Args:
             exit, min_accuracy, max_macs: which predictor, see `export.select_exit`.
             format: ``"onnx"``, ``"pt2"`` or ``"safetensors"``.
-            out: the folder to make; None is export/PREDICTOR-FORMAT in the run's directory.
+            out: the folder to make; None is export/PREDICTOR-FORMAT in the run's directory, with
+                the size behind it if that is not the run's.
             image_size: side of the images that the file is to take; None is the run's. At another
                 size every predictor is evaluated anew.
             fuse: whether to fuse BatchNorm into the convolutions; safetensors always keeps it.
@@ -163,27 +178,17 @@ class Run:
         Examples:
             >>> run.export(exit="auto", min_accuracy=0.95).path  # doctest: +SKIP
         """
-        check_finished(self.path)
-        own_size = image_size in (None, self.recipe.image_size)
-        if data is None:
-            resized = self.recipe.model_copy(update={"image_size": image_size})
-            data = self.data if own_size else load_data(resized)
-        return export_run(
-            self if own_size else replace(self, exits=self._score_exits_on(data)),
-            data,
+        return export_trained(
+            self,
             exit=exit,
             format=format,
             out=out,
             min_accuracy=min_accuracy,
             max_macs=max_macs,
+            image_size=image_size,
             fuse=fuse,
+            data=data,
         )
-
-    def _score_exits_on(self, data: ImageData) -> list[ExitScore]:
-        """Scores and costs of every predictor on the run's data at another image size."""
-        session = replace(self.session(), data=with_run_normalization(self.path, data))
-        check_network(self.network, session.task)
-        return session.score_exits()
 
     def anytime(
         self, threshold: Threshold | Iterable[Threshold] = None, *, max_loss: float = 0.01
@@ -257,19 +262,23 @@ def load(
             of the same shapes: a trained run has no use for its teacher.
 
     Raises:
-        ConfigError: there is no run, nothing was saved yet, or an object is missing.
+        ConfigError: there is no run, nothing was saved yet, its recipe was changed, or an object is
+            missing.
+        DataError: its data have other classes now.
         ArtifactError: its checkpoints are corrupt or of a newer version.
     """
     recipe, directory = load_recipe(path), RunDirectory(Path(path))
     newest = checkpoint.newest(directory.checkpoints)
     if newest is None:
         raise ConfigError(f"{path} has no checkpoint yet")
+    trained_on = checked_training_data(directory, newest)
     check_given_modules(recipe, model, peers)
-    data, bare = data or load_data(recipe), recipe.model_copy(update={"weights": ""})
+    data = as_trained(directory.path, trained_on, data or load_data(recipe))
+    bare = recipe.model_copy(update={"weights": ""})
     if teacher is None and recipe.teacher:
         teacher = placeholder_teacher(directory.path, data)
         bare = bare.model_copy(update={"teacher_taps": "auto"})
     components = build_run(bare, data=data, model=model, teacher=teacher, peers=peers)
     restore_method(components.method, newest, ema=True)
-    exits = read_exit_scores(directory.path)
-    return Run(directory.path, recipe, components.method.eval(), exits, data)
+    exits = read_exit_scores(directory.path) if newest.state["finished"] else []
+    return Run(directory.path, recipe, components.method.eval(), exits, data, newest.state)

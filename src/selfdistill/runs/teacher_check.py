@@ -2,18 +2,26 @@
 
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from ..core import ArtifactError
+from ..core import STUDENT, ArtifactError
 from ..engine.callback import Callback
 from ..engine.evaluate import evaluate_network
 from ..engine.run_directory import RunDirectory
 from ..recipe.build_run import RunComponents, eval_loader
 from ..recipe.teachers import fingerprint
-from ..records.training_data import TEACHER_FILE, TeacherRecord, read_teacher
+from ..records.exit_scores import read_exit_scores
+from ..records.training_data import (
+    DATA_FILE,
+    TEACHER_FILE,
+    TeacherRecord,
+    read_teacher,
+    read_training_data,
+)
 from ..taps import Taps
 from ..tasks.metric_names import shown_metric
 
@@ -40,15 +48,15 @@ def check_teacher(
                 "with; give the old one back, or start a new run"
             )
         return
-    scores, images, warning = evaluate_teacher(teacher, components, fabric)
+    scores, images, sentences = evaluate_teacher(teacher, components, fabric)
     score, metric = scores[task.primary_metric], shown_metric(task.primary_metric)
     callback.on_message(
         f"the teacher gets {score:.1%} of {images} images right"
         if task.image_labels
         else f"the teacher reaches {score:.1%} {metric} on {images} images"
     )
-    if warning:
-        warnings.warn(warning, stacklevel=2)
+    for sentence in sentences:
+        warnings.warn(sentence, stacklevel=2)
     taps = (m for m in components.method.modules() if isinstance(m, Taps))
     shapes = next((each.shapes for each in taps if each.network is teacher), {})
     record = TeacherRecord(components.recipe.teacher, digest, images, scores, shapes)
@@ -58,14 +66,35 @@ def check_teacher(
 
 def evaluate_teacher(
     teacher: nn.Module, components: RunComponents, fabric: Fabric
-) -> tuple[dict[str, float], str, str]:
-    """A teacher's scores, the images they are of, and a warning or ""."""
+) -> tuple[dict[str, float], str, list[str]]:
+    """A teacher's scores, the images they are of, and warnings."""
     data = components.data
     images, kind = (data.val, "validation") if data.val is not None else (data.train, "training")
     images = images.take(torch.arange(min(len(images), _MAX_IMAGES)))
     batches = eval_loader(components.recipe, data, images, fabric)
     scores = evaluate_network(fabric, teacher, components.task, batches)
-    return scores, f"{len(images):,} {kind}", _chance_warning(scores, components)
+    score = scores[components.task.primary_metric]
+    sentences = [_chance_warning(scores, components), _size_warning(components, score)]
+    return scores, f"{len(images):,} {kind}", [text for text in sentences if text]
+
+
+def _size_warning(components: RunComponents, score: float) -> str:
+    """That a teacher is used at another size of images than it was trained at, or ""."""
+    name, data = components.recipe.teacher, components.data
+    run_dir = Path(name)
+    if not (run_dir / DATA_FILE).is_file():  # no run, or a module that was given
+        return ""
+    shape = read_training_data(run_dir).shape
+    if not shape or shape == tuple(data.train.shape):
+        return ""
+    own = next((e for e in read_exit_scores(run_dir) if e.predictor == STUDENT), None)
+    before = own.val_score if own else None
+    old, new = (f"{height}×{width}" for _, height, width in (shape, data.train.shape))
+    there = "" if before is None else f" of {before:.1%}"
+    return (
+        f"teacher {name} was trained on images of {old}, where it has a validation score{there}, "
+        f"and is shown {new} here, where it has {score:.1%}; --image-size {shape[1]} is its own"
+    )
 
 
 def _chance_warning(scores: Mapping[str, float], components: RunComponents) -> str:

@@ -11,23 +11,30 @@ from torch import nn
 from ..core import ConfigError, SelfdistillError, load_tensors
 from ..data import ImageData, warn_of_data
 from ..engine.callback import Callback
+from ..engine.processes import lost_processes_reported
 from ..engine.run_directory import RunDirectory
 from ..engine.trainer import Trainer
 from ..evaluation import EvaluationSession
 from ..recipe.build_run import (
     RunComponents,
     build_run,
+    check_launched_processes,
+    load_data,
     make_fabric,
     train_loader,
 )
+from ..recipe.data_check import as_trained, describe_data
 from ..recipe.merge import merge_keys
+from ..recipe.run_origin import read_origin
 from ..recipe.schema import Recipe, parse, read, write
-from ..recipe.teachers import check_given_modules, describe_data
+from ..recipe.teachers import check_given_modules
+from ..records.exit_measurements import FILE as MEASUREMENTS_FILE
 from ..records.exit_scores import FILE as EXITS_FILE
 from ..records.exit_scores import ExitScore, read_exit_scores
-from ..records.training_data import DATA_FILE
+from ..records.training_data import DATA_FILE, read_training_data
 from ..tasks import Classification
 from .arguments import training_arguments
+from .extension import check_same_keys, describe_extension, extended
 from .finalize import finalize
 from .paths import first_difference, load_recipe, unique_run_dir
 from .run import Run
@@ -57,7 +64,8 @@ def train(
             network like the student.
         out: the run's directory; None takes the next free one in runs/.
         resume: continue the run in `out`, by its own recipe; of the rest only what was given as an
-            object (`model`, `data`, `teacher`, `peers`) need be given again.
+            object (`model`, `data`, `teacher`, `peers`) need be given again. A larger `epochs`
+            extends the run.
         recipe: a TOML file to start from.
         callback: is called as training goes on; None is nobody.
         keys: any key of a recipe, and the method's own options by their names.
@@ -71,8 +79,16 @@ def train(
     """
     given = training_arguments(keys, model, data, teacher, peers)
     file = read(Path(recipe)) if recipe else {}
-    chosen = load_recipe(out) if resume else parse(merge_keys(file, given.keys))
-    return train_recipe(chosen, out=out, resume=resume, callback=callback, **given.objects())
+    epochs: int | None = None
+    if resume:
+        chosen = load_recipe(out)
+        epochs = given.keys.get("epochs")
+        check_same_keys(chosen, merge_keys(file, given.keys))
+    else:
+        chosen = parse(merge_keys(file, given.keys))
+    return train_recipe(
+        chosen, out=out, resume=resume, epochs=epochs, callback=callback, **given.objects()
+    )
 
 
 def train_recipe(
@@ -80,44 +96,58 @@ def train_recipe(
     *,
     out: str | Path | None = None,
     resume: bool = False,
+    epochs: int | None = None,
     callback: Callback | None = None,
     data: ImageData | None = None,
     model: nn.Module | None = None,
     teacher: nn.Module | None = None,
     peers: Sequence[nn.Module] = (),
 ) -> Run:
-    """Train what a recipe says; `train` is the comfortable way in."""
+    """Train what a recipe says; `train` is the comfortable way in.
+
+    With `resume` the recipe is the run's own, which a larger number of `epochs` extends.
+    """
+    before = 0  # epochs that a run had which is extended
     if resume:
         recipe = load_recipe(out)
+        before, recipe = recipe.epochs, extended(recipe, epochs, out)
         check_given_modules(recipe, model, peers)
+    check_launched_processes(recipe)
     fabric = make_fabric(recipe)
     fabric.launch()
-    directory = RunDirectory(Path(fabric.broadcast(str(out or unique_run_dir(recipe)))))
-    if not resume:
-        directory.check_free()
-    fabric.barrier()  # nobody writes before everybody has looked
-    start = recipe.model_copy(update={"weights": ""}) if resume else recipe  # a checkpoint has them
-    components = build_run(start, data=data, model=model, teacher=teacher, peers=peers)
-    recipe = components.recipe.model_copy(update={"weights": recipe.weights})
-    components = components._replace(recipe=recipe)
-    batches = train_loader(recipe, components.data, components.method, fabric)
-    callback = callback if callback and fabric.is_global_zero else Callback()
-    with ExitStack() as stack:
-        _begin(stack, components, fabric, directory, resume=resume)
+    with lost_processes_reported(fabric), ExitStack() as stack:
+        directory = RunDirectory(Path(fabric.broadcast(str(out or unique_run_dir(recipe)))))
+        if resume:
+            trained_on = read_training_data(directory.path)
+            data = as_trained(directory.path, trained_on, data or load_data(recipe), exact=True)
+        else:
+            directory.check_free()
+        fabric.barrier()  # nobody writes before everybody has looked
+        # a checkpoint has the weights
+        start = recipe.model_copy(update={"weights": ""}) if resume else recipe
+        components = build_run(start, data=data, model=model, teacher=teacher, peers=peers)
+        recipe = components.recipe.model_copy(update={"weights": recipe.weights})
+        components = components._replace(recipe=recipe)
+        batches = train_loader(recipe, components.data, components.method, fabric)
+        callback = callback if callback and fabric.is_global_zero else Callback()
+        extends = resume and recipe.epochs > before
+        _begin(stack, components, fabric, directory, resume=resume, extends=extends)
         callback.on_start(run_summary(components, fabric, directory))
         warn_of_data(components.data)
+        if extends:
+            callback.on_message(describe_extension(recipe, before))
         check_teacher(components, fabric, directory, callback)
         session = EvaluationSession(recipe, components.data, components.method, fabric)
-        val = session.loader("val") if components.data.val else None
         trainer = Trainer(
             fabric,
             components.method,
             components.task,
             batches,
-            val,
+            session.loader("val") if components.data.val else None,
             recipe,
             directory,
             callback,
+            read_origin(directory, extended=epochs is not None),
         )
         trainer.run()
         callback.on_message("evaluating the finished network")
@@ -126,7 +156,8 @@ def train_recipe(
         if trainer.ema:
             load_tensors(components.method, trainer.ema.state, strict=False)
         callback.on_finish()
-    return Run(directory.path, recipe, components.method.eval(), exits, components.data)
+    state = trainer.state()
+    return Run(directory.path, recipe, components.method.eval(), exits, components.data, state)
 
 
 def _begin(
@@ -136,15 +167,19 @@ def _begin(
     directory: RunDirectory,
     *,
     resume: bool,
+    extends: bool,
 ) -> None:
     """Hold the directory until the stack is left; what keeps the first process stops all."""
     fault: SelfdistillError | None = None
     if fabric.is_global_zero:
         try:
             stack.enter_context(directory.held())
+            recipe = write(components.recipe)
             if not resume:
-                directory.begin(write(components.recipe))
-                directory.write(DATA_FILE, describe_data(components.data).to_json())
+                data = describe_data(components.data).to_json()
+                directory.begin(recipe, {DATA_FILE: data})
+            elif extends:
+                directory.extend(recipe, [EXITS_FILE, MEASUREMENTS_FILE])
         except SelfdistillError as error:
             fault = error
     if fault := fabric.broadcast(fault):  # the others would wait for the first for ever

@@ -1,0 +1,65 @@
+"""What the processes of one run do together: means, statistics, and ending in order."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import cast
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, distributed, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..core import ResourceError
+
+_LOST = ("closed by peer", "reset by peer", "connection refused", "broken pipe", "gloo", "nccl")
+
+
+def process_mean(fabric: Fabric, values: Mapping[str, float]) -> dict[str, float]:
+    """The mean of each value over all processes."""
+    if fabric.world_size == 1 or not values:
+        return dict(values)
+    tensor = torch.tensor(list(values.values()), dtype=torch.float64, device=fabric.device)
+    mean = cast(Tensor, fabric.all_reduce(tensor, reduce_op="mean"))
+    return dict(zip(values, mean.tolist(), strict=True))
+
+
+def process_max(fabric: Fabric, value: int) -> int:
+    """The largest value of all processes."""
+    if fabric.world_size == 1:
+        return value
+    tensor = torch.tensor(value, device=fabric.device)
+    return int(cast(Tensor, fabric.all_reduce(tensor, reduce_op="max")))
+
+
+def average_batchnorm_statistics(
+    fabric: Fabric, method: nn.Module, *states: Mapping[str, Tensor]
+) -> None:
+    """Give every process the mean of all processes' BatchNorm statistics, in each of the states."""
+    if fabric.world_size == 1:
+        return
+    norms = [n for n, m in method.named_modules() if isinstance(m, _BatchNorm)]
+    for name in (f"{n}.running_{stat}" for n in norms for stat in ("mean", "var")):
+        for state in states:
+            if name in state:
+                mean = fabric.all_reduce(state[name], reduce_op="mean")
+                state[name].copy_(cast(Tensor, mean))
+
+
+@contextmanager
+def lost_processes_reported(fabric: Fabric) -> Iterator[None]:
+    """Context in which the end of another process is an error that says so.
+
+    Raises:
+        ResourceError: the connection to another process of the run is lost.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error).lower()
+        lost = isinstance(error, distributed.DistError) or any(part in text for part in _LOST)
+        if fabric.world_size == 1 or not lost:
+            raise
+        raise ResourceError(
+            "another process of this run ended, so this one ends, too; the other one's message "
+            "says why, and train --resume goes on from the last checkpoint"
+        ) from error

@@ -1,0 +1,145 @@
+"""Whether data are those that a network was trained on; all that joins the two asks here."""
+
+import hashlib
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..core import DataError
+from ..data import ImageData, ImageFiles, ImageSet
+from ..records.training_data import PartRecord, TrainingData
+
+_SAME = 1e-3  # of a standard deviation: decoders differ less between machines
+_MAX_HASHED = 1 << 24  # elements of a tensor of targets
+
+
+class Classes(Protocol):
+    """Data by their task and the names of their classes."""
+
+    @property
+    def task(self) -> str:
+        """A name in `tasks.TASKS`, "" where it is not known."""
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """In the order of the labels."""
+
+
+def describe_data(data: ImageData) -> TrainingData:
+    """The record of a run's data."""
+    splits = {"train": data.train, "val": data.val, "test": data.test}
+    parts = {name: _describe_part(part) for name, part in splits.items() if part is not None}
+    classes = list(data.classes)
+    return TrainingData(
+        data.name, data.task, classes, data.mean, data.std, tuple(data.train.shape), parts
+    )
+
+
+def _describe_part(images: ImageSet) -> PartRecord:
+    files = hashlib.sha256()
+    if isinstance(images, ImageFiles):
+        paths = [images.path(i) for i in range(len(images))]
+        parent = os.path.commonpath([os.path.dirname(p) for p in paths]) if paths else ""
+        for path in paths:  # relative, so that data may move
+            files.update(os.fsencode(os.path.relpath(path, parent)) + b"\0")
+    in_files = isinstance(images, ImageFiles)
+    return PartRecord(len(images), _labels_digest(images), files.hexdigest() if in_files else "")
+
+
+def _labels_digest(images: ImageSet) -> str:
+    """SHA-256 of all labels of a part, of masks of many pixels of every n-th one."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(vars(images.targets).items()):
+        if isinstance(tensor, Tensor):
+            flat = tensor.detach().cpu().flatten()
+            flat = flat[:: max(1, -(-flat.numel() // _MAX_HASHED))]
+            values = flat.round() if flat.is_floating_point() else flat  # of boxes: whole pixels
+            digest.update(name.encode() + values.to(torch.int32).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def class_difference(trained_on: Classes, data: ImageData) -> str:
+    """In which the task or the classes of data are not those of a training, a clause, or ""."""
+    if trained_on.task not in ("", data.task):
+        return f"was trained for {trained_on.task} and '{data.name}' is for {data.task}"
+    own, classes = list(trained_on.classes), list(data.classes)
+    if len(own) != len(classes):
+        return (
+            f"tells {len(own)} classes apart and '{data.name}' has {len(classes)} "
+            f"({_first_names(own, classes)})"
+        )
+    different = next(((a, b) for a, b in zip(own, classes, strict=True) if a != b), None)
+    return f"has '{different[0]}' where '{data.name}' has '{different[1]}'" if different else ""
+
+
+def _first_names(own: list[str], classes: list[str]) -> str:
+    """A class that only one of the two has, to tell by which they differ."""
+    if extra := [name for name in classes if name not in own]:
+        return f"'{extra[0]}' is new"
+    missing = [name for name in own if name not in classes]
+    return f"'{missing[0]}' is missing" if missing else "some are named twice"
+
+
+def image_difference(trained_on: TrainingData, data: ImageData) -> str:
+    """In which the images of data are not those of a training, a clause, or ""."""
+    now = describe_data(data)
+    for split in dict.fromkeys([*trained_on.parts, *now.parts]):
+        old, new = (record.parts.get(split, PartRecord(0, "", "")) for record in (trained_on, now))
+        if old.images != new.images:
+            return f"it has {new.images:,} {split} images and was {old.images:,} then"
+        if trained_on.shape == now.shape and old.labels != new.labels:
+            return f"the labels of its {split} images are others, or in another order"
+        if old.files and new.files and old.files != new.files:
+            return f"the files of its {split} images have other names or another order"
+    if trained_on.shape == now.shape and normalization_distance(trained_on, data) > _SAME:
+        return "its pixels have another mean or deviation"
+    return ""
+
+
+def normalization_distance(trained_on: TrainingData, data: ImageData) -> float:
+    """Largest difference of mean or deviation, in standard deviations of the data."""
+    if len(trained_on.mean) != len(data.mean):
+        return float("inf")
+    return max(
+        max(abs(m - n) / s, abs(t / s - 1))
+        for m, n, s, t in zip(trained_on.mean, data.mean, data.std, trained_on.std, strict=True)
+    )
+
+
+def as_trained(
+    run_dir: Path, trained_on: TrainingData, data: ImageData, *, exact: bool = False
+) -> ImageData:
+    """The data of a run, with the normalization of its training.
+
+    Args:
+        run_dir: of the run.
+        trained_on: what it was trained on.
+        data: what is there now.
+        exact: whether the images must be the same, too; otherwise other ones are warned of.
+
+    Raises:
+        DataError: task, classes, channels or, if `exact`, images are not those of the training.
+    """
+    if difference := class_difference(trained_on, data):
+        raise DataError(f"{run_dir} {difference}; give back the data that it was trained on")
+    if len(trained_on.mean) != len(data.mean):
+        raise DataError(
+            f"{run_dir} was trained on {len(trained_on.mean)} channels and '{data.name}' has "
+            f"{len(data.mean)}; give back the data that it was trained on"
+        )
+    if difference := image_difference(trained_on, data):
+        changed = f"'{data.name}' has changed since {run_dir} was trained: {difference}"
+        if exact:
+            raise DataError(
+                f"{changed}; give back the data that it was trained on, or start a new run"
+            )
+        warnings.warn(
+            f"{changed}; images that are held out now may have been trained on", stacklevel=2
+        )
+    return replace(data, mean=trained_on.mean, std=trained_on.std)

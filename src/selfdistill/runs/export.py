@@ -1,0 +1,64 @@
+"""Export of a run's predictor at the run's image size or another one."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..data import ImageData
+from ..export.package import ExportResult, check_format, check_new, default_folder, export_run
+from ..export.select_exit import select_exit
+from ..recipe.build_run import load_data
+from ..recipe.data_check import as_trained
+from ..records.exit_scores import ExitScore
+from ..records.training_data import read_training_data
+from ..tasks import check_network
+from .paths import check_finished
+
+if TYPE_CHECKING:
+    from .run import Run
+
+
+def export_trained(
+    run: "Run",
+    *,
+    exit: str | int,
+    format: str,
+    out: str | Path | None,
+    min_accuracy: float | None,
+    max_macs: float | None,
+    image_size: int | None,
+    fuse: bool,
+    data: ImageData | None,
+) -> ExportResult:
+    """Write an exit or the student by itself; see `Run.export`."""
+    check_finished(run.path)
+    check_format(format)
+    own_size = image_size in (None, run.recipe.image_size) or {image_size} == set(
+        run.data.train.shape[1:]
+    )
+    if data is None:
+        resized = run.recipe.model_copy(update={"image_size": image_size})
+        data = run.data if own_size else load_data(resized)
+    if out:  # before all is evaluated, where the folder is known
+        check_new(Path(out))
+    elif exit != "auto":
+        predictor = select_exit(run.exits, exit).predictor
+        check_new(default_folder(run.path, predictor, format, data, fuse))
+    return export_run(
+        run if own_size else replace(run, exits=_score_exits(run, data)),
+        data,
+        exit=exit,
+        format=format,
+        out=out,
+        min_accuracy=min_accuracy,
+        max_macs=max_macs,
+        fuse=fuse,
+    )
+
+
+def _score_exits(run: "Run", data: ImageData) -> list[ExitScore]:
+    """Scores and costs of every predictor on the run's data at another image size."""
+    data = as_trained(run.path, read_training_data(run.path), data)
+    session = replace(run.session(), data=data)
+    check_network(run.network, session.task)
+    return session.score_exits()

@@ -1,0 +1,39 @@
+"""What several processes do together, with stand-ins for the other ones."""
+
+from types import SimpleNamespace
+
+import pytest
+from torch import distributed
+
+from selfdistill.core import ResourceError
+from selfdistill.engine.processes import lost_processes_reported, process_max, process_mean
+
+TWO = SimpleNamespace(world_size=2)
+ONE = SimpleNamespace(world_size=1)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[enforce fail] Connection closed by peer [127.0.0.1]:2"),
+        RuntimeError("Read error [127.0.0.1]:3: Connection reset by peer"),
+        RuntimeError("NCCL communicator was aborted"),
+        distributed.DistNetworkError("the server did not answer"),
+        distributed.DistBackendError("remote process exited"),
+    ],
+)
+def test_a_lost_process_is_named(error):
+    with pytest.raises(ResourceError, match="another process"), lost_processes_reported(TWO):
+        raise error
+    with pytest.raises(RuntimeError), lost_processes_reported(ONE):
+        raise error
+
+
+def test_other_faults_stay_what_they_are():
+    with pytest.raises(RuntimeError, match="shape"), lost_processes_reported(TWO):
+        raise RuntimeError("shape mismatch")
+
+
+def test_one_process_agrees_with_itself():
+    assert process_max(ONE, 15) == 15
+    assert process_mean(ONE, {"a": 1.5}) == {"a": 1.5}

@@ -1,0 +1,58 @@
+"""A finished training is never lost to what is only shown of it."""
+
+import pytest
+
+import selfdistill
+from selfdistill.core import ConfigError, ResourceError
+from selfdistill.recipe.build_run import check_launched_processes
+from selfdistill.recipe.schema import parse
+
+TINY = {"epochs": 1, "max_train_images": 32, "batch_size": 16, "model": "cifar/resnet8",
+        "method": "ce"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("function", "what"),
+    [
+        ("finalize.write_pictures", "the pictures"),
+        ("finalize._write_report", "the report"),
+        ("finalize._write_details", "the tables of classes"),
+    ],
+)
+@pytest.mark.parametrize("fault", [UnicodeEncodeError("utf-8", "\udcff", 0, 1, "no"), KeyError()])
+def test_a_page_that_cannot_be_written_is_warned_of(tmp_path, monkeypatch, function, what, fault):
+    def broken(*_, **__):
+        raise fault
+
+    monkeypatch.setattr(f"selfdistill.runs.{function}", broken)
+    with pytest.warns(UserWarning, match=f"training is complete, but {what} could not be written"):
+        run = selfdistill.train(out=tmp_path / "run", **TINY)
+    assert selfdistill.load(tmp_path / "run").exits == run.exits
+
+
+def test_a_full_disk_is_no_warning_since_a_resume_writes_the_rest(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise ResourceError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("selfdistill.runs.finalize._write_report", full)
+        with pytest.raises(ResourceError):
+            selfdistill.train(out=tmp_path / "run", **TINY)
+    assert not (tmp_path / "run" / "report.html").exists()
+    selfdistill.train(out=tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("world", "keys", "fits"),
+    [("2", {}, False), ("2", {"devices": 3}, False), ("2", {"devices": 2}, True),
+     ("4", {"devices": 2, "num_nodes": 2}, True), ("1", {}, True), ("", {}, True)],
+)  # fmt: skip
+def test_a_launcher_and_a_recipe_agree_on_the_processes(monkeypatch, world, keys, fits):
+    monkeypatch.setenv("WORLD_SIZE", world)
+    recipe = parse({"method": "ce", **keys})
+    if fits:
+        check_launched_processes(recipe)
+        return
+    with pytest.raises(ConfigError, match="the launcher started 2 processes"):
+        check_launched_processes(recipe)
