@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+from ..errors import SelfdistillError, shortened
 from .console import echo_stderr, rank_zero
 
 _OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "not enough memory")
@@ -53,12 +54,10 @@ def handle_errors(command: Callable[..., None]) -> Callable[..., None]:
 
 def error_message(error: Exception) -> tuple[str, int]:
     """Message of an error and exit code; the message is empty for a bug."""
-    from torch import OutOfMemoryError
-
-    from ..core import SelfdistillError, shortened
-
     if isinstance(error, SelfdistillError):
         return str(error), error.exit_code
+    from torch import OutOfMemoryError  # slow to import, and few errors need it
+
     lightning = sys.modules.get("lightning_fabric.utilities.exceptions")  # slow to import
     if lightning and isinstance(error, lightning.MisconfigurationException):
         return str(error).splitlines()[0], 2

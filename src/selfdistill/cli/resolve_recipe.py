@@ -32,11 +32,14 @@ def resolve_recipe(
     keys: Mapping[str, Any], recipe: Path | None = None, settings: Sequence[str] | None = None
 ) -> "Recipe":
     """The recipe that the file, the options and the pairs of --set make, in this order."""
-    from ..recipe.merge import merge_keys
-    from ..recipe.plugins import import_recipe_plugins
-    from ..recipe.schema import parse, read
+    from ..recipe.document import check_early, read, typed_recipe
 
     file = read(recipe) if recipe else {}
+    check_early(typed_recipe({**file, **keys}))  # before torch is imported, which takes seconds
+    from ..recipe.merge import merge_keys
+    from ..recipe.plugins import import_recipe_plugins
+    from ..recipe.schema import parse
+
     import_recipe_plugins({**file, **keys})  # before methods are asked for their options
     if "method" in keys and file.get("method", keys["method"]) != keys["method"]:
         file = _drop_other_method_keys(keys["method"], file)

@@ -1,7 +1,6 @@
 """The interfaces that all else stands on: methods, tasks, batches, errors, random numbers."""
 
-from .batch import Batch, Needs, Progress, StepOutput
-from .errors import (
+from ..errors import (
     ArtifactError,
     ConfigError,
     DataError,
@@ -13,6 +12,7 @@ from .errors import (
     nearest,
     shortened,
 )
+from .batch import Batch, Needs, Progress, StepOutput
 from .extras import require
 from .files import atomic_directory, atomic_file, write_atomically
 from .frozen import Frozen, load_tensors, trained_state

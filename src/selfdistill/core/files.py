@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import ResourceError, RunBusyError
+from ..errors import ResourceError, RunBusyError
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import typing
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from .errors import ConfigError, nearest
+from ..errors import ConfigError, nearest
 from .method import Method
 
 

@@ -135,8 +135,8 @@ def _labeled(folder: Path, classes: list[str], listing: Listing) -> ImageFiles:
         pairs = [(f, label) for fs, label in zip(files, labels, strict=True) for f in fs]
     if not pairs:
         raise DataError(
-            f"there is no picture in class folders below {folder}; "
-            f"it needs FOLDER/CLASS/PICTURE with one of {', '.join(EXTENSIONS)}{label_list_hint(folder)}"
+            f"there is no picture in class folders below {folder}; it needs FOLDER/CLASS/PICTURE "
+            f"with one of {', '.join(EXTENSIONS)}{label_list_hint(folder)}"
         )
     paths, label_list = zip(*pairs, strict=True)
     return ImageFiles(paths, torch.tensor(label_list), (_SIZE, _SIZE), _RESIZE_RATIO)

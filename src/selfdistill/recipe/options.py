@@ -6,10 +6,9 @@ from typing import Any, get_args
 from pydantic import ConfigDict, ValidationError, create_model
 
 from .. import methods as _all  # noqa: F401  importing them is what registers them
-from ..core import METHODS, ConfigError, Method, Option, nearest, options, shortened
+from ..core import METHODS, ConfigError, Method, Option, nearest, options
+from .document import check_plain_values, first_error
 from .plugins import load_entry_points
-
-_MAX_INTEGER = 2**53
 
 
 def method_classes(name: str) -> dict[str, type[Method]]:
@@ -101,21 +100,3 @@ def _checked(name: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigError(f"method '{name}': {first_error(error)}") from None
     check_plain_values(checked)
     return checked
-
-
-def first_error(error: ValidationError) -> str:
-    """What the first fault is, for a person."""
-    first = error.errors()[0]
-    name = shortened(".".join(str(part) for part in first["loc"][:1]))
-    reason = first["msg"][0].lower() + first["msg"][1:]
-    return f"{name} = {shortened(repr(first['input']))} does not fit: {shortened(reason, 200)}"
-
-
-def check_plain_values(values: Mapping[str, Any]) -> None:
-    """Raises `ConfigError` for integers beyond a tensor's, and texts that no path can hold."""
-    for key, value in values.items():
-        for item in value if isinstance(value, list | tuple) else (value,):
-            if isinstance(item, int) and abs(item) > _MAX_INTEGER:
-                raise ConfigError(f"{key} = {shortened(str(item), 30)} is beyond all use")
-            if isinstance(item, str) and "\0" in item:
-                raise ConfigError(f"{key} holds a zero byte")

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ..core import ConfigError, SelfdistillError
+from ..errors import ConfigError, SelfdistillError
 
 GROUP = "selfdistill.methods"
 """The entry point group that installed packages register under."""

@@ -1,4 +1,4 @@
-"""Errors of users: one class, one exit code, one sentence each."""
+"""Errors of users: one class, one exit code, one sentence each. Imports no torch."""
 
 import difflib
 from collections.abc import Iterable

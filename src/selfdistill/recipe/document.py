@@ -1,0 +1,114 @@
+"""Recipes as documents: read, checked for keys and types, and for what is refused without torch.
+
+Imports no torch, so that a mistyped name is answered at once.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import Any
+
+from pydantic import ValidationError
+
+from ..errors import ConfigError, DataError, nearest, shortened
+from .fields import Recipe
+from .plugins import GROUP
+
+_MAX_BYTES = 1 << 20
+_MAX_DOTS = 1000  # tomllib takes quadratic time and memory for a dotted key
+_MAX_INTEGER = 2**53
+_METHODS = Path(__file__).parents[1] / "methods"
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A recipe file as a dictionary, not yet checked.
+
+    Raises:
+        ConfigError: no such file, one that is far too large, or not TOML.
+    """
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise ConfigError(f"the recipe {path} is larger than 1 MB, which no recipe is")
+        return read_toml(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"the recipe {path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise ConfigError(f"the recipe {path} is not TOML: {error}") from None
+
+
+def read_toml(content: bytes) -> dict[str, Any]:
+    """A TOML document in UTF-8, with a byte order mark or without.
+
+    Raises:
+        ValueError: it is none, its message being the reason, or it is nested too deeply.
+    """
+    text = content.decode("utf-8-sig")
+    if max((line.count(".") for line in text.splitlines()), default=0) > _MAX_DOTS:
+        raise ValueError("a line has more dots than any key or number of a recipe")
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("its values are nested too deeply") from None
+
+
+def typed_recipe(values: Mapping[str, Any]) -> Recipe:
+    """A recipe whose keys and types are checked; method, options and names are not.
+
+    Raises:
+        ConfigError: an unknown key, or a value of a wrong type or out of its bounds.
+    """
+    for key in values:
+        if key not in Recipe.model_fields:
+            name = shortened(str(key))
+            raise ConfigError(f"a recipe has no key '{name}'{nearest(name, Recipe.model_fields)}")
+    try:
+        recipe = Recipe.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(first_error(error)) from None
+    check_plain_values(recipe.model_dump())
+    return recipe
+
+
+def check_early(recipe: Recipe) -> None:
+    """Refuse what needs no torch to be seen: a method or a path that is not there.
+
+    Raises:
+        ConfigError: there is no such method or weights file.
+        DataError: there is no such folder or file of data.
+    """
+    if not (recipe.imports or entry_points(group=GROUP)):
+        names = shipped_methods()
+        for name in recipe.method.split("+"):
+            if name.strip() not in names:
+                hint = nearest(name.strip(), names)
+                raise ConfigError(f"there is no method '{shortened(name.strip())}'{hint}")
+    kind, _, path = recipe.data.partition(":")
+    if kind in ("folder", "npz") and not Path(path).exists():
+        raise DataError(f"there is no {'file' if kind == 'npz' else 'folder'} '{path}'")
+    if recipe.weights not in ("", "pretrained") and not Path(recipe.weights).exists():
+        raise ConfigError(f"there is no weights file '{recipe.weights}'")
+
+
+def shipped_methods() -> list[str]:
+    """Names of the methods of this package: those of their files."""
+    return sorted(module.name.replace("_", "-") for module in iter_modules([str(_METHODS)]))
+
+
+def check_plain_values(values: Mapping[str, Any]) -> None:
+    """Raises `ConfigError` for integers beyond a tensor's, and texts that no path can hold."""
+    for key, value in values.items():
+        for item in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(item, int) and abs(item) > _MAX_INTEGER:
+                raise ConfigError(f"{key} = {shortened(str(item), 30)} is beyond all use")
+            if isinstance(item, str) and "\0" in item:
+                raise ConfigError(f"{key} holds a zero byte")
+
+
+def first_error(error: ValidationError) -> str:
+    """What the first fault is, for a person."""
+    first = error.errors()[0]
+    name = shortened(".".join(str(part) for part in first["loc"][:1]))
+    reason = first["msg"][0].lower() + first["msg"][1:]
+    return f"{name} = {shortened(repr(first['input']))} does not fit: {shortened(reason, 200)}"
