@@ -21,7 +21,10 @@ some = st.fixed_dictionaries(
         "batch_size": st.integers(1, 512),
         "lr": st.floats(1e-6, 10),
         "seed": st.integers(0, 2**31),
-        "data_root": st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=20),
+        "data_root": st.text(
+            st.characters(codec="utf-8", exclude_categories=["Cs"], exclude_characters="\0"),
+            max_size=20,
+        ),
         "milestones": st.lists(st.integers(0, 300), max_size=4).map(tuple),
         "flip": st.booleans(),
         "image_size": st.integers(1, 512),
