@@ -10,7 +10,7 @@ from test_class_folders import picture
 from selfdistill.core import DataError
 from selfdistill.data import load
 from selfdistill.data.listing import Listing, subfolders
-from selfdistill.data.notes import data_notes
+from selfdistill.data.notes import data_notes, warn_of_data
 from selfdistill.data.parts import resembles_part, split_of_name
 from selfdistill.data.text_files import check_class_names, read_lines
 
@@ -157,9 +157,9 @@ def test_what_lies_beside_is_said(tmp_path):
     data = read(tmp_path)
     assert data.test is None
     assert [note.replace(str(tmp_path), "PATH") for note in data.notes] == [
-        "drawings beside the parts in PATH is left out",
-        "1 images in PATH/train itself are of no class and are left out",
-        "1 images in PATH/test itself are of no class and are left out",
+        "beside the parts, PATH holds drawings, which is left out",
+        "images in PATH/train itself are of no class and left out: 1",
+        "images in PATH/test itself are of no class and left out: 1",
         "PATH/test holds no folders of classes and is left out",
     ]
 
@@ -276,3 +276,35 @@ def test_broken_images_of_all_parts_are_named_at_once(tmp_path, task):
     with pytest.raises(DataError, match="cannot read") as error:
         read(tmp_path, task)
     assert all(str(file) in str(error.value) for file in files)
+
+
+@pytest.mark.parametrize("task", WRITERS)
+def test_a_path_that_is_no_folder(tmp_path, task):
+    (tmp_path / "file").touch()
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    for name, sentence in (("file", "is no folder"), ("circle", "is no folder"),
+                           ("x" * 300, "there is no folder")):  # fmt: skip
+        with pytest.raises(DataError, match=sentence):
+            read(tmp_path / name, task)
+    with pytest.raises(DataError, match=r"is no file; give the \.npz file"):
+        load(f"npz:{tmp_path}")
+    with pytest.raises(DataError, match="there is no file"):
+        load(f"npz:{tmp_path / ('x' * 300)}")
+
+
+@pytest.mark.parametrize("file", ["classes.txt", "data.yaml", "labels/1.txt"])
+def test_no_pipe_is_waited_for(tmp_path, file):
+    box_pairs(tmp_path)
+    (tmp_path / file).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / file)
+    with pytest.raises(DataError, match="no regular file"):
+        read(tmp_path, "detection")
+
+
+def test_training_warns_of_the_notes(tmp_path):
+    classes_in(tmp_path)
+    (tmp_path / "ant" / "x.heic").touch()
+    with pytest.warns(UserWarning, match=r"passed over|one color") as warned:
+        warn_of_data(read(tmp_path))
+    assert "1 file is passed over" in str(warned[0].message)
+    assert "of one color" in str(warned[1].message)

@@ -74,10 +74,15 @@ def _unread(path: Path, parts: Mapping[str, Path]) -> list[str]:
     """Notes on what lies beside the parts, or beside the classes in one of them."""
     beside = [f.name for f in subfolders(path) if path not in parts.values()]
     beside = [name for name in beside if path / name not in parts.values()]
-    notes = [f"{', '.join(beside[:3])} beside the parts in {path} is left out"] if beside else []
+    more = ", …" * (len(beside) > 3)
+    notes = (
+        [f"beside the parts, {path} holds {', '.join(beside[:3])}{more}, which is left out"]
+        if beside
+        else []
+    )
     loose = {folder: sum(1 for _ in _images_in(folder)) for folder in parts.values()}
     return notes + [
-        f"{count:,} images in {folder} itself are of no class and are left out"
+        f"images in {folder} itself are of no class and left out: {count:,}"
         for folder, count in loose.items()
         if count
     ]
@@ -135,8 +140,9 @@ def _labeled(folder: Path, classes: list[str], listing: Listing) -> ImageFiles:
         pairs = [(f, label) for fs, label in zip(files, labels, strict=True) for f in fs]
     if not pairs:
         raise DataError(
-            f"there is no picture in class folders below {folder}; it needs FOLDER/CLASS/PICTURE "
-            f"with one of {', '.join(EXTENSIONS)}{label_list_hint(folder)}"
+            f"there is no picture in class folders below {folder}; "
+            f"it needs FOLDER/CLASS/PICTURE with one of {', '.join(EXTENSIONS)}"
+            f"{label_list_hint(folder)}"
         )
     paths, label_list = zip(*pairs, strict=True)
     return ImageFiles(paths, torch.tensor(label_list), (_SIZE, _SIZE), _RESIZE_RATIO)

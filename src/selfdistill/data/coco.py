@@ -23,6 +23,7 @@ EXAMPLE = "annotations/instances_train2017.json beside train2017/, or train/_ann
 _ROBOFLOW = "_annotations.coco.json"  # in the folder of the images, as Roboflow exports it
 _PREFIX = "instances_"
 _MAX_BYTES = 4 << 30
+_MAX_NAME = 1024  # signs
 Id = int | str
 
 
@@ -179,14 +180,14 @@ def _image_paths(path: Path, file: Path, names: Sequence[str]) -> list[Path]:
         images = child_folder(path, "images", "JPEGImages") or path / "images"
         alike = [f for p in (path, images) for f in subfolders(p) if _split(f) == _split(file)]
         usual = [path / _name(file), images / _name(file), *alike, images, path]
-        folders = [f for f in usual if f.is_dir()]
+        folders = [f for f in usual if os.path.isdir(f)]
     relative = [_relative(file, name) for name in names]
-    folder = next((f for f in folders if (f / relative[0]).is_file()), folders[0])
+    folder = next((f for f in folders if os.path.isfile(f / relative[0])), folders[0])
     paths = [folder / name for name in relative]
     for image in paths:
         if not Path(os.path.normpath(image)).is_relative_to(os.path.normpath(path)):
             raise DataError(f"{file} names the picture {image}, which is outside of {path}")
-        if not image.is_file():
+        if not os.path.isfile(image):
             raise DataError(f"{file} names the picture {image}, and there is none")
     return paths
 
@@ -194,9 +195,9 @@ def _image_paths(path: Path, file: Path, names: Sequence[str]) -> list[Path]:
 def _relative(file: Path, name: str) -> str:
     """A file's name as it is written on this system."""
     name = name.replace("\\", "/")
-    if name.startswith("/") or name[1:2] == ":" or "\0" in name:
+    if name.startswith("/") or name[1:2] == ":" or "\0" in name or len(name) > _MAX_NAME:
         raise DataError(
-            f"{file} names the picture {name!a} by its place on another machine; name it from the "
-            "folder of the pictures on"
+            f"{file} names a picture {name[:80]!a}, which is no file beside it; give names from "
+            "the folder of the pictures on"
         )
     return name

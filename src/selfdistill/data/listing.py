@@ -101,7 +101,7 @@ class Listing:
 
 def subfolders(folder: Path) -> list[Path]:
     """The folders in a folder, sorted; none if it is no folder."""
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         return []
     return [
         Path(entry.path)
@@ -114,7 +114,7 @@ def child_folder(folder: Path, *names: str) -> Path | None:
     """The first of these folders that there is, in one of the usual cases."""
     for name in names:
         for spelling in (name, name.capitalize(), name.upper()):
-            if (folder / spelling).is_dir():
+            if os.path.isdir(folder / spelling):
                 return folder / spelling
     return None
 
@@ -128,7 +128,7 @@ def label_list_hint(folder: Path) -> str:
 
 def has_pair(folder: Path, extension: str) -> bool:
     """Whether an image lies beside a file of its name with this ending."""
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         return False
     stems: dict[bool, set[str]] = {True: set(), False: set()}
     for entry in _files(folder):

@@ -1,6 +1,7 @@
 """Images from one .npz file in MedMNIST's layout (https://medmnist.com)."""
 
 import math
+import os
 import tokenize
 import zipfile
 import zlib
@@ -55,8 +56,10 @@ def read_npz(path: Path) -> DatasetSplits:
 
 
 def _load_arrays(path: Path) -> dict[str, Array]:
-    if not path.is_file():
-        siblings = path.parent.glob("*.npz") if path.parent.is_dir() else ()
+    if os.path.lexists(path) and not os.path.isfile(path):
+        raise DataError(f"{path} is no file; give the .npz file")
+    if not os.path.isfile(path):
+        siblings = path.parent.glob("*.npz") if os.path.isdir(path.parent) else ()
         hint = nearest(path.name, (p.name for p in siblings), list_all=False)
         raise DataError(f"there is no file {path}{hint}")
     try:

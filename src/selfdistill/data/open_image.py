@@ -146,4 +146,4 @@ def _reason(error: Exception) -> str:
 
 
 def _printable(path: str) -> str:
-    return os.fsencode(path).decode("utf-8", "replace")
+    return os.fsencode(path).decode("utf-8", "replace").replace("\n", "\\n")

@@ -12,7 +12,7 @@ from . import box_folders, class_folders, downloads, mask_folders
 from .hold_out import hold_out, hold_out_fraction, subsample
 from .images import ImageData, ImageFiles, InMemoryImages
 from .npz import read_npz
-from .splits import DatasetSplits
+from .splits import DatasetSplits, check_folder
 from .text_files import check_class_names
 
 CACHE = Path("~/.cache/selfdistill")
@@ -114,7 +114,10 @@ def _check_task(name: str, task: str) -> None:
         "segmentation": mask_folders.is_mask_folder,
         "detection": box_folders.is_box_folder,
     }
-    if kind != "folder" or not path or (task in recognizers and recognizers[task](folder)):
+    if kind != "folder" or not path:
+        return
+    check_folder(folder)
+    if task in recognizers and recognizers[task](folder):
         return
     for other, is_data_of in recognizers.items():
         if is_data_of(folder):

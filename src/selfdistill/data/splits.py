@@ -1,5 +1,6 @@
 """The splits of a data set as its source has them."""
 
+import os
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -43,6 +44,8 @@ def promote_val_to_test(val: T | None, test: T | None) -> tuple[T | None, T | No
 
 def check_folder(path: Path) -> None:
     """Raises `DataError` if there is no such folder."""
-    if not path.is_dir():
-        siblings = (p.name for p in path.parent.iterdir()) if path.parent.is_dir() else ()
+    if os.path.lexists(path) and not os.path.isdir(path):
+        raise DataError(f"{path} is no folder; give the folder of the images")
+    if not os.path.isdir(path):
+        siblings = (p.name for p in path.parent.iterdir()) if os.path.isdir(path.parent) else ()
         raise DataError(f"there is no folder {path}{nearest(path.name, siblings, list_all=False)}")
