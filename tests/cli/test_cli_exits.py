@@ -170,9 +170,9 @@ def test_a_run_that_was_killed_is_evaluated_where_it_stands(run):
     said = say("exits", run, "--batch-size", 1)
     assert said.code == 0, said.err
     assert (
-        "Note: this run is not finished: it stands at epoch 1 of 1; selfdistill train" in said.out
+        "Note: this run is not finished: the weights are those of step 2, after 1 of 1" in said.out
     )
-    assert "it stands at epoch 1 of 1" in (run / "report.html").read_text()
+    assert "the weights are those of step 2" in (run / "report.html").read_text()
 
 
 def test_a_run_that_trains_is_not_touched(run):

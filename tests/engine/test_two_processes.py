@@ -141,6 +141,22 @@ def test_a_signal_to_one_process_stops_both_and_a_resume_goes_on(tmp_path, npz):
                 torch.testing.assert_close(second[stem][name], value, rtol=1e-5, atol=1e-6)
             else:
                 assert torch.equal(second[stem][name], value), name
+    epochs = [[e for e in lines(tmp_path / n) if e["kind"] == "epoch"] for n in ("straight", "run")]
+    for one, other in zip(*epochs, strict=True):  # the resumed epoch is one of all processes, too
+        assert other["losses"] == pytest.approx(one["losses"], rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_process_whose_fellow_is_killed_says_so(tmp_path, npz, killed):
+    keys = LEARN | {"data": f"npz:{npz}", "epochs": 50}
+    processes = started(tmp_path / "run", keys, each_step=0.2)
+    end = time.monotonic() + 120
+    while not list((tmp_path / "run").glob("checkpoints/step-*")):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    processes[killed].kill()
+    assert codes(processes)[1 - killed] == 7
 
 
 @pytest.mark.slow

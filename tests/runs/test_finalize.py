@@ -1,11 +1,15 @@
 """A finished training is never lost to what is only shown of it."""
 
+import json
+
 import pytest
 
 import selfdistill
 from selfdistill.core import ConfigError, ResourceError
+from selfdistill.engine.run_directory import RunDirectory
 from selfdistill.recipe.build_run import check_launched_processes
 from selfdistill.recipe.schema import parse
+from selfdistill.runs.extension import machine_difference
 
 TINY = {"epochs": 1, "max_train_images": 32, "batch_size": 16, "model": "cifar/resnet8",
         "method": "ce"}  # fmt: skip
@@ -56,3 +60,10 @@ def test_a_launcher_and_a_recipe_agree_on_the_processes(monkeypatch, world, keys
         return
     with pytest.raises(ConfigError, match="the launcher started 2 processes"):
         check_launched_processes(recipe)
+
+
+@pytest.mark.parametrize(("began", "told"), [(None, False), (1, False), (64, True), ("x", True)])
+def test_a_resume_with_other_threads_is_told(tmp_path, began, told):
+    directory = RunDirectory(tmp_path)
+    directory.write("environment.json", json.dumps({"format": 2, "threads": began}))
+    assert ("not the same bit for bit" in machine_difference(directory)) == told

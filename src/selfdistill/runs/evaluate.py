@@ -45,9 +45,11 @@ def evaluate_run(
 
 
 def _named_as(own: ImageData, data: ImageData) -> ImageData:
-    """The data with the names of the run's classes, where their own are only numbers."""
+    """The data with the names of the run's classes, where one of the two has only numbers."""
     numbers = [str(i) for i in range(len(own.classes))]
-    return replace(data, classes=own.classes) if list(data.classes) == numbers else data
+    unnamed = numbers in (list(own.classes), list(data.classes))
+    fits = unnamed and len(data.classes) == len(numbers)
+    return replace(data, classes=own.classes) if fits else data
 
 
 def _other_data(session: EvaluationSession, data: str | ImageData) -> ImageData:

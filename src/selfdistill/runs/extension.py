@@ -4,7 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..core import ConfigError
+from ..engine.run_directory import RunDirectory
 from ..recipe.merge import merge_keys
 from ..recipe.schema import Recipe, parse
 
@@ -34,6 +37,17 @@ def describe_extension(recipe: Recipe, before: int) -> str:
             "epochs, higher than where the shorter one ended"
         )
     return f"{text}: its {recipe.lr_schedule} schedule of the learning rate goes on as it was"
+
+
+def machine_difference(directory: RunDirectory) -> str:
+    """That a resume is not exact, since other threads add in another order, a sentence, or ""."""
+    began, now = directory.environment().get("threads"), torch.get_num_threads()
+    if began in (None, now):
+        return ""
+    return (
+        f"this run began with {began} CPU threads and goes on with {now}: the end is not the same "
+        "bit for bit"
+    )
 
 
 def check_same_keys(recipe: Recipe, given: Mapping[str, Any]) -> None:

@@ -63,8 +63,8 @@ class Run:
 
     @property
     def unfinished(self) -> str:
-        """That the weights are not those of the end, a clause, or ""."""
-        if self.state["finished"]:
+        """That the run did not come to its end, a clause, or ""."""
+        if self.state["finished"] and self.exits:
             return ""
         return (
             f"the weights are those of step {self.state['step']}, after {self.state['epoch']} of "

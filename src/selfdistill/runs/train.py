@@ -34,7 +34,7 @@ from ..records.exit_scores import ExitScore, read_exit_scores
 from ..records.training_data import DATA_FILE, read_training_data
 from ..tasks import Classification
 from .arguments import training_arguments
-from .extension import check_same_keys, describe_extension, extended
+from .extension import check_same_keys, describe_extension, extended, machine_difference
 from .finalize import finalize
 from .paths import first_difference, load_recipe, unique_run_dir
 from .run import Run
@@ -136,6 +136,8 @@ def train_recipe(
         warn_of_data(components.data)
         if extends:
             callback.on_message(describe_extension(recipe, before))
+        if resume and (change := machine_difference(directory)):
+            callback.on_message(change)
         check_teacher(components, fabric, directory, callback)
         session = EvaluationSession(recipe, components.data, components.method, fabric)
         trainer = Trainer(
