@@ -6,7 +6,7 @@ from lightning_fabric import Fabric
 from torchmetrics.classification import MulticlassRecall
 
 from selfdistill.data import EvalLoader
-from selfdistill.engine.evaluate import evaluate, evaluate_full, student_outputs
+from selfdistill.engine.evaluate import evaluate, evaluate_full, predictor_outputs
 from selfdistill.recipe.build_method import build_method
 from selfdistill.tasks import Classification
 
@@ -153,7 +153,7 @@ def test_answers_are_the_students_and_modes_come_back(method):
     modes = [module.training for module in method.modules()]
     (batch_all,) = loader(size=10)
     fabric = Fabric(accelerator="cpu", devices=1)
-    outputs = student_outputs(fabric, method, batch_all.inputs)
+    outputs = predictor_outputs(fabric, method, "student", batch_all.inputs)
     assert [module.training for module in method.modules()] == modes
     method.eval()
     assert (outputs == method.predict(batch_all.inputs)["student"]).all()

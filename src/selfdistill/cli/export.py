@@ -25,7 +25,7 @@ def export(
     exit: Annotated[
         str,
         typer.Option(
-            metavar="[auto|N|final|NAME]",
+            metavar="[auto|N|student|NAME]",
             help="Exit to export; auto takes the cheapest within the limits.",
         ),
     ] = "auto",

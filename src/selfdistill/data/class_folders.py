@@ -75,7 +75,7 @@ def _labeled(folder: Path, classes: list[str]) -> ImageFiles:
                 raise DataError(
                     f"{folder / name} is no class of the training set{nearest(name, classes)}"
                 )
-            pairs += [(file, known[name]) for file in _image_files(folder / name)]
+            pairs += [(file, known[name]) for file in image_files(folder / name)]
     if not pairs:
         raise DataError(
             f"there is no picture in class folders below {folder}; "
@@ -85,7 +85,8 @@ def _labeled(folder: Path, classes: list[str]) -> ImageFiles:
     return ImageFiles(paths, torch.tensor(labels), (_SIZE, _SIZE), _RESIZE_RATIO)
 
 
-def _image_files(folder: Path) -> list[str]:
+def image_files(folder: Path) -> list[str]:
+    """The images in a folder and the folders below it, sorted."""
     return sorted(
         os.path.join(directory, name)
         for directory, _, names in os.walk(folder, followlinks=True)

@@ -47,10 +47,10 @@ def evaluate(
     }
 
 
-def student_outputs(fabric: Fabric, method: Method, inputs: Tensor) -> Any:
-    """Outputs of the student in evaluation mode; the method's modes are restored afterwards."""
+def predictor_outputs(fabric: Fabric, method: Method, name: str, inputs: Tensor) -> Any:
+    """Outputs of one predictor in evaluation mode; the method's modes are restored afterwards."""
     with _evaluation_mode(method, fabric):
-        return method.predictors()["student"](inputs.to(fabric.device))
+        return method.predictors()[name](inputs.to(fabric.device))
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..core import ArtifactError, ConfigError, load_tensors, nearest
 from ..data import ImageData
+from ..data.preparation import preparation_of
 from ..engine import checkpoint
 from ..engine.run_directory import RunDirectory
 from ..models import SUFFIXES, build, find_pretrained, load_weights
@@ -23,7 +24,9 @@ _FAR = 0.05  # of a standard deviation: subsets of one data set stay far below
 
 def describe_data(data: ImageData) -> TrainingData:
     """The record of a run's data."""
-    return TrainingData(data.name, data.task, data.classes, data.mean, data.std)
+    preparation, num_images = preparation_of(data), len(data.train)
+    normalization = data.mean, data.std
+    return TrainingData(data.name, data.task, data.classes, *normalization, preparation, num_images)
 
 
 def load_teacher(recipe: Recipe, data: ImageData) -> tuple[nn.Module, str]:

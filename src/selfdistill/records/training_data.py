@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Self
 
 from ..core import ArtifactError
+from ..data.preparation import Preparation
 from .csv_text import read_record
 
 DATA_FILE = "data.json"
@@ -22,6 +23,8 @@ class TrainingData:
         task: what its labels mean, a key of `tasks.TASKS`.
         classes: their names, in order.
         mean, std: of each channel, by which images were normalized.
+        preparation: of a picture; None for a network that was not trained here.
+        num_images: to train on.
     """
 
     name: str
@@ -29,6 +32,8 @@ class TrainingData:
     classes: Sequence[str]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    preparation: Preparation | None = None
+    num_images: int = 0
 
     def to_json(self) -> str:
         """The text of `data.json`."""
@@ -44,7 +49,9 @@ class TrainingData:
         fields = json.loads(text)
         mean, std = (tuple(float(value) for value in fields[key]) for key in ("mean", "std"))
         classes = [str(name) for name in fields["classes"]]
-        return cls(str(fields["name"]), str(fields["task"]), classes, mean, std)
+        name, task, num_images = str(fields["name"]), str(fields["task"]), int(fields["num_images"])
+        preparation = fields["preparation"] and Preparation.from_fields(fields["preparation"])
+        return cls(name, task, classes, mean, std, preparation, num_images)
 
 
 def read_training_data(run_dir: Path) -> TrainingData:

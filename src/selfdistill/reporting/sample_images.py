@@ -9,10 +9,10 @@ from lightning_fabric import Fabric
 from PIL import Image
 from torch import Tensor
 
-from ..core import ArtifactError, Method, ResourceError, Task
+from ..core import STUDENT, ArtifactError, Method, ResourceError, Task
 from ..data import ImageData, ImageSet
 from ..data.augment import normalize
-from ..engine.evaluate import student_outputs
+from ..engine.evaluate import predictor_outputs
 from ..engine.run_directory import RunDirectory
 from ..tasks.colors import colors
 from .run_data import PICTURES, RunData
@@ -39,7 +39,8 @@ def write_pictures(
     """
     indices = torch.linspace(0, len(images) - 1, min(_SHOWN, len(images))).round().long()
     pixels, targets = images.fetch(indices), images.targets.fetch(indices)
-    outputs = student_outputs(fabric, method, normalize(pixels, data.mean, data.std))
+    inputs = normalize(pixels, data.mean, data.std)
+    outputs = predictor_outputs(fabric, method, STUDENT, inputs)
     color = pixels[:, :3] if pixels.shape[1] >= 3 else pixels[:, :1].expand(-1, 3, -1, -1)
     drawn = task.visualize(color.to(fabric.device), targets.to(fabric.device), outputs)
     folder = run.path / PICTURES

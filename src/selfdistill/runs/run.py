@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..core import ConfigError, DataError, Method
+from ..core import STUDENT, ConfigError, DataError, Method
 from ..data import ImageData
 from ..early_exit.network import (
     EarlyExitNetwork,
@@ -37,6 +37,9 @@ from .baseline import check_comparable, matched_baseline
 from .evaluate import Evaluation, evaluate_run
 from .measure_exits import check_measurable, measure_exits, save_measurements
 from .paths import check_finished, load_recipe
+from .predict_pictures import MIN_SCORE, TOP, Pictures, predict_pictures
+from .predictions import Predictions
+from .predictor import predictor_of_run
 
 
 @dataclass
@@ -89,6 +92,23 @@ class Run:
             DataError: the data have none of these images, other classes or other channels.
         """
         return evaluate_run(self.session(device=device), split, data)
+
+    def predict(
+        self,
+        pictures: Pictures,
+        *,
+        exit: str | int = STUDENT,
+        top: int = TOP,
+        min_score: float = MIN_SCORE,
+        device: str | None = None,
+    ) -> Predictions:
+        """Predict classes, masks or boxes of pictures, which are prepared as in training.
+
+        Args:
+            pictures, exit, top, min_score, device: as `selfdistill.predict` has them.
+        """
+        predictor = predictor_of_run(self, exit, device)
+        return predict_pictures(predictor, pictures, top=top, min_score=min_score)
 
     def measure_exits(
         self,
