@@ -90,9 +90,13 @@ def test_a_task_need_offer_nothing(method):
         def correct_mask(self, outputs, targets):
             return None
 
+        def confidence(self, outputs):
+            return None
+
     verdict = examined(method, loader(), Bare(CLASSES, task().example))
     assert verdict.scores == evaluate_predictors(method, loader())
-    assert verdict[1:] == ({}, {}, {}, {})
+    assert verdict[1:5] == ({}, {}, {}, {})
+    assert len(verdict.confidence) == len(verdict.predicted) == 0
 
 
 def test_matrices_are_of_the_student_only(method):

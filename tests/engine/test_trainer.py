@@ -148,7 +148,7 @@ def test_lines_of_a_run(tmp_path):
     make(tmp_path, "muse").run()
     entries = lines(tmp_path)
     assert [(e["kind"], e["step"]) for e in entries] == [
-        ("step", 2), ("epoch", 3), ("step", 4), ("step", 6), ("epoch", 6)
+        ("step", 1), ("step", 2), ("epoch", 3), ("step", 4), ("step", 6), ("epoch", 6)
     ]  # fmt: skip
     for entry in entries:
         assert {"task", "task/1", "soft/1", "mutual/1", "self/1"} == entry["losses"].keys()
@@ -238,6 +238,7 @@ def test_hooks_of_a_callback_in_order(tmp_path):
     recorder = Recorder()
     make(tmp_path, callback=recorder, log_every_steps=3).run()
     assert recorder.calls == [
-        ("step", 1, 6), ("step", 2, 6), ("step", 3, 6), ("step line", 3, 6), ("epoch", 3, 0),
+        ("step", 1, 6), ("step line", 1, 6), ("step", 2, 6), ("step", 3, 6),
+        ("step line", 3, 6), ("epoch", 3, 0),
         ("step", 4, 6), ("step", 5, 6), ("step", 6, 6), ("step line", 6, 6), ("epoch", 6, 1),
     ]  # fmt: skip

@@ -136,7 +136,8 @@ class Trainer:
             self.ema.update(trained_state(self.method))
         self.global_step += 1
         self.callback.on_step(self.global_step, self.total_steps)
-        if self.global_step % settings.log_every_steps == 0 or self.global_step == self.total_steps:
+        interval, ends = settings.log_every_steps, (1, self.total_steps)
+        if self.global_step % interval == 0 or self.global_step in ends:
             self._log_step(epoch, steps[-1], micro_batches[-1], norm)
         interval = settings.save_every_steps
         if interval and self.global_step % interval == 0 and not self._epoch_complete():

@@ -11,7 +11,7 @@ from ..records import calibration, exit_scores
 from ..records.calibration import CalibrationTable
 from ..records.class_tables import CLASSES_FILE, ClassScores, ConfusionMatrix
 from ..records.exit_scores import ExitScore
-from ..reporting.sample_images import write_pictures
+from ..reporting.sample_images import write_mistakes, write_pictures
 
 
 def finalize(
@@ -24,10 +24,12 @@ def finalize(
     if session.fabric.is_global_zero:
         directory.log({"kind": "final", "step": step, **scores})
         _write_details(directory, session.task.classes, results)
-        for images in list(session.splits.values())[-1:]:
+        for split, images in list(session.splits.items())[-1:]:
             write_pictures(
                 directory, session.fabric, session.method, session.task, images, session.data
             )
+            if len(results[split].confidence):
+                write_mistakes(directory, results[split], images, session.task.classes)
         directory.write(exit_scores.FILE, exit_scores.to_csv(exits))
         _write_report(directory, callback)
     return exits
