@@ -9,7 +9,8 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from .console import echo_stderr, rank_zero
+from ..runs.terminal import rank_zero
+from .console import echo_stderr
 
 _OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "not enough memory")
 _NOT_PERMITTED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import console, echo, echo_stderr, percent, quiet_lightning, table
+from ..engine.quiet_lightning import quiet_lightning
+from ..runs.terminal import console, percent
+from .console import echo, echo_stderr, table
 
 if TYPE_CHECKING:
     from ..runs.predictions import Predictions

@@ -5,8 +5,9 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .console import echo, rank_zero, show_exits
-from .progress import TerminalProgress
+from ..runs.progress import TerminalProgress
+from ..runs.terminal import rank_zero
+from .console import echo, show_exits
 
 if TYPE_CHECKING:
     from ..recipe.schema import Recipe

@@ -1,7 +1,7 @@
 """A run that was trained, and what can be done with it."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from ..recipe.build_run import build_run, load_data
 from ..recipe.schema import Recipe
 from ..recipe.teachers import check_given_modules, placeholder_teacher
 from ..records.exit_measurements import ExitMeasurements
-from ..records.exit_scores import ExitScore, read_exit_scores
+from ..records.exit_scores import ExitScore, read_exit_scores, score_summary
 from ..tasks import check_network
 from .baseline import check_comparable, matched_baseline
 from .evaluate import Evaluation, evaluate_run
@@ -42,7 +42,7 @@ from .predictions import Predictions
 from .predictor import predictor_of_run
 
 
-@dataclass
+@dataclass(repr=False)
 class Run:
     """What a training run left behind; `load` makes one of a directory.
 
@@ -56,9 +56,13 @@ class Run:
 
     path: Path
     recipe: Recipe
-    method: Method = field(repr=False)
+    method: Method
     exits: list[ExitScore]
-    data: ImageData = field(repr=False)
+    data: ImageData
+
+    def __repr__(self) -> str:
+        names = f"{self.recipe.method} · {self.recipe.model} · {self.recipe.data}"
+        return f"Run {self.path}\n  {names}\n  {score_summary(self.exits)}"
 
     @property
     def network(self) -> nn.Module:

@@ -11,6 +11,7 @@ from torch import nn
 from ..core import ConfigError, SelfdistillError, load_tensors
 from ..data import ImageData
 from ..engine.callback import Callback
+from ..engine.quiet_lightning import quiet_lightning
 from ..engine.run_directory import RunDirectory
 from ..engine.trainer import Trainer
 from ..evaluation import EvaluationSession
@@ -26,12 +27,14 @@ from ..recipe.teachers import check_given_modules, describe_data
 from ..records.exit_scores import FILE as EXITS_FILE
 from ..records.exit_scores import ExitScore, read_exit_scores
 from ..records.training_data import DATA_FILE
-from ..tasks import Classification
+from ..tasks import TASKS, Classification
 from .arguments import training_arguments
 from .finalize import finalize
 from .paths import first_difference, load_recipe, unique_run_dir
+from .progress import TerminalProgress
 from .run import Run
 from .teacher_check import check_teacher
+from .terminal import rank_zero
 
 
 def train(
@@ -44,6 +47,7 @@ def train(
     resume: bool = False,
     recipe: str | Path | None = None,
     callback: Callback | None = None,
+    quiet: bool = False,
     **keys: Any,
 ) -> Run:
     """Train a network.
@@ -59,7 +63,9 @@ def train(
         resume: continue the run in `out`, by its own recipe; of the rest only what was given as an
             object (`model`, `data`, `teacher`, `peers`) need be given again.
         recipe: a TOML file to start from.
-        callback: is called as training goes on; None is nobody.
+        callback: is called as training goes on; None prints a line an epoch, and on a terminal a
+            progress bar.
+        quiet: print nothing.
         keys: any key of a recipe, and the method's own options by their names.
 
     Returns:
@@ -72,6 +78,11 @@ def train(
     given = training_arguments(keys, model, data, teacher, peers)
     file = read(Path(recipe)) if recipe else {}
     chosen = load_recipe(out) if resume else parse(merge_keys(file, given.keys))
+    if callback is None and not quiet and rank_zero():
+        with TerminalProgress(chosen.epochs, TASKS[chosen.task].primary_metric) as progress:
+            return train_recipe(
+                chosen, out=out, resume=resume, callback=progress, **given.objects()
+            )
     return train_recipe(chosen, out=out, resume=resume, callback=callback, **given.objects())
 
 
@@ -91,7 +102,8 @@ def train_recipe(
         recipe = load_recipe(out)
         check_given_modules(recipe, model, peers)
     fabric = make_fabric(recipe)
-    fabric.launch()
+    with quiet_lightning():
+        fabric.launch()
     directory = RunDirectory(Path(fabric.broadcast(str(out or unique_run_dir(recipe)))))
     if not resume:
         directory.check_free()
