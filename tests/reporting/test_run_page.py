@@ -281,4 +281,4 @@ def test_a_run_of_one_epoch_has_no_curve_of_one_point(tmp_path):
 
 
 def test_terms_of_an_exit_are_explained(full):
-    assert "`soft/2` is the term soft of exit 2" in full[2].text
+    assert "soft/2 is the term soft of exit 2" in full[2].text

@@ -39,7 +39,15 @@ def print_result(done: "Run") -> None:
     """The exits, the files, and what to do next."""
     echo()
     show_exits(done.exits)
-    files = ("report.html", "exits.csv", "classes.csv", "pictures", "metrics.jsonl", "recipe.toml")
+    files = (
+        "report.html",
+        "exits.csv",
+        "classes.csv",
+        "mistakes.csv",
+        "pictures",
+        "metrics.jsonl",
+        "recipe.toml",
+    )
     there = [done.path / name for name in (*files, "checkpoints") if (done.path / name).exists()]
     echo("\nWritten:")
     for place in there:
