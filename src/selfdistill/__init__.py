@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from .integrations.lightning import DistillationLightningModule as DistillationLightningModule
     from .integrations.loss import wrap
     from .integrations.timm_task import DistillationTask as DistillationTask
+    from .runs.predict import predict
     from .runs.run import Run, load
     from .runs.train import train
 
@@ -19,10 +20,11 @@ _HOMES = {
     "compare": ".comparison.compare",
     "diagnose": ".diagnosis.diagnose",
     "load": ".runs.run",
+    "predict": ".runs.predict",
     "train": ".runs.train",
     "wrap": ".integrations.loss",
 }
-__all__ = ["Run", "__version__", "compare", "diagnose", "load", "train", "wrap"]
+__all__ = ["Run", "__version__", "compare", "diagnose", "load", "predict", "train", "wrap"]
 # not in __all__: a star import must not ask for Lightning
 _OPTIONAL = {
     "DistillationLightningModule": ".integrations.lightning",

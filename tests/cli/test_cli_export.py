@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from command import say
 from filelock import FileLock
+from PIL import Image
 
 from selfdistill.cli.export import _count, _fraction
 from selfdistill.core import ConfigError
@@ -37,7 +38,10 @@ def test_the_card_s_lines_classify_images(run):
     assert str(place / "model.onnx") in said.out
     code = re.search(r"```python\n(.*?)```", (place / "README.md").read_text(), re.DOTALL)[1]
     test = load("digits").test
-    np.save(place / "images.npy", test.images.numpy())
+    for i, image in enumerate(test.images):
+        Image.fromarray(image[0].numpy()).save(place / f"{i:03}.png")
+    assert code.count('["picture.jpg"]') == 1
+    code = code.replace('["picture.jpg"]', '[f"{i:03}.png" for i in range(360)]')
     words = "import sys\nsys.modules['torch'] = sys.modules['selfdistill'] = None\n" + code
     done = subprocess.run(
         [sys.executable, "-c", words], cwd=place, capture_output=True, text=True, check=True

@@ -9,7 +9,7 @@ import pytest
 from command import say
 from PIL import Image
 
-from selfdistill.cli.progress import TerminalProgress
+from selfdistill.runs.progress import TerminalProgress
 
 OPTIONS = (
     "--task",

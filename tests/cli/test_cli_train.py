@@ -9,7 +9,7 @@ import sys
 import pytest
 from command import TINY, say
 
-from selfdistill.cli.progress import TerminalProgress
+from selfdistill.runs.progress import TerminalProgress
 
 
 def test_tells_the_run_from_beginning_to_end(first):

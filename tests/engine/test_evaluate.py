@@ -9,7 +9,7 @@ from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassRecall
 
 from selfdistill.data import EvalLoader
-from selfdistill.engine.evaluate import evaluate, evaluate_full, student_outputs
+from selfdistill.engine.evaluate import evaluate, evaluate_full, predictor_outputs
 from selfdistill.recipe.build_method import build_method
 from selfdistill.tasks import Classification
 
@@ -93,9 +93,13 @@ def test_a_task_need_offer_nothing(method):
         def correct_mask(self, outputs, targets):
             return None
 
+        def confidence(self, outputs):
+            return None
+
     verdict = examined(method, loader(), Bare(CLASSES, task().example))
     assert verdict.scores == evaluate_predictors(method, loader())
-    assert verdict[1:] == ({}, {}, {}, {})
+    assert verdict[1:5] == ({}, {}, {}, {})
+    assert len(verdict.confidence) == len(verdict.predicted) == 0
 
 
 def test_matrices_are_of_the_student_only(method):
@@ -156,7 +160,7 @@ def test_answers_are_the_students_and_modes_come_back(method):
     modes = [module.training for module in method.modules()]
     (batch_all,) = loader(size=10)
     fabric = Fabric(accelerator="cpu", devices=1)
-    outputs = student_outputs(fabric, method, batch_all.inputs)
+    outputs = predictor_outputs(fabric, method, "student", batch_all.inputs)
     assert [module.training for module in method.modules()] == modes
     method.eval()
     assert (outputs == method.predict(batch_all.inputs)["student"]).all()

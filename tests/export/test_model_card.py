@@ -3,15 +3,19 @@
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import tomli_w
 import torch
+from PIL import Image
 
 from selfdistill.data import ImageData
 from selfdistill.data.images import InMemoryImages
+from selfdistill.data.preparation import preparation_of
 from selfdistill.export.dataset_license import dataset_license
 from selfdistill.export.fuse_batchnorm import FusedNetwork
 from selfdistill.export.model_card import CardData, model_card
+from selfdistill.export.usage_snippet import usage_code
 from selfdistill.export.verify import ExportVerification
 from selfdistill.records.exit_scores import ExitScore
 
@@ -86,7 +90,26 @@ def test_the_code_is_python(format):
         for row in (STUDENT, EXIT):
             code = re.search(r"```python\n(.*?)```", page(row, format, model=model), re.DOTALL)[1]
             compile(code, "card", "exec")
-            assert len(code.splitlines()) <= 10
+            assert len(code.splitlines()) <= 24
+
+
+@pytest.mark.parametrize("fit", ["crop", "letterbox", "stretch"])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [(24, 32), (90, 40), (7, 50), (32, 24)])
+@pytest.mark.parametrize("ratio", [1.0, 256 / 224])
+def test_the_code_prepares_a_picture_as_training_does(tmp_path, fit, channels, size, ratio):
+    data = ImageData(
+        "x", InMemoryImages(torch.zeros(2, channels, 32, 24, dtype=torch.uint8), torch.zeros(2)),
+        None, None, ["a", "b"], (0,), (1,), 0, False, False, fit=fit, resize_ratio=ratio,
+    )  # fmt: skip
+    draw = np.random.default_rng(0)
+    picture = Image.fromarray(draw.integers(0, 256, (*size, 3), dtype=np.uint8))
+    picture.save(tmp_path / "x.png")
+    code = usage_code("onnx", data, "model.onnx", "")
+    scope = {"np": np, "Image": Image}
+    exec(code[code.index("def prepared") : code.index("session")], scope)
+    expected = preparation_of(data).read(tmp_path / "x.png").pixels.numpy()
+    assert np.array_equal(scope["prepared"](tmp_path / "x.png"), expected)
 
 
 @pytest.mark.parametrize(

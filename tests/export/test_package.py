@@ -49,9 +49,9 @@ def test_a_network_that_cannot_be_cut(tiny_net, tiny_task, tmp_path):
     with pytest.raises(ConfigError, match=sentence):
         export_run(run, data, exit=1)
     with pytest.raises(ConfigError, match=r"cannot be written as a graph.*--format safetensors"):
-        export_run(run, data, exit="final", format="pt2")
+        export_run(run, data, exit="student", format="pt2")
     assert not list((run.path / "export").iterdir())
-    result = export_run(run, data, exit="final", format="safetensors")
+    result = export_run(run, data, exit="student", format="safetensors")
     assert result.verification.holds
     assert result.verification.split == "val"
 
@@ -87,11 +87,11 @@ def test_data_that_changed_since(tiny_net, tiny_task, tmp_path):
     with safe_open(result.file, "pt") as file:
         assert json.loads(file.metadata()["mean"]) == [0.5, 0.5, 0.5]
     with pytest.raises(DataError, match="has 'e' where 'mine' has 'x'"):
-        export_run(run, replace(data, classes=list("abcdx")), exit="final")
+        export_run(run, replace(data, classes=list("abcdx")), exit="student")
     for text in ("{", "{}", "[]"):
         (run.path / "data.json").write_text(text)
         with pytest.raises(ArtifactError, match=r"data.json cannot be read"):
-            export_run(run, data, exit="final")
+            export_run(run, data, exit="student")
 
 
 @pytest.mark.parametrize("score", [1.0, 0.0])
@@ -99,7 +99,7 @@ def test_a_table_that_says_another_score_is_refused(tiny_net, tiny_task, tmp_pat
     run, data = make_run(tiny_net, tiny_task, tmp_path / "run")
     run.exits = [replace(row, val_score=score) for row in run.exits]
     with pytest.raises(ArtifactError, match=r"the val images and .*exits\.csv says"):
-        export_run(run, data, exit="final", format="safetensors")
+        export_run(run, data, exit="student", format="safetensors")
     assert not list((run.path / "export").iterdir())
 
 

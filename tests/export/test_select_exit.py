@@ -27,7 +27,6 @@ def selected(exit="auto", **limits):
         ("1", "exit1"),
         (3, "exit3"),
         ("exit2", "exit2"),
-        ("final", "student"),
         ("student", "student"),
         ("peer1", "peer1"),
     ],

@@ -12,10 +12,12 @@ from torch import nn
 from selfdistill.core import IGNORE, ArtifactError
 from selfdistill.data import ImageData, InMemoryImages
 from selfdistill.data.targets import Labels, Masks
+from selfdistill.engine.evaluate import EvaluationResult
 from selfdistill.engine.run_directory import RunDirectory
 from selfdistill.recipe.build_method import build_method
+from selfdistill.records.mistakes import read_mistakes
 from selfdistill.reporting.run_page import write_report
-from selfdistill.reporting.sample_images import write_pictures
+from selfdistill.reporting.sample_images import write_mistakes, write_pictures
 from selfdistill.tasks import Classification, Segmentation
 
 SCENES = ("sky", "road", "a & b")
@@ -42,7 +44,7 @@ def test_a_run_on_masks_speaks_of_its_score(scenes):
     assert "Validation mIoU over epochs" in page.titles["h3"]
     assert "mIoU against cost" in page.titles["h3"]
     assert "reaches 97.8 % mIoU on the test images of" in page.text
-    assert "Full network, test mIoU" in page.text
+    assert "Student, test mIoU" in page.text
     assert "front is that of the validation mIoU." in page.text
     for words in ("test mIoU", "test accuracy", "test top5"):
         assert words in page.text
@@ -52,7 +54,7 @@ def test_a_run_on_masks_speaks_of_its_score(scenes):
 
 def test_confusion_of_masks_counts_pixels(scenes):
     text, page = read(scenes)
-    assert "The full network on 40 000 pixels of the test images." in page.text
+    assert "The student on 40 000 pixels of the test images." in page.text
     assert "Numbers are percent of the row." in page.text
     confusion = text[text.index("<h2>Confusion") :]
     assert '<th scope="col" class="number">pixels</th>' in confusion
@@ -147,6 +149,51 @@ def test_a_task_without_pictures_draws_none(tmp_path):
     assert not (tmp_path / "pictures").exists()
 
 
+@pytest.mark.parametrize(("names", "shown"), [("012", "class 2"), (("0", "1", "two"), ">two<")])
+def test_classes_without_names_are_called_classes(scenes, names, shown):
+    drawn(scenes.path, pairs(3))
+    scenes.write("data.json", training_data("segmentation", names).to_json())
+    text, _ = read(scenes)
+    legend = text[text.index('<ul class="legend">') :].partition("</ul>")[0]
+    assert shown in legend
+    assert ("class 0" in legend) == (names == "012")
+
+
+def test_surest_mistakes_of_a_classifier(tmp_path):
+    run = made_run(tmp_path / "run", classes=("cat", "a & b"))
+    drawing = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (40, 1, 8, 8), dtype=torch.uint8, generator=drawing)
+    images = InMemoryImages(pixels, torch.zeros(40, dtype=torch.int64))
+    confidence = torch.linspace(0.5, 1, 40)
+    predicted = (torch.arange(40) % 2).long()  # odd images are wrong
+    result = EvaluationResult({}, {}, {}, {}, {}, confidence, predicted)
+    write_mistakes(run, result, images, ["cat", "a & b"])
+    mistakes = read_mistakes(run.path)
+    assert [m.image for m in mistakes] == [39, 37, 35, 33, 31, 29, 27, 25, 23, 21, 19, 17]
+    assert (mistakes[0].label, mistakes[0].prediction, mistakes[0].confidence) == (
+        "cat", "a & b", 1.0,
+    )  # fmt: skip
+    with Image.open(run.path / "pictures" / "039.png") as picture:
+        assert picture.getpixel((0, 0)) == (int(pixels[39, 0, 0, 0]),) * 3
+    text, page = read(run)
+    assert "Surest mistakes" in page.titles["h2"]
+    assert "What the network sees" not in page.titles["h2"]
+    assert "a & b 100.0 % labeled cat" in page.text
+    assert text.count("data:image/jpeg") == 12
+    all_right = result._replace(predicted=torch.zeros(40, dtype=torch.int64))
+    write_mistakes(run, all_right, images, ["cat", "a & b"])
+    assert not list((run.path / "pictures").iterdir())
+    assert "Surest mistakes" not in read(run)[1].titles["h2"]
+
+
+@pytest.mark.parametrize("text", ["image\n3\n", "", "image,label,prediction,confidence\nx,a,b,1\n"])
+def test_a_broken_table_of_mistakes_is_named(tmp_path, text):
+    run = made_run(tmp_path / "run")
+    run.write("mistakes.csv", text)
+    with pytest.raises(ArtifactError, match=r"mistakes\.csv is no table of mistakes"):
+        write_report(run)
+
+
 def test_a_broken_picture_is_named(scenes):
     (scenes.path / "pictures").mkdir()
     scenes.write("pictures/000.png", b"no picture")
@@ -169,5 +216,5 @@ def test_a_run_on_boxes_has_neither_confusion_nor_calibration(tmp_path):
     assert "class AP boxes cat 25.0 % 1 000 dog – 0" in page.text
     assert "reaches 97.8 % mAP on the test images of" in page.text
     assert 'alt="test image 007: truth and answer"' in text
-    assert "cat" in page.text.partition("full network's answer.")[2]
+    assert "cat" in page.text.partition("student's answer.")[2]
     assert {"Calibration", "Confusion"}.isdisjoint(page.titles["h2"])

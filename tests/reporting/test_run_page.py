@@ -232,7 +232,7 @@ def test_the_error_of_every_exit_and_what_the_network_makes_of_it(full):
     assert page.text.count(f"{100 * error:.2f} %") == 4
     assert f"off by {100 * error:.2f} points" in page.text
     assert f"calibration error {100 * error:.1f} %" in text
-    assert "The full network on 360 test images" in page.text
+    assert "The student on 360 test images" in page.text
 
 
 def test_the_front_is_marked_in_table_and_picture(tmp_path):
@@ -264,3 +264,21 @@ def test_what_was_measured_of_an_unfinished_run(tmp_path):
     run = measure(made_run(tmp_path / "run"), notes="it stands at epoch 2 of 3")
     (run.path / "exits.csv").unlink()
     assert "Note: it stands at epoch 2 of 3." in read(run)[1].text
+
+
+def test_a_run_of_one_epoch_has_no_curve_of_one_point(tmp_path):
+    run = made_run(tmp_path / "run", epochs=1)
+    lines = run.metrics()
+    first, last = (next(e for e in ls if e["kind"] == "step") for ls in (lines, lines[::-1]))
+    for steps in ([last], [first, last]):
+        kept = [*steps, *(line for line in lines if line["kind"] != "step")]
+        run.write("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+        _, page = read(run)
+        assert "Validation accuracy over epochs" not in page.titles["h3"]
+        drawn = {"Loss terms", "Optimizer", "Information between stages"} & set(page.titles["h2"])
+        assert bool(drawn) == (len(steps) > 1)
+        assert SECTIONS[0] in page.titles["h2"]
+
+
+def test_terms_of_an_exit_are_explained(full):
+    assert "soft/2 is the term soft of exit 2" in full[2].text

@@ -67,7 +67,7 @@ def test_a_front_of_nobody_and_points_at_one_place():
     twins = [Point(name, 5.0, 0.5, False) for name in ("exit1", "student")]
     chart = cost_scatter(twins, "cost", "test accuracy")
     assert "exit 1" in chart.body
-    assert "full network" in chart.body
+    assert "student" in chart.body
 
 
 def test_a_picture_of_its_own_needs_no_page(tmp_path):

@@ -11,6 +11,7 @@ from torch import nn
 import selfdistill
 from selfdistill.core import ConfigError, RunBusyError
 from selfdistill.data import load as load_data
+from selfdistill.engine.callback import Callback
 
 TINY = {"epochs": 1, "max_train_images": 64, "batch_size": 32}
 README = Path(__file__).parents[2] / "README.md"
@@ -110,3 +111,19 @@ def test_the_readme_names_what_exists():
         assert (README.parent / path).exists(), path
     for recipe in re.findall(r"recipes/[\w-]+\.toml", text):
         assert (README.parent / recipe).exists(), recipe
+
+
+def test_progress_is_shown_unless_asked_not_to_be(tmp_path, capsys, caplog):
+    short = {"epochs": 1, "max_train_images": 64, "batch_size": 32, "method": "ce"}
+    with caplog.at_level("INFO"):
+        run = selfdistill.train(out=tmp_path / "shown", precision="bf16", **short)
+        shown = capsys.readouterr()
+        selfdistill.train(out=tmp_path / "quiet", quiet=True, **short)
+        selfdistill.train(out=tmp_path / "called", callback=Callback(), **short)
+    assert "epoch 1/1" in shown.out
+    assert capsys.readouterr().out == ""
+    assert not [r for r in caplog.records if r.name.startswith("lightning")]
+    first, second, third = repr(run).splitlines()
+    assert first == f"Run {tmp_path / 'shown'}"
+    assert second.split(" · ")[0].strip() == "ce"
+    assert third.strip().startswith("test accuracy: student ")

@@ -18,6 +18,7 @@ from .export import export
 from .information import information
 from .methods import methods
 from .models import models
+from .predict import predict
 from .reproduce import reproduce
 from .taps import taps
 from .train import train
@@ -41,6 +42,7 @@ for _command in (
     information,
     methods,
     models,
+    predict,
     reproduce,
     taps,
 ):

@@ -5,14 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import (
-    amount,
-    console,
-    echo,
-    echo_stderr,
-    percent,
-    table,
-)
+from ..runs.terminal import console, percent
+from .console import amount, echo, echo_stderr, table
 
 if TYPE_CHECKING:
     from ..data import ImageData

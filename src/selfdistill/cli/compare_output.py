@@ -13,7 +13,8 @@ from ..comparison.results import (
     evaluated_split,
     format_points,
 )
-from .console import clock, console, echo, echo_stderr, percent, scored, table
+from ..runs.terminal import clock, console, percent, scored
+from .console import echo, echo_stderr, table
 
 FILES = ("study.html", "summary.csv", "results.csv", "study.toml", "runs/")
 

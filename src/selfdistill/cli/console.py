@@ -1,31 +1,17 @@
 """Printing of all commands: the console, tables, numbers, and the table of exits."""
 
-import logging
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
+
+from ..runs.terminal import console, percent, rank_zero, scored
 
 if TYPE_CHECKING:
     from ..records.exit_scores import ExitScore
 
-_FILE_COLUMNS = 120  # for a file or another program, where no table is cut off
-_to_file = not (sys.stdout.isatty() or "COLUMNS" in os.environ)
-console = Console(
-    markup=False, highlight=False, emoji=False, width=_FILE_COLUMNS if _to_file else None
-)
-
 _COLORS = {"error": "31", "warning": "33"}
-_RANK_VARIABLES = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
-
-
-def rank_zero() -> bool:
-    """Whether this process is the first of its run, which alone prints."""
-    return all(os.environ.get(rank, "0") == "0" for rank in _RANK_VARIABLES)
 
 
 def echo_stderr(kind: str, sentence: str) -> None:
@@ -63,27 +49,6 @@ def amount(number: float) -> str:
 def _three_digits(number: float) -> str:
     decimals = 2 if number < 9.995 else 1 if number < 99.95 else 0
     return f"{number:.{decimals}f}"
-
-
-def clock(seconds: float) -> str:
-    """Duration as `0:07`, `12:30` or `1:02:03`."""
-    minutes, second = divmod(round(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
-
-
-def percent(fraction: float | None) -> str:
-    """Fraction as `97.2 %`, None as a dash."""
-    return "–" if fraction is None else f"{100 * fraction:.1f} %"
-
-
-def scored(split: str, metric: str) -> str:
-    """Label of a split's score: `val` for accuracy, else `val mIoU`."""
-    if metric == "accuracy":
-        return split
-    from ..tasks.metric_names import shown_metric
-
-    return f"{split} {shown_metric(metric)}"
 
 
 def show_exits(rows: "list[ExitScore]") -> None:
@@ -128,15 +93,3 @@ def tradeoff_sentence(rows: "list[ExitScore]") -> str:
         f"Best trade-off: {best.predictor}, {share:.0f} % of the student's MACs at "
         f"{gap:+.1f} points ({label})."
     )
-
-
-@contextmanager
-def quiet_lightning() -> Iterator[None]:
-    """Suppress lightning's greetings; its warnings stay."""
-    logger = logging.getLogger("lightning_fabric")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

@@ -16,7 +16,7 @@ def doctor(
     written. It exits as the training would if that could not start, and with 0 otherwise.
     """
     from ..diagnosis import diagnose
-    from .console import quiet_lightning
+    from ..engine.quiet_lightning import quiet_lightning
     from .doctor_output import DiagnosisScreen, show_conclusion
 
     with quiet_lightning():

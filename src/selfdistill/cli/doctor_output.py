@@ -15,8 +15,9 @@ from ..diagnosis import (
     TeacherReport,
     TrainingCost,
 )
+from ..runs.terminal import console, percent
 from ..tasks.metric_names import shown_metric
-from .console import amount, console, echo, percent, table
+from .console import amount, echo, table
 
 _MAX_NAMES = 10  # in a line
 _MIN_BUFFER_BYTES = 100_000  # of a memory that is shown

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import SelfdistillError, shortened
-from .console import echo_stderr, rank_zero
+from ..runs.terminal import rank_zero
+from .console import echo_stderr
 
 _OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "not enough memory")
 _NOT_PERMITTED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}

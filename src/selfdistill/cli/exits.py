@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import amount, console, echo, percent, scored, table
+from ..runs.terminal import console, percent, scored
+from .console import amount, echo, table
 
 if TYPE_CHECKING:
     from ..functional.statistics import PairedDifference

@@ -7,14 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import (
-    amount,
-    console,
-    echo,
-    percent,
-    scored,
-    table,
-)
+from ..runs.terminal import console, percent, scored
+from .console import amount, echo, table
 
 if TYPE_CHECKING:
     from ..export.package import ExportResult
@@ -25,7 +19,7 @@ def export(
     exit: Annotated[
         str,
         typer.Option(
-            metavar="[auto|N|final|NAME]",
+            metavar="[auto|N|student|NAME]",
             help="Exit to export; auto takes the cheapest within the limits.",
         ),
     ] = "auto",

@@ -7,7 +7,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from ..information import EstimatorConfig, InformationCallback, InformationResult
 from ..information.page import amount, named, ordered
-from .console import console, echo, table
+from ..runs.terminal import console
+from .console import echo, table
 
 
 class InformationScreen(InformationCallback):

@@ -5,7 +5,8 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from .console import console, echo, table
+from ..runs.terminal import console
+from .console import echo, table
 
 _KINDS = {
     "baseline": "plain training",

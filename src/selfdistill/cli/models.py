@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 from rich.columns import Columns
 
-from .console import console, echo
+from ..runs.terminal import console
+from .console import echo
 
 _MAX_NAMES = 60  # of a family, which fill a screen
 

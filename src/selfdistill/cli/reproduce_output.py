@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Self
 
+from ..engine.quiet_lightning import quiet_lightning
 from ..reproduction.gap import ReportedGap
 from ..reproduction.paper_row import PaperRow
 from ..reproduction.reported_value import ReportedValue
@@ -16,9 +17,10 @@ from ..reproduction.reproduce import (
     measured_values,
 )
 from ..reproduction.smoke import smoke_test
-from .console import console, echo, quiet_lightning, table
+from ..runs.progress import TerminalProgress
+from ..runs.terminal import console
+from .console import echo, table
 from .errors import error_message
-from .progress import TerminalProgress
 
 
 class ReproductionScreen(ReproductionCallback):

@@ -5,8 +5,9 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .console import echo, rank_zero, show_exits
-from .progress import TerminalProgress
+from ..runs.progress import TerminalProgress
+from ..runs.terminal import rank_zero
+from .console import echo, show_exits
 
 if TYPE_CHECKING:
     from ..recipe.schema import Recipe
@@ -45,7 +46,15 @@ def print_result(done: "Run") -> None:
     """The exits, the files, and what to do next."""
     echo()
     show_exits(done.exits)
-    files = ("report.html", "exits.csv", "classes.csv", "pictures", "metrics.jsonl", "recipe.toml")
+    files = (
+        "report.html",
+        "exits.csv",
+        "classes.csv",
+        "mistakes.csv",
+        "pictures",
+        "metrics.jsonl",
+        "recipe.toml",
+    )
     there = [done.path / name for name in (*files, "checkpoints") if (done.path / name).exists()]
     echo("\nWritten:")
     for place in there:

@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from .console import console, echo, table
+from ..runs.terminal import console
+from .console import echo, table
 
 
 def taps(

@@ -115,6 +115,10 @@ class Task(ABC):
         """(B,) bool: correctly predicted samples; None if that is not binary."""
         return None
 
+    def confidence(self, outputs: Any) -> tuple[Tensor, Tensor] | None:
+        """Probability and label of each predicted class, (B,); None without image labels."""
+        return None
+
     @abstractmethod
     def check_output(self, network: nn.Module, output: Any) -> None:
         """Raises `ConfigError` if a network's output for `example` is not of this task's form."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import ClassVar, Self, TypeVar
 
 import numpy as np
 import torch
@@ -29,8 +29,10 @@ class ImageSet(ABC):
     Attributes:
         targets: of each image.
         shape: (C, H, W) of one image.
+        fit: how a picture is brought to that shape, a name in `preparation.FITS`.
     """
 
+    fit: ClassVar[str]
     targets: Targets
     shape: tuple[int, int, int]
 
@@ -58,6 +60,8 @@ class InMemoryImages(ImageSet):
         images: (N, C, H, W) uint8.
         targets: of each image, on the same device; (N,) int64 are labels.
     """
+
+    fit = "stretch"
 
     def __init__(self, images: Tensor, targets: Targets | Tensor) -> None:
         channels, height, width = images.shape[1:]
@@ -116,6 +120,8 @@ class ImageFiles(ImageSet):
         size: height and width of a fetched image.
         resize_ratio: 256/224 is the custom for photographs; 1 crops least.
     """
+
+    fit = "crop"
 
     def __init__(
         self,
@@ -177,12 +183,23 @@ class ImageFiles(ImageSet):
         height, width = self.shape[1:]
         if image.size == (width, height):
             return as_tensor(image)
-        factor = self.resize_ratio * max(height / image.height, width / image.width)
-        resized_height = max(height, round(image.height * factor))
-        resized_width = max(width, round(image.width * factor))
+        top, left, resized_height, resized_width = self.area(image.height, image.width)
         image = image.resize((resized_width, resized_height), Image.Resampling.BILINEAR)
-        top, left = (resized_height - height) // 2, (resized_width - width) // 2
-        return as_tensor(image.crop((left, top, left + width, top + height)))
+        return as_tensor(image.crop((-left, -top, width - left, height - top)))
+
+    def area(self, image_height: int, image_width: int) -> tuple[int, int, int, int]:
+        """Where the whole of an image comes to lie: top, left, height and width.
+
+        In pixels of a fetched image, and beyond its edges where it is cropped.
+        """
+        height, width = self.shape[1:]
+        if (image_height, image_width) == (height, width):
+            return 0, 0, height, width
+        factor = self.resize_ratio * max(height / image_height, width / image_width)
+        resized_height = max(height, round(image_height * factor))
+        resized_width = max(width, round(image_width * factor))
+        top, left = -((resized_height - height) // 2), -((resized_width - width) // 2)
+        return top, left, resized_height, resized_width
 
     def crop_to_size(self, image: Image.Image, box: Sequence[int]) -> Tensor:
         """A crop (top, left, height, width) of an image, resized: (3, H, W) uint8."""
@@ -258,6 +275,8 @@ class ImageData:
         task: a name in `tasks.TASKS`.
         layout: name of the annotation layout; "" where a task has one only.
         notes: what a user should know of how the data were read; `data_notes` has more.
+        fit: how a picture of any size is brought to this shape, a name in `preparation.FITS`.
+        resize_ratio: of a picture that is cropped, see `ImageFiles`.
     """
 
     name: str
@@ -274,3 +293,5 @@ class ImageData:
     task: str = "classification"
     layout: str = ""
     notes: tuple[str, ...] = ()
+    fit: str = InMemoryImages.fit
+    resize_ratio: float = 1.0

@@ -28,6 +28,8 @@ class LetterboxedFiles(ImageFiles):
         annotated_sizes: (N, 2) int64, height and width of each image in its annotation.
     """
 
+    fit = "letterbox"
+
     def __init__(
         self, paths: Sequence[str | Path], targets: Boxes, annotated_sizes: IntArray
     ) -> None:
@@ -53,14 +55,20 @@ class LetterboxedFiles(ImageFiles):
 
     def fit_to_size(self, image: Image.Image) -> Tensor:
         """The letterboxed image: (3, H, W) uint8."""
-        size = self.shape[1], self.shape[2]
-        if image.size == size[::-1]:
+        if image.size == (self.shape[2], self.shape[1]):
             return as_tensor(image)
-        top, left, height, width = letterbox_areas(np.array([[image.height, image.width]]), size)[0]
+        top, left, height, width = self.area(image.height, image.width)
         frame = torch.full(self.shape, GRAY, dtype=torch.uint8)
-        resized = image.resize((int(width), int(height)), Image.Resampling.BILINEAR)
+        resized = image.resize((width, height), Image.Resampling.BILINEAR)
         frame[:, top : top + height, left : left + width] = as_tensor(resized)
         return frame
+
+    def area(self, image_height: int, image_width: int) -> tuple[int, int, int, int]:
+        """Top, left, height and width of an image in the frame."""
+        frame_size = self.shape[1], self.shape[2]
+        areas = letterbox_areas(np.array([[image_height, image_width]]), frame_size)
+        top, left, height, width = areas[0].tolist()
+        return top, left, height, width
 
     def take(self, index: Tensor) -> Self:
         """The subset at these indices, in this order."""

@@ -1,6 +1,7 @@
 """Data sets by name."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,8 @@ def load(
         train, val = hold_out_fraction(train, val_fraction)
     notes = (*splits.notes, *check_class_names(splits.classes, name))
     splits = splits._replace(train=subsample(train, max_train_images), val=val, notes=notes)
-    return _image_data(name, _resize(splits, image_size, task), task)
+    resized = _resize(splits, image_size, task)
+    return replace(_image_data(name, resized, task), fit=splits.train.fit)
 
 
 def _check_task(name: str, task: str) -> None:

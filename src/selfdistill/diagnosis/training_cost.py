@@ -117,11 +117,13 @@ def measure_training_cost(
         DivergenceError: a loss or a gradient is not finite.
     """
     recipe, method = components.recipe, components.method
-    # Never at its end, where a learning rate would be 0.
-    settings = recipe.model_copy(update={"epochs": recipe.epochs + 1_000_000})
+    # Neither at its start nor at its end: it has no line to log and no checkpoint to write.
+    endless = {"epochs": recipe.epochs + 1_000_000, "log_every_steps": 1 << 60}
+    settings = recipe.model_copy(update={**endless, "save_every_steps": 0})
     _reset_peak(fabric.device)
     directory = RunDirectory(run_dir)
     trainer = Trainer(fabric, method, components.task, batches, None, settings, directory)
+    trainer.global_step = 1
     step_seconds = _time_steps(trainer, batches, seconds, clock)
     image_seconds = _time_evaluation(components, fabric, clock)
     optimizer_bytes = _num_bytes(optimizer_tensors(trainer.optimizer, method).values())

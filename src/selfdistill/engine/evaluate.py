@@ -77,10 +77,10 @@ def _warn_of_nan(fabric: Fabric, valid: Mapping[str, Tensor]) -> None:
         )
 
 
-def student_outputs(fabric: Fabric, method: Method, inputs: Tensor) -> Any:
-    """Outputs of the student in evaluation mode; the method's modes are restored afterwards."""
+def predictor_outputs(fabric: Fabric, method: Method, name: str, inputs: Tensor) -> Any:
+    """Outputs of one predictor in evaluation mode; the method's modes are restored afterwards."""
     with _evaluation_mode(method, fabric):
-        return method.predictors()["student"](inputs.to(fabric.device))
+        return method.predictors()[name](inputs.to(fabric.device))
 
 
 @contextmanager
@@ -107,6 +107,8 @@ class EvaluationResult(NamedTuple):
         per_class: {column: (K,)} of the student, see `Task.per_class_metric`; empty where a task
             has none.
         correct: {predictor: (N,) bool}, this process's samples in order, see `Task.correct_mask`.
+        confidence: (N,) of the student, see `Task.confidence`; empty where a task has none.
+        predicted: (N,) labels of the student.
     """
 
     scores: dict[str, dict[str, float]]
@@ -114,6 +116,8 @@ class EvaluationResult(NamedTuple):
     matrices: dict[str, Tensor]
     per_class: dict[str, Tensor]
     correct: dict[str, Tensor]
+    confidence: Tensor
+    predicted: Tensor
 
 
 def evaluate_full(
@@ -128,7 +132,8 @@ def evaluate_full(
     masks = {name: _CorrectMask(task) for name in names}
     extra = {name: [masks[name], *([calibration[name]] if calibration else [])] for name in names}
     per_class = [m.to(fabric.device) for m in [task.per_class_metric()] if m is not None]
-    extra["student"] += [*matrices.values(), *per_class]
+    answers = _Answers(task)
+    extra["student"] += [*matrices.values(), *per_class, answers]
     scores = evaluate(fabric, method, task, batches, extra)
     # torchmetrics makes a number of what has one element only, such as the scores of one class.
     return EvaluationResult(
@@ -137,6 +142,8 @@ def evaluate_full(
         {name: torch.atleast_2d(m.compute()).cpu() for name, m in matrices.items()},
         {n: torch.atleast_1d(column).cpu() for m in per_class for n, column in m.compute().items()},
         {name: torch.cat(mask.batches) for name, mask in masks.items() if mask.batches},
+        torch.cat([torch.zeros(0), *answers.confidence]),
+        torch.cat([torch.zeros(0, dtype=torch.int64), *answers.predicted]),
     )
 
 
@@ -150,3 +157,17 @@ class _CorrectMask:
         """Append the mask of a batch."""
         if (mask := self.task.correct_mask(outputs, targets)) is not None:
             self.batches.append(mask.cpu())
+
+
+class _Answers:
+    """What a classifier answers and how sure it is, in order."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.confidence, self.predicted = list[Tensor](), list[Tensor]()
+
+    def update(self, outputs: Any, targets: Any) -> None:
+        """Append a batch."""
+        if (answer := self.task.confidence(outputs)) is not None:
+            self.confidence.append(answer[0].cpu())
+            self.predicted.append(answer[1].cpu())

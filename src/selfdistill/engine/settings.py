@@ -78,7 +78,9 @@ class TrainingSettings(BaseModel):
         False, "Channels-last memory format; faster convolutions with bf16."
     )
     compile: bool = _hardware(False, "torch.compile; pays off in long runs on a GPU.")
-    log_every_steps: int = _output(20, "Optimizer steps between logged metrics.", ge=1)
+    log_every_steps: int = _output(
+        20, "Optimizer steps between logged metrics; the first and the last are logged, too.", ge=1
+    )
     save_every_steps: int = _output(
         0, "Optimizer steps between checkpoints; 0 saves after each epoch.", ge=0
     )

@@ -92,7 +92,7 @@ def _use(card: CardData, recipe: dict[str, Any]) -> str:
     scale = "which the file brings to its own scale"
     if card.format == "safetensors":
         scale = "normalized by `mean` and `std`, which stand in the file's header"
-    code = usage_code(card.format, card.data.task, card.file_name, _network(card, recipe))
+    code = usage_code(card.format, card.data, card.file_name, _network(card, recipe))
     return f"""## Use
 
 ```python

@@ -65,7 +65,11 @@ def onnx_session(path: Path) -> Any:
 
 def onnx_runner(path: Path) -> Callable[[Tensor], Any]:
     """The file as a function of images, run by onnxruntime on the CPU; one tensor, or several."""
-    session = onnx_session(path)
+    return session_runner(onnx_session(path))
+
+
+def session_runner(session: Any) -> Callable[[Tensor], Any]:
+    """An onnxruntime session as a function of images; one tensor, or several."""
     name = session.get_inputs()[0].name
 
     def run(images: Tensor) -> Any:

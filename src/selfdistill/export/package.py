@@ -3,6 +3,7 @@
 import copy
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -20,13 +21,14 @@ from ..core import (
     nearest,
 )
 from ..data import ImageData
+from ..data.preparation import preparation_of
 from ..engine.run_directory import RunDirectory
 from ..modules.detector_output import Detections
 from ..recipe.data_check import as_trained
 from ..records.exit_scores import FILE as EXITS_FILE
 from ..records.exit_scores import ExitScore
 from ..records.training_data import read_training_data
-from ..tasks import make_task
+from ..tasks import make_task, task_family
 from .extract_predictor import extract_predictor
 from .fuse_batchnorm import FusedNetwork, fuse_batchnorm
 from .model_card import CardData, model_card
@@ -188,7 +190,8 @@ def _metadata(score: ExitScore, data: ImageData) -> dict[str, str]:
     """Texts by name that the file holds."""
     return {
         "classes": json.dumps(data.classes),
-        "shape": json.dumps(data.train.shape),
+        "task": task_family(data.task),
+        "preparation": json.dumps(asdict(preparation_of(data))),
         "predictor": score.predictor,
         "data": data.name,
     }

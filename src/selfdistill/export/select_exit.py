@@ -25,7 +25,7 @@ def select_exit(
 
     Args:
         scores: of the run's predictors.
-        exit: ``"auto"``, the number of an exit, a predictor's name, or ``"final"``, the student.
+        exit: ``"auto"``, the number of an exit, or a predictor's name.
         min_accuracy: lowest score on the validation images, a fraction.
         max_macs: multiply-adds of one image, at most.
 
@@ -70,13 +70,22 @@ def _exits(scores: Sequence[ExitScore]) -> list[ExitScore]:
 
 def _by_name(scores: Sequence[ExitScore], exit: str) -> ExitScore:
     by_name = {score.predictor: score for score in scores}
-    name = {"final": "student"}.get(exit, f"exit{exit}" if exit.isdecimal() else exit)
-    if name in by_name:
-        return by_name[name]
-    if len(_exits(scores)) == 1 and name.startswith("exit"):
-        raise ConfigError(f"there is no exit '{exit}': this run has none; take final")
+    return by_name[predictor_name(exit, list(by_name))]
+
+
+def predictor_name(exit: str, names: Sequence[str]) -> str:
+    """The predictor that is meant by the number of an exit or by its name.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    name = f"exit{exit}" if exit.isdecimal() else exit
+    if name in names:
+        return name
+    if name.startswith("exit") and not any(other.startswith("exit") for other in names):
+        raise ConfigError(f"there is no exit '{exit}': this run has none; take student")
     # an unknown number is no misspelling, and all exits are equally near to it
-    hint = f" (there are: {', '.join(by_name)})" if exit.isdecimal() else nearest(name, by_name)
+    hint = f" (there are: {', '.join(names)})" if exit.isdecimal() else nearest(name, names)
     raise ConfigError(f"there is no exit '{exit}'{hint}")
 
 

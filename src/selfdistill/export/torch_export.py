@@ -75,4 +75,9 @@ def write_pt2(
 
 def pt2_runner(path: Path) -> Callable[[Tensor], Any]:
     """The file as a function of images; one tensor, or several."""
-    return torch.export.load(path).module()
+    return load_pt2(path, {})
+
+
+def load_pt2(path: Path, metadata: dict[str, str]) -> nn.Module:
+    """The network in a file; texts that the file holds are put into `metadata` by their names."""
+    return torch.export.load(path, extra_files=metadata).module()

@@ -2,6 +2,7 @@
 
 from ..data import ImageData
 from ..data.geometry import GRAY
+from ..data.preparation import Preparation, preparation_of
 from ..functional.boxes import IOU_THRESHOLD, MAX_DETECTIONS
 
 SCORE_THRESHOLD = 0.25
@@ -11,20 +12,48 @@ _INFERENCE = {
     "onnx": """import json
 import numpy as np
 import onnxruntime
+from PIL import Image
 
+{prepare}
 session = onnxruntime.InferenceSession("{file}")
 classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
-images = np.load("images.npy")  # (B, C, H, W), bytes
+{images}
 {names} = session.run(None, {{"images": images.astype(np.float32) / 255}})""",
     "pt2": """import json
+import numpy as np
 import torch
+from PIL import Image
 
+{prepare}
 metadata = {{"classes": ""}}
 network = torch.export.load("{file}", extra_files=metadata).module()
 classes = json.loads(metadata["classes"])
-images = torch.load("images.pt")  # (B, C, H, W), bytes
-{names} = network(images.float() / 255)""",
+{images}
+{names} = network(torch.from_numpy(images).float() / 255)""",
 }
+_IMAGES = """images = np.stack([prepared(path) for path in ["picture.jpg"]])  # (B, C, H, W)"""
+_PREPARE = """def prepared(path):
+    image = Image.open(path).convert("{mode}")
+{resize}
+    return np.array(image).reshape({height}, {width}, {channels}).transpose(2, 0, 1)
+
+"""
+_RESIZE = {
+    "stretch": """    image = image.resize(({width}, {height}), Image.Resampling.BILINEAR)""",
+    "crop": """    scale = {ratio}max({width} / image.width, {height} / image.height){unless_equal}
+    width = max({width}, round(image.width * scale))
+    height = max({height}, round(image.height * scale))
+    left, top = (width - {width}) // 2, (height - {height}) // 2
+    image = image.resize((width, height), Image.Resampling.BILINEAR)
+    image = image.crop((left, top, left + {width}, top + {height}))""",
+    "letterbox": """    scale = min({width} / image.width, {height} / image.height)
+    width = max(1, round(image.width * scale))
+    height = max(1, round(image.height * scale))
+    small = image.resize((width, height), Image.Resampling.BILINEAR)
+    image = Image.new("{mode}", ({width}, {height}), {gray})
+    image.paste(small, (({width} - width) // 2, ({height} - height) // 2))""",
+}
+"""Lines that bring a picture to size, as `data.preparation` does."""
 _PRINT = {
     "classification": "print([classes[k] for k in logits.argmax(1)])",
     "segmentation": """masks = logits.argmax(1)  # (B, H, W), the class of each pixel
@@ -43,20 +72,38 @@ metadata = safe_open("{file}", "pt").metadata()  # classes, mean, std"""
 _OWN_FAMILIES = ("cifar", "fpn", "yolov5")  # networks that only this library builds
 
 
-def usage_code(format: str, task: str, file: str, network: str) -> str:
-    """Python code that runs the file on a batch of images and prints the predictions.
+def usage_code(format: str, data: ImageData, file: str, network: str) -> str:
+    """Python code that runs the file on pictures and prints the predictions.
 
     Args:
         format: of the file.
-        task: its name in `tasks.TASKS`.
+        data: at the image size of the file; `task` is a task of this package.
         file: its name.
         network: code that builds the architecture, for weights alone.
     """
     if format == "safetensors":
         return _WEIGHTS.format(file=file, network=network)
     names = {"onnx": "(logits,)", "pt2": "logits"}[format]
-    names = "boxes, scores, labels" if task == "detection" else names
-    return f"{_INFERENCE[format].format(file=file, names=names)}\n{_PRINT[task]}"
+    names = "boxes, scores, labels" if data.task == "detection" else names
+    prepare, images = _preparation_code(preparation_of(data))
+    code = _INFERENCE[format].format(file=file, names=names, prepare=prepare, images=images)
+    return f"{code}\n{_PRINT[data.task]}"
+
+
+def _preparation_code(preparation: Preparation) -> tuple[str, str]:
+    """A function that reads a picture, and the line that calls it."""
+    channels, height, width = preparation.shape
+    if channels not in (1, 3):  # no picture
+        return "", 'images = np.load("images.npy")  # (B, C, H, W), bytes'
+    ratio, gray = preparation.resize_ratio, GRAY if channels == 1 else (GRAY,) * 3
+    sizes = {"height": height, "width": width, "mode": "L" if channels == 1 else "RGB"}
+    resize = _RESIZE[preparation.fit].format(
+        **sizes,
+        gray=gray,
+        ratio="" if ratio == 1 else f"{ratio!r} * ",
+        unless_equal="" if ratio == 1 else f" if image.size != ({width}, {height}) else 1",
+    )
+    return _PREPARE.format(**sizes, channels=channels, resize=resize), _IMAGES
 
 
 def build_code(model: str, task: str, classes: int, channels: int) -> str:
@@ -88,14 +135,22 @@ def purpose_sentence(data: ImageData) -> str:
 
 def resize_sentence(data: ImageData) -> str:
     """One sentence on how an image is brought to the network's input size."""
-    _, height, width = data.train.shape
+    preparation = preparation_of(data)
+    _, height, width = preparation.shape
     size = f"{height} × {width}"
-    if data.task == "detection":
+    if preparation.fit == "letterbox":
         return (
-            f"Shrink or enlarge a picture into {size} with its proportions kept, in the middle of "
-            f"gray {GRAY}: boxes are in pixels of that frame."
+            f"Shrink or enlarge a picture into {size} with its proportions kept, bilinearly, in "
+            f"the middle of gray {GRAY}: boxes are in pixels of that frame."
         )
-    return f"Resize pictures to {size} first."
+    if preparation.fit == "crop":
+        ratio = preparation.resize_ratio
+        larger = "" if ratio == 1 else f" {ratio:.3f} times"
+        return (
+            f"Resize a picture bilinearly, its proportions kept, until it covers{larger} {size}, "
+            "and crop the middle."
+        )
+    return f"Resize a picture bilinearly to {size}, whatever its proportions."
 
 
 def output_sentences(format: str, data: ImageData) -> str:

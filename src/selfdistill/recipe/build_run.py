@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..core import ConfigError, DataError, Method, ResourceError, Task
 from ..core.keyed_random import bits, purpose
 from ..data import EvalLoader, ImageData, Loader, load
+from ..engine.quiet_lightning import quiet_lightning
 from ..models import build as build_network
 from ..models import read_weights, set_weights
 from ..tasks import TASKS, check_network, make_task
@@ -150,13 +151,14 @@ def make_fabric(recipe: Recipe) -> Fabric:
     if recipe.devices * recipe.num_nodes > 1:
         # Buffers hold per-sample memories in some methods: a broadcast would overwrite them.
         strategy = DDPStrategy(broadcast_buffers=False)
-    return Fabric(
-        accelerator=accelerator,
-        devices=recipe.devices,
-        num_nodes=recipe.num_nodes,
-        precision=precision,  # type: ignore[arg-type]
-        strategy=strategy,
-    )
+    with quiet_lightning():
+        return Fabric(
+            accelerator=accelerator,
+            devices=recipe.devices,
+            num_nodes=recipe.num_nodes,
+            precision=precision,  # type: ignore[arg-type]
+            strategy=strategy,
+        )
 
 
 def train_loader(recipe: Recipe, data: ImageData, method: Method, fabric: Fabric) -> Loader:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..core import DataError
 from ..data import ImageData, ImageFiles, ImageSet
+from ..data.preparation import preparation_of
 from ..records.training_data import PartRecord, TrainingData
 
 _SAME = 1e-3  # of a standard deviation: decoders differ less between machines
@@ -35,9 +36,9 @@ def describe_data(data: ImageData) -> TrainingData:
     """The record of a run's data."""
     splits = {"train": data.train, "val": data.val, "test": data.test}
     parts = {name: _describe_part(part) for name, part in splits.items() if part is not None}
-    classes = list(data.classes)
+    classes, shape, preparation = list(data.classes), tuple(data.train.shape), preparation_of(data)
     return TrainingData(
-        data.name, data.task, classes, data.mean, data.std, tuple(data.train.shape), parts
+        data.name, data.task, classes, data.mean, data.std, shape, parts, preparation
     )
 
 

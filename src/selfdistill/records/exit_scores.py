@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..core import Method
+from ..core import STUDENT, Method
 from ..costs.macs import network_cost
 from .csv_text import csv_rows, csv_text, number, read_record
 
@@ -34,6 +34,22 @@ class ExitScore:
     def score(self, split: str) -> float | None:
         """The score on "val" or "test"."""
         return self.test_score if split == "test" else self.val_score
+
+
+def score_summary(rows: Sequence[ExitScore]) -> str:
+    """The student's score and that of the best exit, a clause."""
+    split = "test" if any(row.test_score is not None for row in rows) else "val"
+    scores = {row.predictor: score for row in rows if (score := row.score(split)) is not None}
+    if STUDENT not in scores:
+        return "without scores"
+    summary = f"{split} {rows[0].metric}: student {scores[STUDENT]:.1%}"
+    exits = [name for name in scores if name.startswith("exit")]
+    if not exits:
+        return summary
+    best = max(exits, key=scores.__getitem__)
+    macs = {row.predictor: row.macs for row in rows}
+    share = macs[best] / max(1, macs[STUDENT])
+    return f"{summary}, best exit {best} {scores[best]:.1%} at {share:.0%} of its multiply-adds"
 
 
 Scores = Mapping[str, Mapping[str, float]]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Self
 
 from ..core import ArtifactError
+from ..data.preparation import Preparation
 from .csv_text import read_record
 
 DATA_FILE = "data.json"
@@ -39,6 +40,7 @@ class TrainingData:
         mean, std: of each channel, by which images were normalized.
         shape: (C, H, W) of the images; () where it is not known.
         parts: "train", "val" and "test", where there are such images.
+        preparation: of a picture; None for a network that was not trained here.
     """
 
     name: str
@@ -48,6 +50,7 @@ class TrainingData:
     std: tuple[float, ...]
     shape: tuple[int, ...] = ()
     parts: Mapping[str, PartRecord] = field(default_factory=dict)
+    preparation: Preparation | None = None
 
     def to_json(self) -> str:
         """The text of `data.json`."""
@@ -68,7 +71,9 @@ class TrainingData:
             for name, p in fields["parts"].items()
         }
         shape = tuple(int(side) for side in fields["shape"])
-        return cls(str(fields["name"]), str(fields["task"]), classes, mean, std, shape, parts)
+        name, task = str(fields["name"]), str(fields["task"])
+        preparation = fields["preparation"] and Preparation.from_fields(fields["preparation"])
+        return cls(name, task, classes, mean, std, shape, parts, preparation)
 
 
 def read_training_data(run_dir: Path) -> TrainingData:

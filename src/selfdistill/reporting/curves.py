@@ -60,7 +60,7 @@ def families(run: RunData, kind: str) -> dict[str, list[Curve]]:
     for name in names:
         family = name.rpartition("/")[0] if exit_number(name) else name
         drawn = curve(name, entries, lambda entry, n=name: entry.get(kind, {}).get(n))  # type: ignore[misc]
-        if len(drawn.x):
+        if len(drawn.x) > 1:  # a point is no curve
             full = drawn.stage is None
             groups.setdefault(family, []).append(drawn._replace(name=STUDENT) if full else drawn)
     return groups

@@ -4,8 +4,6 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..core import STUDENT
-
 NumberFormat = Callable[[float], str]
 
 
@@ -16,9 +14,7 @@ def exit_number(name: str) -> int | None:
 
 
 def shown(name: str) -> str:
-    """A predictor's or term's name for people: "exit 3", "full network", else the name itself."""
-    if name == STUDENT:
-        return "full network"
+    """A predictor's or term's name for people: "exit 3", else the name itself."""
     if number := exit_number(name):
         return f"exit {number}"
     return f"peer {name[4:]}" if name[:4] == "peer" and name[4:].isdecimal() else name

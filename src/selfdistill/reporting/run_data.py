@@ -17,6 +17,7 @@ from ..records.class_tables import (
 )
 from ..records.exit_measurements import ExitMeasurements, read_exit_measurements
 from ..records.exit_scores import ExitScore, read_exit_scores
+from ..records.mistakes import Mistake, read_mistakes
 from ..records.training_data import DATA_FILE, read_training_data
 from ..tasks import TASKS, Classification
 from .formatting import exit_number
@@ -43,6 +44,7 @@ class RunData:
         calibrations: of each predictor, by split.
         measured: what `selfdistill exits` measured.
         pictures: the files in `pictures/`, in order.
+        mistakes: images that a classifier gets wrong.
     """
 
     name: str
@@ -59,6 +61,7 @@ class RunData:
     calibrations: Calibrations
     measured: ExitMeasurements | None
     pictures: list[Path]
+    mistakes: list[Mistake]
 
     @property
     def metric(self) -> str:
@@ -149,6 +152,7 @@ def read_run(run: RunDirectory) -> RunData:
         calibrations=read_calibrations(run.path),
         measured=read_exit_measurements(run.path),
         pictures=sorted((run.path / PICTURES).glob("*.png")),
+        mistakes=read_mistakes(run.path),
     )
 
 

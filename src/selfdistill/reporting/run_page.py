@@ -16,7 +16,7 @@ from .elements import two_columns
 from .formatting import milliseconds, split_name
 from .rendering import render
 from .run_data import RunData, read_run
-from .sample_images import embedded_pictures, legend
+from .sample_images import embedded_mistakes, embedded_pictures, legend
 from .summary import best_cheaper_exit, cards
 from .tables import (
     classes_tables,
@@ -64,6 +64,7 @@ def page(run: RunData) -> str:
         exits=exits_table(run),
         accuracy_error=accuracy_error(run),
         pictures=embedded_pictures(run),
+        mistakes=embedded_mistakes(run),
         legend=legend(run),
         scores=score_chart(run),
         costs=_cost_chart(run),

@@ -33,12 +33,12 @@ _ONE_COLUMN = 12  # classes of a table that is not broken in two
 
 
 def exits_table(run: RunData) -> Table:
-    """Score and cost of every predictor, and the cost's share of the full network's."""
+    """Score and cost of every predictor, and the cost's share of the student's."""
     rows, full, several = run.exits, run.student, len(run.exits) > 1
     splits = [s for s in reversed(SPLITS) if any(row.score(s) is not None for row in rows)]
     metrics = _further_metrics(run)
     heads = ["", *(f"{split_name(split)} {shown_metric(run.metric)}" for split in splits), *metrics]
-    of_full = ["of full"] * (several and full is not None)
+    of_full = ["of the student's"] * (several and full is not None)
     heads += ["parameters", *of_full, "multiply-adds", *of_full, *["Pareto front"] * several]
     scores = [row.score(run.choosing_split) for row in rows]
     fronts = pareto_front([row.macs for row in rows], scores)

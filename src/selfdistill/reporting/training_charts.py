@@ -23,7 +23,7 @@ class TitledChart(NamedTuple):
 
 def score_chart(run: RunData) -> Chart | None:
     """The validation score of every predictor over epochs."""
-    curves = [c for c in scores(run) if len(c.x)]
+    curves = [c for c in scores(run) if len(c.x) > 1]  # one epoch's scores stand in the table
     if not curves:
         return None
     late, label = len(run.epochs) >= MANY_EPOCHS, f"validation {shown_metric(run.metric)}"
@@ -59,7 +59,7 @@ def loss_charts(run: RunData) -> list[TitledChart]:
     """Every loss term, and their total where there are several families."""
     groups = families(run, "losses")
     sum_ = total(run)
-    if len(groups) > 1 and len(sum_.x):
+    if len(groups) > 1 and len(sum_.x) > 1:
         groups = {"total": [sum_], **groups}
     return _small_charts(groups, "loss")
 

@@ -13,7 +13,7 @@ from ..records import calibration, exit_scores
 from ..records.calibration import CalibrationTable
 from ..records.class_tables import CLASSES_FILE, ClassScores, ConfusionMatrix
 from ..records.exit_scores import ExitScore
-from ..reporting.sample_images import write_pictures
+from ..reporting.sample_images import write_mistakes, write_pictures
 
 
 def finalize(
@@ -29,10 +29,12 @@ def finalize(
         with _warned("the tables of classes"):
             _write_details(directory, session.task.classes, results)
         with _warned("the pictures"):
-            for images in list(session.splits.values())[-1:]:
+            for split, images in list(session.splits.items())[-1:]:
                 write_pictures(
                     directory, session.fabric, session.method, session.task, images, session.data
                 )
+                if len(results[split].confidence):
+                    write_mistakes(directory, results[split], images, session.task.classes)
         with _warned("the report"):
             _write_report(directory, callback)
     return exits

@@ -1,14 +1,14 @@
 """A run that was trained, and what can be done with it."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from ..core import ConfigError, DataError, Method
+from ..core import STUDENT, ConfigError, DataError, Method
 from ..data import ImageData
 from ..early_exit.network import (
     EarlyExitNetwork,
@@ -33,15 +33,18 @@ from ..recipe.run_origin import checked_training_data
 from ..recipe.schema import Recipe
 from ..recipe.teachers import check_given_modules, placeholder_teacher
 from ..records.exit_measurements import ExitMeasurements
-from ..records.exit_scores import ExitScore, read_exit_scores
+from ..records.exit_scores import ExitScore, read_exit_scores, score_summary
 from .baseline import check_comparable, matched_baseline
 from .evaluate import Evaluation, evaluate_run
 from .export import export_trained
 from .measure_exits import check_measurable, measure_exits, save_measurements
 from .paths import load_recipe
+from .predict_pictures import MIN_SCORE, TOP, Pictures, predict_pictures
+from .predictions import Predictions
+from .predictor import predictor_of_run
 
 
-@dataclass
+@dataclass(repr=False)
 class Run:
     """What a training run left behind; `load` makes one of a directory.
 
@@ -56,10 +59,14 @@ class Run:
 
     path: Path
     recipe: Recipe
-    method: Method = field(repr=False)
+    method: Method
     exits: list[ExitScore]
-    data: ImageData = field(repr=False)
-    state: dict[str, Any] = field(repr=False)
+    data: ImageData
+    state: dict[str, Any]
+
+    def __repr__(self) -> str:
+        names = f"{self.recipe.method} · {self.recipe.model} · {self.recipe.data}"
+        return f"Run {self.path}\n  {names}\n  {score_summary(self.exits)}"
 
     @property
     def unfinished(self) -> str:
@@ -103,6 +110,23 @@ class Run:
             DataError: the data have none of these images, other classes or other channels.
         """
         return evaluate_run(self.session(device=device), split, data)
+
+    def predict(
+        self,
+        pictures: Pictures,
+        *,
+        exit: str | int = STUDENT,
+        top: int = TOP,
+        min_score: float = MIN_SCORE,
+        device: str | None = None,
+    ) -> Predictions:
+        """Predict classes, masks or boxes of pictures, which are prepared as in training.
+
+        Args:
+            pictures, exit, top, min_score, device: as `selfdistill.predict` has them.
+        """
+        predictor = predictor_of_run(self, exit, device)
+        return predict_pictures(predictor, pictures, top=top, min_score=min_score)
 
     def measure_exits(
         self,

@@ -12,6 +12,7 @@ from ..core import ConfigError, SelfdistillError, load_tensors
 from ..data import ImageData, warn_of_data
 from ..engine.callback import Callback
 from ..engine.processes import lost_processes_reported
+from ..engine.quiet_lightning import quiet_lightning
 from ..engine.run_directory import RunDirectory
 from ..engine.trainer import Trainer
 from ..evaluation import EvaluationSession
@@ -32,13 +33,15 @@ from ..records.exit_measurements import FILE as MEASUREMENTS_FILE
 from ..records.exit_scores import FILE as EXITS_FILE
 from ..records.exit_scores import ExitScore, read_exit_scores
 from ..records.training_data import DATA_FILE, read_training_data
-from ..tasks import Classification
+from ..tasks import TASKS, Classification
 from .arguments import training_arguments
 from .extension import check_same_keys, describe_extension, extended, machine_difference
 from .finalize import finalize
 from .paths import first_difference, load_recipe, unique_run_dir
+from .progress import TerminalProgress
 from .run import Run
 from .teacher_check import check_teacher
+from .terminal import rank_zero
 
 
 def train(
@@ -51,6 +54,7 @@ def train(
     resume: bool = False,
     recipe: str | Path | None = None,
     callback: Callback | None = None,
+    quiet: bool = False,
     **keys: Any,
 ) -> Run:
     """Train a network.
@@ -67,7 +71,9 @@ def train(
             object (`model`, `data`, `teacher`, `peers`) need be given again. A larger `epochs`
             extends the run.
         recipe: a TOML file to start from.
-        callback: is called as training goes on; None is nobody.
+        callback: is called as training goes on; None prints a line an epoch, and on a terminal a
+            progress bar.
+        quiet: print nothing.
         keys: any key of a recipe, and the method's own options by their names.
 
     Returns:
@@ -86,9 +92,13 @@ def train(
         check_same_keys(chosen, merge_keys(file, given.keys))
     else:
         chosen = parse(merge_keys(file, given.keys))
-    return train_recipe(
-        chosen, out=out, resume=resume, epochs=epochs, callback=callback, **given.objects()
-    )
+    with ExitStack() as stack:
+        if callback is None and not quiet and rank_zero():
+            metric = TASKS[chosen.task].primary_metric
+            callback = stack.enter_context(TerminalProgress(epochs or chosen.epochs, metric))
+        return train_recipe(
+            chosen, out=out, resume=resume, epochs=epochs, callback=callback, **given.objects()
+        )
 
 
 def train_recipe(
@@ -114,7 +124,8 @@ def train_recipe(
         check_given_modules(recipe, model, peers)
     check_launched_processes(recipe)
     fabric = make_fabric(recipe)
-    fabric.launch()
+    with quiet_lightning():
+        fabric.launch()
     with lost_processes_reported(fabric), ExitStack() as stack:
         directory = RunDirectory(Path(fabric.broadcast(str(out or unique_run_dir(recipe)))))
         if resume:

@@ -79,6 +79,11 @@ class Classification(Task):
         """Whether the predicted class is the true one, (B,)."""
         return outputs.argmax(1) == targets
 
+    def confidence(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        """The largest probability of each image and its class."""
+        probabilities, labels = outputs.float().softmax(1).max(1)
+        return probabilities, labels
+
     def check_output(self, network: nn.Module, output: Any) -> None:
         """The network must map (B, C, H, W) to (B, K)."""
         expected = (len(self.example), len(self.classes))

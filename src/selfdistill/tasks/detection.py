@@ -118,31 +118,17 @@ class Detection(Task):
             true, count = rows[rows[:, 0] >= 0], int((predicted.scores >= _MIN_DRAWN_SCORE).sum())
             shown = Detections(*(column[: min(count, _MAX_DRAWN)] for column in predicted))
             scores = [f"{score:.2f}" for score in shown.scores.tolist()]
-            target = self._drawn(image, true[:, 1:], true[:, 0].long(), [""] * len(true))
-            prediction = self._drawn(image, shown.boxes, shown.labels, scores)
+            true_names = self._captions(true[:, 0].long(), [""] * len(true))
+            target = draw_boxes(image, true[:, 1:], true[:, 0].long(), true_names)
+            names = self._captions(shown.labels, scores)
+            prediction = draw_boxes(image, shown.boxes, shown.labels, names)
             gap = target.new_full((3, target.shape[1], _GAP), 255)
             drawings.append(torch.cat([target, gap, prediction], -1))
         return drawings
 
-    def _drawn(self, image: Tensor, boxes: Tensor, labels: Tensor, captions: list[str]) -> Tensor:
-        """An image (3, H, W) with boxes, enlarged by an integer so that text is legible."""
-        factor = max(1, -(-_MIN_SIDE // max(image.shape[1:])))
-        large = image.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
-        if not len(boxes):
-            return large
-        classes, shades = labels.tolist(), colors(len(self.classes) + 1)[1:]  # gray is no class
-        drawn: Tensor = draw_bounding_boxes(
-            large,
-            boxes * factor,
-            labels=[
-                f"{self.classes[k]} {caption}".strip()
-                for k, caption in zip(classes, captions, strict=True)
-            ],
-            colors=[shades[k] for k in classes],
-            width=2,
-            fill_labels=True,
-        )
-        return drawn
+    def _captions(self, labels: Tensor, scores: list[str]) -> list[str]:
+        pairs = zip(labels.tolist(), scores, strict=True)
+        return [f"{self.classes[k]} {score}".strip() for k, score in pairs]
 
     def check_output(self, network: nn.Module, output: Any) -> None:
         """The network must map (B, C, H, W) to `DetectorOutput` of as many classes."""
@@ -158,3 +144,25 @@ class Detection(Task):
                 f"{type(network).__name__} finds objects of {classes} classes and the data have "
                 f"{len(self.classes)}; build it with num_classes={len(self.classes)}"
             )
+
+
+def draw_boxes(image: Tensor, boxes: Tensor, labels: Tensor, captions: list[str]) -> Tensor:
+    """Boxes (D, 4) in an image (3, H, W) uint8, in the colors of their classes.
+
+    A small image is enlarged by an integer so that text is legible.
+    """
+    factor = max(1, -(-_MIN_SIDE // max(image.shape[1:])))
+    large = image.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
+    if not len(boxes):
+        return large
+    classes = labels.tolist()
+    shades = colors(max(classes) + 2)[1:]  # gray is no class
+    drawn: Tensor = draw_bounding_boxes(
+        large,
+        boxes * factor,
+        labels=captions,
+        colors=[shades[k] for k in classes],
+        width=2,
+        fill_labels=True,
+    )
+    return drawn

@@ -106,19 +106,11 @@ class Segmentation(Task):
     def visualize(self, images: Tensor, targets: Tensor, outputs: Tensor) -> list[Tensor]:
         """Each class in its color over the image; void pixels of the target stay uncolored."""
         predictions = resize_scores(outputs, targets.shape[-2:]).argmax(1)
+        k = len(self.classes)
         return [
-            torch.cat([self._drawn(image, target), _gap(image), self._drawn(image, prediction)], -1)
-            for image, target, prediction in zip(images, targets, predictions, strict=True)
+            torch.cat([draw_labels(x, target, k), _gap(x), draw_labels(x, prediction, k)], -1)
+            for x, target, prediction in zip(images, targets, predictions, strict=True)
         ]
-
-    def _drawn(self, image: Tensor, labels: Tensor) -> Tensor:
-        """An image (3, H, W) under the colors of its labels (H, W)."""
-        classes = torch.arange(len(self.classes), device=labels.device)
-        of_class = labels == classes[:, None, None]  # (K, H, W)
-        drawn: Tensor = draw_segmentation_masks(
-            image, of_class, alpha=_OPACITY, colors=list(colors(len(self.classes)))
-        )
-        return drawn
 
     def inference_module(self, network: nn.Module) -> nn.Module:
         """The network with scores at the image's resolution, (B, K, H, W)."""
@@ -138,6 +130,16 @@ class Segmentation(Task):
                 f"segmentation into {expected[1]} classes asks for {(*expected, 'h', 'w')}; "
                 "`selfdistill models` lists networks for it"
             )
+
+
+def draw_labels(image: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """An image (3, H, W) uint8 under the colors of its labels (H, W)."""
+    classes = torch.arange(num_classes, device=labels.device)
+    of_class = labels == classes[:, None, None]  # (K, H, W)
+    drawn: Tensor = draw_segmentation_masks(
+        image, of_class, alpha=_OPACITY, colors=list(colors(num_classes))
+    )
+    return drawn
 
 
 def resize_scores(scores: Tensor, size: Sequence[int]) -> Tensor:

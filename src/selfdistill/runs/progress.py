@@ -11,12 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..engine.callback import Callback
-from .console import (
-    clock,
-    console,
-    percent,
-    scored,
-)
+from .terminal import clock, console, percent, scored
 
 _MAX_KINDS = 6  # of loss terms in a line
 
