@@ -13,7 +13,7 @@ from PIL import Image
 
 import selfdistill
 from selfdistill.core import ArtifactError, ConfigError, DataError, RunBusyError
-from selfdistill.data.class_folders import image_files
+from selfdistill.data.listing import Listing
 from selfdistill.export.onnx_export import write_onnx
 
 NAMES = {
@@ -95,7 +95,7 @@ def assert_same(one, other):
 def test_a_run_and_its_export_agree_without_the_data(trained, tmp_path):
     run, folder = trained
     expected = run.predict(folder, exit=1, min_score=0.0)
-    paths = image_files(folder)
+    paths = Listing().class_images([folder])[0]
     assert [str(p.path) for p in expected] == paths
     file = run.export(exit=1, out=tmp_path / "exit1").file
     alone = shutil.copytree(run.path, tmp_path / "alone")

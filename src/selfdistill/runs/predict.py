@@ -1,5 +1,6 @@
 """Prediction by a run's directory, a loaded run, or an exported file."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,10 @@ def load_predictor(
     if file is None:
         load_recipe(path)  # raises where there is no run
         data = data_without_images(read_training_data(path))
-        return load_predictor(load(path, data=data, **objects), exit, device)
+        with warnings.catch_warnings():  # of images that are not the run's: these are none
+            warnings.filterwarnings("ignore", ".* has changed since ")
+            run = load(path, data=data, **objects)
+        return load_predictor(run, exit, device)
     if exit is not None or device is not None:
         raise ConfigError(
             f"{file} holds one network, which runs on the CPU; exit and device are for runs"
