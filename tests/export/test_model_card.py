@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tomli_w
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from selfdistill.data import ImageData
 from selfdistill.data.images import InMemoryImages
@@ -106,7 +106,7 @@ def test_the_code_prepares_a_picture_as_training_does(tmp_path, fit, channels, s
     picture = Image.fromarray(draw.integers(0, 256, (*size, 3), dtype=np.uint8))
     picture.save(tmp_path / "x.png")
     code = usage_code("onnx", data, "model.onnx", "")
-    scope = {"np": np, "Image": Image}
+    scope = {"np": np, "Image": Image, "ImageOps": ImageOps}
     exec(code[code.index("def prepared") : code.index("session")], scope)
     expected = preparation_of(data).read(tmp_path / "x.png").pixels.numpy()
     assert np.array_equal(scope["prepared"](tmp_path / "x.png"), expected)

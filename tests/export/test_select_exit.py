@@ -62,7 +62,7 @@ def test_a_point_is_a_point():
 
 def test_without_exits_the_student_is_all_there_is():
     assert select_exit(ROWS[-1:]).predictor == "student"
-    with pytest.raises(ConfigError, match="there is no exit '2': this run has none; take final"):
+    with pytest.raises(ConfigError, match="there is no exit '2': this run has none; take student"):
         select_exit(ROWS[-1:], "2")
 
 

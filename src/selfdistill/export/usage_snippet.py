@@ -12,7 +12,7 @@ _INFERENCE = {
     "onnx": """import json
 import numpy as np
 import onnxruntime
-from PIL import Image
+from PIL import Image, ImageOps
 
 {prepare}
 session = onnxruntime.InferenceSession("{file}")
@@ -22,7 +22,7 @@ classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
     "pt2": """import json
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 {prepare}
 metadata = {{"classes": ""}}
@@ -33,7 +33,7 @@ classes = json.loads(metadata["classes"])
 }
 _IMAGES = """images = np.stack([prepared(path) for path in ["picture.jpg"]])  # (B, C, H, W)"""
 _PREPARE = """def prepared(path):
-    image = Image.open(path).convert("{mode}")
+    image = ImageOps.exif_transpose(Image.open(path)).convert("{mode}")
 {resize}
     return np.array(image).reshape({height}, {width}, {channels}).transpose(2, 0, 1)
 
