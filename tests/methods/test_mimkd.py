@@ -239,9 +239,13 @@ def test_any_shapes_and_any_number_of_taps(student_shapes, teacher_shapes, criti
         Taps(Given(given), [f"taps.{i}" for i in range(len(given))], example=task.example)
         for given in (student_shapes, teacher_shapes)
     )
-    method = METHODS["mimkd"](
-        student, Teacher(teacher), task, critic=critic, critic_width=8, feature_critic_width=8
-    )
+    try:
+        method = METHODS["mimkd"](
+            student, Teacher(teacher), task, critic=critic, critic_width=8, feature_critic_width=8
+        )
+    except ConfigError as error:  # a single column beside a map
+        assert "places in the image are unknown" in str(error)  # noqa: PT017
+        return
     progress = Progress(*map(torch.tensor, (0, 0, 3, 10)))
     step = method(Batch(torch.randn(4, 2, 8, 8), torch.arange(4), torch.arange(4)), progress)
     step.total.backward()

@@ -47,12 +47,15 @@ class Method(nn.Module, ABC):
             trained with it ("online") or a teacher ("offline").
         provenance: the sources of the implementation.
         needs: of data and task; an instance may need more than its class.
+        default_taps: where features are read if nobody names taps: "auto", ending with what the
+            classifier pools, or "stages", the ends of the stages alone.
         cycles: number of equal cycles of the run; the learning rate restarts in each.
     """
 
     kind: ClassVar[Kind]
     provenance: ClassVar[Provenance]
     needs: Needs = Needs()
+    default_taps: ClassVar[Literal["auto", "stages"]] = "auto"
     cycles: int = 1
 
     @abstractmethod

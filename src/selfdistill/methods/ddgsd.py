@@ -70,12 +70,12 @@ class DataDistortionSelfDistillation(Method):
                 "ddgsd needs two views of each image: fill Batch.views, as Loader(views=2) does"
             )
         images = torch.cat([batch.inputs, batch.views[0]])
-        outputs, features = self.student.forward_features(images)
+        outputs, _, pooled = self.student.forward_pooled(images)  # (2B, C)
         first, second = outputs.chunk(2)
         task = self.task.loss(first, batch.targets) + self.task.loss(second, batch.targets)
         soft = self.task.soft_loss(first, second.detach(), self.temperature)
         soft = soft + self.task.soft_loss(second, first.detach(), self.temperature)
-        discrepancy = mean_discrepancy(*features[self.student.names[-1]].mean((2, 3)).chunk(2))
+        discrepancy = mean_discrepancy(*pooled.chunk(2))
         losses = {
             "task": task,
             "soft": self.soft_weight * soft,

@@ -19,6 +19,7 @@ from ..core.keyed_random import purpose
 from ..functional.attention import pooled_to
 from ..modules.information_checks import chance_warnings, draw_shift
 from ..modules.mutual_information import MutualInformationLoss, jensen_shannon
+from ..modules.pairs import check_layouts
 from ..taps import Taps, Teacher
 
 _NEGATIVES = purpose("mimkd.negatives")
@@ -103,6 +104,8 @@ class MutualInformationMaximization(Method):
         self.weights = {"global": global_weight, "local": local_weight, "feature": feature_weight}
         shapes = list(student.shapes.values()), list(teacher.shapes.values())
         pairs = stage_pairs(*shapes) if feature_weight else []
+        for i, j in pairs:
+            check_layouts(shapes[0][i], shapes[1][j])
         self.stages = {f"feature/{i + 1}": (i, j) for i, j in pairs}
         taps = {"global": (-1, -1), "local": (-1, -1)} | self.stages
         channels = {name: (shapes[0][i][0], shapes[1][j][0]) for name, (i, j) in taps.items()}
@@ -123,15 +126,18 @@ class MutualInformationMaximization(Method):
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task`, `soft`, `global`, `local` and `feature/k`, as far as they have a weight."""
         shift = draw_shift(_NEGATIVES, len(batch.inputs), progress)
-        outputs, features = self.student.forward_features(batch.inputs)
+        outputs, features, vector = self.student.forward_pooled(batch.inputs)
         # without a gradient
-        teacher_outputs, teacher_features = self.teacher.forward_features(batch.inputs)
+        teacher_outputs, teacher_features, teacher_vector = self.teacher.forward_pooled(
+            batch.inputs
+        )
         losses = {"task": self.task.loss(outputs, batch.targets)}
         if self.soft_weight:
             mask = self.task.valid_mask(batch.targets)
             soft_loss = self.task.soft_loss(outputs, teacher_outputs, self.temperature, mask=mask)
             losses["soft"] = self.soft_weight * soft_loss
-        views = self._views(list(features.values()), list(teacher_features.values()))
+        maps = list(features.values()), list(teacher_features.values())
+        views = self._views(*maps, vector, teacher_vector)
         estimates = {name: critic(*views[name], shift) for name, critic in self.critics.items()}
         losses |= {
             name: self.weights[name.split("/")[0]] * loss for name, loss in estimates.items()
@@ -139,14 +145,15 @@ class MutualInformationMaximization(Method):
         return StepOutput(outputs, losses, {n: loss.detach() for n, loss in estimates.items()})
 
     def _views(
-        self, student: list[Tensor], teacher: list[Tensor]
+        self,
+        student: list[Tensor],
+        teacher: list[Tensor],
+        student_vector: Tensor,
+        teacher_vector: Tensor,
     ) -> dict[str, tuple[Tensor, Tensor]]:
         """What each term compares: student (B, C, h, w), teacher (B, D, h, w) or (B, D, 1, 1)."""
-        last, teacher_vector = student[-1], teacher[-1].mean((2, 3), keepdim=True)
-        views = {
-            "global": (last.mean((2, 3), keepdim=True), teacher_vector),
-            "local": (last, teacher_vector),
-        }
+        vectors = student_vector[:, :, None, None], teacher_vector[:, :, None, None]
+        views = {"global": vectors, "local": (student[-1], vectors[1])}
         for name, (i, j) in self.stages.items():
             views[name] = (pooled_to(student[i], teacher[j]), pooled_to(teacher[j], student[i]))
         return views

@@ -62,11 +62,8 @@ class RelationalDistillation(FeatureDistillation):
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task`, `soft` if it has a weight, `distance` and `angle`."""
-        outputs, losses, student_features, teacher_features = self.paired_forward(batch)
-        student, teacher = (
-            pooled_differences(list(features.values())[-1])
-            for features in (student_features, teacher_features)
-        )
+        outputs, losses, *pooled = self.pooled_forward(batch)
+        student, teacher = map(differences, pooled)
         if self.distance_weight:
             loss = F.smooth_l1_loss(relative_distances(student), relative_distances(teacher))
             losses["distance"] = self.distance_weight * loss
@@ -76,9 +73,9 @@ class RelationalDistillation(FeatureDistillation):
         return StepOutput(outputs, losses)
 
 
-def pooled_differences(x: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, B, C): differences of the images' pooled features, in fp32."""
-    pooled = x.float().mean((2, 3))
+def differences(pooled: Tensor) -> Tensor:
+    """(B, C) -> (B, B, C): differences of the images' pooled features, in fp32."""
+    pooled = pooled.float()
     return pooled[None] - pooled[:, None]
 
 

@@ -10,12 +10,15 @@ from torch import Tensor, nn
 from .. import methods as _all_methods  # noqa: F401  importing them is what registers them
 from ..core import ConfigError, Frozen, Method, Task
 from ..modules.joined_methods import JoinedMethods, check_joinable
-from ..taps import Taps, Teacher
+from ..taps import Taps, Teacher, resolve_taps
 from .options import check_companions, method_classes
 
 
 class MethodInputs(NamedTuple):
-    """What there is to be given to a method, and where its features are read."""
+    """What there is to be given to a method, and where its features are read.
+
+    Where `shared`, networks have the taps of several methods, of which each takes its own.
+    """
 
     student: nn.Module
     task: Task
@@ -24,6 +27,7 @@ class MethodInputs(NamedTuple):
     teacher_taps: Any
     peers: Sequence[nn.Module]
     train_labels: Tensor | None
+    shared: bool = False
 
 
 def build_method(
@@ -44,8 +48,9 @@ def build_method(
         name: of the method, or `a+b`.
         network: the student.
         task: what the labels mean.
-        taps, teacher_taps: where to read features, see `find_taps`; a peer's are read like the
-            student's where it has those modules, else where its own stages end.
+        taps, teacher_taps: where to read features, see `find_taps`, "auto" for the method's
+            `default_taps`; a peer's are read like the student's where it has those modules, else
+            where its own stages end.
         chosen: the method's options; of joined methods a dictionary for each.
         teacher: for methods that learn from one.
         peers: for methods that train several networks.
@@ -60,12 +65,14 @@ def build_method(
     if len(parts) == 1:
         return next(iter(parts.values()))(**_arguments(parts[name], given), **(chosen or {}))
     check_joinable(parts)
-    given = _tapped(given)
+    kinds = dict.fromkeys(cls.default_taps for cls in parts.values() if _takes_taps(cls))
+    given = _tapped(given, list(kinds) or ["auto"])._replace(shared=True)
     built = {
         part: cls(**_arguments(cls, given), **(chosen or {}).get(part, {}))
         for part, cls in parts.items()
     }
-    return JoinedMethods(built, typing.cast(Taps, given.student))
+    teacher = typing.cast(Taps | None, given.teacher)
+    return JoinedMethods(built, typing.cast(Taps, given.student), teacher)
 
 
 def _arguments(cls: type[Method], given: MethodInputs) -> dict[str, Any]:
@@ -84,23 +91,40 @@ def _arguments(cls: type[Method], given: MethodInputs) -> dict[str, Any]:
                 f"nothing provides; there are student, task, teacher, peers and train_labels, and "
                 "options are keyword-only"
             )
-        annotation = hints.get(name)
-        has_taps = {Taps, Teacher} & {annotation, *typing.get_args(annotation)}
-        argument = getattr(_tapped(given) if has_taps else given, name)
+        has_taps = _with_taps(hints.get(name))
+        argument = getattr(_tapped(given, [cls.default_taps]) if has_taps else given, name)
         if name == "teacher":
             argument = Teacher(argument) if has_taps else Frozen(argument)
         arguments[name] = argument
     return arguments
 
 
-def _tapped(given: MethodInputs) -> MethodInputs:
-    """The same with taps on every network that has none yet."""
+def _with_taps(annotation: Any) -> bool:
+    """Whether a parameter is annotated as a network with taps, or several."""
+    return bool({Taps, Teacher} & {annotation, *typing.get_args(annotation)})
+
+
+def _takes_taps(cls: type[Method]) -> bool:
+    return any(
+        _with_taps(annotation) for annotation in typing.get_type_hints(cls.__init__).values()
+    )
+
+
+def _tapped(given: MethodInputs, kinds: Sequence[str]) -> MethodInputs:
+    """The same with taps on every network, where none are named those of all kinds of default."""
 
     def with_taps(network: nn.Module, names: Any) -> Taps:
-        if isinstance(network, Taps):
+        if isinstance(network, Taps) and not given.shared:
             return network
-        device = next((p.device for p in network.parameters()), given.task.example.device)
-        return Taps(network, names, example=given.task.example.to(device))
+        bare = network.network if isinstance(network, Taps) else network
+        device = next((p.device for p in bare.parameters()), given.task.example.device)
+        example = given.task.example.to(device)
+        if names == "auto":
+            tap_sets = [resolve_taps(bare, kind, example) for kind in kinds]
+            names = list(dict.fromkeys(name for tap_set in tap_sets for name in tap_set))
+        if isinstance(network, Taps):
+            return network.select(resolve_taps(bare, names, example))
+        return Taps(bare, names, example=example)
 
     teacher = given.teacher and with_taps(given.teacher, given.teacher_taps)
     peers = [with_taps(peer, _taps_of_peer(peer, given.taps)) for peer in given.peers]

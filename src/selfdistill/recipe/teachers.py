@@ -2,19 +2,21 @@
 
 import hashlib
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..core import ArtifactError, ConfigError, load_tensors, nearest
+from ..core import ArtifactError, ConfigError, Method, load_tensors, nearest
 from ..data import ImageData
 from ..engine import checkpoint
 from ..engine.run_directory import RunDirectory
 from ..models import SUFFIXES, build, find_pretrained, load_weights
+from ..modules.joined_methods import JoinedMethods
 from ..records.training_data import TEACHER_FILE, TrainingData, read_teacher, read_training_data
+from ..taps import Taps
 from ..tasks import make_task
 from .schema import Recipe, parse
 
@@ -75,27 +77,46 @@ def placeholder_teacher(path: Path, data: ImageData) -> nn.Module:
             f"{path / TEACHER_FILE} does not tell the shapes of the teacher's features, which the "
             "method is built by; give the teacher, in Python: teacher="
         )
-    return _ZeroTeacher(list(teacher.taps.values()), data)
+    return _ZeroTeacher(teacher.taps, data)
+
+
+def teacher_tap_shapes(
+    method: Method, teacher: nn.Module
+) -> dict[str, dict[str, tuple[int, int, int]]]:
+    """{kind of default taps: {name: (C, H, W)}} of the teacher's features that a method reads."""
+    parts: Any = method.parts.values() if isinstance(method, JoinedMethods) else [method]
+    return {
+        part.default_taps: taps.shapes
+        for part in parts
+        for taps in part.modules()
+        if isinstance(taps, Taps) and taps.network is teacher
+    }
 
 
 class _ZeroTeacher(nn.Module):
     """A network whose features have the shapes that were asked for, and are zero.
 
     Args:
-        shapes: (C, H, W) of each tap.
+        taps: {kind of default taps: {name: (C, H, W)}}; the names are made anew.
         data: whose task gives its outputs their form; they say nothing.
     """
 
-    def __init__(self, shapes: Sequence[tuple[int, int, int]], data: ImageData) -> None:
+    def __init__(
+        self, taps: Mapping[str, Mapping[str, tuple[int, int, int]]], data: ImageData
+    ) -> None:
         super().__init__()
         task = make_task(data.task, data.classes, data.train.shape)
         self.head = task.head(1)
-        self.stages = nn.ModuleList(_ZeroFeature(shape) for shape in shapes)
-        self.cuts = tuple(f"stages.{i}" for i in range(len(shapes)))
+        self.features = nn.ModuleDict(
+            {kind: nn.ModuleList(map(_ZeroFeature, taps[kind].values())) for kind in taps}
+        )
+        names = {kind: [f"features.{kind}.{i}" for i in range(len(taps[kind]))] for kind in taps}
+        self.cuts, self.stage_ends = names.get("auto"), names.get("stages")
 
     def forward(self, x: Tensor) -> Any:
-        for stage in self.stages:
-            stage(x)
+        for features in self.features.values():
+            for feature in features:  # type: ignore[attr-defined]
+                feature(x)
         return self.head(x.new_zeros(len(x), 1, 1, 1))
 
 

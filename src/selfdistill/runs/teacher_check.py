@@ -12,9 +12,8 @@ from ..engine.callback import Callback
 from ..engine.evaluate import evaluate_network
 from ..engine.run_directory import RunDirectory
 from ..recipe.build_run import RunComponents, eval_loader
-from ..recipe.teachers import fingerprint
+from ..recipe.teachers import fingerprint, teacher_tap_shapes
 from ..records.training_data import TEACHER_FILE, TeacherRecord, read_teacher
-from ..taps import Taps
 from ..tasks.metric_names import shown_metric
 
 _MAX_IMAGES = 10_000  # images that a teacher is evaluated by
@@ -49,8 +48,7 @@ def check_teacher(
     )
     if warning:
         warnings.warn(warning, stacklevel=2)
-    taps = (m for m in components.method.modules() if isinstance(m, Taps))
-    shapes = next((each.shapes for each in taps if each.network is teacher), {})
+    shapes = teacher_tap_shapes(components.method, teacher)
     record = TeacherRecord(components.recipe.teacher, digest, images, scores, shapes)
     if fabric.is_global_zero:
         directory.write(TEACHER_FILE, record.to_json())
