@@ -62,7 +62,7 @@ class InterClassSimilarity(Method):
 
     kind = "offline"
     provenance = Provenance.NOTES
-    needs = Needs(class_scores=True, dense_scores=True)
+    needs = Needs(class_scores=True, dense_scores=True, teacher_scores=True)
 
     def __init__(
         self,

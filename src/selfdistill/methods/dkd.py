@@ -52,7 +52,7 @@ class DecoupledDistillation(Method):
 
     kind = "offline"
     provenance = Provenance.CODE
-    needs = Needs(image_labels=True)
+    needs = Needs(image_labels=True, teacher_scores=True)
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ from ..core import (
     ConfigError,
     Frozen,
     Method,
+    Needs,
     Progress,
     Provenance,
     StepOutput,
@@ -41,6 +42,7 @@ class KnowledgeDistillation(Method):
 
     kind = "offline"
     provenance = Provenance.CODE
+    needs = Needs(teacher_scores=True)
 
     def __init__(
         self,

@@ -101,6 +101,7 @@ class MutualInformationMaximization(Method):
             )
         self.student, self.teacher, self.task = student, teacher, task
         self.soft_weight, self.temperature = soft_weight, temperature
+        self.needs = Needs(batch=2, teacher_scores=bool(soft_weight))
         self.weights = {"global": global_weight, "local": local_weight, "feature": feature_weight}
         shapes = list(student.shapes.values()), list(teacher.shapes.values())
         pairs = stage_pairs(*shapes) if feature_weight else []

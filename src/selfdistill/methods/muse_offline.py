@@ -109,6 +109,7 @@ class MuseOffline(Method):
         self.combine, self.information_weight = combine, information_weight
         self.supervised_weight, self.soft_weight = supervised_weight, soft_weight
         self.temperature = temperature
+        self.needs = Needs(batch=2, teacher_scores=bool(soft_weight))
         self.exits = Exits(student, task, bottleneck if weights else None, predict=False)
         *shallow, last = student.shapes.values()
         loss = partial(

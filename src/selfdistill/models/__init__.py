@@ -2,14 +2,17 @@
 
 from .build import build, list_models, register_model
 from .pretrained import PretrainedNetwork, find_pretrained
-from .weights import SUFFIXES, load_weights
+from .renormalize import renormalize_inputs
+from .weights import SUFFIXES, count_classes, load_weights
 
 __all__ = [
     "SUFFIXES",
     "PretrainedNetwork",
     "build",
+    "count_classes",
     "find_pretrained",
     "list_models",
     "load_weights",
     "register_model",
+    "renormalize_inputs",
 ]

@@ -1,7 +1,7 @@
 """Weights from files."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +25,37 @@ def load_weights(network: nn.Module, path: str | os.PathLike[str]) -> None:
         network: filled in place; names and shapes must fit.
         path: a `.safetensors`, `.pt` or `.pth` file.
     """
-    path = Path(path)
-    state = _state(_read(path), path)
-    expected = network.state_dict()
-    if (
-        state
-        and all(k.startswith("module.") for k in state)
-        and not state.keys() <= expected.keys()
-    ):
-        state = {k.removeprefix("module."): v for k, v in state.items()}
+    path, expected = Path(path), network.state_dict()
+    state = _state_for(expected, path)
     _check_fit(state, expected, f"weights '{path}' do not fit {type(network).__name__}")
     load_tensors(network, state, strict=False)  # strictness is above
+
+
+def count_classes(path: str | os.PathLike[str], make: Callable[[int], nn.Module]) -> int | None:
+    """Number of classes of the network whose weights a file holds; None where they do not tell.
+
+    Args:
+        path: a `.safetensors`, `.pt` or `.pth` file.
+        make: the network for a number of classes.
+    """
+    two, three = (make(count).state_dict() for count in (2, 3))
+    state = _state_for(two, Path(path))
+    for name, tensor in two.items():
+        sides = zip(tensor.shape, three[name].shape, strict=True)
+        growing = [(i, a, b - a) for i, (a, b) in enumerate(sides) if a != b]
+        if growing and name in state and state[name].dim() == tensor.dim():
+            (dim, size, growth), *_ = growing
+            return int(2 + (state[name].shape[dim] - size) // growth)
+    return None
+
+
+def _state_for(expected: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The state dict of a file, without the prefix of data-parallel training."""
+    state = _state(_read(path), path)
+    prefixed = state and all(k.startswith("module.") for k in state)
+    if prefixed and not state.keys() <= expected.keys():
+        return {k.removeprefix("module."): v for k, v in state.items()}
+    return state
 
 
 def _read(path: Path) -> Any:

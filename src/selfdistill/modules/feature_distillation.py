@@ -29,6 +29,7 @@ class FeatureDistillation(Method):
         super().__init__()
         self.student, self.teacher, self.task = student, teacher, task
         self.soft_weight, self.temperature = soft_weight, temperature
+        self.needs = self.needs._replace(teacher_scores=bool(soft_weight))
 
     def paired_forward(self, batch: Batch) -> tuple[Any, dict[str, Tensor], Features, Features]:
         """One pass of both networks.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from .. import methods as _all_methods  # noqa: F401  importing them is what registers them
 from ..core import ConfigError, Frozen, Method, Task
 from ..modules.joined_methods import JoinedMethods, check_joinable
-from ..taps import Taps, Teacher, resolve_taps
+from ..taps import Taps, Teacher, example_output, resolve_taps
 from .options import check_companions, method_classes
 
 
@@ -39,6 +39,7 @@ def build_method(
     *,
     teacher: nn.Module | None = None,
     teacher_taps: Any = "auto",
+    teacher_unlike: str = "",
     peers: Sequence[nn.Module] = (),
     train_labels: Tensor | None = None,
 ) -> Method:
@@ -53,6 +54,7 @@ def build_method(
             where its own stages end.
         chosen: the method's options; of joined methods a dictionary for each.
         teacher: for methods that learn from one.
+        teacher_unlike: why its classes are known not to be the task's, a sentence, or "".
         peers: for methods that train several networks.
         train_labels: of all training images, (N,), for methods that keep something for each.
 
@@ -62,14 +64,35 @@ def build_method(
     parts = method_classes(name)
     given = MethodInputs(network, task, taps, teacher, teacher_taps, peers, train_labels)
     _check(name, parts, given)
+    method = _built(parts, given, chosen or {})
+    if teacher is None or not method.needs.teacher_scores:
+        return method
+    if unlike := teacher_unlike or unlike_outputs(teacher, task):
+        raise ConfigError(unlike)
+    return method
+
+
+def unlike_outputs(teacher: nn.Module, task: Task) -> str:
+    """Why a module's outputs are not of the task's form, a sentence, or ""."""
+    output = example_output(teacher, task.example)
+    try:
+        task.check_output(teacher, output)
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+def _built(
+    parts: Mapping[str, type[Method]], given: MethodInputs, chosen: Mapping[str, Any]
+) -> Method:
     if len(parts) == 1:
-        return next(iter(parts.values()))(**_arguments(parts[name], given), **(chosen or {}))
+        (cls,) = parts.values()
+        return cls(**_arguments(cls, given), **chosen)
     check_joinable(parts)
     kinds = dict.fromkeys(cls.default_taps for cls in parts.values() if _takes_taps(cls))
     given = _tapped(given, list(kinds) or ["auto"])._replace(shared=True)
     built = {
-        part: cls(**_arguments(cls, given), **(chosen or {}).get(part, {}))
-        for part, cls in parts.items()
+        part: cls(**_arguments(cls, given), **chosen.get(part, {})) for part, cls in parts.items()
     }
     teacher = typing.cast(Taps | None, given.teacher)
     return JoinedMethods(built, typing.cast(Taps, given.student), teacher)

@@ -4,7 +4,7 @@ import hashlib
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,14 +13,19 @@ from ..core import ArtifactError, ConfigError, Method, load_tensors, nearest
 from ..data import ImageData
 from ..engine import checkpoint
 from ..engine.run_directory import RunDirectory
-from ..models import SUFFIXES, build, find_pretrained, load_weights
+from ..models import (
+    SUFFIXES,
+    build,
+    count_classes,
+    find_pretrained,
+    load_weights,
+    renormalize_inputs,
+)
 from ..modules.joined_methods import JoinedMethods
 from ..records.training_data import TEACHER_FILE, TrainingData, read_teacher, read_training_data
 from ..taps import Taps
 from ..tasks import make_task
 from .schema import Recipe, parse
-
-_FAR = 0.05  # of a standard deviation: subsets of one data set stay far below
 
 
 def describe_data(data: ImageData) -> TrainingData:
@@ -28,32 +33,47 @@ def describe_data(data: ImageData) -> TrainingData:
     return TrainingData(data.name, data.task, data.classes, data.mean, data.std)
 
 
-def load_teacher(recipe: Recipe, data: ImageData) -> tuple[nn.Module, str]:
-    """The teacher that a recipe names, with its weights, and the name of its architecture.
+class LoadedTeacher(NamedTuple):
+    """A teacher with its weights.
+
+    Attributes:
+        network: takes images with the normalization of the student's data.
+        architecture: its name.
+        unlike: why its scores mean nothing for the data, a sentence, or "".
+        note: what is done to its images, a phrase, or "".
+    """
+
+    network: nn.Module
+    architecture: str
+    unlike: str = ""
+    note: str = ""
+
+
+def load_teacher(recipe: Recipe, data: ImageData, *, reads_scores: bool = True) -> LoadedTeacher:
+    """The teacher that a recipe names.
+
+    Args:
+        recipe: names it.
+        data: the student's.
+        reads_scores: whether other classes than the data's are refused at once.
 
     Raises:
-        ConfigError: there is none of that name; its classes or its normalization are not the
-            data's.
+        ConfigError: there is none of that name, its images have other channels, or its scores are
+            read and its classes are not the data's.
         ArtifactError: its weights are corrupt or do not fit.
     """
     name = recipe.teacher
     if Path(name).is_dir():
-        return _from_run(Path(name), data)
+        return _from_run(Path(name), data, reads_scores)
     if Path(name).suffix in SUFFIXES:
-        model = recipe.teacher_model or recipe.model
-        network = _empty(model, data)
-        load_weights(network, name)
-        return network, model
+        return _from_file(recipe, data, reads_scores)
     if name.partition("/")[0] in ("timm", "torchvision"):
         pretrained = find_pretrained(name)
-        if pretrained.classes != len(data.classes):
-            raise ConfigError(
-                f"teacher '{name}' tells {pretrained.classes} classes apart and '{data.name}' has "
-                f"{len(data.classes)}; train it on these data first and give its run as --teacher"
-            )
-        trained_on = TrainingData("", "", data.classes, pretrained.mean, pretrained.std)
-        _check(f"teacher '{name}'", trained_on, data)
-        return pretrained.load(), name
+        unlike = _unlike_number(f"teacher '{name}'", pretrained.classes, data, reads_scores)
+        note = _renormalization(f"teacher '{name}'", pretrained.mean, pretrained.std, data)
+        network = pretrained.load()
+        renormalize_inputs(network, (data.mean, data.std), (pretrained.mean, pretrained.std))
+        return LoadedTeacher(network, name, unlike, note)
     beside = Path(name).parent
     choices = [str(p) for p in beside.iterdir()] if beside.is_dir() else []
     raise ConfigError(
@@ -156,7 +176,20 @@ def _empty(model: str, data: ImageData) -> nn.Module:
     return build(model, num_classes=len(data.classes), in_channels=data.train.shape[0])
 
 
-def _from_run(path: Path, data: ImageData) -> tuple[nn.Module, str]:
+def _from_file(recipe: Recipe, data: ImageData, reads_scores: bool) -> LoadedTeacher:
+    model, in_channels = recipe.teacher_model or recipe.model, data.train.shape[0]
+
+    def make(num_classes: int) -> nn.Module:
+        return build(model, num_classes=num_classes, in_channels=in_channels)
+
+    count = None if reads_scores else count_classes(recipe.teacher, make)
+    network = make(count or len(data.classes))
+    load_weights(network, recipe.teacher)
+    unlike = _unlike_number(f"teacher '{recipe.teacher}'", count or len(data.classes), data, False)
+    return LoadedTeacher(network, model, unlike)
+
+
+def _from_run(path: Path, data: ImageData, reads_scores: bool) -> LoadedTeacher:
     run = RunDirectory(path)
     recipe = parse(tomllib.loads(run.recipe()), run_dir=path)
     saved = checkpoint.newest(run.checkpoints)
@@ -166,8 +199,12 @@ def _from_run(path: Path, data: ImageData) -> tuple[nn.Module, str]:
         raise ConfigError(
             f"teacher {path} is not trained to the end; `selfdistill train --resume {path}` does it"
         )
-    _check(f"teacher {path}", read_training_data(path), data)
-    network = _empty(recipe.model, data)
+    own = read_training_data(path)
+    unlike = _unlike_classes(f"teacher {path}", own, data)
+    if unlike and reads_scores:
+        raise ConfigError(unlike)
+    note = _renormalization(f"teacher {path}", own.mean, own.std, data)
+    network = build(recipe.model, num_classes=len(own.classes), in_channels=len(own.mean))
     state, prefix = saved.tensors["model"], saved.state.get("student")
     if "ema" in saved.tensors and prefix is not None:  # what the run was evaluated by
         state = {name: saved.tensors["ema"][prefix + name] for name in state}
@@ -175,40 +212,55 @@ def _from_run(path: Path, data: ImageData) -> tuple[nn.Module, str]:
         load_tensors(network, state)
     except RuntimeError:
         raise ArtifactError(f"the weights of teacher {path} do not fit {recipe.model}") from None
-    return network, recipe.model
+    renormalize_inputs(network, (data.mean, data.std), (own.mean, own.std))
+    return LoadedTeacher(network, recipe.model, unlike, note)
 
 
-def _check(who: str, trained_on: TrainingData, data: ImageData) -> None:
-    if trained_on.task not in ("", data.task):
-        raise ConfigError(
-            f"{who} was trained for {trained_on.task} and the student is for {data.task}; "
-            "a teacher must know the student's task"
+_READ_FEATURES = "a method that reads its scores needs the student's; at, crd and others do not"
+
+
+def _unlike_number(who: str, count: int, data: ImageData, refuse: bool) -> str:
+    if count == len(data.classes):
+        return ""
+    unlike = (
+        f"{who} tells {count} classes apart and '{data.name}' has {len(data.classes)}; "
+        f"{_READ_FEATURES}: train it on these data first, or take one of those"
+    )
+    if refuse:
+        raise ConfigError(unlike)
+    return unlike
+
+
+def _unlike_classes(who: str, own: TrainingData, data: ImageData) -> str:
+    if own.task != data.task:
+        return (
+            f"{who} was trained for {own.task} and the student is for {data.task}; {_READ_FEATURES}"
         )
-    if len(trained_on.classes) != len(data.classes):
-        raise ConfigError(
-            f"{who} tells {len(trained_on.classes)} classes apart and '{data.name}' has "
-            f"{len(data.classes)}; a teacher must know the student's classes"
-        )
-    pairs = zip(trained_on.classes, data.classes, strict=True)
+    if unlike := _unlike_number(who, len(own.classes), data, False):
+        return unlike
+    pairs = zip(own.classes, data.classes, strict=True)
     if different := next(((a, b) for a, b in pairs if a != b), None):
-        raise ConfigError(
+        return (
             f"{who} has '{different[0]}' where '{data.name}' has '{different[1]}': both must have "
-            "the same classes in the same order"
+            f"the same classes in the same order; {_READ_FEATURES}"
         )
-    apart = [
-        max(abs(m - n) / s, abs(t / s - 1))
-        for m, n, s, t in zip(trained_on.mean, data.mean, data.std, trained_on.std, strict=False)
-    ]
-    if len(trained_on.mean) != len(data.mean) or max(apart) > _FAR:
+    return ""
+
+
+def _renormalization(who: str, mean: Sequence[float], std: Sequence[float], data: ImageData) -> str:
+    """The note that a teacher's images are brought to another normalization, or ""."""
+    if len(mean) != len(data.mean):
         raise ConfigError(
-            f"{who} learned images of mean {_shown(trained_on.mean)} and deviation "
-            f"{_shown(trained_on.std)}, and '{data.name}' is brought to {_shown(data.mean)} and "
-            f"{_shown(data.std)}; train the teacher on the student's data"
+            f"{who} learned images of {len(mean)} channels, and those of '{data.name}' have "
+            f"{len(data.mean)}; train the teacher on images like the student's"
         )
+    if (*mean, *std) == (*data.mean, *data.std):
+        return ""
+    return f"its images brought to its own normalization, mean {_shown(mean)}, std {_shown(std)}"
 
 
-def _shown(numbers: tuple[float, ...]) -> str:
-    return "(" + ", ".join(f"{x:.3f}" for x in numbers) + ")"
+def _shown(numbers: Sequence[float]) -> str:
+    return " ".join(f"{x:.3f}" for x in numbers)
 
 
 def fingerprint(network: nn.Module) -> str:

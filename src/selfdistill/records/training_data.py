@@ -74,7 +74,7 @@ class TeacherRecord:
         teacher: as the recipe names it.
         sha256: of its weights.
         images: how many images of which split it was evaluated on, as a phrase.
-        scores: by metric, fractions.
+        scores: by metric, fractions; empty where its classes are not the data's.
         taps: {kind of default taps: {name: (C, H, W)}} of the features that the method reads.
     """
 

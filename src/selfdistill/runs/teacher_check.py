@@ -39,15 +39,20 @@ def check_teacher(
                 "with; give the old one back, or start a new run"
             )
         return
-    scores, images, warning = evaluate_teacher(teacher, components, fabric)
-    score, metric = scores[task.primary_metric], shown_metric(task.primary_metric)
-    callback.on_message(
-        f"the teacher gets {score:.1%} of {images} images right"
-        if task.image_labels
-        else f"the teacher reaches {score:.1%} {metric} on {images} images"
-    )
-    if warning:
-        warnings.warn(warning, stacklevel=2)
+    scores: dict[str, float] = {}
+    images = ""
+    if components.teacher_unlike:
+        callback.on_message("the teacher's classes are not the data's: its features alone are read")
+    else:
+        scores, images, warning = evaluate_teacher(teacher, components, fabric)
+        score, metric = scores[task.primary_metric], shown_metric(task.primary_metric)
+        callback.on_message(
+            f"the teacher gets {score:.1%} of {images} images right"
+            if task.image_labels
+            else f"the teacher reaches {score:.1%} {metric} on {images} images"
+        )
+        if warning:
+            warnings.warn(warning, stacklevel=2)
     shapes = teacher_tap_shapes(components.method, teacher)
     record = TeacherRecord(components.recipe.teacher, digest, images, scores, shapes)
     if fabric.is_global_zero:
