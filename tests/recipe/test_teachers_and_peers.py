@@ -1,5 +1,6 @@
 """Teachers and peers: found by name, refused where they do not fit, said to be good or bad."""
 
+import copy
 import json
 import shutil
 
@@ -332,3 +333,38 @@ def test_peers_by_name_by_module_and_by_default(tmp_path):
     assert own.method.predictors()["peer1"] is peer
     with pytest.raises(ConfigError, match="names or modules"):
         selfdistill.train(method="dml", peers=[peer, "cifar/resnet8"], out=tmp_path / "d", **TINY)
+
+
+@pytest.mark.parametrize(
+    "roles", [("model", "teacher"), ("model", "peers[0]"), ("peers[0]", "peers[1]")]
+)
+@pytest.mark.parametrize("shared", ["all", "a stage", "a tensor"])
+def test_networks_that_share_weights_are_refused(roles, shared):
+    def network():
+        return build("cifar/resnet8", num_classes=10, in_channels=1)
+
+    networks = {"model": network(), "teacher": network(), "peers[0]": network(),
+                "peers[1]": network()}  # fmt: skip
+    first, second = (networks[role] for role in roles)
+    if shared == "all":
+        networks[roles[1]] = first
+    elif shared == "a stage":
+        second.layer2 = first.layer2
+    else:
+        second.fc.bias = first.fc.bias
+    offline = "teacher" in roles
+    with pytest.raises(ConfigError, match=r"share weights.*copy\.deepcopy\("):
+        selfdistill.wrap(
+            networks["model"], "kd" if offline else "dml", example=torch.zeros(2, 1, 8, 8),
+            classes=10, teacher=networks["teacher"] if offline else None,
+            peers=[] if offline else [networks["peers[0]"], networks["peers[1]"]],
+        )  # fmt: skip
+    assert all(p.requires_grad for p in networks["model"].parameters())
+
+
+def test_a_copy_as_the_remedy_says_is_taken():
+    network = build("cifar/resnet8", num_classes=10, in_channels=1)
+    criterion = selfdistill.wrap(
+        network, "kd", example=torch.zeros(2, 1, 8, 8), classes=10, teacher=copy.deepcopy(network)
+    )
+    criterion(torch.randn(4, 1, 8, 8), torch.arange(4)).backward()

@@ -175,6 +175,22 @@ def unsupported_reason(method: type[Method], task: Task | type[Task]) -> str:
     return ""
 
 
+def _check_apart(given: MethodInputs) -> None:
+    """Refuse networks that share tensors: freezing one or training it would change the other."""
+    networks = {"model": given.student}
+    if given.teacher is not None:
+        networks["teacher"] = given.teacher
+    networks |= {f"peers[{i}]": peer for i, peer in enumerate(given.peers)}
+    owners: dict[int, str] = {}
+    for role, network in networks.items():
+        for tensor in (*network.parameters(), *network.buffers()):
+            if (owner := owners.setdefault(id(tensor), role)) != role:
+                raise ConfigError(
+                    f"{owner} and {role} share weights, and one would change with the other; give "
+                    f"{role} a copy of its own: copy.deepcopy({role})"
+                )
+
+
 def _check(name: str, parts: Mapping[str, type[Method]], given: MethodInputs) -> None:
     for part, cls in parts.items():
         if lack := unsupported_reason(cls, given.task):
@@ -183,6 +199,7 @@ def _check(name: str, parts: Mapping[str, type[Method]], given: MethodInputs) ->
             )
     takes = {parameter for cls in parts.values() for parameter in inspect.signature(cls).parameters}
     check_companions(name, given.teacher is not None, bool(given.peers))
+    _check_apart(given)
     if "teacher" in takes and given.teacher is None:
         raise ConfigError(
             f"method '{name}' learns from a teacher: give --teacher with a run, a weights file or "
