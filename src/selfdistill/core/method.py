@@ -19,6 +19,7 @@ class Provenance(StrEnum):
     """Sources that an implementation of a method rests on."""
 
     CODE = "paper and its authors' code"
+    BENCHMARK = "paper and public code of others, a benchmark or a port"
     PAPER = "paper; weights and parts it leaves open are chosen here"
     NOTES = "notes and code of others about the paper"
     ABSTRACT = "reconstruction from the abstract"

@@ -39,7 +39,7 @@ class BeYourOwnTeacher(ExitMethod):
     """
 
     kind = "self"
-    provenance = Provenance.CODE
+    provenance = Provenance.BENCHMARK
 
     def __init__(
         self,

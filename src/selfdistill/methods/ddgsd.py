@@ -28,7 +28,8 @@ class DataDistortionSelfDistillation(Method):
             \,\|\, z_b) \right] + \mu \left\lVert \overline{g_a} - \overline{g_b} \right\rVert^2
 
     The last term is the squared maximum mean discrepancy with a linear kernel: means are over the
-    batch (each process's own share), the norm is that of a vector with an entry a channel.
+    batch (each process's and pass's own share, so the term depends on how that is split), the norm
+    is that of a vector with an entry a channel.
 
     Both views go through the network in one pass, as one batch of twice the size, so batch norm
     sees them together. No authors' code is public, and what there is disagrees with the paper:

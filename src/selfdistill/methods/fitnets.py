@@ -43,7 +43,7 @@ class FitNets(FeatureDistillation):
         temperature: τ > 0 of the soft loss; 4 as in the benchmark.
     """
 
-    provenance = Provenance.CODE
+    provenance = Provenance.BENCHMARK
     default_taps = "stages"
 
     def __init__(

@@ -41,7 +41,7 @@ class KnowledgeDistillation(Method):
     """
 
     kind = "offline"
-    provenance = Provenance.CODE
+    provenance = Provenance.BENCHMARK
     needs = Needs(teacher_scores=True)
 
     def __init__(

@@ -34,7 +34,7 @@ class NeuronSelectivityTransfer(FeatureDistillation):
         temperature: τ > 0 of the soft loss; 4 as in the benchmark.
     """
 
-    provenance = Provenance.CODE
+    provenance = Provenance.BENCHMARK
     default_taps = "stages"
 
     def __init__(

@@ -28,8 +28,8 @@ class RelationalDistillation(FeatureDistillation):
     The means run over all pairs and all triplets, those with twice the same image among them, as in
     the authors' code; μ runs over the distances above 0. Weights are those of the CRD benchmark
     (https://arxiv.org/abs/1910.10699). Two images have no relation but 1, so the terms want three.
-    The B³ cosines and the B² differences of D channels are what it costs in memory; each process
-    compares the images of its own share.
+    The B³ cosines and the B² differences of D channels are what it costs in memory; each pass of
+    each process compares its own share of the batch, so the terms depend on how that is split.
 
     Not to be confused with residual distillation, which is called RKD, too.
 

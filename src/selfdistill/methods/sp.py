@@ -23,8 +23,8 @@ class SimilarityPreserving(FeatureDistillation):
     Neither channels nor sizes have to agree, and nothing is learned beside the student. The paper
     sums over pairs of layers; the CRD benchmark (https://arxiv.org/abs/1910.10699), whose form the
     author has confirmed, takes the end of the last stage alone, before any layers between it and
-    the classifier, and γ = 3000, as is the default here. Each process compares the images of its
-    own share.
+    the classifier, and γ = 3000, as is the default here. Each pass of each process compares its own
+    share of the batch, so the term depends on how that is split.
 
     Args:
         student: the network.

@@ -37,7 +37,7 @@ class VariationalInformationDistillation(FeatureDistillation):
         temperature: τ > 0 of the soft loss; 4 as in the benchmark.
     """
 
-    provenance = Provenance.CODE
+    provenance = Provenance.BENCHMARK
     default_taps = "stages"
 
     def __init__(
