@@ -346,13 +346,6 @@ def test_diagnosis_names_terms_at_chance(tiny_net, tiny_task):
     assert method.diagnose({"local": CHANCE}) == {}  # it has no such term
 
 
-def test_one_image_is_refused(tiny_net, tiny_task, batch, progress):
-    method = mimkd(tiny_net, tiny_task).eval()
-    lone = batch._replace(inputs=batch.inputs[:1], targets=batch.targets[:1])
-    with pytest.raises(ConfigError, match="batch 2 or more"):
-        method(lone, progress)
-
-
 @pytest.mark.parametrize("critic", ["separable", "concat"])
 def test_all_places_want_a_dot_product(critic, tiny_net, tiny_task):
     with pytest.raises(ConfigError, match="critic='dot'"):

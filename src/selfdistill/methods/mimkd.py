@@ -17,7 +17,7 @@ from ..core import (
 )
 from ..core.keyed_random import purpose
 from ..functional.attention import pooled_to
-from ..modules.information_checks import chance_warnings, draw_shift
+from ..modules.information_checks import chance_warnings, draw_shift, without_negatives
 from ..modules.mutual_information import MutualInformationLoss, jensen_shannon
 from ..modules.pairs import check_layouts
 from ..taps import Taps, Teacher
@@ -229,6 +229,8 @@ class DotLoss(nn.Module):
 
     def forward(self, student: Tensor, teacher: Tensor, shift: Tensor) -> Tensor:
         """(B, C, h, w) and (B, D, h, w) or (B, D, 1, 1) -> 0-d; `shift` is for other critics."""
+        if (chance := without_negatives(student)) is not None:
+            return chance
         student_codes = self.encode_student(_cells(student)) / self.width**0.5  # (B, N, U)
         teacher_codes = self.encode_teacher(_cells(teacher))  # (B, N or 1, U)
         positive = (student_codes * teacher_codes).sum(-1)  # (B, N)
@@ -281,6 +283,8 @@ class CellLoss(nn.Module):
 
     def forward(self, student: Tensor, teacher: Tensor, shift: Tensor) -> Tensor:
         """As in `DotLoss`; where cells meet cells, another image's cell at the same place."""
+        if (chance := without_negatives(student)) is not None:
+            return chance
         cells = teacher.shape[-2:].numel()
         if cells > 1:  # an image's cells follow one another
             shift = shift * cells

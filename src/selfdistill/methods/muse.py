@@ -122,6 +122,12 @@ class Muse(ExitMethod):
                 "positives='class' compares all pairs: it goes with critic='separable', "
                 "negatives='all' and estimator='jsd' only"
             )
+        if by_class and not task.image_labels:
+            raise ConfigError(
+                f"positives='class' wants one class label an image, which {task.name} lacks; use "
+                "positives='instance'"
+            )
+        self.needs = Needs(batch=2, image_labels=by_class)
         self.student, self.task = student, task
         self.combine, self.information_weight = combine, information_weight
         self.by_class, self.detach_last = by_class, detach_last
