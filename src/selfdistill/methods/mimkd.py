@@ -46,9 +46,10 @@ class MutualInformationMaximization(Method):
     the pooled last features, L each cell of the student's last map with the teacher's pooled one, F
     each cell of a middle stage with the teacher's cell at the same place, after the larger of both
     maps was pooled to the size of the smaller. A critic encodes both sides (a linear layer, for G
-    and L with two more beside it), normalizes them and takes a dot product over the root of its
-    width, so that scores have unit variance at the start. All other images of the batch are
-    negatives.
+    and L with two more beside it), normalizes them, takes off their mean over the images and
+    takes a dot product over the root of its width. Without the centering a common part of all codes
+    moves all scores at once, and the terms rise to 8 and more in the first steps before they fall.
+    All other images of the pass are negatives.
 
     Critics and student step together on the sum; nothing reaches the teacher. Middle stages are the
     student's taps but the first and the last (of two taps, the first); each goes with the teacher's
@@ -128,7 +129,6 @@ class MutualInformationMaximization(Method):
         """`task`, `soft`, `global`, `local` and `feature/k`, as far as they have a weight."""
         shift = draw_shift(_NEGATIVES, len(batch.inputs), progress)
         outputs, features, vector = self.student.forward_pooled(batch.inputs)
-        # without a gradient
         teacher_outputs, teacher_features, teacher_vector = self.teacher.forward_pooled(
             batch.inputs
         )
@@ -242,7 +242,7 @@ class DotLoss(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Codes of cells: a linear layer, two layers parallel to it, and a normalization.
+    """Codes of cells: a linear layer, two layers parallel to it, normalized and centered.
 
     Deep InfoMax's encoder without its batch norm. The linear layer matters: with two plain layers
     alone both sides start near a saddle and the terms stay at chance.
@@ -264,10 +264,10 @@ class Encoder(nn.Module):
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, N, C) -> (B, N, U), each code of length √U."""
+        """(B, N, C) -> (B, N, U), each code of length √U before the centering."""
         code = self.shortcut(x) if self.layers is None else self.shortcut(x) + self.layers(x)
         out: Tensor = self.norm(code)
-        return out
+        return out - out.mean(0)
 
 
 class CellLoss(nn.Module):

@@ -55,9 +55,9 @@ def chance_warnings(losses: Mapping[str, float]) -> dict[str, str]:
     }
 
 
-def saturation_warnings(losses: Mapping[str, float]) -> dict[str, str]:
-    """Warnings of Jensen-Shannon losses near zero, whose gradient vanishes."""
-    return {
+def loss_warnings(losses: Mapping[str, float]) -> dict[str, str]:
+    """Warnings of Jensen-Shannon losses at chance, or near zero, where their gradient vanishes."""
+    return chance_warnings(losses) | {
         name: "saturated, below 0.001: the critic is always right, and its gradient vanishes"
         for name, loss in losses.items()
         if loss < 1e-3
