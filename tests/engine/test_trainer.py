@@ -267,3 +267,24 @@ def test_hooks_of_a_callback_in_order(tmp_path):
         ("epoch", 3, 0),
         ("step", 4, 6), ("step", 5, 6), ("step", 6, 6), ("step line", 6, 6), ("epoch", 6, 1),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("step", "warned"), [(36, False), (499, False), (500, True)])
+def test_terms_at_chance_are_one_line_and_not_before_some_hundred_steps(tmp_path, step, warned):
+    class Messages(Callback):
+        def __init__(self):
+            self.messages = []
+
+        def on_message(self, message):
+            self.messages.append(message)
+
+    class Monitored(Terms):
+        def diagnose(self, monitors):
+            return dict.fromkeys(monitors, "still at chance") | {"c": "saturated"}
+
+    trainer = make(tmp_path, method=Monitored(""), callback=Messages())
+    trainer.global_step = step
+    for _ in range(2):
+        trainer._report_diagnosis(1, {"a": 1.0, "b": 1.0})
+    want = ["epoch 2: a, b: still at chance", "epoch 2: c: saturated"]
+    assert trainer.callback.messages == (want if warned else [])

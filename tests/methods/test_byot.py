@@ -1,11 +1,10 @@
 """BYOT against numpy and torch, and where its gradients stop."""
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from selfdistill.core import METHODS, options
+from selfdistill.core import METHODS, Batch, options
 from selfdistill.methods.byot import masked_square
 from selfdistill.taps import Taps
 
@@ -24,14 +23,34 @@ def test_masked_square_by_hand():
     assert masked_square(x, target).item() == 4 + 2.25 + 9  # -1, -4 and 0, 0 are not counted
 
 
-def test_masked_square_is_a_sum_over_the_batch():
+def test_masked_square_is_a_mean_over_the_batch():
     torch.manual_seed(0)
     x, target = torch.randn(6, 9), torch.randn(6, 9)
     a, b = x.double().numpy(), target.double().numpy()
-    want = ((a - b) ** 2)[(a > 0) | (b > 0)].sum()
+    want = ((a - b) ** 2)[(a > 0) | (b > 0)].sum() / 6
     assert masked_square(x, target).item() == pytest.approx(want, rel=1e-6)
     doubled = masked_square(torch.cat([x, x]), torch.cat([target, target]))
-    assert doubled.item() == pytest.approx(2 * want, rel=1e-6)
+    assert doubled.item() == pytest.approx(want, rel=1e-6)
+
+
+def test_hint_is_the_ports_sum_at_its_batch_size(tiny_net, tiny_task, progress):
+    """The port sums over batches of 128, in one pass."""
+    method = byot(tiny_net, tiny_task).eval()
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(128, 3, 16, 16, generator=generator)
+    labels, index = torch.arange(128) % 5, torch.arange(128)
+    _, features = method.student.forward_features(images)
+    x = method.exits(features)[0][0].mean((2, 3)).detach().double().numpy()
+    last = features["stage4"].mean((2, 3)).detach().double().numpy()
+    want = 1e-6 * ((x - last) ** 2)[(x > 0) | (last > 0)].sum()
+    passes = [
+        method(Batch(images[i : i + size], labels[i : i + size], index[i : i + size]), progress)
+        for size in (128, 32)
+        for i in range(0, 128, size)
+    ]
+    hints = [step.losses["hint/1"].item() for step in passes]
+    assert hints[0] == pytest.approx(want, rel=1e-5)
+    assert sum(hints[1:]) / 4 == pytest.approx(want, rel=1e-5)  # as accumulation averages them
 
 
 def test_hint_equals_numpy(tiny_net, tiny_task, batch, progress):
@@ -44,7 +63,8 @@ def test_hint_equals_numpy(tiny_net, tiny_task, batch, progress):
     pooled = {k: v.detach().double().numpy().mean((2, 3)) for k, v in caught.items()}
     for i in PAIRS:
         positive = (pooled[i] > 0) | (pooled["last"] > 0)
-        want = 0.01 * np.sum((pooled[i] - pooled["last"]) ** 2 * positive)
+        squares = (pooled[i] - pooled["last"]) ** 2 * positive
+        want = 0.01 * 128 * squares.sum(1).mean()
         assert losses[f"hint/{i}"].item() == pytest.approx(want, rel=1e-5)
 
 

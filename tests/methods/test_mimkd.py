@@ -172,7 +172,7 @@ def test_a_teacher_that_is_moved_by_a_cell_fits_less():
     x = torch.randn(64, 8, 4, 4)
     with torch.no_grad():
         there, moved = (loss(x, t, SHIFT).item() for t in (x.flip(1), x.flip(1).roll(1, 3)))
-    assert there < 0.8
+    assert there < 0.9
     assert moved > CHANCE
 
 
@@ -239,9 +239,13 @@ def test_any_shapes_and_any_number_of_taps(student_shapes, teacher_shapes, criti
         Taps(Given(given), [f"taps.{i}" for i in range(len(given))], example=task.example)
         for given in (student_shapes, teacher_shapes)
     )
-    method = METHODS["mimkd"](
-        student, Teacher(teacher), task, critic=critic, critic_width=8, feature_critic_width=8
-    )
+    try:
+        method = METHODS["mimkd"](
+            student, Teacher(teacher), task, critic=critic, critic_width=8, feature_critic_width=8
+        )
+    except ConfigError as error:  # a single column beside a map
+        assert "places in the image are unknown" in str(error)  # noqa: PT017
+        return
     progress = Progress(*map(torch.tensor, (0, 0, 3, 10)))
     step = method(Batch(torch.randn(4, 2, 8, 8), torch.arange(4), torch.arange(4)), progress)
     step.total.backward()
@@ -342,13 +346,6 @@ def test_diagnosis_names_terms_at_chance(tiny_net, tiny_task):
     assert method.diagnose({"local": CHANCE}) == {}  # it has no such term
 
 
-def test_one_image_is_refused(tiny_net, tiny_task, batch, progress):
-    method = mimkd(tiny_net, tiny_task).eval()
-    lone = batch._replace(inputs=batch.inputs[:1], targets=batch.targets[:1])
-    with pytest.raises(ConfigError, match="batch 2 or more"):
-        method(lone, progress)
-
-
 @pytest.mark.parametrize("critic", ["separable", "concat"])
 def test_all_places_want_a_dot_product(critic, tiny_net, tiny_task):
     with pytest.raises(ConfigError, match="critic='dot'"):
@@ -378,3 +375,25 @@ def test_defaults_and_evidence():
         "feature_negatives": "same",
     }
     assert all(option.meaning for option in options(cls).values())
+
+
+@pytest.mark.parametrize("warmup_steps", [0, 16])
+def test_terms_do_not_rise_in_the_first_steps(warmup_steps, tiny_net, tiny_task):
+    """Features have a large common part, by which all scores would rise together."""
+    method = mimkd(tiny_net, tiny_task)
+    generator = torch.Generator().manual_seed(0)
+    optimizer = torch.optim.SGD(method.param_groups(), lr=0.1, momentum=0.9, nesterov=True)
+    losses = []
+    for step in range(20):
+        for group in optimizer.param_groups:
+            group["lr"] = 0.1 * min(1, (step + 1) / max(warmup_steps, 1))
+        images = torch.randn(64, 3, 16, 16, generator=generator)
+        images += torch.randn(64, 3, 1, 1, generator=generator)
+        now = Progress(*map(torch.tensor, (0, 0, step, 1000)))
+        output = method(Batch(images, torch.arange(64) % 5, torch.arange(64)), now)
+        optimizer.zero_grad()
+        output.total.backward()
+        optimizer.step()
+        losses.append(torch.stack(list(output.monitors.values())))
+    assert torch.stack(losses).max() < 2.5
+    assert losses[-1].mean() < CHANCE - 0.03

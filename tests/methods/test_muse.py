@@ -297,12 +297,14 @@ def test_monitors_are_detached_and_unweighted(tiny_net, tiny_task, batch, progre
     assert {f"score/{t}/{i}" for t in ("mutual", "self") for i in PAIRS} < step.monitors.keys()
 
 
-@pytest.mark.parametrize(("value", "word"), [(CHANCE, "dead"), (1.38, "dead"), (5e-4, "saturated")])
+@pytest.mark.parametrize(
+    ("value", "word"), [(CHANCE, "still at chance"), (1.38, "still at chance"), (5e-4, "saturated")]
+)
 def test_diagnoses(value, word, tiny_net, tiny_task):
     method = muse(tiny_net, tiny_task)
     warnings = method.diagnose({"mutual/2": value, "self/1": 0.7, "score/self/1": 1.386})
     assert list(warnings) == ["mutual/2"]
-    assert warnings["mutual/2"].startswith(f"is {word}:")
+    assert warnings["mutual/2"].startswith(word)
 
 
 def test_nothing_to_say_of_a_term_that_works(tiny_net, tiny_task):
@@ -324,15 +326,6 @@ def test_a_product_of_negative_losses_is_refused(estimator, tiny_net, tiny_task)
 def test_all_pairs_of_a_costly_critic_are_refused(critic, tiny_net, tiny_task):
     with pytest.raises(ConfigError, match=f"{critic} critic.*negatives='roll'"):
         muse(tiny_net, tiny_task, critic=critic, negatives="all")
-
-
-@pytest.mark.parametrize("negatives", ["all", "roll"])
-def test_one_image_is_not_enough(negatives, tiny_net, tiny_task, batch, progress):
-    method = muse(tiny_net, tiny_task, negatives=negatives).eval()
-    alone = Batch(batch.inputs[:1], batch.targets[:1], batch.indices[:1])
-    with pytest.raises(ConfigError, match="second image"):
-        method(alone, progress)
-    assert method.needs.batch == 2
 
 
 def test_one_tap_is_not_enough(tiny_net, tiny_task):

@@ -14,12 +14,16 @@ from scipy.special import huber
 from scipy.stats import ortho_group
 
 from selfdistill.core import METHODS
-from selfdistill.methods.rkd import cosines, pooled_differences, relative_distances
+from selfdistill.methods.rkd import cosines, differences, relative_distances
 
 
 def points(seed: int, count: int = 5, channels: int = 4) -> torch.Tensor:
     shape = count, channels, 2, 2
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def pooled_differences(x: torch.Tensor) -> torch.Tensor:
+    return differences(x.mean((2, 3)))
 
 
 def angles(x: np.ndarray) -> np.ndarray:

@@ -101,10 +101,12 @@ def test_the_published_weight_is_next_to_nothing_on_large_maps():
 def test_a_term_that_is_too_small_or_too_large_is_reported(tiny_net, tiny_task):
     monitors = {"attention/1": 2e-8, "attention/2": 3e-5, "attention/3": 0.0}
     lanes = sad(tiny_net, tiny_task, attention_weight=0.1).diagnose(monitors)
-    assert lanes == {"attention/1": "is silent: it adds 2e-09 to the loss; raise attention_weight"}
+    assert lanes == {"attention/1": "silent, 2e-09 of the loss; raise attention_weight"}
     usual = sad(tiny_net, tiny_task).diagnose({**monitors, "attention/3": 4e-3})
     assert list(usual) == ["attention/3"]
     assert "lower attention_weight" in usual["attention/3"]
+    half = sad(tiny_net, tiny_task).diagnose({"attention/1": 5e-4})
+    assert half == {"attention/1": "loud, 0.5 of the loss; lower attention_weight"}
 
 
 def test_the_term_joins_late(tiny_net, tiny_task, batch):

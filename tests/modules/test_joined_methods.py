@@ -7,8 +7,10 @@ import torch
 from torch import nn
 
 from selfdistill.core import METHODS, Batch, ConfigError, Needs, Progress, trained_state
+from selfdistill.models import build
 from selfdistill.recipe.build_method import build_method
 from selfdistill.recipe.options import check_options, known_options
+from selfdistill.tasks import make_task
 
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
 
@@ -49,6 +51,37 @@ def test_one_pass_over_an_input_serves_all(tiny_net, tiny_task, batch, progress)
     assert len(sizes) == 1 + 1 + 1  # probe of the taps, anchors, same_class_inputs
     statistics = tiny_net.stage1[1].num_batches_tracked
     assert int(statistics) == 2
+
+
+def test_one_pass_of_the_teacher_serves_all(progress):
+    task = make_task("classification", "abcde", (3, 32, 32))
+    student, teacher = (
+        build(f"cifar/{name}", num_classes=5, in_channels=3) for name in ("resnet8", "wrn_16_1")
+    )
+    both = build_method("kd+crd+at", student, task, teacher=teacher, chosen={"crd": {
+        "num_negatives": 2}}, train_labels=torch.arange(8) % 5).train()  # fmt: skip
+    passes = {"student": 0, "teacher": 0}
+
+    def count(name):
+        return lambda *_: passes.update({name: passes[name] + 1})
+
+    student.register_forward_hook(count("student"))
+    teacher.register_forward_hook(count("teacher"))
+    images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    step = both(Batch(images, torch.arange(8) % 5, torch.arange(8)), progress)
+    assert passes == {"student": 1, "teacher": 1}
+    # each part with the taps that it has alone
+    assert both.parts["at"].teacher.names == ("block1", "block2", "block3")
+    assert both.parts["crd"].teacher.names == ("stem", "block1", "block2", "norm")
+    assert [n for n in step.losses if n.startswith("at/")] == [
+        "at/attention/1", "at/attention/2", "at/attention/3"
+    ]  # fmt: skip
+    alone = build_method("at", student, task, teacher=teacher).train()(
+        Batch(images, torch.arange(8) % 5, torch.arange(8)), progress
+    )
+    for i in (1, 2, 3):
+        torch.testing.assert_close(step.losses[f"at/attention/{i}"], alone.losses[f"attention/{i}"])
+    assert not any(name.startswith(("teacher", "parts.kd")) for name in trained_state(both))
 
 
 def test_predictors_and_predict(tiny_net, tiny_task, batch):

@@ -1,15 +1,18 @@
 """Stages of two networks side by side."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
 from selfdistill.core import ConfigError
 from selfdistill.modules.pairs import (
+    check_layouts,
     check_positions,
     paired_shapes,
     pooled_pairs,
-    taps_at_depth,
+    taps_by_number,
 )
 from selfdistill.taps import Taps
 
@@ -40,13 +43,30 @@ def test_single_cells_have_no_positions():
     check_positions(paired_shapes(four, four))
 
 
-def test_taps_are_counted_from_the_deepest():
+@pytest.mark.parametrize(
+    ("from_deepest", "first", "second"),
+    [(True, ("1", "2"), ("0", "1")), (False, ("0", "0"), ("1", "1"))],
+)
+def test_taps_are_counted_from_either_end(from_deepest, first, second):
     student, teacher = taps([4, 5], 2), taps([4, 5, 6], 2)
-    assert taps_at_depth(student, teacher, 1) == ("1", "2")
-    assert taps_at_depth(student, teacher, 2) == ("0", "1")
+    count = partial(taps_by_number, student, teacher, from_deepest=from_deepest)
+    assert (count(1), count(2)) == (first, second)
     for tap in (0, 3):
         with pytest.raises(ConfigError, match=r"taps up to 2; give 1 … 2"):
-            taps_at_depth(student, teacher, tap)
+            count(tap)
+
+
+@pytest.mark.parametrize("column", [(4, 7, 1), (4, 17, 1), (4, 2, 1)])
+def test_a_column_of_tokens_is_no_map(column):
+    for pair in ((column, (4, 8, 8)), ((4, 8, 8), column)):
+        with pytest.raises(ConfigError, match=r"tokens, whose places.*--teacher-taps"):
+            check_layouts(*pair)
+
+
+def test_what_compares_by_place():
+    for pair in (((4, 7, 1), (5, 7, 1)), ((4, 2, 1), (4, 4, 2)), ((4, 1, 1), (4, 8, 8))):
+        check_layouts(*pair)
+        check_layouts(*pair[::-1])
 
 
 def test_maps_are_pooled_in_pairs():

@@ -84,9 +84,3 @@ def test_without_terms_there_is_nothing_to_learn():
     stages = critics(LOCAL, DEEP[:1], PROGRESS)
     assert stages == [{}, {}]
     assert weighted_sum(stages, {}, 0.0) == weighted_product(stages, {}, 0.0) == {}
-
-
-def test_one_image_has_no_other_to_differ_from():
-    critics = StageInformation(both(), [8, 8], [5])
-    with pytest.raises(ConfigError, match="second image"):
-        critics([x[:1] for x in LOCAL], [DEEP[0][:1]], PROGRESS)

@@ -1,5 +1,6 @@
 """Teachers and peers: found by name, refused where they do not fit, said to be good or bad."""
 
+import copy
 import json
 import shutil
 
@@ -9,10 +10,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 import selfdistill
-from selfdistill.core import ArtifactError, ConfigError, SelfdistillError
+from selfdistill.core import ArtifactError, Batch, ConfigError, Progress, SelfdistillError
 from selfdistill.engine import checkpoint
 from selfdistill.engine.callback import Callback
-from selfdistill.models import build
+from selfdistill.models import PretrainedNetwork, build
 from selfdistill.recipe.build_run import build_run, load_data
 from selfdistill.recipe.schema import parse
 from selfdistill.recipe.teachers import fingerprint, load_teacher
@@ -55,7 +56,7 @@ def weights_of(run):
 
 
 def test_of_a_run(teacher):
-    network, model = taught(teacher=teacher)
+    network, model, *_ = taught(teacher=teacher)
     trained = selfdistill.load(teacher).network
     assert model == "cifar/resnet10_w16"
     assert fingerprint(network) == fingerprint(trained)
@@ -63,7 +64,7 @@ def test_of_a_run(teacher):
 
 def test_of_a_run_with_averaged_weights(tmp_path):
     run = selfdistill.train(method="muse", out=tmp_path / "run", ema_decay=0.5, **TINY)
-    network, _ = taught(teacher=run.path)
+    network, *_ = taught(teacher=run.path)
     assert fingerprint(network) == fingerprint(run.network)
     newest = max((run.path / "checkpoints").glob("step-*"))
     live = build("cifar/resnet8", num_classes=10, in_channels=1)
@@ -73,7 +74,7 @@ def test_of_a_run_with_averaged_weights(tmp_path):
 
 def test_of_a_weights_file(teacher):
     file = weights_of(teacher)
-    network, _ = taught(teacher=file, teacher_model="cifar/resnet10_w16")
+    network, *_ = taught(teacher=file, teacher_model="cifar/resnet10_w16")
     assert fingerprint(network) == fingerprint(selfdistill.load(teacher).network)
     with pytest.raises(ArtifactError, match="do not fit"):
         taught(teacher=file)  # the student's network is another
@@ -84,25 +85,133 @@ def test_a_teacher_of_other_classes(own):
     for change, words in (
         ({"classes": facts["classes"][:-1]}, "tells 9 classes apart and 'digits' has 10"),
         ({"classes": facts["classes"][::-1]}, "has '9' where 'digits' has '0'"),
-        ({"mean": [0.9]}, "learned images of mean"),
-        ({"std": [0.6]}, "learned images of mean"),
-        ({"mean": facts["mean"] * 3, "std": facts["std"] * 3}, "learned images of mean"),
+        ({"task": "segmentation"}, "was trained for segmentation"),
+        ({"mean": facts["mean"] * 3, "std": facts["std"] * 3}, "images of 3 channels, and those"),
     ):
         learned(own, **facts | change)
         with pytest.raises(ConfigError, match=words.replace("(", r"\(")):
             taught(teacher=own)
 
 
-def test_a_subset_has_nearly_the_same_normalization(own):
+@pytest.mark.parametrize("change", [{"mean": [0.31]}, {"std": [0.1]}, {"mean": [0.5], "std": [2]}])
+def test_a_teacher_gets_images_of_its_own_normalization(change, own):
     facts = json.loads((own / "data.json").read_text())
-    learned(own, mean=[facts["mean"][0] + 0.02 * facts["std"][0]])
-    taught(teacher=own)
-    learned(own, mean=[facts["mean"][0] + 0.15 * facts["std"][0]])
-    with pytest.warns(UserWarning, match="other images or another size of the same data"):
-        taught(teacher=own)
-    learned(own, name="letters")
-    with pytest.raises(ConfigError, match="train the teacher on the student's data"):
-        taught(teacher=own)
+    learned(own, **facts | change)
+    data = load_data(parse({**TINY, "method": "kd", "teacher": str(own)}))
+    teacher = taught(teacher=own)
+    assert "its own normalization" in teacher.note
+    plain = build("cifar/resnet10_w16", num_classes=10, in_channels=1).eval()
+    plain.load_state_dict(teacher.network.state_dict())  # under the names it always had
+    pixels = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    own_mean, own_std = (facts | change)["mean"][0], (facts | change)["std"][0]
+    images = (pixels - data.mean[0]) / data.std[0]
+    with torch.no_grad():
+        output = teacher.network.eval()(images)
+        torch.testing.assert_close(output, plain((pixels - own_mean) / own_std))
+
+
+def test_the_data_it_was_trained_on_need_no_change(teacher):
+    recipe = parse({**TINY, "max_train_images": None, "method": "kd", "teacher": str(teacher)})
+    assert load_teacher(recipe, load_data(recipe)).note == ""
+
+
+class OtherClasses(nn.Module):
+    """Seven scores, whatever the data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = build("cifar/resnet8", num_classes=7, in_channels=1)
+        self.stage_ends = tuple(f"network.{name}" for name in self.network.stage_ends)
+        self.cuts = tuple(f"network.{name}" for name in self.network.cuts)
+
+    def forward(self, x):
+        return self.network(x)
+
+
+FEATURES = ("at", "vid", "crd", "rkd", "sp", "nst", "fitnets", "nfd", "mimkd")
+
+
+@pytest.mark.parametrize("method", FEATURES)
+def test_features_are_learned_from_a_teacher_of_other_classes(method):
+    recipe = parse({**TINY, "method": method})
+    components = build_run(recipe, teacher=OtherClasses())
+    assert "(2, 7)" in components.teacher_unlike
+    images, labels = torch.randn(8, 1, 8, 8), torch.arange(8)
+    progress = Progress(*map(torch.tensor, (0, 0, 0, 9)))
+    assert components.method(Batch(images, labels, labels), progress).losses.keys() - {"task"}
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("kd", {}),
+        ("dkd", {}),
+        ("at", {"soft_weight": 0.5}),
+        ("mimkd", {"soft_weight": 0.5}),
+        ("muse-offline", {}),
+        ("at+kd", {}),
+    ],
+)
+def test_scores_are_not_learned_from_a_teacher_of_other_classes(method, options):
+    recipe = parse({**TINY, "method": method, "options": options})
+    with pytest.raises(ConfigError, match=r"gives \(2, 7\).*num_classes=10"):
+        build_run(recipe, teacher=OtherClasses())
+    student = build("cifar/resnet8", num_classes=10, in_channels=1)
+    with pytest.raises(ConfigError, match=r"gives \(2, 7\)"):
+        selfdistill.wrap(
+            student, method, example=torch.zeros(2, 1, 8, 8), classes=10, teacher=OtherClasses(),
+            **options,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_a_file_of_other_classes(suffix, tmp_path):
+    network = build("cifar/wrn_16_1", num_classes=23, in_channels=1)
+    file = tmp_path / f"teacher{suffix}"
+    if suffix == ".pth":
+        torch.save({"state_dict": network.state_dict()}, file)
+    else:
+        save_file(network.state_dict(), file)
+    keys = {**TINY, "teacher": str(file), "teacher_model": "cifar/wrn_16_1"}
+    recipe = parse({**keys, "method": "at"})
+    teacher = load_teacher(recipe, load_data(recipe), reads_scores=False)
+    assert teacher.network.fc.out_features == 23
+    assert "tells 23 classes apart" in teacher.unlike
+    components = build_run(recipe)
+    assert components.method.teacher.names == ("block1", "block2", "block3")
+    with pytest.raises(ConfigError, match="tells 23 classes apart"):
+        build_run(parse({**keys, "method": "at", "options": {"soft_weight": 0.5}}))
+
+
+def test_a_published_network_teaches_features(monkeypatch):
+    """Of other classes and another normalization, as those of ImageNet are to a small data set."""
+    published = PretrainedNetwork(
+        lambda: build("cifar/resnet8", num_classes=1000, in_channels=1), 1000, (0.5,), (0.5,)
+    )
+    monkeypatch.setattr("selfdistill.recipe.teachers.find_pretrained", lambda name: published)
+    components = build_run(parse({**TINY, "method": "at", "teacher": "timm/resnet8"}))
+    assert "tells 1000 classes apart" in components.teacher_unlike
+    assert "mean 0.500, std 0.500" in components.teacher_note
+
+
+def test_a_run_with_a_teacher_of_other_classes(tmp_path):
+    told = Says()
+    run = selfdistill.train(
+        method="at", teacher=OtherClasses(), out=tmp_path / "r", callback=told, **TINY
+    )
+    assert told.words[0] == "the teacher's classes are not the data's: its features alone are read"
+    assert json.loads((run.path / "teacher.json").read_text())["scores"] == {}
+    assert fingerprint(selfdistill.load(run.path).network) == fingerprint(run.network)
+
+
+@pytest.mark.filterwarnings("ignore:teacher ResNet guesses")
+@pytest.mark.parametrize("method", ["kd+at+crd", "at"])
+def test_a_placeholder_has_the_taps_of_each_method(method, teacher, tmp_path):
+    run = selfdistill.train(method=method, teacher=OtherClasses() if method == "at" else build(
+        "cifar/resnet14", num_classes=10, in_channels=1), out=tmp_path / "r", **TINY)  # fmt: skip
+    loaded = selfdistill.load(run.path).method
+    parts = [loaded.parts[name] for name in ("at", "crd")] if "+" in method else [loaded]
+    assert [len(part.teacher.names) for part in parts] == [3, 4][: len(parts)]
 
 
 def test_a_run_that_says_nothing_of_its_data(own):
@@ -252,3 +361,38 @@ def test_peers_by_name_by_module_and_by_default(tmp_path):
     assert own.method.predictors()["peer1"] is peer
     with pytest.raises(ConfigError, match="names or modules"):
         selfdistill.train(method="dml", peers=[peer, "cifar/resnet8"], out=tmp_path / "d", **TINY)
+
+
+@pytest.mark.parametrize(
+    "roles", [("model", "teacher"), ("model", "peers[0]"), ("peers[0]", "peers[1]")]
+)
+@pytest.mark.parametrize("shared", ["all", "a stage", "a tensor"])
+def test_networks_that_share_weights_are_refused(roles, shared):
+    def network():
+        return build("cifar/resnet8", num_classes=10, in_channels=1)
+
+    networks = {"model": network(), "teacher": network(), "peers[0]": network(),
+                "peers[1]": network()}  # fmt: skip
+    first, second = (networks[role] for role in roles)
+    if shared == "all":
+        networks[roles[1]] = first
+    elif shared == "a stage":
+        second.layer2 = first.layer2
+    else:
+        second.fc.bias = first.fc.bias
+    offline = "teacher" in roles
+    with pytest.raises(ConfigError, match=r"share weights.*copy\.deepcopy\("):
+        selfdistill.wrap(
+            networks["model"], "kd" if offline else "dml", example=torch.zeros(2, 1, 8, 8),
+            classes=10, teacher=networks["teacher"] if offline else None,
+            peers=[] if offline else [networks["peers[0]"], networks["peers[1]"]],
+        )  # fmt: skip
+    assert all(p.requires_grad for p in networks["model"].parameters())
+
+
+def test_a_copy_as_the_remedy_says_is_taken():
+    network = build("cifar/resnet8", num_classes=10, in_channels=1)
+    criterion = selfdistill.wrap(
+        network, "kd", example=torch.zeros(2, 1, 8, 8), classes=10, teacher=copy.deepcopy(network)
+    )
+    criterion(torch.randn(4, 1, 8, 8), torch.arange(4)).backward()

@@ -1,5 +1,6 @@
 """Output of `selfdistill doctor`: each section of the diagnosis, and its warnings."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -107,9 +108,10 @@ def _show_added_modules(report: NetworkReport) -> None:
 
 
 def _show_teacher(report: TeacherReport) -> None:
+    score = f"{percent(report.score)} of {report.images} images"
     facts = {
         "parameters": amount(report.parameters),
-        shown_metric(report.metric): f"{percent(report.score)} of {report.images} images",
+        **({} if math.isnan(report.score) else {shown_metric(report.metric): score}),
         "classes": report.classes,
         "normalization": report.normalization,
     }

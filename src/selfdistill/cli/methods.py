@@ -27,11 +27,13 @@ def methods(
 ) -> None:
     """List the methods, or explain one of them."""
     from .. import methods as _all  # noqa: F401  importing them is what registers them
+    from ..recipe.options import method_classes
     from ..recipe.plugins import import_plugins
 
     import_plugins(imports or ())
     if name:
-        _explain(name)
+        for part in method_classes(name):
+            _explain(part)
     else:
         _list()
 

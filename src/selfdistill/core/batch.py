@@ -79,6 +79,8 @@ class Needs(NamedTuple):
         image_labels: see `Task.image_labels`.
         class_scores: see `Task.class_scores`.
         dense_scores: see `Task.dense_scores`.
+        teacher_scores: the teacher's outputs are compared with the student's, so both must have
+            the same classes; without, its features alone are read.
     """
 
     views: int = 1
@@ -87,6 +89,7 @@ class Needs(NamedTuple):
     image_labels: bool = False
     class_scores: bool = False
     dense_scores: bool = False
+    teacher_scores: bool = False
 
     def __or__(self, other: "Needs") -> "Needs":
         """The requirements of both."""

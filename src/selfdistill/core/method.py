@@ -19,6 +19,7 @@ class Provenance(StrEnum):
     """Sources that an implementation of a method rests on."""
 
     CODE = "paper and its authors' code"
+    BENCHMARK = "paper and public code of others, a benchmark or a port"
     PAPER = "paper; weights and parts it leaves open are chosen here"
     NOTES = "notes and code of others about the paper"
     ABSTRACT = "reconstruction from the abstract"
@@ -47,12 +48,15 @@ class Method(nn.Module, ABC):
             trained with it ("online") or a teacher ("offline").
         provenance: the sources of the implementation.
         needs: of data and task; an instance may need more than its class.
+        default_taps: where features are read if nobody names taps: "auto", ending with what the
+            classifier pools, or "stages", the ends of the stages alone.
         cycles: number of equal cycles of the run; the learning rate restarts in each.
     """
 
     kind: ClassVar[Kind]
     provenance: ClassVar[Provenance]
     needs: Needs = Needs()
+    default_taps: ClassVar[Literal["auto", "stages"]] = "auto"
     cycles: int = 1
 
     @abstractmethod

@@ -139,7 +139,7 @@ def _gradient_warnings(names: list[str]) -> list[str]:
     examples = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
     return [
         f"{len(names)} trained parameter tensors get no gradient ({examples}): freeze or remove "
-        "them; training with several devices stops at them"
+        "them"
     ]
 
 

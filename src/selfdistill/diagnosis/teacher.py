@@ -1,5 +1,6 @@
 """Report on the teacher: its score on the data, and whether its inputs and classes fit."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ class TeacherReport:
     Attributes:
         name: as given in the recipe.
         parameters: number of parameters.
-        score: a fraction.
+        score: a fraction, nan where its classes are not the data's.
         metric: the task's primary metric, in which the score is.
         images: number and kind of the images that it was evaluated on.
         classes: how it is known that its classes are the data's, in their order.
@@ -44,13 +45,18 @@ def check_teacher(components: RunComponents, fabric: Fabric) -> TeacherReport | 
     name, teacher = components.recipe.teacher, components.teacher
     if teacher is None:
         return None
-    scores, images, warnings = evaluate_teacher(teacher, components, fabric)
     metric = components.task.primary_metric
+    scores, images, warnings = {metric: math.nan}, "no", list[str]()
+    if not components.teacher_unlike:
+        scores, images, warnings = evaluate_teacher(teacher, components, fabric)
     classes = normalization = f"not known; only its {shown_metric(metric)} speaks for it"
     if Path(name).is_dir():
         classes = normalization = _KNOWN_FROM_RUN
     elif name.startswith(("timm/", "torchvision/")):
         normalization = "the data's, as it was published with"
+    normalization = components.teacher_note or normalization
+    if components.teacher_unlike:
+        classes = "not the data's: its features alone are read"
     return TeacherReport(
         name=name,
         parameters=count_parameters(teacher),

@@ -13,7 +13,7 @@ from ..costs.macs import network_cost
 from ..data import EvalLoader, ImageData
 from ..data.images import ImageSet
 from ..modules.exits import EarlyExit
-from ..taps import as_map
+from ..taps import as_map, count_prefix_tokens
 from ..taps.fx_split import copy_without_hooks, split_at, truncate_at
 from ..tasks import TASKS
 from .thresholds import ExitCosts, ExitDecisions, Threshold
@@ -45,9 +45,10 @@ class EarlyExitNetwork(nn.Module):
         heads: from the feature (B, C, H, W) of a stage to logits (B, K).
         names: of the exits, and last of the end of the network.
         thresholds: the lowest probability to leave with, one for each exit.
+        prefix_tokens: of the network, see `as_map`.
 
     Attributes:
-        names, thresholds: as given.
+        names, thresholds, prefix_tokens: as given.
     """
 
     def __init__(
@@ -56,8 +57,10 @@ class EarlyExitNetwork(nn.Module):
         heads: Sequence[nn.Module],
         names: Sequence[str],
         thresholds: Sequence[float],
+        prefix_tokens: int = 0,
     ) -> None:
         super().__init__()
+        self.prefix_tokens = prefix_tokens
         self.stages, self.heads = nn.ModuleList(stages), nn.ModuleList(heads)
         self.names, self.thresholds = tuple(names), tuple(thresholds)
         self.eval()
@@ -70,7 +73,9 @@ class EarlyExitNetwork(nn.Module):
         size = x.shape[-2:]
         for k, stage in enumerate(self.stages):
             x = stage(x)
-            stage_logits = self.heads[k](as_map(x, size)) if k < len(self.heads) else x
+            stage_logits = (
+                self.heads[k](as_map(x, size, self.prefix_tokens)) if k < len(self.heads) else x
+            )
             if k == 0:
                 logits = torch.empty_like(stage_logits)
             logits[active], exits[active] = stage_logits, k  # overwritten if an image goes on
@@ -140,6 +145,7 @@ def build_early_exit_network(method: Method, thresholds: Sequence[Threshold]) ->
         heads,
         [*used, "student"],
         [threshold for _, threshold in used.values()],
+        count_prefix_tokens(student),
     )
 
 
@@ -241,4 +247,6 @@ def time_exits(
 def _force_exit(network: EarlyExitNetwork, k: int) -> EarlyExitNetwork:
     """The same network with thresholds by which every image leaves at exit k."""
     thresholds = [2.0] * k + [0.0] * (len(network.heads) - k)  # probabilities are in [0, 1]
-    return EarlyExitNetwork([*network.stages], [*network.heads], network.names, thresholds)
+    return EarlyExitNetwork(
+        [*network.stages], [*network.heads], network.names, thresholds, network.prefix_tokens
+    )

@@ -194,6 +194,7 @@ class _ConditionalStage(nn.Module):
         self.stage, self.last = network.stages[k], k == len(network.heads)
         if not self.last:
             self.head, self.threshold = network.heads[k], network.thresholds[k]
+            self.prefix_tokens = network.prefix_tokens
             self.later = _ConditionalStage(network, k + 1)
 
     def forward(self, x: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
@@ -201,7 +202,7 @@ class _ConditionalStage(nn.Module):
         x = self.stage(x)
         if self.last:
             return x, index
-        logits = self.head(as_map(x))
+        logits = self.head(as_map(x, prefix_tokens=self.prefix_tokens))
         confident = (confidence(logits) >= self.threshold).all()
         outputs: tuple[Tensor, Tensor] = torch.cond(
             confident, _leave, self._continue, (x, logits, index)

@@ -40,6 +40,7 @@ from .state import (
 )
 
 _STEP = purpose("step")
+_SETTLING_STEPS = 500  # a critic is at chance until it has learned
 
 
 class Trainer:
@@ -223,13 +224,16 @@ class Trainer:
         return self.global_step % self.train_batches.steps_per_epoch == 0
 
     def _report_diagnosis(self, epoch: int, monitors: dict[str, float]) -> None:
-        """Warn about monitors once, when a fifth of the run and two epochs have passed."""
-        if self.global_step < max(self.total_steps // 5, 2 * self.train_batches.steps_per_epoch):
+        """Warn once of each monitor, in a line a warning: after a fifth, two epochs, 500 steps."""
+        settled = (self.total_steps // 5, 2 * self.train_batches.steps_per_epoch, _SETTLING_STEPS)
+        if self.global_step < max(settled):
             return
-        for monitor, warning in self.method.diagnose(monitors).items():
-            if monitor not in self.reported_monitors:
-                self.callback.on_message(f"epoch {epoch + 1}: {monitor} {warning}")
-            self.reported_monitors.add(monitor)
+        warned = self.method.diagnose(monitors)
+        new = [name for name in warned if name not in self.reported_monitors]
+        self.reported_monitors.update(new)
+        for warning in dict.fromkeys(warned[name] for name in new):
+            names = [name for name in new if warned[name] == warning]
+            self.callback.on_message(f"epoch {epoch + 1}: {', '.join(names)}: {warning}")
 
     def _average_batchnorm_statistics(self) -> None:
         states = [dict(self.method.named_buffers()), *([self.ema.state] if self.ema else [])]

@@ -16,15 +16,16 @@ class TruncatedExit(nn.Module):
     Args:
         trunk: from the input to the tap, as `truncate_at` gives it.
         head: from the feature (B, C, H, W) to the output.
+        prefix_tokens: of the network, see `as_map`.
     """
 
-    def __init__(self, trunk: nn.Module, head: nn.Module) -> None:
+    def __init__(self, trunk: nn.Module, head: nn.Module, prefix_tokens: int = 0) -> None:
         super().__init__()
-        self.trunk, self.head = trunk, head
+        self.trunk, self.head, self.prefix_tokens = trunk, head, prefix_tokens
 
     def forward(self, x: Tensor) -> Any:
         """The exit's output."""
-        return self.head(as_map(self.trunk(x), x.shape[-2:]))
+        return self.head(as_map(self.trunk(x), x.shape[-2:], self.prefix_tokens))
 
 
 def extract_predictor(method: Method, name: str) -> nn.Module:
@@ -45,7 +46,9 @@ def extract_predictor(method: Method, name: str) -> nn.Module:
         raise ConfigError(f"there is no predictor '{name}'{nearest(name, networks)}")
     network = networks[name]
     if isinstance(network, EarlyExit):
-        network = TruncatedExit(truncate_at(network.student.network, network.name), network.head)
+        taps = network.student
+        trunk = truncate_at(taps.network, network.name)
+        network = TruncatedExit(trunk, network.head, taps.prefix_tokens)
     elif any(isinstance(module, Taps) for module in network.modules()):
         raise ConfigError(f"'{name}' helps to train and is no network by itself; take the student")
     return copy_without_hooks(network).eval()

@@ -69,6 +69,12 @@ def num_scores(scores: Tensor) -> Tensor:
     return (scores > -torch.inf).sum().clamp(min=1)
 
 
+def mean_size(positive: Tensor) -> Tensor:
+    """The mean absolute value of positive scores, 0-d; inf, where there is no pair, left out."""
+    scored = positive < torch.inf
+    return positive.masked_fill(~scored, 0).abs().sum() / scored.sum()
+
+
 def variational_gaussian(target: Tensor, mean: Tensor, raw_variance: Tensor) -> Tensor:
     r"""The variational Gaussian bound of VID (https://arxiv.org/abs/1904.05835, Eq. 5 and 6).
 

@@ -235,7 +235,7 @@ def wrap(
     if task not in TASKS:
         raise ConfigError(f"there is no task '{task}'{nearest(task, TASKS)}")
     built_task = TASKS[task](names, example, label_smoothing=label_smoothing)
-    for module in (network, *peers, *([teacher] if teacher else [])):
+    for module in (network, *peers):
         check_network(module, built_task)
     built_method = build_method(
         method,

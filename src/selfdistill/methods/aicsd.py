@@ -1,5 +1,6 @@
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -61,7 +62,7 @@ class InterClassSimilarity(Method):
 
     kind = "offline"
     provenance = Provenance.NOTES
-    needs = Needs(class_scores=True, dense_scores=True)
+    needs = Needs(class_scores=True, dense_scores=True, teacher_scores=True)
 
     def __init__(
         self,
@@ -90,7 +91,9 @@ class InterClassSimilarity(Method):
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task`, `similarity` and `soft`, the latter two if they have a weight."""
-        outputs, reference = self.student(batch.inputs), self.teacher(batch.inputs)
+        outputs = self.student(batch.inputs)
+        with torch.no_grad():
+            reference = self.teacher(batch.inputs)
         rising = progress.fraction if self.adaptive else 1.0
         losses = {"task": rising * self.task.loss(outputs, batch.targets)}
         if self.similarity_weight:

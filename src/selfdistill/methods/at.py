@@ -17,8 +17,9 @@ class AttentionTransfer(FeatureDistillation):
 
     averaged over the images. The paper writes β/2 and the norm without its square; its code and the
     CRD benchmark (https://arxiv.org/abs/1910.10699) take the mean of squares over images and
-    positions, for which the 1000 was tuned, and so do we. As in the benchmark, of two features the
-    larger is pooled to the size of the smaller, and then squared.
+    positions, for which the 1000 was tuned, and so do we. As in the benchmark, every stage but the
+    stem has a term, and of two features the larger is pooled to the size of the smaller, and then
+    squared.
 
     Args:
         student: the network.
@@ -30,6 +31,7 @@ class AttentionTransfer(FeatureDistillation):
     """
 
     provenance = Provenance.CODE
+    default_taps = "stages"
 
     def __init__(
         self,

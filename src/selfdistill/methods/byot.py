@@ -6,6 +6,9 @@ from ..core import METHODS, Batch, Progress, Provenance, StepOutput, Task
 from ..modules.exits import ExitMethod, Exits
 from ..taps import Taps
 
+BATCH = 128
+"""Images over which the hint is a sum."""
+
 
 @METHODS.add("byot")
 class BeYourOwnTeacher(ExitMethod):
@@ -17,9 +20,11 @@ class BeYourOwnTeacher(ExitMethod):
         + \lambda \sum_{i<T} \lVert f_i - f_T \rVert^2
 
     Defaults are those of the public port (luanyunteng/pytorch-be-your-own-teacher), whose recipe
-    MUSE used for its BYOT rows: the hint is a *sum* over the batch and the pooled features (B, C),
-    counted only where one of the two is positive; every supervised loss is scaled by 1 - alpha, the
-    last exit's too; the last exit's logits and feature are detached. The port takes τ² times the
+    MUSE used for its BYOT rows: the hint is a *sum* over the pooled features (B, C), counted only
+    where one of the two is positive. The port's batches have 128 images, so here it is 128 times
+    the mean over the images: the same, and its weight depends neither on the batch nor on how that
+    is split among passes and processes. Every supervised loss is scaled by 1 - alpha, the last
+    exit's too; the last exit's logits and feature are detached. The port takes τ² times the
     soft cross-entropy, we the KL divergence: same gradient. The authors' own later code has another
     head and another hint (0.03 times an unsquared norm); we follow the port.
 
@@ -28,13 +33,13 @@ class BeYourOwnTeacher(ExitMethod):
         task: what the labels mean.
         soft_weight: weight α of the soft terms, and one minus the weight of the supervised ones, in
             [0, 1]; the port's 0.1.
-        hint_weight: weight λ of the feature term; the port's 1e-6, which counts on its being a sum.
+        hint_weight: weight λ of the feature term, a sum over 128 images; the port's 1e-6.
         temperature: of the soft loss; 3 in the port.
         bottleneck: exit head, "byot" (the port's) or "slim" (pools first).
     """
 
     kind = "self"
-    provenance = Provenance.CODE
+    provenance = Provenance.BENCHMARK
 
     def __init__(
         self,
@@ -54,18 +59,21 @@ class BeYourOwnTeacher(ExitMethod):
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task`, and `task/i`, `soft/i`, `hint/i` of each exit but the last."""
-        outputs, features = self.student.forward_features(batch.inputs)
+        outputs, features, pooled = self.student.forward_pooled(batch.inputs)
         maps, exit_outputs = self.exits(features)
         losses = {"task": self.supervised_weight * self.task.loss(outputs, batch.targets)}
         losses |= self.exits.losses(exit_outputs, outputs, batch.targets, *self.exit_options)
         if self.hint_weight:
-            last = features[self.student.names[-1]].mean((2, 3)).detach()  # (B, C)
             for i, x in enumerate(maps, 1):
-                losses[f"hint/{i}"] = self.hint_weight * masked_square(x.mean((2, 3)), last)
+                square = masked_square(x.mean((2, 3)), pooled.detach())  # (B, C) both
+                losses[f"hint/{i}"] = self.hint_weight * BATCH * square
         return StepOutput(outputs, losses)
 
 
 def masked_square(x: Tensor, target: Tensor) -> Tensor:
-    """The sum of squared differences over the entries where one of the two is positive, in fp32."""
+    """Squared differences of (B, C) where one of the two is positive, in fp32.
+
+    They are summed over the channels and averaged over the images.
+    """
     x, target = x.float(), target.float()
-    return ((x - target).square() * ((x > 0) | (target > 0))).sum()
+    return ((x - target).square() * ((x > 0) | (target > 0))).sum(1).mean()

@@ -16,7 +16,7 @@ from ..core import (
 )
 from ..core.keyed_random import bits, purpose
 from ..modules.class_draws import ClassDraws
-from ..modules.feature_distillation import FeatureDistillation, Features
+from ..modules.feature_distillation import FeatureDistillation
 from ..modules.memory import MemoryBank, all_gather
 from ..taps import Taps, Teacher
 
@@ -110,9 +110,9 @@ class ContrastiveRepresentation(FeatureDistillation):
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task`, `contrast` and, with a weight, `soft`."""
-        outputs, losses, student_features, teacher_features = self.paired_forward(batch)
-        v_student = embed(self.embed_student, student_features)  # (B, D)
-        v_teacher = embed(self.embed_teacher, teacher_features)
+        outputs, losses, student_vector, teacher_vector = self.pooled_forward(batch)
+        v_student = embed(self.embed_student, student_vector)  # (B, D)
+        v_teacher = embed(self.embed_teacher, teacher_vector)
         rows = self._rows(batch.indices, progress)  # (B, 1 + K)
         scores = (self.memory_teacher(v_student, rows), self.memory_student(v_teacher, rows))
         samples = len(self.memory_student.rows)
@@ -160,10 +160,9 @@ class ContrastiveRepresentation(FeatureDistillation):
         self.constants.copy_(torch.where(self.constants > 0, self.constants, mean))
 
 
-def embed(layer: nn.Module, features: Features) -> Tensor:
-    """The last feature, pooled, through a linear layer to unit length, (B, D) in fp32."""
-    *_, last = features.values()
-    return F.normalize(layer(last.mean((2, 3))).float())
+def embed(layer: nn.Module, pooled: Tensor) -> Tensor:
+    """A pooled feature (B, C) through a linear layer to unit length, (B, D) in fp32."""
+    return F.normalize(layer(pooled).float())
 
 
 def contrastive_losses(logits: Tensor, constants: Tensor, samples: int) -> Tensor:

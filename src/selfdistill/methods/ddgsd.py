@@ -28,7 +28,8 @@ class DataDistortionSelfDistillation(Method):
             \,\|\, z_b) \right] + \mu \left\lVert \overline{g_a} - \overline{g_b} \right\rVert^2
 
     The last term is the squared maximum mean discrepancy with a linear kernel: means are over the
-    batch (each process's own share), the norm is that of a vector with an entry a channel.
+    batch (each process's and pass's own share, so the term depends on how that is split), the norm
+    is that of a vector with an entry a channel.
 
     Both views go through the network in one pass, as one batch of twice the size, so batch norm
     sees them together. No authors' code is public, and what there is disagrees with the paper:
@@ -70,12 +71,12 @@ class DataDistortionSelfDistillation(Method):
                 "ddgsd needs two views of each image: fill Batch.views, as Loader(views=2) does"
             )
         images = torch.cat([batch.inputs, batch.views[0]])
-        outputs, features = self.student.forward_features(images)
+        outputs, _, pooled = self.student.forward_pooled(images)  # (2B, C)
         first, second = outputs.chunk(2)
         task = self.task.loss(first, batch.targets) + self.task.loss(second, batch.targets)
         soft = self.task.soft_loss(first, second.detach(), self.temperature)
         soft = soft + self.task.soft_loss(second, first.detach(), self.temperature)
-        discrepancy = mean_discrepancy(*features[self.student.names[-1]].mean((2, 3)).chunk(2))
+        discrepancy = mean_discrepancy(*pooled.chunk(2))
         losses = {
             "task": task,
             "soft": self.soft_weight * soft,

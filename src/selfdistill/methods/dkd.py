@@ -32,9 +32,11 @@ class DecoupledDistillation(Method):
     for each image, :math:`\beta = 1 - p_y^t`, which is near 0 where the teacher is confident.
 
     Defaults are those of the authors' code for CIFAR-100. It chooses β by the pair of networks: 8
-    by default (ResNet-32x4 to ResNet-8x4, ResNet-50 to MobileNet-V2), 6 between VGGs and between
-    wide ResNets, 2 for ResNet-56 to ResNet-20 and ResNet-110 to ResNet-32, and on ImageNet 0.5 with
-    τ = 1. Its warm-up goes up once an epoch for 20 of 240 (1 of 100 on ImageNet), ours once a step.
+    by default (ResNet-32x4 to ResNet-8x4, ResNet-50 to MobileNet-V2), 6 between VGGs, between wide
+    ResNets and from VGG-13 to MobileNet-V2, 2 for ResNet-56 to ResNet-20 and ResNet-110 to
+    ResNet-32, and on ImageNet with τ = 1, 0.5 for ResNet-34 to ResNet-18 and 2 for ResNet-50 to
+    MobileNet-V1. Its warm-up goes up once an epoch, from 1/20 in the first to 1 in the 20th of 240
+    (on ImageNet there is none: set `warmup_fraction=0`); ours goes up once a step, from 0.
 
     Args:
         student: the network.
@@ -52,7 +54,7 @@ class DecoupledDistillation(Method):
 
     kind = "offline"
     provenance = Provenance.CODE
-    needs = Needs(image_labels=True)
+    needs = Needs(image_labels=True, teacher_scores=True)
 
     def __init__(
         self,

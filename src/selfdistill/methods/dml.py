@@ -35,7 +35,7 @@ class DeepMutualLearning(Method):
     """
 
     kind = "online"
-    provenance = Provenance.CODE
+    provenance = Provenance.PAPER
 
     def __init__(
         self,

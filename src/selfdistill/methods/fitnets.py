@@ -3,7 +3,7 @@ from torch import Tensor, nn
 from ..core import METHODS, Batch, Progress, Provenance, StepOutput, Task
 from ..functional.attention import pooled_to
 from ..modules.feature_distillation import FeatureDistillation
-from ..modules.pairs import Shape, taps_at_depth
+from ..modules.pairs import Shape, taps_by_number
 from ..taps import Taps, Teacher
 
 
@@ -22,10 +22,10 @@ class FitNets(FeatureDistillation):
     The paper trains in two stages, first the student up to x alone with half the sum of squares,
     then all of it with soft labels, and drops r in between. We follow the CRD benchmark
     (https://arxiv.org/abs/1910.10699), whose numbers others quote: one stage, β = 100, the second
-    of three stages. It is known to fall short of `soft` labels there. Our convolution has no bias,
-    which batch norm would take away, and where the teacher's feature is larger, but not twice as
-    large, it is pooled to the student's size; the benchmark has no form for that. Take taps of like
-    sizes: from a much larger map the benchmark's regressor needs a much larger kernel.
+    stage that it counts. It is known to fall short of `soft` labels there. Our convolution has no
+    bias, which batch norm would take away, and where the teacher's feature is larger, but not twice
+    as large, it is pooled to the student's size; the benchmark has no form for that. Take taps of
+    like sizes: from a much larger map the benchmark's regressor needs a much larger kernel.
 
     The ReLU is right for a teacher whose taps end in one. Where they do not (pre-activation
     networks, transformers), the feature has negative values that r cannot reach: set
@@ -36,13 +36,15 @@ class FitNets(FeatureDistillation):
         teacher: a trained network.
         task: what the labels mean.
         hint_weight: weight β ≥ 0 of the hint term; the benchmark's 100. 0 leaves it out.
-        tap: which tap of both networks, counted from the deepest, 1; the benchmark's is 2.
+        tap: which tap of both networks, counted from the shallowest, 1; the benchmark's is 2, the
+            end of the second of the stages that it counts.
         regressor_relu: whether the regressor ends in a ReLU, as in the benchmark.
         soft_weight: weight ≥ 0 of a soft loss towards the teacher's output; none in the benchmark.
         temperature: τ > 0 of the soft loss; 4 as in the benchmark.
     """
 
-    provenance = Provenance.CODE
+    provenance = Provenance.BENCHMARK
+    default_taps = "stages"
 
     def __init__(
         self,
@@ -57,7 +59,8 @@ class FitNets(FeatureDistillation):
         temperature: float = 4.0,
     ) -> None:
         super().__init__(student, teacher, task, soft_weight, temperature)
-        self.student_tap, self.teacher_tap = taps_at_depth(student, teacher, tap)
+        names = taps_by_number(student, teacher, tap, from_deepest=False)
+        self.student_tap, self.teacher_tap = names
         self.hint_weight = hint_weight
         source, target = student.shapes[self.student_tap], teacher.shapes[self.teacher_tap]
         self.regressor = build_regressor(source, target, regressor_relu) if hint_weight else None

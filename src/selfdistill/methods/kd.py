@@ -7,6 +7,7 @@ from ..core import (
     ConfigError,
     Frozen,
     Method,
+    Needs,
     Progress,
     Provenance,
     StepOutput,
@@ -40,7 +41,8 @@ class KnowledgeDistillation(Method):
     """
 
     kind = "offline"
-    provenance = Provenance.CODE
+    provenance = Provenance.BENCHMARK
+    needs = Needs(teacher_scores=True)
 
     def __init__(
         self,

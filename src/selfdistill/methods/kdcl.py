@@ -49,7 +49,8 @@ class CollaborativeLearning(Method):
     chosen here. They do not constrain w to be 0 or more: a network whose errors are those of
     another one, only larger, gets a negative weight. A ridge of 1e-4 on C, chosen here, keeps w
     finite where networks agree. Before the first measurement, and without held-out images, w is
-    equal.
+    equal. The held-out images are the validation images: w, one number a network, is fitted on the
+    images by which epochs are compared, where the paper holds a part of its own out.
 
     Args:
         student: the network that is kept; sees the first view.

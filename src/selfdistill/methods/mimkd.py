@@ -17,8 +17,9 @@ from ..core import (
 )
 from ..core.keyed_random import purpose
 from ..functional.attention import pooled_to
-from ..modules.information_checks import chance_warnings, draw_shift
+from ..modules.information_checks import chance_warnings, draw_shift, without_negatives
 from ..modules.mutual_information import MutualInformationLoss, jensen_shannon
+from ..modules.pairs import check_layouts
 from ..taps import Taps, Teacher
 
 _NEGATIVES = purpose("mimkd.negatives")
@@ -45,9 +46,10 @@ class MutualInformationMaximization(Method):
     the pooled last features, L each cell of the student's last map with the teacher's pooled one, F
     each cell of a middle stage with the teacher's cell at the same place, after the larger of both
     maps was pooled to the size of the smaller. A critic encodes both sides (a linear layer, for G
-    and L with two more beside it), normalizes them and takes a dot product over the root of its
-    width, so that scores have unit variance at the start. All other images of the batch are
-    negatives.
+    and L with two more beside it), normalizes them, takes off their mean over the images and
+    takes a dot product over the root of its width. Without the centering a common part of all codes
+    moves all scores at once, and the terms rise to 8 and more in the first steps before they fall.
+    All other images of the pass are negatives.
 
     Critics and student step together on the sum; nothing reaches the teacher. Middle stages are the
     student's taps but the first and the last (of two taps, the first); each goes with the teacher's
@@ -100,9 +102,12 @@ class MutualInformationMaximization(Method):
             )
         self.student, self.teacher, self.task = student, teacher, task
         self.soft_weight, self.temperature = soft_weight, temperature
+        self.needs = Needs(batch=2, teacher_scores=bool(soft_weight))
         self.weights = {"global": global_weight, "local": local_weight, "feature": feature_weight}
         shapes = list(student.shapes.values()), list(teacher.shapes.values())
         pairs = stage_pairs(*shapes) if feature_weight else []
+        for i, j in pairs:
+            check_layouts(shapes[0][i], shapes[1][j])
         self.stages = {f"feature/{i + 1}": (i, j) for i, j in pairs}
         taps = {"global": (-1, -1), "local": (-1, -1)} | self.stages
         channels = {name: (shapes[0][i][0], shapes[1][j][0]) for name, (i, j) in taps.items()}
@@ -123,15 +128,17 @@ class MutualInformationMaximization(Method):
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task`, `soft`, `global`, `local` and `feature/k`, as far as they have a weight."""
         shift = draw_shift(_NEGATIVES, len(batch.inputs), progress)
-        outputs, features = self.student.forward_features(batch.inputs)
-        # without a gradient
-        teacher_outputs, teacher_features = self.teacher.forward_features(batch.inputs)
+        outputs, features, vector = self.student.forward_pooled(batch.inputs)
+        teacher_outputs, teacher_features, teacher_vector = self.teacher.forward_pooled(
+            batch.inputs
+        )
         losses = {"task": self.task.loss(outputs, batch.targets)}
         if self.soft_weight:
             mask = self.task.valid_mask(batch.targets)
             soft_loss = self.task.soft_loss(outputs, teacher_outputs, self.temperature, mask=mask)
             losses["soft"] = self.soft_weight * soft_loss
-        views = self._views(list(features.values()), list(teacher_features.values()))
+        maps = list(features.values()), list(teacher_features.values())
+        views = self._views(*maps, vector, teacher_vector)
         estimates = {name: critic(*views[name], shift) for name, critic in self.critics.items()}
         losses |= {
             name: self.weights[name.split("/")[0]] * loss for name, loss in estimates.items()
@@ -139,14 +146,15 @@ class MutualInformationMaximization(Method):
         return StepOutput(outputs, losses, {n: loss.detach() for n, loss in estimates.items()})
 
     def _views(
-        self, student: list[Tensor], teacher: list[Tensor]
+        self,
+        student: list[Tensor],
+        teacher: list[Tensor],
+        student_vector: Tensor,
+        teacher_vector: Tensor,
     ) -> dict[str, tuple[Tensor, Tensor]]:
         """What each term compares: student (B, C, h, w), teacher (B, D, h, w) or (B, D, 1, 1)."""
-        last, teacher_vector = student[-1], teacher[-1].mean((2, 3), keepdim=True)
-        views = {
-            "global": (last.mean((2, 3), keepdim=True), teacher_vector),
-            "local": (last, teacher_vector),
-        }
+        vectors = student_vector[:, :, None, None], teacher_vector[:, :, None, None]
+        views = {"global": vectors, "local": (student[-1], vectors[1])}
         for name, (i, j) in self.stages.items():
             views[name] = (pooled_to(student[i], teacher[j]), pooled_to(teacher[j], student[i]))
         return views
@@ -221,6 +229,8 @@ class DotLoss(nn.Module):
 
     def forward(self, student: Tensor, teacher: Tensor, shift: Tensor) -> Tensor:
         """(B, C, h, w) and (B, D, h, w) or (B, D, 1, 1) -> 0-d; `shift` is for other critics."""
+        if (chance := without_negatives(student)) is not None:
+            return chance
         student_codes = self.encode_student(_cells(student)) / self.width**0.5  # (B, N, U)
         teacher_codes = self.encode_teacher(_cells(teacher))  # (B, N or 1, U)
         positive = (student_codes * teacher_codes).sum(-1)  # (B, N)
@@ -232,7 +242,7 @@ class DotLoss(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Codes of cells: a linear layer, two layers parallel to it, and a normalization.
+    """Codes of cells: a linear layer, two layers parallel to it, normalized and centered.
 
     Deep InfoMax's encoder without its batch norm. The linear layer matters: with two plain layers
     alone both sides start near a saddle and the terms stay at chance.
@@ -254,10 +264,10 @@ class Encoder(nn.Module):
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, N, C) -> (B, N, U), each code of length √U."""
+        """(B, N, C) -> (B, N, U), each code of length √U before the centering."""
         code = self.shortcut(x) if self.layers is None else self.shortcut(x) + self.layers(x)
         out: Tensor = self.norm(code)
-        return out
+        return out - out.mean(0)
 
 
 class CellLoss(nn.Module):
@@ -273,6 +283,8 @@ class CellLoss(nn.Module):
 
     def forward(self, student: Tensor, teacher: Tensor, shift: Tensor) -> Tensor:
         """As in `DotLoss`; where cells meet cells, another image's cell at the same place."""
+        if (chance := without_negatives(student)) is not None:
+            return chance
         cells = teacher.shape[-2:].numel()
         if cells > 1:  # an image's cells follow one another
             shift = shift * cells

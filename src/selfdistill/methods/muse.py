@@ -122,6 +122,12 @@ class Muse(ExitMethod):
                 "positives='class' compares all pairs: it goes with critic='separable', "
                 "negatives='all' and estimator='jsd' only"
             )
+        if by_class and not task.image_labels:
+            raise ConfigError(
+                f"positives='class' wants one class label an image, which {task.name} lacks; use "
+                "positives='instance'"
+            )
+        self.needs = Needs(batch=2, image_labels=by_class)
         self.student, self.task = student, task
         self.combine, self.information_weight = combine, information_weight
         self.by_class, self.detach_last = by_class, detach_last
@@ -151,22 +157,26 @@ class Muse(ExitMethod):
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task`, `task/i`, `soft/i`, then `mutual/i` and `self/i` (add) or `product/i` (mul)."""
-        outputs, features = self.student.forward_features(batch.inputs)
+        outputs, features, pooled = self.student.forward_pooled(batch.inputs)
         maps, exit_outputs = self.exits(features)
         losses = {"task": self.task.loss(outputs, batch.targets)}
         losses |= self.exits.losses(exit_outputs, outputs, batch.targets, *self.exit_options)
-        stages = self._information(list(features.values()), maps, batch.targets, progress)
+        shallow = list(features.values())[:-1]
+        stages = self._information(shallow, pooled, maps, batch.targets, progress)
         combined = weighted_sum if self.combine == "add" else weighted_product  # Eq. 4, Eq. 6
         losses |= combined(stages, self.critics.weights, self.information_weight)
         return StepOutput(outputs, losses, self.critics.monitors(stages))
 
     def _information(
-        self, features: list[Tensor], maps: list[Tensor], targets: Any, progress: Progress
+        self,
+        shallow: list[Tensor],
+        last_vector: Tensor,
+        maps: list[Tensor],
+        targets: Any,
+        progress: Progress,
     ) -> list[StageEstimates]:
         """MI and SI of every exit, unweighted, on the views that were chosen."""
-        *shallow, last = features
-        last_vector = last.mean((2, 3))  # (B, C_last)
-        last_vector = last_vector.detach() if self.detach_last else last_vector
+        last_vector = last_vector.detach() if self.detach_last else last_vector  # (B, C_last)
         stage_maps = maps
         if self.raw:
             pairs = zip(shallow, self.grids, strict=True)

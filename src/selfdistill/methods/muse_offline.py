@@ -109,6 +109,7 @@ class MuseOffline(Method):
         self.combine, self.information_weight = combine, information_weight
         self.supervised_weight, self.soft_weight = supervised_weight, soft_weight
         self.temperature = temperature
+        self.needs = Needs(batch=2, teacher_scores=bool(soft_weight))
         self.exits = Exits(student, task, bottleneck if weights else None, predict=False)
         *shallow, last = student.shapes.values()
         loss = partial(
@@ -128,7 +129,7 @@ class MuseOffline(Method):
         """`task`, `soft`, then `mutual/i` and `self/i` (add) or `product/i` (mul)."""
         outputs, features = self.student.forward_features(batch.inputs)
         # without a gradient
-        teacher_outputs, teacher_features = self.teacher.forward_features(batch.inputs)
+        teacher_outputs, _, teacher_vector = self.teacher.forward_pooled(batch.inputs)
         losses: dict[str, Tensor] = {}
         if self.supervised_weight:
             losses["task"] = self.supervised_weight * self.task.loss(outputs, batch.targets)
@@ -137,7 +138,6 @@ class MuseOffline(Method):
             soft_loss = self.task.soft_loss(outputs, teacher_outputs, self.temperature, mask=mask)
             losses["soft"] = self.soft_weight * soft_loss
         maps, _ = self.exits(features)
-        teacher_vector = list(teacher_features.values())[-1].mean((2, 3))  # (B, C_teacher)
         stages = self.critics(maps, [teacher_vector], progress)
         combined = weighted_sum if self.combine == "add" else weighted_product  # Eq. 4, Eq. 6
         losses |= combined(stages, self.critics.weights, self.information_weight)

@@ -142,18 +142,18 @@ class MuseOnline(Method):
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task`, `soft`, `mutual/i` and `self/i`, or `product/i`; `peer1/task`, … of the peers."""
         networks = self._networks()
-        outputs, features = zip(
-            *(taps.forward_features(batch.inputs) for taps, _, _ in networks), strict=True
+        outputs, features, vectors = zip(  # vectors (B, C_last)
+            *(taps.forward_pooled(batch.inputs) for taps, _, _ in networks), strict=True
         )
-        vectors = [list(maps.values())[-1].mean((2, 3)) for maps in features]  # (B, C_last)
-        vectors = [vector.detach() for vector in vectors] if self.detach_peer else vectors
+        if self.detach_peer:
+            vectors = tuple(vector.detach() for vector in vectors)
         combined = weighted_sum if self.combine == "add" else weighted_product  # Eq. 4, Eq. 6
         losses: dict[str, Tensor] = {}
         monitors: dict[str, Tensor] = {}
         for k, (_, exits, critics) in enumerate(networks):
             terms = self._output_losses(outputs[k], outputs[:k] + outputs[k + 1 :], batch.targets)
             maps, _ = exits(features[k])
-            stages = critics(maps, vectors[:k] + vectors[k + 1 :], progress)
+            stages = critics(maps, [*vectors[:k], *vectors[k + 1 :]], progress)
             terms |= combined(stages, critics.weights, self.information_weight)
             losses |= {_prefix(k) + name: term for name, term in terms.items()}
             values = critics.monitors(stages)

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from ..core import METHODS, Batch, ConfigError, Progress, Provenance, StepOutput, Task
 from ..functional.attention import pooled_to
 from ..modules.feature_distillation import FeatureDistillation
-from ..modules.pairs import taps_at_depth
+from ..modules.pairs import taps_by_number
 from ..taps import Taps, Teacher
 
 _DIMENSIONS = {"space": (2, 3), "batch": (0, 2, 3), "sample": (1, 2, 3), "channel": (1,)}
@@ -60,7 +60,9 @@ class NormalizedFeatures(FeatureDistillation):
         if tap is None:
             depths = range(1, min(len(student.names), len(teacher.names)) + 1)
             tap = next((t for t in depths if _num_positions(t, student, teacher) > 1), 1)
-        self.student_tap, self.teacher_tap = taps_at_depth(student, teacher, tap)
+        self.student_tap, self.teacher_tap = taps_by_number(
+            student, teacher, tap, from_deepest=True
+        )
         self.feature_weight, self.dimensions = feature_weight, _DIMENSIONS[normalize_over]
         if normalize_over == "space" and _num_positions(tap, student, teacher) == 1:
             raise ConfigError(

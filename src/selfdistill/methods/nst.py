@@ -21,9 +21,9 @@ class NeuronSelectivityTransfer(FeatureDistillation):
     differ and nothing is learned beside the student.
 
     The paper takes the last feature alone and, as recalled, β/2 with β = 50; the CRD benchmark
-    (https://arxiv.org/abs/1910.10699) takes the end of every stage and β = 50, pools the larger of
-    two features to the size of the smaller, and is what we follow. The term of the teacher with
-    itself is a constant; it is kept, so that the value is 0 or more.
+    (https://arxiv.org/abs/1910.10699) takes the end of every stage, not the stem, and β = 50, pools
+    the larger of two features to the size of the smaller, and is what we follow. The term of the
+    teacher with itself is a constant; it is kept, so that the value is 0 or more.
 
     Args:
         student: the network.
@@ -34,7 +34,8 @@ class NeuronSelectivityTransfer(FeatureDistillation):
         temperature: τ > 0 of the soft loss; 4 as in the benchmark.
     """
 
-    provenance = Provenance.CODE
+    provenance = Provenance.BENCHMARK
+    default_taps = "stages"
 
     def __init__(
         self,

@@ -28,8 +28,8 @@ class RelationalDistillation(FeatureDistillation):
     The means run over all pairs and all triplets, those with twice the same image among them, as in
     the authors' code; μ runs over the distances above 0. Weights are those of the CRD benchmark
     (https://arxiv.org/abs/1910.10699). Two images have no relation but 1, so the terms want three.
-    The B³ cosines and the B² differences of D channels are what it costs in memory; each process
-    compares the images of its own share.
+    The B³ cosines and the B² differences of D channels are what it costs in memory; each pass of
+    each process compares its own share of the batch, so the terms depend on how that is split.
 
     Not to be confused with residual distillation, which is called RKD, too.
 
@@ -62,11 +62,8 @@ class RelationalDistillation(FeatureDistillation):
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task`, `soft` if it has a weight, `distance` and `angle`."""
-        outputs, losses, student_features, teacher_features = self.paired_forward(batch)
-        student, teacher = (
-            pooled_differences(list(features.values())[-1])
-            for features in (student_features, teacher_features)
-        )
+        outputs, losses, *pooled = self.pooled_forward(batch)
+        student, teacher = map(differences, pooled)
         if self.distance_weight:
             loss = F.smooth_l1_loss(relative_distances(student), relative_distances(teacher))
             losses["distance"] = self.distance_weight * loss
@@ -76,9 +73,9 @@ class RelationalDistillation(FeatureDistillation):
         return StepOutput(outputs, losses)
 
 
-def pooled_differences(x: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, B, C): differences of the images' pooled features, in fp32."""
-    pooled = x.float().mean((2, 3))
+def differences(pooled: Tensor) -> Tensor:
+    """(B, C) -> (B, B, C): differences of the images' pooled features, in fp32."""
+    pooled = pooled.float()
     return pooled[None] - pooled[:, None]
 
 

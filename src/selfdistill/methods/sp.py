@@ -22,8 +22,9 @@ class SimilarityPreserving(FeatureDistillation):
 
     Neither channels nor sizes have to agree, and nothing is learned beside the student. The paper
     sums over pairs of layers; the CRD benchmark (https://arxiv.org/abs/1910.10699), whose form the
-    author has confirmed, takes the end of the last stage alone and γ = 3000, as is the default
-    here. Each process compares the images of its own share.
+    author has confirmed, takes the end of the last stage alone, before any layers between it and
+    the classifier, and γ = 3000, as is the default here. Each pass of each process compares its own
+    share of the batch, so the term depends on how that is split.
 
     Args:
         student: the network.
@@ -37,6 +38,7 @@ class SimilarityPreserving(FeatureDistillation):
     """
 
     provenance = Provenance.CODE
+    default_taps = "stages"
     needs = Needs(batch=2)
 
     def __init__(

@@ -23,10 +23,10 @@ class VariationalInformationDistillation(FeatureDistillation):
     learned with it. It falls below 0 where the prediction is good.
 
     Follows the CRD benchmark (https://arxiv.org/abs/1910.10699), which took it from the authors: μ
-    is three 1×1 convolutions, all variances are 5 at first, all stages have weight 1, and the
-    larger of two features is pooled to the size of the smaller. As recalled, the paper weighs
-    layers one by one, has batch norm in μ and a term for the logits, too. One public library keeps
-    the variances in a list, where no optimizer finds them; here they are trained.
+    is three 1×1 convolutions, all variances are 5 at first, all stages but the stem have weight 1,
+    and the larger of two features is pooled to the size of the smaller. As recalled, the paper
+    weighs layers one by one, has batch norm in μ and a term for the logits, too. One public library
+    keeps the variances in a list, where no optimizer finds them; here they are trained.
 
     Args:
         student: the network.
@@ -37,7 +37,8 @@ class VariationalInformationDistillation(FeatureDistillation):
         temperature: τ > 0 of the soft loss; 4 as in the benchmark.
     """
 
-    provenance = Provenance.CODE
+    provenance = Provenance.BENCHMARK
+    default_taps = "stages"
 
     def __init__(
         self,

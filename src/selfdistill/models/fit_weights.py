@@ -32,7 +32,7 @@ def fit_weights(state: Mapping[str, Tensor], network: nn.Module, source: str) ->
             finite.
     """
     expected = network.state_dict()
-    renamed, remarks = _renamed(state, expected)
+    renamed, remarks = rename_tensors(state, expected)
     head = _head_modules(renamed, expected, network)
     missing = [k for k in expected if k not in renamed and not k.endswith(_COUNT)]
     other_shape = [k for k, v in renamed.items() if k in expected and v.shape != expected[k].shape]
@@ -56,7 +56,7 @@ def fit_weights(state: Mapping[str, Tensor], network: nn.Module, source: str) ->
     return WeightsFit(tensors, "; ".join(remarks))
 
 
-def _renamed(
+def rename_tensors(
     state: Mapping[str, Tensor], expected: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], list[str]]:
     """Tensors under the network's names, and remarks."""

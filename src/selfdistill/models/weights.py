@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import safetensors.torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from ..core import ArtifactError, ConfigError, ResourceError, load_tensors
 from . import convert_weights
-from .fit_weights import fit_weights
+from .fit_weights import fit_weights, rename_tensors
 
 PICKLED = (".pt", ".pth", ".ckpt", ".bin", ".tar")
 SUFFIXES = (".safetensors", *PICKLED)
@@ -56,6 +57,24 @@ def set_weights(network: nn.Module, state: dict[str, Tensor], source: str) -> No
     load_tensors(network, fit.tensors, strict=False)  # strictness is in the fit
     if fit.remark:
         warnings.warn(f"{source}: {fit.remark}", stacklevel=2)
+
+
+def count_classes(path: str | os.PathLike[str], make: Callable[[int], nn.Module]) -> int | None:
+    """Number of classes of the network whose weights a file holds; None where they do not tell.
+
+    Args:
+        path: a file for `load_weights`.
+        make: the network for a number of classes.
+    """
+    two, three = (make(count).state_dict() for count in (2, 3))
+    state, _ = rename_tensors(read_weights(path), two)
+    for name, tensor in two.items():
+        sides = zip(tensor.shape, three[name].shape, strict=True)
+        growing = [(i, a, b - a) for i, (a, b) in enumerate(sides) if a != b]
+        if growing and name in state and state[name].dim() == tensor.dim():
+            (dim, size, growth), *_ = growing
+            return int(2 + (state[name].shape[dim] - size) // growth)
+    return None
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:

@@ -29,6 +29,7 @@ class FeatureDistillation(Method):
         super().__init__()
         self.student, self.teacher, self.task = student, teacher, task
         self.soft_weight, self.temperature = soft_weight, temperature
+        self.needs = self.needs._replace(teacher_scores=bool(soft_weight))
 
     def paired_forward(self, batch: Batch) -> tuple[Any, dict[str, Tensor], Features, Features]:
         """One pass of both networks.
@@ -39,9 +40,20 @@ class FeatureDistillation(Method):
         """
         outputs, student_features = self.student.forward_features(batch.inputs)
         teacher_outputs, teacher_features = self.teacher.forward_features(batch.inputs)
+        losses = self._output_losses(outputs, teacher_outputs, batch)
+        return outputs, losses, student_features, teacher_features
+
+    def pooled_forward(self, batch: Batch) -> tuple[Any, dict[str, Tensor], Tensor, Tensor]:
+        """As `paired_forward`, with the pooled last features (B, C) in place of the features."""
+        outputs, _, student_vector = self.student.forward_pooled(batch.inputs)
+        teacher_outputs, _, teacher_vector = self.teacher.forward_pooled(batch.inputs)
+        losses = self._output_losses(outputs, teacher_outputs, batch)
+        return outputs, losses, student_vector, teacher_vector
+
+    def _output_losses(self, outputs: Any, teacher_outputs: Any, batch: Batch) -> dict[str, Tensor]:
         losses = {"task": self.task.loss(outputs, batch.targets)}
         if self.soft_weight:
             mask = self.task.valid_mask(batch.targets)
             soft = self.task.soft_loss(outputs, teacher_outputs, self.temperature, mask=mask)
             losses["soft"] = self.soft_weight * soft
-        return outputs, losses, student_features, teacher_features
+        return losses

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from ..core import ConfigError, Progress
@@ -32,29 +33,32 @@ def active_weights(
 def draw_shift(purpose: int, batch_size: int, progress: Progress) -> Tensor:
     """By how many places the batch is rolled to make negatives in a step: 0-d, 1 … B-1.
 
-    Raises:
-        ConfigError: a batch of one image.
+    A single image is its own neighbor; it has no negatives, see `without_negatives`.
     """
-    if batch_size < 2:
-        raise ConfigError(
-            "mutual information needs a second image to compare with; batch 2 or more"
-        )
-    return 1 + integers(batch_size - 1, purpose, progress.seed, progress.step)
+    return 1 + integers(max(batch_size - 1, 1), purpose, progress.seed, progress.step)
+
+
+def without_negatives(vector: Tensor) -> Tensor | None:
+    """The loss of one image, which has no negatives: chance, without a gradient; else None.
+
+    So an image that is left over at the end of an epoch skips the term.
+    """
+    return vector.new_full((), CHANCE, dtype=torch.float32) if len(vector) < 2 else None
 
 
 def chance_warnings(losses: Mapping[str, float]) -> dict[str, str]:
     """Warnings of Jensen-Shannon losses within 2 % of chance: their critics learned nothing."""
     return {
-        name: f"is dead: {loss:.3f} is chance (2 ln 2); raise its weight"
+        name: "still at chance, 1.386 (2 ln 2): the critic has learned nothing; raise the weight"
         for name, loss in losses.items()
         if abs(loss - CHANCE) < 0.02 * CHANCE
     }
 
 
-def saturation_warnings(losses: Mapping[str, float]) -> dict[str, str]:
-    """Warnings of Jensen-Shannon losses near zero, whose gradient vanishes."""
-    return {
-        name: f"is saturated: {loss:.1e}; its critic is always right"
+def loss_warnings(losses: Mapping[str, float]) -> dict[str, str]:
+    """Warnings of Jensen-Shannon losses at chance, or near zero, where their gradient vanishes."""
+    return chance_warnings(losses) | {
+        name: "saturated, below 0.001: the critic is always right, and its gradient vanishes"
         for name, loss in losses.items()
         if loss < 1e-3
     }

@@ -3,11 +3,12 @@
 import functools
 import operator
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from typing import Any
 
 from torch import Tensor, nn
 
-from ..core import Batch, ConfigError, Method, Progress, Provenance, StepOutput
+from ..core import Batch, ConfigError, Frozen, Method, Progress, Provenance, StepOutput
 from ..taps import Taps
 
 
@@ -15,11 +16,13 @@ class JoinedMethods(Method):
     """Several methods on one student, trained with the sum of their loss terms.
 
     The supervised loss of the student's output, the term `task`, is that of the first method alone.
-    Every term is logged as METHOD/TERM. All methods share the student's pass over an input.
+    Every term is logged as METHOD/TERM. All methods share the student's pass over an input, and
+    those that learn from a teacher share the teacher's.
 
     Args:
         parts: methods by name, all built around `student`, in order.
         student: the shared student with taps, also for methods that take a bare network.
+        teacher: the shared teacher with taps, if there is one.
 
     Raises:
         ConfigError: the methods cannot go together.
@@ -28,10 +31,13 @@ class JoinedMethods(Method):
     kind = "self"
     provenance = Provenance.PAPER
 
-    def __init__(self, parts: Mapping[str, Method], student: Taps) -> None:
+    def __init__(
+        self, parts: Mapping[str, Method], student: Taps, teacher: Taps | None = None
+    ) -> None:
         super().__init__()
         check_joinable({name: type(part) for name, part in parts.items()})
         self.student, self.parts = student, nn.ModuleDict(parts)
+        self.teacher = None if teacher is None else Frozen(teacher)
         self.needs = functools.reduce(operator.or_, (part.needs for part in parts.values()))
         self.cycles = max(part.cycles for part in parts.values())
         if self.cycles > 1 and {part.cycles for part in parts.values()} - {1, self.cycles}:
@@ -47,12 +53,19 @@ class JoinedMethods(Method):
     def _methods(self) -> list[tuple[str, Method]]:
         return list(self.parts.items())  # type: ignore[arg-type]
 
+    def _shared(self) -> list[Taps]:
+        """The networks whose pass over an input serves all methods."""
+        teacher = [] if self.teacher is None else [self.teacher.network]
+        return [self.student, *teacher]  # type: ignore[list-item]
+
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """All terms of all methods, but the `task` of the first one only."""
         losses: dict[str, Tensor] = {}
         monitors: dict[str, Tensor] = {}
         outputs: Any = None
-        with self.student.shared_forward():
+        with ExitStack() as stack:
+            for taps in self._shared():
+                stack.enter_context(taps.shared_forward())
             for i, (name, part) in enumerate(self._methods()):
                 step = part(batch, progress)
                 outputs = step.outputs if i == 0 else outputs

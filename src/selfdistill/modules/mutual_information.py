@@ -15,9 +15,16 @@ from torch import Tensor, nn
 
 from ..core import ConfigError, Progress
 from ..core.keyed_random import purpose
-from ..functional.information_bounds import BOUNDS, Scores, num_scores, roll_batch
+from ..functional.information_bounds import (
+    BOUNDS,
+    CHANCE,
+    Scores,
+    mean_size,
+    num_scores,
+    roll_batch,
+)
 from .global_critic import GlobalCritic
-from .information_checks import chance_warnings, draw_shift, saturation_warnings
+from .information_checks import draw_shift, loss_warnings, without_negatives
 
 _NEGATIVES = purpose("muse.negatives")
 
@@ -182,20 +189,22 @@ class MutualInformationLoss(nn.Module):
         shift: Tensor,
         same_class_mask: Tensor | None = None,
     ) -> InformationEstimate:
-        """The loss of (B, C, H, W) and (B, D); `shift` and mask as in `SeparableCritic`."""
+        """The loss of (B, C, H, W) and (B, D); `shift` and mask as in `SeparableCritic`.
+
+        A batch without negatives, of one image or of one class, is at chance and trains nothing.
+        """
+        if (chance := without_negatives(vector)) is not None:
+            return InformationEstimate(chance, torch.zeros_like(chance))
         views = (feature_map, vector)
         pairs = (shift,) if self.roll else (None, same_class_mask)
         scores: Scores = self.local_critic(*views, *pairs)
         loss = self.estimate(*scores)
+        if same_class_mask is not None:
+            loss = torch.where(same_class_mask.all(), CHANCE, loss)
         if self.global_critic is not None:
             weight, global_scores = self.global_critic_weight, self.global_critic(*views, shift)
             loss = (loss + weight * self.estimate(*global_scores)) / (1 + weight)
-        return InformationEstimate(loss, _mean_size(scores.positive.detach().float()))
-
-
-def _mean_size(positive: Tensor) -> Tensor:
-    scored = positive < torch.inf  # elsewhere there is no pair
-    return positive.masked_fill(~scored, 0).abs().sum() / scored.sum()
+        return InformationEstimate(loss, mean_size(scores.positive.detach().float()))
 
 
 StageEstimates = Mapping[str, InformationEstimate]
@@ -273,7 +282,7 @@ class StageInformation(nn.ModuleDict):
         if any(critic.estimate is not jensen_shannon for critic in critics):
             return {}
         losses = {n: value for n, value in monitors.items() if n.split("/")[0] in self.weights}
-        return chance_warnings(losses) | saturation_warnings(losses)
+        return loss_warnings(losses)
 
 
 def weighted_sum(

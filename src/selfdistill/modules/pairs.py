@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ..core import ConfigError
 from ..functional.attention import pooled_to
-from ..taps import Taps, Teacher
+from ..taps import Taps, Teacher, same_aspect
 
 Shape = tuple[int, int, int]
 
@@ -22,7 +22,26 @@ def paired_shapes(student: Taps, teacher: Teacher) -> list[tuple[Shape, Shape]]:
             f"student has {len(student.names)} taps and teacher {len(teacher.names)}, and stage i "
             "learns from stage i; give as many names with --taps as with --teacher-taps"
         )
-    return list(zip(student.shapes.values(), teacher.shapes.values(), strict=True))
+    pairs = list(zip(student.shapes.values(), teacher.shapes.values(), strict=True))
+    for pair in pairs:
+        check_layouts(*pair)
+    return pairs
+
+
+def check_layouts(student: Shape, teacher: Shape) -> None:
+    """Refuse to compare the places of a map with a sequence whose places in the image are unknown.
+
+    Raises:
+        ConfigError: one of the two (C, H, W) is a single column, and the other has other
+            proportions.
+    """
+    for (_, rows, columns), (_, height, width) in ((student, teacher), (teacher, student)):
+        if columns == 1 < width and not same_aspect((rows, 1), (height, width)):
+            raise ConfigError(
+                f"a sequence of {rows} tokens, whose places in the image are unknown, would be "
+                f"compared with a map of {height}×{width}; name modules that give maps with --taps "
+                "and --teacher-taps, or take a method of pooled features (rkd, sp, crd)"
+            )
 
 
 def check_positions(pairs: Iterable[tuple[Shape, Shape]]) -> None:
@@ -38,19 +57,25 @@ def check_positions(pairs: Iterable[tuple[Shape, Shape]]) -> None:
         )
 
 
-def taps_at_depth(student: Taps, teacher: Teacher, tap: int) -> tuple[str, str]:
-    """Names of the student's and of the teacher's tap with this number from the deepest, 1.
+def taps_by_number(
+    student: Taps, teacher: Teacher, tap: int, *, from_deepest: bool
+) -> tuple[str, str]:
+    """Names of the student's and of the teacher's tap with this number, 1 the first in its order.
 
     Raises:
-        ConfigError: one of the networks has fewer taps.
+        ConfigError: one of the networks has fewer taps, or the two do not compare.
     """
     fewest = min(len(student.names), len(teacher.names))
     if not 1 <= tap <= fewest:
+        end = "deepest" if from_deepest else "shallowest"
         raise ConfigError(
-            f"tap={tap} is counted from the deepest, and both networks have taps up to "
+            f"tap={tap} is counted from the {end}, and both networks have taps up to "
             f"{fewest}; give 1 … {fewest}, or name more with --taps and --teacher-taps"
         )
-    return student.names[-tap], teacher.names[-tap]
+    index = -tap if from_deepest else tap - 1
+    names = student.names[index], teacher.names[index]
+    check_layouts(student.shapes[names[0]], teacher.shapes[names[1]])
+    return names
 
 
 def pooled_pairs(

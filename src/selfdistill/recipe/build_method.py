@@ -10,12 +10,15 @@ from torch import Tensor, nn
 from .. import methods as _all_methods  # noqa: F401  importing them is what registers them
 from ..core import ConfigError, Frozen, Method, Task
 from ..modules.joined_methods import JoinedMethods, check_joinable
-from ..taps import Taps, Teacher
+from ..taps import Taps, Teacher, example_output, resolve_taps
 from .options import check_companions, method_classes
 
 
 class MethodInputs(NamedTuple):
-    """What there is to be given to a method, and where its features are read."""
+    """What there is to be given to a method, and where its features are read.
+
+    Where `shared`, networks have the taps of several methods, of which each takes its own.
+    """
 
     student: nn.Module
     task: Task
@@ -24,6 +27,7 @@ class MethodInputs(NamedTuple):
     teacher_taps: Any
     peers: Sequence[nn.Module]
     train_labels: Tensor | None
+    shared: bool = False
 
 
 def build_method(
@@ -35,6 +39,7 @@ def build_method(
     *,
     teacher: nn.Module | None = None,
     teacher_taps: Any = "auto",
+    teacher_unlike: str = "",
     peers: Sequence[nn.Module] = (),
     train_labels: Tensor | None = None,
 ) -> Method:
@@ -44,10 +49,12 @@ def build_method(
         name: of the method, or `a+b`.
         network: the student.
         task: what the labels mean.
-        taps, teacher_taps: where to read features, see `find_taps`; a peer's are read like the
-            student's where it has those modules, else where its own stages end.
+        taps, teacher_taps: where to read features, see `find_taps`, "auto" for the method's
+            `default_taps`; a peer's are read like the student's where it has those modules, else
+            where its own stages end.
         chosen: the method's options; of joined methods a dictionary for each.
         teacher: for methods that learn from one.
+        teacher_unlike: why its classes are known not to be the task's, a sentence, or "".
         peers: for methods that train several networks.
         train_labels: of all training images, (N,), for methods that keep something for each.
 
@@ -57,15 +64,38 @@ def build_method(
     parts = method_classes(name)
     given = MethodInputs(network, task, taps, teacher, teacher_taps, peers, train_labels)
     _check(name, parts, given)
+    method = _built(parts, given, chosen or {})
+    if teacher is None or not method.needs.teacher_scores:
+        return method
+    if unlike := teacher_unlike or unlike_outputs(teacher, task):
+        raise ConfigError(unlike)
+    return method
+
+
+def unlike_outputs(teacher: nn.Module, task: Task) -> str:
+    """Why a module's outputs are not of the task's form, a sentence, or ""."""
+    output = example_output(teacher, task.example)
+    try:
+        task.check_output(teacher, output)
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+def _built(
+    parts: Mapping[str, type[Method]], given: MethodInputs, chosen: Mapping[str, Any]
+) -> Method:
     if len(parts) == 1:
-        return next(iter(parts.values()))(**_arguments(parts[name], given), **(chosen or {}))
+        (cls,) = parts.values()
+        return cls(**_arguments(cls, given), **chosen)
     check_joinable(parts)
-    given = _tapped(given)
+    kinds = dict.fromkeys(cls.default_taps for cls in parts.values() if _takes_taps(cls))
+    given = _tapped(given, list(kinds) or ["auto"])._replace(shared=True)
     built = {
-        part: cls(**_arguments(cls, given), **(chosen or {}).get(part, {}))
-        for part, cls in parts.items()
+        part: cls(**_arguments(cls, given), **chosen.get(part, {})) for part, cls in parts.items()
     }
-    return JoinedMethods(built, typing.cast(Taps, given.student))
+    teacher = typing.cast(Taps | None, given.teacher)
+    return JoinedMethods(built, typing.cast(Taps, given.student), teacher)
 
 
 def _arguments(cls: type[Method], given: MethodInputs) -> dict[str, Any]:
@@ -84,23 +114,40 @@ def _arguments(cls: type[Method], given: MethodInputs) -> dict[str, Any]:
                 f"nothing provides; there are student, task, teacher, peers and train_labels, and "
                 "options are keyword-only"
             )
-        annotation = hints.get(name)
-        has_taps = {Taps, Teacher} & {annotation, *typing.get_args(annotation)}
-        argument = getattr(_tapped(given) if has_taps else given, name)
+        has_taps = _with_taps(hints.get(name))
+        argument = getattr(_tapped(given, [cls.default_taps]) if has_taps else given, name)
         if name == "teacher":
             argument = Teacher(argument) if has_taps else Frozen(argument)
         arguments[name] = argument
     return arguments
 
 
-def _tapped(given: MethodInputs) -> MethodInputs:
-    """The same with taps on every network that has none yet."""
+def _with_taps(annotation: Any) -> bool:
+    """Whether a parameter is annotated as a network with taps, or several."""
+    return bool({Taps, Teacher} & {annotation, *typing.get_args(annotation)})
+
+
+def _takes_taps(cls: type[Method]) -> bool:
+    return any(
+        _with_taps(annotation) for annotation in typing.get_type_hints(cls.__init__).values()
+    )
+
+
+def _tapped(given: MethodInputs, kinds: Sequence[str]) -> MethodInputs:
+    """The same with taps on every network, where none are named those of all kinds of default."""
 
     def with_taps(network: nn.Module, names: Any) -> Taps:
-        if isinstance(network, Taps):
+        if isinstance(network, Taps) and not given.shared:
             return network
-        device = next((p.device for p in network.parameters()), given.task.example.device)
-        return Taps(network, names, example=given.task.example.to(device))
+        bare = network.network if isinstance(network, Taps) else network
+        device = next((p.device for p in bare.parameters()), given.task.example.device)
+        example = given.task.example.to(device)
+        if names == "auto":
+            tap_sets = [resolve_taps(bare, kind, example) for kind in kinds]
+            names = list(dict.fromkeys(name for tap_set in tap_sets for name in tap_set))
+        if isinstance(network, Taps):
+            return network.select(resolve_taps(bare, names, example))
+        return Taps(bare, names, example=example)
 
     teacher = given.teacher and with_taps(given.teacher, given.teacher_taps)
     peers = [with_taps(peer, _taps_of_peer(peer, given.taps)) for peer in given.peers]
@@ -128,6 +175,22 @@ def unsupported_reason(method: type[Method], task: Task | type[Task]) -> str:
     return ""
 
 
+def _check_apart(given: MethodInputs) -> None:
+    """Refuse networks that share tensors: freezing one or training it would change the other."""
+    networks = {"model": given.student}
+    if given.teacher is not None:
+        networks["teacher"] = given.teacher
+    networks |= {f"peers[{i}]": peer for i, peer in enumerate(given.peers)}
+    owners: dict[int, str] = {}
+    for role, network in networks.items():
+        for tensor in (*network.parameters(), *network.buffers()):
+            if (owner := owners.setdefault(id(tensor), role)) != role:
+                raise ConfigError(
+                    f"{owner} and {role} share weights, and one would change with the other; give "
+                    f"{role} a copy of its own: copy.deepcopy({role})"
+                )
+
+
 def _check(name: str, parts: Mapping[str, type[Method]], given: MethodInputs) -> None:
     for part, cls in parts.items():
         if lack := unsupported_reason(cls, given.task):
@@ -136,6 +199,7 @@ def _check(name: str, parts: Mapping[str, type[Method]], given: MethodInputs) ->
             )
     takes = {parameter for cls in parts.values() for parameter in inspect.signature(cls).parameters}
     check_companions(name, given.teacher is not None, bool(given.peers))
+    _check_apart(given)
     if "teacher" in takes and given.teacher is None:
         raise ConfigError(
             f"method '{name}' learns from a teacher: give --teacher with a run, a weights file or "

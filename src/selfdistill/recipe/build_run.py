@@ -18,7 +18,7 @@ from ..engine.quiet_lightning import quiet_lightning
 from ..models import build as build_network
 from ..models import read_weights, set_weights
 from ..tasks import TASKS, check_network, make_task
-from .build_method import build_method
+from .build_method import build_method, unlike_outputs
 from .options import method_classes
 from .run_weights import run_weights
 from .schema import Recipe
@@ -28,7 +28,12 @@ _WEIGHTS = purpose("weights")
 
 
 class RunComponents(NamedTuple):
-    """What a run is made of; the recipe is complete, with the teacher's network named."""
+    """What a run is made of; the recipe is complete, with the teacher's network named.
+
+    Attributes:
+        teacher_unlike: why the teacher's scores mean nothing for the data, a sentence, or "".
+        teacher_note: what is done to the images that it gets, a phrase, or "".
+    """
 
     recipe: Recipe
     data: ImageData
@@ -37,6 +42,8 @@ class RunComponents(NamedTuple):
     method: Method
     teacher: nn.Module | None
     peers: Sequence[nn.Module]
+    teacher_unlike: str = ""
+    teacher_note: str = ""
 
 
 def load_data(recipe: Recipe) -> ImageData:
@@ -90,13 +97,19 @@ def build_run(
     )
     if initial:
         set_weights(network, initial, f"weights '{recipe.weights}'")
-    kinds = {cls.kind for cls in method_classes(recipe.method).values()}
+    classes = method_classes(recipe.method).values()
+    kinds = {cls.kind for cls in classes}
     if not peers and "online" in kinds:
         peers = build_peers(recipe, data)
+    unlike = note = ""
     if teacher is None and recipe.teacher and "offline" in kinds:
-        teacher, kind_of_network = load_teacher(recipe, data)
-        recipe = recipe.model_copy(update={"teacher_model": kind_of_network})
-    for each in (network, *peers, *([teacher] if teacher else [])):
+        reads_scores = any(cls.needs.teacher_scores for cls in classes)
+        loaded = load_teacher(recipe, data, reads_scores=reads_scores)
+        recipe = recipe.model_copy(update={"teacher_model": loaded.architecture})
+        teacher, unlike, note = loaded.network, loaded.unlike, loaded.note
+    elif teacher is not None:
+        unlike = unlike_outputs(teacher, task)
+    for each in (network, *peers):
         check_network(each, task)
     method = build_method(
         recipe.method,
@@ -106,10 +119,11 @@ def build_run(
         recipe.options,
         teacher=teacher,
         teacher_taps=recipe.teacher_taps,
+        teacher_unlike=unlike,
         peers=peers,
         train_labels=data.train.labels,
     )
-    return RunComponents(recipe, data, task, network, method, teacher, peers)
+    return RunComponents(recipe, data, task, network, method, teacher, peers, unlike, note)
 
 
 def _initial_weights(recipe: Recipe) -> dict[str, Tensor] | None:

@@ -1,56 +1,73 @@
 """Who trains with the student: a teacher that was trained before, peers that start with it."""
 
 import hashlib
-import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ..core import ArtifactError, ConfigError, load_tensors, nearest
+from ..core import ArtifactError, ConfigError, Method, load_tensors, nearest
 from ..data import ImageData
-from ..engine import checkpoint
-from ..engine.run_directory import RunDirectory
-from ..engine.state import tensor_group
-from ..models import SUFFIXES, build, find_pretrained, load_weights
-from ..records.training_data import TEACHER_FILE, TrainingData, read_teacher
+from ..models import (
+    SUFFIXES,
+    build,
+    count_classes,
+    find_pretrained,
+    load_weights,
+    renormalize_inputs,
+)
+from ..modules.joined_methods import JoinedMethods
+from ..records.training_data import TEACHER_FILE, TrainingData, read_teacher, read_training_data
+from ..taps import Taps
 from ..tasks import make_task
-from .data_check import class_difference, normalization_distance
-from .run_origin import checked_training_data, recipe_table
-from .schema import Recipe, parse
-
-_FAR = 0.05  # of a standard deviation
-_FAR_OF_SAME = 0.25  # of one data set, of which a part or another size may be measured
+from .data_check import class_difference
+from .run_weights import run_weights
+from .schema import Recipe
 
 
-def load_teacher(recipe: Recipe, data: ImageData) -> tuple[nn.Module, str]:
-    """The teacher that a recipe names, with its weights, and the name of its architecture.
+class LoadedTeacher(NamedTuple):
+    """A teacher with its weights.
+
+    Attributes:
+        network: takes images with the normalization of the student's data.
+        architecture: its name.
+        unlike: why its scores mean nothing for the data, a sentence, or "".
+        note: what is done to its images, a phrase, or "".
+    """
+
+    network: nn.Module
+    architecture: str
+    unlike: str = ""
+    note: str = ""
+
+
+def load_teacher(recipe: Recipe, data: ImageData, *, reads_scores: bool = True) -> LoadedTeacher:
+    """The teacher that a recipe names.
+
+    Args:
+        recipe: names it.
+        data: the student's.
+        reads_scores: whether other classes than the data's are refused at once.
 
     Raises:
-        ConfigError: there is none of that name; its classes or its normalization are not the
-            data's.
+        ConfigError: there is none of that name, its images have other channels, or its scores are
+            read and its classes are not the data's.
         ArtifactError: its weights are corrupt or do not fit.
     """
     name = recipe.teacher
     if Path(name).is_dir():
-        return _from_run(Path(name), data)
+        return _from_run(Path(name), data, reads_scores)
     if Path(name).suffix in SUFFIXES:
-        model = recipe.teacher_model or recipe.model
-        network = _empty(model, data)
-        load_weights(network, name)
-        return network, model
+        return _from_file(recipe, data, reads_scores)
     if name.partition("/")[0] in ("timm", "torchvision"):
         pretrained = find_pretrained(name)
-        if pretrained.classes != len(data.classes):
-            raise ConfigError(
-                f"teacher '{name}' tells {pretrained.classes} classes apart and '{data.name}' has "
-                f"{len(data.classes)}; train it on these data first and give its run as --teacher"
-            )
-        trained_on = TrainingData("", "", data.classes, pretrained.mean, pretrained.std)
-        _check(f"teacher '{name}'", trained_on, data)
-        return pretrained.load(), name
+        unlike = _unlike_number(f"teacher '{name}'", pretrained.classes, data, reads_scores)
+        note = _renormalization(f"teacher '{name}'", pretrained.mean, pretrained.std, data)
+        network = pretrained.load()
+        renormalize_inputs(network, (data.mean, data.std), (pretrained.mean, pretrained.std))
+        return LoadedTeacher(network, name, unlike, note)
     beside = Path(name).parent
     choices = [str(p) for p in beside.iterdir()] if beside.is_dir() else []
     raise ConfigError(
@@ -74,27 +91,46 @@ def placeholder_teacher(path: Path, data: ImageData) -> nn.Module:
             f"{path / TEACHER_FILE} does not tell the shapes of the teacher's features, which the "
             "method is built by; give the teacher, in Python: teacher="
         )
-    return _ZeroTeacher(list(teacher.taps.values()), data)
+    return _ZeroTeacher(teacher.taps, data)
+
+
+def teacher_tap_shapes(
+    method: Method, teacher: nn.Module
+) -> dict[str, dict[str, tuple[int, int, int]]]:
+    """{kind of default taps: {name: (C, H, W)}} of the teacher's features that a method reads."""
+    parts: Any = method.parts.values() if isinstance(method, JoinedMethods) else [method]
+    return {
+        part.default_taps: taps.shapes
+        for part in parts
+        for taps in part.modules()
+        if isinstance(taps, Taps) and taps.network is teacher
+    }
 
 
 class _ZeroTeacher(nn.Module):
     """A network whose features have the shapes that were asked for, and are zero.
 
     Args:
-        shapes: (C, H, W) of each tap.
+        taps: {kind of default taps: {name: (C, H, W)}}; the names are made anew.
         data: whose task gives its outputs their form; they say nothing.
     """
 
-    def __init__(self, shapes: Sequence[tuple[int, int, int]], data: ImageData) -> None:
+    def __init__(
+        self, taps: Mapping[str, Mapping[str, tuple[int, int, int]]], data: ImageData
+    ) -> None:
         super().__init__()
         task = make_task(data.task, data.classes, data.train.shape)
         self.head = task.head(1)
-        self.stages = nn.ModuleList(_ZeroFeature(shape) for shape in shapes)
-        self.cuts = tuple(f"stages.{i}" for i in range(len(shapes)))
+        self.features = nn.ModuleDict(
+            {kind: nn.ModuleList(map(_ZeroFeature, taps[kind].values())) for kind in taps}
+        )
+        names = {kind: [f"features.{kind}.{i}" for i in range(len(taps[kind]))] for kind in taps}
+        self.cuts, self.stage_ends = names.get("auto"), names.get("stages")
 
     def forward(self, x: Tensor) -> Any:
-        for stage in self.stages:
-            stage(x)
+        for features in self.features.values():
+            for feature in features:  # type: ignore[attr-defined]
+                feature(x)
         return self.head(x.new_zeros(len(x), 1, 1, 1))
 
 
@@ -134,53 +170,69 @@ def _empty(model: str, data: ImageData) -> nn.Module:
     return build(model, num_classes=len(data.classes), in_channels=data.train.shape[0])
 
 
-def _from_run(path: Path, data: ImageData) -> tuple[nn.Module, str]:
-    run = RunDirectory(path)
-    recipe = parse(recipe_table(run.recipe(), path), run_dir=path)
-    saved = checkpoint.newest(run.checkpoints)
-    if saved is None:
-        raise ConfigError(f"teacher {path} has no checkpoint yet; train it to the end first")
-    if not saved.state["finished"]:
-        raise ConfigError(
-            f"teacher {path} is not trained to the end; `selfdistill train --resume {path}` does it"
-        )
-    _check(f"teacher {path}", checked_training_data(run, saved), data)
-    network = _empty(recipe.model, data)
-    state, prefix = tensor_group(saved, "model"), saved.state["student"]
-    if "ema" in saved.tensors and prefix is not None:  # what the run was evaluated by
-        average = saved.tensors["ema"]
-        state = {n: average[prefix + n] for n in state if prefix + n in average}
+def _from_file(recipe: Recipe, data: ImageData, reads_scores: bool) -> LoadedTeacher:
+    model, in_channels = recipe.teacher_model or recipe.model, data.train.shape[0]
+
+    def make(num_classes: int) -> nn.Module:
+        return build(model, num_classes=num_classes, in_channels=in_channels)
+
+    count = None if reads_scores else count_classes(recipe.teacher, make)
+    network = make(count or len(data.classes))
+    load_weights(network, recipe.teacher)
+    unlike = _unlike_number(f"teacher '{recipe.teacher}'", count or len(data.classes), data, False)
+    return LoadedTeacher(network, model, unlike)
+
+
+def _from_run(path: Path, data: ImageData, reads_scores: bool) -> LoadedTeacher:
+    recipe, state = run_weights(path)
+    own = read_training_data(path)
+    unlike = _unlike_classes(f"teacher {path}", own, data)
+    if unlike and reads_scores:
+        raise ConfigError(unlike)
+    note = _renormalization(f"teacher {path}", own.mean, own.std, data)
+    network = build(recipe.model, num_classes=len(own.classes), in_channels=len(own.mean))
     try:
         load_tensors(network, state)
     except RuntimeError:
         raise ArtifactError(f"the weights of teacher {path} do not fit {recipe.model}") from None
-    return network, recipe.model
+    renormalize_inputs(network, (data.mean, data.std), (own.mean, own.std))
+    return LoadedTeacher(network, recipe.model, unlike, note)
 
 
-def _check(who: str, trained_on: TrainingData, data: ImageData) -> None:
-    if difference := class_difference(trained_on, data):
+_READ_FEATURES = "a method that reads its scores needs the student's; at, crd and others do not"
+
+
+def _unlike_number(who: str, count: int, data: ImageData, refuse: bool) -> str:
+    if count == len(data.classes):
+        return ""
+    unlike = (
+        f"{who} tells {count} classes apart and '{data.name}' has {len(data.classes)}; "
+        f"{_READ_FEATURES}: train it on these data first, or take one of those"
+    )
+    if refuse:
+        raise ConfigError(unlike)
+    return unlike
+
+
+def _unlike_classes(who: str, own: TrainingData, data: ImageData) -> str:
+    difference = class_difference(own, data)
+    return f"{who} {difference}; {_READ_FEATURES}" if difference else ""
+
+
+def _renormalization(who: str, mean: Sequence[float], std: Sequence[float], data: ImageData) -> str:
+    """The note that a teacher's images are brought to another normalization, or ""."""
+    if len(mean) != len(data.mean):
         raise ConfigError(
-            f"{who} {difference}; a teacher must know the student's task and classes, in the same "
-            "order"
+            f"{who} learned images of {len(mean)} channels, and those of '{data.name}' have "
+            f"{len(data.mean)}; train the teacher on images like the student's"
         )
-    if (distance := normalization_distance(trained_on, data)) <= _FAR:
-        return
-    difference = (
-        f"{who} learned images of mean {_shown(trained_on.mean)} and deviation "
-        f"{_shown(trained_on.std)}, and '{data.name}' is brought to {_shown(data.mean)} and "
-        f"{_shown(data.std)}"
-    )
-    if trained_on.name != data.name or distance > _FAR_OF_SAME:
-        raise ConfigError(f"{difference}; train the teacher on the student's data")
-    warnings.warn(
-        f"{difference}, which are other images or another size of the same data; the teacher's "
-        "score tells whether it can teach like that",
-        stacklevel=2,
-    )
+    if (*mean, *std) == (*data.mean, *data.std):
+        return ""
+    return f"its images brought to its own normalization, mean {_shown(mean)}, std {_shown(std)}"
 
 
-def _shown(numbers: tuple[float, ...]) -> str:
-    return "(" + ", ".join(f"{x:.3f}" for x in numbers) + ")"
+def _shown(numbers: Sequence[float]) -> str:
+    return " ".join(f"{x:.3f}" for x in numbers)
 
 
 def fingerprint(network: nn.Module) -> str:

@@ -103,15 +103,15 @@ class TeacherRecord:
         teacher: as the recipe names it.
         sha256: of its weights.
         images: how many images of which split it was evaluated on, as a phrase.
-        scores: by metric, fractions.
-        taps: {name: (C, H, W)} of the features that the method reads.
+        scores: by metric, fractions; empty where its classes are not the data's.
+        taps: {kind of default taps: {name: (C, H, W)}} of the features that the method reads.
     """
 
     teacher: str
     sha256: str
     images: str
     scores: Mapping[str, float]
-    taps: Mapping[str, tuple[int, int, int]]
+    taps: Mapping[str, Mapping[str, tuple[int, int, int]]]
 
     def to_json(self) -> str:
         """The text of `teacher.json`."""
@@ -125,7 +125,10 @@ class TeacherRecord:
             ValueError, LookupError, TypeError, AttributeError: it wrote something else.
         """
         fields = json.loads(text)
-        taps = {name: (int(c), int(h), int(w)) for name, (c, h, w) in fields["taps"].items()}
+        taps = {
+            kind: {name: (int(c), int(h), int(w)) for name, (c, h, w) in shapes.items()}
+            for kind, shapes in fields["taps"].items()
+        }
         scores = {name: float(score) for name, score in fields["scores"].items()}
         return cls(fields["teacher"], fields["sha256"], fields["images"], scores, taps)
 

@@ -13,7 +13,7 @@ from ..engine.callback import Callback
 from ..engine.evaluate import evaluate_network
 from ..engine.run_directory import RunDirectory
 from ..recipe.build_run import RunComponents, eval_loader
-from ..recipe.teachers import fingerprint
+from ..recipe.teachers import fingerprint, teacher_tap_shapes
 from ..records.exit_scores import read_exit_scores
 from ..records.training_data import (
     DATA_FILE,
@@ -22,7 +22,6 @@ from ..records.training_data import (
     read_teacher,
     read_training_data,
 )
-from ..taps import Taps
 from ..tasks.metric_names import shown_metric
 
 _MAX_IMAGES = 10_000  # images that a teacher is evaluated by
@@ -48,17 +47,21 @@ def check_teacher(
                 "with; give the old one back, or start a new run"
             )
         return
-    scores, images, sentences = evaluate_teacher(teacher, components, fabric)
-    score, metric = scores[task.primary_metric], shown_metric(task.primary_metric)
-    callback.on_message(
-        f"the teacher gets {score:.1%} of {images} images right"
-        if task.image_labels
-        else f"the teacher reaches {score:.1%} {metric} on {images} images"
-    )
-    for sentence in sentences:
-        warnings.warn(sentence, stacklevel=2)
-    taps = (m for m in components.method.modules() if isinstance(m, Taps))
-    shapes = next((each.shapes for each in taps if each.network is teacher), {})
+    scores: dict[str, float] = {}
+    images = ""
+    if components.teacher_unlike:
+        callback.on_message("the teacher's classes are not the data's: its features alone are read")
+    else:
+        scores, images, sentences = evaluate_teacher(teacher, components, fabric)
+        score, metric = scores[task.primary_metric], shown_metric(task.primary_metric)
+        callback.on_message(
+            f"the teacher gets {score:.1%} of {images} images right"
+            if task.image_labels
+            else f"the teacher reaches {score:.1%} {metric} on {images} images"
+        )
+        for sentence in sentences:
+            warnings.warn(sentence, stacklevel=2)
+    shapes = teacher_tap_shapes(components.method, teacher)
     record = TeacherRecord(components.recipe.teacher, digest, images, scores, shapes)
     if fabric.is_global_zero:
         directory.write(TEACHER_FILE, record.to_json())

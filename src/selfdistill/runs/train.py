@@ -217,7 +217,8 @@ def run_summary(
         **{f"peer {i}": _described(*peer) for i, peer in enumerate(peers, 1)},
     }
     if components.teacher:
-        summary["teacher"] = _described(recipe.teacher, components.teacher)
+        note = f"; {components.teacher_note}" if components.teacher_note else ""
+        summary["teacher"] = _described(recipe.teacher, components.teacher) + note
     return summary | {
         "data": f"{data.name}: {sizes}; {len(data.classes)} classes, {shape}",
         "device": f"{fabric.device.type}{processes}, {recipe.precision}",

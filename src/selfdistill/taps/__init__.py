@@ -1,22 +1,25 @@
 """Features of any network by the names of its modules, and networks split at those modules."""
 
+from .feature_map import as_map, count_prefix_tokens, same_aspect
 from .stage_detection import (
     ModuleOutput,
-    as_map,
     evaluation_mode,
     example_output,
     find_taps,
     module_outputs,
 )
-from .taps import Taps, Teacher
+from .taps import Taps, Teacher, resolve_taps
 
 __all__ = [
     "ModuleOutput",
     "Taps",
     "Teacher",
     "as_map",
+    "count_prefix_tokens",
     "evaluation_mode",
     "example_output",
     "find_taps",
     "module_outputs",
+    "resolve_taps",
+    "same_aspect",
 ]

@@ -1,7 +1,7 @@
 """Detection of the ends of a network's stages from one forward pass."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -10,32 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core import ConfigError
-
-
-def as_map(x: Tensor, image: Sequence[int] = (1, 1)) -> Tensor:
-    """Any batched feature as (B, C, H, W).
-
-    A 4-d feature counts as channels-last (Swin) if its dims 1 and 2 have the image's
-    proportions and its dims 2 and 3 have not.
-
-    Args:
-        x: the feature.
-        image: height and width of the network's input, or numbers in their proportion.
-    """
-    if x.dim() == 2:
-        return x[:, :, None, None]
-    if x.dim() == 3:
-        return x.transpose(1, 2).unsqueeze(-1)
-    if x.dim() == 4:
-        _, a, b, c = x.shape
-        channels_last = _same_aspect((a, b), image) and not _same_aspect((b, c), image)
-        return x.permute(0, 3, 1, 2) if channels_last else x
-    raise ConfigError(f"a feature of shape {tuple(x.shape)} is neither a map nor a token sequence")
-
-
-def _same_aspect(sides: Sequence[int], image: Sequence[int]) -> bool:
-    """Whether a map has the aspect ratio of the image, up to rounding."""
-    return abs(sides[0] * image[1] - sides[1] * image[0]) < max(image)
+from .feature_map import as_map, count_prefix_tokens
 
 
 @contextmanager
@@ -97,11 +72,12 @@ class ModuleOutput(NamedTuple):
 def module_outputs(network: nn.Module, example: Tensor) -> list[ModuleOutput]:
     """All modules that run exactly once and return a feature, in order of completion."""
     records: list[tuple[str, nn.Module, tuple[int, ...]]] = []
-    size = example.shape[-2:]
+    size, prefix = example.shape[-2:], count_prefix_tokens(network)
 
     def record(name: str, module: nn.Module, args: Any, output: Any) -> None:
         usable = isinstance(output, Tensor) and 3 <= output.dim() <= 4
-        records.append((name, module, tuple(as_map(output, size).shape[1:]) if usable else ()))
+        shape = tuple(as_map(output, size, prefix).shape[1:]) if usable else ()
+        records.append((name, module, shape))
 
     handles = [m.register_forward_hook(partial(record, n)) for n, m in network.named_modules() if n]
     try:
@@ -123,32 +99,50 @@ def _pools(module: nn.Module) -> bool:
     return "pool" in type(module).__name__.lower() and not parametric
 
 
-def find_taps(network: nn.Module, example: Tensor, count: int = 4) -> list[str]:
+def find_taps(
+    network: nn.Module, example: Tensor, count: int = 4, *, stages: bool = False
+) -> list[str]:
     """Names of up to `count` modules that end a network's stages, shallowest first.
 
     In this order: the network's own `cuts`, if it has that attribute; the last modules to complete
     before the resolution falls; and where it falls less than twice (transformers, mixers),
-    evenly spaced blocks of the longest run of like modules.
+    evenly spaced blocks of the longest run of like modules, the last one with the norm behind it.
+
+    Args:
+        network: any module.
+        example: images by which stages are found, (B, C, H, W).
+        count: the most names.
+        stages: prefer the network's `stage_ends`, where it has that attribute: its stages alone,
+            without the stem and the layers behind them that `cuts` may hold.
 
     Raises:
         ConfigError: the network has neither stages nor a run of blocks.
     """
-    if cuts := getattr(network, "cuts", None):
-        return list(cuts)
+    own = (stages and getattr(network, "stage_ends", None)) or getattr(network, "cuts", None)
+    if own:
+        return list(own)
     outputs = module_outputs(network, example)
-    stages = _stages(outputs, count)
-    if len(stages) >= 3:
-        return stages[-count:]
+    ends = _stages(outputs, count)
+    if len(ends) >= 3:
+        return ends[-count:]
     blocks = _blocks(network, outputs)
-    if len(blocks) > len(stages):
+    if len(blocks) > len(ends):
         picked = {max(0, round(len(blocks) * (i + 1) / count) - 1) for i in range(count)}
-        return [blocks[i] for i in sorted(picked)]
-    if len(stages) == 2:
-        return stages
+        shallow = [blocks[i] for i in sorted(picked)][:-1]
+        return [*shallow, _normalized(blocks[-1], outputs)]
+    if len(ends) == 2:
+        return ends
     raise ConfigError(
         f"no stages were found in {type(network).__name__}: give the taps by name "
         f"(it has: {', '.join(o.name for o in outputs[:8])}, …)"
     )
+
+
+def _normalized(block: str, outputs: list[ModuleOutput]) -> str:
+    """The last module behind a block whose output has the same shape: what a classifier pools."""
+    names = [output.name for output in outputs]
+    behind = outputs[names.index(block) :]
+    return [output.name for output in behind if output.shape == behind[0].shape][-1]
 
 
 def _stages(outputs: list[ModuleOutput], count: int) -> list[str]:

@@ -1,5 +1,6 @@
 """Features of any network by module name, read by forward hooks."""
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -9,24 +10,28 @@ import torch
 from torch import Tensor, nn
 
 from ..core import ConfigError, Frozen, NetworkWrapper, nearest
-from .stage_detection import as_map, evaluation_mode, find_taps
+from .feature_map import as_map, count_prefix_tokens, reads_class_token, skipped_tokens
+from .stage_detection import evaluation_mode, find_taps
 
 
 class Taps(NetworkWrapper):
     """A network with access to the outputs of some of its modules.
 
     ``taps(x)`` is the network's own output; ``taps.forward_features(x)`` also gives the features.
-    Every feature is (B, C, H, W): channels-last maps are permuted, token sequences (B, N, C) become
-    (B, C, N, 1) and vectors (B, C, 1, 1), so that a head or a critic serves every architecture.
+    Every feature is (B, C, H, W), see `as_map`: channels-last maps are permuted, tokens laid out as
+    the image's patches, and vectors become (B, C, 1, 1), so that a head or a critic serves every
+    architecture.
 
     Args:
         network: any module; it is neither copied nor changed (a forward hook is added at each tap).
-        names: dotted names of modules, shallowest first, or ``"auto"`` (see `find_taps`).
+        names: dotted names of modules, shallowest first, or ``"auto"`` or ``"stages"`` (see
+            `find_taps`).
         example: one input (or a few), (B, C, H, W), by which shapes are found.
 
     Attributes:
         names: the taps, shallowest first.
         shapes: (C, H, W) at each tap, for inputs of the example's size.
+        prefix_tokens: how many of the network's tokens are no patches of the image.
 
     Raises:
         ConfigError: a name that does not exist, a tap whose module runs never or twice in one pass,
@@ -45,12 +50,10 @@ class Taps(NetworkWrapper):
     ) -> None:
         super().__init__()
         self.network = network
-        self._caught: dict[str, Tensor] | None = None
-        self._stop_at: str | None = None
-        self._passes: list[tuple[Tensor, bool, Any, dict[str, Tensor]]] | None = None
-        if isinstance(names, str):
-            names = find_taps(network, example) if names == "auto" else names.split(",")
-        self.names = tuple(name.strip() for name in names)
+        self.prefix_tokens = count_prefix_tokens(network)
+        self.class_token = reads_class_token(network)
+        self._state = _PassState()
+        self.names = tuple(resolve_taps(network, names, example))
         modules = {name: module for name, module in network.named_modules() if name}
         if len(set(self.names)) < len(self.names):
             raise ConfigError(f"a tap is named twice in {', '.join(self.names)}")
@@ -67,7 +70,7 @@ class Taps(NetworkWrapper):
 
     def forward(self, x: Tensor) -> Any:
         """The network's own output."""
-        return self.network(x) if self._passes is None else self.forward_features(x)[0]
+        return self.network(x) if self._state.passes is None else self.forward_features(x)[0]
 
     def forward_features(self, x: Tensor, *, raw: bool = False) -> tuple[Any, dict[str, Tensor]]:
         """The network's output and {tap: (B, C, H, W)}, shallowest first.
@@ -75,54 +78,78 @@ class Taps(NetworkWrapper):
         `raw` features are as the network passes them on, to be given to its next layers.
         """
         out, caught = self._cached_pass(x) or self._pass(x)
-        return out, {n: caught[n] if raw else as_map(caught[n], x.shape[-2:]) for n in self.names}
+        return out, {n: caught[n] if raw else self._map(caught[n], x) for n in self.names}
+
+    def forward_pooled(self, x: Tensor) -> tuple[Any, dict[str, Tensor], Tensor]:
+        """As `forward_features`, and the last feature as its classifier pools it, (B, C).
+
+        The class token where the network's classifier reads that one; else the mean over places.
+        """
+        out, caught = self._cached_pass(x) or self._pass(x)
+        features = {name: self._map(caught[name], x) for name in self.names}
+        last, pooled = caught[self.names[-1]], features[self.names[-1]].mean((2, 3))
+        if last.dim() == 3 and self.class_token:
+            has_prefix = skipped_tokens(last.shape[1], x.shape[-2:], self.prefix_tokens)
+            pooled = last[:, 0] if has_prefix else pooled
+        return out, features, pooled
+
+    def _map(self, x: Tensor, inputs: Tensor) -> Tensor:
+        return as_map(x, inputs.shape[-2:], self.prefix_tokens)
 
     def _cached_pass(self, x: Tensor) -> tuple[Any, dict[str, Tensor]] | None:
-        for cached, with_grad, out, caught in self._passes or ():
+        for cached, with_grad, out, caught in self._state.passes or ():
             if cached is x and with_grad == torch.is_grad_enabled():
                 return out, caught
         return None
 
     def _pass(self, x: Tensor) -> tuple[Any, dict[str, Tensor]]:
         caught: dict[str, Tensor] = {}
-        self._caught = caught
+        self._state.caught = caught
         try:
             out = self.network(x)
         finally:
-            self._caught = None
+            self._state.caught = None
         if silent := [name for name in self.names if name not in caught]:
             raise ConfigError(
                 f"tap '{silent[0]}' of {type(self.network).__name__} stayed silent: the forward "
                 "pass does not call this module; tap one that it calls"
             )
-        if self._passes is not None:
-            self._passes.append((x, torch.is_grad_enabled(), out, caught))
+        if self._state.passes is not None:
+            self._state.passes.append((x, torch.is_grad_enabled(), out, caught))
         return out, caught
 
     @contextmanager
     def shared_forward(self) -> Iterator[None]:
         """Inside, one pass over an input serves all calls with this input."""
-        self._passes = []
+        self._state.passes = []
         try:
             yield
         finally:
-            self._passes = None
+            self._state.passes = None
+
+    def select(self, names: Sequence[str]) -> "Taps":
+        """The same network with some of its taps, which shares the passes of this one."""
+        selected = copy.copy(self)
+        selected.names = tuple(names)
+        selected.shapes = {name: self.shapes[name] for name in names}
+        return selected
 
     def forward_until(self, name: str, x: Tensor) -> Tensor:
         """The feature (B, C, H, W) at one tap; nothing after the tap is computed."""
-        self._caught, self._stop_at = {}, name
+        self._state.caught, self._state.stop_at = {}, name
         try:
             self.network(x)
         except _Reached as reached:
-            return as_map(reached.feature, x.shape[-2:])
+            return self._map(reached.feature, x)
         finally:
-            self._caught = self._stop_at = None
+            self._state.caught = self._state.stop_at = None
         raise ConfigError(f"tap '{name}' stayed silent")
 
     def _catch(self, name: str, module: nn.Module, args: Any, output: Any) -> None:
-        if self._caught is None:
+        caught = self._state.caught
+        if caught is None:
             return
-        if name in self._caught:
+        if name in caught:
             raise ConfigError(
                 f"tap '{name}' fired twice in one pass: its module is shared; "
                 "tap the block that contains it"
@@ -131,9 +158,33 @@ class Taps(NetworkWrapper):
             raise ConfigError(
                 f"tap '{name}' gives a {type(output).__name__}, no tensor; tap a module inside it"
             )
-        self._caught[name] = output
-        if name == self._stop_at:
-            raise _Reached(self._caught[name])
+        caught[name] = output
+        if name == self._state.stop_at:
+            raise _Reached(output)
+
+
+class _PassState:
+    """What a network's hooks write during a pass, shared by all selections of its taps.
+
+    Attributes:
+        caught: features of the pass under way by tap; None outside of passes.
+        stop_at: the tap that ends the pass.
+        passes: (input, whether with gradients, output, features) inside `shared_forward`, or None.
+    """
+
+    def __init__(self) -> None:
+        self.caught: dict[str, Tensor] | None = None
+        self.stop_at: str | None = None
+        self.passes: list[tuple[Tensor, bool, Any, dict[str, Tensor]]] | None = None
+
+
+def resolve_taps(network: nn.Module, names: Sequence[str] | str, example: Tensor) -> list[str]:
+    """The names of taps, found where they are ``"auto"`` or ``"stages"``, see `find_taps`."""
+    if isinstance(names, str):
+        if names in ("auto", "stages"):
+            return find_taps(network, example, stages=names == "stages")
+        names = names.split(",")
+    return [name.strip() for name in names]
 
 
 class Teacher(Frozen):
@@ -157,6 +208,12 @@ class Teacher(Frozen):
         """The teacher's output and features, as `Taps.forward_features` gives them."""
         out, features = self.network.forward_features(x)  # type: ignore[operator]
         return out, features
+
+    @torch.no_grad()
+    def forward_pooled(self, x: Tensor) -> tuple[Any, dict[str, Tensor], Tensor]:
+        """Output, features and pooled last feature, as `Taps.forward_pooled` gives them."""
+        out, features, pooled = self.network.forward_pooled(x)  # type: ignore[operator]
+        return out, features, pooled
 
 
 class _Reached(Exception):  # noqa: N818  no error: it ends a pass early

@@ -14,7 +14,8 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
 """Constructors by name; each takes `num_classes` and `in_channels` and makes a network with `cuts`.
 
 `cuts` are the names of the four submodules whose outputs are the features of the network's four
-modules, shallowest first; the last one is what the classifier pools.
+modules, shallowest first; the last one is what the classifier pools. Where those are not the ends
+of its stages, `stage_ends` names these: the taps of the CRD benchmark, where that has the network.
 """
 
 __all__ = ["NETWORKS"]

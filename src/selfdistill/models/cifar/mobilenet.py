@@ -41,8 +41,8 @@ class MobileNetV2(nn.Module):
 
     The cuts are the ends of stages 2, 3 and 5, the last before the image shrinks, and the 1×1
     convolution that the classifier pools (12×16×16, 16×8×8, 48×4×4 and 1280×2×2 for
-    `mobilenet_v2` and a 32×32 image). The benchmark's features are those of the stem, of stages 2,
-    3, 5 and 7.
+    `mobilenet_v2` and a 32×32 image). The benchmark's features, the stage ends here, are those of
+    stages 2, 3, 5 and 7.
 
     Args:
         width: factor of the channels of the stem and of the stages; the head's 1280 stay.
@@ -51,6 +51,7 @@ class MobileNetV2(nn.Module):
     """
 
     cuts = ("features.layer2", "features.layer3", "features.layer5", "features.head")
+    stage_ends = ("features.layer2", "features.layer3", "features.layer5", "features.layer7")
 
     def __init__(self, width: float, *, num_classes: int, in_channels: int = 3) -> None:
         super().__init__()

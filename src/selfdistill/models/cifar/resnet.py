@@ -134,14 +134,14 @@ class ResNet(nn.Module):
                 channels = block.expansion * width
             self.add_module(name, stage)
         self.fc = nn.Linear(channels, num_classes)
-        self.stages = tuple(stages)
+        self.stage_ends = tuple(stages)
         self.cuts = ("stem", *stages)[-4:]
         init_kaiming(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) -> (B, num_classes)."""
         x = self.stem(x)
-        for stage in self.stages:
+        for stage in self.stage_ends:
             x = self.get_submodule(stage)(x)
         return self.fc(x.mean((2, 3)))  # type: ignore[no-any-return]
 

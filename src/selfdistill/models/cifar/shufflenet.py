@@ -69,6 +69,7 @@ class ShuffleNetV1(nn.Module):
     """
 
     cuts = ("stem", "layer1", "layer2", "layer3")
+    stage_ends = ("layer1", "layer2", "layer3")
 
     def __init__(self, *, num_classes: int, in_channels: int = 3) -> None:
         super().__init__()
@@ -141,7 +142,7 @@ class ShuffleNetV2(nn.Module):
     https://arxiv.org/abs/1910.10699, has it for small images: a 1×1 convolution of stride 1 stands
     for the 3×3 one of stride 2 and the max-pool. The cuts are the stem, the first two stages, and
     the third with the 1×1 convolution that the classifier pools (24×32×32, 116×16×16, 232×8×8 and
-    1024×4×4 for a 32×32 image); the benchmark's features end with the third stage, `layer3`.
+    1024×4×4 for a 32×32 image); the stage ends, as in the benchmark, stop before that convolution.
     Initialization is torch's own.
 
     Args:
@@ -150,6 +151,7 @@ class ShuffleNetV2(nn.Module):
     """
 
     cuts = ("stem", "layer1", "layer2", "head")
+    stage_ends = ("layer1", "layer2", "layer3")
 
     def __init__(self, *, num_classes: int, in_channels: int = 3) -> None:
         super().__init__()

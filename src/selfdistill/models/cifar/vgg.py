@@ -18,7 +18,8 @@ class VGG(nn.Module):
     `vgg8` and `vgg13` are those of the CRD benchmark, https://arxiv.org/abs/1910.10699: of
     `vgg13_bn` only the pools differ. The fourth makes 4×4 of any size, which leaves a 32×32 image's
     maps alone and halves those of a 64×64 one, as the public code does by a condition; the fifth is
-    missing. Their cuts are blocks 1, 2, 3 and 5 (64×32×32, 128×16×16, 256×8×8 and 512×4×4).
+    missing. Their cuts are blocks 1, 2, 3 and 5 (64×32×32, 128×16×16, 256×8×8 and 512×4×4); the
+    benchmark's features, the stage ends here, are blocks 2 to 5.
 
     Args:
         depths: convolutions of each block.
@@ -51,6 +52,9 @@ class VGG(nn.Module):
         self.fc = nn.Linear(channels, num_classes)
         shallow = "pool" if grid is None else "block"
         self.cuts = (*(f"features.{shallow}{i}" for i in (1, 2, 3)), "features.block5")
+        self.stage_ends = self.cuts
+        if grid is not None:
+            self.stage_ends = tuple(f"features.block{i}" for i in (2, 3, 4, 5))
         init_kaiming(self)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ class WideResNet(nn.Module):
     of the CRD benchmark, https://arxiv.org/abs/1910.10699, is the same network. The cuts are the
     stem, the sums at the end of the first two stages, not yet normalized, and the batch norm and
     ReLU that the classifier pools (16×32×32, 32×32×32, 64×16×16 and 128×8×8 for `wrn_40_2` and a
-    32×32 image). The benchmark's third feature is the sum before them: tap `block3`.
+    32×32 image). The stages end with the sums, the third, as in the benchmark, too.
 
     Args:
         depth: six times the blocks of a stage, and four: 16, 22, 28, ….
@@ -49,6 +49,7 @@ class WideResNet(nn.Module):
     """
 
     cuts = ("stem", "block1", "block2", "norm")
+    stage_ends = ("block1", "block2", "block3")
 
     def __init__(self, depth: int, widen: int, *, num_classes: int, in_channels: int = 3) -> None:
         super().__init__()

@@ -1,0 +1,79 @@
+"""Features of any form as maps (B, C, H, W)."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from ..core import ConfigError
+
+_PREFIX_PARAMETERS = frozenset(
+    ("class_token", "cls_token", "dist_token", "distillation_token", "reg_token", "register_tokens")
+)
+
+
+def as_map(x: Tensor, image: Sequence[int] = (1, 1), prefix_tokens: int = 0) -> Tensor:
+    """Any batched feature as (B, C, H, W).
+
+    A 4-d feature counts as channels-last (Swin) if its dims 1 and 2 have the image's
+    proportions and its dims 2 and 3 have not. Tokens (B, N, C) lose their prefix and are laid out
+    in rows where their number makes a grid of the image's proportions; else they are one column.
+
+    Args:
+        x: the feature.
+        image: height and width of the network's input, or numbers in their proportion.
+        prefix_tokens: how many tokens of the network come before those of the image.
+    """
+    if x.dim() == 2:
+        return x[:, :, None, None]
+    if x.dim() == 3:
+        skipped = skipped_tokens(x.shape[1], image, prefix_tokens)
+        grid = token_grid(x.shape[1] - skipped, image) or (x.shape[1] - skipped, 1)
+        rows: Tensor = x[:, skipped:].transpose(1, 2).unflatten(2, grid)  # type: ignore[no-untyped-call]
+        return rows
+    if x.dim() == 4:
+        _, a, b, c = x.shape
+        channels_last = same_aspect((a, b), image) and not same_aspect((b, c), image)
+        return x.permute(0, 3, 1, 2) if channels_last else x
+    raise ConfigError(f"a feature of shape {tuple(x.shape)} is neither a map nor a token sequence")
+
+
+def same_aspect(sides: Sequence[int], image: Sequence[int]) -> bool:
+    """Whether a map has the aspect ratio of the image, up to rounding."""
+    return abs(sides[0] * image[1] - sides[1] * image[0]) < max(image)
+
+
+def token_grid(count: int, image: Sequence[int]) -> tuple[int, int] | None:
+    """Rows and columns of that many tokens in the image's proportions; None if they make none."""
+    grids = [(rows, count // rows) for rows in range(1, count + 1) if count % rows == 0]
+    fitting = [grid for grid in grids if same_aspect(grid, image)]
+    deviations = [abs(rows * image[1] - columns * image[0]) for rows, columns in fitting]
+    return fitting[deviations.index(min(deviations))] if fitting else None
+
+
+def skipped_tokens(count: int, image: Sequence[int], prefix_tokens: int) -> int:
+    """How many of a feature's tokens are prefix: none at a tap before they join the others."""
+    for skipped in (prefix_tokens, 0):
+        if token_grid(count - skipped, image):
+            return skipped
+    return min(prefix_tokens, count - 1)
+
+
+def count_prefix_tokens(network: nn.Module) -> int:
+    """Number of tokens that stand for no place of the image: class, distillation, registers.
+
+    timm's networks declare it; of others (torchvision, transformers) the parameters of these names
+    are counted.
+    """
+    for module in network.modules():
+        if isinstance(count := getattr(module, "num_prefix_tokens", None), int):
+            return count
+    parameters = network.named_parameters()
+    return sum(p.shape[-2] for n, p in parameters if n.rpartition(".")[2] in _PREFIX_PARAMETERS)
+
+
+def reads_class_token(network: nn.Module) -> bool:
+    """Whether the classifier reads the first token instead of the mean of the image's tokens."""
+    if not count_prefix_tokens(network):
+        return False
+    pools = (getattr(module, "global_pool", None) for module in network.modules())
+    return next((pool == "token" for pool in pools if isinstance(pool, str)), True)
