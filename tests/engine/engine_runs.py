@@ -40,7 +40,7 @@ def images(count: int = 28) -> InMemoryImages:
     return InMemoryImages(pixels, torch.arange(count) % len(CLASSES))
 
 
-def network(norm: str = "batch", dropout: float = 0.0) -> nn.Module:
+def network(norm: str = "batch", dropout: float = 0.0, *, unused: bool = False) -> nn.Module:
     def stage(channels: int, width: int) -> nn.Sequential:
         normed = nn.BatchNorm2d(width) if norm == "batch" else nn.GroupNorm(2, width)
         conv = nn.Conv2d(channels, width, 3, 2, 1, bias=False)
@@ -50,7 +50,10 @@ def network(norm: str = "batch", dropout: float = 0.0) -> nn.Module:
         cuts = ("0", "1")
 
     pool = nn.AdaptiveAvgPool2d(1)
-    return Net(stage(3, 4), stage(4, 8), pool, nn.Flatten(), nn.Linear(8, len(CLASSES)))
+    net = Net(stage(3, 4), stage(4, 8), pool, nn.Flatten(), nn.Linear(8, len(CLASSES)))
+    if unused:
+        net.register_parameter("unused", nn.Parameter(torch.ones(2)))
+    return net
 
 
 _PLAIN = Needs()

@@ -83,6 +83,12 @@ def test_lines_are_those_of_one_process(both):
         assert distributed.get("test") == reference.get("test")
 
 
+def test_a_parameter_that_takes_no_part_is_left_alone(npz, tmp_path):
+    keys = LEARN | {"data": f"npz:{npz}", "model": {"norm": "group", "unused": True}}
+    ranks(tmp_path / "two", keys)
+    assert final(tmp_path / "two").tensors["model"]["unused"].tolist() == [1, 1]
+
+
 def test_both_processes_see_all_samples_between_them():
     from engine_runs import flat, images
 

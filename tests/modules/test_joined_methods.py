@@ -9,7 +9,7 @@ from torch import nn
 from selfdistill.core import METHODS, Batch, ConfigError, Needs, Progress, trained_state
 from selfdistill.models import build
 from selfdistill.recipe.build_method import build_method
-from selfdistill.recipe.options import check_options, known_options
+from selfdistill.recipe.options import check_options, known_options, objective
 from selfdistill.tasks import make_task
 
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
@@ -82,6 +82,16 @@ def test_one_pass_of_the_teacher_serves_all(progress):
     for i in (1, 2, 3):
         torch.testing.assert_close(step.losses[f"at/attention/{i}"], alone.losses[f"attention/{i}"])
     assert not any(name.startswith(("teacher", "parts.kd")) for name in trained_state(both))
+
+
+def test_the_objective_says_whose_supervised_term_it_is():
+    chosen = check_options("kd+at", {"kd.soft_weight": 0.5})
+    assert objective("kd+at", chosen) == (
+        "kd (supervised_weight 0.1, soft_weight 0.5) + at (attention_weight 1000, soft_weight 0); "
+        "the supervised term is kd's, that of at is left out"
+    )
+    other = objective("at+cskd", check_options("at+cskd", {}))
+    assert other.endswith("the supervised term is at's, that of cskd is left out")
 
 
 def test_predictors_and_predict(tiny_net, tiny_task, batch):

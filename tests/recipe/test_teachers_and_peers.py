@@ -396,3 +396,10 @@ def test_a_copy_as_the_remedy_says_is_taken():
         network, "kd", example=torch.zeros(2, 1, 8, 8), classes=10, teacher=copy.deepcopy(network)
     )
     criterion(torch.randn(4, 1, 8, 8), torch.arange(4)).backward()
+
+
+def test_cycles_want_a_learning_rate_that_restarts():
+    keys = {**TINY, "method": "snapshot", "lr_schedule": "step"}
+    with pytest.raises(ConfigError, match=r"2 cycles.*use lr_schedule=cosine"):
+        build_run(parse(keys))
+    build_run(parse({**TINY, "method": "snapshot"}))

@@ -52,6 +52,16 @@ class Task(ABC):
             mask: `valid_mask` of the targets; None to count everything.
         """
 
+    def check_targets(self, targets: Any, batch_size: int, *, values: bool = True) -> None:
+        """Raise `ConfigError` if targets are not those of so many inputs of this task.
+
+        Args:
+            targets: as they are given to `loss`.
+            batch_size: number of inputs.
+            values: whether to look at the numbers, for which the host waits for the device.
+        """
+        return
+
     def valid_mask(self, targets: Any) -> Tensor | None:
         """Bool mask of the positions that have a label, or None where all have one.
 

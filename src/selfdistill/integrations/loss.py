@@ -54,6 +54,7 @@ class DistillationLoss(nn.Module):
         self.method, self.task = method, task
         self.seed, self.total_steps = seed, total_steps
         self.needs_index, self._after_step_due = needs_index, False
+        self._first_call = True
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
         self.register_state_dict_pre_hook(_apply_after_step)
         self.register_load_state_dict_pre_hook(_apply_after_step)
@@ -81,6 +82,10 @@ class DistillationLoss(nn.Module):
                 class an image and the labels are mixed.
         """
         self._check(labels, index, views, same_class_inputs)
+        # on another device a wrong label stops there, and to look at them is to wait for it
+        on_host = not isinstance(labels, Tensor) or labels.device.type == "cpu"
+        self.task.check_targets(labels, len(images), values=on_host or self._first_call)
+        self._first_call = False
         if self.training:
             self.apply_after_step()
         if index is None:

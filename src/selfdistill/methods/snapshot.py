@@ -33,8 +33,9 @@ class SnapshotDistillation(Method):
     different from the student's although both are of one training run. So there is no factor τ².
 
     A generation is one cycle of the learning rate, which with the cosine schedule restarts in each
-    one. It ends with an optimizer step, whether or not an epoch ends with it. The teacher costs a
-    forward pass a step from the second generation on, and is kept in checkpoints.
+    one; the step schedule does not, and is refused. It ends with an optimizer step, whether or not
+    an epoch ends with it. The teacher costs a forward pass a step from the second generation on,
+    and is kept in checkpoints.
 
     No authors' code is public. The form of the loss is that of a port, which has a temperature of 3
     and four generations; temperature and number of generations here are recalled from the paper.

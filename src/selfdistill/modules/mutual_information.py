@@ -1,9 +1,9 @@
 """Mutual information of feature maps and vectors as a loss: Eq. 4, 5 and 6 of MUSE.
 
-Gong et al. 2021, https://arxiv.org/abs/2110.12606. A critic scores how well the cells of a feature
-map (B, C, H, W) and a feature vector (B, D) go together; `jensen_shannon` (Eq. 5) is the loss of
-its scores. `StageInformation` has such losses for MI_i and SI_i, the mutual and self-information of
-stage i, and `weighted_sum` (Eq. 4) or `weighted_product` (Eq. 6) combines them.
+Gong et al. 2021, https://arxiv.org/abs/2110.12606. A critic scores how well the cells of a map
+(B, C, H, W) and a vector (B, D) go together; `jensen_shannon` (Eq. 5) is the loss of its scores.
+`StageInformation` has such losses, MI_i and SI_i, for stage i, and `weighted_sum` (Eq. 4) or
+`weighted_product` (Eq. 6) combines them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -35,9 +35,8 @@ def jensen_shannon(positive: Tensor, negative: Tensor) -> Tensor:
     .. math:: L = E_{neg}[sp(T)] + E_{pos}[sp(-T)], \quad sp(a) = \log(1 + e^a)
 
     Eq. 5 writes the second term as :math:`-E[-sp(-T)]`, which is the same. Its optimum is
-    :math:`2\log 2 - 2\,JSD(p(x,y)\,\|\,p(x)p(y))`, in (0, 2 log 2]. The code of Deep InfoMax shifts
-    both expectations by log 2, which makes the loss negative; a product of losses then means
-    nothing, so we do not.
+    :math:`2\log 2 - 2\,JSD(p(x,y)\,\|\,p(x)p(y))`, in (0, 2 log 2]. Deep InfoMax's code shifts both
+    expectations by log 2: the loss is negative then, and a product of losses means nothing.
     """
     positive, negative = positive.float(), negative.float()
     positive_loss = F.softplus(-positive).sum() / num_scores(-positive)
@@ -53,9 +52,9 @@ class SeparableCritic(nn.Module):
 
     The encode-and-dot form of Deep InfoMax (https://arxiv.org/abs/1808.06670, section 3.1), divided
     by the root of the width, so that scores start near 0 and the loss near chance. φ is linear, ψ
-    has two layers and a linear shortcut (two plain layers start near a saddle and stay there for
-    epochs). Then :math:`\phi(x) \cdot \psi(g) = x \cdot W^\top \psi(g)`: the cells are never
-    encoded, and all B² pairs cost one matrix product, whatever the width.
+    has two layers and a linear shortcut (two plain layers stay at a saddle for epochs). Then
+    :math:`\phi(x) \cdot \psi(g) = x \cdot W^\top \psi(g)`: the cells are never encoded, and all B²
+    pairs cost one matrix product, whatever the width.
 
     Args:
         map_channels, vector_channels: C and D.
@@ -104,9 +103,8 @@ class SeparableCritic(nn.Module):
 class ConcatCritic(nn.Module):
     """1×1 convolutions over the map with the vector concatenated to each cell.
 
-    The concat-and-convolve critic of Deep InfoMax (Fig. 4), the closest to what MUSE describes. The
-    first layer is split in two parts: the same function as concatenating first, but the vector's
-    part is computed once an image instead of once a cell and pair.
+    The concat-and-convolve critic of Deep InfoMax (Fig. 4), the closest to what MUSE describes. Its
+    first layer is split in two: the same function, but the vector's part is computed once an image.
 
     Args:
         map_channels, vector_channels: C and D.
@@ -147,8 +145,7 @@ class InformationEstimate(NamedTuple):
 class MutualInformationLoss(nn.Module):
     r"""A critic and its loss, whose fall means more information shared by a map and a vector.
 
-    With a global critic beside it the mean (loss + a · global loss) / (1 + a), whose value at
-    chance stays 2 log 2. Deep InfoMax's port uses a = 0.5.
+    With a global critic beside it (loss + a · global loss) / (1 + a), at chance still 2 log 2.
 
     Args:
         map_channels, vector_channels: C and D.
@@ -189,17 +186,13 @@ class MutualInformationLoss(nn.Module):
         shift: Tensor,
         same_class_mask: Tensor | None = None,
     ) -> InformationEstimate:
-        """The loss of (B, C, H, W) and (B, D); `shift` and mask as in `SeparableCritic`.
-
-        A batch without negatives, of one image or of one class, is at chance and trains nothing.
-        """
+        """The loss of (B, C, H, W) and (B, D), see `SeparableCritic`; chance without negatives."""
         if (chance := without_negatives(vector)) is not None:
             return InformationEstimate(chance, torch.zeros_like(chance))
-        views = (feature_map, vector)
-        pairs = (shift,) if self.roll else (None, same_class_mask)
+        views, pairs = (feature_map, vector), (shift,) if self.roll else (None, same_class_mask)
         scores: Scores = self.local_critic(*views, *pairs)
         loss = self.estimate(*scores)
-        if same_class_mask is not None:
+        if same_class_mask is not None:  # all of one class have no negatives
             loss = torch.where(same_class_mask.all(), CHANCE, loss)
         if self.global_critic is not None:
             weight, global_scores = self.global_critic_weight, self.global_critic(*views, shift)
@@ -273,16 +266,15 @@ class StageInformation(nn.ModuleDict):
     def monitors(self, stages: Sequence[StageEstimates]) -> dict[str, Tensor]:
         """The unweighted losses, `mutual/i` and `self/i`, and the critics' scores, `score/…`."""
         estimates = {f"{term}/{i}": e for i, s in enumerate(stages, 1) for term, e in s.items()}
-        losses = {name: e.loss.detach() for name, e in estimates.items()}
-        return losses | {f"score/{name}": e.score for name, e in estimates.items()}
+        scores = {f"score/{name}": e.score for name, e in estimates.items()}
+        return {name: e.loss.detach() for name, e in estimates.items()} | scores
 
     def diagnose(self, monitors: Mapping[str, float]) -> dict[str, str]:
         """Warnings of Jensen-Shannon losses at chance or near zero, which silences a product."""
         critics = [part for part in self.modules() if isinstance(part, MutualInformationLoss)]
         if any(critic.estimate is not jensen_shannon for critic in critics):
             return {}
-        losses = {n: value for n, value in monitors.items() if n.split("/")[0] in self.weights}
-        return loss_warnings(losses)
+        return loss_warnings({n: v for n, v in monitors.items() if n.split("/")[0] in self.weights})
 
 
 def weighted_sum(

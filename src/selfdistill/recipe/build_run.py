@@ -1,6 +1,7 @@
 """From a recipe to all that trains: the only place that sees models, data and methods together."""
 
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -123,6 +124,11 @@ def build_run(
         peers=peers,
         train_labels=data.train.labels,
     )
+    if method.cycles > 1 and recipe.lr_schedule == "step":
+        raise ConfigError(
+            f"method '{recipe.method}' trains in {method.cycles} cycles, at whose starts the "
+            "learning rate restarts, and the step schedule does not; use lr_schedule=cosine"
+        )
     return RunComponents(recipe, data, task, network, method, teacher, peers, unlike, note)
 
 
@@ -164,7 +170,9 @@ def make_fabric(recipe: Recipe) -> Fabric:
     strategy: Any = "auto"
     if recipe.devices * recipe.num_nodes > 1:
         # Buffers hold per-sample memories in some methods: a broadcast would overwrite them.
-        strategy = DDPStrategy(broadcast_buffers=False)
+        # A network may have parameters that take no part in the loss; torch would stop at them.
+        strategy = DDPStrategy(broadcast_buffers=False, find_unused_parameters=True)
+        warnings.filterwarnings("ignore", "find_unused_parameters=True was specified")
     with quiet_lightning():
         return Fabric(
             accelerator=accelerator,

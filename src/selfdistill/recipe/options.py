@@ -38,6 +38,27 @@ def check_companions(name: str, teacher: bool, peers: bool) -> None:
             raise ConfigError(f"method '{name}' has no use for {what}; these have: {others}")
 
 
+def objective(name: str, chosen: Mapping[str, Any]) -> str:
+    """The loss of joined methods: the weights of each, and whose supervised term it is."""
+    parts = method_classes(name)
+    weights = {
+        part: {o.name: chosen.get(part, {}).get(o.name, o.default) for o in options(cls).values()}
+        for part, cls in parts.items()
+    }
+    described = [
+        f"{part} ({', '.join(f'{o} {v:g}' for o, v in values.items() if _is_weight(o, v))})"
+        for part, values in weights.items()
+    ]
+    first, *others = parts
+    terms = " + ".join(text.removesuffix(" ()") for text in described)
+    left_out = " and ".join(others)
+    return f"{terms}; the supervised term is {first}'s, that of {left_out} is left out"
+
+
+def _is_weight(option: str, value: Any) -> bool:
+    return option.endswith("_weight") and isinstance(value, int | float)
+
+
 def known_options(name: str) -> dict[str, Option]:
     """All keys that a user may set: `combine`, and of joined methods `muse.combine`, too."""
     parts = method_classes(name)

@@ -26,6 +26,7 @@ from ..recipe.build_run import (
 )
 from ..recipe.data_check import as_trained, describe_data
 from ..recipe.merge import merge_keys
+from ..recipe.options import objective
 from ..recipe.run_origin import read_origin
 from ..recipe.schema import Recipe, parse, read, write
 from ..recipe.teachers import check_given_modules
@@ -211,8 +212,10 @@ def run_summary(
     names = recipe.peers or [recipe.model] * len(components.peers)
     peers = zip(names, components.peers, strict=True)
     summary = {"task": data.task} if data.task != Classification.name else {}
+    joined = "+" in recipe.method
     summary |= {
         "method": recipe.method,
+        **({"objective": objective(recipe.method, recipe.options)} if joined else {}),
         "network": _described(recipe.model, components.network),
         **{f"peer {i}": _described(*peer) for i, peer in enumerate(peers, 1)},
     }

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
@@ -46,6 +47,26 @@ class Classification(Task):
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy of logits (B, K) with labels (B,)."""
         return F.cross_entropy(outputs.float(), targets, label_smoothing=self.label_smoothing)
+
+    def check_targets(self, targets: Any, batch_size: int, *, values: bool = True) -> None:
+        """Labels (B,) of 0 … K − 1, or the mixtures (B, K) of mixup."""
+        k = len(self.classes)
+        wanted = f"labels are {batch_size} integers of 0 … {k - 1}, one for each image"
+        if not isinstance(targets, Tensor):
+            raise ConfigError(f"{wanted}, in a tensor, not {type(targets).__name__}")
+        if targets.is_floating_point() and tuple(targets.shape) == (batch_size, k):
+            return
+        shape = tuple(targets.shape)
+        if targets.dtype != torch.int64 or shape != (batch_size,):
+            raise ConfigError(
+                f"{wanted} (int64), or mixtures of ({batch_size}, {k}); these are {shape}, "
+                f"{str(targets.dtype).removeprefix('torch.')}"
+            )
+        if not values or not batch_size:
+            return
+        low, high = int(targets.min()), int(targets.max())
+        if low < 0 or high >= k:
+            raise ConfigError(f"{wanted}; these go from {low} to {high} and there are {k} classes")
 
     def soft_loss(
         self, outputs: Tensor, reference: Tensor, temperature: float, *, mask: Tensor | None = None

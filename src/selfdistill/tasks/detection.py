@@ -61,6 +61,20 @@ class Detection(Task):
         """The detector's own loss."""
         return outputs.loss(targets, self.size)
 
+    def check_targets(self, targets: Any, batch_size: int, *, values: bool = True) -> None:
+        """Boxes (B, M, 5) of class, x1, y1, x2, y2."""
+        k = len(self.classes)
+        wanted = (
+            f"boxes of {k} classes are ({batch_size}, M, 5) floats: a class of 0 … {k - 1}, or −1 "
+            "for a row without a box, and x1, y1, x2, y2 in pixels"
+        )
+        if not isinstance(targets, Tensor) or not targets.is_floating_point():
+            raise ConfigError(f"{wanted}; these are {type(targets).__name__}")
+        if targets.dim() != 3 or (len(targets), targets.shape[2]) != (batch_size, 5):
+            raise ConfigError(f"{wanted}; these are {tuple(targets.shape)}")
+        if values and ((targets[:, :, 0] < -1) | (targets[:, :, 0] >= k)).any():
+            raise ConfigError(f"{wanted}; these have other classes")
+
     def outputs_compatible(self, outputs: DetectorOutput, reference: DetectorOutput) -> bool:
         """Whether both are for the same positions and anchors."""
         return outputs.compatible_with(reference)

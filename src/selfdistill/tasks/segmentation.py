@@ -70,6 +70,21 @@ class Segmentation(Task):
         )
         return summed / self.valid_mask(targets).sum().clamp(min=1)
 
+    def check_targets(self, targets: Any, batch_size: int, *, values: bool = True) -> None:
+        """Masks (B, H, W) of 0 … K − 1 and the void label."""
+        k = len(self.classes)
+        wanted = (
+            f"masks of {k} classes are ({batch_size}, height, width) integers (int64) of "
+            f"0 … {k - 1}, and {IGNORE} where there is none"
+        )
+        if not isinstance(targets, Tensor) or targets.dtype != torch.int64:
+            form = targets.dtype if isinstance(targets, Tensor) else type(targets).__name__
+            raise ConfigError(f"{wanted}; these are {form}")
+        if targets.dim() != 3 or len(targets) != batch_size:
+            raise ConfigError(f"{wanted}; these are {tuple(targets.shape)}")
+        if values and (((targets < 0) | (targets >= k)) & (targets != IGNORE)).any():
+            raise ConfigError(f"{wanted}; these have other numbers")
+
     def soft_loss(
         self, outputs: Tensor, reference: Tensor, temperature: float, *, mask: Tensor | None = None
     ) -> Tensor:
