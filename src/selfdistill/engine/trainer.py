@@ -74,15 +74,16 @@ class Trainer:
         self.train_batches, self.val_batches = train_batches, val_batches
         self.directory, self.callback, self.origin = directory, callback or Callback(), origin
         self.global_step, self.total_steps = 0, settings.epochs * train_batches.steps_per_epoch
-        self.meters, self.signals = Meters(), Signals()
-        self.agreed_signal = 0  # that all processes know of; `signals` hears at any time
+        # `signals` hears at any time; the agreed one is known to all processes
+        self.meters, self.signals, self.agreed_signal = Meters(), Signals(), 0
         self.reported_monitors: set[str] = set()  # a warning about each is given once a run
         if settings.channels_last:
             method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if settings.compile:
             method.compile()
-        optimizer = build_optimizer(method, settings)
-        self.wrapped_method, self.optimizer = fabric.setup(method, optimizer)
+        self.wrapped_method, self.optimizer = fabric.setup(
+            method, build_optimizer(method, settings)
+        )
         self.ema = EMA(trained_state(method), settings.ema_decay) if settings.ema_decay else None
         self.train_metric = task.train_metric().to(fabric.device)  # constructing it is slow
         self.zero = torch.zeros((), device=fabric.device)
@@ -104,8 +105,7 @@ class Trainer:
                 for micro_batches in self.train_batches.epoch(epoch, start):
                     self.step(epoch, micro_batches)
                     self.record_step(epoch)
-                    # After the last step of an epoch always comes `end_epoch`: a run resumed from
-                    # a checkpoint between the two would skip it.
+                    # never between an epoch's last step and `end_epoch`: a resume would skip it
                     if self._stop_requested() and not self._epoch_complete():
                         self.save()
                         raise Interrupted(self.agreed_signal)

@@ -5,20 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
-from ..core import STUDENT, ConfigError, DataError, Method
+from ..core import STUDENT, ConfigError, Method
 from ..data import ImageData
-from ..early_exit.network import (
-    EarlyExitNetwork,
-    build_early_exit_network,
-    check_image_labels,
-    collect_exit_decisions,
-    early_exits,
-    exit_costs,
-)
-from ..early_exit.thresholds import Threshold, as_thresholds, calibrate_thresholds
+from ..early_exit.network import EarlyExitNetwork
+from ..early_exit.thresholds import Threshold
 from ..engine import checkpoint
 from ..engine.run_directory import RunDirectory
 from ..engine.state import restore_method
@@ -34,6 +26,7 @@ from ..recipe.schema import Recipe
 from ..recipe.teachers import check_given_modules, placeholder_teacher
 from ..records.exit_measurements import ExitMeasurements
 from ..records.exit_scores import ExitScore, read_exit_scores, score_summary
+from .anytime import early_exit_network
 from .baseline import check_comparable, matched_baseline
 from .evaluate import Evaluation, evaluate_run
 from .export import export_trained
@@ -238,20 +231,13 @@ class Run:
             >>> network = run.anytime(threshold=0.9)  # doctest: +SKIP
             >>> logits, exits = network(images)  # doctest: +SKIP
         """
-        check_image_labels(self.recipe.task)
-        exits = list(early_exits(self.method))
-        if threshold is not None:
-            return build_early_exit_network(self.method, as_thresholds(threshold, exits))
-        if self.data.val is None:
-            raise DataError(
-                "thresholds are chosen on validation images, and the run held none out; give a "
-                "threshold"
-            )
-        workers = self.recipe.num_workers
-        decisions = collect_exit_decisions(self.method, self.data, self.data.val, workers=workers)
-        costs = exit_costs(self.method, torch.zeros(1, *self.data.train.shape))
-        thresholds = calibrate_thresholds(decisions, costs, max_loss)
-        return build_early_exit_network(self.method, thresholds)
+        return early_exit_network(
+            self.method,
+            self.data,
+            threshold,
+            max_loss=max_loss,
+            num_workers=self.recipe.num_workers,
+        )
 
     def information(self, **config: Any) -> InformationResult:
         """Mutual information of every stage with the last one, and its self-information.
