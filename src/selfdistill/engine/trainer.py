@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -115,11 +116,10 @@ class Trainer:
 
     def step(self, epoch: int, micro_batches: list[Batch]) -> None:
         """One optimizer step, of which nothing is written."""
-        settings = self.settings
-        progress = self._progress(epoch)
+        settings, progress = self.settings, self._progress(epoch)
         # Dropout draws from the global generator: seeded by the step, its state needs no saving.
-        key = _STEP, settings.seed, self.global_step, self.fabric.global_rank
-        torch.manual_seed(int(bits(*key)))
+        seed = bits(_STEP, settings.seed, self.global_step, self.fabric.global_rank)
+        torch.manual_seed(int(seed))
         steps_per_epoch, cycles = self.train_batches.steps_per_epoch, self.method.cycles
         rate = learning_rate(settings, self.global_step, steps_per_epoch, cycles)
         set_learning_rate(self.optimizer, rate)
@@ -156,8 +156,7 @@ class Trainer:
         entry |= self.meters.take_means("epoch", self.fabric)
         self._average_batchnorm_statistics()
         due = (epoch + 1) % self.settings.val_every_epochs == 0
-        due = due or self.global_step == self.total_steps
-        if self.val_batches is not None and due:
+        if self.val_batches is not None and (due or self.global_step == self.total_steps):
             with self.ema_weights():
                 entry["val"] = evaluate(self.fabric, self.method, self.task, self.val_batches)
         self.method.after_epoch(self.val_batches or ())
@@ -240,11 +239,9 @@ class Trainer:
         average_batchnorm_statistics(self.fabric, self.method, *states)
 
     def _progress(self, epoch: int) -> Progress:
-        def number(value: int) -> Tensor:
-            return torch.full((), value, dtype=torch.int64, device=self.fabric.device)
-
         numbers = self.settings.seed, epoch, self.global_step, self.total_steps
-        return Progress(*map(number, numbers))
+        scalar = partial(torch.full, (), dtype=torch.int64, device=self.fabric.device)
+        return Progress(*map(scalar, numbers))
 
     def _checked_norm(
         self, steps: list[StepOutput], batches: list[Batch], progress: Progress
@@ -300,4 +297,4 @@ class Trainer:
         return bool(self.agreed_signal)
 
 
-_REMEDY = "start a new run with a lower --lr, a --warmup, --clip-grad-norm 1 or fp32"
+_REMEDY = "start a new run with a lower --lr, --warmup-epochs, --clip-grad-norm 1 or fp32"

@@ -241,7 +241,7 @@ def wrap(
         raise ConfigError(f"there is no task '{task}'{nearest(task, TASKS)}")
     built_task = TASKS[task](names, example, label_smoothing=label_smoothing)
     for module in (network, *peers):
-        check_network(module, built_task)
+        check_network(module, built_task, foreign=True)
     built_method = build_method(
         method,
         network,

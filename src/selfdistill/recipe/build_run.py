@@ -80,6 +80,7 @@ def build_run(
         recipe: what to build.
         data, model, teacher, peers: instead of the recipe's.
     """
+    given_peers = peers
     initial = _initial_weights(recipe)  # before the data, which may take long
     data = data or load_data(recipe)
     torch.manual_seed(int(bits(_WEIGHTS, recipe.seed)))
@@ -111,7 +112,7 @@ def build_run(
     elif teacher is not None:
         unlike = unlike_outputs(teacher, task)
     for each in (network, *peers):
-        check_network(each, task)
+        check_network(each, task, foreign=each is model or each in given_peers)
     method = build_method(
         recipe.method,
         network,

@@ -7,6 +7,7 @@ from .stage_detection import (
     example_output,
     find_taps,
     module_outputs,
+    training_output,
 )
 from .taps import Taps, Teacher, resolve_taps
 
@@ -22,4 +23,5 @@ __all__ = [
     "module_outputs",
     "resolve_taps",
     "same_aspect",
+    "training_output",
 ]

@@ -47,8 +47,31 @@ def example_output(network: nn.Module, example: Tensor) -> Any:
         reason = str(error).splitlines()[0]
         raise ConfigError(
             f"{type(network).__name__} cannot take images of {height}×{width}; "
-            f"try --image-size 32, 64 or 224 ({reason})"
+            f"{_size_remedy(network, height)} ({reason})"
         ) from error
+
+
+def _size_remedy(network: nn.Module, side: int) -> str:
+    sizes = (getattr(module, "img_size", None) for module in network.modules())  # of patches
+    size = next((s for s in sizes if isinstance(s, int | tuple)), None)
+    if size is not None:
+        return f"it is built for --image-size {size if isinstance(size, int) else size[0]}"
+    return f"try --image-size {' or '.join(str(s) for s in (32, 64, 224) if s > side) or 512}"
+
+
+def training_output(network: nn.Module, example: Tensor) -> Any:
+    """Output of the network for an example in training mode; nothing of it changes."""
+    device = next((p.device for p in network.parameters()), example.device)
+    buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    modes = {module: module.training for module in network.modules()}
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            return network.train()(example.to(device))
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+        for name, buffer in network.named_buffers():
+            buffer.copy_(buffers[name])
 
 
 class ModuleOutput(NamedTuple):

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from ..core import Task
-from ..taps import example_output
+from ..core import ConfigError, Task
+from ..taps import example_output, training_output
 from .classification import Classification
 from .detection import Detection
 from .segmentation import Segmentation
@@ -47,11 +47,22 @@ def make_task(
     return TASKS[name](classes, torch.zeros(2, *shape), label_smoothing=label_smoothing)
 
 
-def check_network(network: nn.Module, task: Task) -> None:
-    """Run the network once.
+def check_network(network: nn.Module, task: Task, *, foreign: bool = False) -> None:
+    """Run the network once; one that is not of this package in training mode, too.
 
     Raises:
         ConfigError: the network cannot take the task's images, or its output is not of the task's
             form.
     """
-    task.check_output(network, example_output(network, task.example))
+    output = example_output(network, task.example)
+    task.check_output(network, output)
+    if foreign and task.class_scores:
+        trained = training_output(network, task.example)
+        if type(trained) is not type(output):
+            name = type(network).__name__
+            raise ConfigError(
+                f"{name} gives {type(trained).__name__} while it trains and "
+                f"{type(output).__name__} otherwise; build it without auxiliary outputs "
+                "(torchvision: aux_logits=False), or wrap it in a module that returns the scores "
+                "alone"
+            )

@@ -11,6 +11,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 
 from ..core import ConfigError, DataError, Task
 from ..functional.divergence import kl_divergence
+from .output_form import require_tensor
 from .reliability import ReliabilityTable
 
 
@@ -108,9 +109,10 @@ class Classification(Task):
     def check_output(self, network: nn.Module, output: Any) -> None:
         """The network must map (B, C, H, W) to (B, K)."""
         expected = (len(self.example), len(self.classes))
-        if not isinstance(output, Tensor) or tuple(output.shape) != expected:
-            actual = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        require_tensor(network, output)
+        if tuple(output.shape) != expected:
+            name = type(network).__name__
             raise ConfigError(
-                f"{type(network).__name__} gives {actual} for {expected[0]} images, but "
+                f"{name} gives {tuple(output.shape)} for {expected[0]} images, but "
                 f"{expected[1]} classes ask for {expected}; build it with num_classes={expected[1]}"
             )

@@ -17,6 +17,7 @@ from torchvision.utils import draw_segmentation_masks
 from ..core import IGNORE, ConfigError, DataError, Task
 from ..functional.divergence import kl_divergence, mask_weights
 from .colors import colors
+from .output_form import require_tensor
 
 _OPACITY = 0.6  # of a color over the image
 _GAP = 4  # pixels between target and prediction
@@ -134,14 +135,11 @@ class Segmentation(Task):
     def check_output(self, network: nn.Module, output: Any) -> None:
         """The network must map (B, C, H, W) to (B, K, h, w)."""
         expected = (len(self.example), len(self.classes))
-        if (
-            not isinstance(output, Tensor)
-            or output.dim() != 4
-            or tuple(output.shape[:2]) != expected
-        ):
-            actual = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        require_tensor(network, output)
+        if output.dim() != 4 or tuple(output.shape[:2]) != expected:
+            name = type(network).__name__
             raise ConfigError(
-                f"{type(network).__name__} gives {actual} for {expected[0]} images, but "
+                f"{name} gives {tuple(output.shape)} for {expected[0]} images, but "
                 f"segmentation into {expected[1]} classes asks for {(*expected, 'h', 'w')}; "
                 "`selfdistill models` lists networks for it"
             )
