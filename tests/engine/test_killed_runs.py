@@ -96,7 +96,7 @@ def test_second_process_is_refused_and_harms_nothing(tmp_path, npz):
     before = (out / "recipe.toml").read_bytes()
     with pytest.raises(RunBusyError), RunDirectory(out).held():
         pass
-    ended(start(keys(npz, out, resume=True)), code=3)
+    ended(start(keys(npz, out, resume=True, save_every_steps=1)), code=3)
     ended(start(keys(npz, out)), code=3)
     assert process.is_alive()
     assert (out / "recipe.toml").read_bytes() == before

@@ -12,7 +12,7 @@ from selfdistill.core import ConfigError, ResourceError
 from selfdistill.models import build, detectors, list_models
 from selfdistill.taps import Taps
 from selfdistill.taps import fx_split as segments
-from selfdistill.tasks import Detection
+from selfdistill.tasks import Detection, check_network
 
 K = 3
 SMALL = ["ssdlite320_mobilenet_v3_large", "fasterrcnn_mobilenet_v3_large_320_fpn"]
@@ -117,7 +117,7 @@ def test_training_and_evaluation_give_both_loss_and_boxes(pairs, images, name):
 def test_it_can_be_tapped_and_shortened(pairs, images, name):
     ours, _, _ = pairs(name)
     ours.eval()
-    Detection(list("abc"), images).check(ours)
+    check_network(ours, Detection(list("abc"), images))
     _, features = Taps(ours, example=images).forward_features(images)
     assert tuple(features) == ours.cuts
     last = ours.cuts[-1]

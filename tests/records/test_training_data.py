@@ -22,7 +22,9 @@ teachers = st.builds(
     texts,
     texts,
     st.dictionaries(texts, floats),
-    st.dictionaries(texts, st.tuples(st.integers(), st.integers(), st.integers())),
+    st.dictionaries(
+        texts, st.dictionaries(texts, st.tuples(st.integers(), st.integers(), st.integers()))
+    ),
 )
 
 
