@@ -30,7 +30,8 @@ def mask_folder(place):
     for i, size in enumerate([(40, 30), (20, 50)]):
         save(place / "images" / f"{i}.png", *size)
         (place / "masks").mkdir(exist_ok=True)
-        Image.fromarray(np.zeros(size, np.uint8)).save(place / "masks" / f"{i}.png")
+        mask = np.arange(size[0] * size[1], dtype=np.uint8).reshape(size) % 2
+        Image.fromarray(mask).save(place / "masks" / f"{i}.png")
     return {"name": f"folder:{place}", "task": "segmentation", "val_fraction": 0}
 
 
