@@ -12,7 +12,7 @@ from typing import Any
 
 from blocks import RUN, Block, blocks
 
-SECONDS = 120
+SECONDS = 300
 
 
 def run_page(page: Path) -> None:
