@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,9 @@ ARGUMENTS = ("compare", "--methods", "muse", "--out", "study", "--epochs", "1", 
 @pytest.fixture
 def pretend(monkeypatch):
     """Runs are made by a stand-in; the fixture scripts how each ends."""
-    monkeypatch.setattr(jobs, "COMMAND", (sys.executable, str(PRETEND)))
+    monkeypatch.setattr(jobs, "PROGRAM", str(PRETEND))
+    monkeypatch.setattr("selfdistill.comparison.launch.IMPORTS", ())
+    monkeypatch.setattr("selfdistill.comparison.launch.OPTIONAL_IMPORTS", ())
 
     def script(**runs: str) -> None:
         behavior = {name.replace("_", " "): word for name, word in runs.items()}
@@ -108,7 +109,7 @@ def test_settings_and_a_recipe(pretend, tmp_path):
     ],
 )
 def test_refused(arguments, sentence, monkeypatch):
-    monkeypatch.setattr(jobs, "COMMAND", ("false",))  # nothing is to be trained
+    monkeypatch.setattr(jobs, "PROGRAM", "no_such_program")  # nothing is to be trained
     Path("thesis.tex").touch()
     result = say("compare", *arguments)
     assert "Traceback" not in result.err

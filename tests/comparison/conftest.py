@@ -1,5 +1,4 @@
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,9 @@ PRETEND = Path(__file__).with_name("pretend_train.py")
 def pretend(monkeypatch, tmp_path):
     """Runs of a study are made by pretend_train.py; the fixture scripts how each ends."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(jobs, "COMMAND", (sys.executable, str(PRETEND)))
+    monkeypatch.setattr(jobs, "PROGRAM", str(PRETEND))
+    monkeypatch.setattr("selfdistill.comparison.launch.IMPORTS", ())
+    monkeypatch.setattr("selfdistill.comparison.launch.OPTIONAL_IMPORTS", ())
     monkeypatch.setattr(jobs, "POLL_SECONDS", 0.02)
     monkeypatch.setattr("selfdistill.comparison.launch.POLL_SECONDS", 0.02)
     monkeypatch.setattr("selfdistill.comparison.slurm.POLL_SECONDS", 0.02)

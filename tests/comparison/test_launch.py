@@ -78,17 +78,17 @@ def test_a_run_is_begun_or_gone_on_with(tmp_path):
 
 def test_the_child_process_runs_the_command():
     """The child process is the command, and ends when its stdin does."""
-    command = [sys.executable, "-m", "selfdistill.comparison.child_process", "--version"]
+    command = [sys.executable, "-m", "selfdistill.comparison.child_process"]
+    command += ["selfdistill", "--version"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout.read().startswith(b"selfdistill ")
         assert process.wait() == 0
 
 
-def test_a_run_ends_with_its_parent():
-    wait = "import time, selfdistill.cli as c; c.main = lambda: (print('up', flush=True), time.sleep(60))"  # noqa: E501
-    module = "selfdistill.comparison.child_process"
-    code = f"{wait}\nimport runpy; runpy.run_module('{module}', run_name='__main__')"
-    command = [sys.executable, "-c", code]
+def test_a_run_ends_with_its_parent(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text("import time\nprint('up', flush=True)\ntime.sleep(60)\n")
+    command = [sys.executable, "-m", "selfdistill.comparison.child_process", str(program)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout.read(2) == b"up"
         process.stdin.close()

@@ -49,7 +49,7 @@ def test_jobs_in_processes_of_their_own(pretend):
     }
     from selfdistill.comparison import jobs
 
-    assert jobs.COMMAND[1].endswith("pretend_train.py")  # here, but not in the jobs' processes
+    assert jobs.PROGRAM.endswith("pretend_train.py")  # here, but not in the jobs' processes
     comparison = compare("ce", seeds="0", **keys)
     assert not comparison.failed
     assert Path("study/runs/ce/s0/metrics.jsonl").exists()

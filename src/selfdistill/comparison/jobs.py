@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-COMMAND = (sys.executable, "-m", "selfdistill.comparison.child_process")
+from . import child_process
+from .fork_server import ForkedProcess, ForkServer
+
+PROGRAM = "selfdistill"
 LOG = "log.txt"
 POLL_SECONDS = 0.2  # between two polls of a process
 _GRACE_SECONDS = 30  # that a run has to save, as SLURM grants by default
@@ -57,21 +60,31 @@ class JobResult:
 
 
 class JobProcess:
-    """Running process of a job; as a context manager it does not outlive its caller."""
+    """Running process of a job; as a context manager it does not outlive its caller.
 
-    def __init__(self, job: RunJob, **env: str) -> None:
+    Args:
+        job: the run.
+        server: forks the process; None starts an interpreter of its own.
+        env: environment variables of the process.
+    """
+
+    def __init__(self, job: RunJob, server: ForkServer | None = None, **env: str) -> None:
         job.run_dir.mkdir(parents=True, exist_ok=True)
         log = job.run_dir / LOG
         self.job, self.start, self.stopping = job, time.monotonic(), False
         self.log_offset = log.stat().st_size if log.exists() else 0
-        with log.open("ab") as stream:
-            self.process = subprocess.Popen(
-                [*COMMAND, *job.argv()],
-                stdin=subprocess.PIPE,
-                stdout=stream,
-                stderr=stream,
-                env={**os.environ, **env},
-            )
+        self.process: subprocess.Popen[bytes] | ForkedProcess
+        if server is None:
+            with log.open("ab") as stream:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-m", child_process.__name__, PROGRAM, *job.argv()],
+                    stdin=subprocess.PIPE,
+                    stdout=stream,
+                    stderr=stream,
+                    env={**os.environ, **env},
+                )
+        else:
+            self.process = server.start(PROGRAM, job.argv(), log, **env)
 
     def __enter__(self) -> "JobProcess":
         return self
@@ -83,7 +96,7 @@ class JobProcess:
                 self.process.wait(timeout=_GRACE_SECONDS)
             except subprocess.TimeoutExpired:
                 self.process.kill()  # its last checkpoint is on the disk
-        if self.process.stdin:
+        if isinstance(self.process, subprocess.Popen) and self.process.stdin:
             self.process.stdin.close()
 
     def stop(self) -> None:
@@ -121,7 +134,7 @@ class SlurmJob:
         os.environ.pop("SLURM_NTASKS", None)
         # SLURM warns all processes of a job of its end, and by default the warning kills.
         handler = signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-        with JobProcess(self.job, **env) as self.process:
+        with JobProcess(self.job, None, **env) as self.process:
             signal.signal(signal.SIGUSR2, handler)
             while (result := self.process.poll()) is None:
                 time.sleep(POLL_SECONDS)

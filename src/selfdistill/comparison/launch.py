@@ -1,6 +1,7 @@
 """Local launcher: runs as independent processes, several at a time, on this machine."""
 
 import os
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -10,7 +11,12 @@ import torch
 
 from ..engine.signals import Interrupted, Signals
 from ..recipe.schema import Recipe
+from .fork_server import ForkServer
 from .jobs import POLL_SECONDS, JobProcess, JobResult, RunJob
+
+IMPORTS = ("selfdistill.cli.train", "selfdistill.runs.train")
+OPTIONAL_IMPORTS = ("timm", "torchvision")
+_CAN_FORK = sys.platform == "linux"  # elsewhere a library may have started threads at its import
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,11 @@ def _share_gpus(gpus: Sequence[str], devices: int, jobs: int) -> tuple[str, ...]
     return tuple(",".join(groups[job % len(groups)]) for job in range(jobs)) if groups else ()
 
 
+def _fork_server(shares: ResourceShares) -> ForkServer:
+    imported = [name for name in OPTIONAL_IMPORTS if name in sys.modules]  # the rows need these
+    return ForkServer([*IMPORTS, *imported], **shares.env(0))
+
+
 def run_locally(jobs: Sequence[RunJob], shares: ResourceShares) -> Iterator[JobResult]:
     """Train the runs, and yield the result of each as soon as it has ended.
 
@@ -95,10 +106,11 @@ def run_locally(jobs: Sequence[RunJob], shares: ResourceShares) -> Iterator[JobR
     running: dict[int, JobProcess] = {}
     signals = Signals()
     with signals.caught(), ExitStack() as stack:
+        server = stack.enter_context(_fork_server(shares)) if _CAN_FORK and len(jobs) > 1 else None
         while (waiting and not signals.signal_number) or running:
             while waiting and free_slots and not signals.signal_number:
                 slot = free_slots.pop(0)
-                process = JobProcess(waiting.pop(0), **shares.env(slot))
+                process = JobProcess(waiting.pop(0), server, **shares.env(slot))
                 running[slot] = stack.enter_context(process)
             time.sleep(POLL_SECONDS)
             for slot, process in list(running.items()):
