@@ -5,9 +5,9 @@ import inspect
 import re
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
-
-import pytest
 
 import selfdistill.methods
 from selfdistill.core import METHODS, Provenance
@@ -17,7 +17,27 @@ from selfdistill.tasks import TASKS
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "selfdistill"
 FILES = sorted(SOURCE.rglob("*.py"))
-every_file = pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(SOURCE)))
+
+
+def every_file(check: Callable[[Path], None]) -> Callable[[], None]:
+    """A test of all files: a test for each would cost more than what is checked."""
+
+    def test() -> None:
+        faults = {}
+        for file in FILES:
+            try:
+                check(file)
+            except AssertionError as error:
+                faults[str(file.relative_to(SOURCE))] = str(error)
+        assert not faults
+
+    test.__name__ = check.__name__
+    return test
+
+
+@cache
+def parsed(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"))
 
 
 def test_floors_import_downwards_only():
@@ -56,7 +76,7 @@ def test_no_method_is_named_outside_its_own_file(file):
         allowed |= {name for name in METHODS if METHODS[name].__module__.endswith(f".{file.stem}")}
     if file.parent == SOURCE / "methods" or place == "modules/bottlenecks.py":
         allowed |= BOTTLENECKS
-    tree = ast.parse(file.read_text(encoding="utf-8"))
+    tree = parsed(file)
     assert strings(tree) & set(METHODS) <= allowed
 
 
@@ -79,7 +99,7 @@ def test_kind_is_what_the_constructor_takes():
 def test_methods_import_no_method(file):
     if file.parent != SOURCE / "methods" or file.name == "__init__.py":
         return
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(file)):
         if isinstance(node, ast.ImportFrom):
             assert node.level != 1, f"{file.name} imports a file of its own folder"
 
@@ -91,13 +111,13 @@ def test_a_file_has_at_most_300_lines(file):
 
 def calls(file: Path) -> set[str]:
     """Dotted names of all that a file calls."""
-    tree = ast.parse(file.read_text(encoding="utf-8"))
+    tree = parsed(file)
     return {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
 
 
 @every_file
 def test_html_is_written_by_templates_only(file):
-    tree = ast.parse(file.read_text(encoding="utf-8"))
+    tree = parsed(file)
     assert not [text for text in strings(tree) if re.search("<[a-z]+[ >]|</[A-Za-z]", text)]
 
 
@@ -141,22 +161,25 @@ class B:
 
 @every_file
 def test_names_say_what_a_value_is(file):
-    names = assigned_names(ast.parse(file.read_text(encoding="utf-8")))
+    names = assigned_names(parsed(file))
     assert not {name for name in names if name.strip("_").lower() in VAGUE}
 
 
 @every_file
 def test_matplotlib_is_imported_by_charts_only(file):
-    tree = ast.parse(file.read_text(encoding="utf-8"))
+    tree = parsed(file)
     imported = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
     imported |= {n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
     if "matplotlib" in {name.split(".")[0] for name in imported}:
         assert "charts" in file.relative_to(SOURCE).as_posix()
 
 
-@pytest.mark.parametrize("module", ["runs.run", "comparison.compare", "reporting.sample_images"])
-def test_charts_are_imported_only_when_a_page_is_written(module):
-    code = f"import sys, selfdistill.{module}; print(*sys.modules)"
+def test_charts_are_imported_only_when_a_page_is_written():
+    code = """
+import sys, selfdistill.runs.run, selfdistill.comparison.compare
+import selfdistill.reporting.sample_images
+print(*sys.modules)
+"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     drawing = {"selfdistill.reporting.charts", "selfdistill.reporting.rendering"}
     assert not drawing & set(done.stdout.split())
@@ -169,7 +192,7 @@ def test_nothing_is_printed(file):
 
 @every_file
 def test_no_pickle_is_read_or_written(file):
-    tree = ast.parse(file.read_text(encoding="utf-8"))
+    tree = parsed(file)
     imported = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
     imported |= {n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
     assert not {name.split(".")[0] for name in imported} & {"pickle", "dill", "joblib", "shelve"}
@@ -179,7 +202,7 @@ def test_no_pickle_is_read_or_written(file):
 
 
 def test_foreign_weights_are_read_as_tensors_only():
-    tree = ast.parse((SOURCE / "models" / "convert_weights.py").read_text(encoding="utf-8"))
+    tree = parsed(SOURCE / "models" / "convert_weights.py")
     load_calls = [
         {k.arg: ast.unparse(k.value) for k in node.keywords}
         for node in ast.walk(tree)
@@ -207,7 +230,7 @@ def test_no_device_is_chosen_in_a_method_or_module(file):
 @every_file
 def test_no_method_or_module_names_a_task(file):
     if file.parent.name in ("methods", "modules", "functional", "engine"):
-        tree = ast.parse(file.read_text(encoding="utf-8"))
+        tree = parsed(file)
         assert not strings(tree) & set(TASKS)
         imported = {n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
         assert "tasks" not in {name.split(".")[0] for name in imported}
@@ -215,7 +238,7 @@ def test_no_method_or_module_names_a_task(file):
 
 def test_forward_has_no_switch_for_a_task():
     for file in (SOURCE / "methods").glob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        for node in ast.walk(parsed(file)):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in ("isinstance", "hasattr"):
                 assert "task" not in ast.unparse(node)
 
@@ -224,7 +247,7 @@ def test_changes_of_a_recipe_name_its_keys():
     """`model_copy` checks nothing, so a key that was renamed would be changed without effect."""
     unknown = []
     for path in FILES:
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(parsed(path)):
             if not (isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".model_copy")):
                 continue
             keys = (k for word in node.keywords for k in getattr(word.value, "keys", []))

@@ -6,10 +6,11 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
-from selfdistill.comparison.fork_server import ForkServer
+from selfdistill.comparison.fork_server import fork_server
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux only")
 
@@ -34,7 +35,7 @@ def program(tmp_path, monkeypatch) -> str:
 
 @pytest.fixture
 def server():
-    with ForkServer(["decimal", "no.such.module"]) as server:
+    with fork_server(["decimal", "no.such.module"]) as server:
         yield server
 
 
@@ -89,17 +90,21 @@ def test_wait_with_a_limit(server, program, tmp_path):
     process.terminate()  # of what has ended: nothing
 
 
+def server_of(process) -> int:
+    """Number of the process that forked another."""
+    return int(Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 def test_programs_end_with_the_client(program, tmp_path):
-    server = ForkServer([])
-    process = server.start(program, ["sleep"], tmp_path / "log")
-    server.__exit__(None, None, None)
+    with fork_server([]) as server:
+        process = server.start(program, ["sleep"], tmp_path / "log")
     wait_for(lambda: not is_alive(process.pid))
 
 
 def test_programs_end_with_the_server(program, tmp_path):
-    with ForkServer([]) as server:
+    with fork_server([]) as server:
         process = server.start(program, ["sleep"], tmp_path / "log")
-        server._server.kill()
+        os.kill(server_of(process), signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
         assert server.start(program, ["fine"], tmp_path / "log").wait() == -signal.SIGKILL
         wait_for(lambda: not is_alive(process.pid))
@@ -109,7 +114,7 @@ def test_the_server_outlives_a_signal_to_all(server, program, tmp_path):
     """Else the exit codes of runs that save and stop would be lost."""
     process = server.start(program, ["sleep"], tmp_path / "log")
     for number in (signal.SIGINT, signal.SIGTERM):
-        os.kill(server._server.pid, number)
+        os.kill(server_of(process), number)
     process.kill()
     assert process.wait() == -signal.SIGKILL
 

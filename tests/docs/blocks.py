@@ -1,6 +1,7 @@
 """The code blocks of a page of documentation."""
 
 import re
+import shlex
 import textwrap
 from pathlib import Path
 from typing import NamedTuple
@@ -49,6 +50,20 @@ def blocks(page: str) -> list[Block]:
             found.append(_block(lines, start, number, fence))
             fence = None
     return found
+
+
+def own_commands(code: str) -> list[list[str]]:
+    """Arguments of each command of a shell block that holds nothing but `selfdistill ARGUMENTS`.
+
+    Empty where a command is another, or where a shell would read more than words and quotes.
+    """
+    if set(code) & set("$`|&;<>(){}*?[]~!"):
+        return []
+    lines = [shlex.split(line, comments=True) for line in code.replace("\\\n", " ").splitlines()]
+    commands = [words for words in lines if words]
+    if any(words[0] != "selfdistill" for words in commands):
+        return []
+    return [words[1:] for words in commands]
 
 
 def _block(lines: list[str], start: int, end: int, fence: re.Match[str]) -> Block:

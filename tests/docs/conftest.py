@@ -1,7 +1,7 @@
 """What the pages find in their working directory, and the list of blocks that are not run."""
 
+import contextlib
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +10,13 @@ import pytest
 from blocks import ROOT, blocks, pages
 from filelock import FileLock
 from PIL import Image
+
+from selfdistill.comparison.fork_server import fork_server
+
+IMPORTS = (
+    *("selfdistill.cli.train", "selfdistill.runs.run", "selfdistill.reporting.rendering"),
+    *("timm", "torchvision"),
+)
 
 FLOWERS = {"daisy": (230, 230, 220), "poppy": (220, 60, 40), "violet": (110, 60, 190)}
 
@@ -41,16 +48,24 @@ def surroundings(tmp_path_factory, testrun_uid) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def workspace(tmp_path_factory, testrun_uid, surroundings) -> Path:
+def server(surroundings):
+    """Forks the pages' processes."""
+    with fork_server(IMPORTS, **surroundings) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory, testrun_uid, server) -> Path:
     """What the pages take for granted, made once by whichever test process comes first."""
     place = tmp_path_factory.getbasetemp().parent / f"workspace-{testrun_uid}"
     with FileLock(f"{place}.lock"):
         if not place.exists():
             flowers(place / "flowers")
-            for method in ("muse", "ce"):
-                words = ["selfdistill", "train", "--method", method, "--epochs", "3"]
-                words += ["--out", f"runs/digits-{method}"]
-                subprocess.run(words, cwd=place, env=surroundings, check=True, capture_output=True)
+            with contextlib.chdir(place):
+                for method in ("muse", "ce"):
+                    words = ["train", "--method", method, "--epochs", "3"]
+                    words += ["--out", f"runs/digits-{method}"]
+                    assert server.start("selfdistill", words, place / "log").wait() == 0
     return place
 
 

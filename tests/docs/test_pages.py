@@ -1,15 +1,20 @@
 """Every block of code in the documentation runs, in order, page by page."""
 
+import ast
 import contextlib
+import importlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
-from blocks import ROOT, RUN, SHOWN, blocks, pages
+from blocks import ROOT, RUN, SHOWN, blocks, own_commands, pages
+
+import selfdistill
 
 RUNNER = Path(__file__).parent / "run_page.py"
 PAGES = pages()
@@ -28,22 +33,14 @@ def where(page: Path) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if to_run(page)], ids=where)
-def test_blocks_run(page, workspace, surroundings, tmp_path):
-    place = shutil.copytree(workspace, tmp_path / "work")
+def test_blocks_run(page, server, workspace, tmp_path, monkeypatch):
+    monkeypatch.chdir(shutil.copytree(workspace, tmp_path / "work"))
     output = tmp_path / "output"
-    with output.open("w") as stream:
-        runner = subprocess.Popen(
-            [sys.executable, RUNNER, page],
-            cwd=place,
-            env=surroundings,
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            failed = runner.wait()
-        finally:
-            end_group(runner.pid)
+    runner = server.start(str(RUNNER), [str(page)], output)
+    try:
+        failed = runner.wait()
+    finally:
+        end_group(runner.pid)
     assert not failed, output.read_text(encoding="utf-8")[-5000:]
 
 
@@ -101,11 +98,80 @@ def test_blocks_are_found():
     assert found[1].code == "if True:\n    answer = 42\n"
 
 
+def unknown_names(code: str) -> list[str]:
+    """What a block takes from modules of ours that they do not have."""
+    tree, modules, unknown = ast.parse(code), {}, []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.split(".")[0] == "selfdistill":
+                    module = importlib.import_module(alias.name)
+                    modules[alias.asname or "selfdistill"] = module if alias.asname else selfdistill
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("selfdistill"):
+            module = importlib.import_module(node.module)
+            for alias in node.names:
+                value = getattr(module, alias.name, None)
+                if value is None:
+                    unknown.append(f"{node.module}.{alias.name}")
+                elif isinstance(value, ModuleType):
+                    modules[alias.asname or alias.name] = value
+    for node in ast.walk(tree):
+        match node:
+            case ast.Attribute(value=ast.Name(id=name), attr=attribute) if name in modules:
+                if not hasattr(modules[name], attribute):
+                    unknown.append(f"{name}.{attribute}")
+    return unknown
+
+
+@pytest.mark.parametrize("page", PAGES, ids=where)
+def test_names_are_those_of_the_code(page):
+    # so that a renamed function fails before its page is run
+    python = [b.code for b in blocks(page.read_text(encoding="utf-8")) if b.language == "python"]
+    assert not unknown_names("".join(python))
+
+
+def test_unknown_names_are_seen():
+    code = """
+import selfdistill
+from selfdistill import core, information as i
+from selfdistill.core import Batch, Bach
+core.Method, core.Mehtod, i.estimate, selfdistill.train, selfdistill.trian
+"""
+    unknown = ["selfdistill.core.Bach", "core.Mehtod", "i.estimate", "selfdistill.trian"]
+    assert unknown_names(code) == unknown
+
+
 def run(text: str, place: Path) -> subprocess.CompletedProcess[str]:
     page = place / "page.md"
     page.write_text(text, encoding="utf-8")
     words = [sys.executable, str(RUNNER), str(page)]
     return subprocess.run(words, cwd=place, capture_output=True, text=True, check=False)
+
+
+def test_commands_of_our_own_are_told_from_what_needs_a_shell():
+    page = """# a comment
+selfdistill train --set 'method=ce'  # another
+selfdistill evaluate \\
+  "runs/a run"
+"""
+    train, evaluate = ["train", "--set", "method=ce"], ["evaluate", "runs/a run"]
+    assert own_commands(page) == [train, evaluate]
+    others = (
+        "ls",
+        "A=1 selfdistill x",
+        "selfdistill a | head",
+        "selfdistill $RUN",
+        "selfdistill *",
+    )
+    assert not any(own_commands(f"selfdistill train\n{other}\n") for other in others)
+
+
+@pytest.mark.parametrize(("method", "works"), [("ce", True), ("no-such-method", False)])
+def test_commands_of_our_own_are_run_without_a_shell(tmp_path, method, works):
+    command = f"selfdistill methods {method}"
+    done = run(f"```bash\n{command}\n```\n```bash\necho end\n```\n", tmp_path)
+    assert (done.returncode == 0, "end\n" in done.stdout) == (works, works)
+    assert ("supervised loss alone" in done.stdout) == works
 
 
 def test_a_page_is_run_in_order(tmp_path):

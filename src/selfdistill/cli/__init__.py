@@ -4,6 +4,7 @@ Nothing here imports torch until a command runs and needs it, so that help and m
 answered at once. Of the other floors only the fields of a recipe are imported, which are options.
 """
 
+import os
 from typing import Annotated
 
 import typer
@@ -51,6 +52,8 @@ for _command in (
 
 def main() -> None:
     """The entry point of the console script and of `python -m selfdistill`."""
+    # What torch's C++ says of its own workings is for its developers; it is read at import.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     app()
 
 

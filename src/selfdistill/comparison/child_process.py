@@ -27,6 +27,7 @@ def run_program(program: str, arguments: Sequence[str]) -> None:
     """Run a module, or a file that ends in .py, as Python's own command does."""
     sys.argv = [program, *arguments]
     if program.endswith(".py"):
+        sys.path.insert(0, os.path.dirname(program))
         runpy.run_path(program, run_name="__main__")
     else:
         runpy.run_module(program, run_name="__main__", alter_sys=True)

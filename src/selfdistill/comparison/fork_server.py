@@ -11,13 +11,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from .child_process import run_program, terminate_with
 
+_Connection: TypeAlias = "Connection[Any, Any]"
 _POLL_SECONDS = 0.02
 _NO_PROCESS = -1  # the server had been killed
 
@@ -30,8 +31,9 @@ class _Request(NamedTuple):
     directory: Path
 
 
-class ForkServer:
-    """Starts programs in processes with some modules imported; as a context manager it ends them.
+@contextlib.contextmanager
+def fork_server(modules: Sequence[str], **env: str) -> Iterator["ForkServer"]:
+    """Server in a process of its own.
 
     However this process ends, the server and all programs get SIGTERM.
 
@@ -39,25 +41,29 @@ class ForkServer:
         modules: names of what is imported once; what cannot be imported is left to the programs.
         env: environment variables that are read at import, as the number of threads is.
     """
+    connection, server_end = Pipe()
+    number = server_end.fileno()
+    with server_end:
+        process = subprocess.Popen(
+            [sys.executable, "-m", __name__, str(number), *modules],
+            stdin=subprocess.DEVNULL,
+            pass_fds=[number],
+            env={**os.environ, **env},
+        )
+    with process, connection:
+        yield ForkServer(connection)
 
-    def __init__(self, modules: Sequence[str], **env: str) -> None:
-        self._connection, server_end = Pipe()
+
+class ForkServer:
+    """Starts programs in processes that have some modules imported.
+
+    Args:
+        connection: to a process in `serve`.
+    """
+
+    def __init__(self, connection: _Connection) -> None:
+        self._connection = connection
         self._codes: dict[int, int] = {}
-        with server_end:
-            number = server_end.fileno()
-            self._server = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(number), *modules],
-                stdin=subprocess.DEVNULL,
-                pass_fds=[number],
-                env={**os.environ, **env},
-            )
-
-    def __enter__(self) -> "ForkServer":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._connection.close()
-        self._server.wait()
 
     def start(
         self, program: str, arguments: Sequence[str], log: Path, **env: str
@@ -139,23 +145,25 @@ class ForkedProcess:
         self.send_signal(signal.SIGKILL)
 
 
-def serve(connection: Any, children: set[int]) -> tuple[_Request, int] | None:
-    """Fork for each request until the other end closes; then returns None.
-
-    In a forked process it returns the request, and a pipe that ends with the server.
-    """
+def serve(connection: _Connection) -> None:
+    """Fork for each request, and run its program there, until the other end closes."""
+    # A signal to the whole group is for the programs, whose exit codes are waited for.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    children: set[int] = set()
     end_of_server, held = os.pipe()
     while True:
         if connection.poll(_POLL_SECONDS):
             try:
                 request: _Request = connection.recv()
             except EOFError:
-                return None
+                break
             pid = os.fork()
             if pid == 0:
                 os.close(held)
                 connection.close()
-                return request, end_of_server
+                _run(request, end_of_server)
+                sys.exit()
             children.add(pid)
             connection.send(pid)
         for pid in list(children):
@@ -164,22 +172,11 @@ def serve(connection: Any, children: set[int]) -> tuple[_Request, int] | None:
                 children.remove(pid)
                 with contextlib.suppress(OSError):
                     connection.send((pid, os.waitstatus_to_exitcode(status)))
+    for pid in children:
+        os.kill(pid, signal.SIGTERM)
 
 
-def _main(number: int, modules: Sequence[str]) -> None:
-    # A signal to the whole group is for the programs, whose exit codes are waited for.
-    for caught in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(caught, signal.SIG_IGN)
-    for module in modules:
-        with contextlib.suppress(ImportError):
-            importlib.import_module(module)
-    children: set[int] = set()
-    forked = serve(Connection(number), children)
-    if forked is None:
-        for pid in children:
-            os.kill(pid, signal.SIGTERM)
-        return
-    request, end_of_server = forked
+def _run(request: _Request, end_of_server: int) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.chdir(request.directory)
@@ -189,6 +186,13 @@ def _main(number: int, modules: Sequence[str]) -> None:
         os.dup2(stream.fileno(), 2)
     terminate_with(end_of_server)
     run_program(request.program, request.arguments)
+
+
+def _main(number: int, modules: Sequence[str]) -> None:
+    for module in modules:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(module)
+    serve(Connection(number))
 
 
 if __name__ == "__main__":

@@ -4,14 +4,14 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 
 import torch
 
 from ..engine.signals import Interrupted, Signals
 from ..recipe.schema import Recipe
-from .fork_server import ForkServer
+from .fork_server import ForkServer, fork_server
 from .jobs import POLL_SECONDS, JobProcess, JobResult, RunJob
 
 IMPORTS = ("selfdistill.cli.train", "selfdistill.runs.train")
@@ -89,9 +89,9 @@ def _share_gpus(gpus: Sequence[str], devices: int, jobs: int) -> tuple[str, ...]
     return tuple(",".join(groups[job % len(groups)]) for job in range(jobs)) if groups else ()
 
 
-def _fork_server(shares: ResourceShares) -> ForkServer:
+def _fork_server(shares: ResourceShares) -> AbstractContextManager[ForkServer]:
     imported = [name for name in OPTIONAL_IMPORTS if name in sys.modules]  # the rows need these
-    return ForkServer([*IMPORTS, *imported], **shares.env(0))
+    return fork_server([*IMPORTS, *imported], **shares.env(0))
 
 
 def run_locally(jobs: Sequence[RunJob], shares: ResourceShares) -> Iterator[JobResult]:
