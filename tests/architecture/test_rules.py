@@ -9,6 +9,8 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+import pytest
+
 import selfdistill.methods
 from selfdistill.core import METHODS, Provenance
 from selfdistill.recipe.schema import Recipe
@@ -174,6 +176,7 @@ def test_matplotlib_is_imported_by_charts_only(file):
         assert "charts" in file.relative_to(SOURCE).as_posix()
 
 
+@pytest.mark.slow
 def test_charts_are_imported_only_when_a_page_is_written():
     code = """
 import sys, selfdistill.runs.run, selfdistill.comparison.compare

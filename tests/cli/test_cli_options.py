@@ -81,6 +81,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_an_option_added_as_one_line_appears_everywhere(tmp_path):
     shutil.copytree(Path(selfdistill.__file__).parent, tmp_path / "src" / "selfdistill")
     file = tmp_path / "src" / "selfdistill" / "engine" / "settings.py"

@@ -324,6 +324,10 @@ def over(cases: list[Case], fast: Callable[[Case], bool] = usual) -> pytest.Mark
 
 
 every_case, every_default = over(CASES), over(DEFAULTS)
-classified = over([case for case in DEFAULTS if case.task == "classification"])
+# For tests that take seconds: one method of each kind in the usual suite.
+one_of_a_kind = over(
+    [case for case in DEFAULTS if case.task == "classification"],
+    lambda case: case.name in ("muse", "kd", "dml"),
+)
 # For the test that finds most faults: variants on the first task are in the usual suite, too.
 with_variants = over(CASES, lambda case: usual(case) or case.task == "classification")

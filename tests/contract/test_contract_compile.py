@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 import torch._dynamo
-from contract_cases import classified, every_case, every_default, moment
+from contract_cases import every_case, every_default, moment, one_of_a_kind
 
 
 def check(case, backend: str) -> None:
@@ -25,7 +25,7 @@ def check(case, backend: str) -> None:
                 each.after_step(progress)
 
 
-@classified
+@one_of_a_kind
 def test_compiles_once(case):
     check(case, "eager")
 

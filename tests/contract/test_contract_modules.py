@@ -144,7 +144,9 @@ FOREIGN = {
 }
 
 
-@pytest.mark.parametrize("name", FOREIGN)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if not FOREIGN[n] else ()) for n in FOREIGN]
+)
 def test_networks_nobody_adapted(name):
     import timm
 

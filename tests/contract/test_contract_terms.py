@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from contract_cases import DEFAULTS, classified, every_case, every_default, moment, with_variants
+from contract_cases import DEFAULTS, every_case, every_default, moment, one_of_a_kind, with_variants
 from torch import nn
 
 from selfdistill.core import METHODS, Frozen, Method, StepOutput
@@ -159,7 +159,7 @@ def check_learns(case):
     assert min(metric.compute().values()) > GOOD[case.task]
 
 
-@classified
+@one_of_a_kind
 def test_learns_one_batch(case):
     check_learns(case)
 

@@ -66,6 +66,7 @@ def weights(graph):
     return [i.name for i in graph.initializer if len(i.dims) == 4]
 
 
+@pytest.mark.slow
 def test_the_file_by_itself(network, data, tmp_path):
     agreement = export_early_exit_onnx(network, data, tmp_path / "network.onnx")
     assert (agreement.images, agreement.matched) == (IMAGES, IMAGES)

@@ -139,9 +139,12 @@ KILLED = {
 }
 
 
-@pytest.mark.parametrize("keys", KILLED.values(), ids=KILLED)
-def test_killed_at_any_event(tmp_path, monkeypatch, straight, keys):
-    killed_everywhere(tmp_path, monkeypatch, straight(keys), keys)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=() if n == "every third step" else pytest.mark.slow) for n in KILLED],
+)
+def test_killed_at_any_event(tmp_path, monkeypatch, straight, name):
+    killed_everywhere(tmp_path, monkeypatch, straight(KILLED[name]), KILLED[name])
 
 
 @pytest.mark.slow
