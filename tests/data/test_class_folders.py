@@ -154,6 +154,30 @@ def test_one_class(tmp_path):
     fails(tmp_path, "has the one class 'ant'; two class folders are the least")
 
 
+@pytest.mark.parametrize(
+    ("folders", "words"),
+    [
+        (["images", "annotations/trimaps"], "hold images and what belongs to them"),
+        (["JPEGImages", "Annotations", "ImageSets"], "give --task segmentation or detection"),
+        (["bounding_box_train", "bounding_box_test", "query"], "look like parts of the data"),
+        (["split-train", "split-val"], "call them train, val and test"),
+    ],
+)
+def test_folders_that_are_no_classes(tmp_path, folders, words):
+    for inner in folders:
+        picture(tmp_path / inner / "a.png")
+    with pytest.raises(DataError, match=words):
+        load(name(tmp_path))
+
+
+@pytest.mark.parametrize("names", [("train", "bus"), ("masks", "gloves"), ("test tube", "flask")])
+def test_classes_of_such_names(tmp_path, names):
+    for inner in names:
+        for i in range(2):
+            picture(tmp_path / inner / f"{i}.png")
+    assert load(name(tmp_path), val_fraction=0).classes == sorted(names)
+
+
 def test_unknown_class_in_val(folder):
     picture(folder / "val" / "bees" / "0.png")
     fails(folder, r"bees is no class of the training set \(did you mean 'bee'\?\)")

@@ -1,6 +1,6 @@
 """Folders of images with one folder per class."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -16,6 +16,8 @@ from .text_files import read_lines
 IMAGENET: MeanStd = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _ANNOTATIONS = "val_annotations.txt"
 _IMAGE_FOLDERS = ({"images"}, {"imgs"}, {"pictures"}, {"photos"})  # are no classes
+_IMAGES = {"images", "imgs", "img", "image", "pictures", "photos", "jpegimages", "jpegs"}
+_BELONGINGS = {"annotations", "annotation", "annots", "labels", "label", "masks", "mask", "xmls"}
 _SIZE = 224  # by default, where images differ in size
 _RESIZE_RATIO = 256 / 224
 _IN_MEMORY = 2 << 30  # bytes of decoded images that are kept
@@ -89,7 +91,8 @@ def _unread(path: Path, parts: Mapping[str, Path]) -> list[str]:
 
 
 def _refuse_parts(path: Path, folders: Mapping[Path, set[str]]) -> None:
-    """Raises `DataError` if folders that are to be classes are parts under other names."""
+    """Raises `DataError` if folders that are to be classes are something else."""
+    _refuse_belongings(path, [folder.name for folder in folders])
     inner = list(folders.values())
     names = ", ".join(folder.name for folder in list(folders)[:3])
     if len(inner) > 1 and inner[0] and all(one == inner[0] for one in inner):
@@ -110,6 +113,22 @@ def _refuse_parts(path: Path, folders: Mapping[Path, set[str]]) -> None:
                 f"{folder} looks like a part of the data, and its name does not say which; call it "
                 "train, val or test, with the folders of classes right in it"
             )
+    parts = [folder.name for folder in folders if resembles_part(folder.name)]
+    if len(parts) > 1:
+        raise DataError(
+            f"{' and '.join(parts[:2])} in {path} look like parts of the data and no classes; call "
+            "them train, val and test, with the folders of classes right in them"
+        )
+
+
+def _refuse_belongings(path: Path, names: Sequence[str]) -> None:
+    images = [name for name in names if name.casefold() in _IMAGES]
+    others = [name for name in names if name.casefold() in _BELONGINGS]
+    if images and others:
+        raise DataError(
+            f"{images[0]} and {others[0]} in {path} hold images and what belongs to them, and no "
+            "classes; give --task segmentation or detection, or make a folder of each class"
+        )
 
 
 def _images_in(folder: Path) -> Iterator[Path]:
