@@ -14,6 +14,7 @@ from selfdistill.core import ArtifactError, Batch, ConfigError, Progress, Selfdi
 from selfdistill.engine import checkpoint
 from selfdistill.engine.callback import Callback
 from selfdistill.models import PretrainedNetwork, build
+from selfdistill.models.pretrained import PublishedInput
 from selfdistill.recipe.build_run import build_run, load_data
 from selfdistill.recipe.schema import parse
 from selfdistill.recipe.teachers import fingerprint, load_teacher
@@ -86,7 +87,7 @@ def test_a_teacher_of_other_classes(own):
         ({"classes": facts["classes"][:-1]}, "tells 9 classes apart and 'digits' has 10"),
         ({"classes": facts["classes"][::-1]}, "has '9' where 'digits' has '0'"),
         ({"task": "segmentation"}, "was trained for segmentation"),
-        ({"mean": facts["mean"] * 3, "std": facts["std"] * 3}, "images of 3 channels, and those"),
+        ({"mean": facts["mean"] * 4, "std": facts["std"] * 4}, "images of 4 channels, and those"),
     ):
         learned(own, **facts | change)
         with pytest.raises(ConfigError, match=words.replace("(", r"\(")):
@@ -186,7 +187,9 @@ def test_a_file_of_other_classes(suffix, tmp_path):
 def test_a_published_network_teaches_features(monkeypatch):
     """Of other classes and another normalization, as those of ImageNet are to a small data set."""
     published = PretrainedNetwork(
-        lambda: build("cifar/resnet8", num_classes=1000, in_channels=1), 1000, (0.5,), (0.5,)
+        lambda: build("cifar/resnet8", num_classes=1000, in_channels=1),
+        1000,
+        PublishedInput((0.5,), (0.5,), (224, 224)),
     )
     monkeypatch.setattr("selfdistill.recipe.teachers.find_pretrained", lambda name: published)
     components = build_run(parse({**TINY, "method": "at", "teacher": "timm/resnet8"}))

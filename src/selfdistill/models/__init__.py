@@ -1,18 +1,32 @@
 """Networks by name: our CIFAR networks, timm's and torchvision's; weights from files."""
 
 from .build import build, list_models, register_model
-from .pretrained import PretrainedNetwork, find_pretrained
-from .renormalize import renormalize_inputs
-from .weights import SUFFIXES, count_classes, load_weights, read_weights, set_weights
+from .pretrained import PretrainedNetwork, find_pretrained, published_input
+from .renormalize import convert_inputs, renormalize_inputs
+from .weights import (
+    SUFFIX_LIST,
+    SUFFIXES,
+    count_channels,
+    count_classes,
+    file_normalization,
+    load_weights,
+    read_weights,
+    set_weights,
+)
 
 __all__ = [
     "SUFFIXES",
+    "SUFFIX_LIST",
     "PretrainedNetwork",
     "build",
+    "convert_inputs",
+    "count_channels",
     "count_classes",
+    "file_normalization",
     "find_pretrained",
     "list_models",
     "load_weights",
+    "published_input",
     "read_weights",
     "register_model",
     "renormalize_inputs",
