@@ -10,11 +10,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 import selfdistill
-from selfdistill.core import ConfigError
+from selfdistill.core import ArtifactError, ConfigError
 from selfdistill.data.image_data import OWN
 from selfdistill.engine.callback import Callback
-from selfdistill.models import build
-from selfdistill.models.pretrained import PublishedInput, published_input
+from selfdistill.models import TrainedInput, build, published_input
 from selfdistill.recipe.build_run import build_run, load_data, run_input
 from selfdistill.recipe.document import check_early, typed_recipe
 from selfdistill.recipe.schema import parse, write
@@ -63,12 +62,17 @@ def test_then_that_of_the_weights(run, tmp_path):
     data = given(weights=str(run.path))
     assert (data.mean, data.std) == ((0.25,), (0.125,))
     assert str(run.path) in data.normalization
-    header = {"mean": "[0.5]", "std": "[0.4]"}
+    shape = '{"shape": [1, 8, 8], "fit": "stretch"}'
+    header = {"mean": "[0.5]", "std": "[0.4]", "preparation": shape}
     save_file(run.network.state_dict(), tmp_path / "exported.safetensors", metadata=header)
     data = given(weights=str(tmp_path / "exported.safetensors"))
     assert (data.mean, data.std) == ((0.5,), (0.4,))
     save_file(run.network.state_dict(), tmp_path / "bare.safetensors")
     torch.save(run.network.state_dict(), tmp_path / "bare.pth")
+    broken = tmp_path / "broken.safetensors"
+    save_file(run.network.state_dict(), broken, metadata=header | {"std": "x"})
+    with pytest.raises(ArtifactError, match="are corrupt"):
+        given(weights=str(broken))
     for name in ("bare.safetensors", "bare.pth"):
         data = given(weights=str(tmp_path / name))
         assert (data.mean, data.std) == data.moments == given().moments
@@ -96,7 +100,7 @@ def test_without_published_weights(model):
 
 
 def test_published_weights_get_gray_images_in_three_channels(monkeypatch):
-    fake = PublishedInput(*IMAGENET, (32, 32))
+    fake = TrainedInput(*IMAGENET, (32, 32))
     monkeypatch.setattr("selfdistill.recipe.network_input.published_input", lambda name: fake)
     data = given(weights="pretrained")
     assert (data.mean, data.std) == IMAGENET

@@ -2,13 +2,13 @@
 
 from .build import build, list_models, register_model
 from .pretrained import PretrainedNetwork, find_pretrained, published_input
-from .renormalize import convert_inputs, renormalize_inputs
+from .renormalize import TrainedInput, convert_inputs, renormalize_inputs
 from .weights import (
     SUFFIX_LIST,
     SUFFIXES,
     count_channels,
     count_classes,
-    file_normalization,
+    file_input,
     load_weights,
     read_weights,
     set_weights,
@@ -18,11 +18,12 @@ __all__ = [
     "SUFFIXES",
     "SUFFIX_LIST",
     "PretrainedNetwork",
+    "TrainedInput",
     "build",
     "convert_inputs",
     "count_channels",
     "count_classes",
-    "file_normalization",
+    "file_input",
     "find_pretrained",
     "list_models",
     "load_weights",

@@ -11,6 +11,7 @@ from torch import nn
 from ..core import ConfigError
 from .build import create_pretrained, name_hint
 from .detectors import detector_names
+from .renormalize import TrainedInput
 from .segmentation import segmenter_names
 
 
@@ -25,20 +26,7 @@ class PretrainedNetwork(NamedTuple):
 
     load: Callable[[], nn.Module]
     classes: int
-    input: "PublishedInput"
-
-
-class PublishedInput(NamedTuple):
-    """Images that published weights were trained on.
-
-    Attributes:
-        mean, std: of their pixels in [0, 1], one number a channel.
-        size: their height and width; () where that is not said.
-    """
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    size: tuple[int, ...] = ()
+    input: TrainedInput
 
 
 def find_pretrained(model: str) -> PretrainedNetwork:
@@ -80,7 +68,7 @@ def _torchvision(name: str) -> PretrainedNetwork:
     return PretrainedNetwork(load, len(weights.meta["categories"]), _torchvision_input(weights))
 
 
-def published_input(model: str) -> PublishedInput | None:
+def published_input(model: str) -> TrainedInput | None:
     """Images of the weights that `build` takes for "pretrained"; None where it has none.
 
     A pyramid and torchvision's networks for scenes have a pretrained backbone.
@@ -105,11 +93,11 @@ def published_input(model: str) -> PublishedInput | None:
     return _torchvision_input(backbone["DEFAULT"])
 
 
-def _timm_input(config: Any) -> PublishedInput:
-    return PublishedInput(tuple(config.mean), tuple(config.std), tuple(config.input_size)[1:])
+def _timm_input(config: Any) -> TrainedInput:
+    return TrainedInput(tuple(config.mean), tuple(config.std), tuple(config.input_size)[1:])
 
 
-def _torchvision_input(weights: Any) -> PublishedInput:
+def _torchvision_input(weights: Any) -> TrainedInput:
     images = weights.transforms()
     size = tuple(images.crop_size) * 2 if hasattr(images, "crop_size") else ()
-    return PublishedInput(tuple(images.mean), tuple(images.std), size[:2])
+    return TrainedInput(tuple(images.mean), tuple(images.std), size[:2])

@@ -1,7 +1,7 @@
 """A network's own normalization and channels, for images that come with others."""
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -9,6 +9,19 @@ from torch import nn
 from ..functional.channels import convert_channels
 
 Normalization = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+class TrainedInput(NamedTuple):
+    """Images that a network was trained on.
+
+    Attributes:
+        mean, std: of their pixels in [0, 1], one number a channel.
+        size: their height and width; () where nobody knows.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    size: tuple[int, ...] = ()
 
 
 def renormalize_inputs(network: nn.Module, given: Normalization, own: Normalization) -> None:

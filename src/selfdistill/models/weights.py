@@ -16,12 +16,14 @@ from torch import Tensor, nn
 from ..core import ArtifactError, ConfigError, ResourceError, load_tensors
 from . import convert_weights
 from .fit_weights import fit_weights, rename_tensors
-from .renormalize import Normalization
+from .renormalize import TrainedInput
 
 PICKLED = (".pt", ".pth", ".ckpt", ".bin", ".tar")
 SUFFIXES = (".safetensors", *PICKLED)
 SUFFIX_LIST = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
 """Endings of files of weights, as a sentence lists them."""
+_INPUT = ("mean", "std", "preparation")
+"""Keys of a header that say what images a network was trained on."""
 _SECONDS = 600  # for a converting process that neither ends nor uses its processor time
 
 
@@ -100,24 +102,29 @@ def _matching_size(
     return None
 
 
-def file_normalization(path: str | os.PathLike[str]) -> Normalization | None:
-    """Mean and deviation in the header of an exported .safetensors file, if it has them.
+def file_input(path: str | os.PathLike[str]) -> TrainedInput | None:
+    """What the header of an exported .safetensors file says of the images, if it does.
 
     Raises:
-        ArtifactError: they cannot be read.
+        ArtifactError: it cannot be read.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
         return None
     try:
         with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-        if not {"mean", "std"} <= metadata.keys():
+            header = {
+                key: json.loads(text)
+                for key, text in (file.metadata() or {}).items()
+                if key in _INPUT
+            }
+        if len(header) < len(_INPUT):
             return None
-        mean, std = ([float(x) for x in json.loads(metadata[key])] for key in ("mean", "std"))
+        mean, std = (tuple(map(float, header[key])) for key in ("mean", "std"))
+        _, height, width = map(int, header["preparation"]["shape"])
     except Exception as error:  # a damaged file raises anything
         raise ArtifactError(f"weights '{path}' {_CORRUPT}") from error
-    return tuple(mean), tuple(std)
+    return TrainedInput(mean, std, (height, width))
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from ..core import ConfigError
 from ..data import ImageData
 from ..data.image_data import OWN, Numbers
 from ..functional.channels import channels_convertible
-from ..models import build, count_channels, file_normalization, published_input, read_weights
+from ..models import TrainedInput, build, count_channels, file_input, published_input, read_weights
 from ..records.training_data import read_training_data
 from ..taps import example_output
 from .run_weights import run_weights
@@ -23,12 +23,12 @@ class InitialWeights(NamedTuple):
 
     Attributes:
         tensors: by name; none of published weights, which come with their network.
-        normalization: mean and std, one number a channel; None where nobody knows.
+        images: what they were trained on; None where nobody knows.
         source: whose normalization it is, a phrase.
     """
 
     tensors: dict[str, Tensor]
-    normalization: tuple[Numbers, Numbers] | None
+    images: TrainedInput | None
     source: str
 
 
@@ -39,17 +39,15 @@ def initial_weights(recipe: Recipe) -> InitialWeights | None:
         SelfdistillError: they cannot be read, see `run_weights` and `read_weights`.
     """
     if recipe.weights == "pretrained":
-        published = published_input(recipe.model)
-        known = (published.mean, published.std) if published else None
-        return InitialWeights({}, known, "that of the pretrained weights")
+        return InitialWeights({}, published_input(recipe.model), "that of the pretrained weights")
     if not recipe.weights:
         return None
     path = Path(recipe.weights)
     if path.is_dir():
         tensors, own = run_weights(path)[1], read_training_data(path)
-        return InitialWeights(tensors, (own.mean, own.std), f"that of the run {path}")
+        return InitialWeights(tensors, TrainedInput(own.mean, own.std), f"that of the run {path}")
     tensors = read_weights(path)
-    return InitialWeights(tensors, file_normalization(path), f"that in the header of {path}")
+    return InitialWeights(tensors, file_input(path), f"that in the header of {path}")
 
 
 def as_network_input(
@@ -80,8 +78,8 @@ def as_network_input(
         numbers = {"mean": recipe.mean, "std": recipe.std}
         mean, std = (_for_channels(key, numbers[key], channels) for key in numbers)
         return data.normalized_by(mean, std, "set by mean and std")
-    if weights and weights.normalization and len(weights.normalization[0]) == channels:
-        return data.normalized_by(*weights.normalization, weights.source)
+    if weights and weights.images and len(weights.images.mean) == channels:
+        return data.normalized_by(weights.images.mean, weights.images.std, weights.source)
     unknown = f", since '{recipe.weights}' does not tell its own; --mean and --std set it"
     source = OWN + unknown * (weights is not None)
     return data.normalized_by(*data.moments, source)  # also of data that come from a run
@@ -94,8 +92,8 @@ def _network_channels(
     own = data.train.shape[0]
     if model is not None:
         wanted = module_channels(model, data.train.shape)
-    elif weights and weights.normalization:
-        wanted = len(weights.normalization[0])
+    elif weights and weights.images:
+        wanted = len(weights.images.mean)
     else:
         tensors = weights.tensors if weights else {}
         wanted = named_channels(recipe.model, tensors, len(data.classes)) or own

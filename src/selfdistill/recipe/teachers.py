@@ -15,10 +15,11 @@ from ..functional.channels import channels_convertible, convert_moments
 from ..models import (
     SUFFIX_LIST,
     SUFFIXES,
+    TrainedInput,
     build,
     convert_inputs,
     count_classes,
-    file_normalization,
+    file_input,
     find_pretrained,
     read_weights,
     renormalize_inputs,
@@ -191,8 +192,8 @@ def convert_given_teacher(teacher: nn.Module, data: ImageData) -> str:
 
 def _from_file(recipe: Recipe, data: ImageData, reads_scores: bool) -> LoadedTeacher:
     model, path, classes = recipe.teacher_model or recipe.model, recipe.teacher, len(data.classes)
-    state, own = read_weights(path), file_normalization(path)
-    channels = len(own[0]) if own else named_channels(model, state, classes) or len(data.mean)
+    state, own = read_weights(path), file_input(path)
+    channels = len(own.mean) if own else named_channels(model, state, classes) or len(data.mean)
     who = f"teacher '{path}'"
     _check_channels(who, channels, data)
 
@@ -203,8 +204,9 @@ def _from_file(recipe: Recipe, data: ImageData, reads_scores: bool) -> LoadedTea
     network = make(count)
     set_weights(network, state, f"weights '{path}'")
     unlike = _unlike_number(who, count, data, False)
-    note = _adapt_inputs(network, own or _normalization(data, channels), data)
-    return LoadedTeacher(network, model, unlike, note)
+    known = own or TrainedInput(*_normalization(data, channels))
+    note = _adapt_inputs(network, known[:2], data)
+    return LoadedTeacher(network, model, unlike, note, known.size)
 
 
 def _from_run(path: Path, data: ImageData, reads_scores: bool) -> LoadedTeacher:
