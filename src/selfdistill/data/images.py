@@ -4,7 +4,6 @@ import copy
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import ClassVar, Self, TypeVar
 
@@ -17,6 +16,7 @@ from torch.nn import functional as F
 from ..functional.channels import convert_channels
 from .open_image import UnreadableImageError, image_size, open_rgb
 from .targets import Labels, Targets
+from .threads import map_in_threads
 
 _CHUNK = 1024  # images at once where a float copy of the set would not fit
 T = TypeVar("T")
@@ -174,7 +174,7 @@ class ImageFiles(ImageSet):
         return changed
 
     def load_into_memory(self) -> InMemoryImages:
-        """Decode all images, on as many threads as the machine has cores.
+        """Decode all images, on several threads.
 
         Raises:
             UnreadableImageError: some cannot be decoded; names all of them.
@@ -228,12 +228,6 @@ class ImageFiles(ImageSet):
         corners = (left, top, left + width, top + height)
         size = (self.shape[2], self.shape[1])
         return self.pixels(image.crop(corners).resize(size, Image.Resampling.BILINEAR))
-
-
-def map_in_threads(work: Callable[[T], S], items: Sequence[T]) -> list[S]:
-    """The results in order, computed on as many threads as the machine has cores."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(work, items))
 
 
 def load_splits(splits: Mapping[str, ImageFiles]) -> dict[str, ImageSet]:

@@ -6,11 +6,11 @@ import yaml
 
 from ..core import DataError
 from .box_table import NO_CORNERS, AnnotatedSplits, BoxRows, box_table, image_sizes
-from .images import map_in_threads
 from .letterbox import IntArray
 from .listing import Listing
 from .parts import Pairs, paired_folders
 from .text_files import check_class_names, read_class_names, read_text
+from .threads import map_in_threads
 
 EXAMPLE = "images/train/NAME.jpg beside labels/train/NAME.txt, with data.yaml or classes.txt"
 _LINE_FORMAT = "class cx cy w h, the last four as fractions of the picture"
