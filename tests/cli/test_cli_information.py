@@ -103,7 +103,6 @@ def refused(*arguments):
         (["cifar/resnet8", "--lr", "0"], 2, "lr=0"),
         (["cifar/resnet8", "--device", "gpu"], 2, "device = 'gpu' does not fit"),
         (["cifar/resnet8", "cifar/resnet8"], 2, "named twice"),
-        (["torchvision/resnet18"], 2, "3 channels"),
         ([], 2, "Missing argument"),
     ],
 )

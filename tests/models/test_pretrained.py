@@ -12,13 +12,14 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 @pytest.mark.parametrize("model", ["timm/resnet18", "torchvision/resnet18"])
 def test_classes_and_normalization(model):
     result = find_pretrained(model)
-    assert (result.classes, (result.mean, result.std)) == (1000, IMAGENET)
+    assert (result.classes, (result.input.mean, result.input.std)) == (1000, IMAGENET)
+    assert result.input.size == (224, 224)
 
 
 def test_one_of_timms_sets_of_weights():
     result = find_pretrained("timm/vit_base_patch16_224.augreg_in21k")
     assert result.classes == 21843
-    assert result.mean == (0.5, 0.5, 0.5)
+    assert result.input.mean == (0.5, 0.5, 0.5)
 
 
 def test_the_whole_network_is_asked_for(monkeypatch):

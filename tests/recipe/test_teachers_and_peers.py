@@ -13,7 +13,7 @@ import selfdistill
 from selfdistill.core import ArtifactError, Batch, ConfigError, Progress, SelfdistillError
 from selfdistill.engine import checkpoint
 from selfdistill.engine.callback import Callback
-from selfdistill.models import PretrainedNetwork, build
+from selfdistill.models import PretrainedNetwork, TrainedInput, build
 from selfdistill.recipe.build_run import build_run, load_data
 from selfdistill.recipe.schema import parse
 from selfdistill.recipe.teachers import fingerprint, load_teacher
@@ -86,7 +86,7 @@ def test_a_teacher_of_other_classes(own):
         ({"classes": facts["classes"][:-1]}, "tells 9 classes apart and 'digits' has 10"),
         ({"classes": facts["classes"][::-1]}, "has '9' where 'digits' has '0'"),
         ({"task": "segmentation"}, "was trained for segmentation"),
-        ({"mean": facts["mean"] * 3, "std": facts["std"] * 3}, "images of 3 channels, and those"),
+        ({"mean": facts["mean"] * 4, "std": facts["std"] * 4}, "images of 4 channels, and those"),
     ):
         learned(own, **facts | change)
         with pytest.raises(ConfigError, match=words.replace("(", r"\(")):
@@ -186,7 +186,9 @@ def test_a_file_of_other_classes(suffix, tmp_path):
 def test_a_published_network_teaches_features(monkeypatch):
     """Of other classes and another normalization, as those of ImageNet are to a small data set."""
     published = PretrainedNetwork(
-        lambda: build("cifar/resnet8", num_classes=1000, in_channels=1), 1000, (0.5,), (0.5,)
+        lambda: build("cifar/resnet8", num_classes=1000, in_channels=1),
+        1000,
+        TrainedInput((0.5,), (0.5,), (224, 224)),
     )
     monkeypatch.setattr("selfdistill.recipe.teachers.find_pretrained", lambda name: published)
     components = build_run(parse({**TINY, "method": "at", "teacher": "timm/resnet8"}))
@@ -334,6 +336,31 @@ def test_a_teacher_of_another_image_size_is_warned_of_with_both_scores(teacher, 
     sentence = rf"images of 8×8, where it .* score of {own:.1%}, and is shown 12×12 here.*size 8 is"
     with pytest.warns(UserWarning, match=sentence):
         selfdistill.train(method="kd", teacher=teacher, image_size=12, out=tmp_path / "r", **TINY)
+
+
+@pytest.mark.parametrize("method", ["kd", "at"])
+@pytest.mark.parametrize("kind", ["published", "exported"])
+@pytest.mark.filterwarnings("ignore:teacher .* guesses")
+def test_the_size_of_other_teachers_is_compared_too(teacher, kind, method, tmp_path, monkeypatch):
+    classes = 10 if method == "kd" else 7
+    published = PretrainedNetwork(
+        lambda: build("cifar/resnet8", num_classes=classes), classes,
+        TrainedInput((0.5,) * 3, (0.5,) * 3, (224, 224)),
+    )  # fmt: skip
+    monkeypatch.setattr("selfdistill.recipe.teachers.find_pretrained", lambda name: published)
+    name = "timm/resnet8"
+    if kind == "exported":
+        network = build("cifar/resnet8", num_classes=classes)
+        header = {
+            "mean": "[0, 0, 0]",
+            "std": "[1, 1, 1]",
+            "preparation": '{"shape": [3, 224, 224]}',
+        }
+        name = str(tmp_path / "t.safetensors")
+        save_file(network.state_dict(), name, metadata=header)
+    sentence = "trained on images of 224×224 and is shown 8×8 here.*--image-size 224 is its own"
+    with pytest.warns(UserWarning, match=sentence):
+        selfdistill.train(method=method, teacher=name, out=tmp_path / "r", **TINY)
 
 
 def test_teacher_file_that_is_a_pickle_with_code(tmp_path):

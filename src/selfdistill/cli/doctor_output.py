@@ -55,17 +55,19 @@ def _show_facts(title: str, facts: dict[str, str]) -> None:
 def _show_data(report: DataReport) -> None:
     by_size = sorted(zip(report.counts, report.classes, strict=True))
     fewest, most = (f"{count:,} of '{name}'" for count, name in (by_size[0], by_size[-1]))
-    (mean, std), (sample_mean, sample_std) = report.normalization, report.moments
+    sample_mean, sample_std = report.moments
     sizes = ", ".join(f"{size:,} {name}" for name, size in report.sizes.items())
     ellipsis = ", …" if len(report.classes) > _MAX_NAMES else ""
     facts = {
         "images": f"{sizes}; {_format_shape(report.shape)}",
         "classes": f"{len(report.classes)}: {', '.join(report.classes[:_MAX_NAMES])}{ellipsis}",
         f"training {report.unit}": f"{fewest} … {most}",
-        "normalized by": f"mean {_format_numbers(mean)}, deviation {_format_numbers(std)}",
+        "normalized by": report.normalization_text,
         "measured": f"mean {_format_numbers(sample_mean)}, "
-        f"deviation {_format_numbers(sample_std)} ({report.num_sampled:,} images)",
+        f"std {_format_numbers(sample_std)} ({report.num_sampled:,} images)",
     }
+    if report.conversion:
+        facts["channels"] = report.conversion
     if report.layout:
         facts["layout"] = report.layout
     if report.empty_images:

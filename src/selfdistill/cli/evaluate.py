@@ -32,7 +32,8 @@ def evaluate(
     trained = load(run)
     evaluation = trained.evaluate(split, data=data, device=device)
     echo(f"{run} · {trained.recipe.method} · {trained.recipe.model}")
-    echo(f"{evaluation.data} · {evaluation.split} · {evaluation.num_images} images")
+    notes = [f"{evaluation.num_images} images", *filter(None, [evaluation.conversion])]
+    echo(" · ".join([evaluation.data, evaluation.split, *notes]))
     if trained.unfinished:
         echo(f"The run is not finished: {trained.unfinished}")
     echo()

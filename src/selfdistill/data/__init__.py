@@ -1,6 +1,7 @@
 """Images by name, augmented and batched. A batch is a function of (seed, epoch, step)."""
 
-from .images import ImageData, ImageFiles, ImageSet, InMemoryImages
+from .image_data import ImageData
+from .images import ImageFiles, ImageSet, InMemoryImages
 from .loader import EvalLoader, Loader
 from .notes import data_notes, warn_of_data
 from .sources import SOURCES, load, register_data

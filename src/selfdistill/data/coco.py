@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
@@ -15,6 +16,7 @@ from .box_table import (
     annotated_size,
     box_table,
 )
+from .coco_masks import mask_corners
 from .listing import child_folder, subfolders
 from .parts import by_split, single, split_of_name
 from .text_files import check_class_names, read_bytes
@@ -37,8 +39,12 @@ class _Image(BaseModel):
 class _Annotation(BaseModel):
     image_id: Id
     category_id: int
-    bbox: list[float] | None
+    bbox: list[float] | None = None
     iscrowd: int = 0
+
+
+class _MaskAnnotation(_Annotation):
+    segmentation: Any = None
 
 
 class _Category(BaseModel):
@@ -56,6 +62,10 @@ class _Content(BaseModel):
         return {c.id: c.name for c in sorted(self.categories, key=lambda c: c.id)}
 
 
+class _Masks(BaseModel):
+    annotations: list[_MaskAnnotation]
+
+
 def is_coco(path: Path) -> bool:
     """Whether a folder has COCO annotations of training images."""
     return bool(_files(path))
@@ -67,7 +77,8 @@ def read_coco(path: Path, allow_missing: bool) -> AnnotatedSplits:
     PART is train, val or test in one of their usual spellings, a year may follow; one file of
     another name holds training images. The images are searched in PATH/PART, PATH/images/PART,
     PATH/images and PATH. Without parts, PATH/_annotations.coco.json is read. Labels count the
-    categories in the order of their ids. Crowd annotations are left out.
+    categories in the order of their ids. Crowd annotations are left out. An annotation without a
+    bbox has the box around its segmentation.
 
     Args:
         path: the folder.
@@ -109,8 +120,12 @@ def _split(file: Path) -> str | None:
 
 
 def _parse(file: Path) -> _Content:
+    text = read_bytes(file, _MAX_BYTES)
     try:
-        content = _Content.model_validate_json(read_bytes(file, _MAX_BYTES))
+        content = _Content.model_validate_json(text)
+        if any(not (a.bbox or a.iscrowd) for a in content.annotations):
+            masks = _Masks.model_validate_json(text)  # not before: they take far more memory
+            _add_boxes(file, content, masks)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         location = " ".join(str(key) for key in first["loc"])
@@ -126,6 +141,26 @@ def _parse(file: Path) -> _Content:
             raise DataError(f"two {plural} in {file} have the same id; number them anew")
     check_class_names(list(content.names().values()), str(file))
     return content
+
+
+def _add_boxes(file: Path, content: _Content, masks: _Masks) -> None:
+    """Fill in boxes that are missing.
+
+    Raises:
+        DataError: a mask is in no form of COCO.
+    """
+    pairs = zip(content.annotations, masks.annotations, strict=True)
+    for number, (annotation, mask) in enumerate(pairs):
+        if annotation.bbox or annotation.iscrowd or not mask.segmentation:
+            continue
+        try:
+            left, top, right, bottom = mask_corners(mask.segmentation)
+        except (ValueError, TypeError, LookupError) as error:
+            raise DataError(
+                f"annotation {number} in {file} has no bbox, and its segmentation is in no form of "
+                f"COCO's ({str(error)[:100]}); correct it, or give the bbox"
+            ) from None
+        annotation.bbox = [left, top, right - left, bottom - top]
 
 
 def _check_categories(file: Path, content: _Content, known: Mapping[int, str]) -> None:

@@ -4,8 +4,6 @@ import copy
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self, TypeVar
 
@@ -15,8 +13,10 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..functional.channels import convert_channels
 from .open_image import UnreadableImageError, image_size, open_rgb
 from .targets import Labels, Targets
+from .threads import map_in_threads
 
 _CHUNK = 1024  # images at once where a float copy of the set would not fit
 T = TypeVar("T")
@@ -52,6 +52,10 @@ class ImageSet(ABC):
     def take(self, index: Tensor) -> Self:
         """The subset at these indices, in this order."""
 
+    @abstractmethod
+    def with_channels(self, channels: int) -> Self:
+        """The same images as `functional.channels` converts them."""
+
 
 class InMemoryImages(ImageSet):
     """Images in memory, on any device.
@@ -75,6 +79,13 @@ class InMemoryImages(ImageSet):
     def take(self, index: Tensor) -> Self:
         """The subset at these indices, in this order."""
         return type(self)(self.fetch(index), self.targets.take(index))
+
+    def with_channels(self, channels: int) -> Self:
+        """The same images as `functional.channels` converts them."""
+        if channels >= self.shape[0]:
+            return type(self)(convert_channels(self.images, channels), self.targets)  # a view
+        chunks = [convert_channels(chunk, channels) for chunk in self.images.split(_CHUNK)]
+        return type(self)(torch.cat(chunks), self.targets)
 
     def to(self, device: torch.device | str) -> Self:
         """The same images on a device, without a copy if they are on it."""
@@ -153,11 +164,17 @@ class ImageFiles(ImageSet):
     def with_size(self, size: tuple[int, int], resize_ratio: float) -> Self:
         """The same files, fetched at another size."""
         changed = copy.copy(self)
-        changed.shape, changed.resize_ratio = (3, *size), resize_ratio
+        changed.shape, changed.resize_ratio = (self.shape[0], *size), resize_ratio
+        return changed
+
+    def with_channels(self, channels: int) -> Self:
+        """The same files, fetched as `functional.channels` converts them."""
+        changed = copy.copy(self)
+        changed.shape = (channels, *self.shape[1:])
         return changed
 
     def load_into_memory(self) -> InMemoryImages:
-        """Decode all images, on as many threads as the machine has cores.
+        """Decode all images, on several threads.
 
         Raises:
             UnreadableImageError: some cannot be decoded; names all of them.
@@ -179,13 +196,17 @@ class ImageFiles(ImageSet):
         return image_size(self.path(index))
 
     def fit_to_size(self, image: Image.Image) -> Tensor:
-        """The resized and center-cropped image: (3, H, W) uint8."""
+        """The resized and center-cropped image: (C, H, W) uint8."""
         height, width = self.shape[1:]
         if image.size == (width, height):
-            return as_tensor(image)
+            return self.pixels(image)
         top, left, resized_height, resized_width = self.area(image.height, image.width)
         image = image.resize((resized_width, resized_height), Image.Resampling.BILINEAR)
-        return as_tensor(image.crop((-left, -top, width - left, height - top)))
+        return self.pixels(image.crop((-left, -top, width - left, height - top)))
+
+    def pixels(self, image: Image.Image) -> Tensor:
+        """The pixels of an image at its own size, (C, H, W) uint8."""
+        return convert_channels(as_tensor(image), self.shape[0])
 
     def area(self, image_height: int, image_width: int) -> tuple[int, int, int, int]:
         """Where the whole of an image comes to lie: top, left, height and width.
@@ -202,17 +223,11 @@ class ImageFiles(ImageSet):
         return top, left, resized_height, resized_width
 
     def crop_to_size(self, image: Image.Image, box: Sequence[int]) -> Tensor:
-        """A crop (top, left, height, width) of an image, resized: (3, H, W) uint8."""
+        """A crop (top, left, height, width) of an image, resized: (C, H, W) uint8."""
         top, left, height, width = box
         corners = (left, top, left + width, top + height)
         size = (self.shape[2], self.shape[1])
-        return as_tensor(image.crop(corners).resize(size, Image.Resampling.BILINEAR))
-
-
-def map_in_threads(work: Callable[[T], S], items: Sequence[T]) -> list[S]:
-    """The results in order, computed on as many threads as the machine has cores."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(work, items))
+        return self.pixels(image.crop(corners).resize(size, Image.Resampling.BILINEAR))
 
 
 def load_splits(splits: Mapping[str, ImageFiles]) -> dict[str, ImageSet]:
@@ -257,41 +272,3 @@ def map_images(work: Callable[[T], S], items: Sequence[T]) -> list[S]:
 def as_tensor(image: Image.Image) -> Tensor:
     """The pixels of an image, (3, H, W) uint8."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
-
-
-@dataclass(frozen=True)
-class ImageData:
-    """A data set, ready for the loaders.
-
-    Attributes:
-        name: as given to `load`.
-        train, val, test: the splits; val selects runs and epochs, test gives the reported scores.
-        classes: names, in the order of the labels.
-        mean, std: one number per channel, of pixels in [0, 1].
-        crop_padding: default padding of the random crop in pixels; 0 for none.
-        flip: whether a mirrored image keeps its meaning.
-        resized_crop: whether training uses random resized crops by default.
-        max_zoom: default factor of the largest random zoom; 1 for none.
-        task: a name in `tasks.TASKS`.
-        layout: name of the annotation layout; "" where a task has one only.
-        notes: what a user should know of how the data were read; `data_notes` has more.
-        fit: how a picture of any size is brought to this shape, a name in `preparation.FITS`.
-        resize_ratio: of a picture that is cropped, see `ImageFiles`.
-    """
-
-    name: str
-    train: ImageSet
-    val: ImageSet | None
-    test: ImageSet | None
-    classes: list[str]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    crop_padding: int
-    flip: bool
-    resized_crop: bool
-    max_zoom: float = 1.0
-    task: str = "classification"
-    layout: str = ""
-    notes: tuple[str, ...] = ()
-    fit: str = InMemoryImages.fit
-    resize_ratio: float = 1.0

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..core import DataError
 from .geometry import GRAY
-from .images import ImageFiles, as_tensor
+from .images import ImageFiles
 from .open_image import opened, orientation_of
 from .targets import Boxes
 
@@ -54,13 +54,13 @@ class LetterboxedFiles(ImageFiles):
         return image
 
     def fit_to_size(self, image: Image.Image) -> Tensor:
-        """The letterboxed image: (3, H, W) uint8."""
+        """The letterboxed image: (C, H, W) uint8."""
         if image.size == (self.shape[2], self.shape[1]):
-            return as_tensor(image)
+            return self.pixels(image)
         top, left, height, width = self.area(image.height, image.width)
         frame = torch.full(self.shape, GRAY, dtype=torch.uint8)
         resized = image.resize((width, height), Image.Resampling.BILINEAR)
-        frame[:, top : top + height, left : left + width] = as_tensor(resized)
+        frame[:, top : top + height, left : left + width] = self.pixels(resized)
         return frame
 
     def area(self, image_height: int, image_width: int) -> tuple[int, int, int, int]:

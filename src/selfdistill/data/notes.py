@@ -4,7 +4,8 @@ import warnings
 
 import torch
 
-from .images import ImageData, ImageSet
+from .image_data import ImageData
+from .images import ImageSet
 
 _MAX_COMPARED = 64  # images whose pixels are compared
 _MAX_PLAIN_FRACTION = 0.1  # of images of one color

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from ..core import DataError
+from .threads import DECODED
 
 FORMATS = ("PNG", "JPEG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
 """What Pillow may decode; of its other plugins, that of EPS runs a program on the file's text."""
@@ -85,6 +86,7 @@ def open_rgb(path: str) -> Image.Image:
     """
     with opened(path) as image:
         orientation = orientation_of(image)
+        DECODED.hold(image.width * image.height)
         return turned(_to_rgb(image), orientation)
 
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ..core import IGNORE, ConfigError
-from .images import ImageData, ImageFiles
+from .image_data import ImageData
+from .images import ImageFiles
 from .letterbox import LetterboxedFiles
 from .targets import Boxes
 
@@ -115,20 +116,22 @@ class Preparation:
                 "your images to it in Python"
             )
         image = ImageFiles([path], torch.zeros(1, dtype=torch.int64), self.shape[1:]).open(0)
-        image = image.convert("L").convert("RGB") if channels == 1 else image
         size = image.height, image.width
-        pixels = self._files.fit_to_size(image)[:channels]
-        return PreparedPicture(pixels, Placement(size, self._files.area(*size)))
+        return PreparedPicture(
+            self._files.fit_to_size(image), Placement(size, self._files.area(*size))
+        )
 
     @cached_property
     def _files(self) -> ImageFiles:
         """A set without files, which knows how to fit."""
+        channels = self.shape[0]
         size, labels = self.shape[1:], torch.zeros(0, dtype=torch.int64)
         if self.fit == LetterboxedFiles.fit:
             no_sizes = np.zeros((0, 2), dtype=np.int64)
-            return LetterboxedFiles([], Boxes(torch.zeros(0, 0, 5), size), no_sizes)
+            boxes = Boxes(torch.zeros(0, 0, 5), size)
+            return LetterboxedFiles([], boxes, no_sizes).with_channels(channels)
         kind = _StretchedFiles if self.fit == _StretchedFiles.fit else ImageFiles
-        return kind([], labels, size, self.resize_ratio)
+        return kind([], labels, size, self.resize_ratio).with_channels(channels)
 
 
 def preparation_of(data: ImageData) -> Preparation:

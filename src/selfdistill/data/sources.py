@@ -11,7 +11,8 @@ import torch
 from ..core import ConfigError, DataError, nearest
 from . import box_folders, class_folders, downloads, mask_folders
 from .hold_out import hold_out, hold_out_fraction, subsample
-from .images import ImageData, ImageFiles, InMemoryImages
+from .image_data import ImageData
+from .images import ImageFiles, InMemoryImages
 from .npz import read_npz
 from .splits import DatasetSplits, check_folder
 from .text_files import check_class_names

@@ -15,10 +15,10 @@ from .box_table import (
     annotated_size,
     box_table,
 )
-from .images import map_in_threads
 from .listing import Listing
 from .parts import Pairs, by_split, paired_folders, single, split_of_name
 from .text_files import read_bytes, read_class_names, read_lines
+from .threads import map_in_threads
 
 EXAMPLE = "Annotations/NAME.xml beside JPEGImages/NAME.jpg"
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")

@@ -6,11 +6,12 @@ import yaml
 
 from ..core import DataError
 from .box_table import NO_CORNERS, AnnotatedSplits, BoxRows, box_table, image_sizes
-from .images import map_in_threads
+from .darknet import label_file, listed_images, path_lists
 from .letterbox import IntArray
 from .listing import Listing
 from .parts import Pairs, paired_folders
-from .text_files import check_class_names, read_class_names, read_text
+from .text_files import check_class_names, read_class_names, read_lines, read_text
+from .threads import map_in_threads
 
 EXAMPLE = "images/train/NAME.jpg beside labels/train/NAME.txt, with data.yaml or classes.txt"
 _LINE_FORMAT = "class cx cy w h, the last four as fractions of the picture"
@@ -24,8 +25,8 @@ Files = dict[Path, Path | None]
 
 
 def is_yolo(path: Path) -> bool:
-    """Whether a folder has folders of training images and labels."""
-    return bool(_folders(path))
+    """Whether a folder has folders of training images and labels, or lists of images."""
+    return bool(path_lists(path) or _folders(path))
 
 
 def read_yolo(path: Path, allow_missing: bool) -> AnnotatedSplits:
@@ -37,6 +38,9 @@ def read_yolo(path: Path, allow_missing: bool) -> AnnotatedSplits:
     the lines of PATH/classes.txt; without them classes are numbered up to the largest that occurs.
     An empty text file means that there is no object.
 
+    Where no folder is named as a part, lists of images tell the parts, PATH/train.txt, valid.txt
+    and test.txt, as darknet has them; names may be the lines of PATH/*.names, too.
+
     A line is a box, a box and its score, which is left out, or a polygon, which becomes the box
     around it.
 
@@ -47,8 +51,8 @@ def read_yolo(path: Path, allow_missing: bool) -> AnnotatedSplits:
     Raises:
         DataError: a missing or invalid file.
     """
-    listing, files = Listing(), dict[str, Files]()
-    for split, folders in _folders(path).items():
+    listing, files = Listing(), _listed_files(path, allow_missing)
+    for split, folders in (_folders(path) if not files else {}).items():
         for images, labels in folders:
             pairs = _pair_files(images, labels, allow_missing, listing)
             files.setdefault(split, {}).update(pairs)
@@ -71,6 +75,27 @@ def read_yolo(path: Path, allow_missing: bool) -> AnnotatedSplits:
     return AnnotatedSplits(tables, names, listing.notes())
 
 
+def _listed_files(path: Path, allow_missing: bool) -> dict[str, Files]:
+    """The images that lists name, by split, and their labels; none without lists."""
+    files: dict[str, Files] = {}
+    for split, lists in path_lists(path).items():
+        images = [image for file in lists for image in listed_images(path, file)]
+        labels = {image: label_file(image) for image in images}
+        known = {image: label if label.is_file() else None for image, label in labels.items()}
+        lacking = next((image for image, label in known.items() if label is None), None)
+        if lacking and not allow_missing:
+            raise _unlabeled(lacking, labels[lacking])
+        files[split] = known
+    return files
+
+
+def _unlabeled(image: Path, labels: Path) -> DataError:
+    return DataError(
+        f"the picture {image} has no labels {labels}; if there is no object in it, write an empty "
+        "file, or --empty-images missing allows that"
+    )
+
+
 def _folders(path: Path) -> Pairs:
     """Folders of images and of labels, by split."""
     return paired_folders(path, ("images",), ("labels",), ".txt")
@@ -86,10 +111,7 @@ def _pair_files(images: Path, labels: Path, allow_missing: bool, listing: Listin
             raise DataError(f"there is no picture of the labels {file} in {images}")
     for stem, image in image_files.items():
         if stem not in texts and not allow_missing:
-            raise DataError(
-                f"the picture {image} has no labels {labels / stem}.txt; if there is no object "
-                "in it, write an empty file, or --empty-images missing allows that"
-            )
+            raise _unlabeled(image, labels / f"{stem}.txt")
     return {image: texts.get(stem) for stem, image in image_files.items()}
 
 
@@ -159,6 +181,10 @@ def _class_names(path: Path) -> list[str]:
         if names := _names_in_yaml(file):
             check_class_names(names, str(file))
             return names
+    for file in sorted(path.glob("[!.]*.names"))[:1]:
+        names = read_lines(file)
+        check_class_names(names, str(file))
+        return names
     return read_class_names(path)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..data import ImageData, data_notes
+from ..data.image_data import OWN
 from ..data.images import ImageFiles, ImageSet, InMemoryImages, map_images
 from ..data.open_image import UnreadableImageError, check_readable, image_size
 from ..data.targets import Boxes
@@ -44,6 +45,8 @@ class DataReport:
         empty_images: training images without a unit of any class.
         thin_boxes: training boxes that are less than 4 pixels wide or high.
         normalization: mean and standard deviation that the images are normalized by.
+        normalization_text: the same and whose they are, in a line.
+        conversion: what was done to the channels of the images, a phrase, or "".
         moments: mean and standard deviation of a sample of the images.
         num_sampled: number of images in that sample.
         duplicates: {part: (images that are training images too, images searched)}.
@@ -60,6 +63,8 @@ class DataReport:
     empty_images: int
     thin_boxes: int
     normalization: tuple[Numbers, Numbers]
+    normalization_text: str
+    conversion: str
     moments: tuple[Numbers, Numbers]
     num_sampled: int
     duplicates: dict[str, tuple[int, int]]
@@ -103,6 +108,8 @@ def check_data(data: ImageData) -> DataReport:
         empty_images=int(targets.empty().sum()),
         thin_boxes=targets.count_thin(_THIN_PIXELS) if isinstance(targets, Boxes) else 0,
         normalization=(data.mean, data.std),
+        normalization_text=data.normalization_text,
+        conversion=data.conversion,
         moments=InMemoryImages(data.train.fetch(sample), data.train.labels[sample]).mean_and_std(),
         num_sampled=len(sample),
         duplicates=duplicates,
@@ -155,15 +162,14 @@ def _digests(images: ImageSet, indices: Tensor) -> list[bytes]:
 
 def _normalization_warnings(report: DataReport) -> list[str]:
     (mean, std), (sample_mean, sample_std) = report.normalization, report.moments
-    if not any(
+    if OWN not in report.normalization_text or not any(
         abs(m - sm) > _MAX_MEAN_SHIFT * s or not 1 / _MAX_STD_RATIO < ss / s < _MAX_STD_RATIO
         for m, s, sm, ss in zip(mean, std, sample_mean, sample_std, strict=True)
     ):
         return []
     return [
         f"the images have mean {_format(sample_mean)} and deviation {_format(sample_std)}, and are "
-        f"normalized by {_format(mean)} and {_format(std)}; in Python, "
-        "dataclasses.replace(data, mean=..., std=...) gives them their own"
+        f"normalized by {_format(mean)} and {_format(std)}; --mean and --std give them their own"
     ]
 
 

@@ -15,7 +15,7 @@ from .. import methods as _all  # noqa: F401  importing them is what registers t
 from ..core import ResourceError
 from ..data import ImageData
 from ..engine.run_directory import RunDirectory
-from ..recipe.build_run import build_run, load_data, make_fabric, train_loader
+from ..recipe.build_run import build_run, make_fabric, run_input, train_loader
 from ..recipe.merge import merge_keys
 from ..recipe.schema import Recipe, parse, read
 from ..runs.arguments import training_arguments
@@ -96,19 +96,21 @@ def diagnose(
     make_fabric(recipe)  # raises if a device is missing; only one of them is used
     fabric = make_fabric(recipe.model_copy(update={"devices": 1, "num_nodes": 1}))
     callback = callback or DiagnosisCallback()
-    images = given.data or load_data(recipe)
-    data_report = check_data(images)
+    inputs = run_input(recipe, data=given.data, model=given.model)
+    data_report = check_data(inputs.data)
     callback.on_section(data_report)
     with torch.random.fork_rng():
         components = build_run(
             recipe,
-            data=images,
+            inputs,
             model=_copy(given.model),
             teacher=_copy(given.teacher),
             peers=[_copy(peer) for peer in given.peers],
         )
         recipe = components.recipe
-        batches = train_loader(recipe, images, components.method, _first_process(recipe, fabric))
+        batches = train_loader(
+            recipe, inputs.data, components.method, _first_process(recipe, fabric)
+        )
         network_report = check_network(components)
         callback.on_section(network_report)
         teacher_report = check_teacher(components, fabric)

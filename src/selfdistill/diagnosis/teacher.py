@@ -7,7 +7,7 @@ from pathlib import Path
 from lightning_fabric import Fabric
 
 from ..recipe.build_run import RunComponents
-from ..runs.teacher_check import evaluate_teacher
+from ..runs.teacher_check import evaluate_teacher, size_warnings
 from ..tasks.metric_names import shown_metric
 from .network import count_parameters
 
@@ -46,7 +46,7 @@ def check_teacher(components: RunComponents, fabric: Fabric) -> TeacherReport | 
     if teacher is None:
         return None
     metric = components.task.primary_metric
-    scores, images, warnings = {metric: math.nan}, "no", list[str]()
+    scores, images, warnings = {metric: math.nan}, "no", size_warnings(components)
     if not components.teacher_unlike:
         scores, images, warnings = evaluate_teacher(teacher, components, fabric)
     classes = normalization = f"not known; only its {shown_metric(metric)} speaks for it"

@@ -15,6 +15,7 @@ from .dataset_license import dataset_license
 from .fuse_batchnorm import FusedNetwork
 from .usage_snippet import (
     build_code,
+    channels_sentence,
     output_sentences,
     purpose_sentence,
     resize_sentence,
@@ -93,6 +94,8 @@ def _use(card: CardData, recipe: dict[str, Any]) -> str:
     if card.format == "safetensors":
         scale = "normalized by `mean` and `std`, which stand in the file's header"
     code = usage_code(card.format, card.data, card.file_name, _network(card, recipe))
+    sentences = f"{resize_sentence(card.data)} {channels_sentence(card.data)}"
+    sentences += output_sentences(card.format, card.data)
     return f"""## Use
 
 ```python
@@ -100,7 +103,7 @@ def _use(card: CardData, recipe: dict[str, Any]) -> str:
 ```
 
 Images are float32 of shape {shape} in 0 … 1, {scale}; B is free.
-{resize_sentence(card.data)} {output_sentences(card.format, card.data)}"""
+{sentences}"""
 
 
 def _network(card: CardData, recipe: dict[str, Any]) -> str:

@@ -33,9 +33,9 @@ classes = json.loads(metadata["classes"])
 }
 _IMAGES = """images = np.stack([prepared(path) for path in ["picture.jpg"]])  # (B, C, H, W)"""
 _PREPARE = """def prepared(path):
-    image = ImageOps.exif_transpose(Image.open(path)).convert("{mode}")
+    image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
 {resize}
-    return np.array(image).reshape({height}, {width}, {channels}).transpose(2, 0, 1)
+    return np.array(image{gray}).reshape({height}, {width}, {channels}).transpose(2, 0, 1)
 
 """
 _RESIZE = {
@@ -50,7 +50,7 @@ _RESIZE = {
     width = max(1, round(image.width * scale))
     height = max(1, round(image.height * scale))
     small = image.resize((width, height), Image.Resampling.BILINEAR)
-    image = Image.new("{mode}", ({width}, {height}), {gray})
+    image = Image.new("RGB", ({width}, {height}), {ground})
     image.paste(small, (({width} - width) // 2, ({height} - height) // 2))""",
 }
 """Lines that bring a picture to size, as `data.preparation` does."""
@@ -95,15 +95,15 @@ def _preparation_code(preparation: Preparation) -> tuple[str, str]:
     channels, height, width = preparation.shape
     if channels not in (1, 3):  # no picture
         return "", 'images = np.load("images.npy")  # (B, C, H, W), bytes'
-    ratio, gray = preparation.resize_ratio, GRAY if channels == 1 else (GRAY,) * 3
-    sizes = {"height": height, "width": width, "mode": "L" if channels == 1 else "RGB"}
+    ratio, sizes = preparation.resize_ratio, {"height": height, "width": width}
     resize = _RESIZE[preparation.fit].format(
         **sizes,
-        gray=gray,
+        ground=(GRAY,) * 3,
         ratio="" if ratio == 1 else f"{ratio!r} * ",
         unless_equal="" if ratio == 1 else f" if image.size != ({width}, {height}) else 1",
     )
-    return _PREPARE.format(**sizes, channels=channels, resize=resize), _IMAGES
+    gray = '.convert("L")' if channels == 1 else ""
+    return _PREPARE.format(**sizes, channels=channels, resize=resize, gray=gray), _IMAGES
 
 
 def build_code(model: str, task: str, classes: int, channels: int) -> str:
@@ -151,6 +151,14 @@ def resize_sentence(data: ImageData) -> str:
             "and crop the middle."
         )
     return f"Resize a picture bilinearly to {size}, whatever its proportions."
+
+
+def channels_sentence(data: ImageData) -> str:
+    """One sentence on pictures of other channels than the network's; "" where there are none."""
+    return {
+        1: "Color pictures are converted to gray by their luma (ITU-R 601). ",
+        3: "Gray pictures are repeated in the three channels. ",
+    }.get(data.train.shape[0], "")
 
 
 def output_sentences(format: str, data: ImageData) -> str:

@@ -14,6 +14,7 @@ from ..data import EvalLoader, ImageData, Loader
 from ..data.hold_out import hold_out
 from ..data.images import ImageFiles, ImageSet
 from ..recipe.build_run import make_fabric
+from ..recipe.data_check import in_channels
 from ..recipe.schema import parse
 from ..taps import Taps, example_output
 from ..taps.fx_split import copy_without_hooks
@@ -124,6 +125,8 @@ class _CriticTraining:
         config: EstimatorConfig,
         seed: int,
     ) -> None:
+        if network.mean:
+            data = in_channels(data, len(network.mean))
         self.name, self.config, self.seed, self.data = name, config, seed, data
         self.device = torch.device(config.device)
         self.mean, self.std = network.mean or data.mean, network.std or data.std
@@ -155,6 +158,8 @@ class _CriticTraining:
         self, train: ImageSet, held_out: ImageSet, callback: InformationCallback
     ) -> list[CriticLoss]:
         """Train the critics; returns their losses at every evaluation."""
+        channels = self.data.train.shape[0]
+        train, held_out = train.with_channels(channels), held_out.with_channels(channels)
         steps = self.config.steps
         optimizer = self._optimizer()
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: 1 - done / steps)

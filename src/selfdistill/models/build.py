@@ -30,7 +30,7 @@ def build(
         num_classes: outputs.
         in_channels: channels of the images; torchvision's networks take 3 only.
         weights: nothing for a random initialization, `pretrained` for what the family offers, or
-            the path of a .safetensors, .pt or .pth file.
+            the path of a file, see `load_weights`.
     """
     pretrained = weights == "pretrained"
     registered = _REGISTERED.get(model) if isinstance(model, str) else None

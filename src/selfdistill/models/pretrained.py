@@ -1,5 +1,7 @@
 """Published networks with their weights, classes and normalization."""
 
+import inspect
+import typing
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -8,6 +10,9 @@ from torch import nn
 
 from ..core import ConfigError
 from .build import create_pretrained, name_hint
+from .detectors import detector_names
+from .renormalize import TrainedInput
+from .segmentation import segmenter_names
 
 
 class PretrainedNetwork(NamedTuple):
@@ -16,13 +21,12 @@ class PretrainedNetwork(NamedTuple):
     Attributes:
         load: downloads it; raises `ResourceError` where that fails.
         classes: number of outputs.
-        mean, std: of the pixels in [0, 1] that it was trained on, one number a channel.
+        input: of its images.
     """
 
     load: Callable[[], nn.Module]
     classes: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    input: TrainedInput
 
 
 def find_pretrained(model: str) -> PretrainedNetwork:
@@ -48,7 +52,7 @@ def _timm(name: str) -> PretrainedNetwork:
     if config is None or not config.has_weights:
         raise ConfigError(f"timm has no pretrained weights for '{name}'")
     load = partial(create_pretrained, f"timm/{name}", timm.create_model, pretrained=True)
-    return PretrainedNetwork(load, config.num_classes, tuple(config.mean), tuple(config.std))
+    return PretrainedNetwork(load, config.num_classes, _timm_input(config))
 
 
 def _torchvision(name: str) -> PretrainedNetwork:
@@ -60,6 +64,40 @@ def _torchvision(name: str) -> PretrainedNetwork:
             f"there is no network 'torchvision/{name}'{name_hint(f'torchvision/{name}')}"
         )
     weights = models.get_model_weights(name)["DEFAULT"]
-    images, classes = weights.transforms(), len(weights.meta["categories"])
     load = partial(create_pretrained, f"torchvision/{name}", models.get_model, weights=weights)
-    return PretrainedNetwork(load, classes, tuple(images.mean), tuple(images.std))
+    return PretrainedNetwork(load, len(weights.meta["categories"]), _torchvision_input(weights))
+
+
+def published_input(model: str) -> TrainedInput | None:
+    """Images of the weights that `build` takes for "pretrained"; None where it has none.
+
+    A pyramid and torchvision's networks for scenes have a pretrained backbone.
+    """
+    family, _, name = model.removeprefix("fpn/").partition("/")
+    if family == "timm":
+        import timm
+
+        config: Any = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+        return _timm_input(config) if config is not None and config.has_weights else None
+    if family != "torchvision":
+        return None
+    from torchvision import models as torchvision_models
+
+    models: Any = torchvision_models
+    if name in models.list_models(module=models):
+        return _torchvision_input(models.get_model_weights(name)["DEFAULT"])
+    if name not in (*segmenter_names(), *detector_names()):
+        return None
+    keyword = inspect.signature(models.get_model_builder(name)).parameters["weights_backbone"]
+    backbone, *_ = typing.get_args(keyword.annotation)  # of Optional[...]
+    return _torchvision_input(backbone["DEFAULT"])
+
+
+def _timm_input(config: Any) -> TrainedInput:
+    return TrainedInput(tuple(config.mean), tuple(config.std), tuple(config.input_size)[1:])
+
+
+def _torchvision_input(weights: Any) -> TrainedInput:
+    images = weights.transforms()
+    size = tuple(images.crop_size) * 2 if hasattr(images, "crop_size") else ()
+    return TrainedInput(tuple(images.mean), tuple(images.std), size[:2])

@@ -1,28 +1,55 @@
-"""A network's own normalization, for images that come with another one."""
+"""A network's own normalization and channels, for images that come with others."""
 
-from collections.abc import Sequence
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-Normalization = tuple[Sequence[float], Sequence[float]]
+from ..functional.channels import convert_channels
+
+Normalization = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+class TrainedInput(NamedTuple):
+    """Images that a network was trained on.
+
+    Attributes:
+        mean, std: of their pixels in [0, 1], one number a channel.
+        size: their height and width; () where nobody knows.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    size: tuple[int, ...] = ()
 
 
 def renormalize_inputs(network: nn.Module, given: Normalization, own: Normalization) -> None:
     """Make a network take images of another normalization than its own, (mean, std) of channels.
 
-    A hook brings the images to its own one. Names of modules and the state dict stay as they are.
+    A hook brings the images to its own one, and to its channels. Names of modules and the state
+    dict stay as they are.
     """
     (mean, std), (own_mean, own_std) = (map(torch.tensor, pair) for pair in (given, own))
     if torch.equal(mean, own_mean) and torch.equal(std, own_std):
         return
-    scale, offset = std / own_std, (mean - own_mean) / own_std
+    scale, offset = std / own_std, (mean - own_mean) / own_std  # of the more channels of the two
     for name, values in (("input_scale", scale), ("input_offset", offset)):
         network.register_buffer(name, values[:, None, None], persistent=False)
-    network.register_forward_pre_hook(_renormalized)
+    network.register_forward_pre_hook(partial(_renormalized, channels=len(own_mean)))
 
 
-def _renormalized(network: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+def convert_inputs(network: nn.Module, channels: int) -> None:
+    """Make a network take images of other channels than its own, whatever their normalization."""
+    network.register_forward_pre_hook(partial(_converted, channels=channels))
+
+
+def _renormalized(network: nn.Module, args: tuple[Any, ...], channels: int) -> tuple[Any, ...]:
     images, *others = args
-    return (images * network.input_scale + network.input_offset, *others)
+    images = images * network.input_scale + network.input_offset
+    return (convert_channels(images, channels), *others)  # linear, so before or after is the same
+
+
+def _converted(network: nn.Module, args: tuple[Any, ...], channels: int) -> tuple[Any, ...]:
+    images, *others = args
+    return (convert_channels(images, channels), *others)

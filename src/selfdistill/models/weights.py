@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import safetensors.torch
@@ -16,9 +16,14 @@ from torch import Tensor, nn
 from ..core import ArtifactError, ConfigError, ResourceError, load_tensors
 from . import convert_weights
 from .fit_weights import fit_weights, rename_tensors
+from .renormalize import TrainedInput
 
 PICKLED = (".pt", ".pth", ".ckpt", ".bin", ".tar")
 SUFFIXES = (".safetensors", *PICKLED)
+SUFFIX_LIST = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
+"""Endings of files of weights, as a sentence lists them."""
+_INPUT = ("mean", "std", "preparation")
+"""Keys of a header that say what images a network was trained on."""
 _SECONDS = 600  # for a converting process that neither ends nor uses its processor time
 
 
@@ -32,7 +37,7 @@ def load_weights(network: nn.Module, path: str | os.PathLike[str]) -> None:
 
     Args:
         network: filled in place.
-        path: a `.safetensors` file, or one of torch's (`.pt`, `.pth`, `.ckpt`, `.bin`).
+        path: a `.safetensors` file, or one of torch's (`.pt`, `.pth`, `.ckpt`, `.bin`, `.tar`).
 
     Raises:
         ConfigError: there is no such file.
@@ -59,22 +64,67 @@ def set_weights(network: nn.Module, state: dict[str, Tensor], source: str) -> No
         warnings.warn(f"{source}: {fit.remark}", stacklevel=2)
 
 
-def count_classes(path: str | os.PathLike[str], make: Callable[[int], nn.Module]) -> int | None:
-    """Number of classes of the network whose weights a file holds; None where they do not tell.
+def count_classes(state: Mapping[str, Tensor], make: Callable[[int], nn.Module]) -> int | None:
+    """Number of classes of the network whose weights these are; None where they do not tell.
 
     Args:
-        path: a file for `load_weights`.
+        state: tensors by name.
         make: the network for a number of classes.
     """
-    two, three = (make(count).state_dict() for count in (2, 3))
-    state, _ = rename_tensors(read_weights(path), two)
-    for name, tensor in two.items():
-        sides = zip(tensor.shape, three[name].shape, strict=True)
+    return _matching_size(state, make(2).state_dict(), make(3).state_dict(), (2, 3))
+
+
+def count_channels(state: Mapping[str, Tensor], make: Callable[[int], nn.Module]) -> int | None:
+    """Channels of the images of the network whose weights these are; None if they do not tell.
+
+    Args:
+        state: tensors by name.
+        make: the network for a number of channels.
+    """
+    return _matching_size(state, make(1).state_dict(), make(3).state_dict(), (1, 3))
+
+
+def _matching_size(
+    state: Mapping[str, Tensor],
+    smaller: Mapping[str, Tensor],
+    larger: Mapping[str, Tensor],
+    sizes: tuple[int, int],
+) -> int | None:
+    """The size of a network with these weights, from its weights at two sizes."""
+    state, _ = rename_tensors(state, smaller)
+    for name, tensor in smaller.items():
+        sides = zip(tensor.shape, larger[name].shape, strict=True)
         growing = [(i, a, b - a) for i, (a, b) in enumerate(sides) if a != b]
         if growing and name in state and state[name].dim() == tensor.dim():
             (dim, size, growth), *_ = growing
-            return int(2 + (state[name].shape[dim] - size) // growth)
+            steps = (state[name].shape[dim] - size) * (sizes[1] - sizes[0])
+            return int(sizes[0] + steps // growth)
     return None
+
+
+def file_input(path: str | os.PathLike[str]) -> TrainedInput | None:
+    """What the header of an exported .safetensors file says of the images, if it does.
+
+    Raises:
+        ArtifactError: it cannot be read.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            header = {
+                key: json.loads(text)
+                for key, text in (file.metadata() or {}).items()
+                if key in _INPUT
+            }
+        if len(header) < len(_INPUT):
+            return None
+        mean, std = (tuple(map(float, header[key])) for key in ("mean", "std"))
+        _, height, width = map(int, header["preparation"]["shape"])
+    except Exception as error:  # a damaged file raises anything
+        raise ArtifactError(f"weights '{path}' {_CORRUPT}") from error
+    return TrainedInput(mean, std, (height, width))
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -104,7 +154,7 @@ _CORRUPT = (
 def check_weights_file(path: Path) -> None:
     """Raises `ConfigError` if a path is no file of weights."""
     if path.suffix not in SUFFIXES:
-        raise ConfigError(f"weights '{path}' are not a {', '.join(SUFFIXES)} file")
+        raise ConfigError(f"weights '{path}' are not a {SUFFIX_LIST} file")
     if not path.is_file():
         raise ConfigError(f"there is no weights file '{path}'")
 

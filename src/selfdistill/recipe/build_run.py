@@ -10,20 +10,20 @@ from typing import Any, NamedTuple
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
-from torch import Tensor, nn
+from torch import nn
 
 from ..core import ConfigError, DataError, Method, ResourceError, Task
 from ..core.keyed_random import bits, purpose
 from ..data import EvalLoader, ImageData, Loader, load
 from ..engine.quiet_lightning import quiet_lightning
 from ..models import build as build_network
-from ..models import read_weights, set_weights
+from ..models import set_weights
 from ..tasks import TASKS, check_network, make_task
 from .build_method import build_method, unlike_outputs
+from .network_input import InitialWeights, as_network_input, initial_weights
 from .options import method_classes
-from .run_weights import run_weights
 from .schema import Recipe
-from .teachers import build_peers, load_teacher
+from .teachers import build_peers, convert_given_teacher, load_teacher
 
 _WEIGHTS = purpose("weights")
 
@@ -34,6 +34,7 @@ class RunComponents(NamedTuple):
     Attributes:
         teacher_unlike: why the teacher's scores mean nothing for the data, a sentence, or "".
         teacher_note: what is done to the images that it gets, a phrase, or "".
+        teacher_size: height and width of those that it was trained on; () where nobody knows.
     """
 
     recipe: Recipe
@@ -45,6 +46,7 @@ class RunComponents(NamedTuple):
     peers: Sequence[nn.Module]
     teacher_unlike: str = ""
     teacher_note: str = ""
+    teacher_size: tuple[int, ...] = ()
 
 
 def load_data(recipe: Recipe) -> ImageData:
@@ -66,10 +68,26 @@ def load_data(recipe: Recipe) -> ImageData:
     return replace(data, crop_padding=crop, flip=flip, max_zoom=zoom)
 
 
+class RunInput(NamedTuple):
+    """What a network begins with: data as it is shown them, and weights, None for random ones."""
+
+    data: ImageData
+    weights: InitialWeights | None = None
+
+
+def run_input(
+    recipe: Recipe, *, data: ImageData | None = None, model: nn.Module | None = None
+) -> RunInput:
+    """The data of a recipe, or those given, for its network or the one given, and its weights."""
+    weights = initial_weights(recipe)  # before the data, which may take long
+    data = data or load_data(recipe)
+    return RunInput(as_network_input(recipe, data, model=model, weights=weights), weights)
+
+
 def build_run(
     recipe: Recipe,
+    given: RunInput | None = None,
     *,
-    data: ImageData | None = None,
     model: nn.Module | None = None,
     teacher: nn.Module | None = None,
     peers: Sequence[nn.Module] = (),
@@ -78,11 +96,11 @@ def build_run(
 
     Args:
         recipe: what to build.
-        data, model, teacher, peers: instead of the recipe's.
+        given: the data and the initial weights; None reads those of the recipe.
+        model, teacher, peers: instead of the recipe's.
     """
     given_peers = peers
-    initial = _initial_weights(recipe)  # before the data, which may take long
-    data = data or load_data(recipe)
+    data, weights = given or run_input(recipe, model=model)
     torch.manual_seed(int(bits(_WEIGHTS, recipe.seed)))
     task = make_task(
         data.task, data.classes, data.train.shape, label_smoothing=recipe.label_smoothing
@@ -94,22 +112,23 @@ def build_run(
             recipe.model,
             num_classes=len(data.classes),
             in_channels=data.train.shape[0],
-            weights="" if initial else recipe.weights,
+            weights="pretrained" if weights and not weights.tensors else "",
         )
     )
-    if initial:
-        set_weights(network, initial, f"weights '{recipe.weights}'")
+    if weights and weights.tensors:
+        set_weights(network, weights.tensors, f"weights '{recipe.weights}'")
     classes = method_classes(recipe.method).values()
     kinds = {cls.kind for cls in classes}
     if not peers and "online" in kinds:
         peers = build_peers(recipe, data)
-    unlike = note = ""
+    unlike, note, size = "", "", tuple[int, ...]()
     if teacher is None and recipe.teacher and "offline" in kinds:
         reads_scores = any(cls.needs.teacher_scores for cls in classes)
         loaded = load_teacher(recipe, data, reads_scores=reads_scores)
         recipe = recipe.model_copy(update={"teacher_model": loaded.architecture})
-        teacher, unlike, note = loaded.network, loaded.unlike, loaded.note
+        teacher, unlike, note, size = loaded.network, loaded.unlike, loaded.note, loaded.size
     elif teacher is not None:
+        note = convert_given_teacher(teacher, data)
         unlike = unlike_outputs(teacher, task)
     for each in (network, *peers):
         check_network(each, task, foreign=each is model or each in given_peers)
@@ -130,15 +149,7 @@ def build_run(
             f"method '{recipe.method}' trains in {method.cycles} cycles, at whose starts the "
             "learning rate restarts, and the step schedule does not; use lr_schedule=cosine"
         )
-    return RunComponents(recipe, data, task, network, method, teacher, peers, unlike, note)
-
-
-def _initial_weights(recipe: Recipe) -> dict[str, Tensor] | None:
-    """The tensors of the file or the run that a recipe starts from; None if it names neither."""
-    if recipe.weights in ("", "pretrained"):
-        return None
-    path = Path(recipe.weights)
-    return run_weights(path)[1] if path.is_dir() else read_weights(path)
+    return RunComponents(recipe, data, task, network, method, teacher, peers, unlike, note, size)
 
 
 def check_launched_processes(recipe: Recipe) -> None:

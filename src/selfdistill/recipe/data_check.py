@@ -4,7 +4,6 @@ import hashlib
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -13,7 +12,9 @@ from torch import Tensor
 
 from ..core import DataError
 from ..data import ImageData, ImageFiles, ImageSet
+from ..data.image_data import Numbers
 from ..data.preparation import preparation_of
+from ..functional.channels import channels_convertible
 from ..records.training_data import PartRecord, TrainingData
 
 _SAME = 1e-3  # of a standard deviation: decoders differ less between machines
@@ -38,7 +39,16 @@ def describe_data(data: ImageData) -> TrainingData:
     parts = {name: _describe_part(part) for name, part in splits.items() if part is not None}
     classes, shape, preparation = list(data.classes), tuple(data.train.shape), preparation_of(data)
     return TrainingData(
-        data.name, data.task, classes, data.mean, data.std, shape, parts, preparation
+        data.name,
+        data.task,
+        classes,
+        data.mean,
+        data.std,
+        shape,
+        parts,
+        preparation,
+        data.normalization,
+        data.moments,
     )
 
 
@@ -98,25 +108,21 @@ def image_difference(trained_on: TrainingData, data: ImageData) -> str:
             return f"the labels of its {split} images are others, or in another order"
         if old.files and new.files and old.files != new.files:
             return f"the files of its {split} images have other names or another order"
-    if trained_on.shape == now.shape and normalization_distance(trained_on, data) > _SAME:
-        return "its pixels have another mean or deviation"
+    if trained_on.own_moments and trained_on.shape == now.shape:
+        distance = _moments_distance(trained_on.own_moments, data.moments)
+        return "its pixels have another mean or deviation" if distance > _SAME else ""
     return ""
 
 
-def normalization_distance(trained_on: TrainingData, data: ImageData) -> float:
-    """Largest difference of mean or deviation, in standard deviations of the data."""
-    if len(trained_on.mean) != len(data.mean):
-        return float("inf")
-    return max(
-        max(abs(m - n) / s, abs(t / s - 1))
-        for m, n, s, t in zip(trained_on.mean, data.mean, data.std, trained_on.std, strict=True)
-    )
+def _moments_distance(old: tuple[Numbers, Numbers], new: tuple[Numbers, Numbers]) -> float:
+    """Largest difference of mean or deviation, in standard deviations of the new."""
+    return max(max(abs(m - n) / s, abs(t / s - 1)) for m, t, n, s in zip(*old, *new, strict=True))
 
 
 def as_trained(
     run_dir: Path, trained_on: TrainingData, data: ImageData, *, exact: bool = False
 ) -> ImageData:
-    """The data of a run, with the normalization of its training.
+    """The data of a run, with the channels and the normalization of its training.
 
     Args:
         run_dir: of the run.
@@ -129,6 +135,7 @@ def as_trained(
     """
     if difference := class_difference(trained_on, data):
         raise DataError(f"{run_dir} {difference}; give back the data that it was trained on")
+    data = in_channels(data, len(trained_on.mean))
     if len(trained_on.mean) != len(data.mean):
         raise DataError(
             f"{run_dir} was trained on {len(trained_on.mean)} channels and '{data.name}' has "
@@ -143,4 +150,11 @@ def as_trained(
         warnings.warn(
             f"{changed}; images that are held out now may have been trained on", stacklevel=2
         )
-    return replace(data, mean=trained_on.mean, std=trained_on.std)
+    return data.normalized_by(trained_on.mean, trained_on.std, trained_on.normalization)
+
+
+def in_channels(data: ImageData, channels: int) -> ImageData:
+    """Data in so many channels, where they can be converted."""
+    own = data.train.shape[0]
+    convertible = own != channels and channels_convertible(own, channels)
+    return data.with_channels(channels) if convertible else data

@@ -68,7 +68,28 @@ def typed_recipe(values: Mapping[str, Any]) -> Recipe:
     except ValidationError as error:
         raise ConfigError(first_error(error)) from None
     check_plain_values(recipe.model_dump())
+    _check_normalization(recipe)
     return recipe
+
+
+def _check_normalization(recipe: Recipe) -> None:
+    """Raises `ConfigError` if mean and std are not of the same channels, or of other pixels."""
+    given = {"mean": recipe.mean, "std": recipe.std}
+    if lacking := [key for key, numbers in given.items() if not numbers]:
+        if len(lacking) == 1:
+            (other,) = given.keys() - lacking
+            raise ConfigError(f"{other} is given and {lacking[0]} is not; give both, or none")
+    elif len(recipe.mean) != len(recipe.std) and 1 not in (len(recipe.mean), len(recipe.std)):
+        raise ConfigError(
+            f"mean has {len(recipe.mean)} numbers and std has {len(recipe.std)}; give one a "
+            "channel, or one for all"
+        )
+    for key, numbers in given.items():
+        if large := next((number for number in numbers if number > 1), None):
+            raise ConfigError(
+                f"{key} = {large:g} is not of pixels in 0 … 1; if it is of 0 … 255, divide mean "
+                "and std by 255"
+            )
 
 
 def check_early(recipe: Recipe) -> None:

@@ -5,9 +5,9 @@ train, doctor and compare, and in the reference.
 """
 
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
 from pydantic.fields import FieldInfo
 
 from ..engine.settings import TrainingSettings, option
@@ -16,6 +16,15 @@ _subject = partial(option, panel="Method and network")
 _data = partial(option, panel="Data")
 _training = partial(option, panel="Training")
 _hardware = partial(option, panel="Hardware")
+
+
+def _as_list(value: Any) -> Any:
+    """One number for all channels as a list of one."""
+    return [value] if isinstance(value, int | float | str) else value
+
+
+_Mean = Annotated[tuple[Annotated[float, Field(ge=0)], ...], BeforeValidator(_as_list)]
+_Std = Annotated[tuple[Annotated[float, Field(gt=0)], ...], BeforeValidator(_as_list)]
 
 
 class ExperimentSettings(BaseModel):
@@ -27,7 +36,7 @@ class ExperimentSettings(BaseModel):
     model: str = _subject("cifar/resnet10_w16", "Network to train, see selfdistill models.")
     weights: str = _subject(
         "",
-        "Initial weights: 'pretrained', a run directory, or a .safetensors, .pt or .pth file.",
+        "Initial weights: 'pretrained', a run directory, or a file such as .safetensors or .pth.",
         unset="random",
         metavar="FILE",
     )
@@ -69,6 +78,18 @@ class ExperimentSettings(BaseModel):
     data_root: str = _data("data", "Directory of downloaded data sets.", metavar="DIRECTORY")
     image_size: int | None = _data(
         None, "Side of the images in pixels.", unset="the data set's", ge=1
+    )
+    mean: _Mean = _data(
+        (),
+        "Mean that images are normalized by, of pixels in 0 … 1: a number a channel, or one.",
+        unset="that of the initial weights, else the data set's",
+        metavar="NUMBER,…",
+    )
+    std: _Std = _data(
+        (),
+        "Standard deviation that images are normalized by, given with the mean.",
+        unset="that of the initial weights, else the data set's",
+        metavar="NUMBER,…",
     )
     val_fraction: float = _data(
         0.1, "Fraction of the training images held out for validation.", ge=0, lt=1

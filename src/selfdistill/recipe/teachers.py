@@ -10,19 +10,27 @@ from torch import Tensor, nn
 
 from ..core import ArtifactError, ConfigError, Method, load_tensors, nearest
 from ..data import ImageData
+from ..data.image_data import Numbers
+from ..functional.channels import channels_convertible, convert_moments
 from ..models import (
+    SUFFIX_LIST,
     SUFFIXES,
+    TrainedInput,
     build,
+    convert_inputs,
     count_classes,
+    file_input,
     find_pretrained,
-    load_weights,
+    read_weights,
     renormalize_inputs,
+    set_weights,
 )
 from ..modules.joined_methods import JoinedMethods
 from ..records.training_data import TEACHER_FILE, TrainingData, read_teacher, read_training_data
 from ..taps import Taps
 from ..tasks import make_task
 from .data_check import class_difference
+from .network_input import module_channels, named_channels
 from .run_weights import run_weights
 from .schema import Recipe
 
@@ -35,12 +43,14 @@ class LoadedTeacher(NamedTuple):
         architecture: its name.
         unlike: why its scores mean nothing for the data, a sentence, or "".
         note: what is done to its images, a phrase, or "".
+        size: height and width of the images that it was trained on; () where nobody knows.
     """
 
     network: nn.Module
     architecture: str
     unlike: str = ""
     note: str = ""
+    size: tuple[int, ...] = ()
 
 
 def load_teacher(recipe: Recipe, data: ImageData, *, reads_scores: bool = True) -> LoadedTeacher:
@@ -64,15 +74,16 @@ def load_teacher(recipe: Recipe, data: ImageData, *, reads_scores: bool = True) 
     if name.partition("/")[0] in ("timm", "torchvision"):
         pretrained = find_pretrained(name)
         unlike = _unlike_number(f"teacher '{name}'", pretrained.classes, data, reads_scores)
-        note = _renormalization(f"teacher '{name}'", pretrained.mean, pretrained.std, data)
+        own = pretrained.input.mean, pretrained.input.std
+        _check_channels(f"teacher '{name}'", len(own[0]), data)
         network = pretrained.load()
-        renormalize_inputs(network, (data.mean, data.std), (pretrained.mean, pretrained.std))
-        return LoadedTeacher(network, name, unlike, note)
+        note = _adapt_inputs(network, own, data)
+        return LoadedTeacher(network, name, unlike, note, pretrained.input.size)
     beside = Path(name).parent
     choices = [str(p) for p in beside.iterdir()] if beside.is_dir() else []
     raise ConfigError(
         f"there is no teacher '{name}'{nearest(name, choices, list_all=False)}; give the directory "
-        f"of a run, a weights file ({', '.join(SUFFIXES)}), timm/NAME or, in Python, a module"
+        f"of a run, a weights file ({SUFFIX_LIST}), timm/NAME or, in Python, a module"
     )
 
 
@@ -170,17 +181,32 @@ def _empty(model: str, data: ImageData) -> nn.Module:
     return build(model, num_classes=len(data.classes), in_channels=data.train.shape[0])
 
 
+def convert_given_teacher(teacher: nn.Module, data: ImageData) -> str:
+    """Make a module take images of the data's channels; returns what that does, or ""."""
+    channels = module_channels(teacher, data.train.shape)
+    if channels == len(data.mean):
+        return ""
+    convert_inputs(teacher, channels)
+    return _conversion(channels)
+
+
 def _from_file(recipe: Recipe, data: ImageData, reads_scores: bool) -> LoadedTeacher:
-    model, in_channels = recipe.teacher_model or recipe.model, data.train.shape[0]
+    model, path, classes = recipe.teacher_model or recipe.model, recipe.teacher, len(data.classes)
+    state, own = read_weights(path), file_input(path)
+    channels = len(own.mean) if own else named_channels(model, state, classes) or len(data.mean)
+    who = f"teacher '{path}'"
+    _check_channels(who, channels, data)
 
     def make(num_classes: int) -> nn.Module:
-        return build(model, num_classes=num_classes, in_channels=in_channels)
+        return build(model, num_classes=num_classes, in_channels=channels)
 
-    count = None if reads_scores else count_classes(recipe.teacher, make)
-    network = make(count or len(data.classes))
-    load_weights(network, recipe.teacher)
-    unlike = _unlike_number(f"teacher '{recipe.teacher}'", count or len(data.classes), data, False)
-    return LoadedTeacher(network, model, unlike)
+    count = (None if reads_scores else count_classes(state, make)) or classes
+    network = make(count)
+    set_weights(network, state, f"weights '{path}'")
+    unlike = _unlike_number(who, count, data, False)
+    known = own or TrainedInput(*_normalization(data, channels))
+    note = _adapt_inputs(network, known[:2], data)
+    return LoadedTeacher(network, model, unlike, note, known.size)
 
 
 def _from_run(path: Path, data: ImageData, reads_scores: bool) -> LoadedTeacher:
@@ -189,14 +215,14 @@ def _from_run(path: Path, data: ImageData, reads_scores: bool) -> LoadedTeacher:
     unlike = _unlike_classes(f"teacher {path}", own, data)
     if unlike and reads_scores:
         raise ConfigError(unlike)
-    note = _renormalization(f"teacher {path}", own.mean, own.std, data)
+    _check_channels(f"teacher {path}", len(own.mean), data)
     network = build(recipe.model, num_classes=len(own.classes), in_channels=len(own.mean))
     try:
         load_tensors(network, state)
     except RuntimeError:
         raise ArtifactError(f"the weights of teacher {path} do not fit {recipe.model}") from None
-    renormalize_inputs(network, (data.mean, data.std), (own.mean, own.std))
-    return LoadedTeacher(network, recipe.model, unlike, note)
+    note = _adapt_inputs(network, (own.mean, own.std), data)
+    return LoadedTeacher(network, recipe.model, unlike, note, own.shape[1:])
 
 
 _READ_FEATURES = "a method that reads its scores needs the student's; at, crd and others do not"
@@ -219,16 +245,32 @@ def _unlike_classes(who: str, own: TrainingData, data: ImageData) -> str:
     return f"{who} {difference}; {_READ_FEATURES}" if difference else ""
 
 
-def _renormalization(who: str, mean: Sequence[float], std: Sequence[float], data: ImageData) -> str:
-    """The note that a teacher's images are brought to another normalization, or ""."""
-    if len(mean) != len(data.mean):
+def _check_channels(who: str, channels: int, data: ImageData) -> None:
+    if not channels_convertible(len(data.mean), channels):
         raise ConfigError(
-            f"{who} learned images of {len(mean)} channels, and those of '{data.name}' have "
+            f"{who} learned images of {channels} channels, and those of '{data.name}' have "
             f"{len(data.mean)}; train the teacher on images like the student's"
         )
-    if (*mean, *std) == (*data.mean, *data.std):
-        return ""
-    return f"its images brought to its own normalization, mean {_shown(mean)}, std {_shown(std)}"
+
+
+def _adapt_inputs(network: nn.Module, own: tuple[Numbers, Numbers], data: ImageData) -> str:
+    """Bring the images to a teacher's channels and normalization; returns the note on that."""
+    renormalize_inputs(network, (data.mean, data.std), own)
+    mean, std = own
+    notes = [] if len(mean) == len(data.mean) else [_conversion(len(mean))]
+    if own != _normalization(data, len(mean)):
+        numbers = f"mean {_shown(mean)}, std {_shown(std)}"
+        notes.append(f"its images brought to its own normalization, {numbers}")
+    return "; ".join(notes)
+
+
+def _normalization(data: ImageData, channels: int) -> tuple[Numbers, Numbers]:
+    """That of the student, for images of so many channels."""
+    return convert_moments(data.mean, channels), convert_moments(data.std, channels)
+
+
+def _conversion(channels: int) -> str:
+    return "its images converted to gray" if channels == 1 else "its images repeated in 3 channels"
 
 
 def _shown(numbers: Sequence[float]) -> str:

@@ -1,10 +1,10 @@
 """`data.json` and `teacher.json`: the data and the teacher that a run was trained with."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from ..core import ArtifactError
 from ..data.preparation import Preparation
@@ -38,6 +38,8 @@ class TrainingData:
         task: what its labels mean, a key of `tasks.TASKS`.
         classes: their names, in order.
         mean, std: of each channel, by which images were normalized.
+        normalization: whose they are, a phrase; "" where it is not known.
+        own_moments: mean and std of the set itself; None where they are not known.
         shape: (C, H, W) of the images; () where it is not known.
         parts: "train", "val" and "test", where there are such images.
         preparation: of a picture; None for a network that was not trained here.
@@ -51,6 +53,8 @@ class TrainingData:
     shape: tuple[int, ...] = ()
     parts: Mapping[str, PartRecord] = field(default_factory=dict)
     preparation: Preparation | None = None
+    normalization: str = ""
+    own_moments: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
     def to_json(self) -> str:
         """The text of `data.json`."""
@@ -64,7 +68,8 @@ class TrainingData:
             ValueError, LookupError, TypeError, AttributeError: it wrote something else.
         """
         fields = json.loads(text)
-        mean, std = (tuple(float(value) for value in fields[key]) for key in ("mean", "std"))
+        mean, std = (_numbers(fields[key]) for key in ("mean", "std"))
+        own = fields["own_moments"] and tuple(map(_numbers, fields["own_moments"]))
         classes = [str(name) for name in fields["classes"]]
         parts = {
             str(name): PartRecord(int(p["images"]), str(p["labels"]), str(p["files"]))
@@ -73,7 +78,12 @@ class TrainingData:
         shape = tuple(int(side) for side in fields["shape"])
         name, task = str(fields["name"]), str(fields["task"])
         preparation = fields["preparation"] and Preparation.from_fields(fields["preparation"])
-        return cls(name, task, classes, mean, std, shape, parts, preparation)
+        source = str(fields["normalization"])
+        return cls(name, task, classes, mean, std, shape, parts, preparation, source, own)
+
+
+def _numbers(values: Iterable[Any]) -> tuple[float, ...]:
+    return tuple(float(value) for value in values)
 
 
 def read_training_data(run_dir: Path) -> TrainingData:

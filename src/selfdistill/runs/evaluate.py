@@ -6,7 +6,7 @@ from ..core import ConfigError, DataError
 from ..data import ImageData
 from ..evaluation import SPLITS, EvaluationSession
 from ..recipe.build_run import load_data
-from ..recipe.data_check import class_difference
+from ..recipe.data_check import class_difference, in_channels
 from ..records.exit_scores import ExitScore
 
 
@@ -19,12 +19,14 @@ class Evaluation:
         split: "val" or "test".
         num_images: of that part.
         exits: score and cost of every predictor, shallowest first.
+        conversion: what was done to the channels of the images, a phrase, or "".
     """
 
     data: str
     split: str
     num_images: int
     exits: list[ExitScore]
+    conversion: str = ""
 
 
 def evaluate_run(
@@ -41,7 +43,8 @@ def evaluate_run(
         raise DataError(f"'{session.data.name}' has no {' and no '.join(wanted)} part")
     images = session.splits[available[0]]
     exits = session.score_exits(available[0])
-    return Evaluation(session.data.name, available[0], len(images), exits)
+    conversion = session.data.conversion
+    return Evaluation(session.data.name, available[0], len(images), exits, conversion)
 
 
 def _named_as(own: ImageData, data: ImageData) -> ImageData:
@@ -53,7 +56,7 @@ def _named_as(own: ImageData, data: ImageData) -> ImageData:
 
 
 def _other_data(session: EvaluationSession, data: str | ImageData) -> ImageData:
-    """Other data, brought to the size and the normalization that the run was trained with."""
+    """Other data, in the size, channels and normalization that the run was trained with."""
     own = session.data
     channels, height, width = own.train.shape
     if isinstance(data, str):
@@ -61,9 +64,10 @@ def _other_data(session: EvaluationSession, data: str | ImageData) -> ImageData:
         data = load_data(session.recipe.model_copy(update={"data": data, "image_size": size}))
     if difference := class_difference(own, _named_as(own, data)):
         raise DataError(f"the run {difference}; give data with the same classes in the same order")
+    data = in_channels(data, channels)
     if data.train.shape[0] != channels:
         raise DataError(
             f"the images of '{data.name}' have {data.train.shape[0]} channels and the run was "
             f"trained on {channels}; convert them"
         )
-    return replace(data, classes=own.classes, mean=own.mean, std=own.std)
+    return replace(data, classes=own.classes).normalized_by(own.mean, own.std, own.normalization)

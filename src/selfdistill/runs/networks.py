@@ -13,6 +13,7 @@ from ..information.config import NetworkUnderTest
 from ..models import build
 from ..models.build import name_hint
 from ..recipe.build_run import load_data
+from ..recipe.network_input import as_network_input, initial_weights
 from ..recipe.schema import Recipe, parse
 from .paths import load_recipe
 from .run import load
@@ -132,15 +133,17 @@ def _trained(name: str, recipe: Recipe, own: ImageData, taps: str | None) -> Net
 def _built(
     name: str, images: ImageData, taps: str | None, weights: str, seed: int
 ) -> NetworkUnderTest:
+    recipe = Recipe(model=name, weights=weights, task=images.task)
+    shown = as_network_input(recipe, images, weights=initial_weights(recipe))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(bits(_WEIGHTS, seed)))
         network = build(
             name,
             num_classes=len(images.classes),
-            in_channels=images.train.shape[0],
+            in_channels=shown.train.shape[0],
             weights=weights,
         )
-    return NetworkUnderTest(network, taps or "auto")
+    return NetworkUnderTest(network, taps or "auto", shown.mean, shown.std)
 
 
 def shortened(names: Sequence[str], runs: Sequence[str] | dict[str, Recipe]) -> list[str]:

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from ..core import ConfigError, DataError
-from ..data.images import map_in_threads
 from ..data.listing import Listing
 from ..data.preparation import Placement, PreparedPicture
+from ..data.threads import map_in_threads
 from ..modules.detector_output import Detections
 from ..tasks.segmentation import resize_scores
 from .predictions import Prediction, Predictions, ScoredBox, ScoredClass

@@ -97,6 +97,8 @@ def data_without_images(trained_on: TrainingData) -> ImageData:
         task=trained_on.task,
         fit=preparation.fit,
         resize_ratio=preparation.resize_ratio,
+        normalization=trained_on.normalization,
+        own_moments=trained_on.own_moments,
     )
 
 

@@ -19,7 +19,7 @@ from ..export.package import ExportResult
 from ..information.config import EstimatorConfig, NetworkUnderTest
 from ..information.estimation import estimate_information
 from ..information.results import InformationResult
-from ..recipe.build_run import build_run, load_data
+from ..recipe.build_run import RunInput, build_run, load_data
 from ..recipe.data_check import as_trained
 from ..recipe.run_origin import checked_training_data
 from ..recipe.schema import Recipe
@@ -284,11 +284,11 @@ def load(
     trained_on = checked_training_data(directory, newest)
     check_given_modules(recipe, model, peers)
     data = as_trained(directory.path, trained_on, data or load_data(recipe))
-    bare = recipe.model_copy(update={"weights": ""})
+    chosen = recipe
     if teacher is None and recipe.teacher:
         teacher = placeholder_teacher(directory.path, data)
-        bare = bare.model_copy(update={"teacher_taps": "auto"})
-    components = build_run(bare, data=data, model=model, teacher=teacher, peers=peers)
+        chosen = recipe.model_copy(update={"teacher_taps": "auto"})
+    components = build_run(chosen, RunInput(data), model=model, teacher=teacher, peers=peers)
     restore_method(components.method, newest, ema=True)
     exits = read_exit_scores(directory.path) if newest.state["finished"] else []
     return Run(directory.path, recipe, components.method.eval(), exits, data, newest.state)

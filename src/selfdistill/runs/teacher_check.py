@@ -20,7 +20,6 @@ from ..records.training_data import (
     TEACHER_FILE,
     TeacherRecord,
     read_teacher,
-    read_training_data,
 )
 from ..tasks.metric_names import shown_metric
 
@@ -51,6 +50,7 @@ def check_teacher(
     images = ""
     if components.teacher_unlike:
         callback.on_message("the teacher's classes are not the data's: its features alone are read")
+        sentences = size_warnings(components)
     else:
         scores, images, sentences = evaluate_teacher(teacher, components, fabric)
         score, metric = scores[task.primary_metric], shown_metric(task.primary_metric)
@@ -59,8 +59,8 @@ def check_teacher(
             if task.image_labels
             else f"the teacher reaches {score:.1%} {metric} on {images} images"
         )
-        for sentence in sentences:
-            warnings.warn(sentence, stacklevel=2)
+    for sentence in sentences:
+        warnings.warn(sentence, stacklevel=2)
     shapes = teacher_tap_shapes(components.method, teacher)
     record = TeacherRecord(components.recipe.teacher, digest, images, scores, shapes)
     if fabric.is_global_zero:
@@ -77,27 +77,31 @@ def evaluate_teacher(
     batches = eval_loader(components.recipe, data, images, fabric)
     scores = evaluate_network(fabric, teacher, components.task, batches)
     score = scores[components.task.primary_metric]
-    sentences = [_chance_warning(scores, components), _size_warning(components, score)]
-    return scores, f"{len(images):,} {kind}", [text for text in sentences if text]
+    chance = _chance_warning(scores, components)
+    sentences = [chance] * bool(chance) + size_warnings(components, score)
+    return scores, f"{len(images):,} {kind}", sentences
 
 
-def _size_warning(components: RunComponents, score: float) -> str:
-    """That a teacher is used at another size of images than it was trained at, or ""."""
-    name, data = components.recipe.teacher, components.data
-    run_dir = Path(name)
-    if not (run_dir / DATA_FILE).is_file():  # no run, or a module that was given
-        return ""
-    shape = read_training_data(run_dir).shape
-    if not shape or shape == tuple(data.train.shape):
-        return ""
-    own = next((e for e in read_exit_scores(run_dir) if e.predictor == STUDENT), None)
-    before = own.val_score if own else None
-    old, new = (f"{height}×{width}" for _, height, width in (shape, data.train.shape))
-    there = "" if before is None else f" of {before:.1%}"
-    return (
-        f"teacher {name} was trained on images of {old}, where it has a validation score{there}, "
-        f"and is shown {new} here, where it has {score:.1%}; --image-size {shape[1]} is its own"
-    )
+def size_warnings(components: RunComponents, score: float | None = None) -> list[str]:
+    """That a teacher is used at another size of images than it was trained at, if it is."""
+    name, size = components.recipe.teacher, components.teacher_size
+    shape = components.data.train.shape
+    if size in ((), shape[1:]):
+        return []
+    before = "" if score is None else _score_of_run(Path(name))
+    after = "" if score is None else f", where it has {score:.1%}"
+    old, new = (f"{height}×{width}" for height, width in (size, shape[1:]))
+    return [
+        f"teacher {name} was trained on images of {old}{before} and is shown {new} here{after}; "
+        f"--image-size {size[0]} is its own"
+    ]
+
+
+def _score_of_run(run_dir: Path) -> str:
+    """The validation score that a teacher's run reports, a clause, or ""."""
+    exits = read_exit_scores(run_dir) if (run_dir / DATA_FILE).is_file() else []
+    score = next((e.val_score for e in exits if e.predictor == STUDENT), None)
+    return "" if score is None else f", where it has a validation score of {score:.1%},"
 
 
 def _chance_warning(scores: Mapping[str, float], components: RunComponents) -> str:

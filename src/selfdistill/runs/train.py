@@ -9,7 +9,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from ..core import ConfigError, SelfdistillError, load_tensors
-from ..data import ImageData, warn_of_data
+from ..data import ImageData, Loader, warn_of_data
 from ..engine.callback import Callback
 from ..engine.processes import lost_processes_reported
 from ..engine.quiet_lightning import quiet_lightning
@@ -18,29 +18,31 @@ from ..engine.trainer import Trainer
 from ..evaluation import EvaluationSession
 from ..recipe.build_run import (
     RunComponents,
+    RunInput,
     build_run,
     check_launched_processes,
     load_data,
     make_fabric,
+    run_input,
     train_loader,
 )
 from ..recipe.data_check import as_trained, describe_data
 from ..recipe.merge import merge_keys
-from ..recipe.options import objective
-from ..recipe.run_origin import read_origin
+from ..recipe.run_origin import RunOrigin, read_origin
 from ..recipe.schema import Recipe, parse, read, write
 from ..recipe.teachers import check_given_modules
 from ..records.exit_measurements import FILE as MEASUREMENTS_FILE
 from ..records.exit_scores import FILE as EXITS_FILE
 from ..records.exit_scores import ExitScore, read_exit_scores
 from ..records.training_data import DATA_FILE, read_training_data
-from ..tasks import TASKS, Classification
+from ..tasks import TASKS
 from .arguments import training_arguments
 from .extension import check_same_keys, describe_extension, extended, machine_difference
 from .finalize import finalize
 from .paths import first_difference, load_recipe, unique_run_dir
 from .progress import TerminalProgress
 from .run import Run
+from .summary import run_summary
 from .teacher_check import check_teacher
 from .terminal import rank_zero
 
@@ -118,60 +120,108 @@ def train_recipe(
 
     With `resume` the recipe is the run's own, which a larger number of `epochs` extends.
     """
-    before = 0  # epochs that a run had which is extended
+    before = recipe.epochs
     if resume:
-        recipe = load_recipe(out)
-        before, recipe = recipe.epochs, extended(recipe, epochs, out)
-        check_given_modules(recipe, model, peers)
+        before, recipe = _resumed_recipe(out, epochs, model, peers)
     check_launched_processes(recipe)
     fabric = make_fabric(recipe)
     with quiet_lightning():
         fabric.launch()
+    callback = callback if callback and fabric.is_global_zero else Callback()
     with lost_processes_reported(fabric), ExitStack() as stack:
         directory = RunDirectory(Path(fabric.broadcast(str(out or unique_run_dir(recipe)))))
         if resume:
-            trained_on = read_training_data(directory.path)
-            data = as_trained(directory.path, trained_on, data or load_data(recipe), exact=True)
+            given = _resumed_input(recipe, directory, data)
         else:
             directory.check_free()
         fabric.barrier()  # nobody writes before everybody has looked
-        # a checkpoint has the weights
-        start = recipe.model_copy(update={"weights": ""}) if resume else recipe
-        components = build_run(start, data=data, model=model, teacher=teacher, peers=peers)
-        recipe = components.recipe.model_copy(update={"weights": recipe.weights})
-        components = components._replace(recipe=recipe)
+        if not resume:
+            given = run_input(recipe, data=data, model=model)
+        components = build_run(recipe, given, model=model, teacher=teacher, peers=peers)
+        recipe = components.recipe
         batches = train_loader(recipe, components.data, components.method, fabric)
-        callback = callback if callback and fabric.is_global_zero else Callback()
-        extends = resume and recipe.epochs > before
+        extends = recipe.epochs > before
         _begin(stack, components, fabric, directory, resume=resume, extends=extends)
-        callback.on_start(run_summary(components, fabric, directory))
-        warn_of_data(components.data)
-        if extends:
-            callback.on_message(describe_extension(recipe, before))
-        if resume and (change := machine_difference(directory)):
-            callback.on_message(change)
-        check_teacher(components, fabric, directory, callback)
+        _announce(components, fabric, directory, callback, before, resume=resume)
         session = EvaluationSession(recipe, components.data, components.method, fabric)
-        trainer = Trainer(
-            fabric,
-            components.method,
-            components.task,
-            batches,
-            session.loader("val") if components.data.val else None,
-            recipe,
-            directory,
-            callback,
-            read_origin(directory, extended=epochs is not None),
-        )
-        trainer.run()
-        callback.on_message("evaluating the finished network")
-        with trainer.ema_weights():
-            exits = finalize(session, directory, trainer.total_steps, callback)
-        if trainer.ema:
-            load_tensors(components.method, trainer.ema.state, strict=False)
-        callback.on_finish()
+        origin = read_origin(directory, extended=epochs is not None)
+        trainer = _trainer(session, batches, directory, callback, origin)
+        exits = _fit(trainer, session, directory, callback)
     state = trainer.state()
     return Run(directory.path, recipe, components.method.eval(), exits, components.data, state)
+
+
+def _resumed_recipe(
+    run_dir: str | Path | None,
+    epochs: int | None,
+    model: nn.Module | None,
+    peers: Sequence[nn.Module],
+) -> tuple[int, Recipe]:
+    """The epochs that a run had, and its recipe, which more of them may extend."""
+    recipe = load_recipe(run_dir)
+    before, recipe = recipe.epochs, extended(recipe, epochs, run_dir)
+    check_given_modules(recipe, model, peers)
+    return before, recipe
+
+
+def _resumed_input(recipe: Recipe, directory: RunDirectory, data: ImageData | None) -> RunInput:
+    """The data of a run that goes on; its weights are those of a checkpoint."""
+    trained_on = read_training_data(directory.path)
+    return RunInput(as_trained(directory.path, trained_on, data or load_data(recipe), exact=True))
+
+
+def _announce(
+    components: RunComponents,
+    fabric: Fabric,
+    directory: RunDirectory,
+    callback: Callback,
+    before: int,
+    *,
+    resume: bool,
+) -> None:
+    """Say what is trained, on what, and with which teacher; `before` are the epochs so far."""
+    callback.on_start(run_summary(components, fabric, directory))
+    warn_of_data(components.data)
+    if components.recipe.epochs > before:
+        callback.on_message(describe_extension(components.recipe, before))
+    if resume and (change := machine_difference(directory)):
+        callback.on_message(change)
+    check_teacher(components, fabric, directory, callback)
+
+
+def _trainer(
+    session: EvaluationSession,
+    batches: Loader,
+    directory: RunDirectory,
+    callback: Callback,
+    origin: RunOrigin,
+) -> Trainer:
+    """The loop around the method of a session."""
+    return Trainer(
+        session.fabric,
+        session.method,
+        session.task,
+        batches,
+        session.loader("val") if session.data.val else None,
+        session.recipe,
+        directory,
+        callback,
+        origin,
+    )
+
+
+def _fit(
+    trainer: Trainer, session: EvaluationSession, directory: RunDirectory, callback: Callback
+) -> list[ExitScore]:
+    """Train to the end, evaluate, and leave the weights that were evaluated."""
+    trainer.run()
+    callback.on_message("evaluating the finished network")
+    with trainer.ema_weights():
+        exits = finalize(session, directory, trainer.total_steps, callback)
+    if trainer.ema:
+        load_tensors(session.method, trainer.ema.state, strict=False)
+    callback.on_finish()
+    return exits
 
 
 def _begin(
@@ -198,39 +248,6 @@ def _begin(
             fault = error
     if fault := fabric.broadcast(fault):  # the others would wait for the first for ever
         raise fault
-
-
-def run_summary(
-    components: RunComponents, fabric: Fabric, directory: RunDirectory
-) -> dict[str, str]:
-    """Method, network, data, device and directory of a run, a line each."""
-    recipe, data = components.recipe, components.data
-    splits = {"train": data.train, "val": data.val, "test": data.test}
-    sizes = ", ".join(f"{len(images):,} {name}" for name, images in splits.items() if images)
-    shape = " × ".join(str(side) for side in data.train.shape)
-    processes = f" × {fabric.world_size}" if fabric.world_size > 1 else ""
-    names = recipe.peers or [recipe.model] * len(components.peers)
-    peers = zip(names, components.peers, strict=True)
-    summary = {"task": data.task} if data.task != Classification.name else {}
-    joined = "+" in recipe.method
-    summary |= {
-        "method": recipe.method,
-        **({"objective": objective(recipe.method, recipe.options)} if joined else {}),
-        "network": _described(recipe.model, components.network),
-        **{f"peer {i}": _described(*peer) for i, peer in enumerate(peers, 1)},
-    }
-    if components.teacher:
-        note = f"; {components.teacher_note}" if components.teacher_note else ""
-        summary["teacher"] = _described(recipe.teacher, components.teacher) + note
-    return summary | {
-        "data": f"{data.name}: {sizes}; {len(data.classes)} classes, {shape}",
-        "device": f"{fabric.device.type}{processes}, {recipe.precision}",
-        "run": str(directory.path),
-    }
-
-
-def _described(name: str, network: nn.Module) -> str:
-    return f"{name}, {sum(p.numel() for p in network.parameters()):,} parameters"
 
 
 def load_or_train_exits(recipe: Recipe, run_dir: Path, **given: Any) -> list[ExitScore]:

@@ -1,0 +1,44 @@
+"""What a run is about to train, in lines for the screen."""
+
+from lightning_fabric import Fabric
+from torch import nn
+
+from ..engine.run_directory import RunDirectory
+from ..recipe.build_run import RunComponents
+from ..recipe.options import objective
+from ..tasks import Classification
+
+
+def run_summary(
+    components: RunComponents, fabric: Fabric, directory: RunDirectory
+) -> dict[str, str]:
+    """Method, network, data, device and directory of a run, a line each."""
+    recipe, data = components.recipe, components.data
+    splits = {"train": data.train, "val": data.val, "test": data.test}
+    sizes = ", ".join(f"{len(images):,} {name}" for name, images in splits.items() if images)
+    shape = " × ".join(str(side) for side in data.train.shape)
+    processes = f" × {fabric.world_size}" if fabric.world_size > 1 else ""
+    names = recipe.peers or [recipe.model] * len(components.peers)
+    peers = zip(names, components.peers, strict=True)
+    summary = {"task": data.task} if data.task != Classification.name else {}
+    joined = "+" in recipe.method
+    summary |= {
+        "method": recipe.method,
+        **({"objective": objective(recipe.method, recipe.options)} if joined else {}),
+        "network": _described(recipe.model, components.network),
+        **{f"peer {i}": _described(*peer) for i, peer in enumerate(peers, 1)},
+    }
+    if components.teacher:
+        note = f"; {components.teacher_note}" if components.teacher_note else ""
+        summary["teacher"] = _described(recipe.teacher, components.teacher) + note
+    conversion = f", {data.conversion}" if data.conversion else ""
+    return summary | {
+        "data": f"{data.name}: {sizes}; {len(data.classes)} classes, {shape}{conversion}",
+        "normalization": data.normalization_text,
+        "device": f"{fabric.device.type}{processes}, {recipe.precision}",
+        "run": str(directory.path),
+    }
+
+
+def _described(name: str, network: nn.Module) -> str:
+    return f"{name}, {sum(p.numel() for p in network.parameters()):,} parameters"
