@@ -8,6 +8,7 @@ import resource
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from record import record
@@ -15,7 +16,12 @@ from record import record
 from selfdistill.comparison import launch
 from selfdistill.comparison.compare import compare
 
-SETTINGS = {"model": "cifar/resnet8", "epochs": 1, "max_train_images": 256, "device": "cpu"}
+SETTINGS: dict[str, Any] = {
+    "model": "cifar/resnet8",
+    "epochs": 1,
+    "max_train_images": 256,
+    "device": "cpu",
+}
 SEEDS, PAIRS = "0-3", 3
 
 
