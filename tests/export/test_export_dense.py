@@ -124,6 +124,7 @@ def test_masks_by_the_card_s_lines(tmp_path):
     assert done.verification.score == pytest.approx(float(metric.compute()["miou"]))
 
 
+@pytest.mark.slow
 def test_boxes_by_the_card_s_lines(tmp_path):
     run, data = make_run(tmp_path / "run", "detection")
     done = export_run(run, data, exit="student")

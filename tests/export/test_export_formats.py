@@ -199,6 +199,7 @@ def test_without_onnxruntime_there_is_a_sentence(tmp_path, monkeypatch):
         onnx_runner(tmp_path / "m.onnx")
 
 
+@pytest.mark.slow
 def test_no_onnx_package_is_imported_before_an_export_to_onnx():
     code = """
 import json

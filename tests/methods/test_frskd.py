@@ -124,6 +124,7 @@ def test_without_distillation_it_is_cross_entropy(tiny_net, tiny_task, batch, pr
     assert torch.equal(step.losses["task"], F.cross_entropy(step.outputs, batch.targets))
 
 
+@pytest.mark.slow
 def test_resnet18_costs_what_the_authors_does():
     with torch.device("meta"):
         network = build("cifar/resnet18", num_classes=100)

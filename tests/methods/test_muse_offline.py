@@ -161,6 +161,7 @@ def test_the_student_alone_is_left(tiny_net, tiny_task, batch):
     assert torch.equal(method.predict(batch.inputs)["student"], tiny_net(batch.inputs))
 
 
+@pytest.mark.slow
 def test_learns_eight_images(tiny_net, tiny_task, batch, progress):
     """MI and SI fall below chance, under the loss of the labels and of a teacher without any."""
     method = offline(tiny_net, tiny_task, information_weight=1.0, soft_weight=0.1, critic_width=32)

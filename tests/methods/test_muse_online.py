@@ -180,6 +180,7 @@ def test_diagnoses_say_whose_term_it_is(tiny_net, tiny_task):
     assert warnings["peer2/self/1"].startswith("saturated")
 
 
+@pytest.mark.slow
 def test_three_networks_learn_eight_images(tiny_net, tiny_task, batch, progress):
     method = online(tiny_net, tiny_task, 2, information_weight=1.0, critic_width=32)
     optimizer = torch.optim.SGD(method.param_groups(), lr=0.05, momentum=0.9)

@@ -1,5 +1,7 @@
 """What every network of the cifar/ family promises: its size, its cuts, its outputs."""
 
+from collections.abc import Iterable
+
 import pytest
 import torch
 from torch import nn
@@ -141,6 +143,17 @@ def listen(network, take):
     return fired
 
 
+# The same blocks as in their shallower kin, only more of them.
+DEEP = ("resnet44", "resnet56", "resnet101", "resnet110", "resnet152")
+DEEP += ("wrn_28_10", "wrn_40_1", "wrn_40_2", "vgg19_bn")
+
+
+def each(names: Iterable[str]) -> pytest.MarkDecorator:
+    """A test of every network; the deep ones in the slow half."""
+    marked = [pytest.param(n, marks=pytest.mark.slow if n in DEEP else ()) for n in names]
+    return pytest.mark.parametrize("name", marked)
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_parameters_are_the_literatures(name):
     network = shapes_only(name)
@@ -162,7 +175,7 @@ def test_convolutions_are_the_papers(name):
     assert millions == pytest.approx(PAPER[name], rel=0.005)
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@each(SHAPES)
 def test_cuts_fire_once_in_order_with_the_shapes_of_the_table(name):
     network, size = shapes_only(name), 224 if name == "efficientnet_b0" else 32
     fired = listen(network, lambda out: tuple(out.shape))
@@ -171,8 +184,8 @@ def test_cuts_fire_once_in_order_with_the_shapes_of_the_table(name):
     assert fired == list(zip(network.cuts, want, strict=True))
 
 
-@pytest.mark.parametrize("size", [32, 64])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("size", [32, pytest.param(64, marks=pytest.mark.slow)])
+@each(NETWORKS)
 def test_outputs_are_one_per_class_for_any_number_of_channels(name, size):
     network = shapes_only(name, num_classes=7, in_channels=1)
     assert network(torch.empty(3, 1, size, size, device="meta")).shape == (3, 7)
@@ -187,7 +200,7 @@ def test_runs_on_images_of_8x8(name):
     assert network(torch.empty(2, 3, 8, 8, device="meta")).shape == (2, 100)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@each(NETWORKS)
 def test_fx_can_trace(name):
     torch.fx.symbolic_trace(shapes_only(name))
 
@@ -204,9 +217,7 @@ class Chain(torch.fx.Tracer):
         return name not in self.open
 
 
-@pytest.mark.parametrize(
-    "name", sorted(NETWORKS.keys() - {"nasnet"})
-)  # its cells look further back
+@each(sorted(NETWORKS.keys() - {"nasnet"}))  # its cells look further back
 def test_nothing_bypasses_a_cut(name):
     network = shapes_only(name)
     nodes = list(Chain(network.cuts).trace(network).nodes)

@@ -126,6 +126,7 @@ def test_state_holds_the_student_once_and_comes_back(tiny_net, tiny_task, batch,
     assert torch.equal(other(batch, progress).total, both(batch, progress).total)
 
 
+@pytest.mark.slow
 def test_compiles_once(tiny_net, tiny_task, batch, progress):
     torch._dynamo.reset()
     both = joined(tiny_net, tiny_task)

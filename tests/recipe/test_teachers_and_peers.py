@@ -164,7 +164,7 @@ def test_scores_are_not_learned_from_a_teacher_of_other_classes(method, options)
         )  # fmt: skip
 
 
-@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+@pytest.mark.parametrize("suffix", [".safetensors", pytest.param(".pth", marks=pytest.mark.slow)])
 def test_a_file_of_other_classes(suffix, tmp_path):
     network = build("cifar/wrn_16_1", num_classes=23, in_channels=1)
     file = tmp_path / f"teacher{suffix}"
