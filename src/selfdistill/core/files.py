@@ -1,13 +1,17 @@
 """Files and directories that appear in one atomic move, complete and flushed to the disk."""
 
 import errno
+import glob
 import os
+import platform
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import ResourceError, RunBusyError
+
+_MAX_HOST = 16  # signs of the machine's name in that of a draft, which a shared disk may hold
 
 
 @contextmanager
@@ -94,5 +98,28 @@ def sync(path: Path) -> None:
 
 
 def _draft(path: Path) -> Path:
-    """A hidden name beside the path that no other process uses."""
-    return path.with_name(f".{path.name}.{os.getpid()}")
+    """A hidden name beside the path that no other process uses; those of dead ones are removed."""
+    start = f".{path.name}.{platform.node()[:_MAX_HOST]}-"
+    for stale in path.parent.glob(f"{glob.escape(start)}*"):
+        number = stale.name.removeprefix(start)
+        if number.isdecimal() and not _is_alive(int(number)):
+            _remove(stale)
+    return path.with_name(f"{start}{os.getpid()}")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True
