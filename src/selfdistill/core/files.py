@@ -5,12 +5,15 @@ import glob
 import os
 import platform
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..errors import ResourceError, RunBusyError
+from ..errors import ArtifactError, ResourceError, RunBusyError
 
+MAX_TEXT = 64 << 20
+"""Bytes of a text file that a run or a study leaves, by default."""
 _MAX_HOST = 16  # signs of the machine's name in that of a draft, which a shared disk may hold
 
 
@@ -76,6 +79,21 @@ def write_atomically(path: Path, content: str | bytes) -> Path:
     with atomic_file(path) as draft:
         draft.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
     return path
+
+
+def read_regular(path: Path, max_bytes: int = MAX_TEXT) -> bytes:
+    """The content of a regular file: a pipe or a device would be read for ever.
+
+    Raises:
+        ArtifactError: it is something else, or larger than `max_bytes`.
+        OSError: it is missing, or may not be read.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ArtifactError(f"{path} is no regular file")
+    if status.st_size > max_bytes:
+        raise ArtifactError(f"{path} has more than {max_bytes >> 20:,} MiB, which none ever has")
+    return path.read_bytes()
 
 
 def apply_umask(path: Path) -> None:
