@@ -196,14 +196,13 @@ SERVER.set_forkserver_preload(
 
 
 class Acts(Callback):
-    """A slow callback; it may send its own process a signal when it hears of an epoch or a step."""
+    """A slow callback; it may send its own process a signal when it hears of an epoch."""
 
-    def __init__(self, each_step: float, signal_at_epoch: int, fault: Fault) -> None:
-        self.each_step, self.signal_at_epoch, self.fault = each_step, signal_at_epoch, fault
+    def __init__(self, each_step: float, signal_at_epoch: int) -> None:
+        self.each_step, self.signal_at_epoch = each_step, signal_at_epoch
 
     def on_step(self, step: int, total_steps: int) -> None:
         time.sleep(self.each_step)
-        self.fault.at_step(step)
 
     def on_epoch(self, entry: dict[str, Any]) -> None:
         if entry["epoch"] == self.signal_at_epoch:
@@ -228,7 +227,7 @@ def train_here(
     networks_of(keys)
     counts = arm(fault, Path(keys["out"]))
     try:
-        run = train(callback=Acts(*acts, fault), **keys)
+        run = train(callback=Acts(*acts), **keys)
     except SelfdistillError as error:
         sys.exit(error.exit_code)
     except Interrupted as stop:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from selfdistill.engine import checkpoint
+from selfdistill.engine.trainer import Trainer
 
 EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.listdir", "shutil.rmtree"}
 
@@ -28,12 +29,6 @@ class Fault(NamedTuple):
     kind: str = ""
     number: int = 0
     part: float = 0.5
-
-    def at_step(self, step: int) -> None:
-        """Strike if the step is the one."""
-        number = {"step": signal.SIGKILL, "term": signal.SIGTERM}.get(self.kind)
-        if number and step == self.number:
-            os.kill(os.getpid(), number)
 
 
 def arm(fault: Fault, out: Path) -> Counter[str]:
@@ -67,6 +62,13 @@ def arm(fault: Fault, out: Path) -> Counter[str]:
 
         setattr(holder, name, faulty)
 
+    def step(trainer: Trainer, *args: Any) -> None:
+        take_step(trainer, *args)
+        number = {"step": signal.SIGKILL, "term": signal.SIGTERM}.get(fault.kind)
+        if number and trainer.global_step == fault.number:
+            os.kill(os.getpid(), number)
+
+    take_step, Trainer.step = Trainer.step, step
     sys.addaudithook(watch)
     wrap(os, "fsync", lambda handle: Path(os.readlink(f"/proc/self/fd/{handle}")))
     wrap(Path, "write_bytes", lambda path, *rest: path)
