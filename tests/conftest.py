@@ -29,6 +29,7 @@ NOISE = [
 
 def pytest_addoption(parser):
     parser.addoption("--runslow", action="store_true", help="run the slow half, too")
+    parser.addoption("--kills", type=int, default=50, help="random kills in the slow half")
 
 
 def pytest_configure(config):

@@ -9,6 +9,8 @@ import sys
 import pytest
 from command import TINY, say
 
+from selfdistill.evaluation import EvaluationSession
+from selfdistill.runs import finalize
 from selfdistill.runs.progress import TerminalProgress
 
 
@@ -79,6 +81,46 @@ def test_a_signal_saves_and_the_run_goes_on(monkeypatch, tmp_path, number):
     assert f"selfdistill train --resume '{place}'" in said.out
     assert say("evaluate", place).code == 0
     assert say("train", "--resume", place).code == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("part", ["session.evaluate_full", "_write_details", "_write_report"])
+def test_a_signal_after_the_last_epoch_says_that_all_is_saved(monkeypatch, tmp_path, number, part):
+    def kill(*args):
+        os.kill(os.getpid(), number)
+
+    place = tmp_path / "run"
+    target = EvaluationSession if "." in part else finalize
+    with monkeypatch.context() as patch:
+        patch.setattr(target, part.rpartition(".")[2], kill)
+        said = say("train", *TINY, "--method", "ce", "--out", place)
+    assert said.code == 128 + number
+    assert f"selfdistill train --resume {place}" in said.out
+    assert "Traceback" not in said.err
+    assert say("train", "--resume", place).code == 0
+    assert (place / "report.html").exists()
+
+
+@pytest.mark.parametrize("command", [("train", *TINY), ("evaluate", "run")])
+def test_a_signal_before_training_or_elsewhere_is_a_sentence(monkeypatch, run, command):
+    def kill(*args, **keys):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("selfdistill.recipe.build_run.load", kill)
+    said = say(*command)
+    assert (said.code, said.err) == (143, "error: stopped by SIGTERM\n")
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("train", "--out", "--epochs"), ("evaluate", "--", "--x"), ("export", "run", "--out", "-x")],
+)
+def test_a_path_like_an_option_is_refused(run, command):
+    said = say(*command)
+    assert said.code == 2
+    assert f"the path {command[-1]} looks like an option" in said.err
+    assert not list(run.parent.glob("-*"))
 
 
 @pytest.mark.slow

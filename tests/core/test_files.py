@@ -1,6 +1,7 @@
 """What is written appears at once and complete, or not at all."""
 
 import os
+import subprocess
 
 import pytest
 
@@ -67,3 +68,23 @@ def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
     with pytest.raises(ResourceError, match="folder could not be written"), folder as draft:
         (draft / "a").touch()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["file", "directory"])
+def test_drafts_of_dead_processes_are_removed_and_those_of_living_ones_kept(tmp_path, kind):
+    with atomic_file(tmp_path / "a") as draft:
+        draft.touch()
+        prefix = draft.name.removesuffix(str(os.getpid()))
+    (tmp_path / "a").unlink()
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    names = [prefix + str(dead.pid), prefix + str(os.getppid()), prefix + "x", ".b" + prefix[2:]]
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "half").touch()
+    if kind == "file":
+        write_atomically(tmp_path / "a", "x")
+    else:
+        with atomic_directory(tmp_path / "a"):
+            pass
+    assert {path.name for path in tmp_path.iterdir()} == {"a", *names[1:]}

@@ -1,4 +1,5 @@
 import os
+import signal
 
 import numpy as np
 import pytest
@@ -212,10 +213,32 @@ class Dying(ImageFiles):
         os._exit(1)
 
 
-def test_a_dead_worker_is_a_lack_of_resources(folder):
-    images = Dying([folder.path(i) for i in range(23)], LABELS, (12, 12))
+class Killed(ImageFiles):
+    def open(self, directory):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("kind", [Dying, Killed])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_dead_worker_is_a_lack_of_resources(folder, kind, workers):
+    images = kind([folder.path(i) for i in range(23)], LABELS, (12, 12))
     with pytest.raises(ResourceError, match="lower the number of workers"):
-        list(loader(images, workers=1).epoch(0))
+        list(loader(images, workers=workers).epoch(0))
+
+
+class Stopped(ImageFiles):
+    """Each worker gets the signals of its process group, as after Ctrl-C."""
+
+    def open(self, directory):
+        for number in (signal.SIGTERM, signal.SIGINT):
+            os.kill(os.getpid(), number)
+        return super().open(directory)
+
+
+def test_signals_to_all_processes_stop_no_worker(folder):
+    images = Stopped([folder.path(i) for i in range(23)], LABELS, (12, 12))
+    alone = loader(folder, batch_size=4).epoch(0)
+    assert same(loader(images, batch_size=4, workers=2).epoch(0), list(alone))
 
 
 def test_batch_that_does_not_divide():

@@ -5,16 +5,20 @@ import json
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
+from faults import Fault, arm
 from lightning_fabric import Fabric
+from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
@@ -40,7 +44,9 @@ def images(count: int = 28) -> InMemoryImages:
     return InMemoryImages(pixels, torch.arange(count) % len(CLASSES))
 
 
-def network(norm: str = "batch", dropout: float = 0.0, *, unused: bool = False) -> nn.Module:
+def network(
+    norm: str = "batch", dropout: float = 0.0, *, unused: bool = False, dense: bool = False
+) -> nn.Module:
     def stage(channels: int, width: int) -> nn.Sequential:
         normed = nn.BatchNorm2d(width) if norm == "batch" else nn.GroupNorm(2, width)
         conv = nn.Conv2d(channels, width, 3, 2, 1, bias=False)
@@ -49,8 +55,9 @@ def network(norm: str = "batch", dropout: float = 0.0, *, unused: bool = False) 
     class Net(nn.Sequential):
         cuts = ("0", "1")
 
-    pool = nn.AdaptiveAvgPool2d(1)
-    net = Net(stage(3, 4), stage(4, 8), pool, nn.Flatten(), nn.Linear(8, len(CLASSES)))
+    pooled = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, len(CLASSES))
+    head = [nn.Conv2d(8, len(CLASSES), 1)] if dense else pooled
+    net = Net(stage(3, 4), stage(4, 8), *head)
     if unused:
         net.register_parameter("unused", nn.Parameter(torch.ones(2)))
     return net
@@ -141,12 +148,40 @@ def assert_same_run(first: Path, second: Path) -> None:
     """Bit for bit: every tensor of the last checkpoint, its state, and every line of metrics."""
     a, b = final(first), final(second)
     assert a.state == b.state
+    assert_same_tensors(a, b)
+    assert lines(first) == lines(second)
+
+
+def assert_same_end(first: Path, second: Path, processes: int) -> None:
+    """Two runs to the end are one: tensors, state, tables, lines, and no drafts are left."""
+    if processes == 1:
+        assert_same_run(first, second)
+    else:  # a mean over the processes, taken once or twice, differs in the last bit
+        a, b = final(first), final(second)
+        assert_same_tensors(a, b)
+        assert a.state == b.state
+        assert lines(first) == nearly(lines(second))
+    names = [{p.relative_to(d) for p in d.rglob("*")} for d in (first, second)]
+    assert names[0] == names[1]
+    for name in ("recipe.toml", "data.json", *(n for n in names[0] if n.suffix == ".csv")):
+        assert (first / name).read_bytes() == (second / name).read_bytes(), name
+
+
+def nearly(value: Any) -> Any:
+    """A value whose numbers are compared as approximate ones."""
+    if isinstance(value, dict):
+        return {key: nearly(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [nearly(inner) for inner in value]
+    return pytest.approx(value, rel=1e-5, abs=1e-7) if isinstance(value, float) else value
+
+
+def assert_same_tensors(a: checkpoint.Checkpoint, b: checkpoint.Checkpoint) -> None:
     assert a.tensors.keys() == b.tensors.keys()
     for stem, tensors in a.tensors.items():
         assert tensors.keys() == b.tensors[stem].keys()
         for name, value in tensors.items():
             assert torch.equal(value, b.tensors[stem][name]), f"{stem}: {name}"
-    assert lines(first) == lines(second)
 
 
 def flat(steps: Iterator[list[Batch]]) -> list[int]:
@@ -155,7 +190,9 @@ def flat(steps: Iterator[list[Batch]]) -> list[int]:
 
 # Processes of their own. A fork server imports everything once, so that a start takes no time.
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["pytest", "selfdistill.runs.train"])
+SERVER.set_forkserver_preload(
+    ["pytest", "selfdistill.runs.train", "selfdistill.reporting.run_page", "faults"]
+)
 
 
 class Acts(Callback):
@@ -172,17 +209,23 @@ class Acts(Callback):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def train_here(keys: dict[str, Any], env: dict[str, str], acts: tuple[float, int]) -> None:
+def train_here(
+    keys: dict[str, Any], env: dict[str, str], acts: tuple[float, int], fault: Fault
+) -> None:
     """What a child process does: `selfdistill.train`, ended as the command would end it.
 
-    The trained method's state is left beside the run, one file a process.
+    The trained method's state is left beside the run, one file a process, and the numbers of
+    moments at which a fault could have struck.
     """
+    from selfdistill.reporting import run_page
     from selfdistill.runs.train import train
 
+    run_page.page = lambda run: run.name  # drawing takes longer than all else
     os.environ.update(env)
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     networks_of(keys)
+    counts = arm(fault, Path(keys["out"]))
     try:
         run = train(callback=Acts(*acts), **keys)
     except SelfdistillError as error:
@@ -192,6 +235,7 @@ def train_here(keys: dict[str, Any], env: dict[str, str], acts: tuple[float, int
     state = {name: value.clone() for name, value in run.method.state_dict().items()}
     rank = env.get("LOCAL_RANK", "0")
     save_file(state, Path(keys["out"]).with_suffix(f".rank{rank}.safetensors"))
+    Path(keys["out"]).with_suffix(f".rank{rank}.json").write_text(json.dumps(counts))
 
 
 def networks_of(keys: dict[str, Any]) -> None:
@@ -214,12 +258,35 @@ def start(
     env: dict[str, str] | None = None,
     each_step: float = 0.0,
     signal_at_epoch: int = -1,
+    fault: Fault = Fault(),  # noqa: B008  a constant
 ) -> Any:
     """A training process that runs by itself."""
     acts = (each_step, signal_at_epoch)
-    process = SERVER.Process(target=train_here, args=(keys, env or {}, acts))
+    process = SERVER.Process(target=train_here, args=(keys, env or {}, acts, fault))
     process.start()
     return process
+
+
+def start_two(
+    out: Path, keys: dict[str, Any], faults: Sequence[Fault] = (Fault(), Fault()), **acts: Any
+) -> list[Any]:
+    """Two processes that were started from outside, as torchrun does it."""
+    with socket.socket() as port_socket:
+        port_socket.bind(("127.0.0.1", 0))
+        port = str(port_socket.getsockname()[1])
+    variables = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2",
+                 "NODE_RANK": "0"}  # fmt: skip
+    keys = keys | {"devices": 2, "out": str(out)}
+    return [
+        start(keys, env=variables | {"LOCAL_RANK": str(rank)}, fault=fault, **acts)
+        for rank, fault in enumerate(faults)
+    ]
+
+
+def exit_codes(processes: list[Any]) -> list[int]:
+    for process in processes:
+        process.join(120)
+    return [process.exitcode for process in processes]
 
 
 def write_npz(path: Path) -> Path:
@@ -228,4 +295,16 @@ def write_npz(path: Path) -> Path:
     np.savez(path, train_images=pixels[:44], train_labels=part.labels[:44].numpy(),
              val_images=pixels[44:52], val_labels=part.labels[44:52].numpy(),
              test_images=pixels[52:], test_labels=part.labels[52:].numpy())  # fmt: skip
+    return path
+
+
+def write_masks(path: Path) -> Path:
+    """Pictures with a class for each pixel."""
+    for name in ("images", "masks"):
+        (path / name).mkdir(parents=True)
+    part = images(60)
+    for i, pixels in enumerate(part.images):
+        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(path / "images" / f"{i}.png")
+        mask = (pixels.sum(0) % len(CLASSES)).to(torch.uint8)
+        Image.fromarray(mask.numpy()).save(path / "masks" / f"{i}.png")
     return path

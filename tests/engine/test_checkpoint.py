@@ -378,6 +378,27 @@ def test_foreign_folder_beside_the_checkpoints_is_passed_over(tmp_path):
     assert (tmp_path / "step-best").exists()
 
 
+def test_what_a_killed_save_did_not_delete_goes_when_the_run_goes_on(tmp_path):
+    saved(tmp_path, 1, 2, 3, 9)
+    (tmp_path / "step-000001" / "model.safetensors").unlink()
+    (tmp_path / ".step-000003.999999").mkdir()
+    checkpoint.prune(tmp_path, 3)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [f"step-00000{i}" for i in (2, 3, 9)]
+
+
+def test_a_checkpoint_under_the_name_of_another_is_refused(tmp_path):
+    (directory,) = saved(tmp_path, 1)
+    with pytest.raises(ArtifactError, match="of another step"):
+        checkpoint.load(directory.rename(tmp_path / "step-000007"))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_numbers_that_are_not_finite_are_refused(tmp_path, value):
+    checkpoint.save(tmp_path, make_checkpoint(1, {"ema": {"w": torch.tensor([1.0, value])}}))
+    with pytest.raises(ArtifactError, match="in w that are not finite"):
+        checkpoint.newest(tmp_path)
+
+
 def test_drafts_of_killed_processes_are_swept_away(tmp_path):
     (tmp_path / ".step-000001.999999").mkdir()
     (tmp_path / ".step-000001.999999" / "model.safetensors").write_bytes(b"half")

@@ -74,12 +74,6 @@ def test_killed_twice_and_resumed_equals_the_straight_run(tmp_path, npz, straigh
     killed_and_resumed(npz, tmp_path / "run", straight, random.Random(0), kills=2)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(12))
-def test_killed_anywhere(tmp_path, npz, straight, seed):
-    killed_and_resumed(npz, tmp_path / "run", straight, random.Random(seed), kills=2 + seed % 3)
-
-
 def test_run_in_a_process_leaves_what_it_promises(straight):
     names = {path.name for path in straight.iterdir()}
     promised = {"recipe.toml", "environment.json", "metrics.jsonl", "checkpoints", "exits.csv"}

@@ -2,14 +2,23 @@
 
 import os
 import signal
-import socket
 import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from engine_runs import STEPS, companions, final, lines, network, start, write_npz
+from engine_runs import (
+    STEPS,
+    companions,
+    exit_codes,
+    final,
+    lines,
+    network,
+    start,
+    start_two,
+    write_npz,
+)
 from safetensors.torch import load_file
 
 from selfdistill.core import METHODS
@@ -21,29 +30,9 @@ LEARN = {
 }  # fmt: skip
 
 
-def free_port() -> str:
-    with socket.socket() as port_socket:
-        port_socket.bind(("127.0.0.1", 0))
-        return str(port_socket.getsockname()[1])
-
-
-def started(out: Path, keys: dict, **acts) -> list:
-    """Two processes that were started from outside, as torchrun does it."""
-    variables = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": "2",
-             "NODE_RANK": "0"}  # fmt: skip
-    keys = keys | {"devices": 2, "out": str(out)}
-    return [start(keys, env=variables | {"LOCAL_RANK": str(rank)}, **acts) for rank in (0, 1)]
-
-
-def codes(processes: list) -> list[int]:
-    for process in processes:
-        process.join(120)
-    return [process.exitcode for process in processes]
-
-
 def ranks(out: Path, keys: dict) -> None:
     """Train in two processes to the end."""
-    assert codes(started(out, keys)) == [0, 0]
+    assert exit_codes(start_two(out, keys)) == [0, 0]
 
 
 @pytest.fixture(scope="module")
@@ -122,22 +111,22 @@ def test_all_processes_end_with_the_network_that_was_saved(tmp_path, npz, ema):
 
 def test_a_signal_between_two_epochs_stops_all_processes(tmp_path, npz):
     keys = LEARN | {"data": f"npz:{npz}", "epochs": 4}
-    processes = started(tmp_path / "run", keys, signal_at_epoch=1)  # reaches the first one only
-    assert codes(processes) == [143, 143]
+    processes = start_two(tmp_path / "run", keys, signal_at_epoch=1)  # reaches the first one only
+    assert exit_codes(processes) == [143, 143]
     assert not final(tmp_path / "run").state["finished"]
 
 
 def test_a_signal_to_one_process_stops_both_and_a_resume_goes_on(tmp_path, npz):
     keys = LEARN | BATCH_NORM | {"data": f"npz:{npz}", "epochs": 4}
     ranks(tmp_path / "straight", keys)
-    processes = started(tmp_path / "run", keys, each_step=1.0)
+    processes = start_two(tmp_path / "run", keys, each_step=1.0)
     end = time.monotonic() + 120
     while len(list((tmp_path / "run").glob("checkpoints/step-*"))) < 1:
         assert time.monotonic() < end
         time.sleep(0.01)
     time.sleep(0.3)  # into the second epoch
     os.kill(processes[1].pid, signal.SIGTERM)
-    assert codes(processes) == [143, 143]
+    assert exit_codes(processes) == [143, 143]
     assert not final(tmp_path / "run").state["finished"]
     ranks(tmp_path / "run", keys | {"resume": True})
     first, second = (final(tmp_path / name).tensors for name in ("straight", "run"))
@@ -156,13 +145,13 @@ def test_a_signal_to_one_process_stops_both_and_a_resume_goes_on(tmp_path, npz):
 @pytest.mark.parametrize("killed", [0, 1])
 def test_a_process_whose_fellow_is_killed_says_so(tmp_path, npz, killed):
     keys = LEARN | {"data": f"npz:{npz}", "epochs": 50}
-    processes = started(tmp_path / "run", keys, each_step=0.2)
+    processes = start_two(tmp_path / "run", keys, each_step=0.2)
     end = time.monotonic() + 120
     while not list((tmp_path / "run").glob("checkpoints/step-*")):
         assert time.monotonic() < end
         time.sleep(0.01)
     processes[killed].kill()
-    assert codes(processes)[1 - killed] == 7
+    assert exit_codes(processes)[1 - killed] == 7
 
 
 @pytest.mark.slow

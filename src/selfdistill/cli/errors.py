@@ -3,13 +3,16 @@
 import errno
 import functools
 import os
+import signal
 import sys
 import traceback
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from ..errors import SelfdistillError, shortened
+from ..engine.signals import Interrupted, handled, raise_interrupted
+from ..errors import ConfigError, SelfdistillError, shortened
 from ..runs.terminal import rank_zero
 from .console import echo_stderr
 
@@ -32,13 +35,17 @@ def handle_errors(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(*args: Any, **keys: Any) -> None:
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), handled(raise_interrupted, signal.SIGTERM):
                 _print_warnings()
+                _check_paths(*args, *keys.values())
                 command(*args, **keys)
                 sys.stdout.flush()
         except KeyboardInterrupt:
             echo_stderr("error", "stopped")
             raise SystemExit(130) from None
+        except Interrupted as stop:
+            echo_stderr("error", str(stop))
+            raise SystemExit(128 + stop.number) from None
         except BrokenPipeError:  # `selfdistill models | head`: stdout is closed
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise SystemExit(141) from None
@@ -51,6 +58,16 @@ def handle_errors(command: Callable[..., None]) -> Callable[..., None]:
             raise SystemExit(code) from None
 
     return run
+
+
+def _check_paths(*values: Any) -> None:
+    """Refuse a path that could be given to no other command, and was most likely meant as none."""
+    for value in values:
+        if isinstance(value, Path) and str(value).startswith("-"):
+            raise ConfigError(
+                f"the path {value} looks like an option: the value of the option before it is "
+                "missing, or give the absolute path"
+            )
 
 
 def error_message(error: Exception) -> tuple[str, int]:
@@ -66,6 +83,8 @@ def error_message(error: Exception) -> tuple[str, int]:
     allocation = isinstance(error, RuntimeError) and any(part in text for part in _OUT_OF_MEMORY)
     if allocation or isinstance(error, MemoryError | OutOfMemoryError):
         return "the memory is full; lower --batch-size, or split it by --accumulation-steps 2", 7
+    if isinstance(error, RuntimeError) and "dataloader worker" in text:  # heard of in any line
+        return "a process that decodes images died; lower --num-workers or --batch-size", 7
     if isinstance(error, OSError) and error.errno in {*_NOT_PERMITTED, *_NO_SUCH_PATH}:
         path = f": {shortened(str(error.filename))}" if error.filename else ""
         code = 2 if error.errno in _NO_SUCH_PATH else 7

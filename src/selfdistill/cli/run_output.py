@@ -36,6 +36,8 @@ def train_and_report(
         ) as callback:
             done = train_recipe(recipe, out=place, resume=resume, epochs=epochs, callback=callback)
     except Interrupted as stop:
+        if not (place / "recipe.toml").exists():  # the run had not begun
+            raise
         if rank_zero():
             echo(f"\n{stop}, and all is saved; go on with\n  {_command('train --resume', place)}")
         raise SystemExit(128 + stop.number) from None

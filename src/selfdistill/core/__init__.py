@@ -14,7 +14,7 @@ from ..errors import (
 )
 from .batch import Batch, Needs, Progress, StepOutput
 from .extras import require
-from .files import atomic_directory, atomic_file, write_atomically
+from .files import atomic_directory, atomic_file, read_regular, write_atomically
 from .frozen import Frozen, load_tensors, trained_state
 from .method import STUDENT, Kind, Method, NetworkWrapper, Provenance
 from .registry import METHODS, Option, Registry, options
@@ -49,6 +49,7 @@ __all__ = [
     "load_tensors",
     "nearest",
     "options",
+    "read_regular",
     "require",
     "shortened",
     "trained_state",

@@ -1,13 +1,20 @@
 """Files and directories that appear in one atomic move, complete and flushed to the disk."""
 
 import errno
+import glob
 import os
+import platform
 import shutil
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..errors import ResourceError, RunBusyError
+from ..errors import ArtifactError, ResourceError, RunBusyError
+
+MAX_TEXT = 64 << 20
+"""Bytes of a text file that a run or a study leaves, by default."""
+_MAX_HOST = 16  # signs of the machine's name in that of a draft, which a shared disk may hold
 
 
 @contextmanager
@@ -74,6 +81,21 @@ def write_atomically(path: Path, content: str | bytes) -> Path:
     return path
 
 
+def read_regular(path: Path, max_bytes: int = MAX_TEXT) -> bytes:
+    """The content of a regular file: a pipe or a device would be read for ever.
+
+    Raises:
+        ArtifactError: it is something else, or larger than `max_bytes`.
+        OSError: it is missing, or may not be read.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ArtifactError(f"{path} is no regular file")
+    if status.st_size > max_bytes:
+        raise ArtifactError(f"{path} has more than {max_bytes >> 20:,} MiB, which none ever has")
+    return path.read_bytes()
+
+
 def apply_umask(path: Path) -> None:
     """Give a file the rights that the user's umask leaves to a new one."""
     probe = _draft(path)
@@ -94,5 +116,28 @@ def sync(path: Path) -> None:
 
 
 def _draft(path: Path) -> Path:
-    """A hidden name beside the path that no other process uses."""
-    return path.with_name(f".{path.name}.{os.getpid()}")
+    """A hidden name beside the path that no other process uses; those of dead ones are removed."""
+    start = f".{path.name}.{platform.node()[:_MAX_HOST]}-"
+    for stale in path.parent.glob(f"{glob.escape(start)}*"):
+        number = stale.name.removeprefix(start)
+        if number.isdecimal() and not _is_alive(int(number)):
+            _remove(stale)
+    return path.with_name(f"{start}{os.getpid()}")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True

@@ -1,5 +1,6 @@
 """Image decoding ahead of training, in worker processes if there are any."""
 
+import signal
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -55,6 +56,12 @@ class _DecodedRows(Dataset[Tensor | DataError]):
         return self.images.crop_to_size(image, box.tolist())
 
 
+def _leave_signals(worker: int) -> None:
+    """Let the main process alone act on what is sent to all: it needs its workers to end a step."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def decode_rows(
     images: ImageFiles,
     rows: Sequence[Tensor],
@@ -87,6 +94,7 @@ def decode_rows(
         batch_size=None,
         num_workers=workers,
         pin_memory=device.type == "cuda",
+        worker_init_fn=_leave_signals if workers else None,
         generator=torch.Generator(),  # else the loader draws its base seed from the global one
     )
     try:

@@ -19,7 +19,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..core import ArtifactError, ResourceError, atomic_directory
+from ..core import ArtifactError, ResourceError, atomic_directory, read_regular
+from .nonfinite import find_nonfinite_tensor
 
 FORMAT = 2
 """Raised when the layout changes; a newer one is refused rather than misread."""
@@ -87,6 +88,20 @@ def save(folder: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Path:
     return path
 
 
+def prune(folder: Path, step: int, *, keep: int = 2) -> None:
+    """Delete what a save was killed before deleting, where a run goes on from the step.
+
+    Raises:
+        ResourceError: the folder cannot be written.
+    """
+    earlier = [other for other in _step_directories(folder) if _step_of(other) < step]
+    try:
+        for stale in (*folder.glob(".step-*"), *earlier[keep - 1 :]):
+            shutil.rmtree(stale)
+    except OSError as error:
+        raise ResourceError(f"{folder} cannot be written: {error.strerror or error}") from error
+
+
 def _write(draft: Path, checkpoint: Checkpoint) -> None:
     state = draft / "state.json"
     state.write_text(json.dumps({"format": FORMAT, **checkpoint.state}), encoding="utf-8")
@@ -137,7 +152,7 @@ def load(path: Path) -> Checkpoint:
         ResourceError: a file may not be read.
     """
     try:
-        digests: dict[str, str] = json.loads(_read(path / "manifest.json"))
+        digests: dict[str, str] = json.loads(read_regular(path / "manifest.json"))
         if unknown := sorted(digests.keys() - _FILES):
             raise ArtifactError(f"the manifest of {path} names {unknown[0]}, no checkpoint's file")
         for name, digest in digests.items():
@@ -145,7 +160,7 @@ def load(path: Path) -> Checkpoint:
             _refuse_pickle(path / name)
             if _digest(path / name) != digest:
                 raise ArtifactError(f"{path / name} is corrupt: its checksum does not match")
-        text = _read(path / "state.json")
+        text = read_regular(path / "state.json")
         newer = json.loads(text)["format"] > FORMAT
     except PermissionError as error:
         raise _unreadable(error, path) from None
@@ -156,7 +171,12 @@ def load(path: Path) -> Checkpoint:
     if newer:
         raise ArtifactError(f"the checkpoint {path} was made by a newer version of selfdistill")
     files = [path / name for name in digests if name.endswith(".safetensors")]
-    return Checkpoint({file.stem: read_tensors(file) for file in files}, _state(path, text))
+    checkpoint = Checkpoint({f.stem: read_tensors(f) for f in files}, _state(path, text))
+    if checkpoint.state["step"] != _step_of(path):
+        raise ArtifactError(f"{path} holds the checkpoint of another step")
+    if fault := find_nonfinite_tensor(checkpoint.tensors):
+        raise ArtifactError(f"{path} holds numbers in {fault} that are not finite")
+    return checkpoint
 
 
 def _state(path: Path, text: bytes) -> dict[str, Any]:
@@ -180,11 +200,6 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         raise _unreadable(error, file) from None
     except (OSError, SafetensorError) as error:
         raise ArtifactError(f"{file} is not a readable safetensors file: {error}") from error
-
-
-def _read(file: Path) -> bytes:
-    _require_regular(file)
-    return file.read_bytes()
 
 
 def _require_regular(file: Path) -> None:
@@ -227,5 +242,5 @@ def newest(folder: Path) -> Checkpoint | None:
             warnings.warn(f"{fault}; {directory.name} is used instead", stacklevel=2)
         return checkpoint
     if faults:
-        raise ArtifactError(faults[0] + "; no other checkpoint is left")
+        raise ArtifactError(f"{faults[0]}; no other checkpoint is left: start a new run by --out")
     return None

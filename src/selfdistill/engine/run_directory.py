@@ -9,12 +9,20 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ..core import ArtifactError, ConfigError, ResourceError, RunBusyError, write_atomically
+from ..core import (
+    ArtifactError,
+    ConfigError,
+    ResourceError,
+    RunBusyError,
+    read_regular,
+    write_atomically,
+)
 from ..core.machine import environment
 
 RUN_FORMAT = 2
 """Raised when the layout of a run changes; a run of any other format is refused, not misread."""
 LOCK = ".lock"
+_MAX_METRICS = 4 << 30
 
 
 @contextmanager
@@ -112,7 +120,7 @@ class RunDirectory:
         """
         path = self.path / "recipe.toml"
         try:
-            text = path.read_text(encoding="utf-8")
+            text = read_regular(path).decode()
         except UnicodeDecodeError as error:
             raise ConfigError(f"{path} is not UTF-8 text: {error}") from None
         except PermissionError as error:
@@ -133,10 +141,10 @@ class RunDirectory:
             ArtifactError: the file is not JSON.
         """
         path = self.path / "environment.json"
-        if not path.exists():
+        if not os.path.lexists(path):
             return {}
         try:
-            return {"format": 1, **json.loads(path.read_bytes())}  # the first format had no number
+            return {"format": 1, **json.loads(read_regular(path))}  # the first format had no number
         except PermissionError as error:
             raise ResourceError(f"{path} cannot be read: {_reason(error)}") from None
         except (OSError, ValueError, TypeError, RecursionError) as error:
@@ -165,7 +173,7 @@ class RunDirectory:
             ResourceError: the file may not be read.
         """
         try:
-            lines = self.metrics_file.read_bytes().splitlines()
+            lines = read_regular(self.metrics_file, _MAX_METRICS).splitlines()
         except FileNotFoundError:
             return []
         except OSError as error:

@@ -1,16 +1,37 @@
 """SIGTERM and Ctrl-C as requests to stop, so that a run first finishes and saves its step."""
 
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
-class Interrupted(Exception):  # noqa: N818  no error: the run is saved and can go on
+
+class Interrupted(BaseException):  # no error, as KeyboardInterrupt is none
     """A signal stopped the run, after it had saved a checkpoint of its last step."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}")
         self.number = number
+
+
+@contextmanager
+def handled(handler: Callable[[int, object], None], *numbers: int) -> Iterator[None]:
+    """Context in which a handler gets these signals; only the main thread may set one."""
+    previous = {}
+    if threading.current_thread() is threading.main_thread():
+        previous = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, before in previous.items():
+            signal.signal(number, before)
+
+
+def raise_interrupted(number: int, frame: object) -> None:
+    """Handler that stops at once what has nothing to save."""
+    raise Interrupted(number)
 
 
 class Signals:
@@ -32,12 +53,5 @@ class Signals:
                 raise KeyboardInterrupt
             self.signal_number = number
 
-        try:
-            previous = {n: signal.signal(n, record) for n in (signal.SIGTERM, signal.SIGINT)}
-        except ValueError:  # not the main thread, which alone may handle signals
-            previous = {}
-        try:
+        with handled(record, *STOP_SIGNALS):
             yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)

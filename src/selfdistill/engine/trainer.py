@@ -206,6 +206,7 @@ class Trainer:
         step = newest.state["step"] if newest else 0
         if self.fabric.is_global_zero:
             self.directory.rewind(step)
+            checkpoint.prune(self.directory.checkpoints, step)
         if newest is None:
             return
         restore_method(self.method, newest)

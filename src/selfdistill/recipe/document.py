@@ -3,6 +3,7 @@
 Imports no torch, so that a mistyped name is answered at once.
 """
 
+import stat
 import tomllib
 from collections.abc import Mapping
 from importlib.metadata import entry_points
@@ -29,7 +30,10 @@ def read(path: Path) -> dict[str, Any]:
         ConfigError: no such file, one that is far too large, or not TOML.
     """
     try:
-        if path.stat().st_size > _MAX_BYTES:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
+            raise ConfigError(f"the recipe {path} is no regular file")
+        if status.st_size > _MAX_BYTES:
             raise ConfigError(f"the recipe {path} is larger than 1 MB, which no recipe is")
         return read_toml(path.read_bytes())
     except OSError as error:

@@ -7,7 +7,6 @@ Each part may list `deviations` from what was published, and a `not_runnable_rea
 the `same_run_as` another one takes all but its figures from there.
 """
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -18,7 +17,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .. import methods as _all_methods  # noqa: F401  importing them is what registers them
-from ..core import METHODS, ConfigError, nearest
+from ..core import METHODS, ConfigError, nearest, read_regular
+from ..recipe.document import read_toml
 from ..recipe.plugins import import_recipe_plugins
 from .paper_row import PaperRow
 from .reported_value import parse_reported_value
@@ -107,17 +107,17 @@ def _systems() -> dict[str, "_System"]:
 
 def _read_system(file: Path) -> "_System":
     try:
-        return _System.model_validate(tomllib.loads(file.read_text(encoding="utf-8-sig")))
+        return _System.model_validate(read_toml(read_regular(file)))
     except OSError as error:
         raise ConfigError(f"{file} cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{file} is not a text in UTF-8") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{file} is not valid TOML: {error}") from None
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         raise ConfigError(f"{file} is no table of rows: {key}: {first['msg']}") from None
+    except ValueError as error:
+        raise ConfigError(f"{file} is not valid TOML: {error}") from None
 
 
 class _Entry(BaseModel):

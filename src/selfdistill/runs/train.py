@@ -14,6 +14,7 @@ from ..engine.callback import Callback
 from ..engine.processes import lost_processes_reported
 from ..engine.quiet_lightning import quiet_lightning
 from ..engine.run_directory import RunDirectory
+from ..engine.signals import STOP_SIGNALS, handled, raise_interrupted
 from ..engine.trainer import Trainer
 from ..evaluation import EvaluationSession
 from ..recipe.build_run import (
@@ -216,7 +217,7 @@ def _fit(
     """Train to the end, evaluate, and leave the weights that were evaluated."""
     trainer.run()
     callback.on_message("evaluating the finished network")
-    with trainer.ema_weights():
+    with trainer.ema_weights(), handled(raise_interrupted, *STOP_SIGNALS):  # all is saved
         exits = finalize(session, directory, trainer.total_steps, callback)
     if trainer.ema:
         load_tensors(session.method, trainer.ema.state, strict=False)
