@@ -225,6 +225,13 @@ def test_a_broken_description(pretend):
     Path("study/study.toml").write_text("rows = ")
     with pytest.raises(ArtifactError, match="is not TOML"):
         compare("ce", seeds="0", **KEYS)
+    Path("study/study.toml").write_text("rows = " + "[" * 20_000)
+    with pytest.raises(ArtifactError, match="is not TOML"):
+        compare("ce", seeds="0", **KEYS)
+    Path("study/study.toml").unlink()
+    os.mkfifo("study/study.toml")  # would be waited for
+    with pytest.raises(ArtifactError, match="is no regular file"):
+        compare("ce", seeds="0", **KEYS)
 
 
 def test_two_at_once(pretend):

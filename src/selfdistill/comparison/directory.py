@@ -1,15 +1,15 @@
 """Study directory: the description of a study, its recipes, runs, tables and page."""
 
 import time
-import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import tomli_w
 
-from ..core import ArtifactError, ConfigError, RunBusyError
+from ..core import ArtifactError, ConfigError, RunBusyError, read_regular
 from ..engine.run_directory import LOCK, RunDirectory, locked
+from ..recipe.document import read_toml
 from ..recipe.schema import write
 from ..records.exit_scores import ExitScore
 from ..runs.train import load_or_train_exits
@@ -59,8 +59,7 @@ class StudyDirectory:
             ArtifactError: the file that describes the study cannot be understood.
         """
         try:
-            text = self.study_file.read_text(encoding="utf-8")
-            return study_from_dict(tomllib.loads(text), str(self.study_file))
+            content = read_toml(read_regular(self.study_file))
         except (FileNotFoundError, NotADirectoryError):
             if self._has_other_content():
                 raise ConfigError(
@@ -68,8 +67,9 @@ class StudyDirectory:
                     "another directory by --out"
                 ) from None
             return None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except ValueError as error:
             raise ArtifactError(f"{self.study_file} is not TOML: {error}") from None
+        return study_from_dict(content, str(self.study_file))
 
     def _has_other_content(self) -> bool:
         """Whether the path holds anything but the lock of a study that was refused."""
