@@ -107,6 +107,9 @@ class ContrastiveRepresentation(FeatureDistillation):
         self.memory_teacher = MemoryBank(len(train_labels), embedding_width, memory_momentum)
         self.register_buffer("constants", torch.full((2,), -1.0))  # Z of both sides; below 0: unset
         self.pending: list[tuple[Tensor, ...]] = []  # of the passes since the last optimizer step
+        # Compiled, the list's length would be part of the code, and it grows with each pass. Not a
+        # decorator: it imports the compiler, for which everybody would wait.
+        self._record = torch.compiler.disable(record)
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task`, `contrast` and, with a weight, `soft`."""
@@ -123,11 +126,10 @@ class ContrastiveRepresentation(FeatureDistillation):
         losses["contrast"] = self.contrastive_weight * contrast.sum()
         student, teacher = contrast.detach()
         monitors = {"contrast/student": student, "contrast/teacher": teacher}
-        step: StepOutput = self._record(
-            StepOutput(outputs, losses, monitors),
-            *(batch.indices, v_student.detach(), v_teacher.detach(), estimates[None]),
-        )
-        return step
+        if self.training:
+            update = (batch.indices, v_student.detach(), v_teacher.detach(), estimates[None])
+            self._record(self.pending, update)
+        return StepOutput(outputs, losses, monitors)
 
     def _rows(self, index: Tensor, progress: Progress) -> Tensor:
         """Rows of the memories that each image is compared with: (B, 1 + K), the positive first."""
@@ -140,13 +142,6 @@ class ContrastiveRepresentation(FeatureDistillation):
         draws = bits(_NEGATIVES, progress.seed, progress.step, index, slots)
         return torch.cat([positives, self.draws.other(index, draws)], 1)
 
-    # Compiled, the list's length would be part of the code, and it grows with each pass.
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def _record(self, step: StepOutput, *update: Tensor) -> StepOutput:
-        if self.training:
-            self.pending.append(update)
-        return step
-
     @torch.no_grad()
     def after_step(self, progress: Progress) -> None:
         """Updates the memories by the step's embeddings, and sets Z if this was the first step."""
@@ -158,6 +153,11 @@ class ContrastiveRepresentation(FeatureDistillation):
         self.memory_teacher.update(index, v_teacher)
         mean = all_gather(estimates).mean(0)
         self.constants.copy_(torch.where(self.constants > 0, self.constants, mean))
+
+
+def record(pending: list[tuple[Tensor, ...]], update: tuple[Tensor, ...]) -> None:
+    """Add an update of the memories to those that wait."""
+    pending.append(update)
 
 
 def embed(layer: nn.Module, pooled: Tensor) -> Tensor:
