@@ -12,6 +12,8 @@ from selfdistill.core import (
     atomic_file,
     write_atomically,
 )
+from selfdistill.core.files import read_bytes
+from selfdistill.engine.run_directory import RunDirectory
 
 
 def test_text_and_bytes_are_written_as_they_are(tmp_path):
@@ -67,3 +69,22 @@ def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
     with pytest.raises(ResourceError, match="folder could not be written"), folder as draft:
         (draft / "a").touch()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["pipe", "link"])
+def test_a_pipe_is_not_read(tmp_path, time_limit, name):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    with time_limit(20), pytest.raises(ArtifactError, match="no regular file"):
+        read_bytes(tmp_path / name)
+
+
+@pytest.mark.parametrize("file", ["recipe.toml", "environment.json", "metrics.jsonl"])
+def test_a_run_whose_file_is_a_pipe_is_refused(tmp_path, time_limit, file):
+    (tmp_path / "recipe.toml").write_text("seed = 1\r\n")
+    run = RunDirectory(tmp_path)
+    assert run.recipe() == "seed = 1\n"
+    (tmp_path / file).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / file)
+    with time_limit(20), pytest.raises(ArtifactError, match=file):
+        run.metrics() if file == "metrics.jsonl" else run.recipe()

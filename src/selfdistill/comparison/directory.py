@@ -9,6 +9,7 @@ from pathlib import Path
 import tomli_w
 
 from ..core import ArtifactError, ConfigError, RunBusyError
+from ..core.files import read_bytes
 from ..engine.run_directory import LOCK, RunDirectory, locked
 from ..recipe.schema import write
 from ..records.exit_scores import ExitScore
@@ -59,7 +60,7 @@ class StudyDirectory:
             ArtifactError: the file that describes the study cannot be understood.
         """
         try:
-            text = self.study_file.read_text(encoding="utf-8")
+            text = read_bytes(self.study_file).decode("utf-8")
             return study_from_dict(tomllib.loads(text), str(self.study_file))
         except (FileNotFoundError, NotADirectoryError):
             if self._has_other_content():

@@ -3,11 +3,12 @@
 import errno
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import ResourceError, RunBusyError
+from ..errors import ArtifactError, ResourceError, RunBusyError
 
 
 @contextmanager
@@ -61,6 +62,18 @@ def atomic_directory(path: Path, *, replace: bool = False) -> Iterator[Path]:
         raise ResourceError(f"{path} could not be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a regular file; a pipe or a device, which would be read for ever, is refused.
+
+    Raises:
+        ArtifactError: it is none.
+    """
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise ArtifactError(f"{path} is no regular file and was not read; put a file in its place")
+    return path.read_bytes()
 
 
 def write_atomically(path: Path, content: str | bytes) -> Path:

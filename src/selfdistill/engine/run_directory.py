@@ -10,6 +10,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ..core import ArtifactError, ConfigError, ResourceError, RunBusyError, write_atomically
+from ..core.files import read_bytes
 from ..core.machine import environment
 
 RUN_FORMAT = 2
@@ -112,7 +113,7 @@ class RunDirectory:
         """
         path = self.path / "recipe.toml"
         try:
-            text = path.read_text(encoding="utf-8")
+            text = read_bytes(path).decode("utf-8").replace("\r\n", "\n")
         except UnicodeDecodeError as error:
             raise ConfigError(f"{path} is not UTF-8 text: {error}") from None
         except PermissionError as error:
@@ -136,7 +137,7 @@ class RunDirectory:
         if not path.exists():
             return {}
         try:
-            return {"format": 1, **json.loads(path.read_bytes())}  # the first format had no number
+            return {"format": 1, **json.loads(read_bytes(path))}  # the first format had no number
         except PermissionError as error:
             raise ResourceError(f"{path} cannot be read: {_reason(error)}") from None
         except (OSError, ValueError, TypeError, RecursionError) as error:
@@ -165,7 +166,7 @@ class RunDirectory:
             ResourceError: the file may not be read.
         """
         try:
-            lines = self.metrics_file.read_bytes().splitlines()
+            lines = read_bytes(self.metrics_file).splitlines()
         except FileNotFoundError:
             return []
         except OSError as error:

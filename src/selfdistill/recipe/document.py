@@ -3,6 +3,7 @@
 Imports no torch, so that a mistyped name is answered at once.
 """
 
+import stat
 import tomllib
 from collections.abc import Mapping
 from importlib.metadata import entry_points
@@ -29,13 +30,19 @@ def read(path: Path) -> dict[str, Any]:
         ConfigError: no such file, one that is far too large, or not TOML.
     """
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise ConfigError(f"the recipe {path} is larger than 1 MB, which no recipe is")
-        return read_toml(path.read_bytes())
+        status = path.stat()
+        if stat.S_ISREG(status.st_mode) and status.st_size <= _MAX_BYTES:
+            return read_toml(path.read_bytes())
     except OSError as error:
         raise ConfigError(f"the recipe {path} cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise ConfigError(f"the recipe {path} is not TOML: {error}") from None
+    if stat.S_ISDIR(status.st_mode):
+        raise ConfigError(f"the recipe {path} is a folder; give a TOML file")
+    if stat.S_ISREG(status.st_mode):
+        raise ConfigError(f"the recipe {path} is larger than 1 MB, which no recipe is")
+    # a pipe or a device would be read for ever
+    raise ConfigError(f"the recipe {path} is no regular file; give a TOML file")
 
 
 def read_toml(content: bytes) -> dict[str, Any]:

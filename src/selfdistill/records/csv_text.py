@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..core import ArtifactError, ResourceError
+from ..core.files import read_bytes
 
 T = TypeVar("T")
 _OTHER_FORM = (LookupError, TypeError, AttributeError, RecursionError, csv.Error)
@@ -72,8 +73,7 @@ def read_record(path: Path, parse: Callable[[str], T], kind: str) -> T | None:
         ResourceError: it may not be read.
     """
     try:
-        with path.open(encoding="utf-8", newline="") as stream:
-            return parse(stream.read())
+        return parse(read_bytes(path).decode("utf-8"))
     except FileNotFoundError:
         return None
     except PermissionError as error:

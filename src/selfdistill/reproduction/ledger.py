@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .. import methods as _all_methods  # noqa: F401  importing them is what registers them
 from ..core import METHODS, ConfigError, nearest
+from ..core.files import read_bytes
 from ..recipe.plugins import import_recipe_plugins
 from .paper_row import PaperRow
 from .reported_value import parse_reported_value
@@ -107,7 +108,7 @@ def _systems() -> dict[str, "_System"]:
 
 def _read_system(file: Path) -> "_System":
     try:
-        return _System.model_validate(tomllib.loads(file.read_text(encoding="utf-8-sig")))
+        return _System.model_validate(tomllib.loads(read_bytes(file).decode("utf-8-sig")))
     except OSError as error:
         raise ConfigError(f"{file} cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError:
