@@ -10,10 +10,17 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import SelfdistillError, shortened
+from ..recipe.document import check_plain_values
 from ..runs.terminal import rank_zero
 from .console import echo_stderr
 
-_OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "not enough memory")
+_OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "out of memory",
+    "not enough memory",
+    "size calculation overflowed",  # of a tensor of more bytes than an integer counts
+    "integer multiplication overflow",
+)
 _NOT_PERMITTED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
 _NO_SUCH_PATH = {errno.ENAMETOOLONG, errno.ELOOP}
 _MAX_MESSAGE = 2000
@@ -34,6 +41,7 @@ def handle_errors(command: Callable[..., None]) -> Callable[..., None]:
         try:
             with warnings.catch_warnings():
                 _print_warnings()
+                check_plain_values(keys)
                 command(*args, **keys)
                 sys.stdout.flush()
         except KeyboardInterrupt:

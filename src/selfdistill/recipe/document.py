@@ -109,7 +109,7 @@ def check_plain_values(values: Mapping[str, Any]) -> None:
         for item in value if isinstance(value, list | tuple) else (value,):
             if isinstance(item, int) and abs(item) > _MAX_INTEGER:
                 raise ConfigError(f"{key} = {shortened(str(item), 30)} is beyond all use")
-            if isinstance(item, str) and "\0" in item:
+            if isinstance(item, str | Path) and "\0" in str(item):
                 raise ConfigError(f"{key} holds a zero byte")
 
 
