@@ -126,10 +126,12 @@ class ContrastiveRepresentation(FeatureDistillation):
         losses["contrast"] = self.contrastive_weight * contrast.sum()
         student, teacher = contrast.detach()
         monitors = {"contrast/student": student, "contrast/teacher": teacher}
-        if self.training:
-            update = (batch.indices, v_student.detach(), v_teacher.detach(), estimates[None])
-            self._record(self.pending, update)
-        return StepOutput(outputs, losses, monitors)
+        step: StepOutput = self._record(
+            self,
+            StepOutput(outputs, losses, monitors),
+            *(batch.indices, v_student.detach(), v_teacher.detach(), estimates[None]),
+        )
+        return step
 
     def _rows(self, index: Tensor, progress: Progress) -> Tensor:
         """Rows of the memories that each image is compared with: (B, 1 + K), the positive first."""
@@ -155,9 +157,11 @@ class ContrastiveRepresentation(FeatureDistillation):
         self.constants.copy_(torch.where(self.constants > 0, self.constants, mean))
 
 
-def record(pending: list[tuple[Tensor, ...]], update: tuple[Tensor, ...]) -> None:
-    """Add an update of the memories to those that wait."""
-    pending.append(update)
+def record(method: ContrastiveRepresentation, step: StepOutput, *update: Tensor) -> StepOutput:
+    """The step; in training its update of the memories is added to those that wait."""
+    if method.training:
+        method.pending.append(update)
+    return step
 
 
 def embed(layer: nn.Module, pooled: Tensor) -> Tensor:
