@@ -335,6 +335,19 @@ def main() -> None:
         *scenes(),
         *deployed(),
         loops(),
+        plain(
+            "refusals",
+            "Wrong commands",
+            "Processor seconds, user and system, until a command is refused; n = 5, on a machine "
+            "that others use, too. Goal: 1 where torch is not needed, else 5.",
+            {
+                "fault": "fault",
+                "median": "median",
+                "least": "least",
+                "most": "most",
+                "goal": "goal",
+            },
+        ),
     ]
     PAGE.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
     print(PAGE)

@@ -1,7 +1,9 @@
 """What all tests share: one thread, no stray warnings, a tiny network and its batch."""
 
 import os
+import signal
 from collections import OrderedDict
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -47,6 +49,30 @@ def pytest_collection_modifyitems(config, items):
 def conv_bn_relu(channels: int, width: int, stride: int) -> nn.Sequential:
     conv = nn.Conv2d(channels, width, 3, stride, 1, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(width), nn.ReLU())
+
+
+class Hanging(BaseException):
+    """No Exception, nor TimeoutError, which is an OSError: nothing is to handle it."""
+
+
+@pytest.fixture(scope="session")
+def time_limit():
+    """A context manager that ends what hangs, such as the reading of a named pipe."""
+
+    def stop(number, frame):
+        raise Hanging
+
+    @contextmanager
+    def limited(seconds: int):
+        before = signal.signal(signal.SIGALRM, stop)
+        signal.alarm(seconds)
+        try:
+            yield
+        finally:
+            signal.alarm(0)
+            signal.signal(signal.SIGALRM, before)
+
+    return limited
 
 
 @pytest.fixture

@@ -59,6 +59,24 @@ def test_recipe_files(tmp_path, text, sentence):
     assert code == 2
 
 
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("taps", "cifar/resnet8", "--image-size", "9" * 30), 2),
+        (("taps", "cifar/resnet8", "--channels", "9" * 30), 2),
+        (("taps", "cifar/resnet8", "--image-size", "9" * 12), 7),
+        (("taps", "cifar/resnet8", "--classes", "9" * 13), 7),
+        (("taps", "cifar/resnet8\0"), 2),
+        (("compare", "--jobs", "9" * 6000), 2),
+        (("compare", "--seeds", "9" * 6000), 2),
+        (("train", "--seed", "9" * 30), 2),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, tuple) else str(value),
+)
+def test_numbers_beyond_all_use(words, code):
+    assert refused(*words)[1] == code
+
+
 def test_nothing_to_resume():
     said, code = refused("train", "--resume", "nowhere")
     assert "nowhere holds no run" in said

@@ -1,4 +1,4 @@
-"""What can be refused without torch is refused before it is imported."""
+"""What can be refused without torch, or with torch alone, is refused before more is imported."""
 
 import subprocess
 import sys
@@ -30,12 +30,60 @@ assert "torch" not in sys.modules
 """
 
 
-def test_no_torch_for_a_mistyped_word(tmp_path):
+NETWORK_PROGRAM = """
+import sys
+from safetensors.torch import save_file
+from selfdistill.cli import app
+from selfdistill.models import build
+
+save_file(build("cifar/vgg8", num_classes=10).state_dict(), "vgg8.safetensors")
+save_file(build("cifar/resnet8", num_classes=10, in_channels=1).state_dict(), "gray.safetensors")
+WRONG = [
+    ("--model", "resnte18"),
+    ("--model", "cifar/resnte18"),
+    ("--model", "cfar/resnet18"),
+    ("--model", "cifar/resnet8", "--taps", "layer1,leyer2"),
+    ("--model", "cifar/resnet8", "--taps", "layer1,layer1"),
+    ("--model", "cifar/resnet8", "--weights", "vgg8.safetensors"),
+    ("--model", "cifar/resnet14", "--weights", "gray.safetensors"),
+    ("--set", "critic_widht=3"),
+    ("--task", "colors"),
+]
+for words in WRONG:
+    try:
+        app(["train", *words], standalone_mode=True)
+    except SystemExit as end:
+        assert end.code in (2, 6), (words, end.code)
+    else:
+        raise AssertionError(words)
+slow = {"lightning_fabric", "timm", "torch._dynamo", "torchmetrics", "torchvision"}
+assert not slow & set(sys.modules), slow & set(sys.modules)
+from selfdistill.recipe.network_check import check_network_early
+from selfdistill.recipe.schema import parse
+
+check_network_early(parse({"model": "cifar/resnet8", "weights": "gray.safetensors"}))
+"""
+
+
+def stderr_of(program: str, place) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "-c", program], cwd=place, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "did you mean 'muse'" in done.stderr
+    return done.stderr
+
+
+def test_no_torch_for_a_mistyped_word(tmp_path):
+    assert "did you mean 'muse'" in stderr_of(PROGRAM, tmp_path)
+
+
+def test_no_training_loop_for_a_wrong_network(tmp_path):
+    stderr = stderr_of(NETWORK_PROGRAM, tmp_path)
+    assert stderr.count("did you mean 'cifar/resnet18'") == 3
+    assert "did you mean 'layer2'" in stderr
+    assert "named twice" in stderr
+    assert "weights 'vgg8.safetensors' do not fit ResNet" in stderr
+    assert "weights 'gray.safetensors' do not fit ResNet" in stderr
 
 
 def test_names_of_files_are_names_of_methods():

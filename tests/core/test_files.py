@@ -11,8 +11,10 @@ from selfdistill.core import (
     RunBusyError,
     atomic_directory,
     atomic_file,
+    read_regular,
     write_atomically,
 )
+from selfdistill.engine.run_directory import RunDirectory
 
 
 def test_text_and_bytes_are_written_as_they_are(tmp_path):
@@ -88,3 +90,22 @@ def test_drafts_of_dead_processes_are_removed_and_those_of_living_ones_kept(tmp_
         with atomic_directory(tmp_path / "a"):
             pass
     assert {path.name for path in tmp_path.iterdir()} == {"a", *names[1:]}
+
+
+@pytest.mark.parametrize("name", ["pipe", "link"])
+def test_a_pipe_is_not_read(tmp_path, time_limit, name):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    with time_limit(20), pytest.raises(ArtifactError, match="no regular file"):
+        read_regular(tmp_path / name)
+
+
+@pytest.mark.parametrize("file", ["recipe.toml", "environment.json", "metrics.jsonl"])
+def test_a_run_whose_file_is_a_pipe_is_refused(tmp_path, time_limit, file):
+    (tmp_path / "recipe.toml").write_text("seed = 1\r\n")
+    run = RunDirectory(tmp_path)
+    assert run.recipe() == "seed = 1\n"
+    (tmp_path / file).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / file)
+    with time_limit(20), pytest.raises(ArtifactError, match=file):
+        run.metrics() if file == "metrics.jsonl" else run.recipe()

@@ -158,3 +158,14 @@ def test_one_threshold_for_all_or_one_each():
 def test_thresholds_that_are_none(given_, sentence):
     with pytest.raises(ConfigError, match=sentence):
         as_thresholds(given_, ["a", "b"])
+
+
+@pytest.mark.parametrize("threshold", [0.9, 0.1, 1.0])
+def test_an_image_leaves_at_the_confidence_of_the_threshold(threshold):
+    """As the network leaves, in which a threshold is a float32."""
+    reached = np.float32(threshold)
+    confidence = np.array([[reached], [np.nextafter(reached, np.float32(0))]])
+    decisions = ExitDecisions(confidence, np.array([[True, False], [False, True]]))
+    outcome = threshold_outcome(decisions, exit_costs(1), [threshold])
+    assert outcome.shares == (0.5, 0.5)
+    assert outcome.accuracy == 1

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import special
 
-from selfdistill.functional.divergence import kl_divergence
+from selfdistill.functional.divergence import kl_divergence, weighted_mean
 
 STUDENT = torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]])
 TEACHER = torch.tensor([[3.0, 1.0, 0.0], [2.0, -1.0, 0.0]])
@@ -112,3 +112,13 @@ def test_huge_logits_stay_finite():
     loss.backward()
     assert loss.isfinite()
     assert student.grad.isfinite().all()
+
+
+def test_weights_are_those_of_a_mean():
+    values, weights = np.random.default_rng(0).uniform(size=(2, 3, 4))
+    mean = weighted_mean(torch.from_numpy(values), torch.from_numpy(weights))
+    assert mean.item() == pytest.approx(np.average(values, weights=weights))
+    of_samples = kl_divergence(STUDENT, TEACHER, 2.0, torch.tensor([3.0, 1.0])).item()
+    each = [by_scipy(STUDENT[i : i + 1], TEACHER[i : i + 1], 2.0) for i in range(2)]
+    assert of_samples == pytest.approx(np.average(each, weights=[3, 1]), rel=1e-5)
+    assert weighted_mean(torch.ones(3), torch.zeros(3)) == 0

@@ -73,6 +73,19 @@ def test_self_information_is_what_places_share():
     assert final["self/2"] < final["self/1"] - 0.3
 
 
+@pytest.mark.parametrize(("global_pool", "informed"), [("token", True), ("avg", False)])
+def test_the_last_feature_is_pooled_as_the_classifier_does(global_pool, informed):
+    """Of tokens the first alone knows the image, and the patches are other images' noise."""
+
+    def tokens(x):
+        return torch.cat([x[:, :4, :1, 0], x[:, 4:].flatten(2)], 2).transpose(1, 2)
+
+    network = Views(halves, tokens)
+    network.num_prefix_tokens, network.global_pool = 1, global_pool
+    values = torch.cat([steady(1280, 4), noise(1280, 4)], 1)
+    assert (losses(network, data_of(values))["mutual/1"] < CHANCE - 0.3) == informed
+
+
 def test_blind_to_the_scale_of_features():
     config, data = replace(QUICK, steps=10), data_of(steady(320, 8), 64)
     one = Views(halves, lambda x: halves(x) + 0.5 * others(x))

@@ -31,7 +31,7 @@ class Views(nn.Module):
 
     def forward(self, x):
         features = [part(x) for part in self.parts]
-        return features[-1].mean((2, 3))[:, :1].expand(-1, self.classes)
+        return features[-1].flatten(1)[:, :1].expand(-1, self.classes)
 
 
 def pixels(values: Tensor) -> Tensor:

@@ -178,9 +178,12 @@ def test_constants_are_the_mean_of_the_first_step_and_stay(tiny_net, tiny_task, 
     method.after_step(progress)
     first = method.constants.clone()
     torch.testing.assert_close(first, torch.cat(estimates).mean(0))
-    method(other, progress._replace(step=torch.tensor(1)))
+    before = method(other, progress).losses["contrast"]
+    method.constants.mul_(3)
+    assert method(other, progress).losses["contrast"] != before  # it is computed with them
+    method.constants.div_(3)
     method.after_step(progress)
-    assert torch.equal(method.constants, first)
+    torch.testing.assert_close(method.constants, first, rtol=1e-6, atol=0)
 
 
 def test_state_carries_memory_and_constants(tiny_net, tiny_task, batch, progress):

@@ -86,3 +86,31 @@ def test_without_weight_it_is_plain_training(tiny_net, tiny_task, batch, progres
     assert step.losses.keys() == {"task"}
     assert method.regressor is None
     assert step.total.item() == pytest.approx(F.cross_entropy(step.outputs, batch.targets).item())
+
+
+def without_relu(network: nn.Module) -> nn.Module:
+    """The network whose second stage ends in a batch norm, as a pre-activation one's does."""
+    network.stage2 = network.stage2[:2]
+    return network
+
+
+def test_negative_features_of_the_teacher_are_reported(tiny_net, tiny_task, batch, progress):
+    teacher = without_relu(teacher_net())
+    method = offline("fitnets", tiny_net, tiny_task, teacher)
+    monitors = method(batch, progress).monitors
+    target = features(method, batch.inputs)[1][1].astype(float)
+    share = (np.minimum(target, 0) ** 2).sum() / (target**2).sum()
+    assert 0.2 < share < 0.8
+    assert monitors["unreachable"].item() == pytest.approx(share, rel=1e-4)
+    (warning,) = method.diagnose({k: v.item() for k, v in monitors.items()}).values()
+    assert "stage2" in warning
+    assert "regressor_relu=false" in warning
+    mended = offline("fitnets", tiny_net, tiny_task, teacher, regressor_relu=False)
+    assert mended.diagnose(mended(batch, progress).monitors) == {}
+
+
+def test_a_teacher_behind_a_relu_is_not_reported(tiny_net, tiny_task, batch, progress):
+    method = offline("fitnets", tiny_net, tiny_task)
+    monitors = method(batch, progress).monitors
+    assert monitors["unreachable"] == 0
+    assert method.diagnose(monitors) == {}

@@ -70,6 +70,14 @@ def test_a_term_for_each_stage_and_none_for_the_stem(name):
     assert METHODS[name].default_taps == "stages"
 
 
+@pytest.mark.parametrize("name", ["frskd", "sad"])
+@pytest.mark.parametrize("network", ["resnet8", "shufflenet_v2", "vgg8", "mobilenet_v2"])
+def test_stages_that_learn_from_one_another_leave_out_the_stem(name, network):
+    task = make_task("classification", "abcde", (3, 32, 32))
+    built = build_method(name, build(f"cifar/{network}", num_classes=5, in_channels=3), task)
+    assert list(built.student.names) == BENCHMARK[network][0]
+
+
 def test_hint_and_similarity_are_the_benchmarks():
     hints = method("fitnets")
     assert (hints.student_tap, hints.teacher_tap) == ("block2", "block2")  # its feat[2]

@@ -9,6 +9,7 @@ from torch import nn
 
 from selfdistill.core import ConfigError, ResourceError
 from selfdistill.models import build, list_models
+from selfdistill.models.build import names_in_source
 
 ORIGINAL = torchvision.models.get_model
 
@@ -164,6 +165,16 @@ def test_names_of_all_families():
     assert {"torchvision/deeplabv3_resnet50", "torchvision/fcos_resnet50_fpn"} <= set(everything)
     assert {"fpn/small", "yolov5/n", "yolov5/x"} <= set(everything)
     assert not [n for n in everything if "quantized" in n or "maskrcnn" in n]
+
+
+def test_names_for_hints_are_those_of_the_libraries():
+    everything = list_models()
+    for library in ("timm", "torchvision"):
+        names = {f"{library}/{name}" for name in names_in_source(library)}
+        of_library = {name for name in everything if name.startswith(f"{library}/")}
+        assert of_library <= names
+        assert all("rcnn" in name for name in names - of_library)  # with masks or key points
+    assert names_in_source("no_such_library") == []
 
 
 @pytest.mark.parametrize(

@@ -51,3 +51,11 @@ def test_the_teacher_is_frozen_and_left_behind(tiny_net, tiny_task):
     assert list(method.predictors().values()) == [tiny_net]
     assert not any(p.requires_grad for p in method.teacher.parameters())
     assert not any(module.training for module in method.teacher.modules())
+
+
+def test_no_output_of_a_teacher_carries_a_gradient(tiny_net, tiny_task, batch):
+    teacher, inputs = plain(tiny_net, tiny_task, 0.0).teacher, batch.inputs.requires_grad_()
+    _, features = teacher.forward_features(inputs)
+    output, pooled_features, pooled = teacher.forward_pooled(inputs)
+    tensors = [teacher(inputs), output, pooled, *features.values(), *pooled_features.values()]
+    assert not any(tensor.requires_grad for tensor in tensors)

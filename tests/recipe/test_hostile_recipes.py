@@ -1,5 +1,6 @@
 """Recipes as nobody means them: one sentence each, in little time and memory."""
 
+import os
 from contextlib import suppress
 
 import pytest
@@ -69,6 +70,14 @@ def test_a_file_that_is_far_too_large(tmp_path):
         file.truncate(1 << 33)  # takes no place on the disk
     with pytest.raises(ConfigError, match="larger than 1 MB"):
         read(tmp_path / "r.toml")
+
+
+def test_a_file_that_would_be_read_for_ever(tmp_path, time_limit):
+    os.mkfifo(tmp_path / "pipe.toml")
+    (tmp_path / "zeros.toml").symlink_to("/dev/zero")
+    for name, reason in (("pipe.toml", "regular"), ("zeros.toml", "regular"), (".", "a folder")):
+        with time_limit(20), pytest.raises(ConfigError, match=reason):
+            read(tmp_path / name)
 
 
 @pytest.mark.parametrize("text", ["1" * 5000, "[" * 5000, "a.b.c", "", "=", "{", '"'])

@@ -111,12 +111,12 @@ def _arguments(given: dict[str, Any]) -> dict[str, Any]:
 
 def _parse_jobs(text: str) -> int | None:
     """Number of jobs, None for `auto`."""
-    from ..core import ConfigError
+    from ..core import ConfigError, shortened
 
     if text == "auto":
         return None
-    if not text.removeprefix("-").isdecimal():
-        raise ConfigError(f"--jobs is a number or auto, not '{text}'")
+    if not text.removeprefix("-").isdecimal() or len(text) > 10:
+        raise ConfigError(f"--jobs is a number or auto, not '{shortened(text)}'")
     return int(text)
 
 

@@ -13,10 +13,17 @@ from typing import Any
 
 from ..engine.signals import Interrupted, handled, raise_interrupted
 from ..errors import ConfigError, SelfdistillError, shortened
+from ..recipe.document import check_plain_values
 from ..runs.terminal import rank_zero
 from .console import echo_stderr
 
-_OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "not enough memory")
+_OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "out of memory",
+    "not enough memory",
+    "size calculation overflowed",  # of a tensor of more bytes than an integer counts
+    "integer multiplication overflow",
+)
 _NOT_PERMITTED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
 _NO_SUCH_PATH = {errno.ENAMETOOLONG, errno.ELOOP}
 _MAX_MESSAGE = 2000
@@ -38,6 +45,7 @@ def handle_errors(command: Callable[..., None]) -> Callable[..., None]:
             with warnings.catch_warnings(), handled(raise_interrupted, signal.SIGTERM):
                 _print_warnings()
                 _check_paths(*args, *keys.values())
+                check_plain_values(keys)
                 command(*args, **keys)
                 sys.stdout.flush()
         except KeyboardInterrupt:

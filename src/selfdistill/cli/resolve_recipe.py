@@ -37,6 +37,7 @@ def resolve_recipe(
     file = read(recipe) if recipe else {}
     check_early(typed_recipe({**file, **keys}))  # before torch is imported, which takes seconds
     from ..recipe.merge import merge_keys
+    from ..recipe.network_check import check_network_early
     from ..recipe.plugins import import_recipe_plugins
     from ..recipe.schema import parse
 
@@ -44,7 +45,9 @@ def resolve_recipe(
     if "method" in keys and file.get("method", keys["method"]) != keys["method"]:
         file = _drop_other_method_keys(keys["method"], file)
     values = merge_keys(file, keys)
-    return parse(merge_keys(values, _settings(settings or (), keys, values)))
+    chosen = parse(merge_keys(values, _settings(settings or (), keys, values)))
+    check_network_early(chosen)
+    return chosen
 
 
 def _drop_other_method_keys(method: str, file: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torchvision
 from torch import Tensor
 
 from ..core import ResourceError
@@ -101,6 +100,8 @@ def voc_detection(
 
 def _download(name: str, root: Path, reader: str, **split: Any) -> Any:
     """A split of one of torchvision's data sets, downloaded if it is missing."""
+    import torchvision  # takes seconds: only those who ask for it wait
+
     try:
         root.mkdir(parents=True, exist_ok=True)
         return getattr(torchvision.datasets, reader)(root, download=True, **split)

@@ -120,7 +120,7 @@ class RunDirectory:
         """
         path = self.path / "recipe.toml"
         try:
-            text = read_regular(path).decode()
+            text = read_regular(path).decode().replace("\r\n", "\n")
         except UnicodeDecodeError as error:
             raise ConfigError(f"{path} is not UTF-8 text: {error}") from None
         except PermissionError as error:

@@ -82,9 +82,8 @@ class Trainer:
             method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if settings.compile:
             method.compile()
-        self.wrapped_method, self.optimizer = fabric.setup(
-            method, build_optimizer(method, settings)
-        )
+        optimizer = build_optimizer(method, settings)
+        self.wrapped_method, self.optimizer = fabric.setup(method, optimizer)
         self.ema = EMA(trained_state(method), settings.ema_decay) if settings.ema_decay else None
         self.train_metric = task.train_metric().to(fabric.device)  # constructing it is slow
         self.zero = torch.zeros((), device=fabric.device)
@@ -277,9 +276,9 @@ class Trainer:
 
     def _log_step(self, epoch: int) -> None:
         step, batch, norm = self.last_step
-        now = time.perf_counter()
-        images_per_second = self.images_since_log / (now - self.last_log_time)
-        self.last_log_time, self.images_since_log = now, 0
+        before, self.last_log_time = self.last_log_time, time.perf_counter()
+        images_per_second = self.images_since_log / (self.last_log_time - before)
+        self.images_since_log = 0
         entry: dict[str, Any] = {"kind": "step", "step": self.global_step, "epoch": epoch}
         entry["lr"] = self.optimizer.param_groups[0]["lr"]
         entry |= self.meters.take_means("window", self.fabric)

@@ -218,10 +218,10 @@ class _CriticTraining:
         shift = self._shift(step)
         if not self.config.trainable:
             with torch.no_grad():
-                _, features = self.taps.forward_features(batch.inputs)
-            return self.critics(list(features.values()), shift)  # type: ignore[no-any-return]
-        output, features = self.taps.forward_features(batch.inputs)
-        losses: dict[str, Tensor] = self.critics(list(features.values()), shift)
+                _, features, pooled = self.taps.forward_pooled(batch.inputs)
+            return self.critics(list(features.values()), pooled, shift)  # type: ignore[no-any-return]
+        output, features, pooled = self.taps.forward_pooled(batch.inputs)
+        losses: dict[str, Tensor] = self.critics(list(features.values()), pooled, shift)
         return losses | {"task": self.task.loss(output, batch.targets)}
 
     @torch.no_grad()
@@ -231,8 +231,8 @@ class _CriticTraining:
         self.critics.eval()
         losses = []
         for i, batch in enumerate(heldout_loader):
-            _, features = self.taps.forward_features(batch.inputs)
-            losses.append(self.critics(list(features.values()), self._shift(-1 - i)))
+            _, features, pooled = self.taps.forward_pooled(batch.inputs)
+            losses.append(self.critics(list(features.values()), pooled, self._shift(-1 - i)))
         self.taps.train(self.config.trainable)
         self.critics.train()
         return losses

@@ -15,9 +15,9 @@ class ProbeCritics(nn.Module):
     r"""A critic for the information of each module about the last one (MI) and about itself (SI).
 
     The losses are those of MUSE (https://arxiv.org/abs/2110.12606, Eq. 5) on the features as they
-    are: MI_i between the cells of module i's map and the pooled last feature, SI_i between the
-    cells of a map and its own mean. There is no bottleneck: a trained one would be part of the
-    critic, and networks with one could not be compared with networks without.
+    are: MI_i between the cells of module i's map and the last feature as the classifier pools it,
+    SI_i between the cells of a map and its own mean. There is no bottleneck: a trained one would be
+    part of the critic, and networks with one could not be compared with networks without.
 
     Every view is normalized to mean 0 and deviation 1 of each channel, which does not change its
     information: networks whose features differ in scale alone get the same losses.
@@ -48,6 +48,7 @@ class ProbeCritics(nn.Module):
         self.mean_norms = nn.ModuleList(
             nn.BatchNorm1d(c, affine=False, momentum=momentum) for c, *_ in shapes
         )
+        self.pooled_norm = nn.BatchNorm1d(shapes[last][0], affine=False, momentum=momentum)
         self.pairs = {f"mutual/{i + 1}": (i, last) for i in range(last)}
         # a map of one cell equals its mean, and the critic would compare x with x
         with_cells = [i for i, (height, width_) in enumerate(self.grids) if height * width_ > 1]
@@ -65,8 +66,10 @@ class ProbeCritics(nn.Module):
             }
         )
 
-    def forward(self, features: Sequence[Tensor], shift: Tensor) -> dict[str, Tensor]:
-        """{"mutual/1": loss, …, "self/1": loss, …} of features (B, C, H, W).
+    def forward(
+        self, features: Sequence[Tensor], pooled: Tensor, shift: Tensor
+    ) -> dict[str, Tensor]:
+        """{"mutual/1": loss, …, "self/1": loss, …} of features (B, C, H, W) and the pooled (B, C).
 
         `shift` (0-d, 1 … B-1) makes the negatives of critics that do not score all pairs. A loss of
         SI trains its critic alone.
@@ -76,10 +79,11 @@ class ProbeCritics(nn.Module):
             for norm, x, grid in zip(self.cell_norms, features, self.grids, strict=True)
         ]
         means = [norm(x.mean((2, 3))) for norm, x in zip(self.mean_norms, features, strict=True)]
+        pooled = self.pooled_norm(pooled)
         losses: dict[str, Tensor] = {}
         for term, (i, j) in self.pairs.items():
-            local_view, global_view = cells[i], means[j]
+            local_view, global_view = cells[i], pooled
             if i == j:
-                local_view, global_view = local_view.detach(), global_view.detach()
+                local_view, global_view = local_view.detach(), means[i].detach()
             losses[term] = self.critics[term](local_view, global_view, shift).loss
         return losses

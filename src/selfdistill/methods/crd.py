@@ -107,6 +107,9 @@ class ContrastiveRepresentation(FeatureDistillation):
         self.memory_teacher = MemoryBank(len(train_labels), embedding_width, memory_momentum)
         self.register_buffer("constants", torch.full((2,), -1.0))  # Z of both sides; below 0: unset
         self.pending: list[tuple[Tensor, ...]] = []  # of the passes since the last optimizer step
+        # Compiled, the list's length would be part of the code, and it grows with each pass. Not a
+        # decorator: it imports the compiler, for which everybody would wait.
+        self._record = torch.compiler.disable(record)
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task`, `contrast` and, with a weight, `soft`."""
@@ -124,6 +127,7 @@ class ContrastiveRepresentation(FeatureDistillation):
         student, teacher = contrast.detach()
         monitors = {"contrast/student": student, "contrast/teacher": teacher}
         step: StepOutput = self._record(
+            self,
             StepOutput(outputs, losses, monitors),
             *(batch.indices, v_student.detach(), v_teacher.detach(), estimates[None]),
         )
@@ -140,13 +144,6 @@ class ContrastiveRepresentation(FeatureDistillation):
         draws = bits(_NEGATIVES, progress.seed, progress.step, index, slots)
         return torch.cat([positives, self.draws.other(index, draws)], 1)
 
-    # Compiled, the list's length would be part of the code, and it grows with each pass.
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def _record(self, step: StepOutput, *update: Tensor) -> StepOutput:
-        if self.training:
-            self.pending.append(update)
-        return step
-
     @torch.no_grad()
     def after_step(self, progress: Progress) -> None:
         """Updates the memories by the step's embeddings, and sets Z if this was the first step."""
@@ -158,6 +155,13 @@ class ContrastiveRepresentation(FeatureDistillation):
         self.memory_teacher.update(index, v_teacher)
         mean = all_gather(estimates).mean(0)
         self.constants.copy_(torch.where(self.constants > 0, self.constants, mean))
+
+
+def record(method: ContrastiveRepresentation, step: StepOutput, *update: Tensor) -> StepOutput:
+    """The step; in training its update of the memories is added to those that wait."""
+    if method.training:
+        method.pending.append(update)
+    return step
 
 
 def embed(layer: nn.Module, pooled: Tensor) -> Tensor:

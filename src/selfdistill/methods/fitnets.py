@@ -1,3 +1,5 @@
+from collections.abc import Mapping
+
 from torch import Tensor, nn
 
 from ..core import METHODS, Batch, Progress, Provenance, StepOutput, Task
@@ -5,6 +7,8 @@ from ..functional.attention import pooled_to
 from ..modules.feature_distillation import FeatureDistillation
 from ..modules.pairs import Shape, taps_by_number
 from ..taps import Taps, Teacher
+
+_UNREACHABLE, _NEGLIGIBLE = "unreachable", 0.01
 
 
 @METHODS.add("fitnets")
@@ -29,7 +33,8 @@ class FitNets(FeatureDistillation):
 
     The ReLU is right for a teacher whose taps end in one. Where they do not (pre-activation
     networks, transformers), the feature has negative values that r cannot reach: set
-    `regressor_relu` to false, which the benchmark does not.
+    `regressor_relu` to false, which the benchmark does not. Their share of the teacher's mean
+    square is logged as `unreachable`, and more than a hundredth is reported.
 
     Args:
         student: the network.
@@ -61,7 +66,7 @@ class FitNets(FeatureDistillation):
         super().__init__(student, teacher, task, soft_weight, temperature)
         names = taps_by_number(student, teacher, tap, from_deepest=False)
         self.student_tap, self.teacher_tap = names
-        self.hint_weight = hint_weight
+        self.hint_weight, self.regressor_relu = hint_weight, regressor_relu
         source, target = student.shapes[self.student_tap], teacher.shapes[self.teacher_tap]
         self.regressor = build_regressor(source, target, regressor_relu) if hint_weight else None
 
@@ -72,7 +77,19 @@ class FitNets(FeatureDistillation):
             prediction = self.regressor(student_features[self.student_tap])
             target = teacher_features[self.teacher_tap]
             losses["hint"] = self.hint_weight * mean_squared_error(prediction, target)
+            if self.regressor_relu:
+                return StepOutput(outputs, losses, {_UNREACHABLE: negative_share(target)})
         return StepOutput(outputs, losses)
+
+    def diagnose(self, monitors: Mapping[str, float]) -> dict[str, str]:
+        """A teacher's feature that the regressor's ReLU cannot reach."""
+        share = monitors.get(_UNREACHABLE, 0.0)
+        if share <= _NEGLIGIBLE:
+            return {}
+        return {
+            _UNREACHABLE: f"negative values are {share:.0%} of the teacher's feature at "
+            f"{self.teacher_tap}, and the regressor ends in a ReLU; set regressor_relu=false"
+        }
 
 
 def build_regressor(source: Shape, target: Shape, relu: bool) -> nn.Sequential:
@@ -100,3 +117,9 @@ def mean_squared_error(prediction: Tensor, target: Tensor) -> Tensor:
     """Mean squared difference in fp32, the larger map pooled to the size of the other."""
     difference = pooled_to(prediction, target).float() - pooled_to(target, prediction).float()
     return difference.square().mean()
+
+
+def negative_share(x: Tensor) -> Tensor:
+    """The part of the mean square that is of negative values, in [0, 1], 0-d."""
+    squares = x.float().square()
+    return (squares * (x < 0)).sum() / squares.sum().clamp(min=1e-12)

@@ -69,7 +69,7 @@ class FeatureRefinement(Method):
     times as much.
 
     Args:
-        student: a network with two taps or more; the paper's are the ends of its stages, no stem.
+        student: a network with two taps or more: the ends of its stages, no stem.
         task: what the labels mean.
         soft_weight: weight α of the soft loss; 0 leaves it out. 2 in the code's commands for
             CIFAR-100.
@@ -96,6 +96,7 @@ class FeatureRefinement(Method):
 
     kind = "self"
     provenance = Provenance.CODE
+    default_taps = "stages"
 
     def __init__(
         self,
@@ -223,8 +224,7 @@ class FeatureRefinement(Method):
 
     def predictors(self) -> dict[str, nn.Module]:
         """`teacher`, the self-teacher on top of the student's stages, and `student`."""
-        head = nn.Sequential(self.readout, self.head)
-        teacher = SelfTeacher(self.student, self.pyramid, head)
+        teacher = SelfTeacher(self.student, self.pyramid, nn.Sequential(self.readout, self.head))
         return {"teacher": teacher, "student": self.student.network}
 
     def predict(self, inputs: Tensor) -> dict[str, Any]:
@@ -262,10 +262,10 @@ class SelfTeacher(nn.Module):
 
 
 class LastLevel(nn.Module):
-    """Takes the last of several maps."""
+    """The last of several maps."""
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """[(B, C_i, H_i, W_i)] -> the last of them."""
+        """[(B, C_i, H_i, W_i)] -> its last."""
         return maps[-1]
 
 

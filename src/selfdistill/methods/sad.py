@@ -39,7 +39,7 @@ class SelfAttentionDistillation(Method):
     start_fraction=2/3``: there the term starts at step 40000 of 60000.
 
     Args:
-        student: a network with two taps or more.
+        student: a network with two taps or more: the ends of its stages, no stem.
         task: what the labels mean.
         attention_weight: weight β ≥ 0 of the attention terms; Self-KD-Lib's 1000, too much for
             small maps, see above.
@@ -51,6 +51,7 @@ class SelfAttentionDistillation(Method):
 
     kind = "self"
     provenance = Provenance.NOTES
+    default_taps = "stages"
 
     def __init__(
         self,

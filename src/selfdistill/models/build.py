@@ -2,7 +2,10 @@
 
 import difflib
 import fnmatch
+import re
 from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -82,27 +85,48 @@ def list_models(pattern: str = "") -> list[str]:
     """
     import timm
 
+    torchvision_names = [
+        *_torchvision_names(),
+        *segmentation.segmenter_names(),
+        *detectors.detector_names(),
+    ]
+    pattern = pattern.lower()
+    return [
+        f"{family}/{name}"
+        for family, members in _names(timm.list_models(), torchvision_names).items()
+        for name in members
+        if _matches(family.lower(), name.lower(), pattern)
+    ]
+
+
+def _names(
+    timm_names: list[str] | None = None, torchvision_names: list[str] | None = None
+) -> dict[str, list[str]]:
+    """{family: names}; those of the libraries that are not given are read in their source."""
     families = {
         "cifar": sorted(NETWORKS),
-        "timm": timm.list_models(),
-        "torchvision": [
-            *_torchvision_names(),
-            *segmentation.segmenter_names(),
-            *detectors.detector_names(),
-        ],
+        "timm": timm_names or names_in_source("timm"),
+        "torchvision": torchvision_names or names_in_source("torchvision"),
         "fpn": ["small", "timm/BACKBONE"],
         "yolov5": list(yolov5.SCALES),
     }
     for full_name in _REGISTERED:
         family, _, name = full_name.partition("/")
         families.setdefault(family, []).append(name)
-    pattern = pattern.lower()
-    return [
-        f"{family}/{name}"
-        for family, members in families.items()
-        for name in members
-        if _matches(family.lower(), name.lower(), pattern)
-    ]
+    return families
+
+
+_OTHER_TASKS = ("optical_flow", "quantization", "video")
+
+
+def names_in_source(library: str) -> list[str]:
+    """Names that timm or torchvision registers, without importing it: enough for a hint."""
+    spec = find_spec(library)
+    folders = spec.submodule_search_locations if spec else None
+    files = sorted(Path(folders[0], "models").rglob("*.py")) if folders else []
+    files = [file for file in files if file.parent.name not in _OTHER_TASKS]
+    registered = re.compile(r"^@register_model.*?^def (\w+)", re.MULTILINE | re.DOTALL)
+    return [name for file in files for name in registered.findall(file.read_text("utf-8"))]
 
 
 def _matches(family: str, name: str, pattern: str) -> bool:
@@ -113,7 +137,7 @@ def _matches(family: str, name: str, pattern: str) -> bool:
 
 def name_hint(model: str) -> str:
     """A hint for a misspelt name; of two networks of one name our own comes first."""
-    everything = list_models()
+    everything = [f"{family}/{name}" for family, names in _names().items() for name in names]
     if "/" in model:
         family = [n for n in everything if n.startswith(model.partition("/")[0] + "/")]
         return nearest(model, family or everything)

@@ -31,15 +31,18 @@ def read(path: Path) -> dict[str, Any]:
     """
     try:
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
-            raise ConfigError(f"the recipe {path} is no regular file")
-        if status.st_size > _MAX_BYTES:
-            raise ConfigError(f"the recipe {path} is larger than 1 MB, which no recipe is")
-        return read_toml(path.read_bytes())
+        if stat.S_ISREG(status.st_mode) and status.st_size <= _MAX_BYTES:
+            return read_toml(path.read_bytes())
     except OSError as error:
         raise ConfigError(f"the recipe {path} cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise ConfigError(f"the recipe {path} is not TOML: {error}") from None
+    if stat.S_ISDIR(status.st_mode):
+        raise ConfigError(f"the recipe {path} is a folder; give a TOML file")
+    if stat.S_ISREG(status.st_mode):
+        raise ConfigError(f"the recipe {path} is larger than 1 MB, which no recipe is")
+    # a pipe or a device would be read for ever
+    raise ConfigError(f"the recipe {path} is no regular file; give a TOML file")
 
 
 def read_toml(content: bytes) -> dict[str, Any]:
@@ -127,7 +130,7 @@ def check_plain_values(values: Mapping[str, Any]) -> None:
         for item in value if isinstance(value, list | tuple) else (value,):
             if isinstance(item, int) and abs(item) > _MAX_INTEGER:
                 raise ConfigError(f"{key} = {shortened(str(item), 30)} is beyond all use")
-            if isinstance(item, str) and "\0" in item:
+            if isinstance(item, str | Path) and "\0" in str(item):
                 raise ConfigError(f"{key} holds a zero byte")
 
 

@@ -54,16 +54,9 @@ class Taps(NetworkWrapper):
         self.class_token = reads_class_token(network)
         self._state = _PassState()
         self.names = tuple(resolve_taps(network, names, example))
-        modules = {name: module for name, module in network.named_modules() if name}
-        if len(set(self.names)) < len(self.names):
-            raise ConfigError(f"a tap is named twice in {', '.join(self.names)}")
+        check_tap_names(network, self.names)
         for name in self.names:
-            if name not in modules:
-                raise ConfigError(
-                    f"{type(network).__name__} has no module '{name}'{nearest(name, modules)}; "
-                    "`selfdistill taps MODEL` lists them"
-                )
-            modules[name].register_forward_hook(partial(self._catch, name))
+            network.get_submodule(name).register_forward_hook(partial(self._catch, name))
         with evaluation_mode(network):
             _, features = self.forward_features(example)
         self.shapes = {n: (f.shape[1], f.shape[2], f.shape[3]) for n, f in features.items()}
@@ -176,6 +169,19 @@ class _PassState:
         self.caught: dict[str, Tensor] | None = None
         self.stop_at: str | None = None
         self.passes: list[tuple[Tensor, bool, Any, dict[str, Tensor]]] | None = None
+
+
+def check_tap_names(network: nn.Module, names: Sequence[str]) -> None:
+    """Raises `ConfigError` for a name that no module of the network has, and one given twice."""
+    if len(set(names)) < len(names):
+        raise ConfigError(f"a tap is named twice in {', '.join(names)}")
+    modules = [name for name, _ in network.named_modules() if name]
+    for name in names:
+        if name not in modules:
+            raise ConfigError(
+                f"{type(network).__name__} has no module '{name}'{nearest(name, modules)}; "
+                "`selfdistill taps MODEL` lists them"
+            )
 
 
 def resolve_taps(network: nn.Module, names: Sequence[str] | str, example: Tensor) -> list[str]:

@@ -1,18 +1,19 @@
 """Classification: one class per image."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics import Metric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from ..core import ConfigError, DataError, Task
 from ..functional.divergence import kl_divergence
 from .output_form import require_tensor
-from .reliability import ReliabilityTable
+
+# torchmetrics is imported where it is used: it takes seconds, and what is refused needs none of it
+if TYPE_CHECKING:
+    from torchmetrics import Metric, MetricCollection
 
 
 class Classification(Task):
@@ -75,8 +76,11 @@ class Classification(Task):
         """τ²-scaled KL divergence from the reference's softened distribution."""
         return kl_divergence(outputs, reference, temperature)
 
-    def metric(self) -> MetricCollection:
+    def metric(self) -> "MetricCollection":
         """Top-1 accuracy, and top-5 where there are more than five classes."""
+        from torchmetrics import MetricCollection
+        from torchmetrics.classification import MulticlassAccuracy
+
         k = len(self.classes)
         metrics: dict[str, Metric | MetricCollection] = {
             "accuracy": MulticlassAccuracy(k, average="micro")
@@ -89,12 +93,16 @@ class Classification(Task):
         """Whether two images are of one class, (B, B)."""
         return targets[:, None] == targets
 
-    def matrix_metrics(self) -> dict[str, Metric]:
+    def matrix_metrics(self) -> "dict[str, Metric]":
         """Confusion matrix: rows are true classes, columns predicted ones."""
+        from torchmetrics.classification import MulticlassConfusionMatrix
+
         return {"confusion": MulticlassConfusionMatrix(len(self.classes))}
 
-    def calibration_metric(self) -> Metric:
+    def calibration_metric(self) -> "Metric":
         """Reliability table of the predicted class."""
+        from .reliability import ReliabilityTable
+
         return ReliabilityTable()
 
     def correct_mask(self, outputs: Tensor, targets: Tensor) -> Tensor:

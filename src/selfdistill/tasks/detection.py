@@ -1,20 +1,20 @@
 """Detection: any number of objects per image, each with a class and a box."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import Metric, MetricCollection
-from torchvision.utils import draw_bounding_boxes
 
 from ..core import ConfigError, DataError, Task
 from ..modules.anchor_head import AnchorHead
 from ..modules.detector_output import Detections, DetectorOutput
 from ..modules.exportable_detector import DecodableOutput, ExportableDetector
 from ..taps import example_output
-from .average_precision import CocoClassPrecision, CocoMeanPrecision
 from .colors import colors
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric, MetricCollection
 
 _MIN_DRAWN_SCORE = 0.3  # of a detection that is drawn
 _MAX_DRAWN = 20  # detections drawn
@@ -99,16 +99,24 @@ class Detection(Task):
             )
         return outputs.soft_loss(reference, temperature)
 
-    def metric(self) -> MetricCollection:
+    def metric(self) -> "MetricCollection":
         """COCO's mean average precision: `map` over IoU .5 … .95, and `map50` at .5."""
+        from torchmetrics import MetricCollection
+
+        from .average_precision import CocoMeanPrecision
+
         return MetricCollection({"boxes": CocoMeanPrecision(self.size)}, compute_groups=False)
 
-    def train_metric(self) -> MetricCollection:
+    def train_metric(self) -> "MetricCollection":
         """No metric: average precision is costly and the boxes of a training batch are few."""
+        from torchmetrics import MetricCollection
+
         return MetricCollection({})
 
-    def per_class_metric(self) -> Metric:
+    def per_class_metric(self) -> "Metric":
         """Average precision and number of target boxes of each class."""
+        from .average_precision import CocoClassPrecision
+
         return CocoClassPrecision(self.size, len(self.classes))
 
     def inference_module(self, network: nn.Module) -> nn.Module:
@@ -165,6 +173,8 @@ def draw_boxes(image: Tensor, boxes: Tensor, labels: Tensor, captions: list[str]
 
     A small image is enlarged by an integer so that text is legible.
     """
+    from torchvision.utils import draw_bounding_boxes
+
     factor = max(1, -(-_MIN_SIDE // max(image.shape[1:])))
     large = image.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
     if not len(boxes):

@@ -1,23 +1,19 @@
 """Semantic segmentation: one class per pixel."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics import Metric, MetricCollection
-from torchmetrics.classification import (
-    MulticlassAccuracy,
-    MulticlassConfusionMatrix,
-    MulticlassJaccardIndex,
-)
-from torchvision.utils import draw_segmentation_masks
 
 from ..core import IGNORE, ConfigError, DataError, Task
 from ..functional.divergence import kl_divergence, mask_weights
 from .colors import colors
 from .output_form import require_tensor
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric, MetricCollection
 
 _OPACITY = 0.6  # of a color over the image
 _GAP = 4  # pixels between target and prediction
@@ -102,22 +98,30 @@ class Segmentation(Task):
         """Which pixels have a class, (B, H, W) bool."""
         return targets != IGNORE
 
-    def metric(self) -> MetricCollection:
+    def metric(self) -> "MetricCollection":
         """Mean intersection over union (of the classes that occur), and pixel accuracy."""
+        from torchmetrics import MetricCollection
+
+        from .pixel_metrics import PixelAccuracy, PixelJaccardIndex
+
         k = len(self.classes)
         metrics: dict[str, Metric | MetricCollection] = {
-            "miou": _Jaccard(k, ignore_index=IGNORE),
-            "accuracy": _Accuracy(k, average="micro", ignore_index=IGNORE),
+            "miou": PixelJaccardIndex(k, ignore_index=IGNORE),
+            "accuracy": PixelAccuracy(k, average="micro", ignore_index=IGNORE),
         }
         return MetricCollection(metrics, compute_groups=False)
 
     def matrix_metrics(self) -> dict[str, Any]:
         """The confusion matrix of pixels: rows are true classes, columns predicted ones."""
-        return {"confusion": _Confusion(len(self.classes), ignore_index=IGNORE)}
+        from .pixel_metrics import PixelConfusionMatrix
 
-    def per_class_metric(self) -> Metric:
+        return {"confusion": PixelConfusionMatrix(len(self.classes), ignore_index=IGNORE)}
+
+    def per_class_metric(self) -> "Metric":
         """Intersection over union, accuracy (recall) and number of pixels of each class."""
-        return _PerClass(len(self.classes), ignore_index=IGNORE)
+        from .pixel_metrics import PixelClassMetrics
+
+        return PixelClassMetrics(len(self.classes), ignore_index=IGNORE)
 
     def visualize(self, images: Tensor, targets: Tensor, outputs: Tensor) -> list[Tensor]:
         """Each class in its color over the image; void pixels of the target stay uncolored."""
@@ -147,6 +151,8 @@ class Segmentation(Task):
 
 def draw_labels(image: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """An image (3, H, W) uint8 under the colors of its labels (H, W)."""
+    from torchvision.utils import draw_segmentation_masks
+
     classes = torch.arange(num_classes, device=labels.device)
     of_class = labels == classes[:, None, None]  # (K, H, W)
     drawn: Tensor = draw_segmentation_masks(
@@ -181,33 +187,3 @@ class _FullResolution(nn.Module):
 
 def _gap(image: Tensor) -> Tensor:
     return image.new_full((*image.shape[:2], _GAP), 255)
-
-
-class _PixelMetric:
-    """Resizes scores to the resolution of the targets for a metric of classes."""
-
-    def update(self, preds: Tensor, target: Tensor) -> None:
-        """Scores (B, K, h, w) and targets (B, H, W)."""
-        super().update(resize_scores(preds, target.shape[-2:]).argmax(1), target)  # type: ignore[misc]
-
-
-class _Jaccard(_PixelMetric, MulticlassJaccardIndex):
-    pass
-
-
-class _Accuracy(_PixelMetric, MulticlassAccuracy):
-    pass
-
-
-class _Confusion(_PixelMetric, MulticlassConfusionMatrix):
-    pass
-
-
-class _PerClass(_Confusion):
-    """Metrics of each class from the confusion matrix."""
-
-    def compute(self) -> dict[str, Tensor]:  # type: ignore[override]
-        """{"iou": (K,), "accuracy": (K,), "pixels": (K,)}; nan where a denominator is 0."""
-        counts = super().compute()  # (K, K), rows are true
-        hits, true, predicted = counts.diagonal(), counts.sum(1), counts.sum(0)
-        return {"iou": hits / (true + predicted - hits), "accuracy": hits / true, "pixels": true}
