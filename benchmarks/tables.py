@@ -11,7 +11,9 @@ HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "measurements.md"
 EARLIER = (
     "The runs were made while the code was being finished, over several commits before the one "
-    "named here; the command trains them anew."
+    "named here; the command trains them anew. The rows `muse*` and `mimkd` were run when a "
+    "term's weight was also its critic's learning rate; now critics learn at their full rate, and "
+    "the rows are to be made again."
 )
 
 

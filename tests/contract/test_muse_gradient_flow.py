@@ -57,12 +57,8 @@ def test_every_term_reaches_its_parts_and_no_other():
     assert not parts
 
 
-def test_product_reaches_what_its_factors_reach():
-    parts = reached({"combine": "mul"})
-    for i in (1, 2, 3):
-        critics = {f"critic mutual {i}", f"critic self {i}"}
-        assert parts[f"product/{i}"] == TRUNK | {f"bottleneck {i}"} | critics
-    assert {term.split("/")[0] for term in parts} == {"task", "soft", "product"}
+def test_the_factors_of_a_product_reach_what_they_reach_alone():
+    assert reached({"combine": "mul"}) == reached({})
 
 
 def test_raw_features_go_around_the_exits():
@@ -90,12 +86,8 @@ def test_a_teacher_trains_the_stages_before_the_last_and_nothing_of_its_own(comb
     assert parts.pop("task") == parts.pop("soft") == TRUNK | {"fc"}
     for i in (1, 2, 3):
         exit_ = until(i) | {f"bottleneck {i}"}
-        critics = [{f"critic mutual {i}"}, {f"critic self {i}"}]
-        if combine == "mul":
-            assert parts.pop(f"product/{i}") == exit_ | critics[0] | critics[1]
-        else:
-            assert parts.pop(f"mutual/{i}") == exit_ | critics[0]
-            assert parts.pop(f"self/{i}") == exit_ | critics[1]
+        assert parts.pop(f"mutual/{i}") == exit_ | {f"critic mutual {i}"}
+        assert parts.pop(f"self/{i}") == exit_ | {f"critic self {i}"}
     assert not parts
 
 
@@ -119,26 +111,32 @@ def test_networks_train_one_another_through_their_last_features_alone(detached):
     assert not parts
 
 
+def gradients(method, case) -> dict[str, torch.Tensor]:
+    """Of the sum of MI and SI, by parameter; None where there is none."""
+    losses = method(case.batch(), moment()).losses
+    total = sum(loss for name, loss in losses.items() if name.split("/")[0] in ("mutual", "self"))
+    named = {n: p for n, p in method.named_parameters() if p.requires_grad}
+    grads = torch.autograd.grad(total, list(named.values()), allow_unused=True)
+    return {n: g for n, g in zip(named, grads, strict=True) if g is not None}
+
+
 @pytest.mark.parametrize("negatives", ["all", "roll"])
-def test_gradient_of_a_product_is_the_product_rule(negatives):
-    case = Case("muse", "", {"combine": "mul", "negatives": negatives}, "classification")
+def test_features_follow_the_product_and_critics_their_own_losses(negatives):
+    """The product of Eq. 6, written out with critics that do not learn, has the same gradient."""
+    options = {"negatives": negatives, "information_weight": 1.0}
+    case = Case("muse", "", {"combine": "mul", "mi_weight": 2.0, **options}, "classification")
     method = case.method()
-    adds = copy.deepcopy(method)
-    adds.combine = "add"
-    step, terms = method(case.batch(), moment()), adds(case.batch(), moment()).losses
-    weight = method.information_weight
-    for i in (1, 2, 3):
-        mutual, own = terms[f"mutual/{i}"] / weight, terms[f"self/{i}"] / weight
-        torch.testing.assert_close(step.losses[f"product/{i}"], weight * mutual * own)
-        got, by_mutual, by_own = (
-            torch.autograd.grad(
-                loss, list(m.parameters()), retain_graph=True, materialize_grads=True,
-                allow_unused=True,
-            )
-            for loss, m in ((step.losses[f"product/{i}"], method), (mutual, adds), (own, adds))
-        )  # fmt: skip
-        for g, m, s in zip(got, by_mutual, by_own, strict=True):
-            torch.testing.assert_close(g, weight * (own * m + mutual * s), rtol=1e-4, atol=1e-6)
+    got = gradients(method, case)
+    plain = copy.deepcopy(method)
+    plain.critics.combine, plain.critics.weights = "add", {"mutual": 1.0, "self": 1.0}
+    losses = plain(case.batch(), moment()).losses
+    product = sum(losses[f"mutual/{i}"] ** 2 * losses[f"self/{i}"] for i in (1, 2, 3))
+    alone = sum(losses[f"{term}/{i}"] for term in ("mutual", "self") for i in (1, 2, 3))
+    parameters = dict(plain.named_parameters())
+    for name, gradient in got.items():
+        followed = alone if name.startswith("critics") else product
+        [want] = torch.autograd.grad(followed, [parameters[name]], retain_graph=True)
+        torch.testing.assert_close(gradient, want, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(

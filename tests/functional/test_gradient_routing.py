@@ -1,4 +1,4 @@
-"""Gradients turned around, and kept out of a module."""
+"""Gradients scaled, turned around, and kept out of a module."""
 
 import pytest
 import torch
@@ -6,7 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from selfdistill.functional.gradient_routing import call_with_frozen_parameters, reverse_grad
+from selfdistill.functional.gradient_routing import (
+    call_with_frozen_parameters,
+    reverse_grad,
+    scale_grad,
+)
 
 
 def leaf(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -31,6 +35,30 @@ def test_gradient_comes_back_times_minus_the_scale(scale):
     x = leaf(5)
     cubed(reverse_grad(x, scale)).backward()
     torch.testing.assert_close(x.grad, -scale * 3 * x.detach() ** 2)
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.3, torch.tensor(0.3), torch.tensor(2.0)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_scaled_gradient(scale, dtype):
+    x = leaf(5).detach().to(dtype).requires_grad_()
+    y = scale_grad(x, scale)
+    assert torch.equal(y, x)
+    cubed(y).backward()
+    assert x.grad.dtype == dtype
+    [want] = torch.autograd.grad(cubed(x), x)
+    torch.testing.assert_close(x.grad, (scale * want).to(dtype))
+
+
+def test_scaling_compiles_without_a_break():
+    def step(x, scale):
+        return cubed(scale_grad(x, scale)) + cubed(scale_grad(x, 0.5))
+
+    x = leaf(5)
+    compiled = torch.compile(step, backend="aot_eager", fullgraph=True)
+    for scale in (0.1, 0.2):
+        scale = torch.tensor(scale)
+        [got] = torch.autograd.grad(compiled(x, scale), x)
+        torch.testing.assert_close(got, (scale + 0.5) * 3 * x.detach() ** 2)
 
 
 def test_two_reversals_are_none():

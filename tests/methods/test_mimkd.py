@@ -302,13 +302,7 @@ def test_critics_have_the_sizes_that_follow_from_their_design():
     assert size(128, 512, 128, hidden=False) == 128 * 128 + 128 + 512 * 128 + 128
 
 
-def test_weights_scale_terms_and_leave_them_out(tiny_net, tiny_task, batch, progress):
-    step = mimkd(tiny_net, tiny_task, global_weight=0.1, local_weight=0.2, feature_weight=0.3)(
-        batch, progress
-    )
-    weights = {"global": 0.1, "local": 0.2, "feature/2": 0.3, "feature/3": 0.3}
-    for name, weight in weights.items():
-        torch.testing.assert_close(step.losses[name], weight * step.monitors[name])
+def test_terms_without_weight_are_left_out(tiny_net, tiny_task, batch, progress):
     alone = mimkd(tiny_net, tiny_task, global_weight=0.0, local_weight=0.0, feature_weight=0.0)
     assert len(alone.critics) == 0
     losses = alone(batch, progress).losses

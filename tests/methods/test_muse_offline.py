@@ -69,12 +69,10 @@ def test_views_are_the_students_maps_and_the_teachers_last_feature(
         own = by_numpy(method.critics["self"][i - 1], x, x.mean((2, 3)))
         assert step.monitors[f"mutual/{i}"].item() == pytest.approx(mutual, rel=1e-5)
         assert step.monitors[f"self/{i}"].item() == pytest.approx(own, rel=1e-5)
-        if combine == "add":
-            assert step.losses[f"mutual/{i}"].item() == pytest.approx(0.6 * mutual, rel=1e-5)
-            assert step.losses[f"self/{i}"].item() == pytest.approx(0.3 * own, rel=1e-5)
-        else:
-            want = 0.3 * mutual**2 * own
-            assert step.losses[f"product/{i}"].item() == pytest.approx(want, rel=1e-5)
+        assert step.losses[f"mutual/{i}"].item() == pytest.approx(mutual, rel=1e-5)
+        assert step.losses[f"self/{i}"].item() == pytest.approx(own, rel=1e-5)
+        if combine == "mul":
+            assert step.monitors[f"product/{i}"].item() == pytest.approx(mutual**2 * own, rel=1e-5)
 
 
 @pytest.mark.parametrize(("combine", "want"), [("add", 8.317766), ("mul", 5.765436)])
@@ -85,8 +83,9 @@ def test_critics_that_know_nothing_cost_what_chance_costs(
     with torch.no_grad():
         for parameter in method.critics.parameters():
             parameter.zero_()
-    losses = method(batch, progress).losses
-    total = sum(v.item() for name, v in losses.items() if name not in ("task", "soft"))
+    monitors = method(batch, progress).monitors
+    kinds = ("mutual", "self") if combine == "add" else ("product",)
+    total = sum(v.item() for name, v in monitors.items() if name.startswith(kinds))
     assert total == pytest.approx(want, rel=1e-6)
 
 
@@ -110,7 +109,7 @@ def test_labels_and_logits_teach_the_last_layer(temperature, tiny_net, tiny_task
 
 TERMS = {
     "all": ({}, {"task", "soft"}, {"mutual", "self"}),
-    "product": ({"combine": "mul"}, {"task", "soft"}, {"product"}),
+    "product": ({"combine": "mul"}, {"task", "soft"}, {"mutual", "self"}),
     "MI": ({"si_weight": 0.0}, {"task", "soft"}, {"mutual"}),
     "SI": ({"mi_weight": 0.0}, {"task", "soft"}, {"self"}),
     "plain distillation": ({"information_weight": 0.0}, {"task", "soft"}, set()),

@@ -125,7 +125,7 @@ def test_vid_of_a_mean_that_says_nothing(tiny_net, tiny_task, batch, progress):
             if parameter.dim() > 1:
                 parameter.zero_()
     step, _, last = caught(method, batch, progress)
-    want = 2 * (0.5 * np.log(5) + 0.5 * np.mean(last**2) / 5)
+    want = 0.5 * np.log(5) + 0.5 * np.mean(last**2) / 5
     for i in PAIRS:
         assert step.losses[f"vid/{i}"].item() == pytest.approx(want, rel=1e-5)
 
@@ -232,7 +232,7 @@ def test_features_that_fool_cost_the_discriminator(tiny_net, tiny_task, batch, p
     assert after["adversarial/1"] < before["adversarial/1"]
 
 
-@pytest.mark.parametrize("discrepancy", DISCREPANCIES)
+@pytest.mark.parametrize("discrepancy", sorted(DISCREPANCIES.keys() - {"none", "vid"}))
 def test_weights(discrepancy, tiny_net, tiny_task, batch, progress):
     usual = exits(tiny_net, tiny_task, discrepancy=discrepancy).eval()
     heavy = exits(tiny_net, tiny_task, discrepancy=discrepancy, discrepancy_weight=3.0).eval()

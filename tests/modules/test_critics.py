@@ -7,13 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from selfdistill.modules.critics import CRITICS, ConcatCritic, SeparableCritic
 from selfdistill.modules.global_critic import GlobalCritic
-from selfdistill.modules.mutual_information import (
-    CRITICS,
-    ConcatCritic,
-    SeparableCritic,
-    jensen_shannon,
-)
+from selfdistill.modules.mutual_information import jensen_shannon
 
 B, C, D, H, W = 5, 6, 7, 3, 4
 

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfdistill.core import ConfigError
-from selfdistill.modules.mutual_information import CRITICS, ESTIMATORS, MutualInformationLoss
+from selfdistill.modules.critics import CRITICS
+from selfdistill.modules.mutual_information import ESTIMATORS, MutualInformationLoss
 
 torch.manual_seed(0)
 LOCAL, GLOB = torch.randn(6, 8, 2, 2).relu(), torch.randn(6, 5).relu()

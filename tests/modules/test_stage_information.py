@@ -1,16 +1,11 @@
-"""MI and SI stage by stage: their names, means, sums and products."""
+"""MI and SI stage by stage: their names, means and the product rule."""
 
 import pytest
 import torch
 
 from selfdistill.core import ConfigError, Progress
 from selfdistill.modules.information_checks import active_weights
-from selfdistill.modules.mutual_information import (
-    InformationEstimate,
-    StageInformation,
-    weighted_product,
-    weighted_sum,
-)
+from selfdistill.modules.mutual_information import StageInformation, product_rule
 
 torch.manual_seed(0)
 LOCAL = [torch.randn(6, 8, 2, 2).relu(), torch.randn(6, 8, 3, 3).relu()]
@@ -65,17 +60,28 @@ def test_vectors_of_self_information_may_be_given():
     assert torch.equal(stages[1]["self"].loss, want)
 
 
-def estimate(value: float) -> InformationEstimate:
-    return InformationEstimate(torch.tensor(value), torch.tensor(0.0))
+@pytest.mark.parametrize("weights", [{"mutual": 2.0, "self": 0.5}, {"self": 3.0}, both()])
+def test_product_rule(weights):
+    losses = {name: torch.tensor(value) for name, value in (("mutual", 0.7), ("self", 1.2))}
+    losses = {name: losses[name].requires_grad_() for name in weights}
+    product = torch.stack([loss ** weights[name] for name, loss in losses.items()]).prod()
+    want = dict(zip(losses, torch.autograd.grad(product, list(losses.values())), strict=True))
+    torch.testing.assert_close(product_rule(losses, weights), want)
 
 
-def test_sum_and_product_by_hand():
-    weights = both(mutual=2.0, self=0.5)
-    stages = [{"mutual": estimate(3.0), "self": estimate(4.0)}]
-    added = weighted_sum(stages, weights, 0.5)
-    assert {name: term.item() for name, term in added.items()} == {"mutual/1": 3.0, "self/1": 1.0}
-    multiplied = weighted_product(stages, weights, 0.5)
-    assert {name: term.item() for name, term in multiplied.items()} == {"product/1": 9.0}
+def test_product_rule_of_losses_that_reached_zero():
+    zero = {"mutual": torch.tensor(0.0), "self": torch.tensor(0.5)}
+    assert product_rule(zero, both()) == {"mutual": 0.5, "self": 0.0}
+
+
+def test_losses_are_those_of_the_critics_whatever_the_weights():
+    critics = StageInformation(both(), [8, 8], [5])
+    stages = critics(LOCAL, DEEP[:1], PROGRESS)
+    for combine in ("add", "mul"):
+        critics.weights, critics.combine = both(mutual=3.0), combine
+        losses = critics.losses(critics(LOCAL, DEEP[:1], PROGRESS))
+        assert list(losses) == ["mutual/1", "self/1", "mutual/2", "self/2"]
+        assert torch.equal(losses["mutual/2"], stages[1]["mutual"].loss)
 
 
 def test_without_terms_there_is_nothing_to_learn():
@@ -83,4 +89,4 @@ def test_without_terms_there_is_nothing_to_learn():
     assert not list(critics.parameters())
     stages = critics(LOCAL, DEEP[:1], PROGRESS)
     assert stages == [{}, {}]
-    assert weighted_sum(stages, {}, 0.0) == weighted_product(stages, {}, 0.0) == {}
+    assert critics.losses(stages) == {}

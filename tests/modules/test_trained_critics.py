@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from selfdistill.modules.mutual_information import ConcatCritic, SeparableCritic, jensen_shannon
+from selfdistill.modules.critics import ConcatCritic, SeparableCritic
+from selfdistill.modules.mutual_information import jensen_shannon
 
 
 def pairs(n: int, dims: int, rho: float, powers: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from ..core import ConfigError, nearest
-from ..modules.mutual_information import CRITICS, ESTIMATORS
+from ..modules.critics import CRITICS
+from ..modules.mutual_information import ESTIMATORS
 
 
 @dataclass(frozen=True)

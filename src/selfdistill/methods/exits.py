@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from ..core import METHODS, Batch, ConfigError, Progress, Provenance, StepOutput, Task
 from ..functional.attention import pooled_to
-from ..functional.gradient_routing import call_with_frozen_parameters
+from ..functional.gradient_routing import call_with_frozen_parameters, scale_grad
 from ..functional.kernel import channel_discrepancy
 from ..modules.discriminators import Discriminator
 from ..modules.exits import ExitMethod, Exits
@@ -68,7 +68,7 @@ class SupervisedExits(ExitMethod):
         discrepancy: d between an exit's map and the last feature: "none", "l2", "mmd",
             "adversarial" or "vid".
         discrepancy_weight: weight w; none takes the discrepancy's own: l2 0.05, mmd 50, adversarial
-            0.1, vid 1. A discriminator's own loss always has weight 1.
+            0.1, vid 1. Discriminators and bounds learn at their full rate, whatever it is.
         detach_last: keep the discrepancy from training the last feature; none does so for "vid".
     """
 
@@ -146,9 +146,9 @@ class SupervisedExits(ExitMethod):
                 "discriminator": discriminator_loss(discriminator, x, last),
             }
         x, last = pooled_to(x, last), pooled_to(last, x)
-        if self.discrepancy == "vid":
-            loss = self.learned[i](x, last)
-        elif self.discrepancy == "mmd":
+        if self.discrepancy == "vid":  # the bound learns at its full rate, whatever the weight
+            return {"vid": self.learned[i](*(scale_grad(f, self.weight) for f in (x, last)))}
+        if self.discrepancy == "mmd":
             loss = channel_discrepancy(x, last)
         else:
             loss = (x.float() - last.float()).square().mean()

@@ -17,6 +17,7 @@ from ..core import (
 )
 from ..core.keyed_random import purpose
 from ..functional.attention import pooled_to
+from ..functional.gradient_routing import scale_grad
 from ..modules.information_checks import chance_warnings, draw_shift, without_negatives
 from ..modules.mutual_information import MutualInformationLoss, jensen_shannon
 from ..modules.pairs import check_layouts
@@ -60,11 +61,10 @@ class MutualInformationMaximization(Method):
         student: a network whose middle taps and last one are compared with the teacher's.
         teacher: a trained network with any number of taps.
         task: what the labels mean.
-        global_weight: weight a of the term `global`; 0 leaves it out. Chosen here.
+        global_weight: weight a of `global` in the student's gradient alone. Chosen here.
         local_weight: weight b of the term `local`, likewise.
         feature_weight: weight c of each term `feature/k`, k the student's tap, likewise.
-        soft_weight: weight d of the soft loss on logits; none by default, as the abstract names
-            none.
+        soft_weight: weight d of the soft loss on logits; none by default, as in the abstract.
         temperature: of the soft loss; 4 as in the CRD benchmark.
         critic: "dot" (as above), or one of MUSE's: "separable" (all pairs for G and L, one other
             image for F) or "concat" (1×1 convolutions, one other image).
@@ -139,11 +139,11 @@ class MutualInformationMaximization(Method):
             losses["soft"] = self.soft_weight * soft_loss
         maps = list(features.values()), list(teacher_features.values())
         views = self._views(*maps, vector, teacher_vector)
-        estimates = {name: critic(*views[name], shift) for name, critic in self.critics.items()}
-        losses |= {
-            name: self.weights[name.split("/")[0]] * loss for name, loss in estimates.items()
-        }
-        return StepOutput(outputs, losses, {n: loss.detach() for n, loss in estimates.items()})
+        for name, critic in self.critics.items():
+            x, target = views[name]
+            x = scale_grad(x, self.weights[name.split("/")[0]])  # critics learn at their full rate
+            losses[name] = critic(x, target, shift)
+        return StepOutput(outputs, losses, {n: losses[n].detach() for n in self.critics})
 
     def _views(
         self,

@@ -15,6 +15,7 @@ from ..core import (
     StepOutput,
     Task,
 )
+from ..functional.gradient_routing import scale_grad
 from ..modules.bottlenecks import exit_grid
 from ..modules.exits import ExitMethod, Exits
 from ..modules.information_checks import active_weights
@@ -22,8 +23,6 @@ from ..modules.mutual_information import (
     MutualInformationLoss,
     StageEstimates,
     StageInformation,
-    weighted_product,
-    weighted_sum,
 )
 from ..taps import Taps
 
@@ -38,7 +37,8 @@ class Muse(ExitMethod):
         L = L_{task}(z_T) + \sum_{i<T} \left[ a L_{task}(z_i) + b L_{soft}(z_i, sg\, z_T) \right]
             + \lambda \sum_{i<T} C(MI_i, SI_i)
 
-    where MI_i is the Jensen-Shannon loss (Eq. 5) between exit i's feature and the pooled
+    where the features follow the third sum's gradient and each critic that of its own loss alone,
+    whatever λ is. MI_i is the Jensen-Shannon loss (Eq. 5) between exit i's feature and the pooled
     :math:`F_T`, SI_i that between exit i's feature and its own pooled vector, and C their weighted
     sum :math:`w_1 MI_i + w_2 SI_i` (Eq. 4) or product :math:`MI_i^{w_1} SI_i^{w_2}` (Eq. 6, applied
     to the losses: a product of the negated estimates would be *minimized* information). A feature's
@@ -57,8 +57,9 @@ class Muse(ExitMethod):
         student: a network with two taps or more.
         task: what the labels mean.
         combine: "add" (MI + SI, Eq. 4) or "mul" (MI × SI, Eq. 6).
-        information_weight: weight λ ≥ 0 of MI and SI together. Chosen here, small: both terms also
-            tell images of one class apart, which is not what the task asks for.
+        information_weight: weight λ ≥ 0 of MI and SI together in the gradient of the features; the
+            critics learn at their full rate. Chosen here, small: both terms also tell images of one
+            class apart, which is not what the task asks for.
         mi_weight: weight of MI in the sum, its exponent in the product; 0 leaves it out (Table 5).
         si_weight: the same for SI.
         supervised_weight: weight a of an exit's supervised loss; 0 leaves it out. Chosen here
@@ -129,11 +130,13 @@ class Muse(ExitMethod):
             )
         self.needs = Needs(batch=2, image_labels=by_class)
         self.student, self.task = student, task
-        self.combine, self.information_weight = combine, information_weight
+        self.information_weight = information_weight
         self.by_class, self.detach_last = by_class, detach_last
         self.raw, self.encoded_si = feature_source == "raw", si_global_view == "encoded"
         self.exit_options = (supervised_weight, soft_weight, temperature)
         predict = bool(supervised_weight or soft_weight)
+        # What only MI and SI train, bottlenecks without heads too, is a part of the critics.
+        self.pressed_at_taps = not predict
         encodes = predict or (bool(weights) and not self.raw)
         encodes = encodes or ("self" in weights and self.encoded_si)
         self.exits = Exits(student, task, bottleneck if encodes else None, predict=predict)
@@ -152,20 +155,27 @@ class Muse(ExitMethod):
             [shape[0] if self.raw else last[0] for shape in shallow],
             [last[0]],
             si_channels=[last[0]] * len(shallow) if self.encoded_si else None,
+            combine=combine,
             loss=loss,
         )
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
-        """`task`, `task/i`, `soft/i`, then `mutual/i` and `self/i` (add) or `product/i` (mul)."""
+        """`task`, `task/i`, `soft/i`, `mutual/i` and `self/i`."""
         outputs, features, pooled = self.student.forward_pooled(batch.inputs)
+        if self.pressed_at_taps:
+            features = {name: self._pressed(feature) for name, feature in features.items()}
         maps, exit_outputs = self.exits(features)
         losses = {"task": self.task.loss(outputs, batch.targets)}
         losses |= self.exits.losses(exit_outputs, outputs, batch.targets, *self.exit_options)
         shallow = list(features.values())[:-1]
-        stages = self._information(shallow, pooled, maps, batch.targets, progress)
-        combined = weighted_sum if self.combine == "add" else weighted_product  # Eq. 4, Eq. 6
-        losses |= combined(stages, self.critics.weights, self.information_weight)
+        if not self.pressed_at_taps:
+            shallow, maps = ([self._pressed(x) for x in xs] for xs in (shallow, maps))
+        stages = self._information(shallow, self._pressed(pooled), maps, batch.targets, progress)
+        losses |= self.critics.losses(stages)
         return StepOutput(outputs, losses, self.critics.monitors(stages))
+
+    def _pressed(self, feature: Tensor) -> Tensor:
+        return scale_grad(feature, self.information_weight)
 
     def _information(
         self,
@@ -175,7 +185,7 @@ class Muse(ExitMethod):
         targets: Any,
         progress: Progress,
     ) -> list[StageEstimates]:
-        """MI and SI of every exit, unweighted, on the views that were chosen."""
+        """MI and SI of every exit on the views that were chosen."""
         last_vector = last_vector.detach() if self.detach_last else last_vector  # (B, C_last)
         stage_maps = maps
         if self.raw:

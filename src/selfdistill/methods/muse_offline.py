@@ -15,13 +15,12 @@ from ..core import (
     StepOutput,
     Task,
 )
+from ..functional.gradient_routing import scale_grad
 from ..modules.exits import Exits
 from ..modules.information_checks import active_weights
 from ..modules.mutual_information import (
     MutualInformationLoss,
     StageInformation,
-    weighted_product,
-    weighted_sum,
 )
 from ..taps import Taps, Teacher
 
@@ -52,7 +51,8 @@ class MuseOffline(Method):
         teacher: a trained network; its last tap is the deep feature.
         task: what the labels mean.
         combine: "add" (MI + SI, Eq. 4) or "mul" (MI × SI, Eq. 6).
-        information_weight: weight λ of MI and SI together; 0 leaves plain distillation of logits.
+        information_weight: weight λ of MI and SI together in the gradient of the networks; critics
+            and bottlenecks learn at their full rate. 0 leaves plain distillation of logits.
             Chosen here, as in self-distillation.
         mi_weight: weight of MI in the sum, its exponent in the product; 0 leaves it out.
         si_weight: the same for SI.
@@ -106,7 +106,7 @@ class MuseOffline(Method):
             )
         weights = active_weights(mi_weight, si_weight, information_weight, combine, estimator)
         self.student, self.teacher, self.task = student, teacher, task
-        self.combine, self.information_weight = combine, information_weight
+        self.information_weight = information_weight
         self.supervised_weight, self.soft_weight = supervised_weight, soft_weight
         self.temperature = temperature
         self.needs = Needs(batch=2, teacher_scores=bool(soft_weight))
@@ -122,11 +122,11 @@ class MuseOffline(Method):
         )
         teacher_channels = list(teacher.shapes.values())[-1][0]
         self.critics = StageInformation(
-            weights, [last[0]] * len(shallow), [teacher_channels], loss=loss
+            weights, [last[0]] * len(shallow), [teacher_channels], combine=combine, loss=loss
         )
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
-        """`task`, `soft`, then `mutual/i` and `self/i` (add) or `product/i` (mul)."""
+        """`task`, `soft`, `mutual/i` and `self/i`."""
         outputs, features = self.student.forward_features(batch.inputs)
         # without a gradient
         teacher_outputs, _, teacher_vector = self.teacher.forward_pooled(batch.inputs)
@@ -137,10 +137,11 @@ class MuseOffline(Method):
             mask = self.task.valid_mask(batch.targets)
             soft_loss = self.task.soft_loss(outputs, teacher_outputs, self.temperature, mask=mask)
             losses["soft"] = self.soft_weight * soft_loss
-        maps, _ = self.exits(features)
+        # The bottlenecks, which nothing else trains, are a part of the critics.
+        pressed = {n: scale_grad(x, self.information_weight) for n, x in features.items()}
+        maps, _ = self.exits(pressed)
         stages = self.critics(maps, [teacher_vector], progress)
-        combined = weighted_sum if self.combine == "add" else weighted_product  # Eq. 4, Eq. 6
-        losses |= combined(stages, self.critics.weights, self.information_weight)
+        losses |= self.critics.losses(stages)
         return StepOutput(outputs, losses, self.critics.monitors(stages))
 
     def diagnose(self, monitors: Mapping[str, float]) -> dict[str, str]:

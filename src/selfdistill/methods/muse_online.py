@@ -16,13 +16,12 @@ from ..core import (
     StepOutput,
     Task,
 )
+from ..functional.gradient_routing import scale_grad
 from ..modules.exits import Exits
 from ..modules.information_checks import active_weights
 from ..modules.mutual_information import (
     MutualInformationLoss,
     StageInformation,
-    weighted_product,
-    weighted_sum,
 )
 from ..taps import Taps
 
@@ -58,7 +57,8 @@ class MuseOnline(Method):
         peers: networks with two taps or more, whose number may differ from the student's.
         task: what the labels mean.
         combine: "add" (MI + SI, Eq. 4) or "mul" (MI × SI, Eq. 6).
-        information_weight: weight λ of MI and SI together; 0 leaves mutual learning of logits.
+        information_weight: weight λ of MI and SI together in the gradient of the networks; critics
+            and bottlenecks learn at their full rate. 0 leaves mutual learning of logits.
             Chosen here, as in self-distillation.
         mi_weight: weight of MI in the sum, its exponent in the product; 0 leaves it out.
         si_weight: the same for SI.
@@ -115,7 +115,7 @@ class MuseOnline(Method):
             )
         weights = active_weights(mi_weight, si_weight, information_weight, combine, estimator)
         self.student, self.peers, self.task = student, nn.ModuleList(peers), task
-        self.combine, self.information_weight = combine, information_weight
+        self.information_weight = information_weight
         self.supervised_weight, self.soft_weight = supervised_weight, soft_weight
         self.temperature, self.detach_peer = temperature, detach_peer
         networks = [student, *peers]
@@ -134,27 +134,34 @@ class MuseOnline(Method):
         )
         self.critics = nn.ModuleList(
             StageInformation(
-                weights, [last[k]] * (len(network.names) - 1), last[:k] + last[k + 1 :], loss=loss
+                weights,
+                [last[k]] * (len(network.names) - 1),
+                last[:k] + last[k + 1 :],
+                combine=combine,
+                loss=loss,
             )
             for k, network in enumerate(networks)
         )
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
-        """`task`, `soft`, `mutual/i` and `self/i`, or `product/i`; `peer1/task`, … of the peers."""
+        """`task`, `soft`, `mutual/i` and `self/i`; `peer1/task`, … of the peers."""
         networks = self._networks()
         outputs, features, vectors = zip(  # vectors (B, C_last)
             *(taps.forward_pooled(batch.inputs) for taps, _, _ in networks), strict=True
         )
         if self.detach_peer:
             vectors = tuple(vector.detach() for vector in vectors)
-        combined = weighted_sum if self.combine == "add" else weighted_product  # Eq. 4, Eq. 6
+        vectors = tuple(scale_grad(vector, self.information_weight) for vector in vectors)
         losses: dict[str, Tensor] = {}
         monitors: dict[str, Tensor] = {}
         for k, (_, exits, critics) in enumerate(networks):
             terms = self._output_losses(outputs[k], outputs[:k] + outputs[k + 1 :], batch.targets)
-            maps, _ = exits(features[k])
+            # The bottlenecks, which nothing else trains, are a part of the critics.
+            maps, _ = exits(
+                {n: scale_grad(x, self.information_weight) for n, x in features[k].items()}
+            )
             stages = critics(maps, [*vectors[:k], *vectors[k + 1 :]], progress)
-            terms |= combined(stages, critics.weights, self.information_weight)
+            terms |= critics.losses(stages)
             losses |= {_prefix(k) + name: term for name, term in terms.items()}
             values = critics.monitors(stages)
             monitors |= {_prefix(k) + name: value for name, value in values.items()}

@@ -1,6 +1,7 @@
 from torch import nn
 
 from ..core import METHODS, Batch, Progress, Provenance, StepOutput, Task
+from ..functional.gradient_routing import scale_grad
 from ..modules.feature_distillation import FeatureDistillation
 from ..modules.pairs import paired_shapes, pooled_pairs
 from ..modules.variational import VariationalGaussian
@@ -32,7 +33,8 @@ class VariationalInformationDistillation(FeatureDistillation):
         student: the network.
         teacher: a trained network with as many taps as the student.
         task: what the labels mean.
-        variational_weight: weight β ≥ 0 of the bounds; the benchmark's 1. 0 leaves them out.
+        variational_weight: weight β ≥ 0 of the bounds in the student's gradient, their networks
+            learn at full rate; the benchmark's 1. 0 leaves them out.
         soft_weight: weight ≥ 0 of a soft loss towards the teacher's output; none in the benchmark.
         temperature: τ > 0 of the soft loss; 4 as in the benchmark.
     """
@@ -63,5 +65,6 @@ class VariationalInformationDistillation(FeatureDistillation):
         if self.variational_weight:
             pairs = pooled_pairs(student_features, teacher_features)
             for i, (bound, (x, target)) in enumerate(zip(self.bounds, pairs, strict=True), 1):
-                losses[f"variational/{i}"] = self.variational_weight * bound(x, target)
+                pressed = scale_grad(x, self.variational_weight)  # the bound learns at full rate
+                losses[f"variational/{i}"] = bound(pressed, target)
         return StepOutput(outputs, losses)

@@ -49,7 +49,7 @@ def without_negatives(vector: Tensor) -> Tensor | None:
 def chance_warnings(losses: Mapping[str, float]) -> dict[str, str]:
     """Warnings of Jensen-Shannon losses within 2 % of chance: their critics learned nothing."""
     return {
-        name: "still at chance, 1.386 (2 ln 2): the critic has learned nothing; raise the weight"
+        name: "still at chance, 1.386 (2 ln 2): the critic finds nothing in common"
         for name, loss in losses.items()
         if abs(loss - CHANCE) < 0.02 * CHANCE
     }

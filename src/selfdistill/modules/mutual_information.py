@@ -2,11 +2,12 @@
 
 Gong et al. 2021, https://arxiv.org/abs/2110.12606. A critic scores how well the cells of a map
 (B, C, H, W) and a vector (B, D) go together; `jensen_shannon` (Eq. 5) is the loss of its scores.
-`StageInformation` has such losses, MI_i and SI_i, for stage i, and `weighted_sum` (Eq. 4) or
-`weighted_product` (Eq. 6) combines them.
+`StageInformation` has such losses, MI_i and SI_i, for stage i. Its critics learn each of them, and
+the features follow their weighted sum (Eq. 4) or product (Eq. 6).
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -15,14 +16,15 @@ from torch import Tensor, nn
 
 from ..core import ConfigError, Progress
 from ..core.keyed_random import purpose
+from ..functional.gradient_routing import scale_grad
 from ..functional.information_bounds import (
     BOUNDS,
     CHANCE,
     Scores,
     mean_size,
     num_scores,
-    roll_batch,
 )
+from .critics import CRITICS
 from .global_critic import GlobalCritic
 from .information_checks import draw_shift, loss_warnings, without_negatives
 
@@ -45,94 +47,6 @@ def jensen_shannon(positive: Tensor, negative: Tensor) -> Tensor:
 
 ESTIMATORS = {"jsd": jensen_shannon, **BOUNDS}
 """Losses by the name a user gives; all but InfoNCE and Jensen-Shannon can be negative."""
-
-
-class SeparableCritic(nn.Module):
-    r"""A scaled dot product, :math:`\phi(cell) \cdot \psi(vector) / \sqrt{width}`.
-
-    The encode-and-dot form of Deep InfoMax (https://arxiv.org/abs/1808.06670, section 3.1), divided
-    by the root of the width, so that scores start near 0 and the loss near chance. φ is linear, ψ
-    has two layers and a linear shortcut (two plain layers stay at a saddle for epochs). Then
-    :math:`\phi(x) \cdot \psi(g) = x \cdot W^\top \psi(g)`: the cells are never encoded, and all B²
-    pairs cost one matrix product, whatever the width.
-
-    Args:
-        map_channels, vector_channels: C and D.
-        width: of the shared space.
-    """
-
-    def __init__(self, map_channels: int, vector_channels: int, width: int = 128) -> None:
-        super().__init__()
-        self.local = nn.Linear(map_channels, width)
-        self.shortcut = nn.Linear(vector_channels, width)
-        self.layers = nn.Sequential(
-            nn.Linear(vector_channels, width), nn.ReLU(), nn.Linear(width, width, bias=False)
-        )
-
-    def forward(
-        self,
-        feature_map: Tensor,
-        vector: Tensor,
-        shift: Tensor | None = None,
-        same_class_mask: Tensor | None = None,
-    ) -> Scores:
-        """Scores of N = H·W cells; the negatives of a vector are cells of other images.
-
-        With a shift (0-d, 1 … B-1) those of one image, the batch rolled; without, of all. Positive
-        are the pairs in `same_class_mask` (B, B) or, without one, each image with itself.
-        """
-        encoded = (self.shortcut(vector) + self.layers(vector)) / self.local.out_features**0.5
-        query = encoded @ self.local.weight  # (B, C)
-        offset = encoded @ self.local.bias  # (B,)
-        cells = feature_map.flatten(2).transpose(1, 2)  # (B, N, C)
-        if shift is not None:
-            positive = (cells * query[:, None]).sum(-1) + offset[:, None]
-            rolled = roll_batch(cells, shift)
-            negative = (rolled * query[:, None]).sum(-1) + offset[:, None]
-            return Scores(positive, negative[..., None])
-        # [image of the vector, cell, image of the cell]
-        scores = (cells @ query.T + offset).transpose(0, 2)
-        if same_class_mask is None:
-            same_image = torch.eye(len(vector), dtype=torch.bool, device=vector.device)
-            positive = scores.diagonal(dim1=0, dim2=2).T
-            return Scores(positive, scores.masked_fill(same_image[:, None], -torch.inf))
-        positive = scores.masked_fill(~same_class_mask[:, None], torch.inf)
-        return Scores(positive, scores.masked_fill(same_class_mask[:, None], -torch.inf))
-
-
-class ConcatCritic(nn.Module):
-    """1×1 convolutions over the map with the vector concatenated to each cell.
-
-    The concat-and-convolve critic of Deep InfoMax (Fig. 4), the closest to what MUSE describes. Its
-    first layer is split in two: the same function, but the vector's part is computed once an image.
-
-    Args:
-        map_channels, vector_channels: C and D.
-        width: of both hidden layers.
-    """
-
-    def __init__(self, map_channels: int, vector_channels: int, width: int = 512) -> None:
-        super().__init__()
-        self.local = nn.Conv2d(map_channels, width, 1)
-        self.vector = nn.Linear(vector_channels, width, bias=False)
-        self.head = nn.Sequential(
-            nn.ReLU(), nn.Conv2d(width, width, 1), nn.ReLU(), nn.Conv2d(width, 1, 1)
-        )
-        # the start that one layer over both inputs would have
-        bound = (map_channels + vector_channels) ** -0.5
-        for tensor in (self.local.weight, self.local.bias, self.vector.weight):
-            nn.init.uniform_(tensor, -bound, bound)  # type: ignore[arg-type]
-
-    def forward(self, feature_map: Tensor, vector: Tensor, shift: Tensor) -> Scores:
-        """Scores (B, H·W) and (B, H·W, 1); `shift` as in `SeparableCritic`."""
-        local, from_vector = self.local(feature_map), self.vector(vector)[..., None, None]
-        positive = self.head(local + from_vector)
-        negative = self.head(roll_batch(local, shift) + from_vector)
-        return Scores(positive.flatten(1), negative.flatten(1)[..., None])
-
-
-CRITICS = {"separable": SeparableCritic, "concat": ConcatCritic, "global": GlobalCritic}
-"""Critic classes by the name a user gives; only the separable one can afford all pairs."""
 
 
 class InformationEstimate(NamedTuple):
@@ -185,10 +99,15 @@ class MutualInformationLoss(nn.Module):
         vector: Tensor,
         shift: Tensor,
         same_class_mask: Tensor | None = None,
+        pressure: Tensor | float = 1.0,
     ) -> InformationEstimate:
-        """The loss of (B, C, H, W) and (B, D), see `SeparableCritic`; chance without negatives."""
+        """The loss of (B, C, H, W) and (B, D), see `SeparableCritic`; chance without negatives.
+
+        `pressure` multiplies its gradient for map and vector, not that for the critic.
+        """
         if (chance := without_negatives(vector)) is not None:
             return InformationEstimate(chance, torch.zeros_like(chance))
+        feature_map, vector = scale_grad(feature_map, pressure), scale_grad(vector, pressure)
         views, pairs = (feature_map, vector), (shift,) if self.roll else (None, same_class_mask)
         scores: Scores = self.local_critic(*views, *pairs)
         loss = self.estimate(*scores)
@@ -205,16 +124,23 @@ StageEstimates = Mapping[str, InformationEstimate]
 
 
 class StageInformation(nn.ModuleDict):
-    """MI_i and SI_i of the shallow stages of one network, a critic for each.
+    r"""MI_i and SI_i of the shallow stages of one network, a critic for each.
 
     MI_i is the loss between a map of stage i and a deep feature's vector (where there are several,
-    the mean over them), SI_i that between the map and a vector of the same stage.
+    the mean over them), SI_i that between the map and a vector of the same stage. Critics learn
+    MI_i and SI_i at their full rate, whatever the weights. The features follow the gradient of
+
+    .. math:: w_1 MI_i + w_2 SI_i \;\text{(Eq. 4)} \quad\text{or}\quad
+        MI_i^{w_1} SI_i^{w_2} \;\text{(Eq. 6)}
+
+    for which each loss gets its weight, or its factor in the product rule, at the critic's inputs.
 
     Args:
         weights: of "mutual" and "self", as `active_weights` gives them; no others get critics.
         map_channels: of the stages' maps, shallowest first.
         deep_channels: of each deep feature.
         si_channels: of the vectors of SI; None where they are the pooled maps.
+        combine: "add" (Eq. 4) or "mul" (Eq. 6).
         loss: makes a `MutualInformationLoss` from the channels of map and vector.
     """
 
@@ -225,10 +151,11 @@ class StageInformation(nn.ModuleDict):
         deep_channels: Sequence[int],
         *,
         si_channels: Sequence[int] | None = None,
+        combine: str = "add",
         loss: Callable[[int, int], MutualInformationLoss] = MutualInformationLoss,
     ) -> None:
         super().__init__()
-        self.weights = dict(weights)
+        self.weights, self.combine = dict(weights), combine
         pairs = {  # of MI all stages of one deep feature first
             "mutual": [(c, deep) for deep in deep_channels for c in map_channels],
             "self": list(zip(map_channels, si_channels or map_channels, strict=True)),
@@ -251,23 +178,31 @@ class StageInformation(nn.ModuleDict):
         for i, feature_map in enumerate(maps):
             si_vector = feature_map.mean((2, 3)) if si_vectors is None else si_vectors[i]
             vectors = {"mutual": deep_vectors, "self": [si_vector]}
-            stage: dict[str, InformationEstimate] = {}
+            estimates = {}  # functions of the pressure
             for term in self.weights:
                 critics = list(self[term].children())[i :: len(maps)]
-                estimates = [
-                    critic(feature_map, vector, shift, same_class_mask)
-                    for critic, vector in zip(critics, vectors[term], strict=True)
-                ]
-                means = [torch.stack(values).mean() for values in zip(*estimates, strict=True)]
-                stage[term] = InformationEstimate(*means)
-            stages.append(stage)
+                pairs = [(feature_map, vector, shift, same_class_mask) for vector in vectors[term]]
+                estimates[term] = partial(_mean_estimate, critics, pairs)
+            pressures: Mapping[str, Tensor | float] = self.weights
+            if self.combine == "mul":
+                losses = {term: estimate(1.0).loss.detach() for term, estimate in estimates.items()}
+                pressures = product_rule(losses, self.weights)
+            stages.append({term: estimates[term](pressures[term]) for term in self.weights})
         return stages
 
+    def losses(self, stages: Sequence[StageEstimates]) -> dict[str, Tensor]:
+        """`mutual/i` and `self/i`, whose sum is to be minimized."""
+        return {f"{term}/{i}": e.loss for i, s in enumerate(stages, 1) for term, e in s.items()}
+
     def monitors(self, stages: Sequence[StageEstimates]) -> dict[str, Tensor]:
-        """The unweighted losses, `mutual/i` and `self/i`, and the critics' scores, `score/…`."""
+        """`mutual/i` and `self/i`, in a product `product/i`, and the critics' scores, `score/…`."""
         estimates = {f"{term}/{i}": e for i, s in enumerate(stages, 1) for term, e in s.items()}
-        scores = {f"score/{name}": e.score for name, e in estimates.items()}
-        return {name: e.loss.detach() for name, e in estimates.items()} | scores
+        values = {name: e.loss.detach() for name, e in estimates.items()}
+        if self.combine == "mul":
+            for i, stage in enumerate(stages, 1):
+                powers = [values[f"{term}/{i}"] ** self.weights[term] for term in stage]
+                values[f"product/{i}"] = torch.stack(powers).prod()
+        return values | {f"score/{name}": e.score for name, e in estimates.items()}
 
     def diagnose(self, monitors: Mapping[str, float]) -> dict[str, str]:
         """Warnings of Jensen-Shannon losses at chance or near zero, which silences a product."""
@@ -277,24 +212,22 @@ class StageInformation(nn.ModuleDict):
         return loss_warnings({n: v for n, v in monitors.items() if n.split("/")[0] in self.weights})
 
 
-def weighted_sum(
-    stages: Sequence[StageEstimates], weights: Mapping[str, float], scale: float
-) -> dict[str, Tensor]:
-    """`mutual/i` and `self/i`, the terms of Eq. 4: λ a MI_i and λ b SI_i."""
-    return {
-        f"{term}/{i}": scale * weights[term] * estimate.loss
-        for i, stage in enumerate(stages, 1)
-        for term, estimate in stage.items()
-    }
+def product_rule(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> dict[str, Tensor]:
+    r"""The derivative of :math:`\prod_t L_t^{w_t}` by each loss L_t."""
+    derivatives: dict[str, Tensor] = {}
+    for term, weight in weights.items():
+        derivative = weight * losses[term] ** (weight - 1)
+        for other in weights.keys() - {term}:
+            derivative = derivative * losses[other] ** weights[other]
+        derivatives[term] = derivative
+    return derivatives
 
 
-def weighted_product(
-    stages: Sequence[StageEstimates], weights: Mapping[str, float], scale: float
-) -> dict[str, Tensor]:
-    """`product/i`, the term of Eq. 6: λ MI_i^a SI_i^b."""
-    products: dict[str, Tensor] = {}
-    for i, stage in enumerate(stages, 1):
-        for term, estimate in stage.items():
-            product = products.get(f"product/{i}", scale)
-            products[f"product/{i}"] = product * estimate.loss ** weights[term]
-    return products
+def _mean_estimate(
+    critics: Sequence[nn.Module],
+    pairs: Sequence[tuple[Tensor, Tensor, Tensor, Tensor | None]],
+    pressure: Tensor | float,
+) -> InformationEstimate:
+    """The mean over the pairs of a map and a vector, each of which has a critic."""
+    estimates = [critic(*pair, pressure) for critic, pair in zip(critics, pairs, strict=True)]
+    return InformationEstimate(*(torch.stack(e).mean() for e in zip(*estimates, strict=True)))
