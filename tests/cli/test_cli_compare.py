@@ -45,6 +45,7 @@ def test_from_the_first_line_to_the_last(pretend):
     assert again.out.partition("row ")[2] == result.out.partition("row ")[2]
 
 
+@pytest.mark.slow
 def test_a_run_that_fails(pretend):
     pretend(muse_s0="diverge", muse_s1="warn")
     result = say(*ARGUMENTS, "--seeds", "0-1", "--jobs", "2")

@@ -40,7 +40,7 @@ def test_a_run_that_can_start(tmp_path):
         "exit3",
     ):
         assert arguments in result.out
-    assert re.search(r"^mutual/1 +0\.1\d+ +\d\.\d % ", result.out, re.M)
+    assert re.search(r"^mutual/1 +1\.\d+ +\d\.\d % ", result.out, re.M)
     assert "training warns if it lasts: mutual/1" in result.out
     assert re.search(r"the run +about .*: 1 epoch, and the final evaluation", result.out)
     assert result.out.endswith("The run can start.\n")

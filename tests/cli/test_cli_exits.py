@@ -152,6 +152,7 @@ def test_a_baseline_alone_is_one_network(pair, tmp_path):
     assert "*" not in said.out
 
 
+@pytest.mark.slow
 def test_what_is_no_network_by_itself_has_no_latency(tmp_path):
     say("train", *TINY, "--method", "one", "--out", tmp_path / "run")
     said = say("exits", tmp_path / "run", "--batch-size", 1)

@@ -151,6 +151,7 @@ def test_the_mean_of_networks_that_train_together(tmp_path):
     assert scores["student"].published is None
 
 
+@pytest.mark.slow
 def test_smoke_of_one_row():
     result = say("reproduce", "muse/table7b/resnet20/baseline", "--smoke", "--device", "cpu")
     assert result.code == 0, result.out + result.err

@@ -290,7 +290,7 @@ def same(first: Any, second: Any) -> bool:
 
 
 # Each method's defaults on the first task, and these on the others, are in the usual suite.
-SHARED = ("ce", "exits", "muse", "byot", "frskd", "kd", "at", "nfd", "aicsd")
+SHARED = ("muse", "frskd", "kd", "aicsd")
 # The paper's weight is for maps of 8×8 and more.
 GENTLE = {"sad": {"attention_weight": 10.0}}
 

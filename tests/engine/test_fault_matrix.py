@@ -47,6 +47,7 @@ def strike(runs, tmp_path, method, fault, processes):
     assert_same_end(out, straight.out, processes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_of_a_method_with_memories(runs, tmp_path, fault):
     strike(runs, tmp_path, "crd", fault, 1)

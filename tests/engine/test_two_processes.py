@@ -116,6 +116,7 @@ def test_a_signal_between_two_epochs_stops_all_processes(tmp_path, npz):
     assert not final(tmp_path / "run").state["finished"]
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_process_stops_both_and_a_resume_goes_on(tmp_path, npz):
     keys = LEARN | BATCH_NORM | {"data": f"npz:{npz}", "epochs": 4}
     ranks(tmp_path / "straight", keys)

@@ -107,6 +107,7 @@ def output_of_card(done, pixels):
     return page, [literal_eval(line) for line in ran.stdout.splitlines()]
 
 
+@pytest.mark.slow
 def test_masks_by_the_card_s_lines(tmp_path):
     run, data = make_run(tmp_path / "run", "segmentation")
     done = export_run(run, data, exit=1)

@@ -46,6 +46,7 @@ def test_a_model_is_made_for_the_data_of_the_run_beside_it(runs):
     assert all(map(torch.equal, network.parameters(), again.parameters()))
 
 
+@pytest.mark.slow
 def test_a_model_alone_is_made_for_digits(tmp_path):
     torch.manual_seed(0)
     weights = build("cifar/resnet8", num_classes=10, in_channels=1)

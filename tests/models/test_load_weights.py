@@ -303,6 +303,7 @@ def test_a_process_of_its_own_reads_pickles(tmp_path):
     assert same(net, want)
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_has_little_memory(tmp_path):
     """A pickle of a few bytes that asks for 64 GB."""
     (tmp_path / "w.pt").write_bytes(b"\x80\x04\x8d" + (1 << 36).to_bytes(8, "little"))

@@ -62,6 +62,7 @@ def test_of_a_run(teacher):
     assert fingerprint(network) == fingerprint(trained)
 
 
+@pytest.mark.slow
 def test_of_a_run_with_averaged_weights(tmp_path):
     run = selfdistill.train(method="muse", out=tmp_path / "run", ema_decay=0.5, **TINY)
     network, *_ = taught(teacher=run.path)
@@ -363,6 +364,7 @@ def test_the_size_of_other_teachers_is_compared_too(teacher, kind, method, tmp_p
         selfdistill.train(method=method, teacher=name, out=tmp_path / "r", **TINY)
 
 
+@pytest.mark.slow
 def test_teacher_file_that_is_a_pickle_with_code(tmp_path):
     file = tmp_path / "t.pt"
     torch.save(nn.Linear(2, 2), file)

@@ -144,6 +144,7 @@ def test_no_tap_is_the_network_whole():
     assert torch.equal(part(images()), network(images()))
 
 
+@pytest.mark.slow
 def test_compiles_once():
     torch._dynamo.reset()
     taps = forward_features("resnet8")
