@@ -141,7 +141,7 @@ KILLED = {
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=() if n == "every third step" else pytest.mark.slow) for n in KILLED],
+    [pytest.param(n, marks=() if n == "epochs" else pytest.mark.slow) for n in KILLED],
 )
 def test_killed_at_any_event(tmp_path, monkeypatch, straight, name):
     killed_everywhere(tmp_path, monkeypatch, straight(KILLED[name]), KILLED[name])

@@ -40,7 +40,9 @@ def test_a_file_of_a_run_with_other_contents(run, file, content):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize(
+    "file", [FILES[0], *(pytest.param(f, marks=pytest.mark.slow) for f in FILES[1:])]
+)
 def test_a_file_of_a_run_that_is_none(run, file, kind):
     (run / file).unlink()
     KINDS[kind](run / file)

@@ -1,7 +1,6 @@
 """Recipe and data that a run rests on, bound to its checkpoints, whose checksums cover them."""
 
 import json
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from ..core import ArtifactError, ConfigError
 from ..engine.checkpoint import Checkpoint
 from ..engine.run_directory import RunDirectory
 from ..records.training_data import DATA_FILE, TrainingData, read_training_data
+from .document import read_toml
 
 MACHINE_KEYS = {"device", "devices", "num_nodes", "num_workers", "data_root", "teacher_model"}
 """What decides where a run is made, and not what comes out of it."""
@@ -86,8 +86,8 @@ def recipe_table(text: str, path: Path) -> dict[str, Any]:
         ConfigError: it is not TOML.
     """
     try:
-        return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        return read_toml(text.encode())
+    except ValueError as error:
         raise ConfigError(f"{path / _RECIPE_FILE} is not TOML: {error}") from None
 
 

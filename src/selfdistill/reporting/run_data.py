@@ -1,13 +1,13 @@
 """All records of a run, read once, as the page shows them."""
 
-import tomllib
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..core import STUDENT, ArtifactError, ConfigError, Task
+from ..core import STUDENT, ArtifactError, Task
 from ..engine.run_directory import RunDirectory
+from ..recipe.run_origin import recipe_table
 from ..records.calibration import Calibrations, CalibrationTable, read_calibrations
 from ..records.class_tables import (
     ClassScores,
@@ -127,10 +127,7 @@ def read_run(run: RunDirectory) -> RunData:
         ConfigError: there is no run, or its recipe is not TOML.
         ArtifactError: a record cannot be read.
     """
-    try:
-        recipe = tomllib.loads(run.recipe())
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{run.path / 'recipe.toml'} is not TOML: {error}") from None
+    recipe = recipe_table(run.recipe(), run.path)
     kinds: dict[str, list[dict[str, Any]]] = {"step": [], "epoch": [], "final": []}
     for entry in run.metrics():
         kinds.setdefault(entry.get("kind", ""), []).append(entry)
