@@ -1,6 +1,5 @@
 """How many runs at a time, on which cores and GPUs; and that no run outlives its study."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -93,7 +92,3 @@ def test_a_run_ends_with_its_parent(tmp_path):
         assert process.stdout.read(2) == b"up"
         process.stdin.close()
         assert process.wait(timeout=30) == -signal.SIGTERM
-
-
-def test_num_cores():
-    assert 1 <= launch.num_cores() <= os.cpu_count()

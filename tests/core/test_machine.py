@@ -3,7 +3,7 @@ import os
 
 import torch
 
-from selfdistill.core.machine import describe_machine, environment, processor_name
+from selfdistill.core.machine import describe_machine, environment, num_cores, processor_name
 
 
 def test_the_environment_is_json_and_names_this_machine():
@@ -18,3 +18,7 @@ def test_threads_are_part_of_the_processor():
     count = torch.get_num_threads()
     assert describe_machine().startswith(f"{processor_name()}, {count} thread")
     assert describe_machine("mps") == "mps"
+
+
+def test_number_of_cores():
+    assert 1 <= num_cores() <= os.cpu_count()

@@ -21,7 +21,7 @@ class Meter(PixelBudget):
 
 @pytest.fixture
 def many(monkeypatch):
-    monkeypatch.setattr(threads, "_available_cores", lambda: 8)
+    monkeypatch.setattr(threads, "num_cores", lambda: 8)
 
 
 @pytest.mark.parametrize(
@@ -66,6 +66,6 @@ def test_other_threads_do_not_count():
 
 
 def test_no_more_threads_than_cores(monkeypatch):
-    monkeypatch.setattr(threads, "_available_cores", lambda: 500)
+    monkeypatch.setattr(threads, "num_cores", lambda: 500)
     used = set(map_in_threads(lambda _: threading.get_ident(), range(2000)))
     assert len(used) <= threads._MAX_THREADS

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ..core.machine import num_cores
 from ..engine.signals import Interrupted, Signals
 from ..recipe.schema import Recipe
 from .fork_server import ForkServer, fork_server
@@ -64,13 +65,6 @@ def share_resources(
     threads = threads or max(1, num_cores() // (jobs * recipe.devices))
     several = len(gpus) > 1
     return ResourceShares(jobs, threads, _share_gpus(gpus, recipe.devices, jobs) if several else ())
-
-
-def num_cores() -> int:
-    """Number of CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _visible_gpus() -> list[str]:

@@ -15,6 +15,13 @@ import torch
 PACKAGES = ("selfdistill", "torch", "torchvision", "timm", "lightning-fabric", "torchmetrics")
 
 
+def num_cores() -> int:
+    """Number of CPU cores that this process may use: of a cluster, those of its job."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def environment() -> dict[str, Any]:
     """Command, commit, versions and hardware of this process, as JSON can hold them."""
     return {

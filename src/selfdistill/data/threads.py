@@ -1,11 +1,12 @@
 """Threads that read the files of a data set, with a bound on the pixels that they hold."""
 
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
+
+from ..core.machine import num_cores
 
 _MAX_THREADS = 32  # beyond it storage and the interpreter's lock are what is waited for
 _MAX_PIXELS = 1 << 27  # about 1 GB: Pillow takes four bytes a pixel, twice while it converts
@@ -67,11 +68,5 @@ def map_in_threads(work: Callable[[T], S], items: Sequence[T]) -> list[S]:
         with DECODED.membership():
             return work(item)
 
-    with ThreadPoolExecutor(min(_MAX_THREADS, _available_cores())) as pool:
+    with ThreadPoolExecutor(min(_MAX_THREADS, num_cores())) as pool:
         return list(pool.map(run, items))
-
-
-def _available_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # a job of a cluster has fewer than the machine
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
