@@ -15,15 +15,15 @@ from selfdistill.core.machine import describe_machine, git_commit
 RESULTS = Path(__file__).parent / "results"
 
 
-def record(name: str, rows: Iterable[Mapping[str, Any]]) -> Path:
-    """Write results/NAME.csv anew."""
+def record(name: str, rows: Iterable[Mapping[str, Any]], **elsewhere: str) -> Path:
+    """Write results/NAME.csv anew; `elsewhere` names what differs where the runs were made."""
     about = {
         "date": date.today().isoformat(),
         "machine": describe_machine("cuda" if torch.cuda.is_available() else "cpu"),
         "torch": torch.__version__,
         "commit": (git_commit() or "")[:7],
         "command": shlex.join(["python", *sys.argv]),
-    }
+    } | elsewhere
     full = [{**row, **about} for row in rows]
     path = RESULTS / f"{name}.csv"
     with path.open("w", newline="", encoding="utf-8") as stream:

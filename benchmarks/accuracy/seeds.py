@@ -27,7 +27,10 @@ def summary(found: Found, rows: list[str]) -> list[dict[str, Any]]:
         runs = [exits for (name, _), exits in found.items() if name == row]
         for place, exit_ in enumerate(runs[0]):
             for split in ("val", "test"):
-                values = [100 * getattr(exits[place], f"{split}_score") for exits in runs]
+                values = [getattr(exits[place], f"{split}_score") for exits in runs]
+                if None in values:  # nothing was held out
+                    continue
+                values = [100 * value for value in values]
                 lines.append(
                     {
                         "row": row,
@@ -57,18 +60,25 @@ def interval(diffs: list[float], digits: int) -> dict[str, Any]:
 
 
 def differences(
-    found: Found, rows: list[str], split: str, bases: tuple[str, ...]
+    found: Found, rows: list[str], split: str, bases: tuple[str, ...], every_exit: bool = False
 ) -> list[dict[str, Any]]:
-    """Paired by seed, whole network: each row minus each of the bases."""
+    """Paired by seed, each row minus each of the bases: of the whole network, or of every exit."""
     lines = []
     for base in bases:
         for row in rows:
             seeds = sorted({s for r, s in found if r == row} & {s for r, s in found if r == base})
             if row == base or len(seeds) < 3:  # two differences have no spread to speak of
                 continue
-            pairs = [(found[row, s][-1], found[base, s][-1]) for s in seeds]
             key = f"{split}_score"
-            diffs = [100 * (getattr(a, key) - getattr(b, key)) for a, b in pairs]
-            about = {"difference": f"{row} - {base}", "split": split}
-            lines.append({**about, **interval(diffs, 2)})
+            pairs = [[_by_predictor(found[name, s], key) for name in (row, base)] for s in seeds]
+            common = [name for name in pairs[0][0] if name in pairs[0][1]]
+            for predictor in common if every_exit else common[-1:]:
+                diffs = [mine[predictor] - other[predictor] for mine, other in pairs]
+                about = {"difference": f"{row} - {base}", "split": split}
+                about |= {"exit": predictor} if every_exit else {}
+                lines.append({**about, **interval(diffs, 2)})
     return lines
+
+
+def _by_predictor(exits: list[ExitScore], key: str) -> dict[str, float]:
+    return {exit_.predictor: 100 * getattr(exit_, key) for exit_ in exits}
