@@ -26,7 +26,7 @@ from record import record
 
 from selfdistill.core import METHODS, Batch, Method, Progress
 from selfdistill.models import build
-from selfdistill.recipe.build_method import build_method
+from selfdistill.recipe.build_method import build_method, unsupported_reason
 from selfdistill.recipe.options import check_options
 from selfdistill.tasks import TASKS, make_task
 
@@ -139,6 +139,12 @@ def flops(run: Callable[[], None]) -> int:
     return int(counter.get_total_flops())
 
 
+def served_cases(task: str) -> list[str]:
+    """The cases whose methods can be trained on the task."""
+    made = make_task(task, ["0", "1"], (3, 32, 32))
+    return [c for c, (name, _) in CASES.items() if not unsupported_reason(METHODS[name], made)]
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="cifar/resnet18")
@@ -153,9 +159,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--arithmetic", nargs="+", default=["fp32", "bf16"])
-    parser.add_argument("--cases", nargs="+", default=list(CASES))
+    parser.add_argument("--cases", nargs="+", help="of all that serve the task")
     parser.add_argument("--name", required=True, help="results/NAME.csv")
-    return parser.parse_args()
+    args = parser.parse_args()
+    args.cases = args.cases or served_cases(args.task)
+    return args
 
 
 def main() -> None:
