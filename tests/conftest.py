@@ -22,6 +22,8 @@ NOISE = [
     "ignore:.*isinstance.treespec, LeafSpec.*:FutureWarning",
     "ignore:.*torch.jit.*is deprecated.*:DeprecationWarning",
     "ignore:.*multi-threaded, use of fork.*:DeprecationWarning",
+    # torch 2.11, whose tracer makes an instance of each autograd function
+    "ignore:.*autograd.function.Function.*should not be instantiated.*:DeprecationWarning",
     # torch on the very first 3.13
     "ignore:Guards may run slower on Python 3.13.0.*:RuntimeWarning",
     # Lightning on how many workers and processes it would like

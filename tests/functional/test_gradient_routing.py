@@ -49,8 +49,6 @@ def test_scaled_gradient(scale, dtype):
     torch.testing.assert_close(x.grad, (scale * want).to(dtype))
 
 
-# torch 2.11's tracer makes an instance of the function and is warned of it
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 def test_scaling_compiles_without_a_break():
     def step(x, scale):
         return cubed(scale_grad(x, scale)) + cubed(scale_grad(x, 0.5))
