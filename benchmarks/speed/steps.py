@@ -24,9 +24,9 @@ from torch.utils.flop_counter import FlopCounterMode
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from record import record
 
-from selfdistill.core import METHODS, Batch, Method, Progress
+from selfdistill.core import METHODS, Batch, ConfigError, Method, Progress
 from selfdistill.models import build
-from selfdistill.recipe.build_method import build_method, unsupported_reason
+from selfdistill.recipe.build_method import build_method
 from selfdistill.recipe.options import check_options
 from selfdistill.tasks import TASKS, make_task
 
@@ -139,10 +139,17 @@ def flops(run: Callable[[], None]) -> int:
     return int(counter.get_total_flops())
 
 
-def served_cases(task: str) -> list[str]:
-    """The cases whose methods can be trained on the task."""
-    made = make_task(task, ["0", "1"], (3, 32, 32))
-    return [c for c, (name, _) in CASES.items() if not unsupported_reason(METHODS[name], made)]
+def served(cases: list[str], args: argparse.Namespace) -> list[str]:
+    """The cases that go with the task and the network."""
+    good = []
+    for case in cases:
+        try:
+            make(*CASES[case], args, bf16=False)
+        except ConfigError as error:
+            print(f"left out {case}: {error}")
+        else:
+            good.append(case)
+    return good
 
 
 def arguments() -> argparse.Namespace:
@@ -159,16 +166,15 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--arithmetic", nargs="+", default=["fp32", "bf16"])
-    parser.add_argument("--cases", nargs="+", help="of all that serve the task")
+    parser.add_argument("--cases", nargs="+", help="all that go with task and network by default")
     parser.add_argument("--name", required=True, help="results/NAME.csv")
-    args = parser.parse_args()
-    args.cases = args.cases or served_cases(args.task)
-    return args
+    return parser.parse_args()
 
 
 def main() -> None:
     args = arguments()
     torch.set_num_threads(args.threads)
+    args.cases = args.cases or served(list(CASES), args)
     keys = [(arithmetic, case) for arithmetic in args.arithmetic for case in args.cases]
     runs = {key: stepper(*CASES[key[1]], args, key[0] == "bf16") for key in keys}
     counted = {key: flops(run) for key, run in runs.items()}
