@@ -5,9 +5,11 @@
 `cifar100.npz` is CIFAR-100 in MedMNIST's layout with 5,000 training images as `val_images`. Choices
 are made on those; test images are looked at once, for the table. The tables are `self`, `offline`
 (one teacher for all, trained first on the same images) and `online`. All rows of a table share one
-recipe and the same seeds, and every method has its paper's defaults; a run that is there is not
-made again, one that was cut off goes on. Two results: mean and standard deviation of each exit at
-the last epoch, and paired differences by seed with their 95 % t interval.
+recipe and the same seeds, and every method has its paper's defaults; only `byot` has head and soft
+weight of `exits` and `muse`, so that rows with exits differ in what they add to labels and soft
+labels. A run that is there is not made again, one that was cut off goes on. Two results: mean and
+standard deviation of each exit at the last epoch, and paired differences by seed with their 95 % t
+interval.
 """
 
 import argparse
@@ -39,7 +41,7 @@ Rows = dict[str, dict[str, Any]]
 SELF: Rows = {
     "ce": {"method": "ce"},
     "exits": {"method": "exits"},
-    "byot": {"method": "byot", "bottleneck": "slim"},
+    "byot": {"method": "byot", "bottleneck": "slim", "soft_weight": 0.3},
     "muse-add": {"method": "muse", "information_weight": 0.1},
     "muse-mul": {"method": "muse", "information_weight": 0.1, "combine": "mul"},
     "muse-class": {"method": "muse", "information_weight": 0.3, "positives": "class"},
@@ -78,6 +80,7 @@ def run(row: str, seed: int, args: argparse.Namespace) -> list[ExitScore]:
         "warmup_epochs": args.epochs / 5,
     }
     whole = {**RECIPE, **shape, "val_every_epochs": args.epochs, "data": args.data}
+    whole["precision"] = args.precision
     if METHODS[keys["method"]].kind == "offline":
         teacher = args.runs / "teacher"
         trained(teacher, **{**whole, **TEACHER, "seed": 0})
@@ -96,6 +99,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", help="some of the table's rows")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--precision", default=RECIPE["precision"], help="fp32 where bf16 is slow")
     parser.add_argument("--done", action="store_true", help="train nothing, tabulate what is there")
     args = parser.parse_args()
     rows = args.rows or list(TABLES[args.table])

@@ -6,7 +6,8 @@ The runs must be there (`cifar100_small.py` makes them) and their data where the
 alone are trained on the features of each finished network, and evaluated on held-out images
 that no run was trained on. n counts runs of one row with different seeds; the critics' seed is the
 run's. Two results: the losses of each module, and their differences to `ce` and `exits`, paired by
-seed, with 95 % t intervals. `--picture` draws them.
+seed, with 95 % t intervals. `--at-bottlenecks` measures rows with exits behind their bottlenecks.
+`--picture` draws the losses.
 """
 
 import argparse
@@ -37,7 +38,7 @@ def measured(args: argparse.Namespace) -> InformationResult:
     rows: list[CriticLoss] = []
     for seed in args.seeds:
         names = [str(args.runs / row / f"s{seed}") for row in args.rows]
-        chosen, data = networks_under_test(names)
+        chosen, data = networks_under_test(names, at_bottlenecks=args.at_bottlenecks)
         config = EstimatorConfig(steps=args.steps, seeds=(seed,))
         networks = dict(zip(args.rows, chosen.values(), strict=True))
         found = estimate_information(networks, data, config)
@@ -96,6 +97,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", default=["ce", "exits", "muse-add", "muse-mul"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--at-bottlenecks", action="store_true")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--name", default="information-cifar100-small", help="results/NAME.csv")
     parser.add_argument("--picture", type=Path, help="write an SVG file")

@@ -66,6 +66,30 @@ def test_the_nearer_module_has_more():
     assert list(final) == ["mutual/1", "mutual/2", "self/1", "self/2", "self/3"]
 
 
+def test_behind_bottlenecks_counts_what_passes_them():
+    """Modules are measured behind their bottlenecks, the last one as it is."""
+    network, data = Views(halves, halves, halves), data_of(steady(1280, 8))
+    passed, stopped = nn.BatchNorm2d(4), nn.Conv2d(4, 6, 1)
+    nn.init.zeros_(stopped.weight)
+    under_test = NetworkUnderTest(network, network.cuts, bottlenecks=[passed, stopped])
+    result = estimate_information({"network": under_test}, data, QUICK)
+    final = of(result)
+    assert final["mutual/1"] < CHANCE / 2
+    assert final["mutual/2"] == pytest.approx(CHANCE, abs=0.03)
+    assert final["self/2"] == pytest.approx(CHANCE, abs=0.03)
+    assert final["self/3"] < CHANCE / 2
+    assert result.taps["network"] == ("parts.0 bottleneck", "parts.1 bottleneck", "parts.2")
+    assert passed.training
+    assert not passed.num_batches_tracked
+
+
+def test_one_bottleneck_for_every_tap_but_the_last():
+    network = Views(halves, halves, halves)
+    under_test = NetworkUnderTest(network, network.cuts, bottlenecks=[nn.Identity()])
+    with pytest.raises(ConfigError, match="1 bottlenecks for 3 taps"):
+        estimate_information({"network": under_test}, data_of(steady(320, 8), 64), QUICK)
+
+
 def test_self_information_is_what_places_share():
     own, shared = noise(1280, 4), steady(1280, 4)
     values = torch.cat([own, 0.3 * own + shared], 1)

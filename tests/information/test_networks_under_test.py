@@ -46,6 +46,20 @@ def test_a_model_is_made_for_the_data_of_the_run_beside_it(runs):
     assert all(map(torch.equal, network.parameters(), again.parameters()))
 
 
+def test_runs_with_exits_bring_their_bottlenecks(runs, tmp_path):
+    run = selfdistill.train(data="digits", out=tmp_path / "exits", **RUN | {"method": "cskd+exits"})
+    place = str(tmp_path / "exits")
+    assert networks_under_test([place])[0][place].bottlenecks is None
+    found = networks_under_test([place], at_bottlenecks=True)[0][place]
+    own = run.method.parts["exits"].exits.bottlenecks
+    assert len(found.bottlenecks) == 1
+    pairs = zip(found.bottlenecks[0].parameters(), own.parameters(), strict=True)
+    assert all(torch.equal(a.cpu(), b.cpu()) for a, b in pairs)
+    for name, why in ((str(runs / "one/s0"), "trained by ce"), ("cifar/resnet8", "is no run")):
+        with pytest.raises(ConfigError, match=f"{why}.*leave --at-bottlenecks out"):
+            networks_under_test([name], at_bottlenecks=True)
+
+
 @pytest.mark.slow
 def test_a_model_alone_is_made_for_digits(tmp_path):
     torch.manual_seed(0)

@@ -203,3 +203,17 @@ def test_our_own_figures_belong_to_rows():
             assert not row.same_run_as
             assert int(line["epochs"]) == row.recipe().epochs
             assert float(line["mean"]) > 0
+
+
+@pytest.mark.parametrize("method", ["mi+si", "mixsi"])
+@pytest.mark.parametrize("table", ["table1", "table5"])
+def test_muse_differs_from_its_baseline_in_information_alone(table, method):
+    names = (f"muse/{table}/resnet18/{method}", "muse/table5/resnet18/ce+kd")
+    if table == "table5":
+        names = (f"{names[0]}+ce+kd", names[1])
+    muse, exits = (find_row(name).recipe() for name in names)
+    shared = set(muse.options) & set(exits.options) - {"detach_last"}
+    assert shared == {"supervised_weight", "soft_weight", "temperature", "bottleneck"}
+    assert all(muse.options[key] == exits.options[key] for key in shared)
+    keys = {"method", "options"}
+    assert muse.model_dump(exclude=keys) == exits.model_dump(exclude=keys)

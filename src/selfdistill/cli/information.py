@@ -46,6 +46,14 @@ def information(
         int | None,
         _option(_INPUT, "Side of the images in pixels.", min=1, show_default="the run's"),
     ] = None,
+    at_bottlenecks: Annotated[
+        bool,
+        _option(
+            _INPUT,
+            "Measure runs with exits behind the exits' bottlenecks instead of at the taps.",
+            "--at-bottlenecks",
+        ),
+    ] = False,
     trainable: Annotated[
         bool,
         _option(
@@ -106,7 +114,13 @@ def information(
     )
     names = [networks[0], *(runs or []), *networks[1:]]  # --runs A B hands B to the arguments
     under_test, images = networks_under_test(
-        names, data=data, taps=taps, weights=weights, image_size=image_size, seed=seed
+        names,
+        data=data,
+        taps=taps,
+        weights=weights,
+        image_size=image_size,
+        seed=seed,
+        at_bottlenecks=at_bottlenecks,
     )
     echo(f"{images.name} · {steps} steps · {'trainable' if trainable else 'frozen'} networks\n")
     with InformationScreen(under_test, config) as screen:

@@ -19,12 +19,15 @@ class NetworkUnderTest:
         network: any module; a copy of it is measured.
         taps: names of the taps at which its modules end, or "auto", see `find_taps`.
         mean, std: normalization of its pixels in [0, 1], one number a channel; None is the data's.
+        bottlenecks: of its trained exits, one for every tap but the last; its modules then end
+            behind them. None is at the taps.
     """
 
     network: nn.Module
     taps: str | Sequence[str] = "auto"
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    bottlenecks: Sequence[nn.Module] | None = None
 
 
 @dataclass(frozen=True)

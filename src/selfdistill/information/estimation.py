@@ -3,7 +3,8 @@
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from itertools import count, islice
+from itertools import count, islice, zip_longest
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +19,10 @@ from ..recipe.data_check import in_channels
 from ..recipe.schema import parse
 from ..taps import Taps, example_output
 from ..taps.fx_split import copy_without_hooks
+from ..taps.stage_detection import evaluation_mode
 from ..tasks import make_task
 from .config import EstimatorConfig, NetworkUnderTest
-from .probe_critics import ProbeCritics
+from .probe_critics import ProbeCritics, Shape
 from .results import HELD_OUT, TRAINING, CriticLoss, InformationResult, chance_loss
 
 _CRITICS, _NEGATIVES = purpose("information.critics"), purpose("information.negatives")
@@ -45,7 +47,8 @@ def estimate_information(
 ) -> InformationResult:
     """Estimate the information of each module about the last one (MI) and about itself (SI).
 
-    A module is the part of a network before a tap. This is the measurement behind Figures 2 (d)
+    A module is the part of a network before a tap, and the bottleneck behind it if the network
+    comes with its bottlenecks. This is the measurement behind Figures 2 (d)
     and, with `trainable`, 2 (c) of MUSE (https://arxiv.org/abs/2110.12606): critics alone are
     trained on training images, and every 1/20 of the steps they are evaluated on held-out images.
     The networks see the same images in the same order, and critics of the same shape start from
@@ -82,7 +85,7 @@ def estimate_information(
             network = NetworkUnderTest(network)
         for seed in config.seeds:
             training = _CriticTraining(name, network, data, config, seed)
-            taps[name] = training.taps.names
+            taps[name] = training.modules
             rows += training.run(train, held_out, callback)
     all_pairs = config.critic == "separable"  # it scores all pairs of a batch
     return InformationResult(
@@ -139,20 +142,48 @@ class _CriticTraining:
                 f"{name} is tapped at one module and information needs two, which it is about and "
                 "which it is in; `selfdistill taps MODEL` lists them"
             )
+        self.bottlenecks = nn.ModuleList(map(copy_without_hooks, network.bottlenecks or ()))
+        if self.bottlenecks and len(self.bottlenecks) != len(self.taps.names) - 1:
+            raise ConfigError(
+                f"{name} has {len(self.bottlenecks)} bottlenecks for {len(self.taps.names)} taps; "
+                "there is one for every tap but the last: measure it at the taps of its run"
+            )
         self.task = make_task(data.task, data.classes, data.train.shape)
         if config.trainable:
             self.task.check_output(copy, output)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(bits(_CRITICS, seed)))
             self.critics = ProbeCritics(
-                list(self.taps.shapes.values()),
+                self._shapes(example),
                 critic=config.critic,
                 width=config.width,
                 estimator=config.estimator,
                 frozen=not config.trainable,
             )
-        self.taps.to(self.device).train(config.trainable)
+        self.network = nn.ModuleList([self.taps, self.bottlenecks])
+        self.network.to(self.device).train(config.trainable)
         self.critics.to(self.device)
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Where the modules end."""
+        ends = [" bottleneck"] * len(self.bottlenecks)
+        names = self.taps.names
+        return tuple(map("".join, zip_longest(names, ends, fillvalue="")))
+
+    def _shapes(self, example: Tensor) -> list[Shape]:
+        """(C, H, W) of the features of all modules."""
+        with evaluation_mode(self.taps), evaluation_mode(self.bottlenecks):
+            _, features, _ = self._features(example)
+        return [(x.shape[1], x.shape[2], x.shape[3]) for x in features]
+
+    def _features(self, inputs: Tensor) -> tuple[Any, list[Tensor], Tensor]:
+        """The network's output, every module's feature, and the last one as (B, C)."""
+        output, by_tap, pooled = self.taps.forward_pooled(inputs)
+        features = list(by_tap.values())
+        for i, bottleneck in enumerate(self.bottlenecks):
+            features[i] = bottleneck(features[i])
+        return output, features, pooled
 
     def run(
         self, train: ImageSet, held_out: ImageSet, callback: InformationCallback
@@ -186,7 +217,7 @@ class _CriticTraining:
         config = self.config
         groups = [{"params": list(self.critics.parameters()), "lr": config.lr}]
         if config.trainable:  # the network is trained already, and is to change slowly
-            groups.append({"params": list(self.taps.parameters()), "lr": config.lr / 10})
+            groups.append({"params": list(self.network.parameters()), "lr": config.lr / 10})
         return torch.optim.Adam(groups)
 
     def _batches(self, train: ImageSet) -> Iterator[Batch]:
@@ -218,22 +249,22 @@ class _CriticTraining:
         shift = self._shift(step)
         if not self.config.trainable:
             with torch.no_grad():
-                _, features, pooled = self.taps.forward_pooled(batch.inputs)
-            return self.critics(list(features.values()), pooled, shift)  # type: ignore[no-any-return]
-        output, features, pooled = self.taps.forward_pooled(batch.inputs)
-        losses: dict[str, Tensor] = self.critics(list(features.values()), pooled, shift)
+                _, features, pooled = self._features(batch.inputs)
+            return self.critics(features, pooled, shift)  # type: ignore[no-any-return]
+        output, features, pooled = self._features(batch.inputs)
+        losses: dict[str, Tensor] = self.critics(features, pooled, shift)
         return losses | {"task": self.task.loss(output, batch.targets)}
 
     @torch.no_grad()
     def _evaluate(self, heldout_loader: EvalLoader) -> list[dict[str, Tensor]]:
         """Losses of every held-out batch."""
-        self.taps.eval()
+        self.network.eval()
         self.critics.eval()
         losses = []
         for i, batch in enumerate(heldout_loader):
-            _, features, pooled = self.taps.forward_pooled(batch.inputs)
-            losses.append(self.critics(list(features.values()), pooled, self._shift(-1 - i)))
-        self.taps.train(self.config.trainable)
+            _, features, pooled = self._features(batch.inputs)
+            losses.append(self.critics(features, pooled, self._shift(-1 - i)))
+        self.network.train(self.config.trainable)
         self.critics.train()
         return losses
 

@@ -16,8 +16,8 @@ class ProbeCritics(nn.Module):
 
     The losses are those of MUSE (https://arxiv.org/abs/2110.12606, Eq. 5) on the features as they
     are: MI_i between the cells of module i's map and the last feature as the classifier pools it,
-    SI_i between the cells of a map and its own mean. There is no bottleneck: a trained one would be
-    part of the critic, and networks with one could not be compared with networks without.
+    SI_i between the cells of a map and its own mean. No bottleneck is trained here; it would be a
+    part of the critic.
 
     Every view is normalized to mean 0 and deviation 1 of each channel, which does not change its
     information: networks whose features differ in scale alone get the same losses.

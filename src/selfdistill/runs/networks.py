@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from ..data import ImageData
 from ..information.config import NetworkUnderTest
 from ..models import build
 from ..models.build import name_hint
+from ..modules.exits import Exits
 from ..recipe.build_run import load_data
 from ..recipe.network_input import as_network_input, initial_weights
 from ..recipe.schema import Recipe, parse
@@ -30,6 +32,7 @@ def networks_under_test(
     weights: str = "",
     image_size: int | None = None,
     seed: int = 0,
+    at_bottlenecks: bool = False,
 ) -> tuple[dict[str, NetworkUnderTest], ImageData]:
     """Runs, as they are trained, and networks, as they are made, and the data for all of them.
 
@@ -41,9 +44,10 @@ def networks_under_test(
         weights: of the networks that are given by name, see `models.build`.
         image_size: side of the images in pixels; None is the runs'.
         seed: of weights that are drawn.
+        at_bottlenecks: the modules of runs with exits end behind the exits' bottlenecks.
 
     Raises:
-        ConfigError: a name is nothing, or is given twice.
+        ConfigError: a name is nothing, or is given twice, or has no bottlenecks to measure at.
         DataError: the networks do not take images of one size.
     """
     if twice := [name for name in names if names.count(name) > 1]:
@@ -56,13 +60,15 @@ def networks_under_test(
         if name in recipes:
             recipe = recipes[name]
             _check(name, own.of(recipe), images)
-            networks[short] = _trained(name, recipe, own.of(recipe), taps)
+            networks[short] = _trained(name, recipe, own.of(recipe), taps, at_bottlenecks)
             if data is None and own.differs(recipe, next(iter(recipes.values()))):
                 warnings.warn(
                     f"{name} was trained on other images than {next(iter(recipes))}, maybe on "
                     "some that are held out here",
                     stacklevel=2,
                 )
+        elif at_bottlenecks:
+            raise _no_bottlenecks(name, "is no run")
         else:
             networks[short] = _built(name, images, taps, weights, seed)
     return networks, images
@@ -123,11 +129,23 @@ def _check(name: str, own: ImageData, images: ImageData) -> None:
         )
 
 
-def _trained(name: str, recipe: Recipe, own: ImageData, taps: str | None) -> NetworkUnderTest:
+def _trained(
+    name: str, recipe: Recipe, own: ImageData, taps: str | None, at_bottlenecks: bool
+) -> NetworkUnderTest:
     run = load(name, data=own)
     if run.unfinished:
         warnings.warn(f"{name} is not finished: {run.unfinished}", stacklevel=2)
-    return NetworkUnderTest(run.network, taps or recipe.taps, run.data.mean, run.data.std)
+    network = NetworkUnderTest(run.network, taps or recipe.taps, run.data.mean, run.data.std)
+    if not at_bottlenecks:
+        return network
+    exits = next((m for m in run.method.modules() if isinstance(m, Exits)), None)
+    if exits is None:
+        raise _no_bottlenecks(name, f"was trained by {recipe.method}, which makes no exits")
+    return replace(network, bottlenecks=list(exits.bottlenecks))
+
+
+def _no_bottlenecks(name: str, why: str) -> ConfigError:
+    return ConfigError(f"{name} {why} and so has no bottlenecks; leave --at-bottlenecks out")
 
 
 def _built(
