@@ -52,7 +52,7 @@ class Gain(nn.Module):
         self.linear, self.gain = linear, rate**0.5
         with torch.no_grad():
             for parameter in linear.parameters():
-                parameter /= self.gain
+                parameter.div_(self.gain)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C) -> (B, classes)."""
