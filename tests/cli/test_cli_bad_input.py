@@ -127,6 +127,19 @@ def test_verdicts(fault, code):
     assert bool(sentence) == (code != 1)
 
 
+@pytest.mark.parametrize(
+    ("options", "remedy"),
+    [
+        (("batch_size", "accumulation_steps"), "lower --batch-size, or split it by"),
+        (("image_size", "batch_size"), "lower --batch-size"),
+        (("model", "image_size"), "lower --image-size"),
+        (("run",), "end other programs"),
+    ],
+)
+def test_full_memory_names_an_option_that_the_command_has(options, remedy):
+    assert error_message(MemoryError(), options)[0].startswith(f"the memory is full; {remedy}")
+
+
 def test_lightnings_own_exception():
     from lightning_fabric.utilities.exceptions import MisconfigurationException
 

@@ -7,7 +7,7 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ def handle_errors(command: Callable[..., None]) -> Callable[..., None]:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise SystemExit(141) from None
         except Exception as error:
-            message, code = error_message(error)
+            message, code = error_message(error, keys)
             if not message:
                 traceback.print_exc()
                 message = "this is a bug in selfdistill; please report it with the lines above"
@@ -78,8 +78,11 @@ def _check_paths(*values: Any) -> None:
             )
 
 
-def error_message(error: Exception) -> tuple[str, int]:
-    """Message of an error and exit code; the message is empty for a bug."""
+def error_message(error: Exception, options: Collection[str] = ()) -> tuple[str, int]:
+    """Message of an error and exit code; the message is empty for a bug.
+
+    A remedy is one of the `options` that the command has.
+    """
     if isinstance(error, SelfdistillError):
         return str(error), error.exit_code
     from torch import OutOfMemoryError  # slow to import, and few errors need it
@@ -90,7 +93,7 @@ def error_message(error: Exception) -> tuple[str, int]:
     text = str(error).lower()
     allocation = isinstance(error, RuntimeError) and any(part in text for part in _OUT_OF_MEMORY)
     if allocation or isinstance(error, MemoryError | OutOfMemoryError):
-        return "the memory is full; lower --batch-size, or split it by --accumulation-steps 2", 7
+        return f"the memory is full; {_less_memory(options)}", 7
     if isinstance(error, RuntimeError) and "dataloader worker" in text:  # heard of in any line
         return "a process that decodes images died; lower --num-workers or --batch-size", 7
     if isinstance(error, OSError) and error.errno in {*_NOT_PERMITTED, *_NO_SUCH_PATH}:
@@ -98,6 +101,15 @@ def error_message(error: Exception) -> tuple[str, int]:
         code = 2 if error.errno in _NO_SUCH_PATH else 7
         return f"{(error.strerror or 'not allowed').lower()}{path}", code
     return "", 1
+
+
+def _less_memory(options: Collection[str]) -> str:
+    if "accumulation_steps" in options:
+        return "lower --batch-size, or split it by --accumulation-steps 2"
+    names = [name for name in ("batch_size", "image_size") if name in options]
+    if names:
+        return f"lower --{names[0].replace('_', '-')}"
+    return "end other programs, or take a machine with more"
 
 
 def _print_warnings() -> None:
