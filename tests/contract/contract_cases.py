@@ -329,5 +329,10 @@ one_of_a_kind = over(
     [case for case in DEFAULTS if case.task == "classification"],
     lambda case: case.name in ("muse", "kd", "dml"),
 )
+# For tests that take half a minute: every variant on the first task, the defaults on all.
+variants_on_one_task = over(
+    [case for case in CASES if case.task == "classification" or case.variant == "defaults"]
+)
+usual_cases = over([case for case in DEFAULTS if usual(case)])
 # For the test that finds most faults: variants on the first task are in the usual suite, too.
 with_variants = over(CASES, lambda case: usual(case) or case.task == "classification")

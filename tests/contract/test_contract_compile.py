@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 import torch._dynamo
-from contract_cases import every_case, every_default, moment, one_of_a_kind
+from contract_cases import moment, one_of_a_kind, usual_cases, variants_on_one_task
 
 
 def check(case, backend: str) -> None:
@@ -31,12 +31,12 @@ def test_compiles_once(case):
 
 
 @pytest.mark.slow
-@every_case
+@variants_on_one_task
 def test_every_variant_compiles_once(case):
     check(case, "eager")
 
 
 @pytest.mark.slow
-@every_default
+@usual_cases
 def test_ahead_of_time_autograd_compiles_once(case):
     check(case, "aot_eager")

@@ -4,7 +4,15 @@ import math
 
 import pytest
 import torch
-from contract_cases import DEFAULTS, every_case, every_default, moment, one_of_a_kind, with_variants
+from contract_cases import (
+    DEFAULTS,
+    every_case,
+    every_default,
+    moment,
+    one_of_a_kind,
+    variants_on_one_task,
+    with_variants,
+)
 from torch import nn
 
 from selfdistill.core import METHODS, Frozen, Method, StepOutput
@@ -165,7 +173,7 @@ def test_learns_one_batch(case):
 
 
 @pytest.mark.slow
-@every_case
+@variants_on_one_task
 def test_every_variant_learns_one_batch(case):
     check_learns(case)
 

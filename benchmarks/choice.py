@@ -1,0 +1,157 @@
+"""Write docs/guide/choose.md: what a method gains and costs, from the csv files in results/.
+
+uv run python benchmarks/choice.py
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from tables import rows, table
+
+import selfdistill.methods  # noqa: F401  registers them
+from selfdistill.core import METHODS
+from selfdistill.recipe.build_method import unsupported_reason
+from selfdistill.tasks import TASKS
+
+PAGE = Path(__file__).parents[1] / "docs" / "guide" / "choose.md"
+EXITS = ("exits", "byot", "muse")
+CHEAP = 1.3  # plain steps that one may cost and still be called cheap
+
+
+class Choice(NamedTuple):
+    """A row of a study: its gain over plain training in points, and what its steps cost."""
+
+    row: str
+    n: int
+    gain: float
+    low: float
+    high: float
+    step: float
+    memory: float
+
+    @property
+    def method(self) -> str:
+        return method_of(self.row)
+
+    def cells(self) -> list[str]:
+        named = {"add": ", MI+SI", "mul": ", MI×SI", "class": ", pairs of a class"}
+        name = f"[`{self.method}`](../methods/{self.method}.md)"
+        gain = f"{signed(self.gain)} ({signed(self.low)} … {signed(self.high)})"
+        tasks = [
+            name
+            for name, task in TASKS.items()
+            if not unsupported_reason(METHODS[self.method], task)
+        ]
+        others = ", ".join(tasks[1:]) or "–"
+        variant = named.get(self.row.removeprefix(f"{self.method}-"), "")
+        return [name + variant, gain, f"{self.step:.1f}", f"{self.memory:.1f}", others]
+
+
+def signed(points: float) -> str:
+    return f"{points:+.1f}".replace("-", "−")
+
+
+def method_of(row: str) -> str:
+    """The method of a row, `muse-offline` of `muse-offline-add`."""
+    return row if row in METHODS else row.rpartition("-")[0]
+
+
+def choices(study: str) -> list[Choice]:
+    """The rows of a study, by the lower end of the gain's interval, the highest first."""
+    speed = {r["case"]: float(r["ratio_median"]) for r in rows("speed-methods-resnet18")}
+    memory = {r["case"]: float(r["ratio"]) for r in rows("memory-methods-resnet18")}
+    found = []
+    for line in rows(f"{study}-paired"):
+        row, _, base = line["difference"].partition(" - ")
+        if line["split"] == "test" and base == "ce":
+            case = method_of(row) if method_of(row) in speed else f"{method_of(row)} separable"
+            mean, low, high = (float(line[key]) for key in ("mean", "low", "high"))
+            found.append(Choice(row, int(line["n"]), mean, low, high, speed[case], memory[case]))
+    return sorted(found, key=lambda choice: -choice.low)
+
+
+def section(title: str, about: str, found: list[Choice]) -> str:
+    header = ["method", "gain (95 % interval)", "step ×", "memory ×", "other tasks"]
+    lines = table(header, [choice.cells() for choice in found])
+    return f"## {title}\n\n{about} n = {found[0].n} seeds.\n\n{lines}"
+
+
+def best(found: list[Choice]) -> Choice:
+    """That of which the most is certain: of means alone the luckiest would win."""
+    return max(found, key=lambda choice: choice.low)
+
+
+def advice(alone: list[Choice], taught: list[Choice], peers: list[Choice]) -> str:
+    """What follows from the figures, by rules that are stated."""
+    first, teacher = best(alone), best(taught)
+    cheap = best([choice for choice in alone if choice.step <= CHEAP])
+    exits, muse = (next(c for c in alone if c.row == row) for row in ("exits", "muse-add"))
+    paired = {
+        r["difference"]: r for r in rows("accuracy-cifar100-small-paired") if r["split"] == "test"
+    }
+    mean, low, high = (
+        signed(float(paired["muse-add - exits"][key])) for key in ("mean", "low", "high")
+    )
+    online = ", ".join(f"`{choice.method}`" for choice in peers if choice.low > 0)
+    lines = [
+        f"**The best network at the same inference cost**: `{first.method}`, {signed(first.gain)} "
+        f"points, if a step may cost {first.step:.1f} plain ones.",
+        f"**At hardly more than plain training** (a step of at most {CHEAP}): `{cheap.method}`, "
+        f"{signed(cheap.gain)} points for {cheap.step:.2f} steps.",
+        f"**A smaller network, or early exits**: {', '.join(f'`{name}`' for name in EXITS)} leave "
+        f"exits behind, each a network of its own. `exits` gains {signed(exits.gain)} points at "
+        f"the last one. What MUSE's information terms add to it is within noise so far: MI+SI "
+        f"minus `exits` is {mean} points ({low} … {high}), at {muse.step / exits.step:.2f} of its "
+        "step; the [study](../study.md) looks for where they do add.",
+        f"**A large network that is trained already**: `{teacher.method}`, "
+        f"{signed(teacher.gain)} points.",
+        f"**Two networks at once**: {online or 'no online method'} gained anything beyond noise.",
+        "**Segmentation and detection**: nothing gained anything beyond noise on the two small "
+        "sets that were measured ([Results](../results.md#segmentation-and-detection)); start with "
+        "`ce`, and take `exits` if you want exits.",
+    ]
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def page() -> str:
+    """The page, as markdown."""
+    alone = choices("accuracy-cifar100-small")
+    taught = choices("accuracy-cifar100-2000x20-offline")
+    peers = choices("accuracy-cifar100-2000x20-online")
+    parts = [
+        "<!-- Made by benchmarks/choice.py from benchmarks/results/; do not edit by hand. -->",
+        "# Choose a method",
+        "What a method gains and what it costs, as far as it has been measured here: small "
+        "networks on a part of CIFAR-100, trained for minutes on a CPU. These studies rank methods "
+        "where data are few and training is short; on other data the order may be another, so "
+        "[compare](compare.md) two or three on yours. Gains are in points of test accuracy over "
+        "plain training with the same recipe and seeds; rows are ordered by the lower end of the "
+        "95 % interval, and one that holds 0 shows nothing. "
+        "Step and memory are multiples of plain training's, on a ResNet-18 on a CPU; on a GPU the "
+        "exits' many small layers cost [more](../measurements.md).",
+        "## What follows",
+        advice(alone, taught, peers),
+        section(
+            "Without a teacher",
+            "4,000 images, 40 epochs, `cifar/resnet10_w16`; every method at its paper's weights.",
+            alone,
+        ),
+        section(
+            "From a teacher",
+            "2,000 images, 20 epochs, `cifar/resnet8` from a `cifar/resnet20` trained on the same "
+            "images: so short a training shows how fast a method starts.",
+            taught,
+        ),
+        section(
+            "With a peer",
+            "2,000 images, 20 epochs, two `cifar/resnet8` that start together.",
+            peers,
+        ),
+        "All figures, with machines, commits and commands: [Measurements](../measurements.md).",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
+    print(PAGE)
