@@ -4,7 +4,8 @@
 
 `cifar100.npz` is CIFAR-100 in MedMNIST's layout with 5,000 training images as `val_images`. Choices
 are made on those; test images are looked at once, for the table. The tables are `self`, `offline`
-(one teacher for all, trained first on the same images) and `online`. All rows of a table share one
+(one teacher for all, trained first on the same images), `online`, and `forms`, which is the third
+part of docs/study.md. All rows of a table share one
 recipe and the same seeds, and every method has its paper's defaults; only `byot` has head and soft
 weight of `exits` and `muse`, so that rows with exits differ in what they add to labels and soft
 labels. A run that is there is not made again, one that was cut off goes on. Two results: mean and
@@ -20,6 +21,7 @@ from typing import Any
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+import muse_forms
 from record import record
 from seeds import differences, summary, trained
 
@@ -66,8 +68,43 @@ ONLINE: Rows = {
     "muse-online-add": {"method": "muse-online", "model": "cifar/resnet8"},
     "muse-online-mul": {"method": "muse-online", "model": "cifar/resnet8", "combine": "mul"},
 }
-TABLES = {"self": SELF, "offline": OFFLINE, "online": ONLINE}
-BASES = {"self": ("ce", "exits"), "offline": ("ce", "kd"), "online": ("ce", "dml")}
+SMALL_MUSE = {"model": "cifar/resnet8", "method": "muse"}
+FORM = {
+    "model": "cifar/resnet8",
+    "method": "muse-form",
+    "imports": (str(Path(muse_forms.__file__)),),
+}
+FORMS: Rows = {
+    "ce": {"method": "ce", "model": "cifar/resnet8"},
+    "exits": {"method": "exits", "model": "cifar/resnet8"},
+    **{f"jsd {w}": {**SMALL_MUSE, "information_weight": w} for w in (0.01, 0.03, 0.1, 0.3, 1.0)},
+    "mul 0.1": {**SMALL_MUSE, "combine": "mul"},
+    **{
+        f"infonce {w}": {**SMALL_MUSE, "estimator": "infonce", "information_weight": w}
+        for w in (0.03, 0.1)
+    },
+    "cosine": {**FORM, "form": "cosine", "estimator": "infonce", "information_weight": 0.03},
+    "concat": {**SMALL_MUSE, "critic": "concat", "critic_width": 128},
+    "roll": {**SMALL_MUSE, "negatives": "roll"},
+    "raw": {**SMALL_MUSE, "feature_source": "raw"},
+    "encoded": {**SMALL_MUSE, "feature_source": "raw", "si_global_view": "encoded"},
+    "detached": {**SMALL_MUSE, "detach_last": True},
+    "MI alone": {**SMALL_MUSE, "si_weight": 0.0},
+    "SI alone": {**SMALL_MUSE, "mi_weight": 0.0},
+    "class": {**SMALL_MUSE, "positives": "class"},
+    **{
+        form: {**FORM, "form": form}
+        for form in ("deep local", "other class", "fixed bottleneck", "late", "early", "views")
+    },
+    "exits-two-views": {**FORM, "method": "exits-two-views"},
+}
+TABLES = {"self": SELF, "offline": OFFLINE, "online": ONLINE, "forms": FORMS}
+BASES = {
+    "self": ("ce", "exits"),
+    "offline": ("ce", "kd"),
+    "online": ("ce", "dml"),
+    "forms": ("exits", "exits-two-views"),
+}
 TEACHER = {"method": "ce", "model": "cifar/resnet20"}
 
 
@@ -80,7 +117,7 @@ def run(row: str, seed: int, args: argparse.Namespace) -> list[ExitScore]:
         "warmup_epochs": args.epochs / 5,
     }
     whole = {**RECIPE, **shape, "val_every_epochs": args.epochs, "data": args.data}
-    whole["precision"] = args.precision
+    whole |= {"precision": args.precision, "image_size": args.image_size}
     if METHODS[keys["method"]].kind == "offline":
         teacher = args.runs / "teacher"
         trained(teacher, **{**whole, **TEACHER, "seed": 0})
@@ -98,6 +135,8 @@ def main() -> None:
     parser.add_argument("--name", default="accuracy-cifar100-small", help="results/NAME.csv")
     parser.add_argument("--rows", nargs="+", help="some of the table's rows")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
+    parser.add_argument("--image-size", type=int)
+    parser.add_argument("--splits", nargs="+", default=["val", "test"], choices=["val", "test"])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--precision", default=RECIPE["precision"], help="fp32 where bf16 is slow")
     parser.add_argument("--done", action="store_true", help="train nothing, tabulate what is there")
@@ -109,9 +148,9 @@ def main() -> None:
         wanted = [(r, s) for r, s in wanted if (args.runs / r / f"s{s}" / "exits.csv").exists()]
         rows = [row for row in rows if any(row == name for name, _ in wanted)]
     found = {(row, seed): run(row, seed, args) for row, seed in wanted}
-    table = summary(found, rows)
+    table = [line for line in summary(found, rows) if line["split"] in args.splits]
     bases = tuple(base for base in BASES[args.table] if base in rows)
-    paired = [line for split in ("val", "test") for line in differences(found, rows, split, bases)]
+    paired = [line for split in args.splits for line in differences(found, rows, split, bases)]
     for line in table + paired:
         print(*line.values(), sep="\t")
     print(record(args.name, table))
