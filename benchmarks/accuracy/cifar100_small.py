@@ -68,30 +68,26 @@ ONLINE: Rows = {
     "muse-online-add": {"method": "muse-online", "model": "cifar/resnet8"},
     "muse-online-mul": {"method": "muse-online", "model": "cifar/resnet8", "combine": "mul"},
 }
-SMALL_MUSE = {"model": "cifar/resnet8", "method": "muse"}
-FORM = {
-    "model": "cifar/resnet8",
-    "method": "muse-form",
-    "imports": (str(Path(muse_forms.__file__)),),
-}
+MUSE: dict[str, Any] = {"method": "muse"}
+FORM = {"method": "muse-form", "imports": (str(Path(muse_forms.__file__)),)}
 FORMS: Rows = {
-    "ce": {"method": "ce", "model": "cifar/resnet8"},
-    "exits": {"method": "exits", "model": "cifar/resnet8"},
-    **{f"jsd {w}": {**SMALL_MUSE, "information_weight": w} for w in (0.01, 0.03, 0.1, 0.3, 1.0)},
-    "mul 0.1": {**SMALL_MUSE, "combine": "mul"},
+    "ce": {"method": "ce"},
+    "exits": {"method": "exits"},
+    **{f"jsd {w}": {**MUSE, "information_weight": w} for w in (0.01, 0.03, 0.1, 0.3, 1.0)},
+    "mul 0.1": {**MUSE, "combine": "mul"},
     **{
-        f"infonce {w}": {**SMALL_MUSE, "estimator": "infonce", "information_weight": w}
+        f"infonce {w}": {**MUSE, "estimator": "infonce", "information_weight": w}
         for w in (0.03, 0.1)
     },
     "cosine": {**FORM, "form": "cosine", "estimator": "infonce", "information_weight": 0.03},
-    "concat": {**SMALL_MUSE, "critic": "concat", "critic_width": 128},
-    "roll": {**SMALL_MUSE, "negatives": "roll"},
-    "raw": {**SMALL_MUSE, "feature_source": "raw"},
-    "encoded": {**SMALL_MUSE, "feature_source": "raw", "si_global_view": "encoded"},
-    "detached": {**SMALL_MUSE, "detach_last": True},
-    "MI alone": {**SMALL_MUSE, "si_weight": 0.0},
-    "SI alone": {**SMALL_MUSE, "mi_weight": 0.0},
-    "class": {**SMALL_MUSE, "positives": "class"},
+    "concat": {**MUSE, "critic": "concat", "critic_width": 128},
+    "roll": {**MUSE, "negatives": "roll"},
+    "raw": {**MUSE, "feature_source": "raw"},
+    "encoded": {**MUSE, "feature_source": "raw", "si_global_view": "encoded"},
+    "detached": {**MUSE, "detach_last": True},
+    "MI alone": {**MUSE, "si_weight": 0.0},
+    "SI alone": {**MUSE, "mi_weight": 0.0},
+    "class": {**MUSE, "positives": "class"},
     **{
         form: {**FORM, "form": form}
         for form in ("deep local", "other class", "fixed bottleneck", "late", "early", "views")

@@ -90,6 +90,11 @@ def with_both_views(batch: Batch) -> Batch:
     return batch._replace(inputs=inputs, targets=targets, indices=batch.indices.repeat(2))
 
 
+def of_first_view(step: StepOutput) -> StepOutput:
+    """The step with the outputs that the batch has targets for."""
+    return step._replace(outputs=step.outputs[: len(step.outputs) // 2])
+
+
 @METHODS.add("muse-form")
 class MuseForm(Muse):
     """MUSE with one thing changed, see docs/study.md, part 3.
@@ -125,7 +130,9 @@ class MuseForm(Muse):
         half = (progress.fraction >= 0.5).float()
         share = {"late": half, "early": 1 - half}.get(self.form, 1.0)
         self.pressure = self.information_weight * share
-        return super().forward(with_both_views(batch) if self.form == "views" else batch, progress)
+        if self.form != "views":
+            return super().forward(batch, progress)
+        return of_first_view(super().forward(with_both_views(batch), progress))
 
     def _pressed(self, feature: Tensor) -> Tensor:
         return scale_grad(feature, self.pressure)
@@ -166,4 +173,4 @@ class TwoViewExits(SupervisedExits):
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """The terms of `exits`."""
-        return super().forward(with_both_views(batch), progress)
+        return of_first_view(super().forward(with_both_views(batch), progress))
