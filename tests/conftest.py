@@ -4,6 +4,7 @@ import os
 import signal
 from collections import OrderedDict
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
@@ -42,6 +43,11 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
+    lines = (Path(__file__).parent / "slow.txt").read_text(encoding="utf-8").splitlines()
+    slow_names = tuple(f"tests/{line}" for line in lines if not line.startswith("#"))
+    for item in items:
+        if item.nodeid.startswith(slow_names):
+            item.add_marker("slow")
     if not config.getoption("--runslow"):
         slow = [item for item in items if "slow" in item.keywords]
         config.hook.pytest_deselected(items=slow)

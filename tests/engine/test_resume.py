@@ -53,8 +53,19 @@ def straight(tmp_path_factory):
     return run
 
 
-@every_run
-@pytest.mark.parametrize("stop", range(1, 2 * STEPS + 1))
+def speed(name: str, stop: int) -> list[pytest.MarkDecorator]:
+    """The fast half has all settings at once after every step, and others after one."""
+    return [] if name == "all" or stop == STEPS + 1 else [pytest.mark.slow]
+
+
+@pytest.mark.parametrize(
+    ("keys", "stop"),
+    [
+        pytest.param(keys, stop, id=f"{stop}-{name}", marks=speed(name, stop))
+        for name, keys in RUNS.items()
+        for stop in range(1, 2 * STEPS + 1)
+    ],
+)
 def test_stopped_by_a_signal_after_any_step(tmp_path, straight, keys, stop):
     trainer = make(tmp_path, **keys)
 
