@@ -4,7 +4,7 @@
 
 A pretrained EfficientNet-lite0 is fine-tuned on a few pictures, with its own linear head and with
 what an exit has besides: another rate, a normalization, a bottleneck, a shallower feature, one at
-a time. Rows named `exits` are trained by the method, with two predictors to a row's one. The
+a time. The method `exits` makes two rows, of the network and of its exit before the last stage. The
 weights are ImageNet's, in timm's order and names for `tf_efficientnet_lite0`. A run that is there
 is not made again, one that was cut off goes on.
 """
@@ -12,6 +12,7 @@ is not made again, one that was cut off goes on.
 import argparse
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from selfdistill.models import build
 from selfdistill.modules.bottlenecks import SlimBottleneck
 from selfdistill.records.exit_scores import ExitScore
 
+EXIT = "exits, before the last stage"
 MODEL = "timm/tf_efficientnet_lite0"
 RECIPE: dict[str, Any] = {
     "image_size": 96,
@@ -146,8 +148,16 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     found = {(row, seed): run(row, seed, args) for seed in args.seeds for row in args.rows}
-    table = [line for line in summary(found, args.rows) if line["split"] == args.split]
-    paired = differences(found, args.rows, args.split, ("linear", "cut, bottleneck"))
+    rows = list(args.rows)
+    if "exits" in rows:  # compared as a network of its own
+        rows.append(EXIT)
+        for seed in args.seeds:
+            *_, before_last, whole = found["exits", seed]
+            found["exits", seed] = [whole]
+            found[EXIT, seed] = [replace(before_last, predictor=whole.predictor)]
+    table = [line for line in summary(found, rows) if line["split"] == args.split]
+    bases = tuple(row for row in ("linear", "cut, bottleneck") if row in rows)
+    paired = differences(found, rows, args.split, bases)
     for line in table + paired:
         print(*line.values(), sep="\t")
     print(record(args.name, table))

@@ -140,6 +140,21 @@ def test_full_memory_names_an_option_that_the_command_has(options, remedy):
     assert error_message(MemoryError(), options)[0].startswith(f"the memory is full; {remedy}")
 
 
+@pytest.mark.parametrize(
+    ("options", "remedy"),
+    [
+        (("num_workers", "batch_size", "accumulation_steps"), "lower --num-workers"),
+        (("batch_size",), "lower --batch-size"),
+        ((), "end other programs"),
+    ],
+)
+def test_a_lost_worker_names_an_option_that_the_command_has(options, remedy):
+    fault = RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+    sentence, code = error_message(fault, options)
+    assert sentence.startswith(f"a process that decodes images died; {remedy}")
+    assert code == 7
+
+
 def test_lightnings_own_exception():
     from lightning_fabric.utilities.exceptions import MisconfigurationException
 

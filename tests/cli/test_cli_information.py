@@ -103,6 +103,8 @@ def refused(*arguments):
         (["cifar/resnet8", "--lr", "0"], 2, "lr=0"),
         (["cifar/resnet8", "--device", "gpu"], 2, "device = 'gpu' does not fit"),
         (["cifar/resnet8", "cifar/resnet8"], 2, "named twice"),
+        (["cifar/resnet8", "--at-bottlenecks"], 2, "is no run and so has no bottlenecks"),
+        (["cifar/resnet8", "--at-bottlenecks", "--taps", "layer1,layer2"], 2, "leave out --taps"),
         ([], 2, "Missing argument"),
     ],
 )

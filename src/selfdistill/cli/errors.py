@@ -93,9 +93,13 @@ def error_message(error: Exception, options: Collection[str] = ()) -> tuple[str,
     text = str(error).lower()
     allocation = isinstance(error, RuntimeError) and any(part in text for part in _OUT_OF_MEMORY)
     if allocation or isinstance(error, MemoryError | OutOfMemoryError):
-        return f"the memory is full; {_less_memory(options)}", 7
+        smaller = "lower --batch-size, or split it by --accumulation-steps 2"
+        if "accumulation_steps" not in options:
+            smaller = _lower(options, "batch_size", "image_size")
+        return f"the memory is full; {smaller}", 7
     if isinstance(error, RuntimeError) and "dataloader worker" in text:  # heard of in any line
-        return "a process that decodes images died; lower --num-workers or --batch-size", 7
+        smaller = _lower(options, "num_workers", "batch_size", "image_size")
+        return f"a process that decodes images died; {smaller}", 7
     if isinstance(error, OSError) and error.errno in {*_NOT_PERMITTED, *_NO_SUCH_PATH}:
         path = f": {shortened(str(error.filename))}" if error.filename else ""
         code = 2 if error.errno in _NO_SUCH_PATH else 7
@@ -103,13 +107,12 @@ def error_message(error: Exception, options: Collection[str] = ()) -> tuple[str,
     return "", 1
 
 
-def _less_memory(options: Collection[str]) -> str:
-    if "accumulation_steps" in options:
-        return "lower --batch-size, or split it by --accumulation-steps 2"
-    names = [name for name in ("batch_size", "image_size") if name in options]
-    if names:
-        return f"lower --{names[0].replace('_', '-')}"
-    return "end other programs, or take a machine with more"
+def _lower(options: Collection[str], *names: str) -> str:
+    """What takes less memory: the first of these options that the command has."""
+    found = next((name for name in names if name in options), None)
+    if found is None:
+        return "end other programs, or take a machine with more memory"
+    return f"lower --{found.replace('_', '-')}"
 
 
 def _print_warnings() -> None:

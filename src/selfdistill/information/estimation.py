@@ -48,11 +48,10 @@ def estimate_information(
     """Estimate the information of each module about the last one (MI) and about itself (SI).
 
     A module is the part of a network before a tap, and the bottleneck behind it if the network
-    comes with its bottlenecks. This is the measurement behind Figures 2 (d)
-    and, with `trainable`, 2 (c) of MUSE (https://arxiv.org/abs/2110.12606): critics alone are
-    trained on training images, and every 1/20 of the steps they are evaluated on held-out images.
-    The networks see the same images in the same order, and critics of the same shape start from
-    the same weights.
+    comes with its bottlenecks. This is the measurement behind Figures 2 (d) and, with `trainable`,
+    2 (c) of MUSE (https://arxiv.org/abs/2110.12606): critics alone are trained on training images,
+    and every 1/20 of the steps they are evaluated on held-out images. The networks see the same
+    images in the same order, and critics of the same shape start from the same weights.
 
     Args:
         networks: by the name to be shown; none of them is changed.
@@ -142,7 +141,8 @@ class _CriticTraining:
                 f"{name} is tapped at one module and information needs two, which it is about and "
                 "which it is in; `selfdistill taps MODEL` lists them"
             )
-        self.bottlenecks = nn.ModuleList(map(copy_without_hooks, network.bottlenecks or ()))
+        copies = map(copy_without_hooks, network.bottlenecks or ())
+        self.bottlenecks = nn.ModuleList(copies).cpu()  # the example is there
         if self.bottlenecks and len(self.bottlenecks) != len(self.taps.names) - 1:
             raise ConfigError(
                 f"{name} has {len(self.bottlenecks)} bottlenecks for {len(self.taps.names)} taps; "

@@ -47,11 +47,17 @@ def networks_under_test(
         at_bottlenecks: the modules of runs with exits end behind the exits' bottlenecks.
 
     Raises:
-        ConfigError: a name is nothing, or is given twice, or has no bottlenecks to measure at.
+        ConfigError: a name is nothing, or is given twice, or has no bottlenecks to measure at; or
+            bottlenecks are asked for at other taps.
         DataError: the networks do not take images of one size.
     """
     if twice := [name for name in names if names.count(name) > 1]:
         raise ConfigError(f"'{twice[0]}' is named twice")
+    if at_bottlenecks and taps:
+        raise ConfigError(
+            "bottlenecks hang on the taps that a run was trained with; leave out --taps or "
+            "--at-bottlenecks"
+        )
     recipes = {name: load_recipe(name) for name in names if _is_run(name)}
     own = _Own()
     images = _images(list(recipes.values()), data, image_size, own)
