@@ -31,3 +31,12 @@ def record(name: str, rows: Iterable[Mapping[str, Any]], **elsewhere: str) -> Pa
         writer.writeheader()
         writer.writerows(full)
     return path
+
+
+def report(name: str, table: list[dict[str, Any]], paired: list[dict[str, Any]]) -> None:
+    """Print and record a study: NAME.csv and, where there are pairs, NAME-paired.csv."""
+    for found, ending in ((table, ""), (paired, "-paired")):
+        for line in found:
+            print(*line.values(), sep="\t")
+        if found:
+            print(record(name + ending, found))

@@ -21,7 +21,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import muse_forms
-from record import record
+from record import report
 from seeds import differences, summary, trained
 
 import selfdistill.methods  # noqa: F401  registers them
@@ -146,11 +146,7 @@ def main() -> None:
     table = [line for line in summary(found, rows) if line["split"] in args.splits]
     bases = tuple(base for base in BASES[args.table] if base in rows)
     paired = [line for split in args.splits for line in differences(found, rows, split, bases)]
-    for line in table + paired:
-        print(*line.values(), sep="\t")
-    print(record(args.name, table))
-    if paired:
-        print(record(f"{args.name}-paired", paired))
+    report(args.name, table, paired)
 
 
 if __name__ == "__main__":

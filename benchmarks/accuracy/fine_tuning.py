@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from record import record
+from record import report
 from seeds import differences, summary, trained
 
 from selfdistill.models import build
@@ -158,11 +158,7 @@ def main() -> None:
     table = [line for line in summary(found, rows) if line["split"] == args.split]
     bases = tuple(row for row in ("linear", "cut, bottleneck") if row in rows)
     paired = differences(found, rows, args.split, bases)
-    for line in table + paired:
-        print(*line.values(), sep="\t")
-    print(record(args.name, table))
-    if paired:
-        print(record(f"{args.name}-paired", paired))
+    report(args.name, table, paired)
 
 
 if __name__ == "__main__":

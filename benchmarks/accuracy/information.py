@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from record import record
+from record import report
 from seeds import interval
 
 from selfdistill.information import (
@@ -106,11 +106,7 @@ def main() -> None:
     found = measured(args)
     table = summary(found)
     paired = differences(found, [base for base in ("ce", "exits") if base in args.rows])
-    for line in table + paired:
-        print(*line.values(), sep="\t")
-    print(record(args.name, table))
-    if paired:
-        print(record(f"{args.name}-paired", paired))
+    report(args.name, table, paired)
     if args.picture:
         panels = [(title, over_depth(found, f, f)) for f, title in FAMILIES.items()]
         args.picture.write_text(standalone_svg(panels, 2), encoding="utf-8")

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from record import record
+from record import report
 from seeds import differences, summary, trained
 
 RECIPE: dict[str, Any] = {"precision": "bf16", "channels_last": True, "batch_size": 16}
@@ -74,11 +74,7 @@ def main() -> None:
     lines = summary(found, rows)
     bases = tuple(base for base in ("ce", "exits") if base in rows)
     paired = [line for split in ("val", "test") for line in differences(found, rows, split, bases)]
-    for line in lines + paired:
-        print(*line.values(), sep="\t")
-    print(record(f"accuracy-{args.table}", lines))
-    if paired:
-        print(record(f"accuracy-{args.table}-paired", paired))
+    report(f"accuracy-{args.table}", lines, paired)
 
 
 if __name__ == "__main__":
