@@ -74,6 +74,17 @@ def test_takes_the_next_free_folder(first):
     assert first_ == second
 
 
+def test_behind_the_bottlenecks_of_a_run(first):
+    place = Path(first[1])
+    found = say("information", place, *QUICK, "--at-bottlenecks", "--out", "b")
+    assert found.code == 0, found.err
+    assert "frozen networks, behind their exits' bottlenecks" in found.out
+    rows = csv.DictReader(Path("b/information.csv").read_text(encoding="utf-8").splitlines())
+    taps = {row["term"]: row["tap"] for row in rows}
+    assert all(tap.endswith(" bottleneck") for tap in taps.values())
+    assert set(taps) == {f"{term}/{i}" for term in ("mutual", "self") for i in (1, 2, 3)}
+
+
 def test_leaves_the_run_as_it_is(run):
     before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
     result = say("information", run, *QUICK, "--trainable", "--out", "o")

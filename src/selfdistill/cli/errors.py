@@ -109,10 +109,10 @@ def error_message(error: Exception, options: Collection[str] = ()) -> tuple[str,
 
 def _lower(options: Collection[str], *names: str) -> str:
     """What takes less memory: the first of these options that the command has."""
-    found = next((name for name in names if name in options), None)
-    if found is None:
+    option = next((name for name in names if name in options), None)
+    if option is None:
         return "end other programs, or take a machine with more memory"
-    return f"lower --{found.replace('_', '-')}"
+    return f"lower --{option.replace('_', '-')}"
 
 
 def _print_warnings() -> None:

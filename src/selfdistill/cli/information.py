@@ -122,7 +122,9 @@ def information(
         seed=seed,
         at_bottlenecks=at_bottlenecks,
     )
-    echo(f"{images.name} · {steps} steps · {'trainable' if trainable else 'frozen'} networks\n")
+    place = ", behind their exits' bottlenecks" if at_bottlenecks else ""
+    kind = "trainable" if trainable else "frozen"
+    echo(f"{images.name} · {steps} steps · {kind} networks{place}\n")
     with InformationScreen(under_test, config) as screen:
         result = estimate_information(under_test, images, config, callback=screen)
     show_information(result)
