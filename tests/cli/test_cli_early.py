@@ -17,6 +17,9 @@ WRONG = [
     ("--data", "folder:nowhere"),
     ("--data", "npz:nowhere.npz"),
     ("--weights", "nowhere.pth"),
+    ("--method", "kd", "--teacher", "nowhere"),
+    ("--method", "kd", "--teacher", "nowhere.safetensors"),
+    ("--method", "kd", "--teacher", "timn/resnet18"),
     ("--recipe", "nowhere.toml"),
     ("--epochs", "-1"),
     ("--lr", "fast"),
@@ -42,6 +45,12 @@ WRONG = [
     ("--model", "resnte18"),
     ("--model", "cifar/resnte18"),
     ("--model", "cfar/resnet18"),
+    ("--model", "timm/resnte18"),
+    ("--model", "torchvision/resnte18"),
+    ("--method", "dml", "--peer", "cifar/resnte18"),
+    ("--method", "dml", "--peer", "timm/resnte18"),
+    ("--method", "kd", "--teacher", "timm/resnte18"),
+    ("--method", "kd", "--teacher", "vgg8.safetensors", "--teacher-model", "cifar/vgg88"),
     ("--model", "cifar/resnet8", "--taps", "layer1,leyer2"),
     ("--model", "cifar/resnet8", "--taps", "layer1,layer1"),
     ("--model", "cifar/resnet8", "--weights", "vgg8.safetensors"),
@@ -58,10 +67,10 @@ for words in WRONG:
         raise AssertionError(words)
 slow = {"lightning_fabric", "timm", "torch._dynamo", "torchmetrics", "torchvision"}
 assert not slow & set(sys.modules), slow & set(sys.modules)
-from selfdistill.recipe.network_check import check_network_early
+from selfdistill.recipe.network_check import check_networks_early
 from selfdistill.recipe.schema import parse
 
-check_network_early(parse({"model": "cifar/resnet8", "weights": "gray.safetensors"}))
+check_networks_early(parse({"model": "cifar/resnet8", "weights": "gray.safetensors"}))
 """
 
 
@@ -79,7 +88,8 @@ def test_no_torch_for_a_mistyped_word(tmp_path):
 
 def test_no_training_loop_for_a_wrong_network(tmp_path):
     stderr = stderr_of(NETWORK_PROGRAM, tmp_path)
-    assert stderr.count("did you mean 'cifar/resnet18'") == 3
+    assert stderr.count("did you mean 'cifar/resnet18'") == 4
+    assert stderr.count("did you mean 'timm/resnet18'") >= 1
     assert "did you mean 'layer2'" in stderr
     assert "named twice" in stderr
     assert "weights 'vgg8.safetensors' do not fit ResNet" in stderr

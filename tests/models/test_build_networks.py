@@ -9,7 +9,7 @@ from torch import nn
 
 from selfdistill.core import ConfigError, ResourceError
 from selfdistill.models import build, list_models
-from selfdistill.models.build import names_in_source
+from selfdistill.models.build import is_absent_from_source, names_in_source
 
 ORIGINAL = torchvision.models.get_model
 
@@ -175,6 +175,18 @@ def test_names_for_hints_are_those_of_the_libraries():
         assert of_library <= names
         assert all("rcnn" in name for name in names - of_library)  # with masks or key points
     assert names_in_source("no_such_library") == []
+
+
+def test_no_network_of_a_library_is_called_absent():
+    known = list(timm.models._registry._model_entrypoints)  # older names among them
+    shuffled = sorted(known)[:: len(known) // 40]
+    for name in (*shuffled, "convnext_tiny_in22ft1k", "resnet50.a1_in1k", "ig_resnext101_32x48d"):
+        assert timm.is_model(name)
+        assert not is_absent_from_source("timm", name)
+    for name in ("resnet50", "fcn_resnet50", "ssd300_vgg16", "retinanet_resnet50_fpn_v2"):
+        assert not is_absent_from_source("torchvision", name)
+    assert is_absent_from_source("timm", "resnte50")
+    assert not is_absent_from_source("no_such_library", "resnet50")
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,9 @@ from .options import option_name
 if TYPE_CHECKING:
     from ..recipe.schema import Recipe
 
+_OF_THE_METHOD = ("options", "teacher", "teacher_model", "teacher_taps", "peers")
+"""Keys that a recipe file may hold for its own method alone."""
+
 
 def recipe_for_resume(run: Path, others: Mapping[str, Any]) -> "Recipe":
     """The recipe of a run that goes on.
@@ -35,18 +38,20 @@ def resolve_recipe(
     from ..recipe.document import check_early, read, typed_recipe
 
     file = read(recipe) if recipe else {}
-    check_early(typed_recipe({**file, **keys}))  # before torch is imported, which takes seconds
+    switched = "method" in keys and file.get("method", keys["method"]) != keys["method"]
+    certain = {k: v for k, v in file.items() if not (switched and k in _OF_THE_METHOD)}
+    check_early(typed_recipe({**certain, **keys}))  # before torch is imported, which takes seconds
     from ..recipe.merge import merge_keys
-    from ..recipe.network_check import check_network_early
+    from ..recipe.network_check import check_networks_early
     from ..recipe.plugins import import_recipe_plugins
     from ..recipe.schema import parse
 
     import_recipe_plugins({**file, **keys})  # before methods are asked for their options
-    if "method" in keys and file.get("method", keys["method"]) != keys["method"]:
+    if switched:
         file = _drop_other_method_keys(keys["method"], file)
     values = merge_keys(file, keys)
     chosen = parse(merge_keys(values, _settings(settings or (), keys, values)))
-    check_network_early(chosen)
+    check_networks_early(chosen)
     return chosen
 
 

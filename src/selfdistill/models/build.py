@@ -121,12 +121,26 @@ _OTHER_TASKS = ("optical_flow", "quantization", "video")
 
 def names_in_source(library: str) -> list[str]:
     """Names that timm or torchvision registers, without importing it: enough for a hint."""
+    registered = re.compile(r"^@register_model.*?^def (\w+)", re.MULTILINE | re.DOTALL)
+    return [name for text in _sources(library) for name in registered.findall(text)]
+
+
+def is_absent_from_source(library: str, name: str) -> bool:
+    """Whether timm or torchvision can have no network of this name, without importing it."""
+    architecture = name.partition(".")[0]  # resnet50.a1_in1k: one of its sets of weights
+    quoted = re.compile(f"[\"']{re.escape(architecture)}[\"']")  # an older name of a network
+    texts = _sources(library)
+    return bool(texts) and not any(
+        f"def {architecture}(" in text or quoted.search(text) for text in texts
+    )
+
+
+def _sources(library: str) -> list[str]:
+    """The files that define networks; none where the library is installed in another form."""
     spec = find_spec(library)
     folders = spec.submodule_search_locations if spec else None
     files = sorted(Path(folders[0], "models").rglob("*.py")) if folders else []
-    files = [file for file in files if file.parent.name not in _OTHER_TASKS]
-    registered = re.compile(r"^@register_model.*?^def (\w+)", re.MULTILINE | re.DOTALL)
-    return [name for file in files for name in registered.findall(file.read_text("utf-8"))]
+    return [file.read_text("utf-8") for file in files if file.parent.name not in _OTHER_TASKS]
 
 
 def _matches(family: str, name: str, pattern: str) -> bool:

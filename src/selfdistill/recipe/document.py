@@ -21,6 +21,8 @@ _MAX_BYTES = 1 << 20
 _MAX_DOTS = 1000  # tomllib takes quadratic time and memory for a dotted key
 _MAX_INTEGER = 2**53
 _METHODS = Path(__file__).parents[1] / "methods"
+PUBLISHED = ("timm", "torchvision")
+"""Families of networks whose weights can be downloaded."""
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -103,7 +105,7 @@ def check_early(recipe: Recipe) -> None:
     """Refuse what needs no torch to be seen: a method or a path that is not there.
 
     Raises:
-        ConfigError: there is no such method or weights file.
+        ConfigError: there is no such method, teacher or weights file.
         DataError: there is no such folder or file of data.
     """
     if not (recipe.imports or entry_points(group=GROUP)):
@@ -117,6 +119,20 @@ def check_early(recipe: Recipe) -> None:
         raise DataError(f"there is no {'file' if kind == 'npz' else 'folder'} '{path}'")
     if recipe.weights not in ("", "pretrained") and not Path(recipe.weights).exists():
         raise ConfigError(f"there is no weights file '{recipe.weights}'")
+    if recipe.teacher and not Path(recipe.teacher).exists():
+        if recipe.teacher.partition("/")[0] not in PUBLISHED:
+            raise unknown_teacher(recipe.teacher)
+
+
+def unknown_teacher(name: str) -> ConfigError:
+    """The error for a teacher that is neither a path nor a published network."""
+    beside = Path(name).parent
+    choices = [str(path) for path in beside.iterdir()] if beside.is_dir() else []
+    return ConfigError(
+        f"there is no teacher '{shortened(name)}'{nearest(name, choices, list_all=False)}; give "
+        "the directory of a run, a weights file, timm/NAME, torchvision/NAME or, in Python, a "
+        "module"
+    )
 
 
 def shipped_methods() -> list[str]:

@@ -1,31 +1,50 @@
-"""A network checked by itself, before data and the training loop, which takes seconds to import."""
+"""Networks checked by themselves, before data and the training loop: that takes seconds to import."""
 
 from importlib.metadata import entry_points
 from pathlib import Path
 
+from ..core import ConfigError
 from ..models import build, read_weights
+from ..models.build import is_absent_from_source, name_hint
 from ..models.fit_weights import fit_weights, rename_tensors
 from ..taps.taps import check_tap_names
+from .document import PUBLISHED
 from .plugins import GROUP
 from .schema import Recipe
 
-_ELSEWHERE = ("timm", "torchvision", "fpn", "yolov5")
+_ELSEWHERE = (*PUBLISHED, "fpn", "yolov5")
 
 
-def check_network_early(recipe: Recipe) -> None:
+def check_networks_early(recipe: Recipe) -> None:
     """Refuse an unknown network, and of a `cifar/` network weights and taps that do not fit.
 
-    The other families take as long to import as the training loop.
+    The other families take as long to import as the training loop; of these the names are looked up
+    in their source.
 
     Raises:
         ConfigError: there is no such network, tap or weights file.
         ArtifactError: the weights are corrupt or of another network.
     """
-    family = recipe.model.partition("/")[0]
-    if family in _ELSEWHERE or (
-        family != "cifar" and (recipe.imports or entry_points(group=GROUP))
+    named = (recipe.model, *recipe.peers, recipe.teacher_model)
+    teacher = () if Path(recipe.teacher).exists() else (recipe.teacher,)
+    for name in filter(None, (*named, *teacher)):
+        _check_name(name, recipe)
+    if recipe.model.partition("/")[0] == "cifar":
+        _check_weights_and_taps(recipe)
+
+
+def _check_name(model: str, recipe: Recipe) -> None:
+    family, _, name = model.partition("/")
+    if family in PUBLISHED and name:
+        if is_absent_from_source(family, name):
+            raise ConfigError(f"there is no network '{model}'{name_hint(model)}")
+    elif family == "cifar" or not (
+        family in _ELSEWHERE or recipe.imports or entry_points(group=GROUP)
     ):
-        return
+        build(model, num_classes=2)
+
+
+def _check_weights_and_taps(recipe: Recipe) -> None:
     network = build(recipe.model, num_classes=2)  # a head for other classes is no fault
     if recipe.taps not in ("auto", "stages"):
         check_tap_names(network, [name.strip() for name in recipe.taps.split(",")])

@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..core import ArtifactError, ConfigError, Method, load_tensors, nearest
+from ..core import ArtifactError, ConfigError, Method, load_tensors
 from ..data import ImageData
 from ..data.image_data import Numbers
 from ..functional.channels import channels_convertible, convert_moments
 from ..models import (
-    SUFFIX_LIST,
     SUFFIXES,
     TrainedInput,
     build,
@@ -30,6 +29,7 @@ from ..records.training_data import TEACHER_FILE, TrainingData, read_teacher, re
 from ..taps import Taps
 from ..tasks import make_task
 from .data_check import class_difference
+from .document import PUBLISHED, unknown_teacher
 from .network_input import module_channels, named_channels
 from .run_weights import run_weights
 from .schema import Recipe
@@ -71,7 +71,7 @@ def load_teacher(recipe: Recipe, data: ImageData, *, reads_scores: bool = True) 
         return _from_run(Path(name), data, reads_scores)
     if Path(name).suffix in SUFFIXES:
         return _from_file(recipe, data, reads_scores)
-    if name.partition("/")[0] in ("timm", "torchvision"):
+    if name.partition("/")[0] in PUBLISHED:
         pretrained = find_pretrained(name)
         unlike = _unlike_number(f"teacher '{name}'", pretrained.classes, data, reads_scores)
         own = pretrained.input.mean, pretrained.input.std
@@ -79,12 +79,7 @@ def load_teacher(recipe: Recipe, data: ImageData, *, reads_scores: bool = True) 
         network = pretrained.load()
         note = _adapt_inputs(network, own, data)
         return LoadedTeacher(network, name, unlike, note, pretrained.input.size)
-    beside = Path(name).parent
-    choices = [str(p) for p in beside.iterdir()] if beside.is_dir() else []
-    raise ConfigError(
-        f"there is no teacher '{name}'{nearest(name, choices, list_all=False)}; give the directory "
-        f"of a run, a weights file ({SUFFIX_LIST}), timm/NAME or, in Python, a module"
-    )
+    raise unknown_teacher(name)
 
 
 def placeholder_teacher(path: Path, data: ImageData) -> nn.Module:
