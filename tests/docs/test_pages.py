@@ -15,6 +15,7 @@ import pytest
 from blocks import ROOT, RUN, SHOWN, blocks, own_commands, pages
 
 import selfdistill
+from selfdistill.cli.resolve_recipe import resolve_recipe
 
 RUNNER = Path(__file__).parent / "run_page.py"
 PAGES = pages()
@@ -31,9 +32,38 @@ def where(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
+METHODS = [page for page in PAGES if page.parent.name == "methods" and to_run(page)]
+OTHERS = [page for page in PAGES if page not in METHODS and to_run(page)]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [page for page in PAGES if to_run(page)], ids=where)
+@pytest.mark.parametrize("page", OTHERS, ids=where)
 def test_blocks_run(page, server, workspace, tmp_path, monkeypatch):
+    run_blocks(page, server, workspace, tmp_path, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", METHODS, ids=where)
+def test_examples_of_methods_run(page, server, workspace, tmp_path, monkeypatch):
+    run_blocks(page, server, workspace, tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("page", METHODS, ids=where)
+def test_examples_of_methods_are_accepted(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "digits-ce").mkdir(parents=True)  # a teacher, which is not read here
+    for block in blocks(page.read_text(encoding="utf-8")):
+        if block.language in RUN and not block.excuse:
+            for verb, *words in own_commands(block.code):
+                assert verb == "train"
+                keys = dict(zip(words[::2], words[1::2], strict=True))
+                named = {key.removeprefix("--"): value for key, value in keys.items()}
+                peers = {"peers": (named.pop("peer"),)} if "peer" in named else {}
+                recipe = resolve_recipe(named | peers | {"epochs": int(named["epochs"])})
+                assert recipe.method == page.stem
+
+
+def run_blocks(page, server, workspace, tmp_path, monkeypatch):
     monkeypatch.chdir(shutil.copytree(workspace, tmp_path / "work"))
     output = tmp_path / "output"
     runner = server.start(str(RUNNER), [str(page)], output)
