@@ -119,9 +119,9 @@ def check_early(recipe: Recipe) -> None:
         raise DataError(f"there is no {'file' if kind == 'npz' else 'folder'} '{path}'")
     if recipe.weights not in ("", "pretrained") and not Path(recipe.weights).exists():
         raise ConfigError(f"there is no weights file '{recipe.weights}'")
-    if recipe.teacher and not Path(recipe.teacher).exists():
-        if recipe.teacher.partition("/")[0] not in PUBLISHED:
-            raise unknown_teacher(recipe.teacher)
+    published = recipe.teacher.partition("/")[0] in PUBLISHED
+    if recipe.teacher and not published and not Path(recipe.teacher).exists():
+        raise unknown_teacher(recipe.teacher)
 
 
 def unknown_teacher(name: str) -> ConfigError:

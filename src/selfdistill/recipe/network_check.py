@@ -1,4 +1,4 @@
-"""Networks checked by themselves, before data and the training loop: that takes seconds to import."""
+"""Networks checked before data and the training loop, which takes seconds to import."""
 
 from importlib.metadata import entry_points
 from pathlib import Path
