@@ -140,6 +140,17 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "target": {"non_target_class_weight": 0.0},
         "others": {"target_class_weight": 0.0},
     },
+    "sskd-teacher": {"joint": {"backbone": "joint"}},
+    "sskd": {
+        "outputs only": {"similarity_weight": 0.0, "turned_fraction": 0.5},
+        "similarity": {"supervised_weight": 1.0, "soft_weight": 0.0, "turned_weight": 0.0},
+    },
+    "hsakd-teacher": {"frozen": {"backbone": "frozen"}},
+    "hsakd": {"outputs only": {"joint_weight": 0.0}, "heads only": {"soft_weight": 0.0}},
+    "hsakd-online": {
+        "two peers": {},
+        "labels only": {"joint_weight": 0.0, "soft_weight": 0.0},
+    },
     "one": {
         "two branches": {"num_branches": 2},
         "no ramp": {"warmup_fraction": 0.0},
@@ -211,6 +222,10 @@ class Case(NamedTuple):
         takes = inspect.signature(METHODS[self.name]).parameters
         if "teacher" in takes:
             teacher = self.network(7, TEACHER_WIDTHS)
+            trained_by = METHODS[self.name].teacher_method
+            if trained_by and not unsupported_reason(METHODS[trained_by], TASKS[self.task]):
+                case = Case(trained_by, "defaults", {}, self.task)
+                teacher = case.method(7, taps, teacher).eval()
             given |= {"teacher": teacher, "teacher_taps": taps or STAGES}
         if "peers" in takes:
             seeds = range(seed + 100, seed + 100 + self.peers)

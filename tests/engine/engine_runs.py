@@ -87,10 +87,19 @@ def parameters(name: str) -> set[str]:
     return {p for cls in method_classes(name).values() for p in inspect.signature(cls).parameters}
 
 
-def companions(name: str, make_network: Callable[[], Any] = network) -> dict[str, Any]:
+def as_teacher(name: str, net: nn.Module) -> nn.Module:
+    """The network, or the method that its students want it to be trained by."""
+    trained_by = [cls.teacher_method for cls in method_classes(name).values() if cls.teacher_method]
+    return build_method(trained_by[0], net, task()) if trained_by else net
+
+
+def companions(name: str, make_network: Callable[[], Any] | None = None) -> dict[str, Any]:
     """A teacher and a peer for methods that have them."""
     takes = parameters(name)
-    teacher = {"teacher": make_network()} if "teacher" in takes else {}
+    teacher = {}
+    if "teacher" in takes:
+        teacher = {"teacher": make_network() if make_network else as_teacher(name, network())}
+    make_network = make_network or network
     return teacher | ({"peers": [make_network()]} if "peers" in takes else {})
 
 
@@ -242,7 +251,7 @@ def networks_of(keys: dict[str, Any]) -> None:
     """Keywords for networks become networks, in place."""
     keys["model"] = network_of(keys["model"])
     if "teacher" in keys:
-        keys["teacher"] = network_of(keys["teacher"])
+        keys["teacher"] = as_teacher(keys["method"], network_of(keys["teacher"]))
     if "peers" in keys:
         keys["peers"] = [network(**peer) for peer in keys["peers"]]
 

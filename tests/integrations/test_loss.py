@@ -54,6 +54,9 @@ def test_the_network_is_the_one_that_was_given(name):
     keys, before = list(network.state_dict()), copy.deepcopy(network.state_dict())
     takes = inspect.signature(METHODS[name]).parameters
     companions = {"teacher": small()} if "teacher" in takes else {}
+    if trained_by := METHODS[name].teacher_method:
+        teacher = selfdistill.wrap(small(), trained_by, example=images[:2], classes=10)
+        companions = {"teacher": teacher.method}
     companions |= {"peers": [small(1)]} if "peers" in takes else {}
     companions |= {"train_labels": labels} if "train_labels" in takes else {}
     criterion = selfdistill.wrap(network, name, example=images[:2], classes=10, **companions)
@@ -65,7 +68,8 @@ def test_the_network_is_the_one_that_was_given(name):
     ).backward()
     torch.optim.SGD(criterion.parameters(), lr=0.1).step()
     assert list(network.state_dict()) == keys
-    assert not torch.equal(network.state_dict()["fc.weight"], before["fc.weight"])
+    moved = not torch.equal(network.state_dict()["fc.weight"], before["fc.weight"])
+    assert moved != criterion.method.needs.trained_student
     network.eval(), criterion.eval()
     assert torch.equal(network(images), criterion.predict(images)["student"])
 

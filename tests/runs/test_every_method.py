@@ -29,6 +29,12 @@ SERVED = [name for name in METHODS if not unsupported_reason(METHODS[name], Clas
 @pytest.mark.parametrize("name", SERVED)
 def test_trains_is_evaluated_and_loaded_again(name, teacher, tmp_path):
     offline = {"teacher": teacher} if METHODS[name].kind == "offline" else {}
+    if trained_by := METHODS[name].teacher_method:
+        offline["teacher"] = tmp_path / "teacher"
+        keys = TINY | {"model": "cifar/resnet14", "weights": str(teacher)}
+        selfdistill.train(method=trained_by, out=tmp_path / "teacher", **keys)
+    if "backbone" in options(METHODS[name]):
+        offline["backbone"] = "joint"
     run = selfdistill.train(method=name, out=tmp_path / "run", **TINY, **offline)
     assert run.exits[-1].predictor == "student"
     assert run.exits[-1].test_score is not None

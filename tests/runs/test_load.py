@@ -34,11 +34,20 @@ def module(seed: int = 0) -> nn.Module:
     return build("cifar/resnet10_w16", num_classes=10, in_channels=1)
 
 
+def teacher_of(name: str) -> nn.Module:
+    """A network, or the method that its students want it to be trained by."""
+    if not (trained_by := METHODS[name].teacher_method):
+        return module()
+    return selfdistill.wrap(
+        module(), trained_by, example=torch.zeros(2, 1, 8, 8), classes=10
+    ).method
+
+
 @ABOUT_CHANCE
 @pytest.mark.parametrize("name", OFFLINE)
 def test_a_teacher_that_was_a_module_is_not_asked_for(name, tmp_path):
     keys = TINY | {"model": "cifar/resnet10_w16"}  # as many stages as the teacher
-    run = selfdistill.train(method=name, teacher=module(), out=tmp_path / "run", **keys)
+    run = selfdistill.train(method=name, teacher=teacher_of(name), out=tmp_path / "run", **keys)
     again = selfdistill.load(tmp_path / "run")
     images = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     for mine, theirs in zip(

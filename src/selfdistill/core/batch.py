@@ -81,6 +81,7 @@ class Needs(NamedTuple):
         dense_scores: see `Task.dense_scores`.
         teacher_scores: the teacher's outputs are compared with the student's, so both must have
             the same classes; without, its features alone are read.
+        trained_student: the student does not learn, so it must have weights to begin with.
     """
 
     views: int = 1
@@ -90,6 +91,7 @@ class Needs(NamedTuple):
     class_scores: bool = False
     dense_scores: bool = False
     teacher_scores: bool = False
+    trained_student: bool = False
 
     def __or__(self, other: "Needs") -> "Needs":
         """The requirements of both."""

@@ -48,6 +48,8 @@ class Method(nn.Module, ABC):
             trained with it ("online") or a teacher ("offline").
         provenance: the sources of the implementation.
         needs: of data and task; an instance may need more than its class.
+        teacher_method: name of the method that a teacher must have been trained by, or "". Such a
+            teacher is given as that method, with all that it trained.
         default_taps: where features are read if nobody names taps: "auto", ending with what the
             classifier pools, or "stages", the ends of the stages alone.
         cycles: number of equal cycles of the run; the learning rate restarts in each.
@@ -56,6 +58,7 @@ class Method(nn.Module, ABC):
     kind: ClassVar[Kind]
     provenance: ClassVar[Provenance]
     needs: Needs = Needs()
+    teacher_method: ClassVar[str] = ""
     default_taps: ClassVar[Literal["auto", "stages"]] = "auto"
     cycles: int = 1
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lightning_fabric import Fabric
 
+from ..recipe.build_method import teacher_network
 from ..recipe.build_run import RunComponents
 from ..runs.teacher_check import evaluate_teacher, size_warnings
 from ..tasks.metric_names import shown_metric
@@ -48,7 +49,7 @@ def check_teacher(components: RunComponents, fabric: Fabric) -> TeacherReport | 
     metric = components.task.primary_metric
     scores, images, warnings = {metric: math.nan}, "no", size_warnings(components)
     if not components.teacher_unlike:
-        scores, images, warnings = evaluate_teacher(teacher, components, fabric)
+        scores, images, warnings = evaluate_teacher(teacher_network(teacher), components, fabric)
     classes = normalization = f"not known; only its {shown_metric(metric)} speaks for it"
     if Path(name).is_dir():
         classes = normalization = _KNOWN_FROM_RUN
@@ -59,7 +60,7 @@ def check_teacher(components: RunComponents, fabric: Fabric) -> TeacherReport | 
         classes = "not the data's: its features alone are read"
     return TeacherReport(
         name=name,
-        parameters=count_parameters(teacher),
+        parameters=count_parameters(teacher_network(teacher)),
         score=scores[metric],
         metric=metric,
         images=images,

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from .. import methods as _all_methods  # noqa: F401  importing them is what registers them
-from ..core import ConfigError, Frozen, Method, Task
+from ..core import METHODS, STUDENT, ConfigError, Frozen, Method, Task
 from ..modules.joined_methods import JoinedMethods, check_joinable
 from ..taps import Taps, Teacher, example_output, resolve_taps
 from .options import check_companions, method_classes
+from .placeholder_teacher import PlaceholderTeacher
 
 
 class MethodInputs(NamedTuple):
@@ -53,7 +54,7 @@ def build_method(
             `default_taps`; a peer's are read like the student's where it has those modules, else
             where its own stages end.
         chosen: the method's options; of joined methods a dictionary for each.
-        teacher: for methods that learn from one.
+        teacher: for methods that learn from one: a network, or the method that trained it.
         teacher_unlike: why its classes are known not to be the task's, a sentence, or "".
         peers: for methods that train several networks.
         train_labels: of all training images, (N,), for methods that keep something for each.
@@ -67,9 +68,22 @@ def build_method(
     method = _built(parts, given, chosen or {})
     if teacher is None or not method.needs.teacher_scores:
         return method
-    if unlike := teacher_unlike or unlike_outputs(teacher, task):
+    if unlike := teacher_unlike or unlike_outputs(teacher_network(teacher), task):
         raise ConfigError(unlike)
     return method
+
+
+def teacher_network(teacher: nn.Module) -> nn.Module:
+    """The network itself where a teacher is given as the method that trained it."""
+    return teacher.predictors()[STUDENT] if isinstance(teacher, Method) else teacher
+
+
+def lacking_parts(teacher: object, method: str, arguments: str) -> ConfigError:
+    """The error for a teacher that another method trained than the one whose parts are read."""
+    return ConfigError(
+        f"teacher {teacher} brings none of the parts that method '{method}' trains, from which the "
+        f"student learns; train a teacher: selfdistill train --method {method} {arguments}"
+    )
 
 
 def unlike_outputs(teacher: nn.Module, task: Task) -> str:
@@ -94,7 +108,7 @@ def _built(
     built = {
         part: cls(**_arguments(cls, given), **chosen.get(part, {})) for part, cls in parts.items()
     }
-    teacher = typing.cast(Taps | None, given.teacher)
+    teacher = given.teacher if isinstance(given.teacher, Taps) else None
     return JoinedMethods(built, typing.cast(Taps, given.student), teacher)
 
 
@@ -104,6 +118,8 @@ def _arguments(cls: type[Method], given: MethodInputs) -> dict[str, Any]:
     A teacher is frozen here, so that no method can train or save it.
     """
     hints = typing.get_type_hints(cls.__init__)
+    if given.teacher is not None and not cls.teacher_method:
+        given = given._replace(teacher=teacher_network(given.teacher))
     arguments: dict[str, Any] = {}
     for name, parameter in inspect.signature(cls).parameters.items():
         if parameter.kind is parameter.KEYWORD_ONLY:
@@ -149,7 +165,9 @@ def _tapped(given: MethodInputs, kinds: Sequence[str]) -> MethodInputs:
             return network.select(resolve_taps(bare, names, example))
         return Taps(bare, names, example=example)
 
-    teacher = given.teacher and with_taps(given.teacher, given.teacher_taps)
+    teacher = given.teacher
+    if teacher is not None and not isinstance(teacher, Method):
+        teacher = with_taps(teacher, given.teacher_taps)
     peers = [with_taps(peer, _taps_of_peer(peer, given.taps)) for peer in given.peers]
     student = with_taps(given.student, given.taps)
     return given._replace(student=student, teacher=teacher, peers=peers)
@@ -205,6 +223,9 @@ def _check(name: str, parts: Mapping[str, type[Method]], given: MethodInputs) ->
             f"method '{name}' learns from a teacher: give --teacher with a run, a weights file or "
             "timm/NAME (in Python: teacher=)"
         )
+    for wanted in filter(None, (cls.teacher_method for cls in parts.values())):
+        if not isinstance(given.teacher, PlaceholderTeacher | METHODS[wanted]):
+            raise lacking_parts("as it is given", wanted, "(in Python: teacher=run.method)")
     if "peers" in takes and not given.peers:
         raise ConfigError(
             f"method '{name}' trains several networks at once: give --peer MODEL "

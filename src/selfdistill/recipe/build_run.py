@@ -19,7 +19,7 @@ from ..engine.quiet_lightning import quiet_lightning
 from ..models import build as build_network
 from ..models import set_weights
 from ..tasks import TASKS, check_network, make_task
-from .build_method import build_method, unlike_outputs
+from .build_method import build_method, teacher_network, unlike_outputs
 from .network_input import InitialWeights, as_network_input, initial_weights
 from .options import method_classes
 from .schema import Recipe
@@ -32,6 +32,7 @@ class RunComponents(NamedTuple):
     """What a run is made of; the recipe is complete, with the teacher's network named.
 
     Attributes:
+        teacher: a network, or the method that trained it where its parts are read.
         teacher_unlike: why the teacher's scores mean nothing for the data, a sentence, or "".
         teacher_note: what is done to the images that it gets, a phrase, or "".
         teacher_size: height and width of those that it was trained on; () where nobody knows.
@@ -124,12 +125,13 @@ def build_run(
     unlike, note, size = "", "", tuple[int, ...]()
     if teacher is None and recipe.teacher and "offline" in kinds:
         reads_scores = any(cls.needs.teacher_scores for cls in classes)
-        loaded = load_teacher(recipe, data, reads_scores=reads_scores)
+        parts_of = next((cls.teacher_method for cls in classes if cls.teacher_method), "")
+        loaded = load_teacher(recipe, data, reads_scores=reads_scores, method=parts_of)
         recipe = recipe.model_copy(update={"teacher_model": loaded.architecture})
         teacher, unlike, note, size = loaded.network, loaded.unlike, loaded.note, loaded.size
     elif teacher is not None:
         note = convert_given_teacher(teacher, data)
-        unlike = unlike_outputs(teacher, task)
+        unlike = unlike_outputs(teacher_network(teacher), task)
     for each in (network, *peers):
         check_network(each, task, foreign=each is model or each in given_peers)
     method = build_method(
@@ -144,6 +146,11 @@ def build_run(
         peers=peers,
         train_labels=data.train.labels,
     )
+    if method.needs.trained_student and not recipe.weights and model is None:
+        raise ConfigError(
+            f"method '{recipe.method}' trains what hangs on a network whose weights stay as they "
+            "are; give --weights with a run or a file"
+        )
     if method.cycles > 1 and recipe.lr_schedule == "step":
         raise ConfigError(
             f"method '{recipe.method}' trains in {method.cycles} cycles, at whose starts the "

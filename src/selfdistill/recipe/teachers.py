@@ -1,16 +1,19 @@
 """Who trains with the student: a teacher that was trained before, peers that start with it."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..core import ArtifactError, ConfigError, Method, load_tensors
 from ..data import ImageData
 from ..data.image_data import Numbers
+from ..engine import checkpoint
+from ..engine.run_directory import RunDirectory
+from ..engine.state import restore_method
 from ..functional.channels import channels_convertible, convert_moments
 from ..models import (
     SUFFIXES,
@@ -25,9 +28,10 @@ from ..models import (
     set_weights,
 )
 from ..modules.joined_methods import JoinedMethods
-from ..records.training_data import TEACHER_FILE, TrainingData, read_teacher, read_training_data
+from ..records.training_data import TrainingData, read_training_data
 from ..taps import Taps
 from ..tasks import make_task
+from .build_method import build_method, lacking_parts, teacher_network
 from .data_check import class_difference
 from .document import PUBLISHED, unknown_teacher
 from .network_input import module_channels, named_channels
@@ -39,7 +43,8 @@ class LoadedTeacher(NamedTuple):
     """A teacher with its weights.
 
     Attributes:
-        network: takes images with the normalization of the student's data.
+        network: takes images with the normalization of the student's data; where a method asks for
+            what another trained, that method with its network.
         architecture: its name.
         unlike: why its scores mean nothing for the data, a sentence, or "".
         note: what is done to its images, a phrase, or "".
@@ -53,22 +58,30 @@ class LoadedTeacher(NamedTuple):
     size: tuple[int, ...] = ()
 
 
-def load_teacher(recipe: Recipe, data: ImageData, *, reads_scores: bool = True) -> LoadedTeacher:
+def load_teacher(
+    recipe: Recipe, data: ImageData, *, reads_scores: bool = True, method: str = ""
+) -> LoadedTeacher:
     """The teacher that a recipe names.
 
     Args:
         recipe: names it.
         data: the student's.
         reads_scores: whether other classes than the data's are refused at once.
+        method: what must have trained it, whose parts are read, or "".
 
     Raises:
-        ConfigError: there is none of that name, its images have other channels, or its scores are
-            read and its classes are not the data's.
+        ConfigError: there is none of that name, its images have other channels, its scores are
+            read and its classes are not the data's, or another method trained it.
         ArtifactError: its weights are corrupt or do not fit.
     """
     name = recipe.teacher
     if Path(name).is_dir():
-        return _from_run(Path(name), data, reads_scores)
+        return _from_run(Path(name), data, reads_scores, method)
+    if method:
+        model, weights = (recipe.teacher_model or recipe.model), name
+        if name.partition("/")[0] in PUBLISHED:
+            model, weights = name, "pretrained"
+        raise lacking_parts(name, method, f"--model {model} --weights {weights}")
     if Path(name).suffix in SUFFIXES:
         return _from_file(recipe, data, reads_scores)
     if name.partition("/")[0] in PUBLISHED:
@@ -82,24 +95,6 @@ def load_teacher(recipe: Recipe, data: ImageData, *, reads_scores: bool = True) 
     raise unknown_teacher(name)
 
 
-def placeholder_teacher(path: Path, data: ImageData) -> nn.Module:
-    """What a run remembers of its teacher, for the run to be evaluated: taps, but nothing to say.
-
-    Raises:
-        ArtifactError: the run does not remember it.
-    """
-    try:
-        teacher = read_teacher(path)
-    except ArtifactError:
-        teacher = None
-    if teacher is None:
-        raise ArtifactError(
-            f"{path / TEACHER_FILE} does not tell the shapes of the teacher's features, which the "
-            "method is built by; give the teacher, in Python: teacher="
-        )
-    return _ZeroTeacher(teacher.taps, data)
-
-
 def teacher_tap_shapes(
     method: Method, teacher: nn.Module
 ) -> dict[str, dict[str, tuple[int, int, int]]]:
@@ -111,45 +106,6 @@ def teacher_tap_shapes(
         for taps in part.modules()
         if isinstance(taps, Taps) and taps.network is teacher
     }
-
-
-class _ZeroTeacher(nn.Module):
-    """A network whose features have the shapes that were asked for, and are zero.
-
-    Args:
-        taps: {kind of default taps: {name: (C, H, W)}}; the names are made anew.
-        data: whose task gives its outputs their form; they say nothing.
-    """
-
-    def __init__(
-        self, taps: Mapping[str, Mapping[str, tuple[int, int, int]]], data: ImageData
-    ) -> None:
-        super().__init__()
-        task = make_task(data.task, data.classes, data.train.shape)
-        self.head = task.head(1)
-        self.features = nn.ModuleDict(
-            {kind: nn.ModuleList(map(_ZeroFeature, taps[kind].values())) for kind in taps}
-        )
-        names = {kind: [f"features.{kind}.{i}" for i in range(len(taps[kind]))] for kind in taps}
-        self.cuts, self.stage_ends = names.get("auto"), names.get("stages")
-
-    def forward(self, x: Tensor) -> Any:
-        for features in self.features.values():
-            for feature in features:  # type: ignore[attr-defined]
-                feature(x)
-        return self.head(x.new_zeros(len(x), 1, 1, 1))
-
-
-class _ZeroFeature(nn.Module):
-    def __init__(self, shape: tuple[int, int, int]) -> None:
-        super().__init__()
-        self.shape = shape
-
-    def forward(self, x: Tensor) -> Tensor:
-        channels, height, width = self.shape
-        if width == 1:  # as tokens or a vector come: a map of one column could be misread
-            return x.new_zeros(len(x), height, channels)
-        return x.new_zeros(len(x), channels, height, width)
 
 
 def check_given_modules(
@@ -178,6 +134,7 @@ def _empty(model: str, data: ImageData) -> nn.Module:
 
 def convert_given_teacher(teacher: nn.Module, data: ImageData) -> str:
     """Make a module take images of the data's channels; returns what that does, or ""."""
+    teacher = teacher_network(teacher)
     channels = module_channels(teacher, data.train.shape)
     if channels == len(data.mean):
         return ""
@@ -204,8 +161,11 @@ def _from_file(recipe: Recipe, data: ImageData, reads_scores: bool) -> LoadedTea
     return LoadedTeacher(network, model, unlike, note, known.size)
 
 
-def _from_run(path: Path, data: ImageData, reads_scores: bool) -> LoadedTeacher:
+def _from_run(path: Path, data: ImageData, reads_scores: bool, method: str) -> LoadedTeacher:
     recipe, state = run_weights(path)
+    if method and recipe.method != method:
+        weights = f"--data {recipe.data} --model {recipe.model} --weights {path}"
+        raise lacking_parts(path, method, weights)
     own = read_training_data(path)
     unlike = _unlike_classes(f"teacher {path}", own, data)
     if unlike and reads_scores:
@@ -216,8 +176,19 @@ def _from_run(path: Path, data: ImageData, reads_scores: bool) -> LoadedTeacher:
         load_tensors(network, state)
     except RuntimeError:
         raise ArtifactError(f"the weights of teacher {path} do not fit {recipe.model}") from None
+    given = _with_parts(network, recipe, own, path) if method else network
     note = _adapt_inputs(network, (own.mean, own.std), data)
-    return LoadedTeacher(network, recipe.model, unlike, note, own.shape[1:])
+    return LoadedTeacher(given, recipe.model, unlike, note, own.shape[1:])
+
+
+def _with_parts(network: nn.Module, recipe: Recipe, own: TrainingData, path: Path) -> Method:
+    """The method of a run around its network, with all that it trained."""
+    task = make_task(recipe.task, own.classes, own.shape)
+    method = build_method(recipe.method, network, task, recipe.taps, recipe.options)
+    saved = checkpoint.newest(RunDirectory(path).checkpoints)
+    assert saved is not None  # since its weights were read
+    restore_method(method, saved, ema=True)
+    return method.eval()
 
 
 _READ_FEATURES = "a method that reads its scores needs the student's; at, crd and others do not"

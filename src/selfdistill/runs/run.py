@@ -21,9 +21,10 @@ from ..information.estimation import estimate_information
 from ..information.results import InformationResult
 from ..recipe.build_run import RunInput, build_run, load_data
 from ..recipe.data_check import as_trained
+from ..recipe.placeholder_teacher import placeholder_teacher
 from ..recipe.run_origin import checked_training_data
 from ..recipe.schema import Recipe
-from ..recipe.teachers import check_given_modules, placeholder_teacher
+from ..recipe.teachers import check_given_modules
 from ..records.exit_measurements import ExitMeasurements
 from ..records.exit_scores import ExitScore, read_exit_scores, score_summary
 from .anytime import early_exit_network

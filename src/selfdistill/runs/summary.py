@@ -4,6 +4,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from ..engine.run_directory import RunDirectory
+from ..recipe.build_method import teacher_network
 from ..recipe.build_run import RunComponents
 from ..recipe.options import objective
 from ..tasks import Classification
@@ -30,7 +31,7 @@ def run_summary(
     }
     if components.teacher:
         note = f"; {components.teacher_note}" if components.teacher_note else ""
-        summary["teacher"] = _described(recipe.teacher, components.teacher) + note
+        summary["teacher"] = _described(recipe.teacher, teacher_network(components.teacher)) + note
     conversion = f", {data.conversion}" if data.conversion else ""
     return summary | {
         "data": f"{data.name}: {sizes}; {len(data.classes)} classes, {shape}{conversion}",

@@ -12,6 +12,7 @@ from ..core import STUDENT, ArtifactError
 from ..engine.callback import Callback
 from ..engine.evaluate import evaluate_network
 from ..engine.run_directory import RunDirectory
+from ..recipe.build_method import teacher_network
 from ..recipe.build_run import RunComponents, eval_loader
 from ..recipe.teachers import fingerprint, teacher_tap_shapes
 from ..records.exit_scores import read_exit_scores
@@ -52,7 +53,7 @@ def check_teacher(
         callback.on_message("the teacher's classes are not the data's: its features alone are read")
         sentences = size_warnings(components)
     else:
-        scores, images, sentences = evaluate_teacher(teacher, components, fabric)
+        scores, images, sentences = evaluate_teacher(teacher_network(teacher), components, fabric)
         score, metric = scores[task.primary_metric], shown_metric(task.primary_metric)
         callback.on_message(
             f"the teacher gets {score:.1%} of {images} images right"
@@ -61,7 +62,7 @@ def check_teacher(
         )
     for sentence in sentences:
         warnings.warn(sentence, stacklevel=2)
-    shapes = teacher_tap_shapes(components.method, teacher)
+    shapes = teacher_tap_shapes(components.method, teacher_network(teacher))
     record = TeacherRecord(components.recipe.teacher, digest, images, scores, shapes)
     if fabric.is_global_zero:
         directory.write(TEACHER_FILE, record.to_json())
