@@ -45,10 +45,10 @@ def test_heads_are_copies_of_the_stages_behind_their_tap(tiny_net, tiny_task):
     method = joint_teacher(tiny_net, tiny_task)
     shapes = [
         [tuple(p.shape) for p in stages.parameters() if p.dim() == 4]
-        for stages in method.heads.stages
+        for stages in method.heads.heads
     ]
     full = [(8, 8, 3, 3), (12, 8, 3, 3), (16, 12, 3, 3)]
-    assert shapes == [full, full[1:], full[2:]]
+    assert shapes == [full, full[1:], full[2:], []]
     own = {id(p) for p in method.student.parameters()}
     assert not own & {id(p) for p in method.heads.parameters()}
     outputs, joint = method.knowledge(torch.zeros(4, 3, 16, 16))
@@ -79,7 +79,7 @@ def test_terms_of_the_student(pair, tiny_task, batch, progress):
     with torch.no_grad():
         losses = method(batch, progress).losses
         z, features = method.student.forward_features(inputs, raw=True)
-        q = method.heads(list(features.values()), (16, 16))
+        q = method.heads(list(features.values()))
         z_t, q_t = pair[1].eval().knowledge(inputs)
 
     def divergence(student, teacher):

@@ -64,12 +64,12 @@ class JointLabelDistillation(Method):
         self.student, self.teacher, self.task = student, teacher, task
         self.joint_weight, self.soft_weight = joint_weight, soft_weight
         self.temperature = temperature
-        self.heads = JointHeads(student, len(task.classes)) if joint_weight else None
+        self.heads = JointHeads(student, task) if joint_weight else None
         heads = getattr(teacher.network, "heads", None)  # a finished run has no use for them
-        if self.heads and heads and len(heads.linear) != len(self.heads.linear):
+        if self.heads and heads and len(heads.heads) != len(self.heads.heads):
             raise ConfigError(
-                f"the teacher has heads behind {len(heads.linear)} taps and the student has "
-                f"{len(self.heads.linear)} taps; name as many with --taps"
+                f"the teacher has heads behind {len(heads.heads)} taps and the student has "
+                f"{len(self.heads.heads)} taps; name as many with --taps"
             )
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
@@ -84,7 +84,7 @@ class JointLabelDistillation(Method):
             soft = kl_divergence(outputs, teacher_outputs, self.temperature)
             losses["soft"] = self.soft_weight * soft
         if self.heads:
-            joint_outputs = self.heads(list(features.values()), inputs.shape[-2:])
+            joint_outputs = self.heads(list(features.values()))
             for i, (q, target) in enumerate(zip(joint_outputs, targets, strict=True), 1):
                 divergence = kl_divergence(q, target, self.temperature)
                 losses[f"joint/{i}"] = self.joint_weight * divergence

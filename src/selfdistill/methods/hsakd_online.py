@@ -70,9 +70,7 @@ class MutualJointLabels(Method):
         self.student, self.peers, self.task = student, nn.ModuleList(peers), task
         self.joint_weight, self.soft_weight = joint_weight, soft_weight
         self.temperature = temperature
-        self.heads = nn.ModuleList(
-            JointHeads(network, len(task.classes)) for network in (student, *peers)
-        )
+        self.heads = nn.ModuleList(JointHeads(network, task) for network in (student, *peers))
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task`, `label/l`, `joint/l` and `soft` of the student; `peer1/task`, … of the others."""
@@ -81,7 +79,7 @@ class MutualJointLabels(Method):
         for network, heads in zip((self.student, *self.peers), self.heads, strict=True):
             output, features = network.forward_features(inputs, raw=True)  # type: ignore[operator]
             outputs.append(output)
-            joint_outputs.append(heads(list(features.values()), inputs.shape[-2:]))
+            joint_outputs.append(heads(list(features.values())))
         losses: dict[str, Tensor] = {}
         for m, (output, joint) in enumerate(zip(outputs, joint_outputs, strict=True)):
             prefix = f"peer{m}/" if m else ""

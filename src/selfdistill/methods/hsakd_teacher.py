@@ -33,7 +33,7 @@ class JointLabelTeacher(TeacherTraining):
     def __init__(self, student: Taps, task: Task, *, backbone: Backbone = "joint") -> None:
         super().__init__(student, task, backbone)
         check_turnable(task)
-        self.heads = JointHeads(student, len(task.classes))
+        self.heads = JointHeads(student, task)
         self.freeze_backbone()
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
@@ -50,4 +50,4 @@ class JointLabelTeacher(TeacherTraining):
     def knowledge(self, inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
         """What a student learns from: outputs (4B, K), and (4B, 4K) of the head behind each tap."""
         outputs, features = self.student.forward_features(inputs, raw=True)
-        return outputs, self.heads(list(features.values()), inputs.shape[-2:])
+        return outputs, self.heads(list(features.values()))

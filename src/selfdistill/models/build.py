@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from ..core import ConfigError, ResourceError, nearest
+from ..modules.last_layer import replace_last_layer
 from . import detectors, segmentation, yolov5
 from .cifar import NETWORKS
 from .weights import load_weights
@@ -221,7 +222,8 @@ def _torchvision(name: str, num_classes: int, in_channels: int, pretrained: bool
     keywords: dict[str, Any] = {"aux_logits": False} if auxiliary else {}
     if pretrained:
         network = create_pretrained(f"torchvision/{name}", get_model, weights="DEFAULT", **keywords)
-        return _with_classes(network, num_classes)
+        replace_last_layer(network, num_classes)
+        return network
     if auxiliary:
         keywords["init_weights"] = True  # torchvision warns of a change of its default
     return get_model(name, num_classes=num_classes, **keywords)  # type: ignore[no-any-return]
@@ -236,18 +238,6 @@ def create_pretrained(model: str, create: Callable[..., nn.Module], **keywords: 
             f"pretrained weights of '{model}' could not be fetched ({type(error).__name__}); "
             "check the connection, or download them and give the file as weights"
         ) from error
-
-
-def _with_classes(network: nn.Module, num_classes: int) -> nn.Module:
-    """The network with a new last layer if it has another number of outputs."""
-    layers = [(n, m) for n, m in network.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
-    name, last = layers[-1]
-    if last.weight.shape[0] != num_classes:
-        if isinstance(last, nn.Linear):
-            network.set_submodule(name, nn.Linear(last.in_features, num_classes))
-        else:  # SqueezeNet classifies by convolution
-            network.set_submodule(name, nn.Conv2d(last.in_channels, num_classes, 1))
-    return network
 
 
 _FAMILIES: dict[str, Callable[[str, int, int, bool], nn.Module]] = {

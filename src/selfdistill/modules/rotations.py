@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from ..core import ConfigError, Task
 from ..taps import Taps
-from ..taps.feature_map import as_map
 from ..taps.fx_split import reinitialized_copy, split_at
+from ..taps.stage_detection import evaluation_mode
+from .last_layer import replace_last_layer
 
 TURNS = 4
 
@@ -40,45 +41,49 @@ def joint_labels(labels: Tensor) -> Tensor:
 class JointHeads(nn.Module):
     """A head behind every tap that tells the class and the turn of an image.
 
-    Auxiliary classifiers of HSAKD (Yang et al. 2021, https://arxiv.org/abs/2107.13715): behind each
-    tap but the last come copies of the stages that follow in the network, initialized anew; behind
-    the last one comes one more stage of equal width. Then the mean over places and a linear layer.
-    As that further stage the authors' code repeats the network's own blocks without a stride, which
-    cannot be made out of any network, so here it is two 3×3 convolutions with BN and ReLU.
+    Auxiliary classifiers of HSAKD (Yang et al. 2021, https://arxiv.org/abs/2107.13715): a head is a
+    copy of what follows in the network, initialized anew, with four times the outputs. Before that
+    behind the last tap comes one more stage of equal width, for which the authors' code repeats the
+    network's own blocks without a stride. That cannot be made out of any network, so here it is two
+    3×3 convolutions with BN and ReLU, and none where the feature is no map.
 
     Args:
-        student: a network that can be cut at all of its taps.
-        classes: number of classes K.
+        student: a network that can be cut at all of its taps, and that ends with a linear layer or
+            a convolution of an output a class.
+        task: what the labels mean; one class an image.
 
     Raises:
-        ConfigError: the network cannot be cut.
+        ConfigError: the network cannot be cut, or ends with something else.
     """
 
-    def __init__(self, student: Taps, classes: int) -> None:
+    def __init__(self, student: Taps, task: Task) -> None:
         super().__init__()
-        _, *stages, _ = split_at(student.network, student.names)
-        self.prefix_tokens = student.prefix_tokens
-        self.stages = nn.ModuleList(
-            reinitialized_copy(nn.Sequential(*stages[i:])) for i in range(len(stages))
-        )
-        width = list(student.shapes.values())[-1][0]
-        self.last_stage = nn.Sequential(_convolution(width), _convolution(width))
-        self.linear = nn.ModuleList(
-            nn.Linear(width, TURNS * classes) for _ in range(len(stages) + 1)
-        )
+        _, *parts = split_at(student.network, student.names)
+        copies = [reinitialized_copy(nn.Sequential(*parts[i:])) for i in range(len(parts))]
+        for each in copies:
+            outputs = replace_last_layer(each, TURNS * len(task.classes))
+            if outputs != len(task.classes):
+                raise ConfigError(
+                    f"the last layer of the network has {outputs} outputs and not one for each of "
+                    f"{len(task.classes)} classes, so no head can be made of it; take another one"
+                )
+        self.heads = nn.ModuleList(copies)
+        with evaluation_mode(student), torch.no_grad():
+            _, features = student.forward_features(task.example, raw=True)
+        *_, last = features.values()
+        width = student.shapes[student.names[-1]][0]
+        is_map = last.dim() == 4 and last.shape[1] == width
+        stage = nn.Sequential(_convolution(width), _convolution(width))
+        self.last_stage = stage if is_map else nn.Identity()
 
-    def forward(self, features: Sequence[Tensor], size: tuple[int, int]) -> list[Tensor]:
-        """Logits of class and turn by tap, (B, 4K) each.
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Logits of class and turn by tap, (B, 4K) each, of raw features by tap.
 
-        Args:
-            features: raw ones, by tap (`Taps.forward_features(x, raw=True)`).
-            size: height and width of the images.
+        Raw features are those of `Taps.forward_features(x, raw=True)`.
         """
         *shallow, last = features
-        ends = [stages(x) for stages, x in zip(self.stages, shallow, strict=True)]
-        maps = [as_map(x, size, self.prefix_tokens) for x in (*ends, last)]
-        maps[-1] = self.last_stage(maps[-1])
-        return [head(x.mean((2, 3))) for head, x in zip(self.linear, maps, strict=True)]
+        inputs = (*shallow, self.last_stage(last))
+        return [head(x) for head, x in zip(self.heads, inputs, strict=True)]
 
 
 def _convolution(width: int) -> nn.Sequential:
