@@ -135,6 +135,11 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "angle": {"distance_weight": 0.0},
         "soft": {"soft_weight": 0.9},
     },
+    "srrl": {
+        "scores": {"feature_weight": 0.0, "connector_relu": False},
+        "feature": {"classifier_weight": 0.0, "soft_weight": 0.9},
+        "labels only": {"classifier_weight": 0.0, "feature_weight": 0.0},
+    },
     "dkd": {
         "no warm-up": {"warmup_fraction": 0.0},
         "target": {"non_target_class_weight": 0.0},

@@ -20,6 +20,7 @@ REFUSED = {
     "mixskd": {"detection"},
     "one": {"detection"},
     "snapshot": {"detection"},
+    "srrl": {"segmentation", "detection"},
 }
 
 

@@ -155,9 +155,10 @@ def check_learns(case):
     method, batch, seen, task = case.method(), case.batch(size=16), [], case.make_task()
     if method.needs.trained_student:
         pytest.skip("its student stays as it is")
-    taught = [m.network for m in method.modules() if isinstance(m, Frozen) and not m.saved]
-    for teacher in taught:
-        teach(teacher, task, batch)
+    teacher = getattr(method, "teacher", None)
+    taught = isinstance(teacher, Frozen) and not teacher.saved
+    if taught:
+        teach(teacher.network, task, batch)
     optimizer = torch.optim.Adam(method.param_groups(), lr=1e-2)
     # features weigh more than labels at first, and places take longer than images
     for i in range(160 if taught or case.task != "classification" else 60):

@@ -16,7 +16,9 @@ from selfdistill.engine.callback import Callback
 from selfdistill.models import PretrainedNetwork, TrainedInput, build
 from selfdistill.recipe.build_run import build_run, load_data
 from selfdistill.recipe.schema import parse
-from selfdistill.recipe.teachers import fingerprint, load_teacher
+from selfdistill.recipe.teachers import fingerprint, load_teacher, placeholder_teacher
+from selfdistill.records.training_data import TeacherRecord
+from selfdistill.taps.fx_split import split_at
 
 TINY = {"epochs": 1, "max_train_images": 64, "batch_size": 32, "model": "cifar/resnet8"}
 
@@ -215,6 +217,17 @@ def test_a_placeholder_has_the_taps_of_each_method(method, teacher, tmp_path):
     loaded = selfdistill.load(run.path).method
     parts = [loaded.parts[name] for name in ("at", "crd")] if "+" in method else [loaded]
     assert [len(part.teacher.names) for part in parts] == [3, 4][: len(parts)]
+
+
+def test_a_placeholder_can_be_split_at_any_feature(tmp_path):
+    shapes = {"auto": {"a": (4, 8, 8), "b": (6, 5, 1)}, "stages": {"c": (3, 4, 4)}}
+    record = TeacherRecord("t", "", "", {}, shapes)
+    (tmp_path / "teacher.json").write_text(record.to_json())
+    network = placeholder_teacher(tmp_path, load_data(parse({**TINY, "method": "ce"})))
+    images = torch.randn(2, 1, 8, 8)
+    for name in (*network.cuts, *network.stage_ends):
+        first, second = split_at(network, [name])
+        assert torch.equal(second(first(images)), network(images))
 
 
 def test_a_run_that_says_nothing_of_its_data(own):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from selfdistill.core import ConfigError
-from selfdistill.models import build
+from selfdistill.models import build, convert_inputs, renormalize_inputs
 from selfdistill.taps import Taps
 from selfdistill.taps.fx_split import reinitialized_copy, split_at, truncate_at
 
@@ -415,6 +415,26 @@ def test_a_connection_around_the_tap_does_not_hinder_the_part_before_it():
     part = truncate_at(network, "first")
     assert torch.equal(part(x), network.first(x))
     assert not any("second" in name for name, _ in part.named_parameters())
+
+
+GRAY, COLOR = ((0.5,), (0.2,)), ((0.4, 0.5, 0.6), (0.2, 0.3, 0.2))
+
+
+@pytest.mark.parametrize(("given", "own"), [(GRAY, COLOR), (COLOR, GRAY), (COLOR, (COLOR[0],) * 2)])
+def test_a_network_that_gets_its_own_normalization_and_channels(given, own):
+    network = build("cifar/resnet8", num_classes=5, in_channels=len(own[0])).eval()
+    renormalize_inputs(network, given, own)
+    x = torch.randn(2, len(given[0]), 8, 8)
+    with torch.no_grad():
+        assert torch.equal(run(split_at(network, ["layer2"]), x), network(x))
+
+
+def test_a_network_that_gets_its_own_channels():
+    network = build("cifar/resnet8", num_classes=5, in_channels=1).eval()
+    convert_inputs(network, 1)
+    x = images(2)
+    with torch.no_grad():
+        assert torch.equal(run(split_at(network, ["layer2"]), x), network(x))
 
 
 class Counting(nn.Module):

@@ -4,11 +4,10 @@ from torch import Tensor, nn
 
 from ..core import METHODS, Batch, Progress, Provenance, StepOutput, Task
 from ..functional.attention import pooled_to
-from ..modules.feature_distillation import FeatureDistillation
+from ..functional.rectification import negative_share
+from ..modules.feature_distillation import UNREACHABLE, FeatureDistillation, unreachable_warning
 from ..modules.pairs import Shape, taps_by_number
 from ..taps import Taps, Teacher
-
-_UNREACHABLE, _NEGLIGIBLE = "unreachable", 0.01
 
 
 @METHODS.add("fitnets")
@@ -78,18 +77,12 @@ class FitNets(FeatureDistillation):
             target = teacher_features[self.teacher_tap]
             losses["hint"] = self.hint_weight * mean_squared_error(prediction, target)
             if self.regressor_relu:
-                return StepOutput(outputs, losses, {_UNREACHABLE: negative_share(target)})
+                return StepOutput(outputs, losses, {UNREACHABLE: negative_share(target)})
         return StepOutput(outputs, losses)
 
     def diagnose(self, monitors: Mapping[str, float]) -> dict[str, str]:
         """A teacher's feature that the regressor's ReLU cannot reach."""
-        share = monitors.get(_UNREACHABLE, 0.0)
-        if share <= _NEGLIGIBLE:
-            return {}
-        return {
-            _UNREACHABLE: f"negative values are {share:.0%} of the teacher's feature at "
-            f"{self.teacher_tap}, and the regressor ends in a ReLU; set regressor_relu=false"
-        }
+        return unreachable_warning(monitors, self.teacher_tap, "regressor")
 
 
 def build_regressor(source: Shape, target: Shape, relu: bool) -> nn.Sequential:
@@ -117,9 +110,3 @@ def mean_squared_error(prediction: Tensor, target: Tensor) -> Tensor:
     """Mean squared difference in fp32, the larger map pooled to the size of the other."""
     difference = pooled_to(prediction, target).float() - pooled_to(target, prediction).float()
     return difference.square().mean()
-
-
-def negative_share(x: Tensor) -> Tensor:
-    """The part of the mean square that is of negative values, in [0, 1], 0-d."""
-    squares = x.float().square()
-    return (squares * (x < 0)).sum() / squares.sum().clamp(min=1e-12)

@@ -4,11 +4,13 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from ..functional.channels import convert_channels
 
 Normalization = tuple[tuple[float, ...], tuple[float, ...]]
+
+fx.wrap("convert_channels")  # else a network with these hooks could not be traced, and so not split
 
 
 class TrainedInput(NamedTuple):

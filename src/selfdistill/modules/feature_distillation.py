@@ -1,5 +1,6 @@
 """What the methods share whose student learns from the features of a frozen teacher."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -8,6 +9,11 @@ from ..core import Batch, Method, Task
 from ..taps import Taps, Teacher
 
 Features = dict[str, Tensor]
+
+UNREACHABLE = "unreachable"
+"""Monitor of the share of a teacher's feature that a module which ends in a ReLU cannot give."""
+
+_NEGLIGIBLE = 0.01
 
 
 class FeatureDistillation(Method):
@@ -57,3 +63,20 @@ class FeatureDistillation(Method):
             soft = self.task.soft_loss(outputs, teacher_outputs, self.temperature, mask=mask)
             losses["soft"] = self.soft_weight * soft
         return losses
+
+
+def unreachable_warning(monitors: Mapping[str, float], tap: str, part: str) -> dict[str, str]:
+    """{monitor: warning} of a teacher's feature that is negative where a part ends in a ReLU.
+
+    Args:
+        monitors: means over an epoch, among them the share of the negative values.
+        tap: where the teacher's feature is read.
+        part: of the method; the option PART_relu takes its ReLU away.
+    """
+    share = monitors.get(UNREACHABLE, 0.0)
+    if share <= _NEGLIGIBLE:
+        return {}
+    return {
+        UNREACHABLE: f"negative values are {share:.0%} of the teacher's feature at {tap}, and the "
+        f"{part} ends in a ReLU; set {part}_relu=false"
+    }
