@@ -15,8 +15,9 @@ from selfdistill.engine import checkpoint
 from selfdistill.engine.callback import Callback
 from selfdistill.models import PretrainedNetwork, TrainedInput, build
 from selfdistill.recipe.build_run import build_run, load_data
+from selfdistill.recipe.placeholder_teacher import placeholder_teacher
 from selfdistill.recipe.schema import parse
-from selfdistill.recipe.teachers import fingerprint, load_teacher, placeholder_teacher
+from selfdistill.recipe.teachers import fingerprint, load_teacher
 from selfdistill.records.training_data import TeacherRecord
 from selfdistill.taps.fx_split import split_at
 
@@ -445,3 +446,69 @@ def test_cycles_want_a_learning_rate_that_restarts():
     with pytest.raises(ConfigError, match=r"2 cycles.*use lr_schedule=cosine"):
         build_run(parse(keys))
     build_run(parse({**TINY, "method": "snapshot"}))
+
+
+@pytest.fixture(scope="module")
+def headed(teacher, tmp_path_factory):
+    """The directory of a teacher with the head that students of sskd learn from."""
+    place = tmp_path_factory.mktemp("headed") / "run"
+    keys = {**TINY, "model": "cifar/resnet10_w16", "weights": str(teacher)}
+    selfdistill.train(method="sskd-teacher", out=place, **keys)
+    return place
+
+
+def with_parts(teacher, method="sskd-teacher", **keys):
+    recipe = parse({**TINY, "method": "sskd", "teacher": str(teacher), **keys})
+    return load_teacher(recipe, load_data(recipe), method=method)
+
+
+def test_a_teacher_brings_what_its_method_trained(headed, teacher):
+    loaded, trained = with_parts(headed), selfdistill.load(headed).method
+    assert type(loaded.network) is type(trained)
+    assert fingerprint(loaded.network) == fingerprint(trained)
+    assert fingerprint(trained.predictors()["student"]) == fingerprint(taught(teacher=teacher)[0])
+    assert not loaded.network.training
+
+
+def test_its_head_counts_for_whether_it_is_the_same(headed, tmp_path):
+    trained = selfdistill.load(headed).method
+    before = fingerprint(trained)
+    with torch.no_grad():
+        next(trained.similarity.parameters()).add_(1)
+    assert fingerprint(trained) != before
+
+
+def test_a_student_of_it_is_trained_and_loaded_without_it(headed, tmp_path):
+    own = shutil.copytree(headed, tmp_path / "teacher")
+    run = selfdistill.train(method="sskd", teacher=own, out=tmp_path / "run", **TINY)
+    assert {"turned", "similarity"} <= set(json.loads(metrics(run)[0])["losses"])
+    shutil.rmtree(own)
+    images = torch.randn(2, 1, 8, 8)
+    assert torch.equal(selfdistill.load(run.path).network(images), run.network(images))
+
+
+def metrics(run):
+    return (run.path / "metrics.jsonl").read_text().splitlines()
+
+
+def test_other_methods_learn_from_its_network_alone(headed):
+    plain = taught(teacher=headed).network
+    assert fingerprint(plain) == fingerprint(selfdistill.load(headed).network)
+
+
+def test_a_teacher_without_parts_is_refused_with_the_command_that_trains_them(teacher):
+    command = "selfdistill train --method sskd-teacher --data digits --model cifar/resnet10_w16"
+    with pytest.raises(ConfigError) as refusal:
+        with_parts(teacher)
+    assert f"{command} --weights {teacher}" in str(refusal.value)
+    for name, model in (("timm/resnet18", "timm/resnet18 --weights pretrained"), ("w.pth", "")):
+        with pytest.raises(ConfigError, match=f"--method sskd-teacher --model {model}"):
+            with_parts(name)
+    with pytest.raises(ConfigError, match=r"hsakd-teacher.*teacher=run\.method"):
+        selfdistill.train(method="hsakd", teacher=build("cifar/resnet8", num_classes=10), **TINY)
+
+
+def test_a_network_that_stays_as_it_is_needs_weights(tmp_path):
+    with pytest.raises(ConfigError, match="stay as they are; give --weights"):
+        selfdistill.train(method="sskd-teacher", out=tmp_path / "run", **TINY)
+    assert not (tmp_path / "run").exists()
