@@ -26,6 +26,13 @@ def test_tells_the_run_from_beginning_to_end(first):
     assert f"selfdistill evaluate {place}" in said.out
 
 
+def test_says_why_a_method_is_taken_that_nobody_named(first, monkeypatch):
+    assert "No method is named, so it is MUSE" in first[0].out
+    monkeypatch.setattr("selfdistill.cli.train.train_and_report", lambda *args, **keys: None)
+    for words in (("--method", "muse"), ("--set", "method=muse")):
+        assert "No method is named" not in say("train", *words).out
+
+
 def test_writes_what_it_says(first):
     said, place = first
     written = said.out.partition("Written:")[2].partition("Next:")[0].split()
