@@ -28,7 +28,8 @@ def test_tells_the_run_from_beginning_to_end(first):
 
 def test_says_why_a_method_is_taken_that_nobody_named(first, monkeypatch):
     assert "No method is named, so it is MUSE" in first[0].out
-    monkeypatch.setattr("selfdistill.cli.train.train_and_report", lambda *args, **keys: None)
+    command = sys.modules["selfdistill.cli.train"]  # the package's `train` is the function
+    monkeypatch.setattr(command, "train_and_report", lambda *args, **keys: None)
     for words in (("--method", "muse"), ("--set", "method=muse")):
         assert "No method is named" not in say("train", *words).out
 
