@@ -96,6 +96,8 @@ def pooled(width: int, classes: int, *norm: nn.Module) -> nn.Module:
 
 ROWS: dict[str, tuple[float, Callable[[Any, int], nn.Module]]] = {
     "linear": (1, lambda network, classes: network),
+    "linear, rate 1/10": (0.1, lambda network, classes: network),
+    "linear, rate 1/3": (1 / 3, lambda network, classes: network),
     "linear, rate 3": (3, lambda network, classes: network),
     "linear, rate 10": (10, lambda network, classes: network),
     "linear, head's rate 10": (1, lambda network, classes: faster_head(network)),
@@ -123,7 +125,7 @@ def run(row: str, seed: int, args: argparse.Namespace) -> list[ExitScore]:
         "seed": seed,
     }
     keys = RECIPE | shape | ({"max_train_images": args.limit} if args.limit else {})
-    out = args.runs / row.replace(", ", "-").replace(" ", "-") / f"s{seed}"
+    out = args.runs / row.replace(", ", "-").replace(" ", "-").replace("/", "-") / f"s{seed}"
     if row == "exits":
         return trained(out, method="exits", model=MODEL, weights=str(args.weights), **keys)
     rate, change = ROWS[row]

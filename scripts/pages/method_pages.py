@@ -71,6 +71,7 @@ def needs(method: type[Method]) -> str:
     wanted = method.needs
     words = ["another image of the class with each"] * wanted.same_class
     words += [f"{wanted.views} views of each image"] * (wanted.views > 1)
+    words += ["a trained network, `--weights`"] * wanted.trained_student
     words += [f"{wanted.batch} images a process"] * (wanted.batch > 1)
     return ", ".join(words)
 
@@ -109,7 +110,7 @@ def facts(name: str) -> str:
     url = paper_url(method)
     file = Path(inspect.getfile(method)).relative_to(ROOT).as_posix()
     rows = [
-        ["learns from", KINDS[method.kind][1]],
+        ["learns from", _teachers(method)],
         ["paper", f"<{url}>" if url else ""],
         ["implemented from", f"[{method.provenance}](../concepts/provenance.md)"],
         ["tasks", supported_tasks(method)],
@@ -118,6 +119,12 @@ def facts(name: str) -> str:
         ["file", f"`{file}`"],
     ]
     return table(("", ""), [row for row in rows if row[1]])
+
+
+def _teachers(method: type[Method]) -> str:
+    if trained_by := method.teacher_method:
+        return f"a network that [`{trained_by}`]({trained_by}.md) trained, `--teacher RUN`"
+    return KINDS[method.kind][1]
 
 
 def recipes(name: str) -> list[str]:
@@ -134,7 +141,17 @@ def example(name: str) -> str:
         command = f"selfdistill train --task segmentation --data folder:scenes --method {name}"
         block = f"```bash\n{command} --teacher runs/teacher\n```"
         return f"{words}:\n\n<!-- not run: needs images with masks -->\n{block}"
-    command = f"selfdistill train --method {name}{companions} --epochs 2"
-    words = "Two epochs on handwritten digits take seconds"
-    words += "; any finished run can be the teacher" if "--teacher" in companions else ""
-    return f"{words}:\n\n```bash\n{command}\n```"
+    words, before = "Two epochs on handwritten digits take seconds", ""
+    if trained_by := METHODS[name].teacher_method:
+        before = f"selfdistill train --method {trained_by}{weights(trained_by)} --epochs 2 "
+        before += "--out runs/teacher\n"
+        companions = " --teacher runs/teacher"
+    elif companions == COMPANIONS["offline"]:
+        words += "; any finished run can be the teacher"
+    command = f"selfdistill train --method {name}{weights(name)}{companions} --epochs 2"
+    return f"{words}:\n\n```bash\n{before}{command}\n```"
+
+
+def weights(name: str) -> str:
+    """The option that a method asks for whose student does not learn."""
+    return " --weights runs/digits-ce" if METHODS[name].needs.trained_student else ""

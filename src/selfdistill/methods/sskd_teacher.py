@@ -33,7 +33,7 @@ class SelfSupervisedTeacher(TeacherTraining):
     """
 
     provenance = Provenance.CODE
-    needs = Needs(views=TURNS, batch=2, image_labels=True)
+    needs = Needs(views=TURNS, batch=2, image_labels=True, trained_student=True)
 
     def __init__(self, student: Taps, task: Task, *, backbone: Backbone = "frozen") -> None:
         super().__init__(student, task, backbone)
