@@ -21,7 +21,7 @@ KINDS = {
     "online": ("With peers", "networks that start together with it, `--peer MODEL`, repeatable"),
     "offline": ("From a teacher", "a trained network, `--teacher RUN|WEIGHTS|timm/NAME`"),
 }
-COMPANIONS = {"offline": " --teacher runs/digits-ce", "online": " --peer cifar/resnet8"}
+COMPANIONS = {"offline": " --teacher runs/digits-ce", "online": " --peer cifar/resnet10_w16"}
 
 
 def pages() -> dict[str, str]:
