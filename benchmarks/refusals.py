@@ -23,9 +23,12 @@ WITHOUT_TORCH = {  # goal: 1 s
     "wrong recipe key": ["--recipe", "wrong.toml"],
     "missing data folder": ["--data", "folder:nowhere"],
     "missing weights file": ["--weights", "nowhere.pth"],
+    "missing teacher": ["--method", "kd", "--teacher", "nowhere"],
 }
 WITH_NETWORK = {  # goal: 5 s
     "unknown network": ["--model", "resnte18"],
+    "unknown published network": ["--model", "timm/resnte18"],
+    "unknown peer": ["--method", "dml", "--peer", "cifar/resnte18"],
     "unknown tap": ["--model", "cifar/resnet18", "--taps", "layer1,leyer2"],
     "weights of another network": ["--model", "cifar/resnet18", "--weights", "other.safetensors"],
 }
