@@ -15,16 +15,15 @@ from ..core import (
     Task,
 )
 from ..core.keyed_random import bits, purpose
-from ..modules.class_draws import ClassDraws
-from ..modules.feature_distillation import FeatureDistillation
-from ..modules.memory import MemoryBank, all_gather
+from ..modules.memory import all_gather
+from ..modules.memory_distillation import MemoryDistillation
 from ..taps import Taps, Teacher
 
-_NEGATIVES, _POSITIVES = purpose("crd.negatives"), purpose("crd.positives")
+_POSITIVES = purpose("crd.positives")
 
 
 @METHODS.add("crd")
-class ContrastiveRepresentation(FeatureDistillation):
+class ContrastiveRepresentation(MemoryDistillation):
     r"""Contrast the teacher's embedding of an image with memory-bank embeddings of other images.
 
     Tian et al. 2020, https://arxiv.org/abs/1910.10699, Eq. 17 and 18. The pooled last features of
@@ -93,23 +92,12 @@ class ContrastiveRepresentation(FeatureDistillation):
             raise ConfigError(
                 "without contrastive losses crd is method 'kd'; set contrastive_weight above 0"
             )
-        if num_negatives < 1:
-            raise ConfigError(f"crd needs 1 negative or more, not num_negatives={num_negatives}")
         self.contrastive_weight, self.positives = contrastive_weight, positives
         self.contrast_temperature = contrast_temperature
-        self.draws = ClassDraws(train_labels)
-        if len(self.draws.count) < 2:
-            raise ConfigError("crd needs training images of two classes or more")
-        self.num_negatives = min(num_negatives, len(train_labels) - int(self.draws.count.max()))
         self.embed_student = nn.Linear(list(student.shapes.values())[-1][0], embedding_width)
         self.embed_teacher = nn.Linear(list(teacher.shapes.values())[-1][0], embedding_width)
-        self.memory_student = MemoryBank(len(train_labels), embedding_width, memory_momentum)
-        self.memory_teacher = MemoryBank(len(train_labels), embedding_width, memory_momentum)
+        self.add_memories(train_labels, num_negatives, embedding_width, memory_momentum)
         self.register_buffer("constants", torch.full((2,), -1.0))  # Z of both sides; below 0: unset
-        self.pending: list[tuple[Tensor, ...]] = []  # of the passes since the last optimizer step
-        # Compiled, the list's length would be part of the code, and it grows with each pass. Not a
-        # decorator: it imports the compiler, for which everybody would wait.
-        self._record = torch.compiler.disable(record)
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task`, `contrast` and, with a weight, `soft`."""
@@ -126,7 +114,7 @@ class ContrastiveRepresentation(FeatureDistillation):
         losses["contrast"] = self.contrastive_weight * contrast.sum()
         student, teacher = contrast.detach()
         monitors = {"contrast/student": student, "contrast/teacher": teacher}
-        step: StepOutput = self._record(
+        step: StepOutput = self.record(
             self,
             StepOutput(outputs, losses, monitors),
             *(batch.indices, v_student.detach(), v_teacher.detach(), estimates[None]),
@@ -135,33 +123,19 @@ class ContrastiveRepresentation(FeatureDistillation):
 
     def _rows(self, index: Tensor, progress: Progress) -> Tensor:
         """Rows of the memories that each image is compared with: (B, 1 + K), the positive first."""
-        index = index[:, None]
-        positives = index
+        positives = index[:, None]
         if self.positives == "class":
-            draws = bits(_POSITIVES, progress.seed, progress.step, index)
-            positives = self.draws.same(index, draws)
-        slots = torch.arange(self.num_negatives, device=index.device)
-        draws = bits(_NEGATIVES, progress.seed, progress.step, index, slots)
-        return torch.cat([positives, self.draws.other(index, draws)], 1)
+            draws = bits(_POSITIVES, progress.seed, progress.step, positives)
+            positives = self.draws.same(positives, draws)
+        return torch.cat([positives, self.negatives(index, progress)], 1)
 
     @torch.no_grad()
     def after_step(self, progress: Progress) -> None:
         """Updates the memories by the step's embeddings, and sets Z if this was the first step."""
-        if not self.pending:
-            return
-        index, v_student, v_teacher, estimates = map(torch.cat, zip(*self.pending, strict=True))
-        self.pending.clear()
-        self.memory_student.update(index, v_student)
-        self.memory_teacher.update(index, v_teacher)
-        mean = all_gather(estimates).mean(0)
-        self.constants.copy_(torch.where(self.constants > 0, self.constants, mean))
-
-
-def record(method: ContrastiveRepresentation, step: StepOutput, *update: Tensor) -> StepOutput:
-    """The step; in training its update of the memories is added to those that wait."""
-    if method.training:
-        method.pending.append(update)
-    return step
+        recorded = self.update_memories()
+        if recorded:
+            mean = all_gather(recorded[3]).mean(0)
+            self.constants.copy_(torch.where(self.constants > 0, self.constants, mean))
 
 
 def embed(layer: nn.Module, pooled: Tensor) -> Tensor:
