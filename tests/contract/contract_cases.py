@@ -140,6 +140,12 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "target": {"non_target_class_weight": 0.0},
         "others": {"target_class_weight": 0.0},
     },
+    "lakd": {
+        "joint backward": {"local_backward": False},
+        "no heads": {"supervised_weight": 0.0, "soft_weight": 0.0},
+        "labels only": {"attention_weight": 0.0, "soft_weight": 0.0},
+        "warm": {"warmup_fraction": 0.05},
+    },
     "one": {
         "two branches": {"num_branches": 2},
         "no ramp": {"warmup_fraction": 0.0},
