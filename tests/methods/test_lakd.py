@@ -211,7 +211,7 @@ def test_activations_of_a_module_are_freed_before_the_next_one_starts(
     assert local == [0, *gradients]  # to the byte
     first_map = batch.inputs.numel() // 3 * 8 * 4
     assert joint[1] > first_map
-    assert local_peak < 0.7 * joint_peak
+    assert local_peak < 0.8 * joint_peak  # of so small a network gradients are the larger part
 
 
 def test_without_gradients_it_only_computes(tiny_net, tiny_task, batch, progress):

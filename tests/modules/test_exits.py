@@ -57,7 +57,7 @@ def test_shapes(student, task, bottleneck):
 
 
 def test_without_bottlenecks_heads_read_the_features(student, task):
-    out, features = student.forward_features(IMAGES)
+    _, features = student.forward_features(IMAGES)
     exits = Exits(student, task, None)
     maps, outputs = exits(features)
     assert all(m is f for m, f in zip(maps, features.values(), strict=False))
