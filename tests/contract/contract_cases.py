@@ -155,6 +155,16 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "hsakd-online": {
         "two peers": {},
         "labels only": {"joint_weight": 0.0, "soft_weight": 0.0},
+    "wcord": {
+        "global": {"local_weight": 0.0, "num_negatives": 3, "embedding_width": 16},
+        "local": {"global_weight": 0.0},
+        "soft": {"soft_weight": 1.0, "num_negatives": 3, "num_sinkhorn_iterations": 5},
+    },
+    "lakd": {
+        "joint backward": {"local_backward": False},
+        "no heads": {"supervised_weight": 0.0, "soft_weight": 0.0},
+        "labels only": {"attention_weight": 0.0, "soft_weight": 0.0},
+        "warm": {"warmup_fraction": 0.05},
     },
     "one": {
         "two branches": {"num_branches": 2},

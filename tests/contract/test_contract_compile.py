@@ -7,6 +7,12 @@ import torch
 import torch._dynamo
 from contract_cases import moment, one_of_a_kind, usual_cases, variants_on_one_task
 
+# What comes out of uncompiled code with a gradient is looked at by torch's compiler, which hides
+# its own warning of that, but not from the suite.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"
+)
+
 
 def check(case, backend: str) -> None:
     torch._dynamo.reset()

@@ -56,6 +56,17 @@ def test_shapes(student, task, bottleneck):
     assert [o.shape for o in outputs] == [(4, 3)] * 2
 
 
+def test_without_bottlenecks_heads_read_the_features(student, task):
+    _, features = student.forward_features(IMAGES)
+    exits = Exits(student, task, None)
+    maps, outputs = exits(features)
+    assert all(m is f for m, f in zip(maps, features.values(), strict=False))
+    assert [o.shape for o in outputs] == [(4, 3)] * 2
+    networks = exits.predictors(student)
+    assert torch.equal(networks["exit1"](IMAGES), outputs[0])
+    assert list(networks) == ["exit1", "exit2", "student"]
+
+
 def test_without_predictions_there_are_no_heads(student, task):
     exits = Exits(student, task, "slim", predict=False)
     maps, outputs = exits(student.forward_features(IMAGES)[1])

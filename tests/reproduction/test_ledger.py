@@ -39,7 +39,7 @@ def test_all_rows_of_all_tables_are_there():
     assert tables["muse/table6"] == 7 * 2
     assert tables["muse/table7a"] == 4 + 6 * 4  # baselines are single networks
     assert tables["muse/table7b"] == 8 * 2
-    systems = {"muse", "mimkd", "mixskd", "frskd", "srrl", "sskd", "hsakd"}
+    systems = {"muse", "mimkd", "mixskd", "frskd", "srrl", "wcord", "sskd", "hsakd"}
     assert {row.name.partition("/")[0] for row in ROWS} == systems
 
 
@@ -132,7 +132,16 @@ def test_every_figure_says_where_it_was_read():
 
 
 def test_the_best_row_of_each_system_can_be_run():
-    assert list(smoke_test_rows()) == ["muse", "mimkd", "mixskd", "frskd", "srrl", "sskd", "hsakd"]
+    assert list(smoke_test_rows()) == [
+        "muse",
+        "mimkd",
+        "mixskd",
+        "frskd",
+        "srrl",
+        "wcord",
+        "sskd",
+        "hsakd",
+    ]
     for system, row in smoke_test_rows().items():
         assert row.name.startswith(f"{system}/")
         assert row.recipe().method.partition("-")[0] == system

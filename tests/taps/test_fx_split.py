@@ -13,7 +13,12 @@ from torchvision import models
 from selfdistill.core import ConfigError
 from selfdistill.models import build, convert_inputs, renormalize_inputs
 from selfdistill.taps import Taps
-from selfdistill.taps.fx_split import reinitialized_copy, split_at, truncate_at
+from selfdistill.taps.fx_split import (
+    reinitialized_copy,
+    split_at,
+    stage_functions,
+    truncate_at,
+)
 
 NO_POSITION = {"img_size": 32, "patch_size": 8, "depth": 4, "embed_dim": 48, "num_heads": 2}
 NETWORKS = {
@@ -157,6 +162,26 @@ def test_compiles_once():
             torch.testing.assert_close(compiled(images()), want(images()))
 
 
+@some_networks
+def test_stage_functions_are_the_network_of_the_holder(name):
+    taps = forward_features(name)
+    functions = stage_functions(taps.network, taps.names)
+    twin = copy.deepcopy(taps).double()  # with other weights, elsewhere
+    for parameter in twin.parameters():
+        parameter.data.mul_(0.9)
+    for holder in (taps, twin):
+        for training in (True, False):
+            holder.train(training)
+            x = images().to(next(holder.parameters()).dtype)
+            before = copy.deepcopy(holder.network)
+            torch.manual_seed(1)
+            out = x
+            for function in functions:
+                out = function(holder, out)
+            torch.manual_seed(1)
+            assert torch.equal(before(x), out)
+
+
 class Net(nn.Module):
     """Two convolutions and a layer; subclasses do something odd between them."""
 
@@ -248,6 +273,44 @@ def test_taps_may_lie_in_one_another():
         split_at(network, names)
     names = ["stem.conv", "stem", "layer3.0", "layer3"]
     assert torch.equal(run(split_at(network, names), images()), network(images()))
+
+
+class Shifted(Net):
+    """A buffer that lies in the network itself, beside the modules with taps."""
+
+    def __init__(self, constant=False) -> None:
+        super().__init__()
+        self.register_buffer("shift", torch.ones(()))
+        self.constant = constant
+
+    def between(self, x, inputs):
+        return x + (torch.tensor(2.0) if self.constant else self.shift)
+
+    def end(self, x):
+        return self.fc(F.dropout(x.mean((2, 3)), 0.5, self.training))
+
+
+def test_stage_functions_follow_buffers_and_mode():
+    taps = Taps(Shifted(), ["first", "second"], example=images(2))
+    first, second, end = stage_functions(taps.network, taps.names)
+    taps.to("meta")
+    assert end(taps, second(taps, first(taps, images().to("meta")))).shape == (3, 5)
+    taps = copy.deepcopy(Taps(Shifted(), ["first", "second"], example=images(2))).double()
+    taps.network.shift = torch.full((), 7.0, dtype=torch.float64)
+    x = images().double()
+    for training in (True, False):
+        taps.train(training)
+        torch.manual_seed(3)
+        want = taps.network(x)
+        torch.manual_seed(3)
+        assert torch.equal(end(taps, second(taps, first(taps, x))), want)
+
+
+def test_stage_functions_hold_no_constants():
+    with pytest.raises(ConfigError, match=r"Shifted cannot be run in stages.*make that a buffer"):
+        stage_functions(Shifted(constant=True), ["first"])
+    with pytest.raises(ConfigError, match="cannot be cut into stages"):
+        stage_functions(Around(), ["first"])
 
 
 class Around(Net):

@@ -16,7 +16,7 @@ class Exits(nn.Module):
         student: a network with two taps or more.
         task: makes the heads and their losses.
         bottleneck: ``"slim"`` or ``"byot"``, see `modules/bottlenecks.py`; None leaves features as
-            they are, where nothing would train a bottleneck.
+            they are, where nothing would train a bottleneck or the head is to read the feature.
         predict: whether the exits have heads.
 
     Raises:
@@ -38,10 +38,15 @@ class Exits(nn.Module):
             BOTTLENECKS[bottleneck](shape, last) if bottleneck else nn.Identity()
             for shape in shallow
         )
-        self.heads = nn.ModuleList(task.head(last[0]) for _ in shallow if predict)
+        self.heads = nn.ModuleList(
+            task.head(last[0] if bottleneck else shape[0]) for shape in shallow if predict
+        )
 
     def forward(self, features: dict[str, Tensor]) -> tuple[list[Tensor], list[Any]]:
-        """{tap: (B, C, H, W)} -> maps (B, C_last, h, w) and outputs of the exits, in order."""
+        """{tap: (B, C, H, W)} -> maps and outputs of the exits, in order.
+
+        Maps are (B, C_last, h, w) behind bottlenecks, else the features themselves.
+        """
         shallow = list(features.values())[:-1]
         maps = [bottleneck(x) for bottleneck, x in zip(self.bottlenecks, shallow, strict=True)]
         return maps, [head(m) for head, m in zip(self.heads, maps, strict=False)]

@@ -2,7 +2,7 @@
 
 import copy
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -54,6 +54,41 @@ def split_at(network: nn.Module, names: Sequence[str]) -> list[nn.Module]:
         ) from reason
     roots[0].training = network.training  # which the parts take over
     return [fx.GraphModule(roots[0], part, class_name="Segment") for part in chains[0]]
+
+
+def stage_functions(
+    network: nn.Module, names: Sequence[str]
+) -> list[Callable[[nn.Module, Any], Any]]:
+    """The chain of `split_at` as functions, which take the holder of the network and their input.
+
+    The holder is a module whose attribute `network` is the network, such as its `Taps`; parameters,
+    buffers and mode are those that the two have when a function is called. So the chain follows the
+    network wherever it is moved, copied or loaded, and is itself no part of any state.
+
+    Args:
+        network: any module that takes one tensor; it is not changed.
+        names: taps as `Taps` accepts them, shallowest first.
+
+    Raises:
+        ConfigError: as `split_at`.
+
+    Examples:
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 2))
+        >>> holder = nn.Sequential(OrderedDict(network=network))
+        >>> first, second = stage_functions(network, ["0"])
+        >>> x = torch.randn(5, 3, 8, 8)
+        >>> torch.equal(second(holder, first(holder, x)), network(x))
+        True
+    """
+    parts = split_at(network, names)
+    for part in parts:
+        for node in part.graph.nodes:  # type: ignore[union-attr]
+            if node.op == "get_attr" and node.target.split(".")[0] not in ("network", "training"):
+                raise ConfigError(
+                    f"{type(network).__name__} cannot be run in stages (it creates a tensor of "
+                    "constants in its forward pass); make that a buffer"
+                )
+    return [type(part).forward for part in parts]
 
 
 def truncate_at(network: nn.Module, name: str) -> nn.Module:
