@@ -155,6 +155,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "hsakd-online": {
         "two peers": {},
         "labels only": {"joint_weight": 0.0, "soft_weight": 0.0},
+    },
     "wcord": {
         "global": {"local_weight": 0.0, "num_negatives": 3, "embedding_width": 16},
         "local": {"global_weight": 0.0},
