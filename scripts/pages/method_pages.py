@@ -21,6 +21,10 @@ KINDS = {
     "online": ("With peers", "networks that start together with it, `--peer MODEL`, repeatable"),
     "offline": ("From a teacher", "a trained network, `--teacher RUN|WEIGHTS|timm/NAME`"),
 }
+GRAPHS = (
+    'No command trains on graphs: `selfdistill.wrap(network, "{}", task="nodes", …)` does, in a '
+    "[loop of PyTorch Geometric](../guide/graphs.md)."
+)
 COMPANIONS = {"offline": " --teacher runs/digits-ce", "online": " --peer cifar/resnet10_w16"}
 
 
@@ -134,7 +138,9 @@ def recipes(name: str) -> list[str]:
 
 
 def example(name: str) -> str:
-    """The command that trains by it for seconds."""
+    """The command that trains by it for seconds, if there is one."""
+    if METHODS[name].needs.graphs:
+        return GRAPHS.format(name)
     companions = COMPANIONS.get(METHODS[name].kind, "")
     if unsupported_reason(METHODS[name], TASKS["classification"]):
         words = "It wants scenes, and a teacher that was trained on them"
