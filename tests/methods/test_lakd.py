@@ -225,6 +225,8 @@ def test_without_gradients_it_only_computes(tiny_net, tiny_task, batch, progress
         assert not off.losses[name].requires_grad
 
 
+# torch's compiler hides this warning of its own, but not from the suite
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 @pytest.mark.slow
 def test_compiled_gradients_are_the_same(tiny_net, tiny_task, batch, progress):
     torch._dynamo.reset()
