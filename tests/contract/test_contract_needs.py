@@ -17,6 +17,7 @@ REFUSED = {
     "ddgsd": {"segmentation", "detection"},
     "dkd": {"segmentation", "detection"},
     "kdcl": {"segmentation", "detection"},
+    "lsp": {"classification", "segmentation", "detection"},
     "mixskd": {"detection"},
     "one": {"detection"},
     "snapshot": {"detection"},

@@ -13,6 +13,7 @@ from selfdistill.recipe.build_method import unsupported_reason
 from selfdistill.tasks import Classification
 
 DENSE = [n for n in METHODS if unsupported_reason(METHODS[n], Classification)]
+ON_GRAPHS = [name for name in DENSE if METHODS[name].needs.graphs]  # no run trains them
 STEPS = 15  # 3 epochs of 5
 
 

@@ -11,7 +11,7 @@ class Batch(NamedTuple):
     """One training batch on its device.
 
     Attributes:
-        inputs: images, (B, C, H, W) float, normalized.
+        inputs: images, (B, C, H, W) float, normalized; for a task of graphs, a graph.
         targets: of the task; for classification (B,) int64.
         indices: of the samples in the training set, (B,) int64.
         views: `Needs.views` − 1 further independent augmentations of the same images.
@@ -19,7 +19,7 @@ class Batch(NamedTuple):
             augmented independently; None unless `Needs.same_class`.
     """
 
-    inputs: Tensor
+    inputs: Any
     targets: Any
     indices: Tensor
     views: tuple[Tensor, ...] = ()
@@ -79,6 +79,9 @@ class Needs(NamedTuple):
         image_labels: see `Task.image_labels`.
         class_scores: see `Task.class_scores`.
         dense_scores: see `Task.dense_scores`.
+        images: inputs are images; False where they are only passed on to the networks, so that
+            graphs do as well.
+        graphs: inputs are graphs, see `Task.graphs`.
         teacher_scores: the teacher's outputs are compared with the student's, so both must have
             the same classes; without, its features alone are read.
         trained_student: the student does not learn, so it must have weights to begin with.
@@ -90,6 +93,8 @@ class Needs(NamedTuple):
     image_labels: bool = False
     class_scores: bool = False
     dense_scores: bool = False
+    images: bool = True
+    graphs: bool = False
     teacher_scores: bool = False
     trained_student: bool = False
 

@@ -14,22 +14,24 @@ class Task(ABC):
 
     Attributes:
         classes: their names, in the order of their labels.
-        example: two inputs of the network, (2, C, H, W), by which shapes are found.
+        example: two inputs of the network, (2, C, H, W), or a graph, by which shapes are found.
         primary_metric: name of the metric by which networks are compared.
         name: of the task, for users.
         image_labels: whether targets are one class label per image, (B,) int64, and outputs (B, K).
         class_scores: whether outputs are class scores along dim 1, (B, K, ...), and targets a
             tensor.
         dense_scores: whether outputs are class scores of pixels, (B, K, H, W).
+        graphs: whether an input is a graph and its samples are the nodes, not images.
     """
 
-    example: Tensor
+    example: Any
     classes: list[str]
     primary_metric: str
     name: ClassVar[str]
     image_labels: ClassVar[bool] = False
     class_scores: ClassVar[bool] = False
     dense_scores: ClassVar[bool] = False
+    graphs: ClassVar[bool] = False
 
     @abstractmethod
     def head(self, channels: int) -> nn.Module:
@@ -52,12 +54,16 @@ class Task(ABC):
             mask: `valid_mask` of the targets; None to count everything.
         """
 
+    def num_samples(self, inputs: Any) -> int:
+        """Number of samples in a batch's inputs, each of which has a target."""
+        return len(inputs)
+
     def check_targets(self, targets: Any, batch_size: int, *, values: bool = True) -> None:
         """Raise `ConfigError` if targets are not those of so many inputs of this task.
 
         Args:
             targets: as they are given to `loss`.
-            batch_size: number of inputs.
+            batch_size: number of samples.
             values: whether to look at the numbers, for which the host waits for the device.
         """
         return

@@ -12,7 +12,7 @@ from ..engine.optimizer import resolve_lr_scale
 from ..engine.state import student_prefix
 from ..recipe.build_method import build_method
 from ..recipe.options import check_options, method_classes
-from ..tasks import TASKS, check_network
+from ..tasks import LOOP_TASKS, TASKS, check_network
 
 _UNKNOWN_LENGTH = 1 << 60  # steps, of a run that stays at its beginning
 
@@ -61,14 +61,14 @@ class DistillationLoss(nn.Module):
 
     def forward(
         self,
-        images: Tensor,
+        images: Any,
         labels: Any,
         *,
         index: Tensor | None = None,
         views: Sequence[Tensor] = (),
         same_class_inputs: Tensor | None = None,
     ) -> Tensor:
-        """The loss of a batch: images (B, C, H, W) and the task's labels.
+        """The loss of a batch: images (B, C, H, W), or a graph, and the task's labels.
 
         Args:
             images, labels: the batch.
@@ -84,12 +84,13 @@ class DistillationLoss(nn.Module):
         self._check(labels, index, views, same_class_inputs)
         # on another device a wrong label stops there, and to look at them is to wait for it
         on_host = not isinstance(labels, Tensor) or labels.device.type == "cpu"
-        self.task.check_targets(labels, len(images), values=on_host or self._first_call)
+        samples = self.task.num_samples(images)
+        self.task.check_targets(labels, samples, values=on_host or self._first_call)
         self._first_call = False
         if self.training:
             self.apply_after_step()
         if index is None:
-            index = torch.arange(len(images), device=images.device)
+            index = torch.arange(samples, device=self.step.device)
         step = self.method(
             Batch(images, labels, index, tuple(views), same_class_inputs), self._progress()
         )
@@ -106,10 +107,10 @@ class DistillationLoss(nn.Module):
             self._after_step_due = False
             self.method.after_step(self._progress(steps_ago=1))
 
-    def after_epoch(self, held_out: Iterable[tuple[Tensor, Any]]) -> None:
+    def after_epoch(self, held_out: Iterable[tuple[Any, Any]]) -> None:
         """Run the method's `after_epoch` on held-out (images, labels)."""
         self.method.after_epoch(
-            Batch(images, labels, torch.arange(len(images), device=images.device))
+            Batch(images, labels, torch.arange(self.task.num_samples(images)).to(self.step))
             for images, labels in held_out
         )
 
@@ -128,7 +129,7 @@ class DistillationLoss(nn.Module):
         prefix = student_prefix(self.method)
         return set() if prefix is None else {f"method.{prefix}{name}" for name in names}
 
-    def predict(self, images: Tensor) -> dict[str, Any]:
+    def predict(self, images: Any) -> dict[str, Any]:
         """The output of every exit and of the student."""
         return self.method.predict(images)
 
@@ -188,7 +189,7 @@ def wrap(
     network: nn.Module,
     method: str,
     *,
-    example: Tensor,
+    example: Any,
     classes: int | Sequence[str],
     task: str = "classification",
     taps: str | Sequence[str] = "auto",
@@ -206,11 +207,12 @@ def wrap(
     Args:
         network: the student, trained in place; its state keeps its own keys.
         method: a name; `selfdistill methods` lists them.
-        example: two input images, (2, C, H, W).
+        example: two input images, (2, C, H, W); for nodes a graph.
         classes: their number or names.
         task: ``"classification"``, labels (B,); ``"segmentation"``, masks
             (B, H, W) int64 in which 255 is no class; ``"detection"``, rows (B, M, 5) float32 of
-            class, x1, y1, x2, y2 in pixels, of class −1 where there is no box.
+            class, x1, y1, x2, y2 in pixels, of class −1 where there is no box; ``"nodes"`` of
+            graphs, labels (N,) or (N, K), see `tasks.Nodes`.
         taps, teacher_taps: where to read features, see `find_taps`.
         teacher: for offline methods; it is not trained.
         peers: networks trained along, for online methods.
@@ -237,9 +239,15 @@ def wrap(
         >>> criterion(images, labels).backward()
     """
     names = [str(i) for i in range(classes)] if isinstance(classes, int) else list(classes)
-    if task not in TASKS:
-        raise ConfigError(f"there is no task '{task}'{nearest(task, TASKS)}")
-    built_task = TASKS[task](names, example, label_smoothing=label_smoothing)
+    tasks = TASKS | LOOP_TASKS
+    if task not in tasks:
+        raise ConfigError(f"there is no task '{task}'{nearest(task, tasks)}")
+    if not (isinstance(example, Tensor) or tasks[task].graphs):
+        raise ConfigError(
+            f"the example of task '{task}' is two images, (2, C, H, W), and this is "
+            f"{type(example).__name__}; graphs want task='nodes'"
+        )
+    built_task = tasks[task](names, example, label_smoothing=label_smoothing)
     for module in (network, *peers):
         check_network(module, built_task, foreign=True)
     built_method = build_method(
@@ -253,7 +261,7 @@ def wrap(
         peers=peers,
         train_labels=train_labels,
     )
-    device = next((p.device for p in network.parameters()), example.device)
+    device = next((p.device for p in network.parameters()), getattr(example, "device", None))
     signatures = map(inspect.signature, method_classes(method).values())
     needs_index = any("train_labels" in signature.parameters for signature in signatures)
     criterion = DistillationLoss(

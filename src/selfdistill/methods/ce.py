@@ -1,6 +1,6 @@
 from torch import nn
 
-from ..core import METHODS, Batch, Method, Progress, Provenance, StepOutput, Task
+from ..core import METHODS, Batch, Method, Needs, Progress, Provenance, StepOutput, Task
 
 
 @METHODS.add("ce")
@@ -16,6 +16,7 @@ class CrossEntropy(Method):
 
     kind = "baseline"
     provenance = Provenance.PAPER
+    needs = Needs(images=False)
 
     def __init__(self, student: nn.Module, task: Task) -> None:
         super().__init__()

@@ -42,7 +42,7 @@ class KnowledgeDistillation(Method):
 
     kind = "offline"
     provenance = Provenance.BENCHMARK
-    needs = Needs(teacher_scores=True)
+    needs = Needs(teacher_scores=True, images=False)
 
     def __init__(
         self,

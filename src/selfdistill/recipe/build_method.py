@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from .. import methods as _all_methods  # noqa: F401  importing them is what registers them
 from ..core import METHODS, STUDENT, ConfigError, Frozen, Method, Task
 from ..modules.joined_methods import JoinedMethods, check_joinable
-from ..taps import Taps, Teacher, example_output, resolve_taps
+from ..taps import Taps, Teacher, beside, example_output, resolve_taps
 from .options import check_companions, method_classes
 from .placeholder_teacher import PlaceholderTeacher
 
@@ -156,8 +156,7 @@ def _tapped(given: MethodInputs, kinds: Sequence[str]) -> MethodInputs:
         if isinstance(network, Taps) and not given.shared:
             return network
         bare = network.network if isinstance(network, Taps) else network
-        device = next((p.device for p in bare.parameters()), given.task.example.device)
-        example = given.task.example.to(device)
+        example = beside(bare, given.task.example)
         if names == "auto":
             tap_sets = [resolve_taps(bare, kind, example) for kind in kinds]
             names = list(dict.fromkeys(name for tap_set in tap_sets for name in tap_set))
@@ -182,6 +181,10 @@ def _taps_of_peer(peer: nn.Module, taps: Any) -> Any:
 def unsupported_reason(method: type[Method], task: Task | type[Task]) -> str:
     """What a method wants and a task has not, in words; nothing where the two go together."""
     needs, name = method.needs, task.name
+    if needs.graphs and not task.graphs:
+        return f"compares neighbors in a graph, and {name} is of images"
+    if needs.images and task.graphs:
+        return f"works on images, and {name} is of graphs"
     if needs.image_labels and not task.image_labels:
         return f"wants one class label an image, which {name} lacks"
     if needs.dense_scores and not task.dense_scores:

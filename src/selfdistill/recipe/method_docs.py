@@ -4,7 +4,7 @@ import inspect
 import re
 
 from ..core import Method
-from ..tasks import TASKS
+from ..tasks import LOOP_TASKS, TASKS
 from .build_method import unsupported_reason
 
 
@@ -30,9 +30,11 @@ def paper_url(method: type[Method]) -> str:
 
 
 def supported_tasks(method: type[Method]) -> str:
-    """Names of the tasks that offer what the method needs, or "any"."""
-    names = [name for name, task in TASKS.items() if not unsupported_reason(method, task)]
-    return "any" if len(names) == len(TASKS) else ", ".join(names)
+    """Names of the tasks that offer what the method needs, or "any" of those of the command."""
+    served = {n: t for n, t in (TASKS | LOOP_TASKS).items() if not unsupported_reason(method, t)}
+    names = [name for name in TASKS if name in served]
+    shown = ["any"] if len(names) == len(TASKS) else names
+    return ", ".join([*shown, *(f"{name} (Python)" for name in LOOP_TASKS if name in served)])
 
 
 def plain_paragraphs(doc: str) -> list[str]:

@@ -3,6 +3,7 @@
 from .feature_map import as_map, count_prefix_tokens, same_aspect
 from .stage_detection import (
     ModuleOutput,
+    beside,
     evaluation_mode,
     example_output,
     find_taps,
@@ -16,6 +17,7 @@ __all__ = [
     "Taps",
     "Teacher",
     "as_map",
+    "beside",
     "count_prefix_tokens",
     "evaluation_mode",
     "example_output",

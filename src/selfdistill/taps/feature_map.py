@@ -1,6 +1,7 @@
 """Features of any form as maps (B, C, H, W)."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -35,6 +36,11 @@ def as_map(x: Tensor, image: Sequence[int] = (1, 1), prefix_tokens: int = 0) -> 
         channels_last = same_aspect((a, b), image) and not same_aspect((b, c), image)
         return x.permute(0, 3, 1, 2) if channels_last else x
     raise ConfigError(f"a feature of shape {tuple(x.shape)} is neither a map nor a token sequence")
+
+
+def image_size(inputs: Any) -> Sequence[int]:
+    """Height and width of a network's images; of other inputs, such as graphs, a single place."""
+    return inputs.shape[-2:] if isinstance(inputs, Tensor) else (1, 1)
 
 
 def same_aspect(sides: Sequence[int], image: Sequence[int]) -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core import ConfigError
-from .feature_map import as_map, count_prefix_tokens
+from .feature_map import as_map, count_prefix_tokens, image_size
 
 
 @contextmanager
@@ -26,17 +26,25 @@ def evaluation_mode(network: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def example_output(network: nn.Module, example: Tensor) -> Any:
+def beside(network: nn.Module, example: Any) -> Any:
+    """An example input on the network's device; as it is where the network has no parameters."""
+    parameter = next(network.parameters(), None)
+    return example if parameter is None else example.to(parameter.device)
+
+
+def example_output(network: nn.Module, example: Any) -> Any:
     """Output of the network for an example, in evaluation mode and on the network's device.
 
     Raises:
-        ConfigError: wrong channel count, or images smaller than the network allows.
+        ConfigError: wrong channel count, images smaller than the network allows, or a network that
+            does not take a graph as one input.
     """
+    if not isinstance(example, Tensor):
+        return _graph_output(network, example)
     channels, height, width = example.shape[1:]
-    device = next((p.device for p in network.parameters()), example.device)
     try:
         with evaluation_mode(network):
-            return network(example.to(device))
+            return network(beside(network, example))
     except (RuntimeError, ValueError, AssertionError, IndexError) as error:
         first = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)
         if first is not None and first.in_channels != channels:
@@ -51,6 +59,19 @@ def example_output(network: nn.Module, example: Tensor) -> Any:
         ) from error
 
 
+def _graph_output(network: nn.Module, graph: Any) -> Any:
+    try:
+        with evaluation_mode(network):
+            return network(beside(network, graph))
+    except (RuntimeError, ValueError, AssertionError, IndexError, TypeError, AttributeError) as e:
+        name, reason = type(network).__name__, str(e).splitlines()[0]
+        raise ConfigError(
+            f"{name} cannot take a graph ({type(graph).__name__}) as its one input; wrap it in a "
+            "module whose forward(graph) returns network(graph.x, graph.edge_index), or correct "
+            f"the example ({reason})"
+        ) from e
+
+
 def _size_remedy(network: nn.Module, side: int) -> str:
     sizes = (getattr(module, "img_size", None) for module in network.modules())  # of patches
     size = next((s for s in sizes if isinstance(s, int | tuple)), None)
@@ -59,14 +80,13 @@ def _size_remedy(network: nn.Module, side: int) -> str:
     return f"try --image-size {' or '.join(str(s) for s in (32, 64, 224) if s > side) or 512}"
 
 
-def training_output(network: nn.Module, example: Tensor) -> Any:
+def training_output(network: nn.Module, example: Any) -> Any:
     """Output of the network for an example in training mode; nothing of it changes."""
-    device = next((p.device for p in network.parameters()), example.device)
     buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
     modes = {module: module.training for module in network.modules()}
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
-            return network.train()(example.to(device))
+            return network.train()(beside(network, example))
     finally:
         for module, mode in modes.items():
             module.training = mode
@@ -92,13 +112,14 @@ class ModuleOutput(NamedTuple):
         return self.shape[1] * self.shape[2]
 
 
-def module_outputs(network: nn.Module, example: Tensor) -> list[ModuleOutput]:
+def module_outputs(network: nn.Module, example: Any) -> list[ModuleOutput]:
     """All modules that run exactly once and return a feature, in order of completion."""
     records: list[tuple[str, nn.Module, tuple[int, ...]]] = []
-    size, prefix = example.shape[-2:], count_prefix_tokens(network)
+    size, prefix = image_size(example), count_prefix_tokens(network)
+    fewest = 3 if isinstance(example, Tensor) else 2  # vectors of images are no places to read
 
     def record(name: str, module: nn.Module, args: Any, output: Any) -> None:
-        usable = isinstance(output, Tensor) and 3 <= output.dim() <= 4
+        usable = isinstance(output, Tensor) and fewest <= output.dim() <= 4
         shape = tuple(as_map(output, size, prefix).shape[1:]) if usable else ()
         records.append((name, module, shape))
 
@@ -123,7 +144,7 @@ def _pools(module: nn.Module) -> bool:
 
 
 def find_taps(
-    network: nn.Module, example: Tensor, count: int = 4, *, stages: bool = False
+    network: nn.Module, example: Any, count: int = 4, *, stages: bool = False
 ) -> list[str]:
     """Names of up to `count` modules that end a network's stages, shallowest first.
 
@@ -133,7 +154,7 @@ def find_taps(
 
     Args:
         network: any module.
-        example: images by which stages are found, (B, C, H, W).
+        example: images by which stages are found, (B, C, H, W), or a graph.
         count: the most names.
         stages: prefer the network's `stage_ends`, where it has that attribute: its stages alone,
             without the stem and the layers behind them that `cuts` may hold.

@@ -10,7 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from ..core import ConfigError, Frozen, NetworkWrapper, nearest
-from .feature_map import as_map, count_prefix_tokens, reads_class_token, skipped_tokens
+from .feature_map import (
+    as_map,
+    count_prefix_tokens,
+    image_size,
+    reads_class_token,
+    skipped_tokens,
+)
 from .stage_detection import evaluation_mode, find_taps
 
 
@@ -20,13 +26,13 @@ class Taps(NetworkWrapper):
     ``taps(x)`` is the network's own output; ``taps.forward_features(x)`` also gives the features.
     Every feature is (B, C, H, W), see `as_map`: channels-last maps are permuted, tokens laid out as
     the image's patches, and vectors become (B, C, 1, 1), so that a head or a critic serves every
-    architecture.
+    architecture. The input may be a graph: of its nodes' features (N, C) each is a vector.
 
     Args:
         network: any module; it is neither copied nor changed (a forward hook is added at each tap).
         names: dotted names of modules, shallowest first, or ``"auto"`` or ``"stages"`` (see
             `find_taps`).
-        example: one input (or a few), (B, C, H, W), by which shapes are found.
+        example: one input (or a few), (B, C, H, W), or a graph, by which shapes are found.
 
     Attributes:
         names: the taps, shallowest first.
@@ -46,7 +52,7 @@ class Taps(NetworkWrapper):
     """
 
     def __init__(
-        self, network: nn.Module, names: Sequence[str] | str = "auto", *, example: Tensor
+        self, network: nn.Module, names: Sequence[str] | str = "auto", *, example: Any
     ) -> None:
         super().__init__()
         self.network = network
@@ -61,11 +67,11 @@ class Taps(NetworkWrapper):
             _, features = self.forward_features(example)
         self.shapes = {n: (f.shape[1], f.shape[2], f.shape[3]) for n, f in features.items()}
 
-    def forward(self, x: Tensor) -> Any:
+    def forward(self, x: Any) -> Any:
         """The network's own output."""
         return self.network(x) if self._state.passes is None else self.forward_features(x)[0]
 
-    def forward_features(self, x: Tensor, *, raw: bool = False) -> tuple[Any, dict[str, Tensor]]:
+    def forward_features(self, x: Any, *, raw: bool = False) -> tuple[Any, dict[str, Tensor]]:
         """The network's output and {tap: (B, C, H, W)}, shallowest first.
 
         `raw` features are as the network passes them on, to be given to its next layers.
@@ -73,7 +79,7 @@ class Taps(NetworkWrapper):
         out, caught = self._cached_pass(x) or self._pass(x)
         return out, {n: caught[n] if raw else self._map(caught[n], x) for n in self.names}
 
-    def forward_pooled(self, x: Tensor) -> tuple[Any, dict[str, Tensor], Tensor]:
+    def forward_pooled(self, x: Any) -> tuple[Any, dict[str, Tensor], Tensor]:
         """As `forward_features`, and the last feature as its classifier pools it, (B, C).
 
         The class token where the network's classifier reads that one; else the mean over places.
@@ -82,20 +88,20 @@ class Taps(NetworkWrapper):
         features = {name: self._map(caught[name], x) for name in self.names}
         last, pooled = caught[self.names[-1]], features[self.names[-1]].mean((2, 3))
         if last.dim() == 3 and self.class_token:
-            has_prefix = skipped_tokens(last.shape[1], x.shape[-2:], self.prefix_tokens)
+            has_prefix = skipped_tokens(last.shape[1], image_size(x), self.prefix_tokens)
             pooled = last[:, 0] if has_prefix else pooled
         return out, features, pooled
 
-    def _map(self, x: Tensor, inputs: Tensor) -> Tensor:
-        return as_map(x, inputs.shape[-2:], self.prefix_tokens)
+    def _map(self, x: Tensor, inputs: Any) -> Tensor:
+        return as_map(x, image_size(inputs), self.prefix_tokens)
 
-    def _cached_pass(self, x: Tensor) -> tuple[Any, dict[str, Tensor]] | None:
+    def _cached_pass(self, x: Any) -> tuple[Any, dict[str, Tensor]] | None:
         for cached, with_grad, out, caught in self._state.passes or ():
             if cached is x and with_grad == torch.is_grad_enabled():
                 return out, caught
         return None
 
-    def _pass(self, x: Tensor) -> tuple[Any, dict[str, Tensor]]:
+    def _pass(self, x: Any) -> tuple[Any, dict[str, Tensor]]:
         caught: dict[str, Tensor] = {}
         self._state.caught = caught
         try:
@@ -127,7 +133,7 @@ class Taps(NetworkWrapper):
         selected.shapes = {name: self.shapes[name] for name in names}
         return selected
 
-    def forward_until(self, name: str, x: Tensor) -> Tensor:
+    def forward_until(self, name: str, x: Any) -> Tensor:
         """The feature (B, C, H, W) at one tap; nothing after the tap is computed."""
         self._state.caught, self._state.stop_at = {}, name
         try:
@@ -168,7 +174,7 @@ class _PassState:
     def __init__(self) -> None:
         self.caught: dict[str, Tensor] | None = None
         self.stop_at: str | None = None
-        self.passes: list[tuple[Tensor, bool, Any, dict[str, Tensor]]] | None = None
+        self.passes: list[tuple[Any, bool, Any, dict[str, Tensor]]] | None = None
 
 
 def check_tap_names(network: nn.Module, names: Sequence[str]) -> None:
@@ -184,7 +190,7 @@ def check_tap_names(network: nn.Module, names: Sequence[str]) -> None:
             )
 
 
-def resolve_taps(network: nn.Module, names: Sequence[str] | str, example: Tensor) -> list[str]:
+def resolve_taps(network: nn.Module, names: Sequence[str] | str, example: Any) -> list[str]:
     """The names of taps, found where they are ``"auto"`` or ``"stages"``, see `find_taps`."""
     if isinstance(names, str):
         if names in ("auto", "stages"):
@@ -205,18 +211,18 @@ class Teacher(Frozen):
         self.names, self.shapes = taps.names, taps.shapes
 
     @torch.no_grad()
-    def forward(self, x: Tensor) -> Any:
+    def forward(self, x: Any) -> Any:
         """The teacher's output."""
         return self.network(x)
 
     @torch.no_grad()
-    def forward_features(self, x: Tensor) -> tuple[Any, dict[str, Tensor]]:
+    def forward_features(self, x: Any) -> tuple[Any, dict[str, Tensor]]:
         """The teacher's output and features, as `Taps.forward_features` gives them."""
         out, features = self.network.forward_features(x)  # type: ignore[operator]
         return out, features
 
     @torch.no_grad()
-    def forward_pooled(self, x: Tensor) -> tuple[Any, dict[str, Tensor], Tensor]:
+    def forward_pooled(self, x: Any) -> tuple[Any, dict[str, Tensor], Tensor]:
         """Output, features and pooled last feature, as `Taps.forward_pooled` gives them."""
         out, features, pooled = self.network.forward_pooled(x)  # type: ignore[operator]
         return out, features, pooled

@@ -1,4 +1,4 @@
-"""Classification, segmentation and detection: heads, losses and metrics."""
+"""Classification, segmentation, detection and nodes of graphs: heads, losses and metrics."""
 
 from collections.abc import Sequence
 
@@ -9,15 +9,21 @@ from ..core import ConfigError, Task
 from ..taps import example_output, training_output
 from .classification import Classification
 from .detection import Detection
+from .nodes import Nodes
 from .segmentation import Segmentation
 
 TASKS = {cls.name: cls for cls in (Classification, Detection, Segmentation)}
 """Task classes by name."""
 
+LOOP_TASKS = {cls.name: cls for cls in (Nodes,)}
+"""Those whose data come from a training loop of the user's own, so that commands lack them."""
+
 __all__ = [
+    "LOOP_TASKS",
     "TASKS",
     "Classification",
     "Detection",
+    "Nodes",
     "Segmentation",
     "check_network",
     "make_task",
