@@ -72,6 +72,7 @@ def needs(method: type[Method]) -> str:
     words = ["another image of the class with each"] * wanted.same_class
     words += [f"{wanted.views} views of each image"] * (wanted.views > 1)
     words += [f"{wanted.batch} images a process"] * (wanted.batch > 1)
+    words += ["by an option images without labels"] * wanted.extra
     return ", ".join(words)
 
 

@@ -186,11 +186,11 @@ def test_archives_that_are_refused(tmp_path, arrays, words):
 
 def test_sources_that_are_refused(tmp_path):
     for name in ("digits", "npz:", "folder", "zip:pool.zip"):
-        with pytest.raises(ConfigError, match=f"extra = '{name}' is no source of images"):
+        with pytest.raises(ConfigError, match=rf"extra = '{name}' is no source of images"):
             read_extra_images(name)
     with pytest.raises(ConfigError, match="did you mean 'folder:"):
         read_extra_images(str(tmp_path))
-    with pytest.raises(DataError, match="there is no picture in .* or below"):
+    with pytest.raises(DataError, match=r"there is no picture in .* or below"):
         read_extra_images(f"folder:{tmp_path}")
     for kind in ("folder", "npz"):
         with pytest.raises(DataError, match=f"there is no {'file' if kind == 'npz' else kind} "):
