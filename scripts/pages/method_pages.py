@@ -77,6 +77,7 @@ def needs(method: type[Method]) -> str:
     words += [f"{wanted.views} views of each image"] * (wanted.views > 1)
     words += ["a trained network, `--weights`"] * wanted.trained_student
     words += [f"{wanted.batch} images a process"] * (wanted.batch > 1)
+    words += ["by an option images without labels"] * wanted.extra
     return ", ".join(words)
 
 

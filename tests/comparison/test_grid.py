@@ -149,3 +149,22 @@ def test_where_a_run_is_made_may_change():
     assert (
         extend_study(planned(), planned(keys={"device": "cpu", "num_workers": 0}), "x") == planned()
     )
+
+
+@pytest.mark.parametrize(
+    "row", ["open_set=joint,extra=folder:pool", "extra=folder:pool,open_set=joint"]
+)
+def test_extra_images_go_to_who_learns_from_them(row):
+    study = planned(f"open=srrl:{row},byot", keys={"teacher": "runs/own"})
+    assert {name: recipe.extra for name, recipe in study.rows.items()} == {
+        "ce": "", "open": "folder:pool", "byot": ""
+    }  # fmt: skip
+    assert study_from_dict(study.to_dict(), "here") == study
+    shared = planned("srrl,byot", keys={"teacher": "runs/own", "extra": "npz:a.npz"})
+    assert [recipe.extra for recipe in shared.rows.values()] == ["", "npz:a.npz", ""]
+    with pytest.raises(ConfigError, match="no row has a use for extra; these methods have: srrl"):
+        planned("byot", keys={"extra": "npz:a.npz"})
+    with pytest.raises(
+        ConfigError, match="'extra' of row 'byot-extra-npz_a' belongs to the recipe"
+    ):
+        planned("byot:extra=npz:a")

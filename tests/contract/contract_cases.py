@@ -139,6 +139,8 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "scores": {"feature_weight": 0.0, "connector_relu": False},
         "feature": {"classifier_weight": 0.0, "soft_weight": 0.9},
         "labels only": {"classifier_weight": 0.0, "feature_weight": 0.0},
+        "joint": {"open_set": "joint"},
+        "separate": {"open_set": "separate", "soft_weight": 0.9},
     },
     "dkd": {
         "no warm-up": {"warmup_fraction": 0.0},
@@ -273,7 +275,8 @@ class Case(NamedTuple):
         # classes come in order: image k is the first of class k, and its whole class's partner
         same_class_inputs = inputs[torch.arange(size) % K] + 0.1 * (images() - shown)
         same_class_inputs = same_class_inputs if needs.same_class else None
-        return Batch(inputs, targets, torch.arange(size), views, same_class_inputs)
+        extra = images().flip(0) if needs.extra else None
+        return Batch(inputs, targets, torch.arange(size), views, same_class_inputs, extra)
 
 
 PALETTE = 2 * torch.randn(K, 3, generator=torch.Generator().manual_seed(0))

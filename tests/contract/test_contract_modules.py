@@ -166,10 +166,10 @@ def test_networks_nobody_adapted(name):
         batch = case.batch(size=4)
         views = tuple(torch.randn_like(images) for _ in batch.views)
         same_class_inputs = None if batch.same_class_inputs is None else torch.randn_like(images)
-        step = method(
-            batch._replace(inputs=images, views=views, same_class_inputs=same_class_inputs),
-            moment(),
+        batch = batch._replace(
+            inputs=images, views=views, same_class_inputs=same_class_inputs, extra=images
         )
+        step = method(batch, moment())
         step.total.backward()
         assert torch.isfinite(step.total)
         assert all(p.grad is not None for p in method.parameters() if p.requires_grad)

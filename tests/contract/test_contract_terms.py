@@ -243,6 +243,7 @@ def read(method: Method, case) -> StepOutput:
         same_class_inputs=None
         if batch.same_class_inputs is None
         else batch.same_class_inputs.to("meta"),
+        extra=None if batch.extra is None else batch.extra.to("meta"),
     )
     return there(batch, type(moment())(*(t.to("meta") for t in moment())))
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from selfdistill.core import DataError
-from selfdistill.data import ImageData, load
+from selfdistill.data import ExtraImages, ImageData, load
 from selfdistill.data.images import ImageFiles, InMemoryImages
 from selfdistill.data.targets import NO_BOX, Boxes, Masks
 from selfdistill.diagnosis.data import check_data
@@ -36,6 +36,12 @@ def test_sound_data_have_no_warning():
     assert (report.shape, report.counts) == ((3, 8, 8), [20, 20, 20])
     assert report.duplicates == {"val": (0, 12), "test": (0, 15)}
     assert report.warnings == []
+
+
+def test_extra_images_are_counted():
+    report = check_data(replace(data(), extra=ExtraImages("npz:x", images([0] * 7), "", ("note",))))
+    assert report.sizes == {"train": 60, "val": 12, "test": 15, "extra": 7}
+    assert report.warnings == ["note"]
 
 
 def test_moments_equal_numpys():

@@ -131,6 +131,16 @@ def test_what_a_batch_lacks_is_told(name, sentence):
         criterion(images, labels)
 
 
+def test_images_without_labels():
+    images, labels = pictures()
+    options = {"teacher": small(2), "open_set": "separate"}
+    criterion = selfdistill.wrap(small(), "srrl", example=images[:2], classes=10, **options)
+    with pytest.raises(ConfigError, match=r"call criterion\(images, labels, extra=...\)"):
+        criterion(images, labels)
+    criterion(images, labels, extra=images[:5].flip(3)).backward()
+    assert criterion.method.connector[1].num_batches_tracked == 2
+
+
 def test_mixtures_are_refused_where_a_class_is_wanted():
     criterion, images, labels = remembering()
     with pytest.raises(ConfigError, match="without mixup and cutmix"):

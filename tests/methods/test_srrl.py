@@ -257,12 +257,109 @@ def test_a_term_without_weight_is_left_out(
     assert (method.connector is None) == (not terms & {"classifier", "feature"})
 
 
+@pytest.fixture
+def both(batch):
+    generator = torch.Generator().manual_seed(5)
+    extra = 1 + 2 * torch.randn(batch.inputs.shape, generator=generator)
+    return batch._replace(extra=extra)
+
+
+def distances(method, images):
+    """Squared errors of scores and pooled features of each image, in float64; training mode."""
+    with torch.no_grad():
+        student, teacher = (copy.deepcopy(net) for net in (method.student, method.teacher))
+        last = student.forward_features(images)[1][method.student_tap]
+        scores, maps = teacher.forward_features(images)
+        x = double(copy.deepcopy(method.connector)(last)).mean((2, 3))
+    layer = method.teacher.network.network.fc
+    predicted = x @ double(layer.weight).T + double(layer.bias)
+    pooled = double(maps[method.teacher_tap]).mean((2, 3))
+    return ((predicted - double(scores)) ** 2).mean(1), ((x - pooled) ** 2).mean(1)
+
+
+@pytest.mark.parametrize("form", ["joint", "separate"])
+def test_open_set_terms_by_hand(form, tiny_net, tiny_task, both, progress):
+    method = offline("srrl", tiny_net, tiny_task, open_set=form, feature_weight=3.0).train()
+    halves = [both.inputs, both.extra]
+    passes = [torch.cat(halves)] if form == "joint" else halves
+    terms = [np.concatenate(t) for t in zip(*[distances(method, p) for p in passes], strict=True)]
+    step = copy.deepcopy(method)(both, progress)
+    assert step.losses["classifier"].item() == pytest.approx(terms[0].mean(), rel=1e-4)
+    assert step.losses["feature"].item() == pytest.approx(3 * terms[1].mean(), rel=1e-4)
+    assert step.outputs.shape == (len(both.targets), 5)
+    first = copy.deepcopy(tiny_net).train()(passes[0])[: len(both.inputs)]
+    torch.testing.assert_close(step.losses["task"], tiny_task.loss(first, both.targets))
+
+
+def statistics(form, net, task, batch, progress):
+    """Of the student's first batch norm after a step: mean, variance and number of batches."""
+    method = offline("srrl", copy.deepcopy(net), task, open_set=form).train()
+    method(batch, progress)
+    norm = method.student.network.stage1[1]
+    return double(norm.running_mean), double(norm.running_var), int(norm.num_batches_tracked)
+
+
+def test_batch_norm_sees_a_mixture_or_two_batches(tiny_net, tiny_task, both, progress):
+    maps = [double(tiny_net.stage1[0](x)).swapaxes(0, 1).reshape(8, -1)
+            for x in (both.inputs, both.extra)]  # fmt: skip
+    mixture = np.concatenate(maps, 1)
+    mean, variance, count = statistics("joint", tiny_net, tiny_task, both, progress)
+    np.testing.assert_allclose(mean, 0.1 * mixture.mean(1), rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(variance, 0.9 + 0.1 * mixture.var(1, ddof=1), rtol=1e-4)
+    assert count == 1
+    mean, variance, count = statistics("separate", tiny_net, tiny_task, both, progress)
+    np.testing.assert_allclose(
+        mean, 0.09 * maps[0].mean(1) + 0.1 * maps[1].mean(1), rtol=1e-3, atol=1e-6
+    )
+    variances = [m.var(1, ddof=1) for m in maps]
+    np.testing.assert_allclose(variance, 0.81 + 0.09 * variances[0] + 0.1 * variances[1], rtol=1e-4)
+    assert count == 2
+
+
+@pytest.mark.parametrize("form", ["joint", "separate"])
+def test_images_twice_are_the_closed_set(form, tiny_net, tiny_task, batch, progress):
+    """The training images as the extra ones too, where batch norm has fixed statistics."""
+    twice = batch._replace(extra=batch.inputs)
+    step, closed = (
+        offline("srrl", tiny_net, tiny_task, open_set=o, soft_weight=0.5)(twice, progress)
+        for o in (form, "none")
+    )
+    assert step.losses.keys() == closed.losses.keys()
+    for name, loss in closed.losses.items():
+        torch.testing.assert_close(step.losses[name], loss)
+    torch.testing.assert_close(step.outputs, closed.outputs)
+
+
+@pytest.mark.parametrize("form", ["joint", "separate"])
+def test_extra_images_bring_no_labels_and_no_soft_loss(form, tiny_net, tiny_task, both, progress):
+    method = offline("srrl", tiny_net, tiny_task, open_set=form, soft_weight=1.0)
+    first = method(both, progress).losses
+    second = method(both._replace(extra=both.extra.flip(2)), progress).losses
+    same_terms = {name for name in first if torch.equal(first[name], second[name])}
+    assert same_terms == {"task", "soft"}
+    images = both.extra.clone().requires_grad_()
+    losses = method(both._replace(extra=images), progress).losses
+    (gradient,) = torch.autograd.grad(losses["classifier"], images)
+    assert (gradient.flatten(1).abs().amax(1) > 0).all()
+
+
+def test_open_set_needs_its_images(tiny_net, tiny_task, batch, progress):
+    assert not offline("srrl", tiny_net, tiny_task).needs.extra
+    method = offline("srrl", tiny_net, tiny_task, open_set="joint")
+    assert method.needs.extra
+    with pytest.raises(ConfigError, match=r"open_set=joint .* fill Batch\.extra"):
+        method(batch, progress)
+    unweighted = {"classifier_weight": 0.0, "feature_weight": 0.0, "open_set": "separate"}
+    assert not offline("srrl", tiny_net, tiny_task, **unweighted).needs.extra
+
+
 def test_defaults_are_the_codes():
     defaults = {o.name: o.default for o in options(METHODS["srrl"]).values()}
     assert defaults == {
         "classifier_weight": 1.0,
         "feature_weight": 1.0,
         "connector_relu": True,
+        "open_set": "none",
         "soft_weight": 0.0,
         "temperature": 4.0,
     }

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from selfdistill.core import ArtifactError
 from selfdistill.records.training_data import (
+    ExtraRecord,
     TeacherRecord,
     TrainingData,
     read_teacher,
@@ -30,6 +31,11 @@ teachers = st.builds(
 
 @given(data_)
 def test_data_come_back(record):
+    assert TrainingData.from_json(record.to_json()) == record
+
+
+def test_extra_images_come_back():
+    record = TrainingData("a", "b", ["c"], (0.5,), (1.0,), extra=ExtraRecord("npz:d", 3, "e"))
     assert TrainingData.from_json(record.to_json()) == record
 
 

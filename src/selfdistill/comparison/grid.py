@@ -6,18 +6,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..core import METHODS, ArtifactError, ConfigError, nearest
-from ..recipe.options import is_baseline, known_options, method_classes
+from ..recipe.options import is_baseline, known_options, method_classes, reads_extra
 from ..recipe.schema import Recipe, parse, write
 from ..runs.paths import first_difference
 from ..tasks import TASKS
 from .rows import ComparisonRow
 
-# Teacher and peers belong to the method of a row, and not to what all rows share.
+# Teacher, peers and extra images belong to the method of a row, and not to what all rows share.
 COMPANION_KEYS = {
     "offline": ("teacher", "teacher_model", "teacher_taps"),
     "online": ("peers",),
 }
-_ROW_KEYS = ("method", "options", *COMPANION_KEYS["offline"], *COMPANION_KEYS["online"])
+_ROW_KEYS = ("method", "options", "extra", *COMPANION_KEYS["offline"], *COMPANION_KEYS["online"])
 _OPTION_OF_KEY = {"seed": "--seeds", "method": "--methods", "options": "--set KEY=VALUE"}
 VERSION = 1
 
@@ -73,8 +73,14 @@ class Study:
 
 def _row_keys(recipe: Recipe) -> set[str]:
     """Keys that a row may set for itself."""
-    kinds = {cls.kind for cls in method_classes(recipe.method).values()}
-    return {"method", "options", *(k for kind in kinds for k in COMPANION_KEYS.get(kind, ()))}
+    return {"method", "options", *_companion_keys(recipe.method)}
+
+
+def _companion_keys(method: str) -> set[str]:
+    """Keys of a teacher, peers and extra images, as far as a method has a use for them."""
+    kinds = {cls.kind for cls in method_classes(method).values()}
+    keys = {key for kind in kinds for key in COMPANION_KEYS.get(kind, ())}
+    return keys | ({"extra"} if reads_extra(method) else set())
 
 
 def study_from_dict(content: Mapping[str, Any], path: str) -> Study:
@@ -166,6 +172,9 @@ def _check_known(keys: Mapping[str, Any], rows: Sequence[ComparisonRow]) -> None
         if key in keys and kind not in kinds:
             users = ", ".join(name for name in METHODS if METHODS[name].kind == kind)
             raise ConfigError(f"no row has a use for {key}; these methods have: {users}")
+    if "extra" in keys and not any(reads_extra(row.method) for row in rows):
+        users = ", ".join(name for name in METHODS if METHODS[name].needs.extra)
+        raise ConfigError(f"no row has a use for extra; these methods have: {users}")
 
 
 def _row_recipe(
@@ -173,7 +182,7 @@ def _row_recipe(
 ) -> Recipe:
     """Recipe of a row: the file's keys, those given for all rows, and its own, in this order."""
     kinds = {cls.kind for cls in method_classes(row.method).values()}
-    companion_keys = {key for kind in kinds for key in COMPANION_KEYS.get(kind, ())}
+    companion_keys = _companion_keys(row.method)
     known = known_options(row.method)
     for key in row.settings:
         if key not in known and key not in companion_keys:

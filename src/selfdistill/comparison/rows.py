@@ -53,7 +53,8 @@ def parse_rows(texts: Iterable[str]) -> list[ComparisonRow]:
 def _is_option(piece: str, method: str) -> bool:
     """Whether a piece is an option of the row before it: `lr=0.3`, but not `x=muse`."""
     key, equals, value = piece.partition("=")
-    if not equals or ":" in piece:
+    source = value.strip().startswith(("folder:", "npz:"))
+    if not equals or (":" in piece and not source):
         return False
     is_method = all(part in set(METHODS) for part in value.split("+"))
     return key in known_options(method) or not is_method

@@ -17,6 +17,8 @@ class Batch(NamedTuple):
         views: `Needs.views` − 1 further independent augmentations of the same images.
         same_class_inputs: for each image another one of its class (or itself), (B, C, H, W),
             augmented independently; None unless `Needs.same_class`.
+        extra: images without labels of another source, (B', C, H, W), normalized and augmented
+            like `inputs`; None unless `Needs.extra`.
     """
 
     inputs: Any
@@ -24,6 +26,7 @@ class Batch(NamedTuple):
     indices: Tensor
     views: tuple[Tensor, ...] = ()
     same_class_inputs: Tensor | None = None
+    extra: Tensor | None = None
 
 
 class Progress(NamedTuple):
@@ -85,6 +88,8 @@ class Needs(NamedTuple):
         teacher_scores: the teacher's outputs are compared with the student's, so both must have
             the same classes; without, its features alone are read.
         trained_student: the student does not learn, so it must have weights to begin with.
+        extra: images without labels of another source, `Batch.extra`. A class states whether any
+            choice of options reads them, an instance whether its own does.
     """
 
     views: int = 1
@@ -97,6 +102,7 @@ class Needs(NamedTuple):
     graphs: bool = False
     teacher_scores: bool = False
     trained_student: bool = False
+    extra: bool = False
 
     def __or__(self, other: "Needs") -> "Needs":
         """The requirements of both."""

@@ -47,7 +47,7 @@ class Method(nn.Module, ABC):
         kind: source of the targets: labels alone ("baseline"), the student itself ("self"), peers
             trained with it ("online") or a teacher ("offline").
         provenance: the sources of the implementation.
-        needs: of data and task; an instance may need more than its class.
+        needs: of data and task; an instance may need more than its class, and no `extra` images.
         teacher_method: name of the method that a teacher must have been trained by, or "". Such a
             teacher is given as that method, with all that it trained.
         default_taps: where features are read if nobody names taps: "auto", ending with what the

@@ -1,5 +1,6 @@
 """Images by name, augmented and batched. A batch is a function of (seed, epoch, step)."""
 
+from .extra_images import ExtraImages, LoaderWithExtra, read_extra_images
 from .image_data import ImageData
 from .images import ImageFiles, ImageSet, InMemoryImages
 from .loader import EvalLoader, Loader
@@ -11,13 +12,16 @@ __all__ = [
     "SOURCES",
     "DatasetSplits",
     "EvalLoader",
+    "ExtraImages",
     "ImageData",
     "ImageFiles",
     "ImageSet",
     "InMemoryImages",
     "Loader",
+    "LoaderWithExtra",
     "data_notes",
     "load",
+    "read_extra_images",
     "register_data",
     "warn_of_data",
 ]

@@ -208,7 +208,11 @@ def load_or_stream(
     memory the whole shorter side of an image is kept; streamed, 224/256 of it.
     """
     common = None if image_size else common_size(splits.values())
-    size = common or (image_size or _SIZE, image_size or _SIZE)
+    return at_size(splits, common or (image_size or _SIZE, image_size or _SIZE))
+
+
+def at_size(splits: Mapping[str, ImageFiles], size: tuple[int, int]) -> Mapping[str, ImageSet]:
+    """The images at a height and width, decoded into memory if they fit into 2 GiB."""
     if sum(map(len, splits.values())) * 3 * size[0] * size[1] <= _IN_MEMORY:
         return load_splits({s: files.with_size(size, 1.0) for s, files in splits.items()})
     return {s: files.with_size(size, _RESIZE_RATIO) for s, files in splits.items()}

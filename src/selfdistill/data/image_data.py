@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from ..functional.channels import convert_moments
+from .extra_images import ExtraImages
 from .images import ImageSet, InMemoryImages
 
 Numbers = tuple[float, ...]
@@ -31,6 +32,7 @@ class ImageData:
         normalization: whose `mean` and `std` are, a phrase that starts with `OWN` if the set's.
         own_moments: mean and std of the set itself; None where `mean` and `std` are these.
         converted_from: channels of the stored images, where they are converted; else 0.
+        extra: images without labels of another source, for methods that learn from them, too.
     """
 
     name: str
@@ -52,6 +54,7 @@ class ImageData:
     normalization: str = OWN
     own_moments: tuple[Numbers, Numbers] | None = None
     converted_from: int = 0
+    extra: ExtraImages | None = None
 
     @property
     def moments(self) -> tuple[Numbers, Numbers]:

@@ -91,16 +91,16 @@ class InMemoryImages(ImageSet):
         """The same images on a device, without a copy if they are on it."""
         return type(self)(self.images.to(device), self.targets.to(device))
 
-    def resized(self, size: int) -> Self:
-        """The images resized to size × size, bilinear with antialiasing, and their targets."""
+    def resized(self, size: tuple[int, int]) -> Self:
+        """The images at this height and width, bilinear with antialiasing, and their targets."""
         old = self.shape[1:]
-        if old == (size, size):
+        if old == size:
             return self
         chunks = [
-            F.interpolate(chunk, size=(size, size), mode="bilinear", antialias=True)
+            F.interpolate(chunk, size=size, mode="bilinear", antialias=True)
             for chunk in self.images.split(_CHUNK)
         ]
-        return type(self)(torch.cat(chunks), self.targets.resized(old, (size, size)))
+        return type(self)(torch.cat(chunks), self.targets.resized(old, size))
 
     def mean_and_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of each channel, of pixels in [0, 1].

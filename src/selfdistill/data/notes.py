@@ -14,7 +14,8 @@ _MIN_DISTINCT_FRACTION = 0.5
 
 def data_notes(data: ImageData) -> list[str]:
     """Sentences on how data were read, classes without a training example, and equal images."""
-    return [*data.notes, *_absent_classes(data), *_equal_images(data.train)]
+    extra = data.extra.notes if data.extra else ()
+    return [*data.notes, *extra, *_absent_classes(data), *_equal_images(data.train)]
 
 
 def warn_of_data(data: ImageData) -> None:

@@ -5,7 +5,7 @@ import os
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from .splits import DatasetSplits
 Array = npt.NDArray[np.generic]
 _MAX_BYTES = 16 << 30  # of all arrays
 _KINDS = {"images": "images", "labels": "labels", "x": "images", "y": "labels"}
+_UNLABELED = ("images", "train_images", "x_train")
 _NAMES = [f"{split}_{kind}" for split in SPLITS for kind in ("images", "labels")]
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -44,7 +45,7 @@ def read_npz(path: Path) -> DatasetSplits:
     Raises:
         DataError: an invalid file or array, by its name.
     """
-    arrays = _load_arrays(path)
+    arrays = _load_arrays(path, _known_names)
     train = _split(path, arrays, "train")
     classes = _class_names(path, arrays, train.labels)
     others = {}
@@ -55,7 +56,30 @@ def read_npz(path: Path) -> DatasetSplits:
     return DatasetSplits(train, others.get("val"), others.get("test"), classes, flip=False)
 
 
-def _load_arrays(path: Path) -> dict[str, Array]:
+def read_npz_images(path: Path) -> InMemoryImages:
+    """Read the array `images`, or else `train_images` or `x_train`, without any labels.
+
+    Raises:
+        DataError: an invalid file or array.
+    """
+    ((name, images),) = _load_arrays(path, _unlabeled_name).items()
+    planes = _planes(path, name, images)
+    return InMemoryImages(planes, torch.zeros(len(planes), dtype=torch.int64))
+
+
+def _unlabeled_name(path: Path, members: list[str]) -> dict[str, str]:
+    stored = {member.removesuffix(".npy"): member for member in members}
+    name = next((name for name in _UNLABELED if name in stored), None)
+    if name is None:
+        raise DataError(
+            f"{path} has no array 'images' or 'train_images'; rename that of the images"
+        )
+    return {stored[name]: name}
+
+
+def _load_arrays(
+    path: Path, names_of: Callable[[Path, list[str]], dict[str, str]]
+) -> dict[str, Array]:
     if os.path.lexists(path) and not os.path.isfile(path):
         raise DataError(f"{path} is no file; give the .npz file")
     if not os.path.isfile(path):
@@ -69,7 +93,7 @@ def _load_arrays(path: Path) -> dict[str, Array]:
                     f"{path} is one bare array; np.savez keeps several with their names"
                 )
             with zipfile.ZipFile(file) as archive:
-                names = _known_names(path, archive.namelist())
+                names = names_of(path, archive.namelist())
                 _check_claimed_sizes(path, archive, names)
             file.seek(0)
             loaded = np.load(file, allow_pickle=False)
@@ -132,23 +156,23 @@ def _split(path: Path, arrays: dict[str, Array], split: str) -> InMemoryImages:
     for name in (f"{split}_images", f"{split}_labels"):
         if name not in arrays:
             raise DataError(f"{path} has no array '{name}'{nearest(name, arrays)}")
-    images = arrays[f"{split}_images"]
+    planes = _planes(path, f"{split}_images", arrays[f"{split}_images"])
+    labels = _labels(path, split, arrays[f"{split}_labels"], len(planes))
+    return InMemoryImages(planes, labels)
+
+
+def _planes(path: Path, name: str, images: Array) -> Tensor:
+    """An array of images, (N, C, H, W) uint8."""
     if images.dtype != np.uint8:
-        raise DataError(
-            f"{split}_images in {path} is {images.dtype}; it must be uint8 with values 0 … 255"
-        )
+        raise DataError(f"{name} in {path} is {images.dtype}; it must be uint8 with values 0 … 255")
     if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] not in (1, 3)):
         raise DataError(
-            f"{split}_images in {path} has the shape {images.shape}; "
-            "it must be (N, H, W) or (N, H, W, 3)"
+            f"{name} in {path} has the shape {images.shape}; it must be (N, H, W) or (N, H, W, 3)"
         )
     if not images.size:
-        raise DataError(
-            f"{split}_images in {path} has the shape {images.shape}: there is no image in it"
-        )
-    labels = _labels(path, split, arrays[f"{split}_labels"], len(images))
+        raise DataError(f"{name} in {path} has the shape {images.shape}: there is no image in it")
     planes = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
-    return InMemoryImages(torch.from_numpy(np.ascontiguousarray(planes)), labels)
+    return torch.from_numpy(np.ascontiguousarray(planes))
 
 
 def _labels(path: Path, split: str, labels: Array, count: int) -> Tensor:

@@ -220,7 +220,7 @@ def _resize(splits: DatasetSplits, image_size: int | None, task: str) -> Dataset
         resized |= class_folders.load_or_stream(files, image_size)
     for split, in_memory in images.items():
         if isinstance(in_memory, InMemoryImages) and image_size:
-            resized[split] = in_memory.resized(image_size)
+            resized[split] = in_memory.resized((image_size, image_size))
     return splits._replace(**resized)
 
 

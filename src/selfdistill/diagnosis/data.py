@@ -36,7 +36,7 @@ class DataReport:
 
     Attributes:
         name: as given in the recipe.
-        sizes: {part: number of images}.
+        sizes: {part: number of images}, and of extra images where there are some.
         shape: (C, H, W).
         layout: which of several layouts a folder has; "" where there is one only.
         classes: in order.
@@ -89,7 +89,8 @@ def check_data(data: ImageData) -> DataReport:
         UnreadableImageError: some streamed images cannot be read, which training would meet later.
     """
     held_out = {n: part for n, part in (("val", data.val), ("test", data.test)) if part is not None}
-    _check_files({"train": data.train, **held_out})
+    extra = {"extra": data.extra.images} if data.extra else {}
+    _check_files({"train": data.train, **held_out, **extra})
     sample = _sample(data.train, _MAX_DECODED)
     train_digests = set(_digests(data.train, _sample(data.train, _MAX_HASHED)))
     duplicates = {}
@@ -99,7 +100,7 @@ def check_data(data: ImageData) -> DataReport:
     targets = data.train.targets
     return DataReport(
         name=data.name,
-        sizes={name: len(part) for name, part in {"train": data.train, **held_out}.items()},
+        sizes={n: len(part) for n, part in {"train": data.train, **held_out, **extra}.items()},
         shape=data.train.shape,
         layout=data.layout,
         classes=data.classes,

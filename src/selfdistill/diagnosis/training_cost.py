@@ -15,9 +15,9 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from ..core import ResourceError, trained_state
-from ..data import Loader
 from ..engine.evaluate import evaluate
 from ..engine.optimizer import optimizer_tensors
+from ..engine.protocols import Batches
 from ..engine.run_directory import RunDirectory
 from ..engine.trainer import Trainer
 from ..recipe.build_run import RunComponents, eval_loader
@@ -97,7 +97,7 @@ class TrainingCost:
 def measure_training_cost(
     components: RunComponents,
     fabric: Fabric,
-    batches: Loader,
+    batches: Batches,
     run_dir: Path,
     *,
     seconds: float = 15.0,
@@ -143,7 +143,7 @@ def measure_training_cost(
 
 
 def _time_steps(
-    trainer: Trainer, batches: Loader, seconds: float, clock: Callable[[], float]
+    trainer: Trainer, batches: Batches, seconds: float, clock: Callable[[], float]
 ) -> list[float]:
     """Seconds of each step, those of the warm-up included."""
     trainer.method.train()

@@ -24,9 +24,9 @@ class DistillationLightningModule(LightningModule):
     """A criterion for Lightning's Trainer; a subclass can override any of its steps.
 
     A batch is (images, labels), or a dictionary of `DistillationLoss.forward`'s arguments, for
-    methods that need `index`, `views` or `same_class_inputs`. Logged are `train/loss`, `train/TERM`
-    and `val/PREDICTOR`: the accuracy of classifiers, and the supervised loss where the metric is no
-    mean over batches. Checkpoints hold all trained tensors, and no teacher.
+    methods that need `index`, `views`, `same_class_inputs` or `extra`. Logged are `train/loss`,
+    `train/TERM` and `val/PREDICTOR`: the accuracy of classifiers, and the supervised loss where the
+    metric is no mean over batches. Checkpoints hold all trained tensors, and no teacher.
 
     Args:
         criterion: as `selfdistill.wrap` makes it.
@@ -120,6 +120,6 @@ def _arguments(batch: Any) -> dict[str, Any]:
     if not isinstance(batch, list | tuple) or len(batch) != 2:
         raise ConfigError(
             "a batch is (images, labels), or a dictionary of images, labels and whatever else the "
-            "method needs of index, views and same_class_inputs"
+            "method needs of index, views, same_class_inputs and extra"
         )
     return {"images": batch[0], "labels": batch[1]}

@@ -67,6 +67,7 @@ class DistillationLoss(nn.Module):
         index: Tensor | None = None,
         views: Sequence[Tensor] = (),
         same_class_inputs: Tensor | None = None,
+        extra: Tensor | None = None,
     ) -> Tensor:
         """The loss of a batch: images (B, C, H, W), or a graph, and the task's labels.
 
@@ -76,12 +77,13 @@ class DistillationLoss(nn.Module):
             views: further augmentations of the same images, for methods that compare views.
             same_class_inputs: another image of the same class for each, for methods that compare
                 them.
+            extra: images without labels, (B', C, H, W), for methods that learn from them, too.
 
         Raises:
-            ConfigError: the method needs one of the last three and it is missing, or it needs one
+            ConfigError: the method needs one of the last four and it is missing, or it needs one
                 class an image and the labels are mixed.
         """
-        self._check(labels, index, views, same_class_inputs)
+        self._check(labels, index, views, same_class_inputs, extra)
         # on another device a wrong label stops there, and to look at them is to wait for it
         on_host = not isinstance(labels, Tensor) or labels.device.type == "cpu"
         samples = self.task.num_samples(images)
@@ -91,9 +93,8 @@ class DistillationLoss(nn.Module):
             self.apply_after_step()
         if index is None:
             index = torch.arange(samples, device=self.step.device)
-        step = self.method(
-            Batch(images, labels, index, tuple(views), same_class_inputs), self._progress()
-        )
+        batch = Batch(images, labels, index, tuple(views), same_class_inputs, extra)
+        step = self.method(batch, self._progress())
         self.last = _detached(step)
         if self.training:
             self.step += 1
@@ -139,6 +140,7 @@ class DistillationLoss(nn.Module):
         index: Tensor | None,
         views: Sequence[Tensor],
         same_class_inputs: Tensor | None,
+        extra: Tensor | None,
     ) -> None:
         needs = self.method.needs
         if len(views) + 1 < needs.views:
@@ -150,6 +152,11 @@ class DistillationLoss(nn.Module):
             raise ConfigError(
                 "this method compares images of one class: call criterion(images, labels, "
                 "same_class_inputs=...) with another image of the same class for each"
+            )
+        if needs.extra and extra is None:
+            raise ConfigError(
+                "this method learns from images without labels, too: call criterion(images, "
+                "labels, extra=...) with some"
             )
         if self.needs_index and index is None:
             raise ConfigError(

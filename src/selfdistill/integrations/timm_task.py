@@ -153,6 +153,7 @@ def _check(criterion: DistillationLoss) -> None:
         "the index of each image in the training set": criterion.needs_index,
         f"{needs.views} augmentations of each image": needs.views > 1,
         "another image of the same class for each": needs.same_class,
+        "images without labels": needs.extra,
     }
     if missing := next((name for name, needed in requirements.items() if needed), None):
         raise ConfigError(

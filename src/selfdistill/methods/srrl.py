@@ -1,11 +1,21 @@
 from collections.abc import Mapping
-from typing import cast
+from typing import Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core import METHODS, Batch, Frozen, Needs, Progress, Provenance, StepOutput, Task
+from ..core import (
+    METHODS,
+    Batch,
+    ConfigError,
+    Frozen,
+    Needs,
+    Progress,
+    Provenance,
+    StepOutput,
+    Task,
+)
 from ..functional.rectification import negative_share
 from ..modules.feature_distillation import UNREACHABLE, FeatureDistillation, unreachable_warning
 from ..taps import Taps, Teacher
@@ -17,8 +27,8 @@ class SoftmaxRegressionRepresentation(FeatureDistillation):
     r"""Match the teacher's scores with the student's last feature in the teacher's own classifier.
 
     Yang et al. 2021, https://openreview.net/forum?id=ZzwDy_wiWv; called semantic representational
-    distillation (SRD) by Yang et al. 2022, https://arxiv.org/abs/2205.06701, whose further term on
-    images without labels is not here. With x and t the last features of student and teacher,
+    distillation (SRD) by Yang et al. 2022, https://arxiv.org/abs/2205.06701, who add images without
+    labels (`open_set`). With x and t the last features of student and teacher,
     :math:`z_t = h(t)` the teacher's scores, h its classifier with the pooling before it, frozen,
     and r a connector that is trained and dropped afterwards (a 1×1 convolution without bias, batch
     norm and ReLU),
@@ -33,6 +43,12 @@ class SoftmaxRegressionRepresentation(FeatureDistillation):
     reports the best epoch. The code of SimKD, https://arxiv.org/abs/2203.14001, pools x before r,
     and adds a soft loss of weight 1. As here x need not have the size of t, r(x) is brought to it
     by averaging or repeating cells; where one size is a multiple of the other, its mean remains.
+
+    With `open_set` the last two terms are means over the batch and over as many images without
+    labels, of any classes (`--extra`); labels and soft loss are for the former alone. Joint passes
+    both through the student and r at once, as the first form of the code does, so that batch norm
+    has statistics of their mixture; separate passes one after the other, as the second form does,
+    with statistics of each. That both halves count alike in the separate form, too, is chosen here.
 
     h is cut from the teacher behind its last tap, which the classifier has to read alone. Where it
     reads a class token, that is given the mean of r(x), and a student's class token takes the place
@@ -49,12 +65,15 @@ class SoftmaxRegressionRepresentation(FeatureDistillation):
         feature_weight: weight βk ≥ 0 of the distance of pooled features; 1 in the code, see above.
             0 leaves it out.
         connector_relu: whether the connector ends in a ReLU, as in the paper.
+        open_set: whether images without labels are distilled, too, and in whose batches: "none"
+            leaves them out, as the paper of 2021 does; "joint", the first form of the code of 2022;
+            "separate", the second.
         soft_weight: weight ≥ 0 of a soft loss towards the teacher's output; none in the paper.
         temperature: τ > 0 of the soft loss.
     """
 
     provenance = Provenance.CODE
-    needs = Needs(image_labels=True)
+    needs = Needs(image_labels=True, extra=True)
 
     def __init__(
         self,
@@ -65,31 +84,34 @@ class SoftmaxRegressionRepresentation(FeatureDistillation):
         classifier_weight: float = 1.0,
         feature_weight: float = 1.0,
         connector_relu: bool = True,
+        open_set: Literal["none", "joint", "separate"] = "none",
         soft_weight: float = 0.0,
         temperature: float = 4.0,
     ) -> None:
         super().__init__(student, teacher, task, soft_weight, temperature)
         reads_scores = bool(classifier_weight or soft_weight)
-        self.needs = self.needs._replace(teacher_scores=reads_scores)
+        distills = bool(classifier_weight or feature_weight)
+        self.open_set = open_set if distills else "none"
+        self.needs = self.needs._replace(teacher_scores=reads_scores, extra=self.open_set != "none")
         self.classifier_weight, self.feature_weight = classifier_weight, feature_weight
         self.connector_relu = connector_relu
         self.student_tap, self.teacher_tap = student.names[-1], teacher.names[-1]
         self.classifier = self.connector = None
         if classifier_weight:
             self.classifier = TeacherClassifier(cast(Taps, teacher.network), task.example)
-        if classifier_weight or feature_weight:
+        if distills:
             channels = student.shapes[self.student_tap][0], teacher.shapes[self.teacher_tap][0]
             self.connector = build_connector(*channels, connector_relu)
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task`, and as far as they have a weight `classifier`, `feature` and `soft`."""
-        outputs, features, vector = self.student.forward_pooled(batch.inputs)
-        scores, _, target = self.teacher.forward_pooled(batch.inputs)
-        losses = self._output_losses(outputs, scores, batch)
+        passes = [self._pass(images) for images in self._images(batch)]
+        labeled = len(batch.inputs)
+        outputs = passes[0].outputs[:labeled]
+        losses = self._output_losses(outputs, passes[0].scores[:labeled], batch)
         if self.connector is None:
             return StepOutput(outputs, losses)
-        token = vector[:, :, None, None]
-        x = self.connector(token if self.student.class_token else features[self.student_tap])
+        scores, target, x = (torch.cat(parts) for parts in list(zip(*passes, strict=True))[1:])
         if self.classifier is not None:
             distance = mean_squared_error(self.classifier(x), scores)
             losses["classifier"] = self.classifier_weight * distance
@@ -99,9 +121,42 @@ class SoftmaxRegressionRepresentation(FeatureDistillation):
         monitors = {UNREACHABLE: negative_share(target)} if self.connector_relu else {}
         return StepOutput(outputs, losses, monitors)
 
+    def _images(self, batch: Batch) -> list[Tensor]:
+        """The images of each pass, those with labels first."""
+        if self.open_set == "none":
+            return [batch.inputs]
+        if batch.extra is None:
+            raise ConfigError(
+                f"srrl with open_set={self.open_set} learns from images without labels, too: fill "
+                "Batch.extra, as LoaderWithExtra does"
+            )
+        both = [batch.inputs, batch.extra]
+        return [torch.cat(both)] if self.open_set == "joint" else both
+
+    def _pass(self, images: Tensor) -> "_Pass":
+        outputs, features, vector = self.student.forward_pooled(images)
+        scores, _, target = self.teacher.forward_pooled(images)
+        token = vector[:, :, None, None]
+        last = token if self.student.class_token else features[self.student_tap]
+        return _Pass(
+            outputs, scores, target, last if self.connector is None else self.connector(last)
+        )
+
     def diagnose(self, monitors: Mapping[str, float]) -> dict[str, str]:
         """A teacher's feature that the connector's ReLU cannot reach."""
         return unreachable_warning(monitors, self.teacher_tap, "connector")
+
+
+class _Pass(NamedTuple):
+    """The student's output, the teacher's scores and pooled feature (B, C), and the student's map.
+
+    The map (B, C, H, W) is the last feature behind the connector, if there is one.
+    """
+
+    outputs: Tensor
+    scores: Tensor
+    target: Tensor
+    x: Tensor
 
 
 class TeacherClassifier(Frozen):

@@ -14,7 +14,9 @@ from torch import nn
 
 from ..core import ConfigError, DataError, Method, ResourceError, Task
 from ..core.keyed_random import bits, purpose
-from ..data import EvalLoader, ImageData, Loader, load
+from ..data import EvalLoader, ImageData, ImageSet, Loader, LoaderWithExtra, load, read_extra_images
+from ..data.extra_images import extra_seed
+from ..engine.protocols import Batches
 from ..engine.quiet_lightning import quiet_lightning
 from ..models import build as build_network
 from ..models import set_weights
@@ -69,6 +71,11 @@ def load_data(recipe: Recipe) -> ImageData:
     return replace(data, crop_padding=crop, flip=flip, max_zoom=zoom)
 
 
+def with_extra(recipe: Recipe, data: ImageData) -> ImageData:
+    """Data with the extra images that the recipe names, which training alone reads."""
+    return replace(data, extra=read_extra_images(recipe.extra)) if recipe.extra else data
+
+
 class RunInput(NamedTuple):
     """What a network begins with: data as it is shown them, and weights, None for random ones."""
 
@@ -81,7 +88,7 @@ def run_input(
 ) -> RunInput:
     """The data of a recipe, or those given, for its network or the one given, and its weights."""
     weights = initial_weights(recipe)  # before the data, which may take long
-    data = data or load_data(recipe)
+    data = with_extra(recipe, data or load_data(recipe))
     return RunInput(as_network_input(recipe, data, model=model, weights=weights), weights)
 
 
@@ -202,30 +209,76 @@ def make_fabric(recipe: Recipe) -> Fabric:
         )
 
 
-def train_loader(recipe: Recipe, data: ImageData, method: Method, fabric: Fabric) -> Loader:
+def train_loader(recipe: Recipe, data: ImageData, method: Method, fabric: Fabric) -> Batches:
     """Training batches of this process.
 
     Raises:
-        DataError: a process would see fewer images at once than the method needs.
+        ConfigError: extra images are missing, or of no use.
+        DataError: a process would see fewer images at once than the method needs, or too few extra
+            images are there.
     """
+    _check_extra(recipe, data, method)
     share = recipe.batch_size // (recipe.accumulation_steps * fabric.world_size)
     if share < method.needs.batch:
         raise DataError(
             f"method '{recipe.method}' compares images and needs {method.needs.batch} or more at "
             f"once, and each forward pass would see {share}; raise --batch-size"
         )
+    needs = method.needs
+    training = _augmented_loader(
+        recipe, data, fabric, data.train, recipe.seed, needs.views, needs.same_class
+    )
+    if data.extra is None:
+        return training
+    images = data.extra.in_shape(data.train.shape)
+    extra = _augmented_loader(recipe, data, fabric, images, extra_seed(recipe.seed))
+    return LoaderWithExtra(training, extra)
+
+
+def _check_extra(recipe: Recipe, data: ImageData, method: Method) -> None:
+    """Raises if a method lacks extra images, has no use for them, or there are too few."""
+    needed = method.needs.extra
+    if needed and data.extra is None:
+        raise ConfigError(
+            f"method '{recipe.method}' with these options learns from images without labels, too: "
+            "give --extra folder:PATH or npz:FILE"
+        )
+    if data.extra is None:
+        return
+    if not needed:
+        raise ConfigError(
+            f"method '{recipe.method}' with these options has no use for extra images; leave "
+            f"--extra out, or see selfdistill methods {recipe.method} for those that have"
+        )
+    if (count := len(data.extra.images)) < recipe.batch_size:
+        raise DataError(
+            f"{count:,} images of {data.extra.name} do not fill one batch of {recipe.batch_size}; "
+            "add some, or lower --batch-size"
+        )
+
+
+def _augmented_loader(
+    recipe: Recipe,
+    data: ImageData,
+    fabric: Fabric,
+    images: ImageSet,
+    seed: int,
+    views: int = 1,
+    same_class: bool = False,
+) -> Loader:
+    """Batches of images, augmented and normalized as the training images of these data are."""
     return Loader(
-        data.train,
+        images,
         batch_size=recipe.batch_size,
-        seed=recipe.seed,
+        seed=seed,
         mean=data.mean,
         std=data.std,
         crop_padding=data.crop_padding,
         flip=data.flip,
         resized_crop=data.resized_crop,
         max_zoom=data.max_zoom,
-        views=method.needs.views,
-        same_class=method.needs.same_class,
+        views=views,
+        same_class=same_class,
         rank=fabric.global_rank,
         world_size=fabric.world_size,
         micro_batches=recipe.accumulation_steps,

@@ -15,7 +15,7 @@ from ..data import ImageData, ImageFiles, ImageSet
 from ..data.image_data import Numbers
 from ..data.preparation import preparation_of
 from ..functional.channels import channels_convertible
-from ..records.training_data import PartRecord, TrainingData
+from ..records.training_data import ExtraRecord, PartRecord, TrainingData
 
 _SAME = 1e-3  # of a standard deviation: decoders differ less between machines
 _MAX_HASHED = 1 << 24  # elements of a tensor of targets
@@ -49,6 +49,9 @@ def describe_data(data: ImageData) -> TrainingData:
         preparation,
         data.normalization,
         data.moments,
+        ExtraRecord(data.extra.name, len(data.extra.images), data.extra.sha256)
+        if data.extra
+        else None,
     )
 
 
@@ -108,6 +111,11 @@ def image_difference(trained_on: TrainingData, data: ImageData) -> str:
             return f"the labels of its {split} images are others, or in another order"
         if old.files and new.files and old.files != new.files:
             return f"the files of its {split} images have other names or another order"
+    if trained_on.extra and now.extra:  # read where they are learned from, and nowhere else
+        if (then := trained_on.extra.images) != now.extra.images:
+            return f"it has {now.extra.images:,} extra images and was {then:,} then"
+        if trained_on.extra.sha256 != now.extra.sha256:
+            return "its extra images are others"
     if trained_on.own_moments and trained_on.shape == now.shape:
         distance = _moments_distance(trained_on.own_moments, data.moments)
         return "its pixels have another mean or deviation" if distance > _SAME else ""

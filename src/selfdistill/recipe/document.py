@@ -114,9 +114,10 @@ def check_early(recipe: Recipe) -> None:
             if name.strip() not in names:
                 hint = nearest(name.strip(), names)
                 raise ConfigError(f"there is no method '{shortened(name.strip())}'{hint}")
-    kind, _, path = recipe.data.partition(":")
-    if kind in ("folder", "npz") and not Path(path).exists():
-        raise DataError(f"there is no {'file' if kind == 'npz' else 'folder'} '{path}'")
+    for source in (recipe.data, recipe.extra):
+        kind, _, path = source.partition(":")
+        if kind in ("folder", "npz") and not Path(path).exists():
+            raise DataError(f"there is no {'file' if kind == 'npz' else 'folder'} '{path}'")
     if recipe.weights not in ("", "pretrained") and not Path(recipe.weights).exists():
         raise ConfigError(f"there is no weights file '{recipe.weights}'")
     published = recipe.teacher.partition("/")[0] in PUBLISHED

@@ -76,6 +76,12 @@ class ExperimentSettings(BaseModel):
     )
     data: str = _data("digits", "Data set: a name, folder:PATH or npz:FILE.")
     data_root: str = _data("data", "Directory of downloaded data sets.", metavar="DIRECTORY")
+    extra: str = _data(
+        "",
+        "Images without labels, for methods that learn from them, too: folder:PATH or npz:FILE.",
+        unset="none",
+        metavar="SOURCE",
+    )
     image_size: int | None = _data(
         None, "Side of the images in pixels.", unset="the data set's", ge=1
     )

@@ -29,13 +29,21 @@ def is_baseline(method: str) -> bool:
     return {cls.kind for cls in method_classes(method).values()} == {"baseline"}
 
 
-def check_companions(name: str, teacher: bool, peers: bool) -> None:
-    """Raises `ConfigError` if there is a teacher or a peer that the method has no use for."""
+def check_companions(name: str, teacher: bool, peers: bool, extra: bool = False) -> None:
+    """Raises `ConfigError` if there is a teacher, a peer or a source of extra images in vain."""
     kinds = {cls.kind for cls in method_classes(name).values()}
+    if extra and not reads_extra(name):
+        others = ", ".join(n for n in METHODS if METHODS[n].needs.extra)
+        raise ConfigError(f"method '{name}' has no use for extra images; these have: {others}")
     for what, there, kind in (("a teacher", teacher, "offline"), ("peers", peers, "online")):
         if there and kind not in kinds:
             others = ", ".join(n for n in METHODS if METHODS[n].kind == kind)
             raise ConfigError(f"method '{name}' has no use for {what}; these have: {others}")
+
+
+def reads_extra(name: str) -> bool:
+    """Whether a method, by some choice of options, learns from extra images."""
+    return any(cls.needs.extra for cls in method_classes(name).values())
 
 
 def objective(name: str, chosen: Mapping[str, Any]) -> str:

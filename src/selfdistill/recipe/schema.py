@@ -40,7 +40,7 @@ def parse(values: Mapping[str, Any], *, run_dir: Path | None = None) -> Recipe:
     import_plugins(recipe.imports, run_dir=run_dir)
     if recipe.task not in TASKS:
         raise ConfigError(f"there is no task '{recipe.task}'{nearest(recipe.task, TASKS)}")
-    check_companions(recipe.method, bool(recipe.teacher), bool(recipe.peers))
+    check_companions(recipe.method, bool(recipe.teacher), bool(recipe.peers), bool(recipe.extra))
     chosen = check_options(recipe.method, recipe.options)
     return recipe.model_copy(update={"options": chosen})
 

@@ -30,6 +30,30 @@ class PartRecord:
 
 
 @dataclass(frozen=True)
+class ExtraRecord:
+    """Images without labels that a network learned from beside its training images.
+
+    Attributes:
+        name: as the recipe names them.
+        images: their number.
+        sha256: of their paths and sizes, or of their pixels.
+    """
+
+    name: str
+    images: int
+    sha256: str
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> Self:
+        """The record whose fields these are, as JSON has them.
+
+        Raises:
+            ValueError, LookupError, TypeError: they are of something else.
+        """
+        return cls(str(fields["name"]), int(fields["images"]), str(fields["sha256"]))
+
+
+@dataclass(frozen=True)
 class TrainingData:
     """The data that a network was trained on.
 
@@ -40,6 +64,7 @@ class TrainingData:
         mean, std: of each channel, by which images were normalized.
         normalization: whose they are, a phrase; "" where it is not known.
         own_moments: mean and std of the set itself; None where they are not known.
+        extra: images without labels that were learned from, too, if there were any.
         shape: (C, H, W) of the images; () where it is not known.
         parts: "train", "val" and "test", where there are such images.
         preparation: of a picture; None for a network that was not trained here.
@@ -55,6 +80,7 @@ class TrainingData:
     preparation: Preparation | None = None
     normalization: str = ""
     own_moments: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    extra: ExtraRecord | None = None
 
     def to_json(self) -> str:
         """The text of `data.json`."""
@@ -79,7 +105,9 @@ class TrainingData:
         name, task = str(fields["name"]), str(fields["task"])
         preparation = fields["preparation"] and Preparation.from_fields(fields["preparation"])
         source = str(fields["normalization"])
-        return cls(name, task, classes, mean, std, shape, parts, preparation, source, own)
+        extra = fields.get("extra")  # which the first runs did not know
+        images = ExtraRecord.from_fields(extra) if extra else None
+        return cls(name, task, classes, mean, std, shape, parts, preparation, source, own, images)
 
 
 def _numbers(values: Iterable[Any]) -> tuple[float, ...]:

@@ -17,6 +17,8 @@ def run_summary(
     recipe, data = components.recipe, components.data
     splits = {"train": data.train, "val": data.val, "test": data.test}
     sizes = ", ".join(f"{len(images):,} {name}" for name, images in splits.items() if images)
+    if data.extra:
+        sizes += f", {len(data.extra.images):,} extra of {data.extra.name}"
     shape = " × ".join(str(side) for side in data.train.shape)
     processes = f" × {fabric.world_size}" if fabric.world_size > 1 else ""
     names = recipe.peers or [recipe.model] * len(components.peers)

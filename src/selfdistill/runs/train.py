@@ -9,9 +9,10 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from ..core import ConfigError, SelfdistillError, load_tensors
-from ..data import ImageData, Loader, warn_of_data
+from ..data import ImageData, warn_of_data
 from ..engine.callback import Callback
 from ..engine.processes import lost_processes_reported
+from ..engine.protocols import Batches
 from ..engine.quiet_lightning import quiet_lightning
 from ..engine.run_directory import RunDirectory
 from ..engine.signals import STOP_SIGNALS, handled, raise_interrupted
@@ -26,6 +27,7 @@ from ..recipe.build_run import (
     make_fabric,
     run_input,
     train_loader,
+    with_extra,
 )
 from ..recipe.data_check import as_trained, describe_data
 from ..recipe.merge import merge_keys
@@ -168,7 +170,8 @@ def _resumed_recipe(
 def _resumed_input(recipe: Recipe, directory: RunDirectory, data: ImageData | None) -> RunInput:
     """The data of a run that goes on; its weights are those of a checkpoint."""
     trained_on = read_training_data(directory.path)
-    return RunInput(as_trained(directory.path, trained_on, data or load_data(recipe), exact=True))
+    data = with_extra(recipe, data or load_data(recipe))
+    return RunInput(as_trained(directory.path, trained_on, data, exact=True))
 
 
 def _announce(
@@ -192,7 +195,7 @@ def _announce(
 
 def _trainer(
     session: EvaluationSession,
-    batches: Loader,
+    batches: Batches,
     directory: RunDirectory,
     callback: Callback,
     origin: RunOrigin,

@@ -1,0 +1,137 @@
+"""Images without labels of a second source, and training batches that bring some along."""
+
+import hashlib
+import itertools
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..core import Batch, ConfigError, DataError, keyed_random, nearest
+from ..functional.channels import channels_convertible
+from .class_folders import at_size
+from .images import ImageFiles, ImageSet, InMemoryImages
+from .listing import Listing
+from .loader import Loader
+from .npz import read_npz_images
+from .open_image import EXTENSIONS
+from .splits import check_folder
+
+KINDS = ("folder:PATH", "npz:FILE")
+_SEED = keyed_random.purpose("extra images")
+
+
+@dataclass(frozen=True)
+class ExtraImages:
+    """Images without labels, as they are stored.
+
+    Attributes:
+        name: as given to `read_extra_images`.
+        images: at their own sizes; files are not decoded.
+        sha256: of the files' relative paths and sizes, or of the pixels of an archive.
+        notes: what a user should know of how they were read.
+    """
+
+    name: str
+    images: ImageSet
+    sha256: str
+    notes: tuple[str, ...] = ()
+
+    def in_shape(self, shape: tuple[int, int, int]) -> ImageSet:
+        """The images as (C, H, W); those in files are decoded into memory if they fit into 2 GiB.
+
+        Raises:
+            DataError: they cannot be converted to so many channels, or some cannot be read.
+        """
+        images, (channels, *size) = self.images, shape
+        own = images.shape[0]
+        if own != channels and not channels_convertible(own, channels):
+            raise DataError(
+                f"{self.name} has images of {own} channels and the training images have {channels}"
+            )
+        if isinstance(images, ImageFiles):
+            images = at_size({"extra": images}, (size[0], size[1]))["extra"]
+        elif isinstance(images, InMemoryImages):
+            images = images.resized((size[0], size[1]))
+        return images.with_channels(channels)
+
+
+def read_extra_images(name: str) -> ExtraImages:
+    """The images of `folder:PATH`, in it and below, or of the array `images` of `npz:FILE`.
+
+    Folders of classes and labels are ignored.
+
+    Raises:
+        ConfigError: the name is of another form.
+        DataError: the folder or the file is missing or invalid, or there is no image in it.
+    """
+    kind, _, path = name.partition(":")
+    if path and kind == "folder":
+        return _read_folder(name, Path(path).expanduser())
+    if path and kind == "npz":
+        images = read_npz_images(Path(path).expanduser())
+        digest = hashlib.sha256(repr(images.shape).encode())
+        digest.update(images.images.numpy().data)
+        return ExtraImages(name, images, digest.hexdigest())
+    meant = nearest(name, KINDS)
+    hint = f" (did you mean 'folder:{name}'?)" if Path(name).is_dir() else meant
+    raise ConfigError(f"extra = '{name}' is no source of images{hint}")
+
+
+def _read_folder(name: str, folder: Path) -> ExtraImages:
+    check_folder(folder)
+    listing = Listing()
+    (paths,) = listing.class_images([folder])
+    if not paths:
+        raise DataError(
+            f"there is no picture in {folder} or below; extra images are files with one of "
+            f"{', '.join(EXTENSIONS)}"
+        )
+    digest = hashlib.sha256()
+    for path in paths:  # relative, so that the images may move
+        stored = f"\0{os.stat(path).st_size}\0".encode()
+        digest.update(os.fsencode(os.path.relpath(path, folder)) + stored)
+    images = ImageFiles(paths, torch.zeros(len(paths), dtype=torch.int64), (1, 1))
+    return ExtraImages(name, images, digest.hexdigest(), listing.notes())
+
+
+def extra_seed(seed: int) -> int:
+    """The key of all draws for the extra images of a run."""
+    return int(keyed_random.bits(_SEED, seed))
+
+
+class LoaderWithExtra:
+    """Training batches that each bring extra images, which are passed over at a pace of their own.
+
+    An epoch is one of the training images. The extra images are shuffled anew for each pass over
+    them, which goes on from one epoch to the next. Which are used at a step is a function of the
+    seed and the number of the step in the run.
+
+    Args:
+        training: batches of the training images.
+        extra: batches of the extra images, divided like those among processes and micro-batches.
+    """
+
+    def __init__(self, training: Loader, extra: Loader) -> None:
+        self.training, self.extra = training, extra
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps in one pass over the training images."""
+        return self.training.steps_per_epoch
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[list[Batch]]:
+        """The batches of an epoch from step `start` on: for each step one per micro-batch."""
+        extra = self._extra(epoch * self.steps_per_epoch + start)
+        for step in zip(self.training.epoch(epoch, start), extra, strict=False):
+            pairs = zip(*step, strict=True)
+            yield [batch._replace(extra=other.inputs) for batch, other in pairs]
+
+    def _extra(self, step: int) -> Iterator[list[Batch]]:
+        """The extra batches from a step of the run on, without end."""
+        first, start = divmod(step, self.extra.steps_per_epoch)
+        yield from self.extra.epoch(first, start)
+        for number in itertools.count(first + 1):
+            yield from self.extra.epoch(number)
