@@ -7,7 +7,7 @@ import pytest
 import selfdistill
 from selfdistill.core import ConfigError, ResourceError
 from selfdistill.engine.run_directory import RunDirectory
-from selfdistill.recipe.build_run import check_launched_processes
+from selfdistill.recipe.make_fabric import check_launched_processes
 from selfdistill.recipe.schema import parse
 from selfdistill.runs.extension import machine_difference
 

@@ -125,7 +125,8 @@ def _check_file(onnx: Path, choices: int) -> None:
 
 
 def _loaded(run: Path, device: str | None) -> "tuple[Run, ImageData]":
-    from ..recipe.build_run import load_data, make_fabric
+    from ..recipe.build_run import load_data
+    from ..recipe.make_fabric import make_fabric
     from ..recipe.schema import parse
     from ..runs.paths import load_recipe
     from ..runs.run import load

@@ -11,7 +11,8 @@ from ..core import DataError, Method, Task
 from ..data import EvalLoader, ImageData
 from ..data.images import ImageSet
 from ..engine.evaluate import EvaluationResult, evaluate, evaluate_full
-from ..recipe.build_run import eval_loader, make_fabric
+from ..recipe.build_run import eval_loader
+from ..recipe.make_fabric import make_fabric
 from ..recipe.schema import Recipe, parse
 from ..records.exit_scores import ExitScore, Scores, score_exits
 from ..tasks import make_task

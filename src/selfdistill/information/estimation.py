@@ -14,8 +14,8 @@ from ..core.keyed_random import bits, integers, permutation, purpose
 from ..data import EvalLoader, ImageData, Loader
 from ..data.hold_out import hold_out
 from ..data.images import ImageFiles, ImageSet
-from ..recipe.build_run import make_fabric
 from ..recipe.data_check import in_channels
+from ..recipe.make_fabric import make_fabric
 from ..recipe.schema import parse
 from ..taps import Taps, example_output
 from ..taps.fx_split import copy_without_hooks

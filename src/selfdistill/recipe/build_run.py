@@ -1,7 +1,5 @@
 """From a recipe to all that trains: the only place that sees models, data and methods together."""
 
-import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,15 +7,13 @@ from typing import Any, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import nn
 
-from ..core import ConfigError, DataError, Method, ResourceError, Task
+from ..core import ConfigError, DataError, Method, Task
 from ..core.keyed_random import bits, purpose
 from ..data import EvalLoader, ImageData, ImageSet, Loader, LoaderWithExtra, load, read_extra_images
 from ..data.extra_images import extra_seed
 from ..engine.protocols import Batches
-from ..engine.quiet_lightning import quiet_lightning
 from ..models import build as build_network
 from ..models import set_weights
 from ..tasks import TASKS, check_network, make_task
@@ -164,49 +160,6 @@ def build_run(
             "learning rate restarts, and the step schedule does not; use lr_schedule=cosine"
         )
     return RunComponents(recipe, data, task, network, method, teacher, peers, unlike, note, size)
-
-
-def check_launched_processes(recipe: Recipe) -> None:
-    """Raise `ConfigError` if a launcher such as torchrun started another number of processes."""
-    world = os.environ.get("WORLD_SIZE", "")
-    if world.isdecimal() and int(world) != recipe.devices * recipe.num_nodes:
-        raise ConfigError(
-            f"the launcher started {world} processes (WORLD_SIZE) and this run is for "
-            f"{recipe.devices} on each of {recipe.num_nodes} nodes; give --devices and --num-nodes "
-            f"whose product is {world}, or leave the launcher out"
-        )
-
-
-def make_fabric(recipe: Recipe) -> Fabric:
-    """Devices, precision and processes.
-
-    Raises:
-        ConfigError: a precision that the device does not have.
-        ResourceError: the device is not there.
-    """
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there.get(recipe.device, True):
-        raise ResourceError(f"this machine shows torch no {recipe.device} device; try --device cpu")
-    accelerator = recipe.device
-    if accelerator == "auto":
-        accelerator = "cuda" if there["cuda"] else "cpu"
-    if recipe.precision == "fp16" and accelerator == "cpu":
-        raise ConfigError("fp16 needs a GPU; --precision bf16 works on the CPU")
-    precision = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[recipe.precision]
-    strategy: Any = "auto"
-    if recipe.devices * recipe.num_nodes > 1:
-        # Buffers hold per-sample memories in some methods: a broadcast would overwrite them.
-        # A network may have parameters that take no part in the loss; torch would stop at them.
-        strategy = DDPStrategy(broadcast_buffers=False, find_unused_parameters=True)
-        warnings.filterwarnings("ignore", "find_unused_parameters=True was specified")
-    with quiet_lightning():
-        return Fabric(
-            accelerator=accelerator,
-            devices=recipe.devices,
-            num_nodes=recipe.num_nodes,
-            precision=precision,  # type: ignore[arg-type]
-            strategy=strategy,
-        )
 
 
 def train_loader(recipe: Recipe, data: ImageData, method: Method, fabric: Fabric) -> Batches:

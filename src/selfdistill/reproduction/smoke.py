@@ -18,7 +18,7 @@ from ..data import ImageData
 from ..data.images import InMemoryImages
 from ..data.targets import Boxes, Labels, Targets
 from ..models import build
-from ..recipe.build_run import make_fabric
+from ..recipe.make_fabric import make_fabric
 from ..recipe.schema import Recipe
 from ..records.exit_scores import from_csv
 from ..runs.paths import load_recipe

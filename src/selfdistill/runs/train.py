@@ -22,14 +22,13 @@ from ..recipe.build_run import (
     RunComponents,
     RunInput,
     build_run,
-    check_launched_processes,
     load_data,
-    make_fabric,
     run_input,
     train_loader,
     with_extra,
 )
 from ..recipe.data_check import as_trained, describe_data
+from ..recipe.make_fabric import check_launched_processes, make_fabric
 from ..recipe.merge import merge_keys
 from ..recipe.run_origin import RunOrigin, read_origin
 from ..recipe.schema import Recipe, parse, read, write

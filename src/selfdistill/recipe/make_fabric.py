@@ -1,0 +1,56 @@
+"""Devices, precision and processes of a run."""
+
+import os
+import warnings
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
+
+from ..core import ConfigError, ResourceError
+from ..engine.quiet_lightning import quiet_lightning
+from .schema import Recipe
+
+
+def check_launched_processes(recipe: Recipe) -> None:
+    """Raise `ConfigError` if a launcher such as torchrun started another number of processes."""
+    world = os.environ.get("WORLD_SIZE", "")
+    if world.isdecimal() and int(world) != recipe.devices * recipe.num_nodes:
+        raise ConfigError(
+            f"the launcher started {world} processes (WORLD_SIZE) and this run is for "
+            f"{recipe.devices} on each of {recipe.num_nodes} nodes; give --devices and --num-nodes "
+            f"whose product is {world}, or leave the launcher out"
+        )
+
+
+def make_fabric(recipe: Recipe) -> Fabric:
+    """Devices, precision and processes.
+
+    Raises:
+        ConfigError: a precision that the device does not have.
+        ResourceError: the device is not there.
+    """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(recipe.device, True):
+        raise ResourceError(f"this machine shows torch no {recipe.device} device; try --device cpu")
+    accelerator = recipe.device
+    if accelerator == "auto":
+        accelerator = "cuda" if there["cuda"] else "cpu"
+    if recipe.precision == "fp16" and accelerator == "cpu":
+        raise ConfigError("fp16 needs a GPU; --precision bf16 works on the CPU")
+    precision = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[recipe.precision]
+    strategy: Any = "auto"
+    if recipe.devices * recipe.num_nodes > 1:
+        # Buffers hold per-sample memories in some methods: a broadcast would overwrite them.
+        # A network may have parameters that take no part in the loss; torch would stop at them.
+        strategy = DDPStrategy(broadcast_buffers=False, find_unused_parameters=True)
+        warnings.filterwarnings("ignore", "find_unused_parameters=True was specified")
+    with quiet_lightning():
+        return Fabric(
+            accelerator=accelerator,
+            devices=recipe.devices,
+            num_nodes=recipe.num_nodes,
+            precision=precision,  # type: ignore[arg-type]
+            strategy=strategy,
+        )
