@@ -460,7 +460,7 @@ def test_fresh_copies_carry_no_hooks():
     assert len(taps.forward_features(images())[1]) == 4
 
 
-class Around(nn.Module):
+class Bypassed(nn.Module):
     """The input comes back behind the tap, so that the network cannot be parted in two there."""
 
     def __init__(self):
@@ -472,7 +472,7 @@ class Around(nn.Module):
 
 
 def test_a_connection_around_the_tap_does_not_hinder_the_part_before_it():
-    network, x = Around(), torch.randn(2, 3, 4, 4)
+    network, x = Bypassed(), torch.randn(2, 3, 4, 4)
     with pytest.raises(ConfigError, match="leads around"):
         split_at(network, ["first"])
     part = truncate_at(network, "first")
@@ -508,7 +508,7 @@ class Counting(nn.Module):
 def test_the_part_before_a_tap_of_what_cannot_be_traced():
     network = nn.Sequential(Counting(), nn.Sequential(nn.Conv2d(3, 3, 1)))
     assert isinstance(truncate_at(network, "1"), nn.Module)  # looks into nothing that has no tap
-    network = nn.Sequential(Around(), nn.Sequential(Counting(), nn.Conv2d(3, 3, 1)))
+    network = nn.Sequential(Bypassed(), nn.Sequential(Counting(), nn.Conv2d(3, 3, 1)))
     truncate_at(network, "1.1")
 
     class Odd(nn.Module):
