@@ -1,6 +1,7 @@
 """LSP on graphs of PyTorch Geometric, against scipy, and what it asks of task and network."""
 
 import copy
+import functools
 
 import numpy as np
 import pytest
@@ -49,6 +50,20 @@ def train(criterion: DistillationLoss, graph, labels, count: int, optimizer=None
         criterion(graph, labels).backward()
         optimizer.step()
     return criterion.method.predictors()["student"]
+
+
+def blocks_and_labels(multilabel: bool):
+    """A graph, the labels of a few of its nodes, and those of the others."""
+    graph = two_blocks(1, multilabel=multilabel)
+    seen = torch.arange(60) < 8
+    seen = seen[:, None] if multilabel else seen
+    return graph, torch.where(seen, graph.y, -1), torch.where(seen, -1, graph.y)
+
+
+@functools.cache
+def trained_teacher(multilabel: bool) -> torch.nn.Module:
+    graph, labels, _ = blocks_and_labels(multilabel)
+    return train(wrapped("ce", teacher(), graph), graph, labels, 20)
 
 
 @pytest.mark.parametrize("direction", ["student_teacher", "teacher_student"])
@@ -116,15 +131,10 @@ def test_without_weight_it_is_the_supervised_loss():
 @pytest.mark.parametrize("method", ["ce", "kd", "lsp", "kd+lsp"])
 @pytest.mark.parametrize("multilabel", [False, True])
 def test_training_finds_the_blocks(method, multilabel):
-    graph = two_blocks(1, multilabel=multilabel)
-    seen = torch.arange(60) < 8
-    seen = seen[:, None] if multilabel else seen
-    labels, others = torch.where(seen, graph.y, -1), torch.where(seen, -1, graph.y)
-    trained = {}
-    if method != "ce":
-        trained["teacher"] = train(wrapped("ce", teacher(), graph), graph, labels, 25)
-    criterion = wrapped(method, example=graph, **trained)
-    train(criterion, graph, labels, 25)
+    graph, labels, others = blocks_and_labels(multilabel)
+    taught = {} if method == "ce" else {"teacher": copy.deepcopy(trained_teacher(multilabel))}
+    criterion = wrapped(method, example=graph, **taught)
+    train(criterion, graph, labels, 20)
     criterion.eval()
     metric = criterion.task.metric()
     metric.update(criterion.predict(graph)["student"].detach(), others)
