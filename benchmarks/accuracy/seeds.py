@@ -49,7 +49,7 @@ def interval(diffs: list[float], digits: int) -> dict[str, Any]:
     """Mean of paired differences, its 95 % t interval, and whether that holds zero."""
     mean, error = statistics.mean(diffs), statistics.stdev(diffs) / len(diffs) ** 0.5
     reach = float(stats.t.ppf(0.975, len(diffs) - 1)) * error
-    noise = mean - reach < 0 < mean + reach
+    noise = mean - reach <= 0 <= mean + reach
     return {
         "n": len(diffs),
         "mean": round(mean, digits),
