@@ -16,12 +16,18 @@ REFUSED = {
     "cskd": {"segmentation", "detection"},
     "ddgsd": {"segmentation", "detection"},
     "dkd": {"segmentation", "detection"},
+    "hsakd": {"segmentation", "detection"},
+    "hsakd-online": {"segmentation", "detection"},
+    "hsakd-teacher": {"segmentation", "detection"},
     "kdcl": {"segmentation", "detection"},
     "lsp": {"classification", "segmentation", "detection"},
     "mixskd": {"detection"},
     "one": {"detection"},
     "snapshot": {"detection"},
     "srrl": {"segmentation", "detection"},
+    "sskd": {"segmentation", "detection"},
+    "sskd-teacher": {"segmentation", "detection"},
+    "wcord": {"segmentation", "detection"},
 }
 
 

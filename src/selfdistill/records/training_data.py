@@ -83,8 +83,11 @@ class TrainingData:
     extra: ExtraRecord | None = None
 
     def to_json(self) -> str:
-        """The text of `data.json`."""
-        return json.dumps(asdict(self), indent=1)
+        """The text of `data.json`; without extra images that of the runs that knew none."""
+        fields = asdict(self)
+        if self.extra is None:
+            del fields["extra"]
+        return json.dumps(fields, indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
