@@ -23,6 +23,8 @@ WEIGHTED = {
     "local": ("mimkd", {"critic": "separable"}, "local_weight", ("student",)),
     "stages": ("mimkd", {}, "feature_weight", ("student",)),
     "variational": ("vid", {}, "variational_weight", ("student",)),
+    "dual distance": ("wcord", {}, "global_weight", ("student",)),
+    "primal distance": ("wcord", {}, "local_weight", ("student",)),
     "vid of exits": ("exits", {"discrepancy": "vid"}, "discrepancy_weight", ("student", "exits")),
     "adversarial": (
         "exits",

@@ -60,8 +60,10 @@ class WassersteinContrast(MemoryDistillation):
     The λ weigh what reaches the student's features; critic and projection learn at their full rate.
 
     The spectral norm is the length of W u, where u, of length 1, makes a step of power iteration
-    after each step of the optimizer. W starts orthogonal, where this is exact. The memories take
-    2·N·D numbers, 51 MB for 50,000 images, are kept in checkpoints and shared by all processes.
+    after each step of the optimizer. W starts orthogonal, where this is exact; where another
+    singular value overtakes the largest, as in the first steps, it lags some steps behind. The
+    memories take 2·N·D numbers, 51 MB for 50,000 images, are kept in checkpoints and shared by all
+    processes.
 
     Args:
         student: a network; its last tap is compared.
