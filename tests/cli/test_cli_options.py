@@ -17,7 +17,7 @@ from selfdistill.cli.doctor import doctor
 from selfdistill.cli.options import option_name
 from selfdistill.cli.resolve_recipe import resolve_recipe
 from selfdistill.cli.train import train
-from selfdistill.core import ConfigError
+from selfdistill.core import ConfigError, DataError
 from selfdistill.recipe.fields import Recipe, default_text
 from selfdistill.recipe.schema import literal
 
@@ -162,3 +162,13 @@ def test_resume_takes_no_other_option(run, words):
     said = say("train", "--resume", run, *words)
     assert said.code == 2
     assert f"leave out {words[0]}" in said.err
+
+
+def test_another_method_than_a_file_s_leaves_out_what_it_has_no_use_for(tmp_path):
+    file = tmp_path / "recipe.toml"
+    of_the_method = f'teacher = "gone"\nteacher_taps = "a,b"\nextra = "folder:{tmp_path}/gone"\n'
+    file.write_text(f'method = "srrl"\nepochs = 7\n{of_the_method}[options]\nopen_set = "joint"\n')
+    recipe = resolve_recipe({"method": "ce"}, file)
+    assert (recipe.epochs, recipe.teacher, recipe.extra, recipe.options) == (7, "", "", {})
+    with pytest.raises(DataError, match="there is no folder"):
+        resolve_recipe({"epochs": 8}, file)

@@ -9,9 +9,6 @@ from .options import option_name
 if TYPE_CHECKING:
     from ..recipe.schema import Recipe
 
-_OF_THE_METHOD = ("options", "teacher", "teacher_model", "teacher_taps", "peers")
-"""Keys that a recipe file may hold for its own method alone."""
-
 
 def recipe_for_resume(run: Path, others: Mapping[str, Any]) -> "Recipe":
     """The recipe of a run that goes on.
@@ -35,11 +32,11 @@ def resolve_recipe(
     keys: Mapping[str, Any], recipe: Path | None = None, settings: Sequence[str] | None = None
 ) -> "Recipe":
     """The recipe that the file, the options and the pairs of --set make, in this order."""
-    from ..recipe.document import check_early, read, typed_recipe
+    from ..recipe.document import METHOD_KEYS, check_early, read, typed_recipe
 
     file = read(recipe) if recipe else {}
     switched = "method" in keys and file.get("method", keys["method"]) != keys["method"]
-    certain = {k: v for k, v in file.items() if not (switched and k in _OF_THE_METHOD)}
+    certain = {k: v for k, v in file.items() if not (switched and k in METHOD_KEYS)}
     check_early(typed_recipe({**certain, **keys}))  # before torch is imported, which takes seconds
     from ..recipe.merge import merge_keys
     from ..recipe.network_check import check_networks_early
@@ -56,13 +53,11 @@ def resolve_recipe(
 
 
 def _drop_other_method_keys(method: str, file: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe file without what only its own method uses: its options, teacher and peers."""
-    from ..recipe.options import method_classes
+    """A recipe file without its own method's options, and what else the method does not use."""
+    from ..recipe.document import METHOD_KEYS
+    from ..recipe.options import companion_keys
 
-    kinds = {cls.kind for cls in method_classes(method).values()}
-    left_out = {"options"}
-    left_out |= set() if "offline" in kinds else {"teacher", "teacher_model", "teacher_taps"}
-    left_out |= set() if "online" in kinds else {"peers"}
+    left_out = set(METHOD_KEYS) - companion_keys(method)
     return {key: value for key, value in file.items() if key not in left_out}
 
 

@@ -6,18 +6,21 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..core import METHODS, ArtifactError, ConfigError, nearest
-from ..recipe.options import is_baseline, known_options, method_classes, reads_extra
+from ..recipe.document import COMPANION_KEYS, METHOD_KEYS
+from ..recipe.options import (
+    companion_keys,
+    is_baseline,
+    known_options,
+    method_classes,
+    reads_extra,
+)
 from ..recipe.schema import Recipe, parse, write
 from ..runs.paths import first_difference
 from ..tasks import TASKS
 from .rows import ComparisonRow
 
-# Teacher, peers and extra images belong to the method of a row, and not to what all rows share.
-COMPANION_KEYS = {
-    "offline": ("teacher", "teacher_model", "teacher_taps"),
-    "online": ("peers",),
-}
-_ROW_KEYS = ("method", "options", "extra", *COMPANION_KEYS["offline"], *COMPANION_KEYS["online"])
+_ROW_KEYS = ("method", *METHOD_KEYS)
+"""Keys that are not shared by all rows."""
 _OPTION_OF_KEY = {"seed": "--seeds", "method": "--methods", "options": "--set KEY=VALUE"}
 VERSION = 1
 
@@ -73,14 +76,7 @@ class Study:
 
 def _row_keys(recipe: Recipe) -> set[str]:
     """Keys that a row may set for itself."""
-    return {"method", "options", *_companion_keys(recipe.method)}
-
-
-def _companion_keys(method: str) -> set[str]:
-    """Keys of a teacher, peers and extra images, as far as a method has a use for them."""
-    kinds = {cls.kind for cls in method_classes(method).values()}
-    keys = {key for kind in kinds for key in COMPANION_KEYS.get(kind, ())}
-    return keys | ({"extra"} if reads_extra(method) else set())
+    return {"method", "options", *companion_keys(recipe.method)}
 
 
 def study_from_dict(content: Mapping[str, Any], path: str) -> Study:
@@ -167,8 +163,7 @@ def _check_known(keys: Mapping[str, Any], rows: Sequence[ComparisonRow]) -> None
                 f"neither a recipe nor any of the rows has '{key}'{nearest(key, known)}"
             )
     kinds = {cls.kind for row in rows for cls in method_classes(row.method).values()}
-    for kind, companion_keys in COMPANION_KEYS.items():
-        key = companion_keys[0]
+    for kind, (key, *_) in COMPANION_KEYS.items():
         if key in keys and kind not in kinds:
             users = ", ".join(name for name in METHODS if METHODS[name].kind == kind)
             raise ConfigError(f"no row has a use for {key}; these methods have: {users}")
@@ -182,16 +177,15 @@ def _row_recipe(
 ) -> Recipe:
     """Recipe of a row: the file's keys, those given for all rows, and its own, in this order."""
     kinds = {cls.kind for cls in method_classes(row.method).values()}
-    companion_keys = _companion_keys(row.method)
+    own_keys = companion_keys(row.method)
     known = known_options(row.method)
     for key in row.settings:
-        if key not in known and key not in companion_keys:
+        if key not in known and key not in own_keys:
             raise ConfigError(_unknown_setting(row, key))
     values = {
         k: v
         for k, v in {**file, **keys}.items()
-        if (k in companion_keys or k not in _ROW_KEYS)
-        and (k not in keys or k in Recipe.model_fields)
+        if (k in own_keys or k not in _ROW_KEYS) and (k not in keys or k in Recipe.model_fields)
     }
     inherited = file.get("options", {}) if row.method == file_method else {}
     if not isinstance(inherited, Mapping):

@@ -21,6 +21,13 @@ _MAX_BYTES = 1 << 20
 _MAX_DOTS = 1000  # tomllib takes quadratic time and memory for a dotted key
 _MAX_INTEGER = 2**53
 _METHODS = Path(__file__).parents[1] / "methods"
+COMPANION_KEYS = {
+    "offline": ("teacher", "teacher_model", "teacher_taps"),
+    "online": ("peers",),
+}
+"""Keys of a recipe that are for methods of a kind."""
+METHOD_KEYS = ("options", "extra", *COMPANION_KEYS["offline"], *COMPANION_KEYS["online"])
+"""Keys of a recipe that belong to its method, so that another one may have no use for them."""
 PUBLISHED = ("timm", "torchvision")
 """Families of networks whose weights can be downloaded."""
 

@@ -7,7 +7,7 @@ from pydantic import ConfigDict, ValidationError, create_model
 
 from .. import methods as _all  # noqa: F401  importing them is what registers them
 from ..core import METHODS, ConfigError, Method, Option, nearest, options
-from .document import check_plain_values, first_error
+from .document import COMPANION_KEYS, check_plain_values, first_error
 from .plugins import load_entry_points
 
 
@@ -44,6 +44,13 @@ def check_companions(name: str, teacher: bool, peers: bool, extra: bool = False)
 def reads_extra(name: str) -> bool:
     """Whether a method, by some choice of options, learns from extra images."""
     return any(cls.needs.extra for cls in method_classes(name).values())
+
+
+def companion_keys(name: str) -> set[str]:
+    """Keys of a recipe for a teacher, peers and extra images, as far as a method uses them."""
+    kinds = {cls.kind for cls in method_classes(name).values()}
+    keys = {key for kind in kinds for key in COMPANION_KEYS.get(kind, ())}
+    return keys | ({"extra"} if reads_extra(name) else set())
 
 
 def objective(name: str, chosen: Mapping[str, Any]) -> str:
