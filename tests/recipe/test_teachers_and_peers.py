@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import selfdistill
@@ -501,14 +501,33 @@ def test_a_teacher_without_parts_is_refused_with_the_command_that_trains_them(te
     with pytest.raises(ConfigError) as refusal:
         with_parts(teacher)
     assert f"{command} --weights {teacher}" in str(refusal.value)
-    for name, model in (("timm/resnet18", "timm/resnet18 --weights pretrained"), ("w.pth", "")):
-        with pytest.raises(ConfigError, match=f"--method sskd-teacher --model {model}"):
+    for name, arguments in (
+        ("timm/resnet18", "--model timm/resnet18 --weights pretrained"),
+        ("w.pth", "--model cifar/resnet8 --weights w.pth"),
+    ):
+        with pytest.raises(ConfigError, match=f"sskd-teacher --data digits {arguments}"):
             with_parts(name)
     with pytest.raises(ConfigError, match=r"hsakd-teacher.*teacher=run\.method"):
         selfdistill.train(method="hsakd", teacher=build("cifar/resnet8", num_classes=10), **TINY)
 
 
 def test_a_network_that_stays_as_it_is_needs_weights(tmp_path):
-    with pytest.raises(ConfigError, match="stay as they are; give --weights"):
+    with pytest.raises(ConfigError, match="stays as it is; give --weights"):
         selfdistill.train(method="sskd-teacher", out=tmp_path / "run", **TINY)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.filterwarnings("ignore")  # of what is left out
+@pytest.mark.parametrize("classes", [None, 3])
+def test_a_network_that_stays_as_it_is_has_all_of_its_weights(teacher, tmp_path, classes):
+    state = {n: t for n, t in load_file(weights_of(teacher)).items() if not n.startswith("fc.")}
+    if classes:
+        other = build("cifar/resnet10_w16", num_classes=classes, in_channels=1).state_dict()
+        state |= {n: other[n] for n in ("fc.weight", "fc.bias")}
+    file = tmp_path / "other.safetensors"
+    save_file(state, file)
+    keys = TINY | {"model": "cifar/resnet10_w16", "weights": str(file), "out": tmp_path / "run"}
+    with pytest.raises(ConfigError, match=r"lack fc\.bias for these classes; train the network on"):
+        selfdistill.train(method="sskd-teacher", **keys)
+    assert not (tmp_path / "run").exists()
+    assert selfdistill.train(method="sskd-teacher", backbone="joint", **keys).exits

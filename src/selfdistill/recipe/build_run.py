@@ -16,6 +16,7 @@ from ..data.extra_images import extra_seed
 from ..engine.protocols import Batches
 from ..models import build as build_network
 from ..models import set_weights
+from ..models.fit_weights import fit_weights
 from ..tasks import TASKS, check_network, make_task
 from .build_method import build_method, teacher_network, unlike_outputs
 from .network_input import InitialWeights, as_network_input, initial_weights
@@ -149,17 +150,32 @@ def build_run(
         peers=peers,
         train_labels=data.train.labels,
     )
-    if method.needs.trained_student and not recipe.weights and model is None:
-        raise ConfigError(
-            f"method '{recipe.method}' trains what hangs on a network whose weights stay as they "
-            "are; give --weights with a run or a file"
-        )
+    if method.needs.trained_student and model is None:
+        _check_trained(recipe, network, weights)
     if method.cycles > 1 and recipe.lr_schedule == "step":
         raise ConfigError(
             f"method '{recipe.method}' trains in {method.cycles} cycles, at whose starts the "
             "learning rate restarts, and the step schedule does not; use lr_schedule=cosine"
         )
     return RunComponents(recipe, data, task, network, method, teacher, peers, unlike, note, size)
+
+
+def _check_trained(recipe: Recipe, network: nn.Module, weights: InitialWeights | None) -> None:
+    """Raises `ConfigError` if a network that does not learn has not all of its weights from a file.
+
+    A run that goes on has them from its checkpoint.
+    """
+    keeps = f"method '{recipe.method}' trains heads on a network that stays as it is"
+    if not recipe.weights:
+        raise ConfigError(f"{keeps}; give --weights with a run or a file")
+    if weights is None:
+        return
+    tensors = fit_weights(weights.tensors, network, "").tensors if weights.tensors else {}
+    if lacking := [n for n, _ in network.named_parameters() if n not in tensors]:
+        raise ConfigError(
+            f"{keeps}, and weights '{recipe.weights}' lack {lacking[-1]} for these classes; train "
+            "the network on these data first, and give that run as --weights"
+        )
 
 
 def train_loader(recipe: Recipe, data: ImageData, method: Method, fabric: Fabric) -> Batches:

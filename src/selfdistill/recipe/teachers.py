@@ -81,7 +81,8 @@ def load_teacher(
         model, weights = (recipe.teacher_model or recipe.model), name
         if name.partition("/")[0] in PUBLISHED:
             model, weights = name, "pretrained"
-        raise lacking_parts(name, method, f"--model {model} --weights {weights}")
+        arguments = f"--data {recipe.data} --model {model} --weights {weights}"
+        raise lacking_parts(name, method, arguments)
     if Path(name).suffix in SUFFIXES:
         return _from_file(recipe, data, reads_scores)
     if name.partition("/")[0] in PUBLISHED:
@@ -164,8 +165,8 @@ def _from_file(recipe: Recipe, data: ImageData, reads_scores: bool) -> LoadedTea
 def _from_run(path: Path, data: ImageData, reads_scores: bool, method: str) -> LoadedTeacher:
     recipe, state = run_weights(path)
     if method and recipe.method != method:
-        weights = f"--data {recipe.data} --model {recipe.model} --weights {path}"
-        raise lacking_parts(path, method, weights)
+        arguments = f"--data {recipe.data} --model {recipe.model} --weights {path}"
+        raise lacking_parts(path, method, arguments)
     own = read_training_data(path)
     unlike = _unlike_classes(f"teacher {path}", own, data)
     if unlike and reads_scores:
