@@ -116,6 +116,11 @@ ROWS: dict[str, tuple[float, Callable[[Any, int], nn.Module]]] = {
 """Factor of the rate, and from the pretrained network and the number of classes to the network."""
 
 
+def run_dir(row: str, seed: int, runs: Path) -> Path:
+    """Where a run of a row lies."""
+    return runs / row.replace(", ", "-").replace(" ", "-").replace("/", "-") / f"s{seed}"
+
+
 def run(row: str, seed: int, args: argparse.Namespace) -> list[ExitScore]:
     """The exits of one run, trained if it is not there yet."""
     shape = {
@@ -125,7 +130,7 @@ def run(row: str, seed: int, args: argparse.Namespace) -> list[ExitScore]:
         "seed": seed,
     }
     keys = RECIPE | shape | ({"max_train_images": args.limit} if args.limit else {})
-    out = args.runs / row.replace(", ", "-").replace(" ", "-").replace("/", "-") / f"s{seed}"
+    out = run_dir(row, seed, args.runs)
     if row == "exits":
         return trained(out, method="exits", model=MODEL, weights=str(args.weights), **keys)
     rate, change = ROWS[row]
