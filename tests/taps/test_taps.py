@@ -220,6 +220,12 @@ def test_own_cuts_win(tiny_net):
     assert find_taps(tiny_net, EXAMPLE) == ["stage2", "stage4"]
 
 
+def test_a_librarys_attribute_of_the_same_name_does_not_win():
+    network = timm.create_model("tf_efficientnet_lite0", num_classes=5)
+    assert network.stage_ends == [1, 2, 3, 5, 7]  # numbers of its own stages
+    assert find_taps(network, EXAMPLE, stages=True) == find_taps(network, EXAMPLE)
+
+
 def test_a_network_without_stages_is_told_so():
     network = nn.Sequential(nn.Conv2d(3, 4, 3, 1, 1), nn.Flatten(), nn.Linear(1024, 2))
     with pytest.raises(ConfigError, match="no stages were found in Sequential: give the taps"):

@@ -162,9 +162,9 @@ def find_taps(
     Raises:
         ConfigError: the network has neither stages nor a run of blocks.
     """
-    own = (stages and getattr(network, "stage_ends", None)) or getattr(network, "cuts", None)
+    own = (stages and _declared(network, "stage_ends")) or _declared(network, "cuts")
     if own:
-        return list(own)
+        return own
     outputs = module_outputs(network, example)
     ends = _stages(outputs, count)
     if len(ends) >= 3:
@@ -180,6 +180,12 @@ def find_taps(
         f"no stages were found in {type(network).__name__}: give the taps by name "
         f"(it has: {', '.join(o.name for o in outputs[:8])}, …)"
     )
+
+
+def _declared(network: nn.Module, attribute: str) -> list[str]:
+    """The names of modules in an attribute; timm's EfficientNets number theirs, which are others."""
+    names = list(getattr(network, attribute, None) or ())
+    return names if all(isinstance(name, str) for name in names) else []
 
 
 def _normalized(block: str, outputs: list[ModuleOutput]) -> str:
