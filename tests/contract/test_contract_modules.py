@@ -11,6 +11,7 @@ from torch import Tensor
 
 from selfdistill.core import METHODS, Frozen, Method, trained_state
 from selfdistill.models import build
+from selfdistill.modules.composite import composite_description
 from selfdistill.recipe.build_method import build_method
 from selfdistill.tasks import Classification, check_network
 
@@ -82,6 +83,12 @@ def test_student_is_the_network_that_went_in(case):
     keys = list(network.state_dict())
     method = case.method(network=network)
     student = method.predictors()["student"]
+    if case.composite:
+        assert student is method.student
+        assert composite_description(method)
+        state = {f"student.{name}" for name in trained_state(student)}
+        assert state <= trained_state(method).keys()  # under the student's names, no others
+        return
     assert student is network
     assert list(student.state_dict()) == keys
 
@@ -95,8 +102,9 @@ def test_student_answers_alike_with_and_without_its_method(case):
     del method
     gc.collect()
     gc.unfreeze()
-    other = case.network(seed=3).eval()
-    other.load_state_dict(student.state_dict())
+    other = case.network(seed=3)
+    other = case.method(network=other).predictors()["student"] if case.composite else other
+    other.eval().load_state_dict(student.state_dict())
     with torch.no_grad():
         assert same(student(inputs), inside)
         assert same(other(inputs), inside)

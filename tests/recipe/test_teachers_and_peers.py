@@ -20,6 +20,7 @@ from selfdistill.recipe.schema import parse
 from selfdistill.recipe.teachers import fingerprint, load_teacher
 from selfdistill.records.training_data import TeacherRecord
 from selfdistill.taps.fx_split import split_at
+from selfdistill.tasks import make_task
 
 TINY = {"epochs": 1, "max_train_images": 64, "batch_size": 32, "model": "cifar/resnet8"}
 
@@ -224,7 +225,7 @@ def test_a_placeholder_can_be_split_at_any_feature(tmp_path):
     shapes = {"auto": {"a": (4, 8, 8), "b": (6, 5, 1)}, "stages": {"c": (3, 4, 4)}}
     record = TeacherRecord("t", "", "", {}, shapes)
     (tmp_path / "teacher.json").write_text(record.to_json())
-    network = placeholder_teacher(tmp_path, load_data(parse({**TINY, "method": "ce"})))
+    network = placeholder_teacher(tmp_path, make_task("classification", "0123456789", (1, 8, 8)))
     images = torch.randn(2, 1, 8, 8)
     for name in (*network.cuts, *network.stage_ends):
         first, second = split_at(network, [name])

@@ -50,6 +50,8 @@ class Method(nn.Module, ABC):
         needs: of data and task; an instance may need more than its class, and no `extra` images.
         teacher_method: name of the method that a teacher must have been trained by, or "". Such a
             teacher is given as that method, with all that it trained.
+        composite: whether the student is a network of the method's own making, which the given one
+            is a part of, or from which it is made.
         default_taps: where features are read if nobody names taps: "auto", ending with what the
             classifier pools, or "stages", the ends of the stages alone.
         cycles: number of equal cycles of the run; the learning rate restarts in each.
@@ -59,6 +61,7 @@ class Method(nn.Module, ABC):
     provenance: ClassVar[Provenance]
     needs: Needs = Needs()
     teacher_method: ClassVar[str] = ""
+    composite: ClassVar[bool] = False
     default_taps: ClassVar[Literal["auto", "stages"]] = "auto"
     cycles: int = 1
 

@@ -11,7 +11,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
-from ..core import Batch, Method, Progress
+from ..core import STUDENT, Batch, Method, Progress
 from ..recipe.build_run import RunComponents
 from .network import taps_of
 
@@ -73,7 +73,7 @@ def profile_first_step(components: RunComponents, fabric: Fabric, batch: Batch) 
         output = method(batch, progress)
     named = {name: p for name, p in method.named_parameters() if p.requires_grad}
     trained = list(named.values())
-    student_ids = {id(p) for p in components.network.parameters()}
+    student_ids = {id(p) for p in method.predictors()[STUDENT].parameters()}
     in_student = [id(p) in student_ids for p in trained]
     elsewhere = [not inside for inside in in_student]
     reached, total = [False] * len(trained), [torch.zeros_like(p) for p in trained]

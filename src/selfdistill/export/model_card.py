@@ -38,6 +38,7 @@ class CardData(NamedTuple):
         format: of the file.
         file_name: of the file.
         fused: result of the BatchNorm fusion; None if there was none.
+        made_of: what a composite network consists of, a phrase; "" of others.
     """
 
     recipe: str
@@ -48,6 +49,7 @@ class CardData(NamedTuple):
     format: str
     file_name: str
     fused: FusedNetwork | None
+    made_of: str = ""
 
 
 def model_card(card: CardData) -> str:
@@ -82,6 +84,7 @@ def _title(card: CardData, recipe: dict[str, Any]) -> str:
     name = card.exit_score.predictor
     full = name == card.student_score.predictor
     subject = "The whole network" if full else f"`{name}`, cut out of the network"
+    subject += f" ({card.made_of})" if card.made_of else ""
     return f"""# {recipe["model"]} on {recipe["data"]}: {name}
 
 {subject}, without anything that only served its training. {purpose_sentence(card.data)}"""

@@ -23,6 +23,7 @@ from ..core import (
 from ..data import ImageData
 from ..data.preparation import preparation_of
 from ..engine.run_directory import RunDirectory
+from ..modules.composite import composite_description
 from ..modules.detector_output import Detections
 from ..recipe.data_check import as_trained
 from ..records.exit_scores import FILE as EXITS_FILE
@@ -139,6 +140,11 @@ def export_run(
     data = as_trained(run.path, read_training_data(run.path), data)
     student = next(score for score in run.exits if score.predictor == STUDENT)
     score = select_exit(run.exits, exit, min_accuracy=min_accuracy, max_macs=max_macs)
+    if format == "safetensors" and (made_of := composite_description(run.method)):
+        raise ConfigError(
+            f"weights alone need code that builds their network, and there is none for {made_of}; "
+            "take --format onnx or pt2, which hold it whole"
+        )
     directory = Path(out) if out else default_folder(run.path, score.predictor, format, data, fuse)
     check_new(directory)
     method = copy.deepcopy(run.method).cpu().eval()
@@ -152,7 +158,10 @@ def export_run(
         verification = verify_export(method, score.predictor, runner, data, task)
         _require_agreement(verification, format)
         _require_score(verification, score, run.path)
-        card = CardData(recipe, data, score, student, verification, format, file.name, fused)
+        made_of = composite_description(method)
+        card = CardData(
+            recipe, data, score, student, verification, format, file.name, fused, made_of
+        )
         (draft / "README.md").write_text(model_card(card), encoding="utf-8")
     return ExportResult(directory, directory / file.name, score, student, verification, fused)
 

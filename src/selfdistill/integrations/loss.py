@@ -212,7 +212,8 @@ def wrap(
     """Wrap a network in a method, to train it in any loop.
 
     Args:
-        network: the student, trained in place; its state keeps its own keys.
+        network: the student, trained in place; its state keeps its own keys. What a method deploys
+            that makes a network of it is `criterion.method.predictors()["student"]`.
         method: a name; `selfdistill methods` lists them.
         example: two input images, (2, C, H, W); for nodes a graph.
         classes: their number or names.

@@ -130,6 +130,11 @@ def check_joinable(parts: Mapping[str, type[Method]]) -> None:
     for name, part in parts.items():
         if part.kind == "baseline":
             raise ConfigError(f"'{name}' has nothing to add to another method; leave it out")
+        if part.composite:
+            raise ConfigError(
+                f"'{name}' trains a network of its own making, which no other method does; take it "
+                "alone"
+            )
     online = [name for name, part in parts.items() if part.kind == "online"]
     if len(online) > 1:
         raise ConfigError(

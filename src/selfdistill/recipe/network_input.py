@@ -14,6 +14,7 @@ from ..functional.channels import channels_convertible
 from ..models import TrainedInput, build, count_channels, file_input, published_input, read_weights
 from ..records.training_data import read_training_data
 from ..taps import example_output
+from .options import method_classes
 from .run_weights import run_weights
 from .schema import Recipe
 
@@ -36,7 +37,8 @@ def initial_weights(recipe: Recipe) -> InitialWeights | None:
     """The weights that a recipe names; None if it names none.
 
     Raises:
-        SelfdistillError: they cannot be read, see `run_weights` and `read_weights`.
+        SelfdistillError: they cannot be read, see `run_weights` and `read_weights`, or are of a
+            network that a method made.
     """
     if recipe.weights == "pretrained":
         return InitialWeights({}, published_input(recipe.model), "that of the pretrained weights")
@@ -44,7 +46,13 @@ def initial_weights(recipe: Recipe) -> InitialWeights | None:
         return None
     path = Path(recipe.weights)
     if path.is_dir():
-        tensors, own = run_weights(path)[1], read_training_data(path)
+        trained_by, tensors = run_weights(path)
+        if any(cls.composite for cls in method_classes(trained_by.method).values()):
+            raise ConfigError(
+                f"{path} was trained by {trained_by.method}, which left a network of its own "
+                "making and no weights for another; it can be a teacher, --teacher"
+            )
+        own = read_training_data(path)
         return InitialWeights(tensors, TrainedInput(own.mean, own.std), f"that of the run {path}")
     tensors = read_weights(path)
     return InitialWeights(tensors, file_input(path), f"that in the header of {path}")

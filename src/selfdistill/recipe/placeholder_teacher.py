@@ -6,13 +6,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..core import ArtifactError
-from ..data import ImageData
+from ..core import ArtifactError, Task
 from ..records.training_data import TEACHER_FILE, read_teacher
-from ..tasks import make_task
 
 
-def placeholder_teacher(path: Path, data: ImageData) -> nn.Module:
+def placeholder_teacher(path: Path, task: Task) -> nn.Module:
     """What a run remembers of its teacher, for the run to be evaluated: taps, but nothing to say.
 
     Raises:
@@ -27,7 +25,7 @@ def placeholder_teacher(path: Path, data: ImageData) -> nn.Module:
             f"{path / TEACHER_FILE} does not tell the shapes of the teacher's features, which the "
             "method is built by; give the teacher, in Python: teacher="
         )
-    return PlaceholderTeacher(teacher.taps, data)
+    return PlaceholderTeacher(teacher.taps, task)
 
 
 class PlaceholderTeacher(nn.Module):
@@ -35,15 +33,14 @@ class PlaceholderTeacher(nn.Module):
 
     Args:
         taps: {kind of default taps: {name: (C, H, W)}}; the names are made anew.
-        data: whose task gives its outputs their form; they say nothing.
+        task: gives its outputs their form; they say nothing.
     """
 
-    def __init__(
-        self, taps: Mapping[str, Mapping[str, tuple[int, int, int]]], data: ImageData
-    ) -> None:
+    def __init__(self, taps: Mapping[str, Mapping[str, tuple[int, int, int]]], task: Task) -> None:
         super().__init__()
-        task = make_task(data.task, data.classes, data.train.shape)
-        self.head = task.head(1)
+        channels = [shape[0] for shapes in taps.values() for shape in shapes.values()]
+        self.channels = channels[-1] if channels else 1
+        self.head = task.head(self.channels)
         self.features = nn.ModuleDict(
             {kind: nn.ModuleList(map(_ZeroFeature, taps[kind].values())) for kind in taps}
         )
@@ -55,7 +52,7 @@ class PlaceholderTeacher(nn.Module):
         for features in self.features.values():
             for feature in features:  # type: ignore[attr-defined]
                 x = feature(x)
-        return self.head(x.new_zeros(x.shape[0], 1, 1, 1))
+        return self.head(x.new_zeros(x.shape[0], self.channels, 1, 1))
 
 
 class _ZeroFeature(nn.Module):

@@ -1,12 +1,12 @@
 """Who trains with the student: a teacher that was trained before, peers that start with it."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..core import ArtifactError, ConfigError, Method, load_tensors
 from ..data import ImageData
@@ -35,6 +35,8 @@ from .build_method import build_method, lacking_parts, teacher_network
 from .data_check import class_difference
 from .document import PUBLISHED, unknown_teacher
 from .network_input import module_channels, named_channels
+from .options import method_classes
+from .placeholder_teacher import placeholder_teacher
 from .run_weights import run_weights
 from .schema import Recipe
 
@@ -173,19 +175,30 @@ def _from_run(path: Path, data: ImageData, reads_scores: bool, method: str) -> L
         raise ConfigError(unlike)
     _check_channels(f"teacher {path}", len(own.mean), data)
     network = build(recipe.model, num_classes=len(own.classes), in_channels=len(own.mean))
+    given = network
+    if method or any(cls.composite for cls in method_classes(recipe.method).values()):
+        given = _trained_method(network, recipe, own, path)
+        network = teacher_network(given)
+    else:
+        _load(network, state, f"the weights of teacher {path} do not fit {recipe.model}")
+    note = _adapt_inputs(network, (own.mean, own.std), data)
+    return LoadedTeacher(given if method else network, recipe.model, unlike, note, own.shape[1:])
+
+
+def _load(network: nn.Module, state: Mapping[str, Tensor], message: str) -> None:
     try:
         load_tensors(network, state)
     except RuntimeError:
-        raise ArtifactError(f"the weights of teacher {path} do not fit {recipe.model}") from None
-    given = _with_parts(network, recipe, own, path) if method else network
-    note = _adapt_inputs(network, (own.mean, own.std), data)
-    return LoadedTeacher(given, recipe.model, unlike, note, own.shape[1:])
+        raise ArtifactError(message) from None
 
 
-def _with_parts(network: nn.Module, recipe: Recipe, own: TrainingData, path: Path) -> Method:
+def _trained_method(network: nn.Module, recipe: Recipe, own: TrainingData, path: Path) -> Method:
     """The method of a run around its network, with all that it trained."""
     task = make_task(recipe.task, own.classes, own.shape)
-    method = build_method(recipe.method, network, task, recipe.taps, recipe.options)
+    teacher = placeholder_teacher(path, task) if recipe.teacher else None
+    method = build_method(
+        recipe.method, network, task, recipe.taps, recipe.options, teacher=teacher
+    )
     saved = checkpoint.newest(RunDirectory(path).checkpoints)
     assert saved is not None  # since its weights were read
     restore_method(method, saved, ema=True)

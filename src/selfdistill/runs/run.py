@@ -19,6 +19,7 @@ from ..export.package import ExportResult
 from ..information.config import EstimatorConfig, NetworkUnderTest
 from ..information.estimation import estimate_information
 from ..information.results import InformationResult
+from ..modules.composite import composite_description
 from ..recipe.build_run import RunInput, build_run, load_data
 from ..recipe.data_check import as_trained
 from ..recipe.placeholder_teacher import placeholder_teacher
@@ -27,6 +28,7 @@ from ..recipe.schema import Recipe
 from ..recipe.teachers import check_given_modules
 from ..records.exit_measurements import ExitMeasurements
 from ..records.exit_scores import ExitScore, read_exit_scores, score_summary
+from ..tasks import make_task
 from .anytime import early_exit_network
 from .baseline import check_comparable, matched_baseline
 from .evaluate import Evaluation, evaluate_run
@@ -60,7 +62,9 @@ class Run:
 
     def __repr__(self) -> str:
         names = f"{self.recipe.method} · {self.recipe.model} · {self.recipe.data}"
-        return f"Run {self.path}\n  {names}\n  {score_summary(self.exits)}"
+        deployed = composite_description(self.method)
+        lines = [f"Run {self.path}", names, deployed, score_summary(self.exits)]
+        return "\n  ".join(line for line in lines if line)
 
     @property
     def unfinished(self) -> str:
@@ -74,7 +78,7 @@ class Run:
 
     @property
     def network(self) -> nn.Module:
-        """The trained student, as it was given: no heads, no critics."""
+        """The trained student, as it was given, or the `CompositeNetwork` that its method made."""
         return self.method.predictors()["student"]
 
     def session(
@@ -287,7 +291,8 @@ def load(
     data = as_trained(directory.path, trained_on, data or load_data(recipe))
     chosen = recipe
     if teacher is None and recipe.teacher:
-        teacher = placeholder_teacher(directory.path, data)
+        task = make_task(data.task, data.classes, data.train.shape)
+        teacher = placeholder_teacher(directory.path, task)
         chosen = recipe.model_copy(update={"teacher_taps": "auto"})
     components = build_run(chosen, RunInput(data), model=model, teacher=teacher, peers=peers)
     restore_method(components.method, newest, ema=True)

@@ -4,6 +4,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from ..engine.run_directory import RunDirectory
+from ..modules.composite import composite_description
 from ..recipe.build_method import teacher_network
 from ..recipe.build_run import RunComponents
 from ..recipe.options import objective
@@ -24,11 +25,12 @@ def run_summary(
     names = recipe.peers or [recipe.model] * len(components.peers)
     peers = zip(names, components.peers, strict=True)
     summary = {"task": data.task} if data.task != Classification.name else {}
-    joined = "+" in recipe.method
+    joined, deployed = "+" in recipe.method, composite_description(components.method)
     summary |= {
         "method": recipe.method,
         **({"objective": objective(recipe.method, recipe.options)} if joined else {}),
         "network": _described(recipe.model, components.network),
+        **({"deployed": deployed} if deployed else {}),
         **{f"peer {i}": _described(*peer) for i, peer in enumerate(peers, 1)},
     }
     if components.teacher:

@@ -183,7 +183,7 @@ def find_taps(
 
 
 def _declared(network: nn.Module, attribute: str) -> list[str]:
-    """The names of modules in an attribute; timm's EfficientNets number theirs, which are others."""
+    """Names of modules that an attribute holds; timm's EfficientNets number their `stage_ends`."""
     names = list(getattr(network, attribute, None) or ())
     return names if all(isinstance(name, str) for name in names) else []
 
