@@ -169,6 +169,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "labels only": {"attention_weight": 0.0, "soft_weight": 0.0},
         "warm": {"warmup_fraction": 0.05},
     },
+    "residual-kd": {"progressive": {"schedule": "progressive"}, "joint": {"schedule": "joint"}},
     "one": {
         "two branches": {"num_branches": 2},
         "no ramp": {"warmup_fraction": 0.0},
@@ -220,6 +221,11 @@ class Case(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.name} {self.variant} {self.task}".replace(" ", "-").replace(",", "")
+
+    @property
+    def composite(self) -> bool:
+        """Whether the student is another network than the one that was given."""
+        return METHODS[self.name].composite
 
     @property
     def peers(self) -> int:
