@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from selfdistill.core import ConfigError, DataError
-from selfdistill.data import InMemoryImages, Loader, LoaderWithExtra, read_extra_images
+from selfdistill.data import (
+    EvalLoader,
+    InMemoryImages,
+    Loader,
+    LoaderWithExtra,
+    read_extra_images,
+)
 from selfdistill.data.extra_images import ExtraImages, extra_seed
 from selfdistill.data.open_image import UnreadableImageError
 
@@ -34,9 +40,9 @@ TRAINING = noise(14)  # three steps an epoch
 
 def loader(pool, seed: int = 0, **options) -> LoaderWithExtra:
     options = USUAL | options
-    return LoaderWithExtra(
-        Loader(TRAINING, seed=seed, **options), Loader(pool, seed=extra_seed(seed), **options)
-    )
+    extra = Loader(pool, seed=extra_seed(seed), **options)
+    unaugmented = EvalLoader(pool, batch_size=4, mean=(0.5,) * 3, std=(0.25,) * 3)
+    return LoaderWithExtra(Loader(TRAINING, seed=seed, **options), extra, unaugmented)
 
 
 def numbers(steps) -> list[int]:
@@ -47,6 +53,20 @@ def numbers(steps) -> list[int]:
 
 def run(batches, epochs: int = 4) -> list:
     return [step for epoch in range(epochs) for step in batches.epoch(epoch)]
+
+
+def test_chosen_images_are_passed_over_within_each_epoch():
+    batches, seen = loader(numbered(20)), []
+    for epoch, chosen in enumerate([[1, 4, 9, 11, 13], [2], list(range(20))]):
+        batches.choose(torch.tensor(chosen))
+        steps = list(batches.epoch(epoch))
+        assert len(steps) == 3
+        seen = numbers(steps)
+        assert set(seen) <= set(chosen)
+        assert len(set(seen)) == min(len(chosen), 12)
+        for start in (1, 2):  # a run that goes on
+            assert numbers(list(batches.epoch(epoch, start))) == seen[4 * start :]
+    assert numbers(list(batches.epoch(5))) != seen
 
 
 @pytest.mark.parametrize("count", [5, 8, 12, 14, 45])

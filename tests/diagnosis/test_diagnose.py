@@ -15,7 +15,8 @@ from selfdistill.diagnosis import DiagnosisCallback, diagnose
 from selfdistill.diagnosis import training_cost as cost
 from selfdistill.diagnosis.training_cost import check_disk, measure_training_cost
 from selfdistill.models import build
-from selfdistill.recipe.build_run import build_run, train_loader
+from selfdistill.recipe.build_run import build_run
+from selfdistill.recipe.loaders import train_loader
 from selfdistill.recipe.schema import parse
 
 TINY = {"max_train_images": 64, "batch_size": 16, "model": "cifar/resnet8", "val_fraction": 0.05}

@@ -12,7 +12,8 @@ from selfdistill.core import Batch, Method, StepOutput
 from selfdistill.diagnosis.first_step import profile_first_step
 from selfdistill.diagnosis.network import check_network
 from selfdistill.models import build
-from selfdistill.recipe.build_run import RunComponents, build_run, train_loader
+from selfdistill.recipe.build_run import RunComponents, build_run
+from selfdistill.recipe.loaders import train_loader
 from selfdistill.recipe.schema import parse
 
 TINY = {"max_train_images": 64, "batch_size": 16, "model": "cifar/resnet8", "val_fraction": 0.05}

@@ -14,8 +14,9 @@ from selfdistill.data import LoaderWithExtra
 from selfdistill.diagnosis import diagnose
 from selfdistill.engine.callback import Callback
 from selfdistill.models import build
-from selfdistill.recipe.build_run import build_run, run_input, train_loader
+from selfdistill.recipe.build_run import build_run, run_input
 from selfdistill.recipe.document import check_early, typed_recipe
+from selfdistill.recipe.loaders import train_loader
 from selfdistill.recipe.schema import parse
 
 TINY = {"method": "srrl", "model": "cifar/resnet8", "max_train_images": 70, "batch_size": 32}
@@ -70,7 +71,11 @@ def test_extra_images_come_as_the_training_images_do(pool):
         ({}, ConfigError, "'srrl' with these options learns from images .*: give --extra folder"),
         ({"open_set": "none", "extra": "pool"}, ConfigError, "these options has no use for extra"),
         ({"extra": "few"}, DataError, "31 images of npz:.*few.npz do not fill one batch of 32"),
-        ({"method": "ce", "extra": "pool"}, ConfigError, "'ce' has no use for .*these have: srrl"),
+        (
+            {"method": "ce", "extra": "pool"},
+            ConfigError,
+            "'ce' has no use for .*have: kd3, srrl",
+        ),
         ({"method": "kd+at", "extra": "pool"}, ConfigError, "'kd.at' has no use for extra images"),
     ],
 )

@@ -12,7 +12,7 @@ class Batch(NamedTuple):
 
     Attributes:
         inputs: images, (B, C, H, W) float, normalized; for a task of graphs, a graph.
-        targets: of the task; for classification (B,) int64.
+        targets: of the task; for classification (B,) int64. None where `Needs.unlabeled`.
         indices: of the samples in the training set, (B,) int64.
         views: `Needs.views` − 1 further independent augmentations of the same images.
         same_class_inputs: for each image another one of its class (or itself), (B, C, H, W),
@@ -90,6 +90,10 @@ class Needs(NamedTuple):
         trained_student: the student does not learn, so it must have weights to begin with.
         extra: images without labels of another source, `Batch.extra`. A class states whether any
             choice of options reads them, an instance whether its own does.
+        unlabeled: no image with a label is read: `Batch.inputs` are extra images, and an epoch is
+            one of theirs.
+        chosen_extra: before each epoch the method chooses among the extra images, see
+            `Method.choose_extra`.
     """
 
     views: int = 1
@@ -103,6 +107,8 @@ class Needs(NamedTuple):
     teacher_scores: bool = False
     trained_student: bool = False
     extra: bool = False
+    unlabeled: bool = False
+    chosen_extra: bool = False
 
     def __or__(self, other: "Needs") -> "Needs":
         """The requirements of both."""

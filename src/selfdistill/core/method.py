@@ -94,6 +94,22 @@ class Method(nn.Module, ABC):
     def after_epoch(self, held_out: Iterable[Batch]) -> None:
         """Hook after each epoch; `held_out` are this process's validation batches, maybe none."""
 
+    def score_extra(self, images: Tensor) -> Tensor:
+        """(B, ...) of extra images, not augmented, for `choose_extra`; where `Needs.chosen_extra`.
+
+        It is called before each epoch, in evaluation mode and without gradients.
+        """
+        raise NotImplementedError
+
+    def choose_extra(self, scores: Tensor, progress: Progress) -> Tensor:
+        """Indices (M,) int64 of the extra images that the next epoch is to see, M ≥ 1.
+
+        Args:
+            scores: of all extra images, (N, ...), the same in every process.
+            progress: that of the epoch's first step.
+        """
+        raise NotImplementedError
+
     def param_groups(self) -> list[dict[str, Any]]:
         """Parameter groups for the optimizer; a group may carry `lr_scale` or `weight_decay`."""
         return [{"params": [p for p in self.parameters() if p.requires_grad]}]

@@ -1,6 +1,6 @@
 """Images by name, augmented and batched. A batch is a function of (seed, epoch, step)."""
 
-from .extra_images import ExtraImages, LoaderWithExtra, read_extra_images
+from .extra_images import ExtraImages, LoaderWithExtra, UnlabeledLoader, read_extra_images
 from .image_data import ImageData
 from .images import ImageFiles, ImageSet, InMemoryImages
 from .loader import EvalLoader, Loader
@@ -19,6 +19,7 @@ __all__ = [
     "InMemoryImages",
     "Loader",
     "LoaderWithExtra",
+    "UnlabeledLoader",
     "data_notes",
     "load",
     "read_extra_images",

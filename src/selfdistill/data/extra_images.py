@@ -3,18 +3,19 @@
 import hashlib
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ..core import Batch, ConfigError, DataError, keyed_random, nearest
 from ..functional.channels import channels_convertible
 from .class_folders import at_size
 from .images import ImageFiles, ImageSet, InMemoryImages
 from .listing import Listing
-from .loader import Loader
+from .loader import EvalLoader, Loader
 from .npz import read_npz_images
 from .open_image import EXTENSIONS
 from .splits import check_folder
@@ -102,20 +103,56 @@ def extra_seed(seed: int) -> int:
     return int(keyed_random.bits(_SEED, seed))
 
 
-class LoaderWithExtra:
+class _ExtraBatches:
+    """Batches of extra images, and the choice among them.
+
+    Args:
+        extra: batches of the extra images, divided like those among processes and micro-batches.
+        unaugmented: this process's share of them in order.
+    """
+
+    def __init__(self, extra: Loader, unaugmented: EvalLoader) -> None:
+        self.extra, self.unaugmented = extra, unaugmented
+
+    def pool(self) -> Iterable[Batch]:
+        """This process's share of all extra images, in order, not augmented."""
+        return self.unaugmented
+
+    def choose(self, indices: Tensor) -> None:
+        """Take only these extra images, (M,) int64, from the next epoch on."""
+        self.extra.choose(indices)
+
+
+class UnlabeledLoader(_ExtraBatches):
+    """Training batches of extra images alone, without targets."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps in one pass over all extra images."""
+        return self.extra.steps_per_epoch
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[list[Batch]]:
+        """The batches of an epoch from step `start` on: for each step one per micro-batch."""
+        for step in self.extra.epoch(epoch, start):
+            yield [batch._replace(targets=None) for batch in step]
+
+
+class LoaderWithExtra(_ExtraBatches):
     """Training batches that each bring extra images, which are passed over at a pace of their own.
 
     An epoch is one of the training images. The extra images are shuffled anew for each pass over
-    them, which goes on from one epoch to the next. Which are used at a step is a function of the
-    seed and the number of the step in the run.
+    them, which goes on from one epoch to the next, or begins with the epoch where they are chosen.
+    Which are used at a step is a function of the seed, the number of the step in the run, and the
+    choice.
 
     Args:
         training: batches of the training images.
-        extra: batches of the extra images, divided like those among processes and micro-batches.
+        extra, unaugmented: see `_ExtraBatches`.
     """
 
-    def __init__(self, training: Loader, extra: Loader) -> None:
-        self.training, self.extra = training, extra
+    def __init__(self, training: Loader, extra: Loader, unaugmented: EvalLoader) -> None:
+        super().__init__(extra, unaugmented)
+        self.training = training
 
     @property
     def steps_per_epoch(self) -> int:
@@ -124,14 +161,18 @@ class LoaderWithExtra:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[list[Batch]]:
         """The batches of an epoch from step `start` on: for each step one per micro-batch."""
-        extra = self._extra(epoch * self.steps_per_epoch + start)
+        extra = self._extra(epoch, start)
         for step in zip(self.training.epoch(epoch, start), extra, strict=False):
             pairs = zip(*step, strict=True)
             yield [batch._replace(extra=other.inputs) for batch, other in pairs]
 
-    def _extra(self, step: int) -> Iterator[list[Batch]]:
-        """The extra batches from a step of the run on, without end."""
-        first, start = divmod(step, self.extra.steps_per_epoch)
+    def _extra(self, epoch: int, start: int) -> Iterator[list[Batch]]:
+        """The extra batches from a step of an epoch on, without end."""
+        before = epoch * self.steps_per_epoch
+        if self.extra.chosen is not None:  # a pass of an earlier choice could not go on
+            passes = -(-self.steps_per_epoch // self.extra.steps_per_epoch)
+            before = epoch * passes * self.extra.steps_per_epoch
+        first, start = divmod(before + start, self.extra.steps_per_epoch)
         yield from self.extra.epoch(first, start)
         for number in itertools.count(first + 1):
             yield from self.extra.epoch(number)

@@ -78,11 +78,16 @@ class Loader:
         self.same_class = SameClassSampler(images.labels, seed) if same_class else None
         self.rank, self.world_size, self.micro_batches = rank, world_size, micro_batches
         self.workers, self.channels_last = workers, channels_last
+        self.chosen: Tensor | None = None
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps in one pass over the images."""
+        """Optimizer steps in one pass over all images."""
         return len(self.images) // self.batch_size
+
+    def choose(self, indices: Tensor) -> None:
+        """Take only these images, (M,) int64; an epoch has as many steps as before."""
+        self.chosen = indices
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[list[Batch]]:
         """The batches of an epoch from step `start` on: for each step one per micro-batch."""
@@ -95,8 +100,17 @@ class Loader:
 
     def _order(self, epoch: int) -> Tensor:
         """Indices of this process's samples: (steps, micro-batches, samples) int64."""
-        order = keyed_random.permutation(len(self.images), _ORDER, self.seed, epoch)
-        samples = order[: self.steps_per_epoch * self.batch_size]
+        wanted = self.steps_per_epoch * self.batch_size
+        if self.chosen is None:
+            order = keyed_random.permutation(len(self.images), _ORDER, self.seed, epoch)
+        else:
+            count = len(self.chosen)
+            passes = [
+                self.chosen[keyed_random.permutation(count, _ORDER, self.seed, epoch, number)]
+                for number in range(-(-wanted // count))
+            ]
+            order = torch.cat(passes)
+        samples = order[:wanted]
         shape = (self.steps_per_epoch, self.world_size, self.micro_batches, -1)
         return samples.view(shape)[:, self.rank]
 

@@ -15,7 +15,8 @@ from .. import methods as _all  # noqa: F401  importing them is what registers t
 from ..core import ResourceError
 from ..data import ImageData
 from ..engine.run_directory import RunDirectory
-from ..recipe.build_run import build_run, run_input, train_loader
+from ..recipe.build_run import build_run, run_input
+from ..recipe.loaders import train_loader
 from ..recipe.make_fabric import make_fabric
 from ..recipe.merge import merge_keys
 from ..recipe.schema import Recipe, parse, read

@@ -20,7 +20,8 @@ from ..engine.optimizer import optimizer_tensors
 from ..engine.protocols import Batches
 from ..engine.run_directory import RunDirectory
 from ..engine.trainer import Trainer
-from ..recipe.build_run import RunComponents, eval_loader
+from ..recipe.build_run import RunComponents
+from ..recipe.loaders import eval_loader
 
 _WARM_UP, _MIN_STEPS, _MAX_STEPS = 3, 5, 30
 _MAX_EVALUATED = 256  # images that the speed of evaluation is measured on

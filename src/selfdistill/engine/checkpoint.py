@@ -24,7 +24,7 @@ from .nonfinite import find_nonfinite_tensor
 
 FORMAT = 2
 """Raised when the layout changes; a newer one is refused rather than misread."""
-GROUPS = ("model", "method", "optimizer", "ema")
+GROUPS = ("model", "method", "optimizer", "ema", "extra")
 """Names of the groups of tensors; a checkpoint has no other files of tensors."""
 _FILES = {"state.json", *(f"{group}.safetensors" for group in GROUPS)}
 _Mean = tuple[float, Annotated[int, Field(ge=1)]]

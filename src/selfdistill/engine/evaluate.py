@@ -39,7 +39,7 @@ def evaluate(
     """
     metrics = {name: task.metric().to(fabric.device) for name in method.predictors()}
     valid = {name: torch.ones((), device=fabric.device) for name in metrics}
-    with _evaluation_mode(method, fabric):
+    with evaluation_mode(method, fabric):
         for batch in batches:
             for name, outputs in method.predict(batch.inputs).items():
                 for tensor in _tensors(outputs):
@@ -79,12 +79,12 @@ def _warn_of_nan(fabric: Fabric, valid: Mapping[str, Tensor]) -> None:
 
 def predictor_outputs(fabric: Fabric, method: Method, name: str, inputs: Tensor) -> Any:
     """Outputs of one predictor in evaluation mode; the method's modes are restored afterwards."""
-    with _evaluation_mode(method, fabric):
+    with evaluation_mode(method, fabric):
         return method.predictors()[name](inputs.to(fabric.device))
 
 
 @contextmanager
-def _evaluation_mode(method: Method, fabric: Fabric) -> Iterator[None]:
+def evaluation_mode(method: Method, fabric: Fabric) -> Iterator[None]:
     """Context of evaluation mode, without gradients, in the run's precision."""
     modes = {module: module.training for module in method.modules()}
     method.eval()

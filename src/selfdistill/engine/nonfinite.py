@@ -5,7 +5,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ..core import Batch, Method, Progress, StepOutput
+from ..core import Batch, DivergenceError, Method, Progress, StepOutput
+
+_REMEDY = "start a new run with a lower --lr, --warmup-epochs, --clip-grad-norm 1 or fp32"
 
 
 def find_nonfinite_term(
@@ -41,3 +43,9 @@ def find_nonfinite_tensor(groups: Mapping[str, Mapping[str, Tensor]]) -> str:
     device = named[0][1].device
     finite = torch.stack([torch.isfinite(tensor).all().to(device) for _, tensor in named])
     return next((n for (n, _), flag in zip(named, finite.tolist(), strict=True) if not flag), "")
+
+
+def divergence_error(fault: str, step: int, saved_step: int | None) -> DivergenceError:
+    """The error of a run that cannot go on after a step; `saved_step` is its last checkpoint's."""
+    left = "no checkpoint was saved before" if saved_step is None else f"step {saved_step} is saved"
+    return DivergenceError(f"{fault} at step {step}; {left}; {_REMEDY}")

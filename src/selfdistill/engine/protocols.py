@@ -1,7 +1,9 @@
 """What the training loop is given by others: batches, and the files that made the run."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Protocol
+
+from torch import Tensor
 
 from ..core import Batch
 
@@ -15,6 +17,16 @@ class Batches(Protocol):
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[list[Batch]]:
         """Micro-batches of each optimizer step of an epoch, from step `start` on."""
+
+
+class ChoosableBatches(Batches, Protocol):
+    """Training batches with extra images, of which some may be chosen."""
+
+    def pool(self) -> Iterable[Batch]:
+        """This process's share of all extra images, in order, not augmented."""
+
+    def choose(self, indices: Tensor) -> None:
+        """Take only these extra images, (M,) int64, from now on."""
 
 
 class Origin(Protocol):

@@ -11,13 +11,14 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
-from ..core import Batch, DivergenceError, Method, Progress, StepOutput, Task, trained_state
+from ..core import Batch, Method, Progress, StepOutput, Task, trained_state
 from ..core.keyed_random import bits, purpose
 from . import checkpoint
 from .callback import Callback
 from .evaluate import evaluate
+from .extra_choice import ExtraChoice
 from .meters import Meters
-from .nonfinite import find_nonfinite_tensor, find_nonfinite_term
+from .nonfinite import divergence_error, find_nonfinite_tensor, find_nonfinite_term
 from .optimizer import (
     EMA,
     build_optimizer,
@@ -82,6 +83,7 @@ class Trainer:
             method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if settings.compile:
             method.compile()
+        self.choice = ExtraChoice(fabric, method, train_batches)
         optimizer = build_optimizer(method, settings)
         self.wrapped_method, self.optimizer = fabric.setup(method, optimizer)
         self.ema = EMA(trained_state(method), settings.ema_decay) if settings.ema_decay else None
@@ -102,6 +104,8 @@ class Trainer:
         with self.signals.caught():
             while self.global_step < self.total_steps:
                 epoch, start = divmod(self.global_step, self.train_batches.steps_per_epoch)
+                if not start:
+                    self.choice.choose(self._progress(epoch))
                 for micro_batches in self.train_batches.epoch(epoch, start):
                     self.step(epoch, micro_batches)
                     self.record_step(epoch)
@@ -176,10 +180,11 @@ class Trainer:
             DivergenceError: something that would be saved is not finite; nothing is written.
         """
         self._average_batchnorm_statistics()
-        tensors = checkpoint_tensors(self.method, self.optimizer, self.ema)
+        tensors = checkpoint_tensors(self.method, self.optimizer, self.ema) | self.choice.tensors()
         fault = find_nonfinite_tensor(tensors)
         if process_max(self.fabric, int(bool(fault))):
-            raise self._divergence(f"{fault or 'a tensor of another process'} is no longer finite")
+            fault = f"{fault or 'a tensor of another process'} is no longer finite"
+            raise divergence_error(fault, self.global_step, self._saved_step())
         state = self.state()
         if self.fabric.is_global_zero:
             checkpoint.save(self.directory.checkpoints, checkpoint.Checkpoint(tensors, state))
@@ -212,6 +217,7 @@ class Trainer:
         restore_optimizer(self.optimizer, self.method, tensor_group(newest, "optimizer"))
         if self.ema:
             restore_ema(self.ema, newest)
+        self.choice.restore(newest)
         self.meters.restore(newest.state["meters"], self.zero)
         restore_scaler(self.fabric.strategy.precision, newest)
         self.global_step = step
@@ -251,12 +257,11 @@ class Trainer:
         The gradient is clipped where the settings say so.
         """
         if self.settings.clip_grad_norm:
-            clipped = self.fabric.clip_gradients(
-                self.wrapped_method,
-                self.optimizer,
-                max_norm=self.settings.clip_grad_norm,
-                error_if_nonfinite=False,
-            )
+            limit: dict[str, Any] = {
+                "max_norm": self.settings.clip_grad_norm,
+                "error_if_nonfinite": False,
+            }
+            clipped = self.fabric.clip_gradients(self.wrapped_method, self.optimizer, **limit)
             norm = cast(Tensor, clipped)
         else:
             norm = get_total_norm(p.grad for p in self.method.parameters() if p.grad is not None)
@@ -265,14 +270,11 @@ class Trainer:
         total = total if self.settings.precision == "fp16" else total + norm
         if not torch.isfinite(total.detach()).item():
             fault = find_nonfinite_term(self.method, steps, batches, progress)
-            raise self._divergence(fault)
+            raise divergence_error(fault, self.global_step, self._saved_step())
         return norm
 
-    def _divergence(self, fault: str) -> DivergenceError:
-        """The error of a run that cannot go on, with the checkpoint that is left of it."""
-        step = checkpoint.newest_step(self.directory.checkpoints)
-        left = "no checkpoint was saved before" if step is None else f"step {step} is saved"
-        return DivergenceError(f"{fault} at step {self.global_step}; {left}; {_REMEDY}")
+    def _saved_step(self) -> int | None:
+        return checkpoint.newest_step(self.directory.checkpoints)
 
     def _log_step(self, epoch: int) -> None:
         step, batch, norm = self.last_step
@@ -282,10 +284,11 @@ class Trainer:
         entry: dict[str, Any] = {"kind": "step", "step": self.global_step, "epoch": epoch}
         entry["lr"] = self.optimizer.param_groups[0]["lr"]
         entry |= self.meters.take_means("window", self.fabric)
-        self.train_metric.reset()
-        with torch.no_grad():
-            self.train_metric.update(step.outputs, batch.targets)
-        entry["train"] = {name: float(v) for name, v in self.train_metric.compute().items()}
+        if batch.targets is not None:
+            self.train_metric.reset()
+            with torch.no_grad():
+                self.train_metric.update(step.outputs, batch.targets)
+            entry["train"] = {name: float(v) for name, v in self.train_metric.compute().items()}
         entry |= {"grad_norm": float(norm), "images_per_second": images_per_second}
         if self.fabric.is_global_zero:
             self.directory.log(entry)
@@ -295,6 +298,3 @@ class Trainer:
         """Whether a process was asked to stop: all must leave the loop at the same step."""
         self.agreed_signal = process_max(self.fabric, self.signals.signal_number)
         return bool(self.agreed_signal)
-
-
-_REMEDY = "start a new run with a lower --lr, --warmup-epochs, --clip-grad-norm 1 or fp32"

@@ -11,7 +11,7 @@ from ..core import DataError, Method, Task
 from ..data import EvalLoader, ImageData
 from ..data.images import ImageSet
 from ..engine.evaluate import EvaluationResult, evaluate, evaluate_full
-from ..recipe.build_run import eval_loader
+from ..recipe.loaders import eval_loader
 from ..recipe.make_fabric import make_fabric
 from ..recipe.schema import Recipe, parse
 from ..records.exit_scores import ExitScore, Scores, score_exits

@@ -72,7 +72,7 @@ class DistillationLoss(nn.Module):
         """The loss of a batch: images (B, C, H, W), or a graph, and the task's labels.
 
         Args:
-            images, labels: the batch.
+            images, labels: the batch; labels None for methods that read none.
             index: of each image in the training set, (B,), for methods with a memory of images.
             views: further augmentations of the same images, for methods that compare views.
             same_class_inputs: another image of the same class for each, for methods that compare
@@ -87,7 +87,8 @@ class DistillationLoss(nn.Module):
         # on another device a wrong label stops there, and to look at them is to wait for it
         on_host = not isinstance(labels, Tensor) or labels.device.type == "cpu"
         samples = self.task.num_samples(images)
-        self.task.check_targets(labels, samples, values=on_host or self._first_call)
+        if not self.method.needs.unlabeled:
+            self.task.check_targets(labels, samples, values=on_host or self._first_call)
         self._first_call = False
         if self.training:
             self.apply_after_step()
@@ -153,7 +154,7 @@ class DistillationLoss(nn.Module):
                 "this method compares images of one class: call criterion(images, labels, "
                 "same_class_inputs=...) with another image of the same class for each"
             )
-        if needs.extra and extra is None:
+        if needs.extra and not needs.unlabeled and extra is None:
             raise ConfigError(
                 "this method learns from images without labels, too: call criterion(images, "
                 "labels, extra=...) with some"

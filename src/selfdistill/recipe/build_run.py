@@ -3,21 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from lightning_fabric import Fabric
 from torch import nn
 
-from ..core import ConfigError, DataError, Method, Task
+from ..core import ConfigError, Method, Task
 from ..core.keyed_random import bits, purpose
-from ..data import EvalLoader, ImageData, ImageSet, Loader, LoaderWithExtra, load, read_extra_images
-from ..data.extra_images import extra_seed
-from ..engine.protocols import Batches
+from ..data import ImageData, load, read_extra_images
 from ..models import build as build_network
 from ..models import set_weights
 from ..models.fit_weights import fit_weights
-from ..tasks import TASKS, check_network, make_task
+from ..tasks import check_network, make_task
 from .build_method import build_method, teacher_network, unlike_outputs
 from .network_input import InitialWeights, as_network_input, initial_weights
 from .options import method_classes
@@ -176,97 +173,3 @@ def _check_trained(recipe: Recipe, network: nn.Module, weights: InitialWeights |
             f"{keeps}, and weights '{recipe.weights}' lack {lacking[-1]} for these classes; train "
             "the network on these data first, and give that run as --weights"
         )
-
-
-def train_loader(recipe: Recipe, data: ImageData, method: Method, fabric: Fabric) -> Batches:
-    """Training batches of this process.
-
-    Raises:
-        ConfigError: extra images are missing, or of no use.
-        DataError: a process would see fewer images at once than the method needs, or too few extra
-            images are there.
-    """
-    _check_extra(recipe, data, method)
-    share = recipe.batch_size // (recipe.accumulation_steps * fabric.world_size)
-    if share < method.needs.batch:
-        raise DataError(
-            f"method '{recipe.method}' compares images and needs {method.needs.batch} or more at "
-            f"once, and each forward pass would see {share}; raise --batch-size"
-        )
-    needs = method.needs
-    training = _augmented_loader(
-        recipe, data, fabric, data.train, recipe.seed, needs.views, needs.same_class
-    )
-    if data.extra is None:
-        return training
-    images = data.extra.in_shape(data.train.shape)
-    extra = _augmented_loader(recipe, data, fabric, images, extra_seed(recipe.seed))
-    return LoaderWithExtra(training, extra)
-
-
-def _check_extra(recipe: Recipe, data: ImageData, method: Method) -> None:
-    """Raises if a method lacks extra images, has no use for them, or there are too few."""
-    needed = method.needs.extra
-    if needed and data.extra is None:
-        raise ConfigError(
-            f"method '{recipe.method}' with these options learns from images without labels, too: "
-            "give --extra folder:PATH or npz:FILE"
-        )
-    if data.extra is None:
-        return
-    if not needed:
-        raise ConfigError(
-            f"method '{recipe.method}' with these options has no use for extra images; leave "
-            f"--extra out, or see selfdistill methods {recipe.method} for those that have"
-        )
-    if (count := len(data.extra.images)) < recipe.batch_size:
-        raise DataError(
-            f"{count:,} images of {data.extra.name} do not fill one batch of {recipe.batch_size}; "
-            "add some, or lower --batch-size"
-        )
-
-
-def _augmented_loader(
-    recipe: Recipe,
-    data: ImageData,
-    fabric: Fabric,
-    images: ImageSet,
-    seed: int,
-    views: int = 1,
-    same_class: bool = False,
-) -> Loader:
-    """Batches of images, augmented and normalized as the training images of these data are."""
-    return Loader(
-        images,
-        batch_size=recipe.batch_size,
-        seed=seed,
-        mean=data.mean,
-        std=data.std,
-        crop_padding=data.crop_padding,
-        flip=data.flip,
-        resized_crop=data.resized_crop,
-        max_zoom=data.max_zoom,
-        views=views,
-        same_class=same_class,
-        rank=fabric.global_rank,
-        world_size=fabric.world_size,
-        micro_batches=recipe.accumulation_steps,
-        device=fabric.device,
-        workers=recipe.num_workers,
-        channels_last=recipe.channels_last,
-    )
-
-
-def eval_loader(recipe: Recipe, data: ImageData, images: Any, fabric: Fabric) -> EvalLoader:
-    """Batches of a validation or test set, in order, this process's share."""
-    many = 256 if TASKS[data.task].image_labels else 1  # scores of all pixels are large
-    return EvalLoader(
-        images,
-        batch_size=max(recipe.batch_size, many),
-        mean=data.mean,
-        std=data.std,
-        rank=fabric.global_rank,
-        world_size=fabric.world_size,
-        device=fabric.device,
-        workers=recipe.num_workers,
-    )

@@ -41,6 +41,15 @@ def check_companions(name: str, teacher: bool, peers: bool, extra: bool = False)
             raise ConfigError(f"method '{name}' has no use for {what}; these have: {others}")
 
 
+def check_pool(name: str, extra: str) -> None:
+    """Raises `ConfigError` if a method that reads extra images alone has none."""
+    if not extra and any(cls.needs.unlabeled for cls in method_classes(name).values()):
+        raise ConfigError(
+            f"method '{name}' learns from images without labels alone: give --extra folder:PATH or "
+            "npz:FILE"
+        )
+
+
 def reads_extra(name: str) -> bool:
     """Whether a method, by some choice of options, learns from extra images."""
     return any(cls.needs.extra for cls in method_classes(name).values())

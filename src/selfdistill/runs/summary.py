@@ -18,6 +18,7 @@ def run_summary(
     recipe, data = components.recipe, components.data
     splits = {"train": data.train, "val": data.val, "test": data.test}
     sizes = ", ".join(f"{len(images):,} {name}" for name, images in splits.items() if images)
+    sizes += " (train is not read)" * components.method.needs.unlabeled
     if data.extra:
         sizes += f", {len(data.extra.images):,} extra of {data.extra.name}"
     shape = " × ".join(str(side) for side in data.train.shape)

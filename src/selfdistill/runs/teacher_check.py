@@ -13,7 +13,8 @@ from ..engine.callback import Callback
 from ..engine.evaluate import evaluate_network
 from ..engine.run_directory import RunDirectory
 from ..recipe.build_method import teacher_network
-from ..recipe.build_run import RunComponents, eval_loader
+from ..recipe.build_run import RunComponents
+from ..recipe.loaders import eval_loader
 from ..recipe.teachers import fingerprint, teacher_tap_shapes
 from ..records.exit_scores import read_exit_scores
 from ..records.training_data import (

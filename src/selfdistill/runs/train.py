@@ -24,10 +24,10 @@ from ..recipe.build_run import (
     build_run,
     load_data,
     run_input,
-    train_loader,
     with_extra,
 )
 from ..recipe.data_check import as_trained, describe_data
+from ..recipe.loaders import train_loader
 from ..recipe.make_fabric import check_launched_processes, make_fabric
 from ..recipe.merge import merge_keys
 from ..recipe.run_origin import RunOrigin, read_origin
