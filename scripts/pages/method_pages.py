@@ -77,7 +77,8 @@ def needs(method: type[Method]) -> str:
     words += [f"{wanted.views} views of each image"] * (wanted.views > 1)
     words += ["a trained network, `--weights`"] * wanted.trained_student
     words += [f"{wanted.batch} images a process"] * (wanted.batch > 1)
-    words += ["by an option images without labels"] * wanted.extra
+    words += ["images without labels alone, `--extra`"] * wanted.unlabeled
+    words += ["by an option images without labels"] * (wanted.extra and not wanted.unlabeled)
     return ", ".join(words)
 
 
@@ -155,6 +156,9 @@ def example(name: str) -> str:
         companions = " --teacher runs/teacher"
     elif companions == COMPANIONS["offline"]:
         words += "; any finished run can be the teacher"
+    if METHODS[name].needs.unlabeled:
+        words += ", and any pictures are the images without labels"
+        companions += " --extra folder:flowers"
     command = f"selfdistill train --method {name}{weights(name)}{companions} --epochs 2"
     return f"{words}:\n\n```bash\n{before}{command}\n```"
 

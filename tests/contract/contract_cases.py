@@ -169,6 +169,10 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "labels only": {"attention_weight": 0.0, "soft_weight": 0.0},
         "warm": {"warmup_fraction": 0.05},
     },
+    "kd3": {
+        "features only": {"contrastive_weight": 0.0},
+        "contrast": {"contrastive_weight": 0.1, "embedding_width": 8, "confidence": 0.0},
+    },
     "residual-kd": {"progressive": {"schedule": "progressive"}, "joint": {"schedule": "joint"}},
     "one": {
         "two branches": {"num_branches": 2},

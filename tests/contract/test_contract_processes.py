@@ -26,7 +26,8 @@ def spread(values: list[Tensor]) -> float:
 def train_shared(case: Case, rank: int) -> str:
     """Three steps, each process on its own samples; what is wrong, or nothing."""
     method = case.method()
-    wrapped = DistributedDataParallel(method, broadcast_buffers=False)
+    # as the trainer sets it, for methods whose training has several parts
+    wrapped = DistributedDataParallel(method, broadcast_buffers=False, find_unused_parameters=True)
     optimizer = torch.optim.SGD(method.param_groups(), lr=0.05, momentum=0.9)
     for i in range(3):
         optimizer.zero_grad()

@@ -2,6 +2,7 @@
 
 import inspect
 
+import numpy as np
 import pytest
 import torch
 
@@ -33,6 +34,10 @@ def test_trains_is_evaluated_and_loaded_again(name, teacher, tmp_path):
         offline["teacher"] = tmp_path / "teacher"
         keys = TINY | {"model": "cifar/resnet14", "weights": str(teacher)}
         selfdistill.train(method=trained_by, out=tmp_path / "teacher", **keys)
+    if METHODS[name].needs.unlabeled:
+        pixels = torch.randint(256, (70, 8, 8, 3), dtype=torch.uint8)
+        np.savez(tmp_path / "pool.npz", images=pixels.numpy())
+        offline["extra"] = f"npz:{tmp_path / 'pool.npz'}"
     if "backbone" in options(METHODS[name]):
         offline["backbone"] = "joint"
     run = selfdistill.train(method=name, out=tmp_path / "run", **TINY, **offline)
@@ -58,6 +63,8 @@ def test_every_option_is_documented_and_has_a_default(name):
 
 @pytest.mark.parametrize("name", [n for n in SERVED if METHODS[n].kind == "offline"])
 def test_an_offline_method_asks_for_its_teacher(name, tmp_path):
+    np.savez(tmp_path / "pool.npz", images=np.zeros((40, 8, 8, 3), np.uint8))
+    extra = {"extra": f"npz:{tmp_path / 'pool.npz'}"} if METHODS[name].needs.unlabeled else {}
     with pytest.raises(ConfigError, match=f"'{name}' learns from a teacher: give --teacher"):
-        selfdistill.train(method=name, out=tmp_path / "run", **TINY)
+        selfdistill.train(method=name, out=tmp_path / "run", **TINY, **extra)
     assert not (tmp_path / "run").exists()
