@@ -4,6 +4,7 @@ from ..data import ImageData
 from ..data.geometry import GRAY
 from ..data.preparation import Preparation, preparation_of
 from ..functional.boxes import IOU_THRESHOLD, MAX_DETECTIONS
+from ..models.cut import MARK
 
 SCORE_THRESHOLD = 0.25
 """The lowest score of a box that the card's code prints."""
@@ -109,10 +110,11 @@ def _preparation_code(preparation: Preparation) -> tuple[str, str]:
 def build_code(model: str, task: str, classes: int, channels: int) -> str:
     """Python code that builds a recipe's network."""
     family, _, name = model.partition("/")
-    if family == "timm":
+    if family == "timm" and MARK not in model:
         call = f"timm.create_model({name!r}, num_classes={classes}, in_chans={channels})"
         return f"import timm\n\nnetwork = {call}"
-    if family in _OWN_FAMILIES or (family == "torchvision" and task != "classification"):
+    dense = family == "torchvision" and task != "classification"
+    if MARK in model or family in _OWN_FAMILIES or dense:
         call = f"build({model!r}, num_classes={classes}, in_channels={channels})"
         return f"from selfdistill.models import build\n\nnetwork = {call}"
     if family == "torchvision":

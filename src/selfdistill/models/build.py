@@ -14,6 +14,7 @@ from ..core import ConfigError, ResourceError, nearest
 from ..modules.last_layer import replace_last_layer
 from . import detectors, segmentation, yolov5
 from .cifar import NETWORKS
+from .cut import MARK, CutNetwork
 from .weights import load_weights
 
 # timm and torchvision are imported where they are used: they take seconds, and `cifar/` needs none
@@ -23,6 +24,8 @@ def build(
     model: str | nn.Module, *, num_classes: int, in_channels: int = 3, weights: str = ""
 ) -> nn.Module:
     """A network by name: `cifar/resnet18`, `timm/convnext_tiny`, `torchvision/resnet50`.
+
+    `NAME@MODULE` is the network up to one of its modules, with a linear classifier behind it.
 
     Examples:
         >>> network = build("cifar/resnet20", num_classes=10)
@@ -36,6 +39,8 @@ def build(
         weights: nothing for a random initialization, `pretrained` for what the family offers, or
             the path of a file, see `load_weights`.
     """
+    if isinstance(model, str) and MARK in model:
+        return _cut(model, num_classes, in_channels, weights)
     pretrained = weights == "pretrained"
     registered = _REGISTERED.get(model) if isinstance(model, str) else None
     if isinstance(model, nn.Module):
@@ -52,6 +57,18 @@ def build(
             raise ConfigError(f"there is no network '{model}'{name_hint(model)}")
         network = _FAMILIES[family](name, num_classes, in_channels, pretrained)
     if weights and not pretrained:
+        load_weights(network, weights)
+    return network
+
+
+def _cut(model: str, num_classes: int, in_channels: int, weights: str) -> nn.Module:
+    name, _, tap = model.partition(MARK)
+    if not tap:
+        raise ConfigError(f"'{model}' names no module; `selfdistill taps {name}` lists them")
+    published = "pretrained" if weights == "pretrained" else ""
+    whole = build(name, num_classes=num_classes, in_channels=in_channels, weights=published)
+    network = CutNetwork(whole, tap, num_classes, in_channels)
+    if weights and not published:
         load_weights(network, weights)
     return network
 

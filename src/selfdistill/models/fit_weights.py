@@ -33,6 +33,10 @@ def fit_weights(state: Mapping[str, Tensor], network: nn.Module, source: str) ->
     """
     expected = network.state_dict()
     renamed, remarks = rename_tensors(state, expected)
+    dropped: frozenset[str] = getattr(network, "dropped", frozenset())  # of a network cut short
+    if behind := dropped & renamed.keys():
+        renamed = {k: v for k, v in renamed.items() if k not in behind}
+        remarks.append(f"{len(behind)} tensors behind the cut left out")
     head = _head_modules(renamed, expected, network)
     missing = [k for k in expected if k not in renamed and not k.endswith(_COUNT)]
     other_shape = [k for k, v in renamed.items() if k in expected and v.shape != expected[k].shape]

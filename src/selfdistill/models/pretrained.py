@@ -10,6 +10,7 @@ from torch import nn
 
 from ..core import ConfigError
 from .build import create_pretrained, name_hint
+from .cut import MARK
 from .detectors import detector_names
 from .renormalize import TrainedInput
 from .segmentation import segmenter_names
@@ -73,7 +74,7 @@ def published_input(model: str) -> TrainedInput | None:
 
     A pyramid and torchvision's networks for scenes have a pretrained backbone.
     """
-    family, _, name = model.removeprefix("fpn/").partition("/")
+    family, _, name = model.partition(MARK)[0].removeprefix("fpn/").partition("/")
     if family == "timm":
         import timm
 

@@ -33,7 +33,10 @@ class ExperimentSettings(BaseModel):
     method: str = _subject(
         "muse", "Training method, see selfdistill methods; a+b joins two of them."
     )
-    model: str = _subject("cifar/resnet10_w16", "Network to train, see selfdistill models.")
+    model: str = _subject(
+        "cifar/resnet10_w16",
+        "Network to train, see selfdistill models; NAME@MODULE cuts it behind a module.",
+    )
     weights: str = _subject(
         "",
         "Initial weights: 'pretrained', a run directory, or a file such as .safetensors or .pth.",

@@ -6,6 +6,7 @@ from pathlib import Path
 from ..core import ConfigError
 from ..models import build, read_weights
 from ..models.build import is_absent_from_source, name_hint
+from ..models.cut import MARK
 from ..models.fit_weights import fit_weights, rename_tensors
 from ..taps.taps import check_tap_names
 from .document import PUBLISHED
@@ -36,7 +37,7 @@ def check_networks_early(recipe: Recipe) -> None:
 def _check_name(model: str, recipe: Recipe) -> None:
     family, _, name = model.partition("/")
     if family in PUBLISHED and name:
-        if is_absent_from_source(family, name):
+        if is_absent_from_source(family, name.partition(MARK)[0]):
             raise ConfigError(f"there is no network '{model}'{name_hint(model)}")
     elif family == "cifar" or not (
         family in _ELSEWHERE or recipe.imports or entry_points(group=GROUP)

@@ -117,6 +117,39 @@ def truncate_at(network: nn.Module, name: str) -> nn.Module:
     return fx.GraphModule(root, part, class_name="Segment").eval()
 
 
+def trainable_trunk(network: nn.Module, name: str) -> fx.GraphModule:
+    """The network from its input to a tap, in either mode, its modules under their own names.
+
+    As `truncate_at`, it shares the network's submodules, and connections around the tap are
+    dropped.
+
+    Args:
+        network: any module that takes one tensor; it is not changed.
+        name: the tap.
+
+    Raises:
+        ConfigError: the network cannot be traced, or computes something else in training.
+    """
+    graphs = []
+    try:
+        with evaluation_mode(network), torch.enable_grad():
+            for training in (True, False):
+                network.train(training)
+                root = nn.Sequential(OrderedDict(network=network))
+                graph, (tap,) = _traced(root, [name])
+                graphs.append(_between(graph, next(iter(graph.nodes)), tap, ""))
+        _follow_mode(*graphs)
+    except _CannotSplit as reason:
+        raise ConfigError(
+            f"{type(network).__name__} cannot be cut behind '{name}' ({reason}); "
+            "take the whole network"
+        ) from reason
+    for node in graphs[0].nodes:
+        if node.op in ("call_module", "get_attr"):
+            node.target = str(node.target).removeprefix("network.")
+    return fx.GraphModule(network, graphs[0], class_name="Segment")
+
+
 def reinitialized_copy(module: nn.Module) -> nn.Module:
     """An independent copy with reinitialized weights, without forward hooks.
 
