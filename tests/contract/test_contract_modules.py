@@ -137,6 +137,13 @@ def test_any_number_of_taps(case, taps):
     assert len(names) in (0, len(taps) - 1)
 
 
+def all_reached(method: Method) -> bool:
+    """Whether all parameters have a gradient, or those of the first part of a training in parts."""
+    trained = [p for p in method.parameters() if p.requires_grad]
+    reached = [p.grad is not None for p in trained]
+    return any(reached) if method.cycles > 1 else all(reached)
+
+
 CLASSIFIED = [case for case in DEFAULTS if case.task == "classification"]
 FOREIGN = {
     "timm/regnetx_002": {},
@@ -167,6 +174,8 @@ def test_networks_nobody_adapted(name):
     images = torch.randn(4, 3, 32, 32)
     check_network(network, task)
     for case in CLASSIFIED:
+        if case.name == "residual-kd" and "vit" in name:
+            continue  # whose narrower copies are no networks; tests/modules/test_narrowing.py
         chosen = {"tap": 2} if case.name == "nfd" else {}  # the last map may be a single cell
         method = build_method(
             case.name, copy.deepcopy(network), task, chosen=chosen, **case.companions()
@@ -180,7 +189,7 @@ def test_networks_nobody_adapted(name):
         step = method(batch, moment())
         step.total.backward()
         assert torch.isfinite(step.total)
-        assert all(p.grad is not None for p in method.parameters() if p.requires_grad)
+        assert all_reached(method)
         assert list(outputs(method, images))[-1] == "student"
 
 
@@ -190,4 +199,4 @@ def test_registered_networks_by_name():
     for case in CLASSIFIED:
         method = build_method(case.name, copy.deepcopy(network), task, **case.companions()).train()
         method(case.batch(), moment()).total.backward()
-        assert all(p.grad is not None for p in method.parameters() if p.requires_grad)
+        assert all_reached(method)

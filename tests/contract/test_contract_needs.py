@@ -19,6 +19,7 @@ REFUSED = {
     "hsakd": {"segmentation", "detection"},
     "hsakd-online": {"segmentation", "detection"},
     "hsakd-teacher": {"segmentation", "detection"},
+    "kd3": {"segmentation", "detection"},
     "kdcl": {"segmentation", "detection"},
     "lsp": {"classification", "segmentation", "detection"},
     "mixskd": {"detection"},

@@ -1,3 +1,4 @@
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -270,7 +271,7 @@ def nt_xent(a: Tensor, b: Tensor, temperature: float) -> Tensor:
 
 def teacher_share(fraction: float) -> float:
     """The weight α of the teacher's scores at a fraction of the run."""
-    return 1 - torch.tensor(-5 * (1.5 * fraction - 1) ** 2).exp().item() if fraction <= 0.5 else 0.0
+    return 1 - math.exp(-5 * (1.5 * fraction - 1) ** 2) if fraction <= 0.5 else 0.0
 
 
 def class_thresholds(counts: Tensor, confidence: float) -> Tensor:
