@@ -73,11 +73,11 @@ def normalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -
     """Normalize bytes to about zero mean and unit variance: (x / 255 − mean) / std.
 
     Args:
-        images: (B, C, H, W) uint8.
+        images: (B, C, H, W) or (B, C, T, H, W) uint8.
         mean, std: C numbers each, of pixels in [0, 1].
 
     Returns:
-        (B, C, H, W) float32, contiguous or channels_last as the images are.
+        float32 of that shape, contiguous or channels_last as the images are.
     """
     scale = [1 / (255 * s) for s in std]
     shift = [-m / s for m, s in zip(mean, std, strict=True)]
@@ -87,10 +87,17 @@ def normalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -
 
 def _channels(values: list[float], images: Tensor) -> Tensor:
     """One number per channel, in the images' memory format, since mixing formats is slow."""
-    numbers = torch.tensor(values).to(images.device, non_blocking=True)[None, :, None, None]
+    numbers = torch.tensor(values).to(images.device, non_blocking=True)
+    numbers = numbers.view(1, -1, *[1] * (images.dim() - 2))
     if images.is_contiguous():
         return numbers
-    return numbers.expand(1, *images.shape[1:]).contiguous(memory_format=torch.channels_last)
+    return channels_last(numbers.expand(1, *images.shape[1:]))
+
+
+def channels_last(images: Tensor) -> Tensor:
+    """Images or clips with the channels as the innermost dimension in memory."""
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    return images.contiguous(memory_format=formats[images.dim()])
 
 
 def resized_crop_box(

@@ -5,7 +5,8 @@ from typing import Any, Self
 
 from ..functional.channels import convert_moments
 from .extra_images import ExtraImages
-from .images import ImageSet, InMemoryImages
+from .image_set import ImageSet
+from .images import InMemoryImages
 
 Numbers = tuple[float, ...]
 OWN = "the data set's own"

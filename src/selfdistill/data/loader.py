@@ -6,17 +6,18 @@ import torch
 from torch import Tensor
 
 from ..core import Batch, ConfigError, DataError, keyed_random
-from .augment import normalize
+from .augment import channels_last, normalize
 from .decoding import decode_rows
 from .geometry import GeometricAugmentation
-from .images import ImageFiles, ImageSet, InMemoryImages
+from .image_set import ImageSet
+from .images import ImageFiles, InMemoryImages
 from .same_class import SameClassSampler
 
 _ORDER = keyed_random.purpose("order")
 
 
 class Loader:
-    """Augmented training batches of one process.
+    """Augmented training batches of one process, of videos a random clip each.
 
     The samples of an optimizer step are a slice of the epoch's order; every process and every
     micro-batch takes a contiguous slice of that slice. The remainder that fills no whole batch is
@@ -115,7 +116,7 @@ class Loader:
         return samples.view(shape)[:, self.rank]
 
     def _views(self, rows: Tensor, epoch: int) -> Iterator[list[Tensor]]:
-        """For each row its images before crop and flip: one (B, C, H, W) uint8 per view.
+        """For each row its images before crop and flip: one (B, C, H, W) uint8 per view, or clips.
 
         Behind the views come the partners, if there are any.
         """
@@ -125,9 +126,12 @@ class Loader:
             return
         sources = rows[None] if partners is None else torch.stack([rows, partners])
         for index, *others in sources.to(self.device).unbind(1):
-            views = [self.images.fetch(index)] * self.views + [self.images.fetch(o) for o in others]
+            fetched = (
+                self.images.fetch_view(source, self.seed, epoch, index, view)
+                for view, source in enumerate([index] * self.views + others)
+            )
             yield [
-                self.geometry.crop_or_zoom(x, epoch, index, view) for view, x in enumerate(views)
+                self.geometry.crop_or_zoom(x, epoch, index, view) for view, x in enumerate(fetched)
             ]
 
     def _decoded(
@@ -158,12 +162,14 @@ class Loader:
     def _augmented(self, images: Tensor, epoch: int, index: Tensor, view: int) -> Tensor:
         images = self.geometry.pad_and_flip(images, epoch, index, view)
         if self.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
+            images = channels_last(images)
         return normalize(images, self.mean, self.std)
 
 
 class EvalLoader:
     """Batches for evaluation: in order, not augmented, every sample once over all processes.
+
+    Of videos the central clips.
 
     The last batch may be smaller; a process may have no batch where there are few samples.
 
