@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from selfdistill.functional.attention import attention_map, pooled_to
 from selfdistill.functional.places import mean_over_places, pooled_to_size
@@ -17,6 +18,11 @@ def test_mean_equals_numpy(x):
 def test_pooling_of_whole_parts_equals_numpy():
     want = CLIP.numpy().reshape(2, 3, 2, 2, 3, 2, 4, 2).mean((3, 5, 7))
     np.testing.assert_allclose(pooled_to_size(CLIP, (2, 3, 4)).numpy(), want)
+
+
+def test_pooling_of_parts_that_overlap():
+    want = nn.AdaptiveAvgPool3d((3, 4, 5))(CLIP)
+    torch.testing.assert_close(pooled_to_size(CLIP, (3, 4, 5)), want)
 
 
 def test_a_map_of_the_size_is_handed_back():

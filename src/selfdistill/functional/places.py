@@ -1,7 +1,6 @@
 """Means over the places of a feature: rows and columns, and of a clip the times before them."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,12 +12,16 @@ def mean_over_places(x: Tensor) -> Tensor:
 
 
 def pooled_to_size(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Averaged to (h, w), or of a clip's map to (t, h, w); a map of that size is handed back."""
+    """Averaged to (h, w), or of a clip's map to (t, h, w); a map of that size is handed back.
+
+    Times are averaged after rows and columns, which is the same as all at once and what ONNX has.
+    """
     if tuple(x.shape[2:]) == tuple(size):
         return x
-    pool: Callable[..., Any] = {
-        2: F.adaptive_avg_pool2d,
-        3: F.adaptive_avg_pool3d,
-    }[len(size)]
-    pooled: Tensor = pool(x, tuple(size))
-    return pooled
+    *times, height, width = size
+    if not times:
+        return F.adaptive_avg_pool2d(x, (height, width))
+    frames = F.adaptive_avg_pool2d(x.flatten(1, 2), (height, width))  # (B, C·T, h, w)
+    rows = frames.view(*x.shape[:3], height * width)
+    pooled = F.adaptive_avg_pool2d(rows, (times[0], height * width))
+    return pooled.view(*pooled.shape[:3], height, width)
