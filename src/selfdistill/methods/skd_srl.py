@@ -26,11 +26,12 @@ _COLLAPSED = 0.05
 class SiameseSelfDistillation(Method):
     r"""Match the class distributions and the representations of two clips of a video.
 
-    Siamese self-knowledge distillation with similarity representation learning, VCIP 2021,
-    https://arxiv.org/abs/2209.01311. **A reconstruction from the abstract**, which says that a 3-D
-    network learns from two augmented clips of the same video, by their labels, by soft labels of
-    each other and by the similarity of their representations; no code is public. With the outputs z
-    and the pooled last features r of two views a and b, a predictor h and D the negative cosine,
+    Vu, Phung and Wang 2021, "A Novel Self-Knowledge Distillation Approach with Siamese
+    Representation Learning for Action Recognition", https://arxiv.org/abs/2209.01311. **A
+    reconstruction from the abstract**, which says that soft labels and the similarity of
+    representations of two views of a sample are distilled in one network; no code is public. With
+    the outputs z and the pooled last features r of two views a and b, a predictor h and D the
+    negative cosine,
 
     .. math::
         L = CE(z_a, y) + CE(z_b, y) + \lambda \left[ KL_\tau(sg\, z_b \,\|\, z_a) + KL_\tau(sg\, z_a
