@@ -113,6 +113,14 @@ def test_streamed_videos(videos, tmp_path, monkeypatch):
     assert streamed.exits[-1].test_score is not None
 
 
+def test_channels_last_and_bf16(videos, tmp_path):
+    keys = {"channels_last": True, "precision": "bf16", "epochs": 1, "method": "skd-srl"}
+    last = train(videos, tmp_path / "run", **keys)
+    weight = last.network.layer1[0].residual[0].conv.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last_3d)
+    assert last.exits[-1].test_score is not None
+
+
 @pytest.mark.parametrize("format", ["onnx", "pt2", "safetensors"])
 def test_what_is_exported_is_the_network_alone(run, tmp_path, format):
     result = run.export(format=format, out=tmp_path / "export")

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..core import keyed_random
+from ..core.memory_format import channels_last
 
 _CROP, _FLIP, _BOX = map(keyed_random.purpose, ("crop", "flip", "resized crop"))
 _ATTEMPTS = 10
@@ -92,12 +93,6 @@ def _channels(values: list[float], images: Tensor) -> Tensor:
     if images.is_contiguous():
         return numbers
     return channels_last(numbers.expand(1, *images.shape[1:]))
-
-
-def channels_last(images: Tensor) -> Tensor:
-    """Images or clips with the channels as the innermost dimension in memory."""
-    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
-    return images.contiguous(memory_format=formats[images.dim()])
 
 
 def resized_crop_box(

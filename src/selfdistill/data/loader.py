@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from ..core import Batch, ConfigError, DataError, keyed_random
-from .augment import channels_last, normalize
+from ..core.memory_format import channels_last
+from .augment import normalize
 from .decoding import decode_rows
 from .geometry import GeometricAugmentation
 from .image_set import ImageSet
