@@ -8,6 +8,7 @@ from torch import Tensor
 from ..core import Batch, ConfigError, DataError, keyed_random
 from ..core.memory_format import channels_last
 from .augment import normalize
+from .color import color_jitter
 from .decoding import decode_rows
 from .geometry import GeometricAugmentation
 from .image_set import ImageSet
@@ -34,6 +35,7 @@ class Loader:
         flip: whether to flip half of the images left to right.
         resized_crop: whether to take random resized crops.
         max_zoom: factor of the largest random zoom; 1 for none.
+        color_jitter: strength of random colors, see `color.color_jitter`; 0 for none.
         views: independent augmentations of each image; those after the first are `Batch.views`.
         same_class: whether each image comes with another one of its class,
             `Batch.same_class_inputs`, which is augmented with the image's own draws of a further
@@ -61,6 +63,7 @@ class Loader:
         flip: bool,
         resized_crop: bool = False,
         max_zoom: float = 1.0,
+        color_jitter: float = 0.0,
         views: int = 1,
         same_class: bool = False,
         rank: int = 0,
@@ -76,7 +79,7 @@ class Loader:
         self.targets = images.targets.to(self.device)
         self.batch_size, self.seed, self.mean, self.std = batch_size, seed, mean, std
         self.geometry = GeometricAugmentation(seed, crop_padding, flip, resized_crop, max_zoom)
-        self.views = views
+        self.views, self.color_jitter = views, color_jitter
         self.same_class = SameClassSampler(images.labels, seed) if same_class else None
         self.rank, self.world_size, self.micro_batches = rank, world_size, micro_batches
         self.workers, self.channels_last = workers, channels_last
@@ -162,6 +165,7 @@ class Loader:
 
     def _augmented(self, images: Tensor, epoch: int, index: Tensor, view: int) -> Tensor:
         images = self.geometry.pad_and_flip(images, epoch, index, view)
+        images = color_jitter(images, self.color_jitter, self.seed, epoch, index, view)
         if self.channels_last:
             images = channels_last(images)
         return normalize(images, self.mean, self.std)

@@ -231,6 +231,7 @@ class _CriticTraining:
             crop_padding=self.data.crop_padding,
             flip=self.data.flip,
             resized_crop=self.data.resized_crop,
+            color_jitter=self.data.color_jitter,
             device=self.device,
             workers=self.config.workers,
         )

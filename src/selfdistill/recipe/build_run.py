@@ -65,7 +65,8 @@ def load_data(recipe: Recipe) -> ImageData:
     crop = data.crop_padding if recipe.crop_padding is None else recipe.crop_padding
     flip = data.flip if recipe.flip is None else recipe.flip
     zoom = data.max_zoom if recipe.max_zoom is None else recipe.max_zoom
-    return replace(data, crop_padding=crop, flip=flip, max_zoom=zoom)
+    color = recipe.color_jitter
+    return replace(data, crop_padding=crop, flip=flip, max_zoom=zoom, color_jitter=color)
 
 
 def with_extra(recipe: Recipe, data: ImageData) -> ImageData:

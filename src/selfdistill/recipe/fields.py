@@ -110,6 +110,9 @@ class ExperimentSettings(BaseModel):
     max_zoom: float | None = _data(
         None, "Maximum random enlargement; 1 disables it.", unset="the data set's", ge=1
     )
+    color_jitter: float = _data(
+        0.0, "Strength of random brightness, contrast and saturation; 0 disables them.", ge=0, le=1
+    )
     ignore_index: int | None = _data(None, "Mask value that is no class, in addition to 255.", ge=0)
     empty_images: Literal["keep", "refuse", "missing"] = _data(
         "keep", "Images without a box; missing keeps those without annotation file, too."

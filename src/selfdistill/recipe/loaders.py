@@ -81,6 +81,7 @@ def _augmented_loader(
         flip=data.flip,
         resized_crop=data.resized_crop,
         max_zoom=data.max_zoom,
+        color_jitter=data.color_jitter,
         views=views,
         same_class=same_class,
         rank=fabric.global_rank,
