@@ -45,14 +45,14 @@ def read_clip_folders(path: Path, clip: ClipLength) -> DatasetSplits:
             f"{parts['train']} holds {len(classes)} folders of classes; two are the least, each "
             "with a folder of frames or a file for each video"
         )
-    paths = {split: _paths(folder, classes, split) for split, folder in parts.items()}
-    everything = [path for found in paths.values() for path, _ in found]
+    labeled = {split: _labeled_paths(folder, classes, split) for split, folder in parts.items()}
+    everything = [path for pairs in labeled.values() for path, _ in pairs]
     lengths = iter(map_images(video_length, everything))  # all that are broken are named at once
     splits = {}
-    for split, found in paths.items():
-        names, labels = zip(*found, strict=True)
-        counts = torch.tensor([next(lengths) for _ in found])
-        splits[split] = ClipFiles(names, counts, torch.tensor(labels), clip, _SIZE)
+    for split, pairs in labeled.items():
+        paths, labels = zip(*pairs, strict=True)
+        counts = torch.tensor([next(lengths) for _ in paths])
+        splits[split] = ClipFiles(paths, counts, torch.tensor(labels), clip, _SIZE)
     val, test = promote_val_to_test(splits.get("val"), splits.get("test"))
     return DatasetSplits(splits["train"], val, test, classes, flip=True, notes=tuple(notes))
 
@@ -70,14 +70,14 @@ def _parts(path: Path) -> tuple[dict[str, Path], list[str]]:
     return single(by_split(named)), [note] if others else []
 
 
-def _paths(folder: Path, classes: Sequence[str], split: str) -> list[tuple[str, int]]:
+def _labeled_paths(folder: Path, classes: Sequence[str], split: str) -> list[tuple[str, int]]:
     """The videos of a part with their labels, class by class.
 
     Raises:
         DataError: a folder is of no class, pictures lie right in one of a class, or there is no
             video in a class of the training part, or in all of another.
     """
-    found: list[tuple[str, int]] = []
+    pairs: list[tuple[str, int]] = []
     for inner in subfolders(folder):
         if inner.name not in classes:
             hint = nearest(inner.name, classes)
@@ -93,22 +93,22 @@ def _paths(folder: Path, classes: Sequence[str], split: str) -> list[tuple[str, 
                 f"there is no video in {inner}; it needs CLASS/VIDEO/000.jpg … or CLASS/VIDEO with "
                 f"one of {', '.join(VIDEO_EXTENSIONS)}"
             )
-        found += [(video, classes.index(inner.name)) for video in videos]
-    if not found:
+        pairs += [(video, classes.index(inner.name)) for video in videos]
+    if not pairs:
         raise DataError(f"there is no video in class folders below {folder}")
-    return found
+    return pairs
 
 
 def list_videos(folder: Path) -> list[str]:
     """Folders that hold pictures, and video files: in a folder, below, or it itself; sorted."""
-    found: list[str] = []
+    paths: list[str] = []
     pending = [folder]
     while pending:
         inner = pending.pop()
-        found += [str(inner)] if frame_files(inner) else []
-        found += [str(p) for p in inner.iterdir() if is_video(p.name) and p.is_file()]
+        paths += [str(inner)] if frame_files(inner) else []
+        paths += [str(p) for p in inner.iterdir() if is_video(p.name) and p.is_file()]
         pending += subfolders(inner)
-    return sorted(found)
+    return sorted(paths)
 
 
 def short_video_notes(splits: DatasetSplits, policy: str) -> tuple[str, ...]:
