@@ -11,9 +11,8 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
-from ..core import Batch, Method, Progress, StepOutput, Task, trained_state
+from ..core import Batch, Method, Progress, StepOutput, Task, memory_format, trained_state
 from ..core.keyed_random import bits, purpose
-from ..core.memory_format import module_to_channels_last
 from . import checkpoint
 from .callback import Callback
 from .evaluate import evaluate
@@ -81,7 +80,7 @@ class Trainer:
         self.meters, self.signals, self.agreed_signal = Meters(), Signals(), 0
         self.reported_monitors: set[str] = set()  # a warning about each is given once a run
         if settings.channels_last:
-            module_to_channels_last(method)
+            memory_format.module_to_channels_last(method)
         if settings.compile:
             method.compile()
         self.choice = ExtraChoice(fabric, method, train_batches)
