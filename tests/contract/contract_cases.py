@@ -15,7 +15,7 @@ from selfdistill.modules.anchor_head import AnchorHead
 from selfdistill.recipe.build_method import build_method, unsupported_reason
 from selfdistill.tasks import TASKS, make_task
 
-CLASSES, SIDE, SAMPLES = "abcde", 16, 40
+CLASSES, SIDE, SAMPLES, FRAMES = "abcde", 16, 40, 4
 K = len(CLASSES)
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
 
@@ -193,13 +193,12 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
 WIDTHS, TEACHER_WIDTHS, PEER_WIDTHS = (8, 8, 12, 16), (8, 12, 16, 24), (6, 8, 10, 12)
 
 
-def trunk(last_stride: int, widths: tuple[int, ...]) -> dict[str, nn.Module]:
+def trunk(last_stride: int, widths: tuple[int, ...], sides: int) -> dict[str, nn.Module]:
     strides, channels = (1, 2, 2, last_stride), (3, *widths)
     sizes = zip(channels, widths, strides, strict=False)
+    convolution, norm = {2: (nn.Conv2d, nn.BatchNorm2d), 3: (nn.Conv3d, nn.BatchNorm3d)}[sides]
     return {
-        f"stage{i}": nn.Sequential(
-            nn.Conv2d(c, w, 3, stride, 1, bias=False), nn.BatchNorm2d(w), nn.ReLU()
-        )
+        f"stage{i}": nn.Sequential(convolution(c, w, 3, stride, 1, bias=False), norm(w), nn.ReLU())
         for i, (c, w, stride) in enumerate(sizes, 1)
     }
 
@@ -208,6 +207,9 @@ def ending(task: str, channels: int) -> dict[str, nn.Module]:
     """What comes after the stages."""
     if task == "classification":
         pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        return {"pool": pool, "fc": nn.Linear(channels, K)}
+    if task == "clips":
+        pool = nn.Sequential(nn.Flatten(2), nn.AdaptiveAvgPool1d(1), nn.Flatten())
         return {"pool": pool, "fc": nn.Linear(channels, K)}
     if task == "segmentation":
         up = nn.Upsample(size=(SIDE, SIDE), mode="bilinear")
@@ -236,12 +238,18 @@ class Case(NamedTuple):
         """How many a method is given that trains several networks."""
         return 2 if "two peers" in self.variant else 1
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(C, H, W) of an image, (C, T, H, W) of a clip."""
+        return (3, FRAMES, SIDE, SIDE) if self.task == "clips" else (3, SIDE, SIDE)
+
     def make_task(self) -> Task:
-        return make_task(self.task, CLASSES, (3, SIDE, SIDE))
+        return make_task(self.task, CLASSES, self.shape)
 
     def network(self, seed: int = 0, widths: tuple[int, ...] = WIDTHS) -> nn.Module:
         torch.manual_seed(seed)
-        stages = trunk(2 if self.task == "classification" else 1, widths)
+        last_stride = 2 if self.task == "classification" else 1
+        stages = trunk(last_stride, widths, len(self.shape) - 1)
         return nn.Sequential(OrderedDict(**stages, **ending(self.task, widths[-1])))
 
     def companions(self, seed: int = 0, taps: Any = None) -> dict[str, Any]:
@@ -276,7 +284,7 @@ class Case(NamedTuple):
         targets, shown = TARGETS[self.task](size, generator)
 
         def images() -> Tensor:
-            return shown + torch.randn(size, 3, SIDE, SIDE, generator=generator)
+            return shown + torch.randn(size, *self.shape, generator=generator)
 
         needs = METHODS[self.name].needs
         further = self.peers - 1 if needs.views > 1 else 0  # whose networks have views of their own
@@ -316,7 +324,12 @@ def one_box(size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     return targets, colors
 
 
-TARGETS = {"classification": one_class, "segmentation": four_fields, "detection": one_box}
+TARGETS = {
+    "classification": one_class,
+    "clips": one_class,
+    "segmentation": four_fields,
+    "detection": one_box,
+}
 
 
 def moment(step: int = 0, seed: int = 0) -> Progress:
@@ -340,7 +353,7 @@ GENTLE = {"sad": {"attention_weight": 10.0}}
 
 
 def defaults(task: str) -> list[Case]:
-    options = {} if task == "classification" else GENTLE
+    options = {} if TASKS[task].image_labels else GENTLE
     return [
         Case(name, "defaults", options.get(name, {}), task)
         for name in METHODS

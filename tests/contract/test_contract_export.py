@@ -53,12 +53,11 @@ def test_predictors_are_bare_and_the_student_fits_its_architecture(case, tmp_pat
 @pytest.mark.slow
 @over([case for case in DEFAULTS if case.task != "detection"])
 def test_every_predictor_runs_as_onnx(case, tmp_path):
-    method, x = trained(case), torch.rand(5, 3, 16, 16)
+    method, x = trained(case), torch.rand(5, *case.shape)
     for name, want in method.predict((x - 0.5) / 0.25).items():
         if name not in HELPERS:
-            network = NormalizedInput(
-                fuse_batchnorm(extract_predictor(method, name)).network, [0.5] * 3, [0.25] * 3
-            ).eval()
+            fused, sides = fuse_batchnorm(extract_predictor(method, name)), len(case.shape) - 1
+            network = NormalizedInput(fused.network, [0.5] * 3, [0.25] * 3, sides).eval()
             write_onnx(network, x[:2], tmp_path / f"{name}.onnx")
             got = onnx_runner(tmp_path / f"{name}.onnx")(x)
             torch.testing.assert_close(got, want.detach(), rtol=1e-4, atol=1e-4)

@@ -154,8 +154,8 @@ def teach(teacher, task, batch):
 
 
 # A detector's loss has a floor: the overlap of boxes that are nearly right.
-FLOOR = {"classification": 0.2, "segmentation": 0.2, "detection": 0.3}
-GOOD = {"classification": 0.97, "segmentation": 0.9, "detection": 0.4}
+FLOOR = {"classification": 0.2, "clips": 0.2, "segmentation": 0.2, "detection": 0.3}
+GOOD = {"classification": 0.97, "clips": 0.97, "segmentation": 0.9, "detection": 0.4}
 
 
 def check_learns(case):

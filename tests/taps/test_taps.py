@@ -108,7 +108,7 @@ def test_channels_last_is_permuted():
     assert torch.equal(as_map(x), torch.from_numpy(x.numpy().transpose(0, 3, 1, 2)))
 
 
-@pytest.mark.parametrize("shape", [(3,), (1, 2, 3, 4, 5)])
+@pytest.mark.parametrize("shape", [(3,), (1, 2, 3, 4, 5, 6)])
 def test_other_shapes_are_refused(shape):
     with pytest.raises(ConfigError, match="neither a map nor a token sequence"):
         as_map(torch.zeros(shape))

@@ -178,7 +178,7 @@ def _format_names(names: list[str]) -> str:
     return ", ".join(names[:_MAX_NAMES]) + others
 
 
-def _format_shape(shape: tuple[int, int, int]) -> str:
+def _format_shape(shape: tuple[int, ...]) -> str:
     return "×".join(map(str, shape))
 
 

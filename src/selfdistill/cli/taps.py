@@ -35,9 +35,9 @@ def taps(
     shown = candidates.modules if everything else candidates.outer_modules
     listing = table("", "module", ">channels", ">height × width")
     for module in shown:
-        num_channels, height, width = module.shape
+        num_channels, *sides = module.shape
         star, style = ("*", "bold") if module.name in automatic else ("", None)
-        size = f"{height} × {width}"
+        size = " × ".join(map(str, sides))
         listing.add_row(star, module.name, str(num_channels), size, style=style)
     console.print(listing)
     if candidates.failure:

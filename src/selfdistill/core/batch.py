@@ -11,10 +11,11 @@ class Batch(NamedTuple):
     """One training batch on its device.
 
     Attributes:
-        inputs: images, (B, C, H, W) float, normalized; for a task of graphs, a graph.
+        inputs: images, (B, C, H, W) float, normalized; clips, (B, C, T, H, W); or a graph.
         targets: of the task; for classification (B,) int64. None where `Needs.unlabeled`.
         indices: of the samples in the training set, (B,) int64.
-        views: `Needs.views` − 1 further independent augmentations of the same images.
+        views: `Needs.views` − 1 further independent augmentations of the same images, or clips of
+            the same videos.
         same_class_inputs: for each image another one of its class (or itself), (B, C, H, W),
             augmented independently; None unless `Needs.same_class`.
         extra: images without labels of another source, (B', C, H, W), normalized and augmented
@@ -83,7 +84,8 @@ class Needs(NamedTuple):
         class_scores: see `Task.class_scores`.
         dense_scores: see `Task.dense_scores`.
         images: inputs are images; False where they are only passed on to the networks, so that
-            graphs do as well.
+            graphs and clips do as well.
+        clips: inputs may be clips, too, whose features have times, (B, C, T, H, W).
         graphs: inputs are graphs, see `Task.graphs`.
         teacher_scores: the teacher's outputs are compared with the student's, so both must have
             the same classes; without, its features alone are read.
@@ -103,6 +105,7 @@ class Needs(NamedTuple):
     class_scores: bool = False
     dense_scores: bool = False
     images: bool = True
+    clips: bool = False
     graphs: bool = False
     teacher_scores: bool = False
     trained_student: bool = False
@@ -111,6 +114,7 @@ class Needs(NamedTuple):
     chosen_extra: bool = False
 
     def __or__(self, other: "Needs") -> "Needs":
-        """The requirements of both."""
+        """The requirements of both; clips go where both can take them."""
         merged: Iterable[Any] = map(max, self, other)
-        return Needs(*merged)
+        clips = all(needs.clips or not needs.images for needs in (self, other))
+        return Needs(*merged)._replace(clips=clips)

@@ -14,7 +14,8 @@ class Task(ABC):
 
     Attributes:
         classes: their names, in the order of their labels.
-        example: two inputs of the network, (2, C, H, W), or a graph, by which shapes are found.
+        example: two inputs of the network, (2, C, H, W) or (2, C, T, H, W), or a graph, by which
+            shapes are found.
         primary_metric: name of the metric by which networks are compared.
         name: of the task, for users.
         image_labels: whether targets are one class label per image, (B,) int64, and outputs (B, K).
@@ -22,6 +23,7 @@ class Task(ABC):
             tensor.
         dense_scores: whether outputs are class scores of pixels, (B, K, H, W).
         graphs: whether an input is a graph and its samples are the nodes, not images.
+        clips: whether an input is a clip, (C, T, H, W), not an image.
     """
 
     example: Any
@@ -32,6 +34,7 @@ class Task(ABC):
     class_scores: ClassVar[bool] = False
     dense_scores: ClassVar[bool] = False
     graphs: ClassVar[bool] = False
+    clips: ClassVar[bool] = False
 
     @abstractmethod
     def head(self, channels: int) -> nn.Module:

@@ -2,7 +2,8 @@
 
 from .extra_images import ExtraImages, LoaderWithExtra, UnlabeledLoader, read_extra_images
 from .image_data import ImageData
-from .images import ImageFiles, ImageSet, InMemoryImages
+from .image_set import ImageSet
+from .images import ImageFiles, InMemoryImages
 from .loader import EvalLoader, Loader
 from .notes import data_notes, warn_of_data
 from .sources import SOURCES, load, register_data

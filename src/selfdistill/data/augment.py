@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..core import keyed_random
+from ..core.memory_format import channels_last
 
 _CROP, _FLIP, _BOX = map(keyed_random.purpose, ("crop", "flip", "resized crop"))
 _ATTEMPTS = 10
@@ -73,11 +74,11 @@ def normalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -
     """Normalize bytes to about zero mean and unit variance: (x / 255 − mean) / std.
 
     Args:
-        images: (B, C, H, W) uint8.
+        images: (B, C, H, W) or (B, C, T, H, W) uint8.
         mean, std: C numbers each, of pixels in [0, 1].
 
     Returns:
-        (B, C, H, W) float32, contiguous or channels_last as the images are.
+        float32 of that shape, contiguous or channels_last as the images are.
     """
     scale = [1 / (255 * s) for s in std]
     shift = [-m / s for m, s in zip(mean, std, strict=True)]
@@ -87,10 +88,11 @@ def normalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -
 
 def _channels(values: list[float], images: Tensor) -> Tensor:
     """One number per channel, in the images' memory format, since mixing formats is slow."""
-    numbers = torch.tensor(values).to(images.device, non_blocking=True)[None, :, None, None]
+    numbers = torch.tensor(values).to(images.device, non_blocking=True)
+    numbers = numbers.view(1, -1, *[1] * (images.dim() - 2))
     if images.is_contiguous():
         return numbers
-    return numbers.expand(1, *images.shape[1:]).contiguous(memory_format=torch.channels_last)
+    return channels_last(numbers.expand(1, *images.shape[1:]))
 
 
 def resized_crop_box(

@@ -10,7 +10,8 @@ from ..core import DataError
 from . import coco, voc, yolo
 from .box_table import AnnotatedSplits, BoxTable, check_boxes, letterbox_boxes
 from .class_folders import IMAGENET
-from .images import ImageFiles, ImageSet, load_splits
+from .image_set import ImageSet
+from .images import ImageFiles, load_splits
 from .letterbox import LetterboxedFiles
 from .listing import label_list_hint
 from .parts import SPLITS

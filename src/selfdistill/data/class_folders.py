@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 
 from ..core import DataError, nearest
-from .images import ImageFiles, ImageSet, load_splits
+from .image_set import ImageSet
+from .images import ImageFiles, load_splits
 from .listing import Listing, label_list_hint, subfolders
 from .open_image import EXTENSIONS, UnreadableImageError
 from .parts import by_split, resembles_part, single, split_of_name
@@ -213,7 +214,8 @@ def load_or_stream(
 
 def at_size(splits: Mapping[str, ImageFiles], size: tuple[int, int]) -> Mapping[str, ImageSet]:
     """The images at a height and width, decoded into memory if they fit into 2 GiB."""
-    if sum(map(len, splits.values())) * 3 * size[0] * size[1] <= _IN_MEMORY:
+    pictures = sum(files.num_pictures for files in splits.values())
+    if pictures * 3 * size[0] * size[1] <= _IN_MEMORY:
         return load_splits({s: files.with_size(size, 1.0) for s, files in splits.items()})
     return {s: files.with_size(size, _RESIZE_RATIO) for s, files in splits.items()}
 

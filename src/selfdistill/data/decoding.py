@@ -4,25 +4,27 @@ import signal
 from collections.abc import Iterator, Sequence
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..core import DataError, ResourceError
-from .augment import resized_crop_box
+from .image_set import CropKeys
 from .images import ImageFiles
 
-CropKeys = tuple[int, int, int]  # seed, epoch, views
+ViewKeys = tuple[int, int, int]  # seed, epoch, views
 
 
 class _DecodedRows(Dataset[Tensor | DataError]):
-    """Decodes one row of samples per item: (B, images of a sample, 3, H, W) uint8."""
+    """Decodes one row of samples per item: (B, images of a sample, C, H, W) uint8.
+
+    Of videos (B, clips of a sample, C, T, H, W).
+    """
 
     def __init__(
         self,
         images: ImageFiles,
         rows: Sequence[Tensor],
-        crop_keys: CropKeys | None,
+        crop_keys: ViewKeys | None,
         partners: Sequence[Tensor] | None,
     ) -> None:
         self.images, self.rows, self.crop_keys, self.partners = images, rows, crop_keys, partners
@@ -41,19 +43,16 @@ class _DecodedRows(Dataset[Tensor | DataError]):
     def _views(self, sample: int, partner: int | None) -> Tensor:
         """The views of one sample, and its partner as a further view."""
         views = self.crop_keys[2] if self.crop_keys else 1
-        image = self.images.open(sample)
-        crops = [self._crop(image, sample, view) for view in range(views)]
+        crops = self.images.decode(sample, [self._keys(sample, view) for view in range(views)])
         if partner is not None:
-            crops.append(self._crop(self.images.open(partner), sample, views))
+            crops += self.images.decode(partner, [self._keys(sample, views)])
         return torch.stack(crops)
 
-    def _crop(self, image: Image.Image, sample: int, view: int) -> Tensor:
+    def _keys(self, sample: int, view: int) -> CropKeys | None:
         if self.crop_keys is None:
-            return self.images.fit_to_size(image)
+            return None
         seed, epoch, _ = self.crop_keys
-        size = image.height, image.width
-        box = resized_crop_box(seed, epoch, torch.tensor([sample]), *size, view=view)[0]
-        return self.images.crop_to_size(image, box.tolist())
+        return CropKeys(seed, epoch, sample, view)
 
 
 def _leave_signals(worker: int) -> None:
@@ -65,7 +64,7 @@ def _leave_signals(worker: int) -> None:
 def decode_rows(
     images: ImageFiles,
     rows: Sequence[Tensor],
-    crop_keys: CropKeys | None,
+    crop_keys: ViewKeys | None,
     workers: int,
     device: torch.device,
     partners: Sequence[Tensor] | None = None,
@@ -75,14 +74,15 @@ def decode_rows(
     Args:
         images: the files.
         rows: indices of the samples, (B,) int64 each.
-        crop_keys: (seed, epoch, views) of a random resized crop for each view; None for the center.
+        crop_keys: (seed, epoch, views) of a random resized crop for each view, of a random clip
+            each; None for the center.
         workers: processes that decode ahead; 0 to decode in this one.
         device: of the training; decides on pinned memory only.
         partners: for each row the indices of the samples' partners; each is cropped as a further
             view of its sample would be.
 
     Yields:
-        (B, views, 3, H, W) uint8 on the CPU; one view where `crop_keys` is None, and behind the
+        (B, views, C, H, W) uint8 on the CPU; one view where `crop_keys` is None, and behind the
         views the partner, if there are partners.
 
     Raises:

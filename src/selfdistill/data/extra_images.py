@@ -13,7 +13,8 @@ from torch import Tensor
 from ..core import Batch, ConfigError, DataError, keyed_random, nearest
 from ..functional.channels import channels_convertible
 from .class_folders import at_size
-from .images import ImageFiles, ImageSet, InMemoryImages
+from .image_set import ImageSet
+from .images import ImageFiles, InMemoryImages
 from .listing import Listing
 from .loader import EvalLoader, Loader
 from .npz import read_npz_images
@@ -40,7 +41,7 @@ class ExtraImages:
     sha256: str
     notes: tuple[str, ...] = ()
 
-    def in_shape(self, shape: tuple[int, int, int]) -> ImageSet:
+    def in_shape(self, shape: tuple[int, ...]) -> ImageSet:
         """The images as (C, H, W); those in files are decoded into memory if they fit into 2 GiB.
 
         Raises:

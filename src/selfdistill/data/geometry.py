@@ -25,7 +25,8 @@ GRAY = 114
 class GeometricAugmentation(NamedTuple):
     """Random crops, zooms and flips, each a function of (seed, epoch, sample, view).
 
-    The order is: a resized crop or a zoom, then the padded crop, then the flip.
+    The order is: a resized crop or a zoom, then the padded crop, then the flip. All frames of a
+    clip are moved alike.
 
     Attributes:
         seed: key of every draw.
@@ -43,18 +44,19 @@ class GeometricAugmentation(NamedTuple):
 
     def crop_or_zoom(self, images: Tensor, epoch: int, index: Tensor, view: int = 0) -> Tensor:
         """First stage, for images in memory: resized crop or zoom, (B, C, H, W) uint8."""
-        height, width = images.shape[2:]
+        planes, (height, width) = _planes(images), images.shape[-2:]
         if self.resized_crop:
             boxes = resized_crop_box(self.seed, epoch, index, height, width, view=view)
-            return resized_crop(images, boxes)
-        if self.max_zoom > 1:
-            return zoom_images(images, self._zoom_boxes(epoch, index, height, width, view))
-        return images
+            planes = resized_crop(planes, boxes)
+        elif self.max_zoom > 1:
+            planes = zoom_images(planes, self._zoom_boxes(epoch, index, height, width, view))
+        return planes.view(images.shape)
 
     def pad_and_flip(self, images: Tensor, epoch: int, index: Tensor, view: int = 0) -> Tensor:
         """Second stage: padded crop and flip, (B, C, H, W) uint8."""
-        images = random_crop(images, self.crop_padding, self.seed, epoch, index, view)
-        return random_flip(images, self.seed, epoch, index, view) if self.flip else images
+        planes = random_crop(_planes(images), self.crop_padding, self.seed, epoch, index, view)
+        planes = random_flip(planes, self.seed, epoch, index, view) if self.flip else planes
+        return planes.view(images.shape)
 
     def transform_masks(self, masks: Tensor, epoch: int, index: Tensor) -> Tensor:
         """Both stages for the masks of the first view, (B, H, W) uint8.
@@ -106,6 +108,11 @@ class GeometricAugmentation(NamedTuple):
 
     def _zoom_boxes(self, epoch: int, index: Tensor, height: int, width: int, view: int) -> Tensor:
         return zoom_box(self.seed, epoch, index, height, width, self.max_zoom, view=view)
+
+
+def _planes(images: Tensor) -> Tensor:
+    """Images as they are, and clips with their times as channels, (B, C·T, H, W)."""
+    return images.flatten(1, -3)
 
 
 def zoom_box(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..core import DataError, keyed_random
-from .images import ImageSet
+from .image_set import ImageSet
 
 _SEED = 0  # not the run's: runs with different seeds must be compared on the same images
 T = TypeVar("T", bound=ImageSet)

@@ -5,7 +5,8 @@ from typing import Any, Self
 
 from ..functional.channels import convert_moments
 from .extra_images import ExtraImages
-from .images import ImageSet, InMemoryImages
+from .image_set import ImageSet
+from .images import InMemoryImages
 
 Numbers = tuple[float, ...]
 OWN = "the data set's own"
@@ -33,6 +34,7 @@ class ImageData:
         own_moments: mean and std of the set itself; None where `mean` and `std` are these.
         converted_from: channels of the stored images, where they are converted; else 0.
         extra: images without labels of another source, for methods that learn from them, too.
+        color_jitter: strength of random colors in training; 0 for none.
     """
 
     name: str
@@ -55,6 +57,7 @@ class ImageData:
     own_moments: tuple[Numbers, Numbers] | None = None
     converted_from: int = 0
     extra: ExtraImages | None = None
+    color_jitter: float = 0.0
 
     @property
     def moments(self) -> tuple[Numbers, Numbers]:

@@ -2,10 +2,9 @@
 
 import copy
 import os
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Self, TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
 import torch
@@ -14,47 +13,21 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..functional.channels import convert_channels
-from .open_image import UnreadableImageError, image_size, open_rgb
+from .augment import resized_crop_box
+from .image_set import CropKeys, ImageSet
+from .open_image import (
+    UnreadableImageError,
+    check_readable,
+    image_size,
+    open_rgb,
+    raise_unreadable,
+)
 from .targets import Labels, Targets
 from .threads import map_in_threads
 
 _CHUNK = 1024  # images at once where a float copy of the set would not fit
 T = TypeVar("T")
 S = TypeVar("S")
-
-
-class ImageSet(ABC):
-    """Labeled images of one shape.
-
-    Attributes:
-        targets: of each image.
-        shape: (C, H, W) of one image.
-        fit: how a picture is brought to that shape, a name in `preparation.FITS`.
-    """
-
-    fit: ClassVar[str]
-    targets: Targets
-    shape: tuple[int, int, int]
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    @property
-    def labels(self) -> Tensor:
-        """(N,) int64; zeros where an image has no single label."""
-        return self.targets.strata
-
-    @abstractmethod
-    def fetch(self, index: Tensor) -> Tensor:
-        """Images by index: (B,) int64 to (B, C, H, W) uint8."""
-
-    @abstractmethod
-    def take(self, index: Tensor) -> Self:
-        """The subset at these indices, in this order."""
-
-    @abstractmethod
-    def with_channels(self, channels: int) -> Self:
-        """The same images as `functional.channels` converts them."""
 
 
 class InMemoryImages(ImageSet):
@@ -68,8 +41,7 @@ class InMemoryImages(ImageSet):
     fit = "stretch"
 
     def __init__(self, images: Tensor, targets: Targets | Tensor) -> None:
-        channels, height, width = images.shape[1:]
-        self.images, self.shape = images, (channels, height, width)
+        self.images, self.shape = images, tuple(images.shape[1:])
         self.targets = targets if isinstance(targets, Targets) else Labels(targets)
 
     def fetch(self, index: Tensor) -> Tensor:
@@ -83,24 +55,34 @@ class InMemoryImages(ImageSet):
     def with_channels(self, channels: int) -> Self:
         """The same images as `functional.channels` converts them."""
         if channels >= self.shape[0]:
-            return type(self)(convert_channels(self.images, channels), self.targets)  # a view
+            return self._with_images(convert_channels(self.images, channels))  # a view
         chunks = [convert_channels(chunk, channels) for chunk in self.images.split(_CHUNK)]
-        return type(self)(torch.cat(chunks), self.targets)
+        return self._with_images(torch.cat(chunks))
 
     def to(self, device: torch.device | str) -> Self:
         """The same images on a device, without a copy if they are on it."""
-        return type(self)(self.images.to(device), self.targets.to(device))
+        moved = self._with_images(self.images.to(device))
+        moved.targets = self.targets.to(device)
+        return moved
 
     def resized(self, size: tuple[int, int]) -> Self:
         """The images at this height and width, bilinear with antialiasing, and their targets."""
-        old = self.shape[1:]
+        old = (self.shape[-2], self.shape[-1])
         if old == size:
             return self
         chunks = [
             F.interpolate(chunk, size=size, mode="bilinear", antialias=True)
             for chunk in self.images.split(_CHUNK)
         ]
-        return type(self)(torch.cat(chunks), self.targets.resized(old, size))
+        resized = self._with_images(torch.cat(chunks))
+        resized.targets = self.targets.resized(old, size)
+        return resized
+
+    def _with_images(self, images: Tensor) -> Self:
+        """The same targets with the images in another form."""
+        changed = copy.copy(self)
+        changed.images, changed.shape = images, tuple(images.shape[1:])
+        return changed
 
     def mean_and_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of each channel, of pixels in [0, 1].
@@ -164,7 +146,7 @@ class ImageFiles(ImageSet):
     def with_size(self, size: tuple[int, int], resize_ratio: float) -> Self:
         """The same files, fetched at another size."""
         changed = copy.copy(self)
-        changed.shape, changed.resize_ratio = (self.shape[0], *size), resize_ratio
+        changed.shape, changed.resize_ratio = (*self.shape[:-2], *size), resize_ratio
         return changed
 
     def with_channels(self, channels: int) -> Self:
@@ -187,6 +169,11 @@ class ImageFiles(ImageSet):
         map_images(decode, range(len(self)))
         return InMemoryImages(images, self.targets)
 
+    @property
+    def num_pictures(self) -> int:
+        """How many pictures there are to decode."""
+        return len(self)
+
     def open(self, index: int) -> Image.Image:
         """One decoded image at its stored size, in RGB, see `open_rgb`."""
         return open_rgb(self.path(index))
@@ -195,9 +182,13 @@ class ImageFiles(ImageSet):
         """Height and width of the image as it is shown; reads the header only."""
         return image_size(self.path(index))
 
+    def check_readable(self, index: int) -> None:
+        """Raises `UnreadableImageError` if an image cannot be decoded."""
+        check_readable(self.path(index))
+
     def fit_to_size(self, image: Image.Image) -> Tensor:
         """The resized and center-cropped image: (C, H, W) uint8."""
-        height, width = self.shape[1:]
+        height, width = self.shape[-2:]
         if image.size == (width, height):
             return self.pixels(image)
         top, left, resized_height, resized_width = self.area(image.height, image.width)
@@ -213,7 +204,7 @@ class ImageFiles(ImageSet):
 
         In pixels of a fetched image, and beyond its edges where it is cropped.
         """
-        height, width = self.shape[1:]
+        height, width = self.shape[-2:]
         if (image_height, image_width) == (height, width):
             return 0, 0, height, width
         factor = self.resize_ratio * max(height / image_height, width / image_width)
@@ -226,8 +217,22 @@ class ImageFiles(ImageSet):
         """A crop (top, left, height, width) of an image, resized: (C, H, W) uint8."""
         top, left, height, width = box
         corners = (left, top, left + width, top + height)
-        size = (self.shape[2], self.shape[1])
+        size = (self.shape[-1], self.shape[-2])
         return self.pixels(image.crop(corners).resize(size, Image.Resampling.BILINEAR))
+
+    def crop(self, image: Image.Image, keys: CropKeys | None) -> Tensor:
+        """A random resized crop, or without keys the center: (C, H, W) uint8."""
+        if keys is None:
+            return self.fit_to_size(image)
+        sample = torch.tensor([keys.sample])
+        size = image.height, image.width
+        box = resized_crop_box(keys.seed, keys.epoch, sample, *size, view=keys.view)[0]
+        return self.crop_to_size(image, box.tolist())
+
+    def decode(self, index: int, keys: Sequence[CropKeys | None]) -> list[Tensor]:
+        """One image, decoded once, in a crop (C, H, W) for each of the keys."""
+        image = self.open(index)
+        return [self.crop(image, key) for key in keys]
 
 
 def load_splits(splits: Mapping[str, ImageFiles]) -> dict[str, ImageSet]:
@@ -237,14 +242,13 @@ def load_splits(splits: Mapping[str, ImageFiles]) -> dict[str, ImageSet]:
         UnreadableImageError: some cannot be decoded; names those of all splits.
     """
     loaded: dict[str, ImageSet] = {}
-    broken: list[tuple[str, str]] = []
+    broken: list[UnreadableImageError] = []
     for split, files in splits.items():
         try:
             loaded[split] = files.load_into_memory()
         except UnreadableImageError as error:
-            broken += error.files
-    if broken:
-        raise UnreadableImageError(broken)
+            broken.append(error)
+    raise_unreadable(broken)
     return loaded
 
 
@@ -254,18 +258,17 @@ def map_images(work: Callable[[T], S], items: Sequence[T]) -> list[S]:
     Raises:
         UnreadableImageError: naming all images that cannot be read, not the first only.
     """
-    broken: list[tuple[str, str]] = []
+    broken: list[UnreadableImageError] = []
 
     def attempt(item: T) -> list[S]:
         try:
             return [work(item)]
         except UnreadableImageError as error:
-            broken.extend(error.files)
+            broken.append(error)
             return []
 
     results = map_in_threads(attempt, items)
-    if broken:
-        raise UnreadableImageError(sorted(broken))
+    raise_unreadable(broken)
     return [result for one in results for result in one]
 
 

@@ -6,17 +6,20 @@ import torch
 from torch import Tensor
 
 from ..core import Batch, ConfigError, DataError, keyed_random
+from ..core.memory_format import channels_last
 from .augment import normalize
+from .color import color_jitter
 from .decoding import decode_rows
 from .geometry import GeometricAugmentation
-from .images import ImageFiles, ImageSet, InMemoryImages
+from .image_set import ImageSet
+from .images import ImageFiles, InMemoryImages
 from .same_class import SameClassSampler
 
 _ORDER = keyed_random.purpose("order")
 
 
 class Loader:
-    """Augmented training batches of one process.
+    """Augmented training batches of one process, of videos a random clip each.
 
     The samples of an optimizer step are a slice of the epoch's order; every process and every
     micro-batch takes a contiguous slice of that slice. The remainder that fills no whole batch is
@@ -32,6 +35,7 @@ class Loader:
         flip: whether to flip half of the images left to right.
         resized_crop: whether to take random resized crops.
         max_zoom: factor of the largest random zoom; 1 for none.
+        color_jitter: strength of random colors, see `color.color_jitter`; 0 for none.
         views: independent augmentations of each image; those after the first are `Batch.views`.
         same_class: whether each image comes with another one of its class,
             `Batch.same_class_inputs`, which is augmented with the image's own draws of a further
@@ -59,6 +63,7 @@ class Loader:
         flip: bool,
         resized_crop: bool = False,
         max_zoom: float = 1.0,
+        color_jitter: float = 0.0,
         views: int = 1,
         same_class: bool = False,
         rank: int = 0,
@@ -74,7 +79,7 @@ class Loader:
         self.targets = images.targets.to(self.device)
         self.batch_size, self.seed, self.mean, self.std = batch_size, seed, mean, std
         self.geometry = GeometricAugmentation(seed, crop_padding, flip, resized_crop, max_zoom)
-        self.views = views
+        self.views, self.color_jitter = views, color_jitter
         self.same_class = SameClassSampler(images.labels, seed) if same_class else None
         self.rank, self.world_size, self.micro_batches = rank, world_size, micro_batches
         self.workers, self.channels_last = workers, channels_last
@@ -115,7 +120,7 @@ class Loader:
         return samples.view(shape)[:, self.rank]
 
     def _views(self, rows: Tensor, epoch: int) -> Iterator[list[Tensor]]:
-        """For each row its images before crop and flip: one (B, C, H, W) uint8 per view.
+        """For each row its images before crop and flip: one (B, C, H, W) uint8 per view, or clips.
 
         Behind the views come the partners, if there are any.
         """
@@ -125,9 +130,12 @@ class Loader:
             return
         sources = rows[None] if partners is None else torch.stack([rows, partners])
         for index, *others in sources.to(self.device).unbind(1):
-            views = [self.images.fetch(index)] * self.views + [self.images.fetch(o) for o in others]
+            fetched = (
+                self.images.fetch_view(source, self.seed, epoch, index, view)
+                for view, source in enumerate([index] * self.views + others)
+            )
             yield [
-                self.geometry.crop_or_zoom(x, epoch, index, view) for view, x in enumerate(views)
+                self.geometry.crop_or_zoom(x, epoch, index, view) for view, x in enumerate(fetched)
             ]
 
     def _decoded(
@@ -157,13 +165,16 @@ class Loader:
 
     def _augmented(self, images: Tensor, epoch: int, index: Tensor, view: int) -> Tensor:
         images = self.geometry.pad_and_flip(images, epoch, index, view)
+        images = color_jitter(images, self.color_jitter, self.seed, epoch, index, view)
         if self.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
+            images = channels_last(images)
         return normalize(images, self.mean, self.std)
 
 
 class EvalLoader:
     """Batches for evaluation: in order, not augmented, every sample once over all processes.
+
+    Of videos the central clips.
 
     The last batch may be smaller; a process may have no batch where there are few samples.
 

@@ -5,7 +5,7 @@ import warnings
 import torch
 
 from .image_data import ImageData
-from .images import ImageSet
+from .image_set import ImageSet
 
 _MAX_COMPARED = 64  # images whose pixels are compared
 _MAX_PLAIN_FRACTION = 0.1  # of images of one color

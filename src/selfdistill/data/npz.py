@@ -14,13 +14,21 @@ import torch
 from torch import Tensor
 
 from ..core import DataError, nearest
+from .clips import ClipLength, InMemoryClips
 from .images import InMemoryImages
 from .parts import SPLITS, split_of_name
 from .splits import DatasetSplits
 
 Array = npt.NDArray[np.generic]
 _MAX_BYTES = 16 << 30  # of all arrays
-_KINDS = {"images": "images", "labels": "labels", "x": "images", "y": "labels"}
+_KINDS = {
+    "images": "images",
+    "clips": "images",
+    "videos": "images",
+    "x": "images",
+    "labels": "labels",
+    "y": "labels",
+}
 _UNLABELED = ("images", "train_images", "x_train")
 _NAMES = [f"{split}_{kind}" for split in SPLITS for kind in ("images", "labels")]
 _HEADERS = {
@@ -33,7 +41,7 @@ _BROKEN = (
 )  # fmt: skip
 
 
-def read_npz(path: Path) -> DatasetSplits:
+def read_npz(path: Path, clip: ClipLength | None = None) -> DatasetSplits:
     """Read `train_images`, `train_labels` and, where they exist, `val_…` and `test_…`.
 
     The parts may have other usual names (see `split_of_name`), and `x_train` with `y_train` is
@@ -42,16 +50,20 @@ def read_npz(path: Path) -> DatasetSplits:
     Images are (N, H, W) or (N, H, W, 3) uint8, labels (N,) or (N, 1) integers from 0. Optional
     `class_names` (K,) names the classes. Images are not flipped by default.
 
+    Args:
+        path: of the file.
+        clip: of videos (N, L, H, W) or (N, L, H, W, 3), `train_clips`: the frames of a clip.
+
     Raises:
         DataError: an invalid file or array, by its name.
     """
     arrays = _load_arrays(path, _known_names)
-    train = _split(path, arrays, "train")
+    train = _split(path, arrays, "train", clip)
     classes = _class_names(path, arrays, train.labels)
     others = {}
     for split in ("val", "test"):
         if f"{split}_images" in arrays:
-            others[split] = _split(path, arrays, split)
+            others[split] = _split(path, arrays, split, clip)
             _check_compatible(path, split, others[split], train, len(classes))
     return DatasetSplits(train, others.get("val"), others.get("test"), classes, flip=False)
 
@@ -152,12 +164,26 @@ def _check_claimed_sizes(path: Path, archive: zipfile.ZipFile, members: Iterable
         )
 
 
-def _split(path: Path, arrays: dict[str, Array], split: str) -> InMemoryImages:
+def _split(
+    path: Path, arrays: dict[str, Array], split: str, clip: ClipLength | None
+) -> InMemoryImages:
     for name in (f"{split}_images", f"{split}_labels"):
         if name not in arrays:
             raise DataError(f"{path} has no array '{name}'{nearest(name, arrays)}")
-    planes = _planes(path, f"{split}_images", arrays[f"{split}_images"])
-    labels = _labels(path, split, arrays[f"{split}_labels"], len(planes))
+    images, length = arrays[f"{split}_images"], 1
+    if clip:
+        name = f"{split}_clips in {path}"
+        if images.ndim not in (4, 5):
+            raise DataError(
+                f"{name} have the shape {images.shape}; it must be (N, L, H, W) or (N, L, H, W, 3)"
+            )
+        length = images.shape[1]
+        images = images.reshape(-1, *images.shape[2:])
+    planes = _planes(path, f"{split}_images", images)
+    count = len(planes) // length
+    labels = _labels(path, split, arrays[f"{split}_labels"], count)
+    if clip:
+        return InMemoryClips(planes, torch.full((count,), length), labels, clip)
     return InMemoryImages(planes, labels)
 
 
@@ -167,7 +193,8 @@ def _planes(path: Path, name: str, images: Array) -> Tensor:
         raise DataError(f"{name} in {path} is {images.dtype}; it must be uint8 with values 0 … 255")
     if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] not in (1, 3)):
         raise DataError(
-            f"{name} in {path} has the shape {images.shape}; it must be (N, H, W) or (N, H, W, 3)"
+            f"{name} in {path} has the shape {images.shape}; it must be (N, H, W) or (N, H, W, 3), "
+            "or with --task clips (N, L, H, W) or (N, L, H, W, 3)"
         )
     if not images.size:
         raise DataError(f"{name} in {path} has the shape {images.shape}: there is no image in it")
@@ -228,5 +255,5 @@ def _check_compatible(
 
 
 def _shape_in_words(images: InMemoryImages) -> str:
-    channels, height, width = images.shape
-    return f"{height}×{width} with {channels} channel{'s' if channels > 1 else ''}"
+    channels, *sides = images.shape
+    return f"{'×'.join(map(str, sides))} with {channels} channel{'s' if channels > 1 else ''}"

@@ -39,19 +39,27 @@ class UnreadableImageError(DataError):
 
     Args:
         files: path and reason of each.
+        kind: of the files, in the singular.
     """
 
-    def __init__(self, files: Sequence[tuple[str, str]]) -> None:
-        super().__init__(files)  # what a worker's pickle rebuilds it from
-        self.files = list(files)
+    def __init__(self, files: Sequence[tuple[str, str]], kind: str = "image") -> None:
+        super().__init__(files, kind)  # what a worker's pickle rebuilds it from
+        self.files, self.kind = list(files), kind
 
     def __str__(self) -> str:
         shown = ", ".join(f"{_printable(path)} ({why})" for path, why in self.files[:_MAX_LISTED])
         if len(self.files) == 1:
-            return f"cannot read the image {shown}; replace or remove the file"
-        others = len(self.files) - _MAX_LISTED
+            return f"cannot read the {self.kind} {shown}; replace or remove the file"
+        count, others = f"{len(self.files):,} {self.kind}s", len(self.files) - _MAX_LISTED
         more = f" and {others:,} more" if others > 0 else ""
-        return f"cannot read {len(self.files):,} images: {shown}{more}; replace or remove the files"
+        return f"cannot read {count}: {shown}{more}; replace or remove the files"
+
+
+def raise_unreadable(errors: Sequence[UnreadableImageError]) -> None:
+    """Raises one `UnreadableImageError` of all files, sorted, if there are any."""
+    if errors:
+        files = sorted({file for error in errors for file in error.files})
+        raise UnreadableImageError(files, errors[0].kind)
 
 
 @contextmanager

@@ -1,19 +1,23 @@
-"""A picture as the input of a network, brought to size as in training, and the way back."""
+"""A picture or video as the input of a network, prepared as in training, and the way back."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from ..core import IGNORE, ConfigError
+from .clips import ClipFiles, ClipLength, InMemoryClips
 from .image_data import ImageData
 from .images import ImageFiles
 from .letterbox import LetterboxedFiles
+from .open_image import open_rgb
+from .read_video import read_frames, video_length
 from .targets import Boxes
 
 
@@ -69,8 +73,8 @@ class PreparedPicture(NamedTuple):
     """A picture as the network takes it.
 
     Attributes:
-        pixels: (C, H, W) uint8, not normalized.
-        placement: of the picture in them.
+        pixels: (C, H, W) uint8, not normalized; of a video its central clip, (C, T, H, W).
+        placement: of the picture, or of each frame, in them.
     """
 
     pixels: Tensor
@@ -82,14 +86,28 @@ class Preparation:
     """How a picture becomes the input of a network.
 
     Attributes:
-        shape: (C, H, W) of the input.
+        shape: (C, H, W) of the input, or (C, T, H, W) of a clip.
         fit: a name in `FITS`.
         resize_ratio: of a picture that is cropped, see `ImageFiles`.
+        clip_stride: of a clip, see `ClipLength`.
     """
 
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     fit: str
     resize_ratio: float = 1.0
+    clip_stride: int = 1
+
+    @property
+    def clip(self) -> ClipLength | None:
+        """The frames of a clip; None where the input is a picture."""
+        return ClipLength(self.shape[1], self.clip_stride) if len(self.shape) == 4 else None
+
+    def to_fields(self) -> dict[str, Any]:
+        """The fields for JSON; those of clips where it is of clips."""
+        fields = asdict(self)
+        if not self.clip:
+            del fields["clip_stride"]
+        return fields
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> Self:
@@ -98,15 +116,18 @@ class Preparation:
         Raises:
             ValueError, LookupError, TypeError: they are of something else.
         """
-        channels, height, width = map(int, fields["shape"])
+        shape = tuple(map(int, fields["shape"]))
+        if len(shape) not in (3, 4):
+            raise ValueError(f"a shape of {len(shape)} sides")
         fit = FITS[FITS.index(fields["fit"])]
-        return cls((channels, height, width), fit, float(fields["resize_ratio"]))
+        stride = int(fields.get("clip_stride", 1))
+        return cls(shape, fit, float(fields["resize_ratio"]), stride)
 
     def read(self, path: str | Path) -> PreparedPicture:
-        """A picture from its file.
+        """A picture from its file, or a clip of a video from its file or its folder of frames.
 
         Raises:
-            DataError: the file is missing or no readable picture.
+            DataError: the file is missing or no readable picture or video.
             ConfigError: the network takes other channels than a picture has.
         """
         channels = self.shape[0]
@@ -115,17 +136,23 @@ class Preparation:
                 f"the network takes images of {channels} channels, and a picture has 1 or 3; give "
                 "your images to it in Python"
             )
-        image = ImageFiles([path], torch.zeros(1, dtype=torch.int64), self.shape[1:]).open(0)
-        size = image.height, image.width
-        return PreparedPicture(
-            self._files.fit_to_size(image), Placement(size, self._files.area(*size))
-        )
+        frames = [open_rgb(str(path))] if self.clip is None else self._frames(str(path), self.clip)
+        size = frames[0].height, frames[0].width
+        fitted = [self._files.fit_to_size(frame) for frame in frames]
+        pixels = fitted[0] if self.clip is None else torch.stack(fitted, 1)
+        return PreparedPicture(pixels, Placement(size, self._files.area(*size)))
+
+    def _frames(self, path: str, clip: ClipLength) -> list[Image.Image]:
+        """The frames of the central clip of a video."""
+        [numbers] = clip.central(torch.tensor([video_length(path)])).tolist()
+        frames = read_frames(path, sorted(set(numbers)))
+        return [frames[number] for number in numbers]
 
     @cached_property
     def _files(self) -> ImageFiles:
         """A set without files, which knows how to fit."""
-        channels = self.shape[0]
-        size, labels = self.shape[1:], torch.zeros(0, dtype=torch.int64)
+        channels, *_, height, width = self.shape
+        size, labels = (height, width), torch.zeros(0, dtype=torch.int64)
         if self.fit == LetterboxedFiles.fit:
             no_sizes = np.zeros((0, 2), dtype=np.int64)
             boxes = Boxes(torch.zeros(0, 0, 5), size)
@@ -136,6 +163,8 @@ class Preparation:
 
 def preparation_of(data: ImageData) -> Preparation:
     """How pictures are prepared for networks that are trained on these data."""
-    if isinstance(data.train, ImageFiles):
-        return Preparation(data.train.shape, data.train.fit, data.train.resize_ratio)
-    return Preparation(data.train.shape, data.fit, data.resize_ratio)
+    train = data.train
+    stride = train.clip.stride if isinstance(train, ClipFiles | InMemoryClips) else 1
+    if isinstance(train, ImageFiles):
+        return Preparation(train.shape, train.fit, train.resize_ratio, stride)
+    return Preparation(train.shape, data.fit, data.resize_ratio, stride)

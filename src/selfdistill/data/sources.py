@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from ..core import ConfigError, DataError, nearest
-from . import box_folders, class_folders, downloads, mask_folders
+from . import box_folders, class_folders, clip_folders, downloads, mask_folders
+from .clips import ClipLength
 from .hold_out import hold_out, hold_out_fraction, subsample
 from .image_data import ImageData
 from .images import ImageFiles, InMemoryImages
@@ -22,6 +23,7 @@ _DIGITS_TEST = 360
 _MAX_ZOOM = {"segmentation": mask_folders.MAX_ZOOM, "detection": box_folders.MAX_ZOOM}
 SOURCES = {
     "classification": ("digits", *downloads.CLASSIFICATION, "folder:PATH", "npz:FILE"),
+    "clips": ("folder:PATH", "npz:FILE"),
     "segmentation": ("voc", "folder:PATH"),
     "detection": ("voc", "folder:PATH"),
 }
@@ -59,6 +61,9 @@ def load(
     ignore_index: int | None = None,
     empty_images: str = "keep",
     invalid_boxes: str = "refuse",
+    clip_frames: int = ClipLength().frames,
+    clip_stride: int = ClipLength().stride,
+    short_videos: str = "loop",
 ) -> ImageData:
     """Load a data set and split it; the same call gives the same splits on every machine.
 
@@ -69,7 +74,7 @@ def load(
         name: `digits` (no download), a set that torchvision downloads, `folder:PATH` with one
             folder per class (see `read_class_folders`), or `npz:FILE` in MedMNIST's layout. For
             segmentation and detection `voc`, or `folder:PATH` (see `read_mask_folder` and
-            `read_box_folder`).
+            `read_box_folder`). For clips `folder:PATH` (see `read_clip_folders`) or `npz:FILE`.
         root: directory of the downloads.
         val_fraction: of the training images, held out for validation; 0 for none.
         image_size: height and width to resize all images to; images with boxes are letterboxed.
@@ -80,14 +85,26 @@ def load(
         empty_images: one of `box_folders.EMPTY_IMAGES`, for images without an object.
         invalid_boxes: one of `box_folders.INVALID_BOXES`, for boxes without area or out of their
             image.
+        clip_frames, clip_stride: of the clips of videos, see `ClipLength`.
+        short_videos: one of `clip_folders.SHORT_VIDEOS`.
 
     Raises:
         ConfigError: an option out of its range.
         DataError: an unknown name, or missing, corrupt or invalid data.
         ResourceError: a failed download.
     """
-    _check_numbers(val_fraction, image_size, max_train_images)
-    _check_policies(empty_images, invalid_boxes)
+    _check_fraction(val_fraction)
+    _check_numbers(
+        image_size=image_size,
+        max_train_images=max_train_images,
+        clip_frames=clip_frames,
+        clip_stride=clip_stride,
+    )
+    _check_policies(
+        empty_images=(empty_images, box_folders.EMPTY_IMAGES),
+        invalid_boxes=(invalid_boxes, box_folders.INVALID_BOXES),
+        short_videos=(short_videos, clip_folders.SHORT_VIDEOS),
+    )
     _check_task(name, task)
     directory = Path(root).expanduser()
     if registered := _REGISTERED.get((task, name)):
@@ -96,6 +113,8 @@ def load(
         splits = _segmentation(name, directory, image_size, ignore_index)
     elif task == "detection":
         splits = _detection(name, directory, image_size, empty_images, invalid_boxes)
+    elif task == "clips":
+        splits = _clips(name, ClipLength(clip_frames, clip_stride), short_videos)
     elif task == "classification":
         splits = _classification(name, directory)
     else:
@@ -128,21 +147,21 @@ def _check_task(name: str, task: str) -> None:
             raise DataError(f"{folder} holds images with {content}; give --task {other}")
 
 
-def _check_policies(empty_images: str, invalid_boxes: str) -> None:
-    for option, value, choices in (
-        ("empty_images", empty_images, box_folders.EMPTY_IMAGES),
-        ("invalid_boxes", invalid_boxes, box_folders.INVALID_BOXES),
-    ):
+def _check_policies(**policies: tuple[str, tuple[str, ...]]) -> None:
+    """Raises `ConfigError` for an option that is none of its choices."""
+    for option, (value, choices) in policies.items():
         if value not in choices:
             raise ConfigError(f"{option}='{value}' is unknown{nearest(value, choices)}")
 
 
-def _check_numbers(
-    val_fraction: float, image_size: int | None, max_train_images: int | None
-) -> None:
+def _check_fraction(val_fraction: float) -> None:
     if not 0 <= val_fraction < 1:
         raise ConfigError(f"val_fraction={val_fraction:g} is no fraction; give 0 … 0.99")
-    for option, value in (("image_size", image_size), ("max_train_images", max_train_images)):
+
+
+def _check_numbers(**numbers: int | None) -> None:
+    """Raises `ConfigError` for a number below 1."""
+    for option, value in numbers.items():
         if value is not None and value < 1:
             raise ConfigError(f"{option}={value} must be 1 or more; leave it out for the default")
 
@@ -171,6 +190,18 @@ def _classification(name: str, root: Path) -> DatasetSplits:
     if name in downloads.CLASSIFICATION:
         return downloads.classification_splits(name, root)
     raise _unknown_name(name, "classification")
+
+
+def _clips(name: str, clip: ClipLength, short_videos: str) -> DatasetSplits:
+    kind, _, path = name.partition(":")
+    if folder := _folder(name):
+        splits = clip_folders.read_clip_folders(folder, clip)
+    elif path and kind == "npz":
+        splits = read_npz(Path(path).expanduser(), clip)
+    else:
+        raise _unknown_name(name, "clips")
+    notes = clip_folders.short_video_notes(splits, short_videos)
+    return splits._replace(notes=(*splits.notes, *notes))
 
 
 def _segmentation(
@@ -239,7 +270,7 @@ def _image_data(name: str, splits: DatasetSplits, task: str) -> ImageData:
         splits.classes,
         mean,
         std,
-        crop_padding=0 if streamed or max_zoom > 1 else max(1, min(train.shape[1:]) // 8),
+        crop_padding=0 if streamed or max_zoom > 1 else max(1, min(train.shape[-2:]) // 8),
         flip=splits.flip,
         resized_crop=streamed and max_zoom == 1,
         max_zoom=max_zoom,

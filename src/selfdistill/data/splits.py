@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from ..core import DataError, nearest
-from .images import ImageSet
+from .image_set import ImageSet
 
 MeanStd = tuple[tuple[float, ...], tuple[float, ...]]
 T = TypeVar("T", bound=ImageSet)

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import torch
@@ -10,8 +11,9 @@ from torch import Tensor
 
 from ..data import ImageData, data_notes
 from ..data.image_data import OWN
-from ..data.images import ImageFiles, ImageSet, InMemoryImages, map_images
-from ..data.open_image import UnreadableImageError, check_readable, image_size
+from ..data.image_set import ImageSet
+from ..data.images import ImageFiles, InMemoryImages, map_images
+from ..data.open_image import UnreadableImageError, raise_unreadable
 from ..data.targets import Boxes
 
 _MAX_DECODED = 2_000, 256  # images whose moments are measured: in memory, in files
@@ -37,7 +39,7 @@ class DataReport:
     Attributes:
         name: as given in the recipe.
         sizes: {part: number of images}, and of extra images where there are some.
-        shape: (C, H, W).
+        shape: (C, H, W), or (C, T, H, W) of a clip.
         layout: which of several layouts a folder has; "" where there is one only.
         classes: in order.
         unit: what has a class: images, pixels or boxes.
@@ -55,7 +57,7 @@ class DataReport:
 
     name: str
     sizes: dict[str, int]
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     layout: str
     classes: Sequence[str]
     unit: str
@@ -124,27 +126,26 @@ def _check_files(parts: Mapping[str, ImageSet]) -> None:
     Raises:
         UnreadableImageError: naming all that cannot be read.
     """
-    broken: dict[str, str] = {}
+    broken: list[UnreadableImageError] = []
     for images in parts.values():
         if not isinstance(images, ImageFiles):
             continue
-        checks: tuple[tuple[int, Callable[[str], object]], ...] = (
-            (_MAX_HEADERS, image_size),
-            (_MAX_OPENED, check_readable),
+        checks: tuple[tuple[int, Callable[[int], object]], ...] = (
+            (_MAX_HEADERS, images.stored_size),
+            (_MAX_OPENED, images.check_readable),
         )
         for limit, read in checks:
-            indices = _spaced_indices(len(images), limit).tolist()
             try:
-                map_images(read, [images.path(index) for index in indices])
+                map_images(read, _spaced_indices(len(images), limit).tolist())
             except UnreadableImageError as error:
-                broken |= dict(error.files)
-    if broken:
-        raise UnreadableImageError(sorted(broken.items()))
+                broken.append(error)
+    raise_unreadable(broken)
 
 
 def _sample(images: ImageSet, limits: tuple[int, int]) -> Tensor:
     """Indices of a sample; `limits` are for images in memory and in files."""
-    return _spaced_indices(len(images), limits[isinstance(images, ImageFiles)])
+    frames = prod(images.shape[1:-2])  # of a clip
+    return _spaced_indices(len(images), max(1, limits[isinstance(images, ImageFiles)] // frames))
 
 
 def _spaced_indices(count: int, limit: int) -> Tensor:
@@ -200,7 +201,7 @@ def _scene_warnings(report: DataReport) -> list[str]:
             "most steps teach background alone; leave some of them out"
         )
     if report.thin_boxes > _MAX_THIN_FRACTION * boxes:
-        height, width = report.shape[1:]
+        height, width = report.shape[-2:]
         warnings.append(
             f"{report.thin_boxes:,} of {boxes:,} training boxes are less than {_THIN_PIXELS} "
             f"pixels wide or high at {height}×{width}; raise --image-size"

@@ -38,7 +38,8 @@ class NetworkReport:
         name: of the network.
         parameters: number of parameters.
         frozen: number of those that do not train.
-        taps: {name: (C, H, W)}, shallowest first; empty where the method reads no features.
+        taps: {name: (C, H, W) or (C, T, H, W)}, shallowest first; empty where the method reads no
+            features.
         peers: {name: number of parameters} of the networks that are trained along.
         added: modules that the method adds, of which inference needs at most the heads of exits.
         predictors: parameters and multiply-adds of every exit and of the student.
@@ -48,7 +49,7 @@ class NetworkReport:
     name: str
     parameters: int
     frozen: int
-    taps: dict[str, tuple[int, int, int]]
+    taps: dict[str, tuple[int, ...]]
     peers: dict[str, int]
     added: list[AddedModule]
     predictors: list[ExitScore]

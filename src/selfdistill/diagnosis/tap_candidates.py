@@ -3,10 +3,13 @@
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from ..core import ConfigError
 from ..models import build
 from ..taps import ModuleOutput, example_output, find_taps, module_outputs
+
+_FRAMES = 16
 
 
 @dataclass(frozen=True)
@@ -37,15 +40,17 @@ def tap_candidates(
 
     Args:
         model: name of the network.
-        image_size: side of the images in pixels.
+        image_size: side of the images in pixels; a network of clips gets 16 of them.
         num_classes: number of outputs of the network.
         in_channels: channels of the images.
 
     Raises:
         ConfigError: there is no such network, or it cannot take these images.
     """
-    example = torch.zeros(2, in_channels, image_size, image_size)
     network = build(model, num_classes=num_classes, in_channels=in_channels)
+    of_clips = any(isinstance(module, nn.Conv3d) for module in network.modules())
+    frames = [_FRAMES] if of_clips else []
+    example = torch.zeros(2, in_channels, *frames, image_size, image_size)
     example_output(network, example)
     try:
         automatic, failure = find_taps(network, example), ""

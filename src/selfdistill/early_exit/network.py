@@ -11,7 +11,7 @@ from ..core import ConfigError, Method
 from ..costs.latency import median_latencies
 from ..costs.macs import network_cost
 from ..data import EvalLoader, ImageData
-from ..data.images import ImageSet
+from ..data.image_set import ImageSet
 from ..modules.exits import EarlyExit
 from ..taps import as_map, count_prefix_tokens
 from ..taps.fx_split import copy_without_hooks, split_at, truncate_at

@@ -96,7 +96,7 @@ def write_early_exit_onnx(
             installed.
     """
     optimizer = require("onnxscript.optimizer", extra="export", purpose="an export to ONNX")
-    module = NormalizedInput(_ConditionalNetwork(network), mean, std).eval()
+    module = NormalizedInput(_ConditionalNetwork(network), mean, std, len(shape) - 1).eval()
     program = _trace_onnx(module, torch.zeros(1, *shape))
     optimizer.remove_unused_nodes(program.model)
     _move_weights_into_branches(program.model.graph)
@@ -116,7 +116,7 @@ def compare_onnx(network: EarlyExitNetwork, data: ImageData, path: Path) -> Onnx
     if held_out is None:
         raise DataError(f"'{data.name}' has no images to compare the ONNX file with torch on")
     session = onnx_session(path)
-    module = NormalizedInput(network, data.mean, data.std)
+    module = NormalizedInput(network, data.mean, data.std, len(data.train.shape) - 1)
     images = matched = 0
     difference = 0.0
     zero, one = (0.0,) * len(data.mean), (1.0,) * len(data.mean)

@@ -11,7 +11,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
-from ..core import Batch, Method, Progress, StepOutput, Task, trained_state
+from ..core import Batch, Method, Progress, StepOutput, Task, memory_format, trained_state
 from ..core.keyed_random import bits, purpose
 from . import checkpoint
 from .callback import Callback
@@ -80,7 +80,7 @@ class Trainer:
         self.meters, self.signals, self.agreed_signal = Meters(), Signals(), 0
         self.reported_monitors: set[str] = set()  # a warning about each is given once a run
         if settings.channels_last:
-            method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            memory_format.module_to_channels_last(method)
         if settings.compile:
             method.compile()
         self.choice = ExtraChoice(fabric, method, train_batches)

@@ -9,7 +9,7 @@ from lightning_fabric import Fabric
 
 from ..core import DataError, Method, Task
 from ..data import EvalLoader, ImageData
-from ..data.images import ImageSet
+from ..data.image_set import ImageSet
 from ..engine.evaluate import EvaluationResult, evaluate, evaluate_full
 from ..recipe.loaders import eval_loader
 from ..recipe.make_fabric import make_fabric

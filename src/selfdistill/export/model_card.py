@@ -16,6 +16,8 @@ from .fuse_batchnorm import FusedNetwork
 from .usage_snippet import (
     build_code,
     channels_sentence,
+    clip_sentence,
+    input_noun,
     output_sentences,
     purpose_sentence,
     resize_sentence,
@@ -64,6 +66,7 @@ def model_card(card: CardData) -> str:
 def _front(card: CardData, recipe: dict[str, Any]) -> str:
     library = {"onnx": "onnx", "pt2": "pytorch", "safetensors": "pytorch"}[card.format]
     tag, metric = _HUB[card.data.task]
+    tag = "video-classification" if input_noun(card.data) == "clips" else tag
     return f"""---
 pipeline_tag: {tag}
 library_name: {library}
@@ -91,13 +94,14 @@ def _title(card: CardData, recipe: dict[str, Any]) -> str:
 
 
 def _use(card: CardData, recipe: dict[str, Any]) -> str:
-    channels, height, width = card.data.train.shape
-    shape = f"(B, {channels}, {height}, {width})"
+    noun = input_noun(card.data)
+    shape = f"(B, {', '.join(map(str, card.data.train.shape))})"
     scale = "which the file brings to its own scale"
     if card.format == "safetensors":
         scale = "normalized by `mean` and `std`, which stand in the file's header"
     code = usage_code(card.format, card.data, card.file_name, _network(card, recipe))
-    sentences = f"{resize_sentence(card.data)} {channels_sentence(card.data)}"
+    sentences = clip_sentence(card.data) + resize_sentence(card.data)
+    sentences += f" {channels_sentence(card.data)}"
     sentences += output_sentences(card.format, card.data)
     return f"""## Use
 
@@ -105,7 +109,7 @@ def _use(card: CardData, recipe: dict[str, Any]) -> str:
 {code}
 ```
 
-Images are float32 of shape {shape} in 0 … 1, {scale}; B is free.
+{noun.capitalize()} are float32 of shape {shape} in 0 … 1, {scale}; B is free.
 {sentences}"""
 
 
@@ -143,13 +147,13 @@ One run, seed {recipe["seed"]}, evaluated after the last of {recipe["epochs"]} e
 def _cost(card: CardData, recipe: dict[str, Any]) -> str:
     score, student = card.exit_score, card.student_score
     parameters, macs = score.parameters / student.parameters, score.macs / max(1, student.macs)
-    _, height, width = card.data.train.shape
+    sides = " × ".join(map(str, card.data.train.shape[1:]))
     return f"""## Cost
 
 | | this network | of the whole network |
 |---|---:|---:|
 | parameters | {score.parameters:,} | {parameters:.1%} |
-| multiply-adds, {height} × {width} | {score.macs:,} | {macs:.1%} |"""
+| multiply-adds, {sides} | {score.macs:,} | {macs:.1%} |"""
 
 
 def _verification(card: CardData, recipe: dict[str, Any]) -> str:

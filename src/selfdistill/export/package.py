@@ -3,7 +3,6 @@
 import copy
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -77,7 +76,7 @@ def default_folder(
 ) -> Path:
     """export/PREDICTOR-FORMAT in a run, with the size and "unfused" where they are not usual."""
     name = f"{predictor}-{format}"
-    own, size = read_training_data(run_dir).shape[1:], tuple(data.train.shape[1:])
+    own, size = read_training_data(run_dir).shape[-2:], data.train.shape[-2:]
     if own != size:
         name += f"-{size[0]}" if size[0] == size[1] else f"-{size[0]}x{size[1]}"
     if not fuse and format != "safetensors":
@@ -175,20 +174,21 @@ def _write_file(
     metadata: Mapping[str, str],
 ) -> Callable[[Tensor], Any]:
     """Write the file, and return it as a function of images, run as a user would run it."""
+    sides = len(data.train.shape) - 1
     if format == "safetensors":
         normalization = {"mean": json.dumps(data.mean), "std": json.dumps(data.std)}
         write_weights(network, file, metadata={**metadata, **normalization})
         loaded = copy_with_weights(file, network)
         # a detector's output decodes its boxes itself
         loaded = task.inference_module(loaded) if task.class_scores else loaded
-        return NormalizedInput(loaded, data.mean, data.std).eval()
+        return NormalizedInput(loaded, data.mean, data.std, sides).eval()
     names = ("logits",) if task.class_scores else Detections._fields
     write, runner = {
         "onnx": (partial(write_onnx, metadata=metadata, output_names=names), onnx_runner),
         "pt2": (partial(write_pt2, metadata=metadata), pt2_runner),
     }[format]
     write(
-        NormalizedInput(task.inference_module(network), data.mean, data.std).eval(),
+        NormalizedInput(task.inference_module(network), data.mean, data.std, sides).eval(),
         task.example,
         file,
     )
@@ -200,7 +200,7 @@ def _metadata(score: ExitScore, data: ImageData) -> dict[str, str]:
     return {
         "classes": json.dumps(data.classes),
         "task": task_family(data.task),
-        "preparation": json.dumps(asdict(preparation_of(data))),
+        "preparation": json.dumps(preparation_of(data).to_fields()),
         "predictor": score.predictor,
         "data": data.name,
     }

@@ -11,7 +11,7 @@ SCORE_THRESHOLD = 0.25
 
 _INFERENCE = {
     "onnx": """import json
-import numpy as np
+{imports}import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps
 
@@ -21,7 +21,7 @@ classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
 {images}
 {names} = session.run(None, {{"images": images.astype(np.float32) / 255}})""",
     "pt2": """import json
-import numpy as np
+{imports}import numpy as np
 import torch
 from PIL import Image, ImageOps
 
@@ -39,6 +39,16 @@ _PREPARE = """def prepared(path):
     return np.array(image{gray}).reshape({height}, {width}, {channels}).transpose(2, 0, 1)
 
 """
+_CLIP = """
+def clip(folder):
+    files = sorted(Path(folder).iterdir())
+    start = max(0, len(files) - {span}) // 2
+    frames = [files[(start + i) % len(files)] for i in range(0, {span}, {stride})]
+    return np.stack([prepared(frame) for frame in frames], 1)
+
+"""
+"""A function behind that of `_PREPARE`, which reads the central clip of a folder of frames."""
+_CLIPS = """images = np.stack([clip(folder) for folder in ["frames"]])  # (B, C, T, H, W)"""
 _RESIZE = {
     "stretch": """    image = image.resize(({width}, {height}), Image.Resampling.BILINEAR)""",
     "crop": """    scale = {ratio}max({width} / image.width, {height} / image.height){unless_equal}
@@ -87,13 +97,16 @@ def usage_code(format: str, data: ImageData, file: str, network: str) -> str:
     names = {"onnx": "(logits,)", "pt2": "logits"}[format]
     names = "boxes, scores, labels" if data.task == "detection" else names
     prepare, images = _preparation_code(preparation_of(data))
-    code = _INFERENCE[format].format(file=file, names=names, prepare=prepare, images=images)
+    imports = "from pathlib import Path\n" if preparation_of(data).clip else ""
+    code = _INFERENCE[format].format(
+        file=file, names=names, prepare=prepare, images=images, imports=imports
+    )
     return f"{code}\n{_PRINT[data.task]}"
 
 
 def _preparation_code(preparation: Preparation) -> tuple[str, str]:
     """A function that reads a picture, and the line that calls it."""
-    channels, height, width = preparation.shape
+    channels, *_, height, width = preparation.shape
     if channels not in (1, 3):  # no picture
         return "", 'images = np.load("images.npy")  # (B, C, H, W), bytes'
     ratio, sizes = preparation.resize_ratio, {"height": height, "width": width}
@@ -104,7 +117,10 @@ def _preparation_code(preparation: Preparation) -> tuple[str, str]:
         unless_equal="" if ratio == 1 else f" if image.size != ({width}, {height}) else 1",
     )
     gray = '.convert("L")' if channels == 1 else ""
-    return _PREPARE.format(**sizes, channels=channels, resize=resize, gray=gray), _IMAGES
+    prepare = _PREPARE.format(**sizes, channels=channels, resize=resize, gray=gray)
+    if clip := preparation.clip:
+        return prepare + _CLIP.format(span=clip.span, stride=clip.stride), _CLIPS
+    return prepare, _IMAGES
 
 
 def build_code(model: str, task: str, classes: int, channels: int) -> str:
@@ -132,13 +148,19 @@ def purpose_sentence(data: ImageData) -> str:
     classes = f"{len(data.classes)} class{'es' * (len(data.classes) > 1)}"
     if data.task == "detection":
         return f"It finds objects of {classes} in images."
-    return f"It tells {classes} of {'pixels' if data.task == 'segmentation' else 'images'} apart."
+    inputs = "pixels" if data.task == "segmentation" else input_noun(data)
+    return f"It tells {classes} of {inputs} apart."
+
+
+def input_noun(data: ImageData) -> str:
+    """What the network takes, in the plural."""
+    return "clips" if len(data.train.shape) == 4 else "images"
 
 
 def resize_sentence(data: ImageData) -> str:
     """One sentence on how an image is brought to the network's input size."""
     preparation = preparation_of(data)
-    _, height, width = preparation.shape
+    height, width = preparation.shape[-2:]
     size = f"{height} × {width}"
     if preparation.fit == "letterbox":
         return (
@@ -155,6 +177,18 @@ def resize_sentence(data: ImageData) -> str:
     return f"Resize a picture bilinearly to {size}, whatever its proportions."
 
 
+def clip_sentence(data: ImageData) -> str:
+    """One sentence on the frames of a video that are read; "" where there are none."""
+    clip = preparation_of(data).clip
+    if clip is None:
+        return ""
+    step = f", {clip.stride} apart," if clip.stride > 1 else ""
+    return (
+        f"A clip is {clip.frames} frames{step} from the middle of a video; a shorter one starts "
+        "again behind its end. "
+    )
+
+
 def channels_sentence(data: ImageData) -> str:
     """One sentence on pictures of other channels than the network's; "" where there are none."""
     return {
@@ -165,7 +199,7 @@ def channels_sentence(data: ImageData) -> str:
 
 def output_sentences(format: str, data: ImageData) -> str:
     """Sentences on the network's outputs."""
-    _, height, width = data.train.shape
+    height, width = data.train.shape[-2:]
     classes, raw = len(data.classes), format == "safetensors"
     if data.task == "classification":
         return f"The output is one logit a class, (B, {classes})."

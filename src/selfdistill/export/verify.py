@@ -1,6 +1,7 @@
 """Verification of an exported file against the trained method."""
 
 from collections.abc import Callable, Iterator
+from math import prod
 from typing import Any, NamedTuple
 
 import torch
@@ -48,13 +49,13 @@ def verify_export(
     Args:
         method: trained, on the CPU, in evaluation mode.
         name: of the exported predictor.
-        run: the file as a function from images (B, C, H, W) float32 in 0 … 1 to logits
+        run: the file as a function from images or clips float32 in 0 … 1 to logits
             (B, K, ...), to boxes, scores and labels, or to the predictor's own outputs.
         data: at the image size of the file.
         task: of the data.
     """
     split = "test" if data.test else "val" if data.val else "random"
-    size = (data.train.shape[1], data.train.shape[2])
+    size = (data.train.shape[-2], data.train.shape[-1])
     agreement: LogitAgreement | BoxAgreement = (
         LogitAgreement(size) if task.class_scores else BoxAgreement(size)
     )
@@ -123,8 +124,7 @@ class LogitAgreement:
 
 def verification_batch_size(data: ImageData) -> int:
     """Images to run at a time, so that the scores of all their pixels fit the memory."""
-    _, height, width = data.train.shape
-    return max(1, min(_MAX_BATCH_SIZE, _MAX_BATCH_PIXELS // (height * width)))
+    return max(1, min(_MAX_BATCH_SIZE, _MAX_BATCH_PIXELS // prod(data.train.shape[1:])))
 
 
 def _verification_batches(data: ImageData, task: Task) -> Iterator[tuple[Tensor, Any]]:

@@ -13,7 +13,8 @@ from ..core import Batch, ConfigError, DataError, DivergenceError
 from ..core.keyed_random import bits, integers, permutation, purpose
 from ..data import EvalLoader, ImageData, Loader
 from ..data.hold_out import hold_out
-from ..data.images import ImageFiles, ImageSet
+from ..data.image_set import ImageSet
+from ..data.images import ImageFiles
 from ..recipe.data_check import in_channels
 from ..recipe.make_fabric import make_fabric
 from ..recipe.schema import parse
@@ -172,10 +173,10 @@ class _CriticTraining:
         return tuple(map("".join, zip_longest(names, ends, fillvalue="")))
 
     def _shapes(self, example: Tensor) -> list[Shape]:
-        """(C, H, W) of the features of all modules."""
+        """(C, H, W) of the features of all modules, of clips (C, T, H, W)."""
         with evaluation_mode(self.taps), evaluation_mode(self.bottlenecks):
             _, features, _ = self._features(example)
-        return [(x.shape[1], x.shape[2], x.shape[3]) for x in features]
+        return [tuple(x.shape[1:]) for x in features]
 
     def _features(self, inputs: Tensor) -> tuple[Any, list[Tensor], Tensor]:
         """The network's output, every module's feature, and the last one as (B, C)."""
@@ -230,6 +231,7 @@ class _CriticTraining:
             crop_padding=self.data.crop_padding,
             flip=self.data.flip,
             resized_crop=self.data.resized_crop,
+            color_jitter=self.data.color_jitter,
             device=self.device,
             workers=self.config.workers,
         )

@@ -1,14 +1,15 @@
 """Critics on the features of one network."""
 
 from collections.abc import Sequence
+from math import prod
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..functional.places import mean_over_places, pooled_to_size
 from ..modules.bottlenecks import exit_grid
 from ..modules.mutual_information import MutualInformationLoss
 
-Shape = tuple[int, int, int]
+Shape = tuple[int, ...]
 
 
 class ProbeCritics(nn.Module):
@@ -23,7 +24,7 @@ class ProbeCritics(nn.Module):
     information: networks whose features differ in scale alone get the same losses.
 
     Args:
-        shapes: (C, H, W) of the features, shallowest first.
+        shapes: (C, H, W) of the features, of clips (C, T, H, W), shallowest first.
         critic, width, estimator: of each `MutualInformationLoss`.
         frozen: whether the network stays the same at every step; the moments of its features are
             then averaged over all batches, else over the last ones.
@@ -43,7 +44,10 @@ class ProbeCritics(nn.Module):
         self.grids = [exit_grid(shape, shapes[last]) for shape in shapes]
         momentum = None if frozen else 0.1
         self.cell_norms = nn.ModuleList(
-            nn.BatchNorm2d(c, affine=False, momentum=momentum) for c, *_ in shapes
+            (nn.BatchNorm2d if len(sides) == 2 else nn.BatchNorm3d)(
+                c, affine=False, momentum=momentum
+            )
+            for c, *sides in shapes
         )
         self.mean_norms = nn.ModuleList(
             nn.BatchNorm1d(c, affine=False, momentum=momentum) for c, *_ in shapes
@@ -51,7 +55,7 @@ class ProbeCritics(nn.Module):
         self.pooled_norm = nn.BatchNorm1d(shapes[last][0], affine=False, momentum=momentum)
         self.pairs = {f"mutual/{i + 1}": (i, last) for i in range(last)}
         # a map of one cell equals its mean, and the critic would compare x with x
-        with_cells = [i for i, (height, width_) in enumerate(self.grids) if height * width_ > 1]
+        with_cells = [i for i, grid in enumerate(self.grids) if prod(grid) > 1]
         self.pairs |= {f"self/{i + 1}": (i, i) for i in with_cells}
         self.critics = nn.ModuleDict(
             {
@@ -75,10 +79,12 @@ class ProbeCritics(nn.Module):
         SI trains its critic alone.
         """
         cells = [
-            norm(x if x.shape[-2:] == grid else F.adaptive_avg_pool2d(x, grid))
+            norm(pooled_to_size(x, grid))
             for norm, x, grid in zip(self.cell_norms, features, self.grids, strict=True)
         ]
-        means = [norm(x.mean((2, 3))) for norm, x in zip(self.mean_norms, features, strict=True)]
+        means = [
+            norm(mean_over_places(x)) for norm, x in zip(self.mean_norms, features, strict=True)
+        ]
         pooled = self.pooled_norm(pooled)
         losses: dict[str, Tensor] = {}
         for term, (i, j) in self.pairs.items():

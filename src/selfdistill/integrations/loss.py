@@ -216,9 +216,9 @@ def wrap(
         network: the student, trained in place; its state keeps its own keys. What a method deploys
             that makes a network of it is `criterion.method.predictors()["student"]`.
         method: a name; `selfdistill methods` lists them.
-        example: two input images, (2, C, H, W); for nodes a graph.
+        example: two input images, (2, C, H, W), or clips, (2, C, T, H, W); for nodes a graph.
         classes: their number or names.
-        task: ``"classification"``, labels (B,); ``"segmentation"``, masks
+        task: ``"classification"`` of images and ``"clips"``, labels (B,); ``"segmentation"``, masks
             (B, H, W) int64 in which 255 is no class; ``"detection"``, rows (B, M, 5) float32 of
             class, x1, y1, x2, y2 in pixels, of class −1 where there is no box; ``"nodes"`` of
             graphs, labels (N,) or (N, K), see `tasks.Nodes`.
@@ -255,6 +255,12 @@ def wrap(
         raise ConfigError(
             f"the example of task '{task}' is two images, (2, C, H, W), and this is "
             f"{type(example).__name__}; graphs want task='nodes'"
+        )
+    if isinstance(example, Tensor) and (example.dim() == 5) != tasks[task].clips:
+        wanted = "clips, (2, C, T, H, W)" if tasks[task].clips else "images, (2, C, H, W)"
+        raise ConfigError(
+            f"the example of task '{task}' is two {wanted}, and this is {tuple(example.shape)}; "
+            "clips want task='clips'"
         )
     built_task = tasks[task](names, example, label_smoothing=label_smoothing)
     for module in (network, *peers):

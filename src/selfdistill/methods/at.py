@@ -1,4 +1,4 @@
-from ..core import METHODS, Batch, Progress, Provenance, StepOutput, Task
+from ..core import METHODS, Batch, Needs, Progress, Provenance, StepOutput, Task
 from ..functional.attention import attention_map
 from ..modules.feature_distillation import FeatureDistillation
 from ..modules.pairs import check_positions, paired_shapes, pooled_pairs
@@ -32,6 +32,7 @@ class AttentionTransfer(FeatureDistillation):
 
     provenance = Provenance.CODE
     default_taps = "stages"
+    needs = Needs(clips=True)
 
     def __init__(
         self,

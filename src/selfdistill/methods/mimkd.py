@@ -20,7 +20,7 @@ from ..functional.attention import pooled_to
 from ..functional.gradient_routing import scale_grad
 from ..modules.information_checks import chance_warnings, draw_shift, without_negatives
 from ..modules.mutual_information import MutualInformationLoss, jensen_shannon
-from ..modules.pairs import check_layouts
+from ..modules.pairs import Shape, check_layouts
 from ..taps import Taps, Teacher
 
 _NEGATIVES = purpose("mimkd.negatives")
@@ -164,9 +164,7 @@ class MutualInformationMaximization(Method):
         return chance_warnings({n: value for n, value in monitors.items() if n in self.critics})
 
 
-def stage_pairs(
-    student: Sequence[tuple[int, int, int]], teacher: Sequence[tuple[int, int, int]]
-) -> list[tuple[int, int]]:
+def stage_pairs(student: Sequence[Shape], teacher: Sequence[Shape]) -> list[tuple[int, int]]:
     """Indices of the taps that are compared, from the (C, H, W) at the taps of both networks."""
     cells = [h * w for _, h, w in teacher]
 

@@ -2,7 +2,6 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Literal
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..core import (
@@ -16,6 +15,7 @@ from ..core import (
     Task,
 )
 from ..functional.gradient_routing import scale_grad
+from ..functional.places import mean_over_places, pooled_to_size
 from ..modules.bottlenecks import exit_grid
 from ..modules.exits import ExitMethod, Exits
 from ..modules.information_checks import active_weights
@@ -94,7 +94,7 @@ class Muse(ExitMethod):
 
     kind = "self"
     provenance = Provenance.PAPER
-    needs = Needs(batch=2)
+    needs = Needs(batch=2, clips=True)
 
     def __init__(
         self,
@@ -132,7 +132,7 @@ class Muse(ExitMethod):
                 f"positives='class' wants one class label an image, which {task.name} lacks; use "
                 "positives='instance'"
             )
-        self.needs = Needs(batch=2, image_labels=by_class)
+        self.needs = self.needs._replace(image_labels=by_class)
         self.student, self.task = student, task
         self.information_weight = information_weight
         self.by_class, self.detach_last = by_class, detach_last
@@ -194,12 +194,12 @@ class Muse(ExitMethod):
         stage_maps = maps
         if self.raw:
             pairs = zip(shallow, self.grids, strict=True)
-            stage_maps = [F.adaptive_avg_pool2d(feature, grid) for feature, grid in pairs]
+            stage_maps = [pooled_to_size(feature, grid) for feature, grid in pairs]
         stages: list[StageEstimates] = self.critics(
             stage_maps,
             [last_vector],
             progress,
-            si_vectors=[encoded.mean((2, 3)) for encoded in maps] if self.encoded_si else None,
+            si_vectors=[mean_over_places(x) for x in maps] if self.encoded_si else None,
             same_class_mask=self.task.same_class_mask(targets) if self.by_class else None,
         )
         return stages

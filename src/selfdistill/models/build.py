@@ -12,7 +12,7 @@ from torch import nn
 
 from ..core import ConfigError, ResourceError, nearest
 from ..modules.last_layer import replace_last_layer
-from . import detectors, segmentation, yolov5
+from . import clips, detectors, segmentation, yolov5
 from .cifar import NETWORKS
 from .cut import MARK, CutNetwork
 from .weights import load_weights
@@ -103,15 +103,15 @@ def list_models(pattern: str = "") -> list[str]:
     """
     import timm
 
-    torchvision_names = [
-        *_torchvision_names(),
+    of_torchvision = [
+        *torchvision_names(),
         *segmentation.segmenter_names(),
         *detectors.detector_names(),
     ]
     pattern = pattern.lower()
     return [
         f"{family}/{name}"
-        for family, members in _names(timm.list_models(), torchvision_names).items()
+        for family, members in _names(timm.list_models(), of_torchvision).items()
         for name in members
         if _matches(family.lower(), name.lower(), pattern)
     ]
@@ -125,6 +125,7 @@ def _names(
         "cifar": sorted(NETWORKS),
         "timm": timm_names or names_in_source("timm"),
         "torchvision": torchvision_names or names_in_source("torchvision"),
+        "clips": sorted(clips.NETWORKS),
         "fpn": ["small", "timm/BACKBONE"],
         "yolov5": list(yolov5.SCALES),
     }
@@ -134,7 +135,7 @@ def _names(
     return families
 
 
-_OTHER_TASKS = ("optical_flow", "quantization", "video")
+_OTHER_TASKS = ("optical_flow", "quantization")
 
 
 def names_in_source(library: str) -> list[str]:
@@ -207,10 +208,23 @@ def _timm(name: str, num_classes: int, in_channels: int, pretrained: bool) -> nn
     return timm.create_model(name, **keywords)
 
 
-def _torchvision_names() -> list[str]:
+def _clips(name: str, num_classes: int, in_channels: int, pretrained: bool) -> nn.Module:
+    if name not in clips.NETWORKS:
+        raise ConfigError(f"there is no network 'clips/{name}'{name_hint(f'clips/{name}')}")
+    if pretrained:
+        raise ConfigError(
+            f"no pretrained weights exist for clips/ networks such as '{name}'; give a weights "
+            "file, or take torchvision/r3d_18"
+        )
+    return clips.NETWORKS[name](num_classes=num_classes, in_channels=in_channels)
+
+
+def torchvision_names() -> list[str]:
+    """torchvision's classifiers of images and of clips."""
     from torchvision import models
 
-    return models.list_models(module=models)  # type: ignore[attr-defined, no-any-return]
+    library: Any = models
+    return [name for kind in (library, library.video) for name in library.list_models(module=kind)]
 
 
 def _torchvision(name: str, num_classes: int, in_channels: int, pretrained: bool) -> nn.Module:
@@ -220,7 +234,7 @@ def _torchvision(name: str, num_classes: int, in_channels: int, pretrained: bool
         **dict.fromkeys(segmentation.segmenter_names(), segmentation.torchvision_segmenter),
         **dict.fromkeys(detectors.detector_names(), detectors.torchvision_detector),
     }
-    if name not in (*_torchvision_names(), *constructors):
+    if name not in (*torchvision_names(), *constructors):
         raise ConfigError(
             f"there is no network 'torchvision/{name}'{name_hint(f'torchvision/{name}')}"
         )
@@ -259,6 +273,7 @@ def create_pretrained(model: str, create: Callable[..., nn.Module], **keywords: 
 
 _FAMILIES: dict[str, Callable[[str, int, int, bool], nn.Module]] = {
     "cifar": _cifar,
+    "clips": _clips,
     "timm": _timm,
     "torchvision": _torchvision,
     "fpn": segmentation.build_fpn,

@@ -111,7 +111,8 @@ def _head_modules(
     state: Mapping[str, Tensor], expected: Mapping[str, Tensor], network: nn.Module
 ) -> set[str]:
     """Names of layers that may start anew: other outputs of the same features, or none at all."""
-    layers = [n for n, m in network.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    kinds = nn.Linear | nn.Conv2d | nn.Conv3d
+    layers = [n for n, m in network.named_modules() if isinstance(m, kinds)]
     last = layers[-1:]
     absent = {n for n in last if not any(_module(k) == n for k in state)}
     outputs_differ = {

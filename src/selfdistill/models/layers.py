@@ -45,7 +45,7 @@ def init_kaiming(network: nn.Module) -> None:
     He et al. 2015, https://arxiv.org/abs/1502.01852, eq. 14.
     """
     for module in network.modules():
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, nn.Conv2d | nn.Conv3d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

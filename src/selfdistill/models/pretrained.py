@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from ..core import ConfigError
-from .build import create_pretrained, name_hint
+from .build import create_pretrained, name_hint, torchvision_names
 from .cut import MARK
 from .detectors import detector_names
 from .renormalize import TrainedInput
@@ -60,7 +60,7 @@ def _torchvision(name: str) -> PretrainedNetwork:
     from torchvision import models as torchvision_models
 
     models: Any = torchvision_models
-    if name not in models.list_models(module=models):
+    if name not in torchvision_names():
         raise ConfigError(
             f"there is no network 'torchvision/{name}'{name_hint(f'torchvision/{name}')}"
         )
@@ -85,7 +85,7 @@ def published_input(model: str) -> TrainedInput | None:
     from torchvision import models as torchvision_models
 
     models: Any = torchvision_models
-    if name in models.list_models(module=models):
+    if name in torchvision_names():
         return _torchvision_input(models.get_model_weights(name)["DEFAULT"])
     if name not in (*segmenter_names(), *detector_names()):
         return None

@@ -4,13 +4,14 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from ..functional.channels import convert_channels
 
 Normalization = tuple[tuple[float, ...], tuple[float, ...]]
 
-fx.wrap("convert_channels")  # else a network with these hooks could not be traced, and so not split
+fx.wrap("_scaled")  # else a network with these hooks could not be traced, and so not split
+fx.wrap("_in_channels")
 
 
 class TrainedInput(NamedTuple):
@@ -37,7 +38,7 @@ def renormalize_inputs(network: nn.Module, given: Normalization, own: Normalizat
         return
     scale, offset = std / own_std, (mean - own_mean) / own_std  # of the more channels of the two
     for name, values in (("input_scale", scale), ("input_offset", offset)):
-        network.register_buffer(name, values[:, None, None], persistent=False)
+        network.register_buffer(name, values, persistent=False)
     network.register_forward_pre_hook(partial(_renormalized, channels=len(own_mean)))
 
 
@@ -48,10 +49,23 @@ def convert_inputs(network: nn.Module, channels: int) -> None:
 
 def _renormalized(network: nn.Module, args: tuple[Any, ...], channels: int) -> tuple[Any, ...]:
     images, *others = args
-    images = images * network.input_scale + network.input_offset
-    return (convert_channels(images, channels), *others)  # linear, so before or after is the same
+    parts: Any = network
+    images = _scaled(images, parts.input_scale, parts.input_offset)
+    return (_in_channels(images, channels), *others)  # linear, so before or after is the same
 
 
 def _converted(network: nn.Module, args: tuple[Any, ...], channels: int) -> tuple[Any, ...]:
     images, *others = args
-    return (convert_channels(images, channels), *others)
+    return (_in_channels(images, channels), *others)
+
+
+def _scaled(images: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
+    """Scale and offset (C,) of images (B, C, H, W) or clips (B, C, T, H, W)."""
+    channels = (-1, *[1] * (images.dim() - 2))
+    return images * scale.view(channels) + offset.view(channels)
+
+
+def _in_channels(images: Tensor, channels: int) -> Tensor:
+    if images.dim() == 4:
+        return convert_channels(images, channels)
+    return convert_channels(images.transpose(1, 2), channels).transpose(1, 2)  # frame by frame

@@ -1,24 +1,38 @@
-"""Bottlenecks of exits: from a shallow feature to a map with the last feature's channels."""
+"""Bottlenecks of exits: from a shallow feature to a map with the last feature's channels.
 
-import torch.nn.functional as F
+Of clips, whose shapes are (C, T, H, W), they convolve and pool over time as well.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
 from torch import Tensor, nn
 
+from ..functional.places import pooled_to_size
 
-def exit_grid(shape: tuple[int, ...], last: tuple[int, ...]) -> tuple[int, int]:
+
+def exit_grid(shape: Sequence[int], last: Sequence[int]) -> tuple[int, ...]:
     """The map size (h, w) that an exit works at: the last feature's, or 4×4 where that is less.
 
     MUSE compares features of one size, that of the last. Where the last one has shrunk to
-    less than 4 cells a side, a local view would hardly differ from the global one.
+    less than 4 cells a side, a local view would hardly differ from the global one. Of clips it is
+    (t, h, w).
     """
-    h, w = (min(side, max(end, 4)) for side, end in zip(shape[-2:], last[-2:], strict=True))
-    return h, w
+    return tuple(min(side, max(end, 4)) for side, end in zip(shape[1:], last[1:], strict=True))
 
 
 def _conv(
-    channels_in: int, channels_out: int, kernel: int | tuple[int, int] = 1, **kw: object
+    channels_in: int,
+    channels_out: int,
+    kernel: int | tuple[int, ...] = 1,
+    *,
+    sides: int,
+    **kw: object,
 ) -> nn.Sequential:
-    conv = nn.Conv2d(channels_in, channels_out, kernel, **kw)  # type: ignore[arg-type]
-    return nn.Sequential(conv, nn.BatchNorm2d(channels_out), nn.ReLU())
+    """A convolution over so many sides, batch norm and ReLU."""
+    convolution, norm = {2: (nn.Conv2d, nn.BatchNorm2d), 3: (nn.Conv3d, nn.BatchNorm3d)}[sides]
+    conv = convolution(channels_in, channels_out, kernel, **kw)  # type: ignore[arg-type]
+    return nn.Sequential(conv, norm(channels_out), nn.ReLU())
 
 
 class SlimBottleneck(nn.Module):
@@ -32,20 +46,19 @@ class SlimBottleneck(nn.Module):
         last: (C, H, W) of the last feature; the output has its channels.
     """
 
-    def __init__(self, shape: tuple[int, int, int], last: tuple[int, int, int]) -> None:
+    def __init__(self, shape: Sequence[int], last: Sequence[int]) -> None:
         super().__init__()
         self.grid, middle = exit_grid(shape, last), max(1, last[0] // 4)
+        conv = partial(_conv, sides=len(self.grid))
         self.layers = nn.Sequential(
-            _conv(shape[0], middle, bias=False),
-            _conv(middle, middle, 3, padding=1, bias=False),
-            _conv(middle, last[0], bias=False),
+            conv(shape[0], middle, bias=False),
+            conv(middle, middle, 3, padding=1, bias=False),
+            conv(middle, last[0], bias=False),
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C_last, h, w)."""
-        if x.shape[-2:] != self.grid:
-            x = F.adaptive_avg_pool2d(x, self.grid)
-        out: Tensor = self.layers(x)
+        out: Tensor = self.layers(pooled_to_size(x, self.grid))
         return out
 
 
@@ -61,18 +74,19 @@ class ByotBottleneck(nn.Module):
         last: (C, H, W) of the last feature; the output has its channels.
     """
 
-    def __init__(self, shape: tuple[int, int, int], last: tuple[int, int, int]) -> None:
+    def __init__(self, shape: Sequence[int], last: Sequence[int]) -> None:
         super().__init__()
         self.grid, middle = exit_grid(shape, last), max(1, last[0] // 4)
-        k = (shape[1] // self.grid[0], shape[2] // self.grid[1])
+        conv = partial(_conv, sides=len(self.grid))
+        k = tuple(side // end for side, end in zip(shape[1:], self.grid, strict=True))
         self.layers = nn.Sequential(
-            _conv(shape[0], middle), _conv(middle, middle, k, stride=k), _conv(middle, last[0])
+            conv(shape[0], middle), conv(middle, middle, k, stride=k), conv(middle, last[0])
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C_last, h, w)."""
-        x = self.layers(x)  # sides that k does not divide leave a cell too many
-        return x if x.shape[-2:] == self.grid else F.adaptive_avg_pool2d(x, self.grid)
+        # sides that k does not divide leave a cell too many
+        return pooled_to_size(self.layers(x), self.grid)
 
 
 BOTTLENECKS = {"slim": SlimBottleneck, "byot": ByotBottleneck}

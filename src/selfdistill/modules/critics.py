@@ -85,6 +85,8 @@ class ConcatCritic(nn.Module):
 
     def forward(self, feature_map: Tensor, vector: Tensor, shift: Tensor) -> Scores:
         """Scores (B, H·W) and (B, H·W, 1); `shift` as in `SeparableCritic`."""
+        if feature_map.dim() == 5:  # a clip's; where a place lies does not matter here
+            feature_map = feature_map.flatten(3)
         local, from_vector = self.local(feature_map), self.vector(vector)[..., None, None]
         positive = self.head(local + from_vector)
         negative = self.head(roll_batch(local, shift) + from_vector)

@@ -13,7 +13,8 @@ class GlobalCritic(nn.Module):
     three linear layers), with padding and a pooling to 4×4, so that maps of any size fit.
 
     Args:
-        map_channels, vector_channels: of the map (B, C, H, W) and the vector (B, D).
+        map_channels, vector_channels: of the map (B, C, H, W) and the vector (B, D). Of a clip's
+            map the mean over time is read.
         width: of the two hidden linear layers.
     """
 
@@ -29,6 +30,8 @@ class GlobalCritic(nn.Module):
 
     def forward(self, feature_map: Tensor, vector: Tensor, shift: Tensor) -> Scores:
         """Scores (B, 1) and (B, 1, 1); the negatives of a vector are the maps rolled by `shift`."""
+        if feature_map.dim() == 5:
+            feature_map = feature_map.mean(2)
         summary = F.adaptive_avg_pool2d(self.encode(feature_map), 4).flatten(1)  # (B, 512)
         map_weight, vector_weight = self.joined.weight.split((32 * 16, vector.shape[1]), dim=1)
         from_map = F.linear(summary, map_weight)

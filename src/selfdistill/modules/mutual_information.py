@@ -24,6 +24,7 @@ from ..functional.information_bounds import (
     mean_size,
     num_scores,
 )
+from ..functional.places import mean_over_places
 from .critics import CRITICS
 from .global_critic import GlobalCritic
 from .information_checks import draw_shift, loss_warnings, without_negatives
@@ -176,7 +177,7 @@ class StageInformation(nn.ModuleDict):
         shift = draw_shift(_NEGATIVES, len(deep_vectors[0]), progress)
         stages: list[StageEstimates] = []
         for i, feature_map in enumerate(maps):
-            si_vector = feature_map.mean((2, 3)) if si_vectors is None else si_vectors[i]
+            si_vector = mean_over_places(feature_map) if si_vectors is None else si_vectors[i]
             vectors = {"mutual": deep_vectors, "self": [si_vector]}
             estimates = {}  # functions of the pressure
             for term in self.weights:

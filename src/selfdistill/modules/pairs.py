@@ -1,6 +1,7 @@
 """The stages of a student paired with those of its teacher."""
 
 from collections.abc import Iterable, Mapping
+from math import prod
 
 from torch import Tensor
 
@@ -8,11 +9,13 @@ from ..core import ConfigError
 from ..functional.attention import pooled_to
 from ..taps import Taps, Teacher, same_aspect
 
-Shape = tuple[int, int, int]
+Shape = tuple[int, ...]
 
 
 def paired_shapes(student: Taps, teacher: Teacher) -> list[tuple[Shape, Shape]]:
-    """(C, H, W) of each stage of the student and of the teacher's stage with the same number.
+    """The shape of each stage of the student and of the teacher's stage with the same number.
+
+    They are (C, H, W), and of clips (C, T, H, W).
 
     Raises:
         ConfigError: the two have different numbers of taps.
@@ -33,9 +36,18 @@ def check_layouts(student: Shape, teacher: Shape) -> None:
 
     Raises:
         ConfigError: one of the two (C, H, W) is a single column, and the other has other
-            proportions.
+            proportions; or one alone has times.
     """
-    for (_, rows, columns), (_, height, width) in ((student, teacher), (teacher, student)):
+    if len(student) != len(teacher):
+        raise ConfigError(
+            f"features of {' × '.join(map(str, student))} and {' × '.join(map(str, teacher))} "
+            "would be compared, of which one alone has times; take networks of one kind, or taps "
+            "where both have them"
+        )
+    for (rows, columns), (height, width) in (
+        (student[-2:], teacher[-2:]),
+        (teacher[-2:], student[-2:]),
+    ):
         if columns == 1 < width and not same_aspect((rows, 1), (height, width)):
             raise ConfigError(
                 f"a sequence of {rows} tokens, whose places in the image are unknown, would be "
@@ -50,7 +62,7 @@ def check_positions(pairs: Iterable[tuple[Shape, Shape]]) -> None:
     Raises:
         ConfigError: at all stages one of the two maps has a single position.
     """
-    if all(min(a[1], b[1]) * min(a[2], b[2]) == 1 for a, b in pairs):
+    if all(prod(map(min, a[1:], b[1:])) == 1 for a, b in pairs):
         raise ConfigError(
             "this method compares spatial maps, and at all taps one of the networks has a single "
             "cell; choose earlier taps or larger images"

@@ -185,6 +185,8 @@ def unsupported_reason(method: type[Method], task: Task | type[Task]) -> str:
         return f"compares neighbors in a graph, and {name} is of images"
     if needs.images and task.graphs:
         return f"works on images, and {name} is of graphs"
+    if needs.images and not needs.clips and task.clips:
+        return f"works on images, and {name} have times, too"
     if needs.image_labels and not task.image_labels:
         return f"wants one class label an image, which {name} lacks"
     if needs.dense_scores and not task.dense_scores:

@@ -58,11 +58,15 @@ def load_data(recipe: Recipe) -> ImageData:
         ignore_index=recipe.ignore_index,
         empty_images=recipe.empty_images,
         invalid_boxes=recipe.invalid_boxes,
+        clip_frames=recipe.clip_frames,
+        clip_stride=recipe.clip_stride,
+        short_videos=recipe.short_videos,
     )
     crop = data.crop_padding if recipe.crop_padding is None else recipe.crop_padding
     flip = data.flip if recipe.flip is None else recipe.flip
     zoom = data.max_zoom if recipe.max_zoom is None else recipe.max_zoom
-    return replace(data, crop_padding=crop, flip=flip, max_zoom=zoom)
+    color = recipe.color_jitter
+    return replace(data, crop_padding=crop, flip=flip, max_zoom=zoom, color_jitter=color)
 
 
 def with_extra(recipe: Recipe, data: ImageData) -> ImageData:

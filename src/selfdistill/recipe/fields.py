@@ -74,7 +74,7 @@ class ExperimentSettings(BaseModel):
     )
     task: str = _data(
         "classification",
-        "Task: classification, segmentation or detection.",
+        "Task: classification, clips, segmentation or detection.",
         metavar="TASK",
     )
     data: str = _data("digits", "Data set: a name, folder:PATH or npz:FILE.")
@@ -113,6 +113,9 @@ class ExperimentSettings(BaseModel):
     max_zoom: float | None = _data(
         None, "Maximum random enlargement; 1 disables it.", unset="the data set's", ge=1
     )
+    color_jitter: float = _data(
+        0.0, "Strength of random brightness, contrast and saturation; 0 disables them.", ge=0, le=1
+    )
     ignore_index: int | None = _data(None, "Mask value that is no class, in addition to 255.", ge=0)
     empty_images: Literal["keep", "refuse", "missing"] = _data(
         "keep", "Images without a box; missing keeps those without annotation file, too."
@@ -120,6 +123,11 @@ class ExperimentSettings(BaseModel):
     invalid_boxes: Literal["refuse", "fix"] = _data(
         "refuse",
         "Boxes without area or outside of their image; fix drops the former and clips the latter.",
+    )
+    clip_frames: int = _data(16, "Frames of a clip of a video.", ge=1)
+    clip_stride: int = _data(1, "Frames of a video from one frame of a clip to the next.", ge=1)
+    short_videos: Literal["loop", "refuse"] = _data(
+        "loop", "Videos shorter than a clip; loop starts them again behind their end."
     )
     label_smoothing: float = _training(0.0, "Label smoothing of the supervised loss.", ge=0, lt=1)
     batch_size: int = _training(64, "Images per optimizer step, over all devices.", ge=1)

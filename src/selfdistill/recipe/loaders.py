@@ -81,6 +81,7 @@ def _augmented_loader(
         flip=data.flip,
         resized_crop=data.resized_crop,
         max_zoom=data.max_zoom,
+        color_jitter=data.color_jitter,
         views=views,
         same_class=same_class,
         rank=fabric.global_rank,
@@ -94,10 +95,11 @@ def _augmented_loader(
 
 def eval_loader(recipe: Recipe, data: ImageData, images: Any, fabric: Fabric) -> EvalLoader:
     """Batches of a validation or test set, in order, this process's share."""
-    many = 256 if TASKS[data.task].image_labels else 1  # scores of all pixels are large
+    task = TASKS[data.task]
+    small = task.image_labels and not task.clips  # unlike clips and the scores of all pixels
     return EvalLoader(
         images,
-        batch_size=max(recipe.batch_size, many),
+        batch_size=max(recipe.batch_size, 256) if small else recipe.batch_size,
         mean=data.mean,
         std=data.std,
         rank=fabric.global_rank,

@@ -118,11 +118,14 @@ def named_channels(model: str, tensors: Mapping[str, Tensor], classes: int) -> i
 
 
 def module_channels(network: nn.Module, shape: Sequence[int]) -> int:
-    """The channels that a module takes images (C, H, W) in: C, or what C can become, by trial."""
-    channels, height, width = shape
+    """The channels that a module takes images (C, H, W) in: C, or what C can become, by trial.
+
+    Of clips (C, T, H, W) likewise.
+    """
+    channels, *sides = shape
     for count in (channels, {1: 3, 3: 1}.get(channels, channels)):
         try:
-            example_output(network, torch.zeros(2, count, height, width))
+            example_output(network, torch.zeros(2, count, *sides))
         except ConfigError:
             continue
         return count

@@ -36,7 +36,7 @@ class PlaceholderTeacher(nn.Module):
         task: gives its outputs their form; they say nothing.
     """
 
-    def __init__(self, taps: Mapping[str, Mapping[str, tuple[int, int, int]]], task: Task) -> None:
+    def __init__(self, taps: Mapping[str, Mapping[str, tuple[int, ...]]], task: Task) -> None:
         super().__init__()
         channels = [shape[0] for shapes in taps.values() for shape in shapes.values()]
         self.channels = channels[-1] if channels else 1
@@ -56,12 +56,12 @@ class PlaceholderTeacher(nn.Module):
 
 
 class _ZeroFeature(nn.Module):
-    def __init__(self, shape: tuple[int, int, int]) -> None:
+    def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__()
         self.shape = shape
 
     def forward(self, x: Tensor) -> Tensor:
-        channels, height, width = self.shape
-        if width == 1:  # as tokens or a vector come: a map of one column could be misread
+        if len(self.shape) == 3 and self.shape[2] == 1:
+            channels, height, _ = self.shape  # as tokens or a vector: a column could be misread
             return x.new_zeros(len(x), height, channels)
-        return x.new_zeros(len(x), channels, height, width)
+        return x.new_zeros(len(x), *self.shape)

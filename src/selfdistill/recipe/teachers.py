@@ -98,10 +98,8 @@ def load_teacher(
     raise unknown_teacher(name)
 
 
-def teacher_tap_shapes(
-    method: Method, teacher: nn.Module
-) -> dict[str, dict[str, tuple[int, int, int]]]:
-    """{kind of default taps: {name: (C, H, W)}} of the teacher's features that a method reads."""
+def teacher_tap_shapes(method: Method, teacher: nn.Module) -> dict[str, dict[str, tuple[int, ...]]]:
+    """{kind of default taps: {name: shape}} of the teacher's features that a method reads."""
     parts: Any = method.parts.values() if isinstance(method, JoinedMethods) else [method]
     return {
         part.default_taps: taps.shapes

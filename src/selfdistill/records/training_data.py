@@ -65,7 +65,7 @@ class TrainingData:
         normalization: whose they are, a phrase; "" where it is not known.
         own_moments: mean and std of the set itself; None where they are not known.
         extra: images without labels that were learned from, too, if there were any.
-        shape: (C, H, W) of the images; () where it is not known.
+        shape: (C, H, W) of the images or (C, T, H, W) of the clips; () where it is not known.
         parts: "train", "val" and "test", where there are such images.
         preparation: of a picture; None for a network that was not trained here.
     """
@@ -87,6 +87,7 @@ class TrainingData:
         fields = asdict(self)
         if self.extra is None:
             del fields["extra"]
+        fields["preparation"] = self.preparation and self.preparation.to_fields()
         return json.dumps(fields, indent=1)
 
     @classmethod
@@ -145,14 +146,15 @@ class TeacherRecord:
         sha256: of its weights.
         images: how many images of which split it was evaluated on, as a phrase.
         scores: by metric, fractions; empty where its classes are not the data's.
-        taps: {kind of default taps: {name: (C, H, W)}} of the features that the method reads.
+        taps: {kind of default taps: {name: (C, H, W) or (C, T, H, W)}} of the features that the
+            method reads.
     """
 
     teacher: str
     sha256: str
     images: str
     scores: Mapping[str, float]
-    taps: Mapping[str, Mapping[str, tuple[int, int, int]]]
+    taps: Mapping[str, Mapping[str, tuple[int, ...]]]
 
     def to_json(self) -> str:
         """The text of `teacher.json`."""
@@ -167,7 +169,7 @@ class TeacherRecord:
         """
         fields = json.loads(text)
         taps = {
-            kind: {name: (int(c), int(h), int(w)) for name, (c, h, w) in shapes.items()}
+            kind: {name: tuple(map(int, shape)) for name, shape in shapes.items()}
             for kind, shapes in fields["taps"].items()
         }
         scores = {name: float(score) for name, score in fields["scores"].items()}

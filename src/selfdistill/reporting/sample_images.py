@@ -21,6 +21,7 @@ from .run_data import PICTURES, RunData
 
 _SHOWN = 8
 _MISTAKES = 12
+_FRAMES = 4  # of a clip that are shown
 _LEAST = 400  # pixels that a picture is wide, labels and prediction together
 _MOST = 1100  # pixels of a picture on the page
 _QUALITY = 88
@@ -76,8 +77,17 @@ def write_mistakes(
         )
     ]
     run.write(FILE, to_csv(mistakes))
-    pixels = _in_color(images.fetch(wrong)) if len(wrong) else ()
+    pixels = _in_color(_film(images.fetch(wrong))) if len(wrong) else ()
     _write(run, dict(zip(wrong.tolist(), pixels, strict=True)))
+
+
+def _film(pixels: Tensor) -> Tensor:
+    """Clips (B, C, T, H, W) as a few frames side by side, (B, C, H, n·W); images as they are."""
+    if pixels.dim() == 4:
+        return pixels
+    times = pixels.shape[2]
+    shown = torch.linspace(0, times - 1, min(_FRAMES, times)).round().long()
+    return pixels[:, :, shown].movedim(2, 3).flatten(3)
 
 
 def _in_color(pixels: Tensor) -> Tensor:

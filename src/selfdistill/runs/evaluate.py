@@ -58,7 +58,7 @@ def _named_as(own: ImageData, data: ImageData) -> ImageData:
 def _other_data(session: EvaluationSession, data: str | ImageData) -> ImageData:
     """Other data, in the size, channels and normalization that the run was trained with."""
     own = session.data
-    channels, height, width = own.train.shape
+    channels, *_, height, width = own.train.shape
     if isinstance(data, str):
         size = height if height == width else session.recipe.image_size
         data = load_data(session.recipe.model_copy(update={"data": data, "image_size": size}))

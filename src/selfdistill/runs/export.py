@@ -34,7 +34,7 @@ def export_trained(
     check_finished(run.path)
     check_format(format)
     own_size = image_size in (None, run.recipe.image_size) or {image_size} == set(
-        run.data.train.shape[1:]
+        run.data.train.shape[-2:]
     )
     if data is None:
         resized = run.recipe.model_copy(update={"image_size": image_size})

@@ -121,7 +121,7 @@ def _images(
     first = recipes[0]
     if data is None and image_size is None:
         return own.of(first)
-    _, height, width = own.of(first).train.shape
+    height, width = own.of(first).train.shape[-2:]
     size = image_size or (height if height == width else first.image_size)
     return load_data(first.model_copy(update={"data": data or first.data, "image_size": size}))
 

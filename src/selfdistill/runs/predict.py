@@ -7,7 +7,7 @@ from typing import Any
 from ..core import STUDENT, ConfigError
 from ..records.training_data import read_training_data
 from .paths import load_recipe
-from .predict_pictures import MIN_SCORE, TOP, Pictures, list_pictures, predict_pictures
+from .predict_pictures import MIN_SCORE, TOP, Pictures, check_paths, predict_pictures
 from .predictions import Predictions
 from .predictor import (
     Predictor,
@@ -34,12 +34,13 @@ def predict(
     """Predict classes, masks or boxes of pictures, which are prepared as in training.
 
     The data of a run need not be there. A picture that cannot be read is passed over and named in
-    the result's `unreadable`.
+    the result's `unreadable`. A network of clips gets the central clip of each video.
 
     Args:
         source: a run or its directory, or an ONNX or pt2 file that `selfdistill export` wrote, or
             its folder.
-        pictures: files and folders; of a folder all pictures, at any depth.
+        pictures: files and folders; of a folder all pictures, at any depth. For a network of clips
+            video files, folders of frames, and folders that hold such.
         exit: the number of a run's exit, a predictor's name, or ``"auto"``; None is the student.
         top: number of classes of a classified picture.
         min_score: lowest score of a detector's box.
@@ -57,9 +58,9 @@ def predict(
     """
     if save is not None:
         check_free(save)
-    files = list_pictures(pictures)  # before a network is loaded
+    check_paths(pictures)  # before a network is loaded
     predictor = load_predictor(source, exit, device, **objects)
-    predictions = predict_pictures(predictor, files, top=top, min_score=min_score)
+    predictions = predict_pictures(predictor, pictures, top=top, min_score=min_score)
     if save is not None:
         save_predictions(predictions, save)
     return predictions

@@ -1,12 +1,14 @@
 """Predictions of a run or of an exported file for pictures."""
 
 from collections.abc import Iterable, Sequence
+from math import prod
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ..core import ConfigError, DataError
+from ..data.clip_folders import list_videos
 from ..data.listing import Listing
 from ..data.preparation import Placement, PreparedPicture
 from ..data.threads import map_in_threads
@@ -21,26 +23,36 @@ _MAX_BATCH_SIZE = 32
 _MAX_BATCH_PIXELS = 1 << 20  # a segmenter has scores for each of them
 
 
-def list_pictures(pictures: Pictures) -> list[Path]:
-    """The files that are given, and all pictures in folders that are given.
+def check_paths(pictures: Pictures) -> list[Path]:
+    """The files and folders that are given.
 
     Raises:
-        DataError: there is no such file, or a folder holds no picture.
+        DataError: one does not exist, or there is none.
     """
     given = [pictures] if isinstance(pictures, str | Path) else list(pictures)
-    files: dict[Path, None] = {}
-    for path in map(Path, given):
-        if path.is_dir():
-            [inside] = Listing().class_images([path])
-            if not inside:
-                raise DataError(f"there is no picture in {path}")
-            files |= dict.fromkeys(map(Path, inside))
-        elif path.exists():
-            files[path] = None
-        else:
-            raise DataError(f"there is no picture and no folder {path}")
-    if not files:
+    if not given:
         raise DataError("no picture is given; name pictures, or a folder of them")
+    for path in map(Path, given):
+        if not path.exists():
+            raise DataError(f"there is no picture and no folder {path}")
+    return [Path(path) for path in given]
+
+
+def list_pictures(pictures: Pictures, *, videos: bool = False) -> list[Path]:
+    """The files that are given, and all pictures in folders that are given; or all videos.
+
+    Raises:
+        DataError: there is no such file, or a folder holds no picture or video.
+    """
+    files: dict[Path, None] = {}
+    for path in check_paths(pictures):
+        if not path.is_dir():
+            files[path] = None
+            continue
+        inside = list_videos(path) if videos else Listing().class_images([path])[0]
+        if not inside:
+            raise DataError(f"there is no {'video' if videos else 'picture'} in {path}")
+        files |= dict.fromkeys(map(Path, inside))
     return list(files)
 
 
@@ -65,7 +77,8 @@ def predict_pictures(
         raise ConfigError(f"min_score={min_score:g} is no score; give 0 … 1")
     read: list[Prediction] = []
     unreadable: dict[Path, str] = {}
-    paths, size = list_pictures(pictures), _batch_size(predictor)
+    paths = list_pictures(pictures, videos=predictor.preparation.clip is not None)
+    size = _batch_size(predictor)
     for batch in (paths[i : i + size] for i in range(0, len(paths), size)):
         results = map_in_threads(lambda path: _read(predictor, path), batch)
         unreadable |= {p: r for p, r in zip(batch, results, strict=True) if isinstance(r, str)}
@@ -80,8 +93,8 @@ def predict_pictures(
 
 
 def _batch_size(predictor: Predictor) -> int:
-    _, height, width = predictor.preparation.shape
-    return max(1, min(_MAX_BATCH_SIZE, _MAX_BATCH_PIXELS // (height * width)))
+    pixels = prod(predictor.preparation.shape[1:])
+    return max(1, min(_MAX_BATCH_SIZE, _MAX_BATCH_PIXELS // pixels))
 
 
 def _read(predictor: Predictor, path: Path) -> PreparedPicture | str:
@@ -98,7 +111,7 @@ def _predictions(
     """The predictions for one batch."""
     pixels = torch.stack([picture.pixels for picture in prepared.values()])
     placed = [(path, picture.placement) for path, picture in prepared.items()]
-    outputs, size = predictor.run(pixels), (pixels.shape[2], pixels.shape[3])
+    outputs, size = predictor.run(pixels), (pixels.shape[-2], pixels.shape[-1])
     names = predictor.classes
     if predictor.task == "classification":
         probabilities = outputs.float().softmax(1).cpu()

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..core import STUDENT, ArtifactError, ConfigError
 from ..data import ImageData, InMemoryImages
 from ..data.augment import normalize
+from ..data.clips import InMemoryClips
 from ..data.preparation import Preparation, preparation_of
 from ..engine.evaluate import predictor_outputs
 from ..export.box_agreement import ExportedDetections
@@ -83,9 +84,13 @@ def data_without_images(trained_on: TrainingData) -> ImageData:
     num_images = trained_on.parts["train"].images
     black = torch.zeros(1, dtype=torch.uint8).expand(num_images, *preparation.shape)
     labels = torch.arange(num_images) % len(trained_on.classes)
+    images = InMemoryImages(black, labels)
+    if clip := preparation.clip:
+        frame, lengths = black[:, :, 0], torch.ones(num_images, dtype=torch.int64)
+        images = InMemoryClips(frame, lengths, labels, clip)
     return ImageData(
         trained_on.name,
-        InMemoryImages(black, labels),
+        images,
         None,
         None,
         list(trained_on.classes),

@@ -87,12 +87,12 @@ def evaluate_teacher(
 def size_warnings(components: RunComponents, score: float | None = None) -> list[str]:
     """That a teacher is used at another size of images than it was trained at, if it is."""
     name, size = components.recipe.teacher, components.teacher_size
-    shape = components.data.train.shape
-    if size in ((), shape[1:]):
+    size, own = size[-2:], components.data.train.shape[-2:]
+    if size in ((), own):
         return []
     before = "" if score is None else _score_of_run(Path(name))
     after = "" if score is None else f", where it has {score:.1%}"
-    old, new = (f"{height}×{width}" for height, width in (size, shape[1:]))
+    old, new = (f"{height}×{width}" for height, width in (size, own))
     return [
         f"teacher {name} was trained on images of {old}{before} and is shown {new} here{after}; "
         f"--image-size {size[0]} is its own"

@@ -1,4 +1,4 @@
-"""Features of any form as maps (B, C, H, W)."""
+"""Features of any form as maps: (B, C, H, W), and of clips (B, C, T, H, W)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,10 +13,10 @@ _PREFIX_PARAMETERS = frozenset(
 
 
 def as_map(x: Tensor, image: Sequence[int] = (1, 1), prefix_tokens: int = 0) -> Tensor:
-    """Any batched feature as (B, C, H, W).
+    """Any batched feature as (B, C, H, W), or a clip's map of several times as (B, C, T, H, W).
 
-    A 4-d feature counts as channels-last (Swin) if its dims 1 and 2 have the image's
-    proportions and its dims 2 and 3 have not. Tokens (B, N, C) lose their prefix and are laid out
+    A map counts as channels-last (Swin) if the two dims before the last have the image's
+    proportions and the last two have not. Tokens (B, N, C) lose their prefix and are laid out
     in rows where their number makes a grid of the image's proportions; else they are one column.
 
     Args:
@@ -31,10 +31,10 @@ def as_map(x: Tensor, image: Sequence[int] = (1, 1), prefix_tokens: int = 0) -> 
         grid = token_grid(x.shape[1] - skipped, image) or (x.shape[1] - skipped, 1)
         rows: Tensor = x[:, skipped:].transpose(1, 2).unflatten(2, grid)  # type: ignore[no-untyped-call]
         return rows
-    if x.dim() == 4:
-        _, a, b, c = x.shape
+    if x.dim() in (4, 5):
+        a, b, c = x.shape[-3:]
         channels_last = same_aspect((a, b), image) and not same_aspect((b, c), image)
-        return x.permute(0, 3, 1, 2) if channels_last else x
+        return x.movedim(-1, 1) if channels_last else x
     raise ConfigError(f"a feature of shape {tuple(x.shape)} is neither a map nor a token sequence")
 
 

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from math import prod
 from typing import Any, NamedTuple
 
 import torch
@@ -36,27 +37,37 @@ def example_output(network: nn.Module, example: Any) -> Any:
     """Output of the network for an example, in evaluation mode and on the network's device.
 
     Raises:
-        ConfigError: wrong channel count, images smaller than the network allows, or a network that
-            does not take a graph as one input.
+        ConfigError: wrong channel count, images smaller than the network allows, images for a
+            network of clips, or a network that does not take a graph as one input.
     """
     if not isinstance(example, Tensor):
         return _graph_output(network, example)
-    channels, height, width = example.shape[1:]
     try:
         with evaluation_mode(network):
             return network(beside(network, example))
     except (RuntimeError, ValueError, AssertionError, IndexError) as error:
-        first = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)
-        if first is not None and first.in_channels != channels:
-            raise ConfigError(
-                f"{type(network).__name__} takes {first.in_channels} channels and the images have "
-                f"{channels}; build it for {channels}, or convert the images"
-            ) from error
-        reason = str(error).splitlines()[0]
-        raise ConfigError(
-            f"{type(network).__name__} cannot take images of {height}×{width}; "
-            f"{_size_remedy(network, height)} ({reason})"
-        ) from error
+        raise ConfigError(f"{type(network).__name__} {_misfit(network, example, error)}") from error
+
+
+def _misfit(network: nn.Module, example: Tensor, error: Exception) -> str:
+    """In which a network and its input do not fit, a clause with a remedy."""
+    channels, *sides = example.shape[1:]
+    kind, others = ("images", "clips") if len(sides) == 2 else ("clips", "images")
+    convolutions = (m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Conv3d))
+    first = next(convolutions, None)
+    if first is not None and len(first.kernel_size) != len(sides):
+        remedy = (
+            "--task clips" if kind == "images" else "one with 3-D convolutions: clips/r3d10_w16"
+        )
+        return f"is a network for {others}, and these are {kind}; take {remedy}"
+    if first is not None and first.in_channels != channels:
+        return (
+            f"takes {first.in_channels} channels and the {kind} have {channels}; build it for "
+            f"{channels}, or convert the {kind}"
+        )
+    remedy = _size_remedy(network, sides[-2])
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return f"cannot take {kind} of {'×'.join(map(str, sides))}; {remedy} ({reason})"
 
 
 def _graph_output(network: nn.Module, graph: Any) -> Any:
@@ -98,7 +109,7 @@ class ModuleOutput(NamedTuple):
     """A module that runs once in a pass and returns one feature."""
 
     name: str
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     pools: bool
 
     @property
@@ -108,18 +119,19 @@ class ModuleOutput(NamedTuple):
 
     @property
     def area(self) -> int:
-        """Number of cells or tokens."""
-        return self.shape[1] * self.shape[2]
+        """Number of cells or tokens, of a clip at all times."""
+        return prod(self.shape[1:])
 
 
 def module_outputs(network: nn.Module, example: Any) -> list[ModuleOutput]:
     """All modules that run exactly once and return a feature, in order of completion."""
     records: list[tuple[str, nn.Module, tuple[int, ...]]] = []
     size, prefix = image_size(example), count_prefix_tokens(network)
-    fewest = 3 if isinstance(example, Tensor) else 2  # vectors of images are no places to read
+    # vectors of images are no places to read
+    fewest, most = (3, example.dim()) if isinstance(example, Tensor) else (2, 4)
 
     def record(name: str, module: nn.Module, args: Any, output: Any) -> None:
-        usable = isinstance(output, Tensor) and fewest <= output.dim() <= 4
+        usable = isinstance(output, Tensor) and fewest <= output.dim() <= most
         shape = tuple(as_map(output, size, prefix).shape[1:]) if usable else ()
         records.append((name, module, shape))
 
@@ -132,7 +144,7 @@ def module_outputs(network: nn.Module, example: Any) -> list[ModuleOutput]:
             handle.remove()
     runs = Counter(name for name, _, _ in records)
     return [
-        ModuleOutput(name, (shape[0], shape[1], shape[2]), _pools(module))
+        ModuleOutput(name, shape, _pools(module))
         for name, module, shape in records
         if shape and runs[name] == 1
     ]
@@ -154,7 +166,7 @@ def find_taps(
 
     Args:
         network: any module.
-        example: images by which stages are found, (B, C, H, W), or a graph.
+        example: images or clips by which stages are found, or a graph.
         count: the most names.
         stages: prefer the network's `stage_ends`, where it has that attribute: its stages alone,
             without the stem and the layers behind them that `cuts` may hold.
@@ -230,7 +242,7 @@ def _stage_ends(outputs: list[ModuleOutput]) -> list[str]:
 def _blocks(network: nn.Module, outputs: list[ModuleOutput]) -> list[str]:
     """The longest run of sibling modules of one class and one shape."""
     shapes = {output.name: output.shape for output in outputs}
-    runs: dict[tuple[str, type, tuple[int, int, int]], list[str]] = {}
+    runs: dict[tuple[str, type, tuple[int, ...]], list[str]] = {}
     for name, module in network.named_modules():
         if name in shapes and next(module.children(), None) is not None:
             parent = name.rpartition(".")[0]

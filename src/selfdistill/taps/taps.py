@@ -26,17 +26,19 @@ class Taps(NetworkWrapper):
     ``taps(x)`` is the network's own output; ``taps.forward_features(x)`` also gives the features.
     Every feature is (B, C, H, W), see `as_map`: channels-last maps are permuted, tokens laid out as
     the image's patches, and vectors become (B, C, 1, 1), so that a head or a critic serves every
-    architecture. The input may be a graph: of its nodes' features (N, C) each is a vector.
+    architecture. The input may be a graph: of its nodes' features (N, C) each is a vector. Maps of
+    clips keep their times, (B, C, T, H, W).
 
     Args:
         network: any module; it is neither copied nor changed (a forward hook is added at each tap).
         names: dotted names of modules, shallowest first, or ``"auto"`` or ``"stages"`` (see
             `find_taps`).
-        example: one input (or a few), (B, C, H, W), or a graph, by which shapes are found.
+        example: one input (or a few), (B, C, H, W) or (B, C, T, H, W), or a graph, by which shapes
+            are found.
 
     Attributes:
         names: the taps, shallowest first.
-        shapes: (C, H, W) at each tap, for inputs of the example's size.
+        shapes: (C, H, W) or (C, T, H, W) at each tap, for inputs of the example's size.
         prefix_tokens: how many of the network's tokens are no patches of the image.
 
     Raises:
@@ -65,7 +67,24 @@ class Taps(NetworkWrapper):
             network.get_submodule(name).register_forward_hook(partial(self._catch, name))
         with evaluation_mode(network):
             _, features = self.forward_features(example)
-        self.shapes = {n: (f.shape[1], f.shape[2], f.shape[3]) for n, f in features.items()}
+        self.shapes = {name: tuple(feature.shape[1:]) for name, feature in features.items()}
+        self._check_sides(example)
+
+    def _check_sides(self, example: Any) -> None:
+        """Raises `ConfigError` for features with more sides than the input, or of several kinds."""
+        limit = example.dim() - 1 if isinstance(example, Tensor) else 3
+        for name, shape in self.shapes.items():
+            if len(shape) > limit:
+                raise ConfigError(
+                    f"tap '{name}' gives a feature of {shape} for an input of fewer sides; tap a "
+                    "module whose output is a map or a token sequence"
+                )
+        if len({len(shape) for shape in self.shapes.values()}) > 1:
+            listed = ", ".join(f"{name} {shape}" for name, shape in self.shapes.items())
+            raise ConfigError(
+                f"some of the taps have times and others have not ({listed}); name "
+                "modules of one kind"
+            )
 
     def forward(self, x: Any) -> Any:
         """The network's own output."""
@@ -86,7 +105,8 @@ class Taps(NetworkWrapper):
         """
         out, caught = self._cached_pass(x) or self._pass(x)
         features = {name: self._map(caught[name], x) for name in self.names}
-        last, pooled = caught[self.names[-1]], features[self.names[-1]].mean((2, 3))
+        last, feature = caught[self.names[-1]], features[self.names[-1]]
+        pooled = feature.mean(tuple(range(2, feature.dim())))
         if last.dim() == 3 and self.class_token:
             has_prefix = skipped_tokens(last.shape[1], image_size(x), self.prefix_tokens)
             pooled = last[:, 0] if has_prefix else pooled

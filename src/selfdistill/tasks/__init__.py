@@ -1,4 +1,4 @@
-"""Classification, segmentation, detection and nodes of graphs: heads, losses and metrics."""
+"""Classes of images, clips, pixels, boxes and nodes of graphs: heads, losses and metrics."""
 
 from collections.abc import Sequence
 
@@ -8,11 +8,12 @@ from torch import nn
 from ..core import ConfigError, Task
 from ..taps import example_output, training_output
 from .classification import Classification
+from .clips import Clips
 from .detection import Detection
 from .nodes import Nodes
 from .segmentation import Segmentation
 
-TASKS = {cls.name: cls for cls in (Classification, Detection, Segmentation)}
+TASKS = {cls.name: cls for cls in (Classification, Clips, Detection, Segmentation)}
 """Task classes by name."""
 
 LOOP_TASKS = {cls.name: cls for cls in (Nodes,)}
@@ -22,6 +23,7 @@ __all__ = [
     "LOOP_TASKS",
     "TASKS",
     "Classification",
+    "Clips",
     "Detection",
     "Nodes",
     "Segmentation",
@@ -47,7 +49,7 @@ def make_task(
     Args:
         name: a key of `TASKS`.
         classes: names of the classes, in the order of their labels.
-        shape: (C, H, W) of the images.
+        shape: (C, H, W) of the images, or (C, T, H, W) of the clips.
         label_smoothing: of the supervised loss, in [0, 1).
     """
     return TASKS[name](classes, torch.zeros(2, *shape), label_smoothing=label_smoothing)

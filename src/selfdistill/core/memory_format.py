@@ -1,0 +1,21 @@
+"""Tensors with the channels as the innermost dimension in memory."""
+
+import torch
+from torch import Tensor, nn
+
+_FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """Images, clips and weights of convolutions with their channels last, others as they are."""
+    layout = _FORMATS.get(x.dim())
+    return x if layout is None else x.contiguous(memory_format=layout)
+
+
+def module_to_channels_last(module: nn.Module) -> None:
+    """All parameters and buffers of a module as `channels_last` has them, in place.
+
+    `Module.to(memory_format=torch.channels_last)` refuses the weights of 3-D convolutions.
+    """
+    for tensor in (*module.parameters(), *module.buffers()):
+        tensor.data = channels_last(tensor.data)

@@ -1,0 +1,62 @@
+"""A set of labeled images or videos, wherever they lie."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, NamedTuple, Self
+
+from torch import Tensor
+
+from .targets import Targets
+
+
+class CropKeys(NamedTuple):
+    """What a random resized crop is keyed by."""
+
+    seed: int
+    epoch: int
+    sample: int
+    view: int
+
+
+class ImageSet(ABC):
+    """Labeled images of one shape, or videos.
+
+    Attributes:
+        targets: of each image.
+        shape: (C, H, W) of one image, or (C, T, H, W) of a clip.
+        fit: how a picture is brought to that shape, a name in `preparation.FITS`.
+    """
+
+    fit: ClassVar[str]
+    targets: Targets
+    shape: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    @property
+    def labels(self) -> Tensor:
+        """(N,) int64; zeros where an image has no single label."""
+        return self.targets.strata
+
+    @abstractmethod
+    def fetch(self, index: Tensor) -> Tensor:
+        """Images by index: (B,) int64 to (B, C, H, W) uint8."""
+
+    def fetch_view(
+        self, index: Tensor, seed: int, epoch: int, sample: Tensor, view: int = 0
+    ) -> Tensor:
+        """As `fetch`, of videos a random clip each.
+
+        Args:
+            index: of the images, (B,) int64.
+            seed, epoch, view: keys of the draw, with the index of a sample (B,).
+        """
+        return self.fetch(index)
+
+    @abstractmethod
+    def take(self, index: Tensor) -> Self:
+        """The subset at these indices, in this order."""
+
+    @abstractmethod
+    def with_channels(self, channels: int) -> Self:
+        """The same images as `functional.channels` converts them."""

@@ -1,0 +1,27 @@
+"""Means over the places of a feature: rows and columns, and of a clip the times before them."""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def mean_over_places(x: Tensor) -> Tensor:
+    """(B, C, H, W) or (B, C, T, H, W) -> (B, C)."""
+    return x.mean(tuple(range(2, x.dim())))
+
+
+def pooled_to_size(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Averaged to (h, w), or of a clip's map to (t, h, w); a map of that size is handed back.
+
+    Times are averaged after rows and columns, which is the same as all at once and what ONNX has.
+    """
+    if tuple(x.shape[2:]) == tuple(size):
+        return x
+    *times, height, width = size
+    if not times:
+        return F.adaptive_avg_pool2d(x, (height, width))
+    frames = F.adaptive_avg_pool2d(x.flatten(1, 2), (height, width))  # (B, C·T, h, w)
+    rows = frames.view(*x.shape[:3], height * width)
+    pooled = F.adaptive_avg_pool2d(rows, (times[0], height * width))
+    return pooled.view(*pooled.shape[:3], height, width)
