@@ -48,6 +48,13 @@ def test_classifies_the_feature_of_the_whole_network(name):
     assert find_taps(network, x)[-1] == tap
 
 
+def test_cuts_a_network_of_clips():
+    network = build("clips/r3d10_w8@layer2", num_classes=4)
+    clips = torch.randn(2, 3, 4, 16, 16)
+    feature = network.trunk_forward(network.eval(), clips)
+    torch.testing.assert_close(network(clips), network.cut_head(feature.mean((2, 3, 4))))
+
+
 def test_takes_the_image_channels_that_are_asked_for():
     network = build("cifar/resnet8@layer2", num_classes=4, in_channels=5)
     assert network(torch.zeros(2, 5, 16, 16)).shape == (2, 4)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core import ConfigError
+from ..functional.places import mean_over_places
 from ..taps import as_map
 from ..taps.feature_map import count_prefix_tokens
 from ..taps.fx_split import trainable_trunk
@@ -13,6 +14,7 @@ from ..taps.taps import check_tap_names
 MARK = "@"
 """Between the name of a network and that of the module that it is cut behind."""
 _SIDES = (64, 224, 32, 96, 128, 256, 299, 384)  # of images that a network may take
+_TIMES = 8  # of clips that it may take instead
 
 
 class CutNetwork(nn.Module):
@@ -58,21 +60,22 @@ class CutNetwork(nn.Module):
         self.cut_head = nn.Linear(self._width(in_channels), num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to scores (B, K)."""
+        """(B, C, H, W), of a network for clips (B, C, T, H, W), to scores (B, K)."""
         scores: Tensor = self.cut_head(self._pooled(x))
         return scores
 
     def _pooled(self, x: Tensor) -> Tensor:
         feature = self.trunk_forward(self, x)
-        return as_map(feature, x.shape[-2:], self.num_prefix_tokens).mean((2, 3))
+        return mean_over_places(as_map(feature, x.shape[-2:], self.num_prefix_tokens))
 
     def _width(self, in_channels: int) -> int:
-        """Channels of the feature, by the first size of images that the network takes."""
+        """Channels of the feature, by the first size of images or clips that the network takes."""
         fault = ""
-        for side in _SIDES:
+        images = [(side, side) for side in _SIDES]
+        for size in (*images, *((_TIMES, *sides) for sides in images)):
             try:
                 with evaluation_mode(self), torch.no_grad():
-                    return self._pooled(torch.zeros(2, in_channels, side, side)).shape[1]
+                    return self._pooled(torch.zeros(2, in_channels, *size)).shape[1]
             except Exception as error:  # network code may raise anything
                 fault = fault or str(error).splitlines()[0]
         raise ConfigError(f"the network cannot be cut there: {fault}; choose a module that it runs")
