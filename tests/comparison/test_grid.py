@@ -162,7 +162,9 @@ def test_extra_images_go_to_who_learns_from_them(row):
     assert study_from_dict(study.to_dict(), "here") == study
     shared = planned("srrl,byot", keys={"teacher": "runs/own", "extra": "npz:a.npz"})
     assert [recipe.extra for recipe in shared.rows.values()] == ["", "npz:a.npz", ""]
-    with pytest.raises(ConfigError, match="no row has a use for extra; these methods have: srrl"):
+    with pytest.raises(
+        ConfigError, match="no row has a use for extra; these methods have: kd3, srrl"
+    ):
         planned("byot", keys={"extra": "npz:a.npz"})
     with pytest.raises(
         ConfigError, match="'extra' of row 'byot-extra-npz_a' belongs to the recipe"

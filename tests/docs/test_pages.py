@@ -53,6 +53,7 @@ def test_examples_of_methods_are_accepted(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("digits-ce", "teacher"):  # which are not read here
         (tmp_path / "runs" / name).mkdir(parents=True)
+    (tmp_path / "flowers").mkdir()
     for block in blocks(page.read_text(encoding="utf-8")):
         if block.language in RUN and not block.excuse:
             for verb, *words in own_commands(block.code):

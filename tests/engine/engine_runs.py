@@ -75,7 +75,11 @@ class Slice:
         loader = Loader(images(), batch_size=8, seed=0, mean=(0.5,) * 3, std=(0.3,) * 3,
                         crop_padding=1, flip=True, micro_batches=parts, views=needs.views,
                         same_class=needs.same_class)  # fmt: skip
-        self.epoch = loader.epoch
+        self.epoch, self.choose = loader.epoch, loader.choose
+
+    def pool(self) -> EvalLoader:
+        """All images, for methods that choose among extra ones; here these are their extra ones."""
+        return EvalLoader(images(), batch_size=8, mean=(0.5,) * 3, std=(0.3,) * 3)
 
 
 def task() -> Classification:
