@@ -147,9 +147,8 @@ def page() -> str:
             "2,000 images, 20 epochs, two `cifar/resnet8` that start together.",
             peers,
         ),
-        "The rows of `muse`, `muse-offline`, `muse-online` and `mimkd` were run when a term's "
-        "weight was also its critic's learning rate, those of `at`, `nst` and `vid` with other "
-        "stages than the benchmark's; they are to be made again. All figures, with machines, "
+        "The rows of `muse` and `muse-online` were run when a term's weight was also its critic's "
+        "learning rate, and are to be made again. All figures, with machines, "
         "commits and commands: [Measurements](../measurements.md).",
     ]
     return "\n\n".join(parts) + "\n"

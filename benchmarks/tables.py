@@ -120,7 +120,12 @@ def scenes() -> list[str]:
     ]
 
 
-def methods(kind: str, title: str, about: str) -> str:
+def figure(line: dict[str, str]) -> str:
+    """Mean and deviation; of one run its figure."""
+    return f"{line['mean']} ± {line['std']}" if line["std"] else f"{line['mean']} (one seed)"
+
+
+def methods(kind: str, title: str, about: str, precision: str = "bf16", note: str = EARLIER) -> str:
     """One small study of many methods: test accuracy of the student, and of what stays beside."""
     found = rows(f"accuracy-cifar100-2000x20-{kind}")
     if not found:
@@ -135,18 +140,19 @@ def methods(kind: str, title: str, about: str) -> str:
     }
     lines = []
     for row in dict.fromkeys(r["row"] for r in test):
-        own = {r["exit"]: f"{r['mean']} ± {r['std']}" for r in test if r["row"] == row}
+        own = {r["exit"]: figure(r) for r in test if r["row"] == row}
         beside = ", ".join(f"{name} {value}" for name, value in own.items() if name != "student")
         lines.append([row, own["student"], gains.get(row, ""), beside])
     return "\n\n".join(
         [
             f"## {title}",
             f"{about} 2,000 training images, 20 epochs, batch 128, SGD 0.1 with Nesterov momentum "
-            "0.9, weight decay 5e-4, a fifth of the epochs warm-up, cosine, bf16; every method "
-            "with its paper's defaults. Top-1 on the 10,000 test images, last epoch, mean ± "
+            "0.9, weight decay 5e-4, a fifth of the epochs warm-up, cosine, "
+            f"{precision}; every method with its paper's defaults. Top-1 on the 10,000 test "
+            "images, last epoch, mean ± "
             f"standard deviation of {found[0]['n']} seeds; minus `{base}`, paired by seed, with a "
             "95 % t interval. So short a training on so few images underfits: it does not show "
-            f"how methods rank when trained to the end. {EARLIER}",
+            f"how methods rank when trained to the end. {note}",
             table(["row", "student", f"minus {base}", "beside it"], lines),
             origin(found),
         ]
@@ -332,9 +338,11 @@ def main() -> None:
             "offline",
             "CIFAR-100, offline methods",
             "`cifar/resnet8`, 84 k parameters, taught by one `cifar/resnet20` that was trained by "
-            "the same recipe on the same images. **The rows `at`, `nst` and `vid` are to be made "
-            "again**: they were run with the stem as a stage beside the three of the CRD "
-            "benchmark, which these methods no longer take.",
+            "the same recipe on the same images. Methods of stages read the three of the CRD "
+            "benchmark, and critics learn at their full rate.",
+            "fp32",
+            "The runs were made over several commits before the one named here; the command trains "
+            "them anew. `mimkd` is to be given the other seeds.",
         ),
         methods(
             "online",
