@@ -1,6 +1,6 @@
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,7 @@ from ..core import (
 from ..core.keyed_random import purpose
 from ..functional.attention import pooled_to
 from ..functional.mixing import batch_permutation, beta
+from ..models.layers import conv_bn
 from ..modules.composite import CompositeNetwork
 from ..taps import Taps, Teacher, as_map
 from ..taps.fx_split import split_at
@@ -207,12 +208,9 @@ class TransferredNetwork(CompositeNetwork):
 def transfer_block(in_channels: int, out_channels: int) -> nn.Sequential:
     """1×1, 3×3 and 1×1 convolutions, each with batch norm and ReLU, half as wide within."""
     half = max(1, out_channels // 2)
-    sizes = [(in_channels, half, 1), (half, half, 3), (half, out_channels, 1)]
-    layers: list[nn.Module] = []
-    for i, o, kernel in sizes:
-        convolution = nn.Conv2d(i, o, kernel, padding=kernel // 2, bias=False)
-        layers += [convolution, nn.BatchNorm2d(o), nn.ReLU()]
-    return nn.Sequential(*layers)
+    return nn.Sequential(
+        conv_bn(in_channels, half, 1), conv_bn(half, half, 3), conv_bn(half, out_channels, 1)
+    )
 
 
 def linear_classifier(teacher: Teacher, task: Task) -> nn.Linear:
@@ -230,17 +228,12 @@ def linear_classifier(teacher: Teacher, task: Task) -> nn.Linear:
             classified = linears[-1](vector)
             if classified.shape == scores.shape and torch.allclose(classified, scores, atol=1e-3):
                 return linears[-1]
+    name = type(cast(Taps, teacher.network).network).__name__
     raise ConfigError(
-        f"the student is given its teacher's classifier, and the teacher, {type_of(teacher)}, ends "
+        f"the student is given its teacher's classifier, and the teacher, {name}, ends "
         f"with another than one linear layer on the mean of its feature at "
         f"'{teacher.names[-1]}'; take a convolutional teacher, or another method"
     )
-
-
-def type_of(teacher: Teacher) -> str:
-    """The class of a teacher's own network."""
-    network: Any = teacher.network
-    return type(getattr(network, "network", network)).__name__
 
 
 def mix_distribution(x: Tensor, partners: Tensor, ratio: Tensor) -> Tensor:
