@@ -102,21 +102,21 @@ def test_the_student_is_frozen_while_the_assistant_learns(tiny_net, tiny_task, b
 def test_an_assistant_that_grows_tap_by_tap(tiny_net, tiny_task, batch):
     method = offline("residual-kd", tiny_net, tiny_task, schedule="progressive").train()
     assert method.cycles == 5
-    for phase in range(1, 5):
-        method.after_step(moment(2 * phase - 1, 10))
-        assert int(method.phase) == phase
+    for cycle in range(1, 5):
+        method.after_step(moment(2 * cycle - 1, 10))
+        assert int(method.cycle) == cycle
         method.zero_grad(set_to_none=True)
-        losses = method(batch, moment(2 * phase, 10)).losses
+        losses = method(batch, moment(2 * cycle, 10)).losses
         sum(losses.values()).backward()
         names = (n for n, p in method.named_parameters() if p.grad is not None)
         learned = {name for name in names if "assistant" in name}
-        own = (f"student.assistant.{phase - 1}.", f"assistant_adapters.{phase - 1}.")
+        own = (f"student.assistant.{cycle - 1}.", f"assistant_adapters.{cycle - 1}.")
         assert learned
         assert all(name.startswith(own) for name in learned)
-        assert all(losses[f"assistant/{i}"] == 0 for i in range(phase + 1, 5))
+        assert all(losses[f"assistant/{i}"] == 0 for i in range(cycle + 1, 5))
         modes = [part.training for part in method.student.assistant]
-        assert modes == [i >= phase - 1 for i in range(4)]
-        assert bool(method.student.assistant_counts) == (phase == 4)
+        assert modes == [i >= cycle - 1 for i in range(4)]
+        assert bool(method.student.assistant_counts) == (cycle == 4)
 
 
 def test_the_phase_is_restored(tiny_net, tiny_task):

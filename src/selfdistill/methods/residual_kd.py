@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ..core import METHODS, Batch, ConfigError, Method, Progress, Provenance, StepOutput, Task
 from ..costs.macs import network_cost
 from ..functional.attention import pooled_to
+from ..models.layers import conv_bn
 from ..modules.composite import CompositeNetwork
 from ..modules.narrowing import widest_chain
 from ..modules.pairs import paired_shapes
@@ -57,7 +58,7 @@ class ResidualDistillation(Method):
     provenance = Provenance.ABSTRACT
     default_taps = "stages"
     composite = True
-    phase: Tensor
+    cycle: Tensor
 
     def __init__(
         self,
@@ -89,22 +90,22 @@ class ResidualDistillation(Method):
         )
         self.schedule, self.num_taps = schedule, len(channels)
         self.cycles = {"two-stage": 2, "progressive": 1 + self.num_taps, "joint": 1}[schedule]
-        self.register_buffer("phase", torch.zeros((), dtype=torch.int64))
-        self.register_load_state_dict_post_hook(_restore_phase)
-        self.enter_phase(0)
+        self.register_buffer("cycle", torch.zeros((), dtype=torch.int64))
+        self.register_load_state_dict_post_hook(_restore_cycle)
+        self.enter_cycle(0)
 
-    def enter_phase(self, phase: int) -> None:
+    def enter_cycle(self, cycle: int) -> None:
         """Freeze and unfreeze what this part of the run wants, 0 … cycles − 1."""
         # For `forward` to read without waiting for the device; a compiled step is compiled anew.
-        self.student_learns = phase == 0
+        self.student_learns = cycle == 0
         first, last = 1, self.num_taps
-        if self.schedule != "joint" and phase == 0:
+        if self.schedule != "joint" and cycle == 0:
             last = 0
         elif self.schedule == "progressive":
-            first = last = phase
+            first = last = cycle
         self.learning_taps = range(first, last + 1)  # of the assistant
         self.assistant_counts = last == self.num_taps
-        self.phase.fill_(phase)
+        self.cycle.fill_(cycle)
         self.student.assistant_counts.fill_(self.assistant_counts)
         self.train(self.training)
 
@@ -153,16 +154,16 @@ class ResidualDistillation(Method):
         return adapted, losses
 
     def after_step(self, progress: Progress) -> None:
-        """Enters the next phase where one ends."""
+        """Enters the next cycle where one ends."""
         step, total = int(progress.step), int(progress.total)
         before, after = (done * self.cycles // total for done in (step, step + 1))
         if before < after < self.cycles:
-            self.enter_phase(after)
+            self.enter_cycle(after)
 
 
-def _restore_phase(method: nn.Module, keys: Any) -> None:
+def _restore_cycle(method: nn.Module, keys: Any) -> None:
     assert isinstance(method, ResidualDistillation)
-    method.enter_phase(int(method.phase))
+    method.enter_cycle(int(method.cycle))
 
 
 def _gradients(wanted: bool) -> AbstractContextManager[Any]:
@@ -228,8 +229,7 @@ def adapter(in_channels: int, out_channels: int) -> nn.Module:
     """Nothing, or a 1×1 convolution and batch norm where the channels differ."""
     if in_channels == out_channels:
         return nn.Identity()
-    convolution = nn.Conv2d(in_channels, out_channels, 1, bias=False)
-    return nn.Sequential(convolution, nn.BatchNorm2d(out_channels))
+    return conv_bn(in_channels, out_channels, 1, relu=False)
 
 
 def _adapted(maps: Sequence[Tensor], adapters: Iterable[nn.Module]) -> list[Tensor]:
