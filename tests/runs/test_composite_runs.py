@@ -18,7 +18,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*chance", "ignore:.*teacher")
 def run(tmp_path_factory):
     place = tmp_path_factory.mktemp("composite")
     selfdistill.train(method="ce", out=place / "teacher", quiet=True, **TINY)
-    options = {"schedule": "joint", "out": place / "run", "quiet": True}
+    options = {"schedule": "joint", "taps": "layer1,layer3", "teacher_taps": "layer1,layer3"}
+    options |= {"out": place / "run", "quiet": True}
     return selfdistill.train(
         method="residual-kd", teacher=str(place / "teacher"), **options, **TINY
     )
@@ -58,7 +59,12 @@ def test_has_no_code_that_loads_weights_alone(run, tmp_path):
 def test_can_teach(run, tmp_path):
     for method in ("kd", "at"):
         student = selfdistill.train(
-            method=method, teacher=str(run.path), out=tmp_path / method, quiet=True, **TINY
+            method=method,
+            taps="layer1,layer3",
+            teacher=str(run.path),
+            out=tmp_path / method,
+            quiet=True,
+            **TINY,
         )
         teacher = student.method.teacher.network
         teacher = getattr(teacher, "network", teacher)
@@ -90,7 +96,7 @@ def test_its_information_and_its_diagnosis(run):
     assert terms["student/1"].gradient > 0
 
 
-def test_an_interrupted_run_goes_on_in_its_phase(run, tmp_path, monkeypatch):
+def test_an_interrupted_run_goes_on_in_its_cycle(run, tmp_path, monkeypatch):
     keys = TINY | {"epochs": 4, "teacher": str(run.path.parent / "teacher"), "quiet": True}
     whole = selfdistill.train(method="residual-kd", out=tmp_path / "whole", **keys)
     selfdistill.train(method="residual-kd", out=tmp_path / "part", **keys | {"epochs": 4})

@@ -22,3 +22,8 @@ def composite_description(method: Method) -> str:
     """What a method's student is made of, a phrase; "" where it is the network that was given."""
     student = method.predictors()[STUDENT]
     return student.description if isinstance(student, CompositeNetwork) else ""
+
+
+def student_taps(method: Method, taps: str) -> str:
+    """The taps of a recipe, which name modules of the given network: of a composite its own."""
+    return "auto" if method.composite else taps

@@ -13,6 +13,7 @@ from ..data import ImageData
 from ..information.config import NetworkUnderTest
 from ..models import build
 from ..models.build import name_hint
+from ..modules.composite import student_taps
 from ..modules.exits import Exits
 from ..recipe.build_run import load_data
 from ..recipe.network_input import as_network_input, initial_weights
@@ -141,7 +142,8 @@ def _trained(
     run = load(name, data=own)
     if run.unfinished:
         warnings.warn(f"{name} is not finished: {run.unfinished}", stacklevel=2)
-    network = NetworkUnderTest(run.network, taps or recipe.taps, run.data.mean, run.data.std)
+    taps = taps or student_taps(run.method, recipe.taps)
+    network = NetworkUnderTest(run.network, taps, run.data.mean, run.data.std)
     if not at_bottlenecks:
         return network
     exits = next((m for m in run.method.modules() if isinstance(m, Exits)), None)

@@ -15,11 +15,11 @@ from ..engine import checkpoint
 from ..engine.run_directory import RunDirectory
 from ..engine.state import restore_method
 from ..evaluation import EvaluationSession
-from ..export.package import ExportResult
+from ..export.package import ExportResult, task_for
 from ..information.config import EstimatorConfig, NetworkUnderTest
 from ..information.estimation import estimate_information
 from ..information.results import InformationResult
-from ..modules.composite import composite_description
+from ..modules.composite import composite_description, student_taps
 from ..recipe.build_run import RunInput, build_run, load_data
 from ..recipe.data_check import as_trained
 from ..recipe.placeholder_teacher import placeholder_teacher
@@ -28,7 +28,6 @@ from ..recipe.schema import Recipe
 from ..recipe.teachers import check_given_modules
 from ..records.exit_measurements import ExitMeasurements
 from ..records.exit_scores import ExitScore, read_exit_scores, score_summary
-from ..tasks import make_task
 from .anytime import early_exit_network
 from .baseline import check_comparable, matched_baseline
 from .evaluate import Evaluation, evaluate_run
@@ -85,9 +84,8 @@ class Run:
         self, *, device: str | None = None, precision: str | None = None
     ) -> EvaluationSession:
         """The run's method with its task, data and loaders, on a device of this machine."""
-        return EvaluationSession.local(
-            self.recipe, self.data, self.method, device=device, precision=precision
-        )
+        where = {"device": device, "precision": precision}
+        return EvaluationSession.local(self.recipe, self.data, self.method, **where)
 
     def evaluate(
         self,
@@ -250,7 +248,8 @@ class Run:
         Args:
             config: keywords of `information.config.EstimatorConfig`, such as steps and seeds.
         """
-        network = NetworkUnderTest(self.network, self.recipe.taps, self.data.mean, self.data.std)
+        taps = student_taps(self.method, self.recipe.taps)
+        network = NetworkUnderTest(self.network, taps, self.data.mean, self.data.std)
         return estimate_information({self.path.name: network}, self.data, EstimatorConfig(**config))
 
     def report(self) -> Path:
@@ -291,8 +290,7 @@ def load(
     data = as_trained(directory.path, trained_on, data or load_data(recipe))
     chosen = recipe
     if teacher is None and recipe.teacher:
-        task = make_task(data.task, data.classes, data.train.shape)
-        teacher = placeholder_teacher(directory.path, task)
+        teacher = placeholder_teacher(directory.path, task_for(data))
         chosen = recipe.model_copy(update={"teacher_taps": "auto"})
     components = build_run(chosen, RunInput(data), model=model, teacher=teacher, peers=peers)
     restore_method(components.method, newest, ema=True)
