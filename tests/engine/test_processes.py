@@ -3,9 +3,11 @@
 from types import SimpleNamespace
 
 import pytest
+import torch
 from torch import distributed
 
 from selfdistill.core import ResourceError
+from selfdistill.engine.extra_choice import _of_all_processes
 from selfdistill.engine.processes import lost_processes_reported, process_max, process_mean
 
 TWO = SimpleNamespace(world_size=2)
@@ -32,6 +34,28 @@ def test_a_lost_process_is_named(error):
 def test_other_faults_stay_what_they_are():
     with pytest.raises(RuntimeError, match="shape"), lost_processes_reported(TWO):
         raise RuntimeError("shape mismatch")
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_scores_of_all_processes_are_in_order_whatever_their_numbers(rank):
+    shares = torch.arange(10.0).view(5, 2).split([2, 3])
+
+    class Both:
+        """Two processes, seen from one of them."""
+
+        world_size, device = 2, "cpu"
+
+        def all_reduce(self, tensor, reduce_op):
+            return torch.tensor(3)  # the longer share
+
+        def all_gather(self, tensor):
+            if tensor.dim() == 0:
+                assert int(tensor) == len(shares[rank])
+                return torch.tensor([2, 3])
+            assert torch.equal(tensor[: len(shares[rank])], shares[rank])
+            return torch.stack([torch.cat([shares[0], torch.full((1, 2), -1.0)]), shares[1]])
+
+    assert torch.equal(_of_all_processes(Both(), shares[rank]), torch.cat(shares))
 
 
 def test_one_process_agrees_with_itself():

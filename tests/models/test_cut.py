@@ -103,6 +103,21 @@ def test_published_weights_have_the_input_of_the_whole():
     assert published_input(f"{name}@blocks.4") == published_input(name) is not None
 
 
+def test_pretrained_weights_are_those_of_the_whole(monkeypatch):
+    import timm
+
+    def fetched(name, pretrained, **keys):
+        assert pretrained
+        network = timm.models.resnet18(**keys)
+        torch.nn.init.constant_(network.conv1.weight, 0.5)
+        return network
+
+    monkeypatch.setattr(timm, "create_model", fetched)
+    network = build("timm/resnet18@layer3", num_classes=4, weights="pretrained")
+    assert torch.equal(network.conv1.weight, torch.full_like(network.conv1.weight, 0.5))
+    assert network.cut_head.out_features == 4
+
+
 def test_the_code_of_a_card_builds_it():
     code = build_code("timm/resnet18@layer3", "classification", 4, 3)
     assert "build('timm/resnet18@layer3', num_classes=4, in_channels=3)" in code
