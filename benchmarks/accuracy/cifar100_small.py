@@ -4,12 +4,13 @@
 
 `cifar100.npz` is CIFAR-100 in MedMNIST's layout with 5,000 training images as `val_images`. Choices
 are made on those; test images are looked at once, for the table. The tables are `self`, `offline`
-(one teacher for all, trained first on the same images), `online`, and `forms`, which is the third
-part of docs/study.md. All rows of a table share one recipe and the same seeds, and every method has
-its paper's defaults; only `byot` has head and soft weight of `exits` and `muse`, so that rows with
-exits differ in what they add to labels and soft labels. A run that is there is not made again, one
-that was cut off goes on. Two results: mean and standard deviation of each exit at the last epoch,
-and paired differences by seed with their 95 % t interval.
+(one teacher for all, trained first on the same images; where a method wants heads on it, they are
+trained on that network as it is), `online`, and `forms`, which is the third part of docs/study.md.
+All rows of a table share one recipe and the same seeds, and every method has its paper's defaults;
+only `byot` has head and soft weight of `exits` and `muse`, so that rows with exits differ in what
+they add to labels and soft labels. A run that is there is not made again, one that was cut off goes
+on. Two results: mean and standard deviation of each exit at the last epoch, and paired differences
+by seed with their 95 % t interval.
 """
 
 import argparse
@@ -56,7 +57,10 @@ SELF: Rows = {
 }
 OFFLINE: Rows = {
     name: {"method": name, "model": "cifar/resnet8"}
-    for name in ("ce", "kd", "fitnets", "at", "vid", "crd", "nst", "sp", "rkd", "dkd", "mimkd")
+    for name in (
+        *("ce", "kd", "fitnets", "at", "vid", "crd", "nst", "sp", "rkd", "dkd", "mimkd"),
+        *("srrl", "wcord", "lakd", "sskd", "hsakd", "residual-kd"),
+    )
 } | {
     "muse-offline-add": {"method": "muse-offline", "model": "cifar/resnet8"},
     "muse-offline-mul": {"method": "muse-offline", "model": "cifar/resnet8", "combine": "mul"},
@@ -100,7 +104,7 @@ BASES = {
     "online": ("ce", "dml"),
     "forms": ("exits", "exits-two-views"),
 }
-TEACHER = {"method": "ce", "model": "cifar/resnet20"}
+TEACHER: dict[str, Any] = {"method": "ce", "model": "cifar/resnet20"}
 
 
 def run(row: str, seed: int, args: argparse.Namespace) -> list[ExitScore]:
@@ -113,9 +117,14 @@ def run(row: str, seed: int, args: argparse.Namespace) -> list[ExitScore]:
     }
     whole = {**RECIPE, **shape, "val_every_epochs": args.epochs, "data": args.data}
     whole |= {"precision": args.precision, "image_size": args.image_size}
-    if METHODS[keys["method"]].kind == "offline":
+    method = METHODS[keys["method"]]
+    if method.kind == "offline":
         teacher = args.runs / "teacher"
         trained(teacher, **{**whole, **TEACHER, "seed": 0})
+        if method.teacher_method:  # heads on the same network, which stays as it is
+            heads = {"method": method.teacher_method, "backbone": "frozen", "weights": teacher}
+            teacher = args.runs / method.teacher_method
+            trained(teacher, **{**whole, **TEACHER, **heads, "seed": 0})
         keys = {**keys, "teacher": teacher}
     return trained(args.runs / row / f"s{seed}", **{**whole, **keys, "seed": seed})
 
