@@ -5,7 +5,8 @@
 `cifar100.npz` is CIFAR-100 in MedMNIST's layout with 5,000 training images as `val_images`. Choices
 are made on those; test images are looked at once, for the table. The tables are `self`, `offline`
 (one teacher for all, trained first on the same images; where a method wants heads on it, they are
-trained on that network as it is), `online`, and `forms`, which is the third part of docs/study.md.
+trained on that network as it is), `online`, `pool` (some methods learn from images without labels,
+too; the teacher has seen all 45,000 training images), and `forms`, the third part of docs/study.md.
 All rows of a table share one recipe and the same seeds, and every method has its paper's defaults;
 only `byot` has head and soft weight of `exits` and `muse`, so that rows with exits differ in what
 they add to labels and soft labels. A run that is there is not made again, one that was cut off goes
@@ -97,14 +98,25 @@ FORMS: Rows = {
     },
     "exits-two-views": {**FORM, "method": "exits-two-views"},
 }
-TABLES = {"self": SELF, "offline": OFFLINE, "online": ONLINE, "forms": FORMS}
+POOL: Rows = {
+    **{name: {"method": name, "model": "cifar/resnet8"} for name in ("ce", "kd", "srrl")},
+    **{
+        f"srrl-{form}": {"method": "srrl", "model": "cifar/resnet8", "open_set": form}
+        for form in ("joint", "separate")
+    },
+    # its epochs are of the pool: as many steps as the other rows have, with 9,834 images
+    "kd3": {"method": "kd3", "model": "cifar/resnet8", "epochs": 4, "warmup_epochs": 0.8},
+}
+TABLES = {"self": SELF, "offline": OFFLINE, "online": ONLINE, "forms": FORMS, "pool": POOL}
 BASES = {
     "self": ("ce", "exits"),
     "offline": ("ce", "kd"),
     "online": ("ce", "dml"),
     "forms": ("exits", "exits-two-views"),
+    "pool": ("ce", "kd", "srrl"),
 }
 TEACHER: dict[str, Any] = {"method": "ce", "model": "cifar/resnet20"}
+WELL_TAUGHT: dict[str, Any] = {"max_train_images": None, "epochs": 6, "warmup_epochs": 1}
 
 
 def run(row: str, seed: int, args: argparse.Namespace) -> list[ExitScore]:
@@ -120,12 +132,15 @@ def run(row: str, seed: int, args: argparse.Namespace) -> list[ExitScore]:
     method = METHODS[keys["method"]]
     if method.kind == "offline":
         teacher = args.runs / "teacher"
-        trained(teacher, **{**whole, **TEACHER, "seed": 0})
+        more = WELL_TAUGHT if args.table == "pool" else {}
+        trained(teacher, **{**whole, **TEACHER, **more, "seed": 0})
         if method.teacher_method:  # heads on the same network, which stays as it is
             heads = {"method": method.teacher_method, "backbone": "frozen", "weights": teacher}
             teacher = args.runs / method.teacher_method
             trained(teacher, **{**whole, **TEACHER, **heads, "seed": 0})
         keys = {**keys, "teacher": teacher}
+    if method.needs.unlabeled or "open_set" in keys:
+        keys = {**keys, "extra": args.pool}
     return trained(args.runs / row / f"s{seed}", **{**whole, **keys, "seed": seed})
 
 
@@ -133,6 +148,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--table", default="self", choices=list(TABLES))
     parser.add_argument("--data", default="npz:cifar100.npz")
+    parser.add_argument("--pool", default="folder:web64", help="images without labels")
     parser.add_argument("--runs", type=Path, default=Path("runs/cifar100-small"))
     parser.add_argument("--limit", type=int, default=4000, help="training images")
     parser.add_argument("--epochs", type=int, default=40)

@@ -1,3 +1,4 @@
+import copy
 import math
 from collections.abc import Mapping
 from typing import cast
@@ -175,7 +176,7 @@ class TransferredNetwork(CompositeNetwork):
 
     Args:
         taps: the network; its modules are shared.
-        classifier: (B, C) to scores, of the teacher; it is frozen, and saved with the run.
+        classifier: (B, C) to scores, of the teacher; a frozen copy of it is saved with the run.
     """
 
     def __init__(self, taps: Taps, classifier: nn.Linear) -> None:
@@ -184,7 +185,8 @@ class TransferredNetwork(CompositeNetwork):
         self.trunk, _ = split_at(taps.network, [name])
         self.prefix_tokens = taps.prefix_tokens
         self.transfer = transfer_block(taps.shapes[name][0], classifier.in_features)
-        self.classifier = Frozen(classifier, saved=True)
+        # a copy, or loading a run would write into the teacher
+        self.classifier = Frozen(copy.deepcopy(classifier), saved=True)
         self.cuts = ("trunk", "transfer")
         self.description = (
             f"{type(taps.network).__name__} up to its last stage, a transfer block and the "
