@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torchvision.models.video.mvit import MSBlockConfig, MViT
 
 from selfdistill.core import ConfigError
 from selfdistill.models import build
@@ -82,3 +83,64 @@ def test_a_feature_of_more_sides_than_the_image_is_refused():
     net = nn.Sequential(nn.Unflatten(1, (1, 3)), nn.Flatten(), nn.Linear(48, 2))
     with pytest.raises(ConfigError, match="for an input of fewer sides"):
         Taps(net, ["0"], example=torch.zeros(2, 3, 4, 4))
+
+
+@pytest.mark.parametrize("prefix", [0, 1])
+@pytest.mark.parametrize("grid", [(4, 2, 2), (2, 4, 4), (4, 3, 6), (1, 3, 3)])
+def test_every_token_of_a_clip_lies_at_its_time_and_place(prefix, grid):
+    times, rows, columns = grid
+    tokens = torch.randn(2, prefix + times * rows * columns, 5)
+    feature = as_map(tokens, (4, 8 * rows, 8 * columns), prefix)
+    assert feature.shape == (2, 5, *grid)
+    for time in range(times):
+        for row in range(rows):
+            for column in range(columns):
+                number = prefix + (time * rows + row) * columns + column
+                assert torch.equal(feature[:, :, time, row, column], tokens[:, number])
+
+
+def vision_transformer_of_clips() -> nn.Module:
+    """MViT-V1 made small: four blocks, tokens of 4 × 4 pixels in two frames each."""
+    blocks = [
+        MSBlockConfig(
+            num_heads=heads,
+            input_channels=channels,
+            output_channels=width,
+            kernel_q=[3, 3, 3] if stride else [],
+            kernel_kv=[3, 3, 3],
+            stride_q=stride,
+            stride_kv=[1, pooled, pooled],
+        )
+        for heads, channels, width, stride, pooled in (
+            (1, 8, 8, [], 4),
+            (2, 8, 16, [1, 2, 2], 2),
+            (2, 16, 16, [], 2),
+            (4, 16, 32, [1, 2, 2], 1),
+        )
+    ]
+    torch.manual_seed(0)
+    return MViT(
+        spatial_size=(32, 32),
+        temporal_size=8,
+        block_setting=blocks,
+        residual_pool=False,
+        residual_with_cls_embed=False,
+        rel_pos_embed=False,
+        proj_after_attn=False,
+        num_classes=5,
+    )
+
+
+def test_a_transformer_of_clips_has_maps_and_a_class_token():
+    net = vision_transformer_of_clips().eval()
+    clips = torch.randn(2, 3, 8, 32, 32, generator=torch.Generator().manual_seed(0))
+    taps = Taps(net, example=EXAMPLE)
+    assert taps.shapes == {
+        "blocks.1.norm1": (8, 4, 8, 8),
+        "blocks.3.norm1": (16, 4, 4, 4),
+        "norm": (32, 4, 2, 2),
+    }
+    outputs, features, pooled = taps.forward_pooled(clips)
+    torch.testing.assert_close(net.head(pooled), outputs)
+    tokens = taps.forward_features(clips, raw=True)[1]["norm"]
+    assert torch.equal(features["norm"][:, :, 3, 1, 0], tokens[:, 1 + 3 * 4 + 2])

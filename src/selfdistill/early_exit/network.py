@@ -70,7 +70,7 @@ class EarlyExitNetwork(nn.Module):
         """Normalized images (B, C, H, W) to logits and exits."""
         exits = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         active = torch.arange(len(x), device=x.device)  # indices of the images in x
-        size = x.shape[-2:]
+        size = x.shape[2:]
         for k, stage in enumerate(self.stages):
             x = stage(x)
             stage_logits = (

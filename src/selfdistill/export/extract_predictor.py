@@ -25,7 +25,7 @@ class TruncatedExit(nn.Module):
 
     def forward(self, x: Tensor) -> Any:
         """The exit's output."""
-        return self.head(as_map(self.trunk(x), x.shape[-2:], self.prefix_tokens))
+        return self.head(as_map(self.trunk(x), x.shape[2:], self.prefix_tokens))
 
 
 def extract_predictor(method: Method, name: str) -> nn.Module:

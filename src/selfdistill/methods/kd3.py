@@ -199,7 +199,7 @@ class TransferredNetwork(CompositeNetwork):
 
     def last_map(self, x: Tensor) -> Tensor:
         """The network's map (B, C, h, w)."""
-        return as_map(self.trunk(x), x.shape[-2:], self.prefix_tokens)
+        return as_map(self.trunk(x), x.shape[2:], self.prefix_tokens)
 
     def classify(self, x: Tensor) -> Tensor:
         """Scores of a transferred map."""

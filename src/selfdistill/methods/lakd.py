@@ -120,7 +120,7 @@ class LocalAttentionDistillation(FeatureDistillation, ExitMethod):
         return self.attention_weight * gap.square().mean()
 
     def _as_map(self, x: Tensor, batch: Batch) -> Tensor:
-        return as_map(x, batch.inputs.shape[-2:], self.student.prefix_tokens)
+        return as_map(x, batch.inputs.shape[2:], self.student.prefix_tokens)
 
     def module_weight(self, k: int, progress: Progress) -> Tensor | float:
         """The factor w of module k, in (0, 1]."""

@@ -160,7 +160,7 @@ class MixSelfDistillation(Method):
         *shallow, last = features.values()
         ends = [stages(x) for stages, x in zip(self.stages, shallow, strict=True)]
         outputs = [out, *(head(x) for head, x in zip(self.heads, ends, strict=True))]
-        return outputs, [as_map(x, inputs.shape[-2:]) for x in (last, *ends)]
+        return outputs, [as_map(x, inputs.shape[2:]) for x in (last, *ends)]
 
     def _soft_losses(
         self, scores: list["Pair"], teacher: "Pair", mask: Tensor | None

@@ -169,6 +169,6 @@ def branch_outputs(
     trunk = features[student.names[-2]]
     outputs = [student_output, *(tail(trunk) for tail in tails)]
     stacked = torch.stack(outputs).float()  # (branches, B, K, ...)
-    weights = gate(as_map(trunk, x.shape[-2:])).t()  # (branches, B)
+    weights = gate(as_map(trunk, x.shape[2:])).t()  # (branches, B)
     weights = weights.reshape(*weights.shape, *[1] * (stacked.dim() - 2))
     return outputs, (weights * stacked).sum(0)

@@ -142,7 +142,7 @@ class ResidualDistillation(Method):
     def _assist(self, x: Tensor, residuals: list[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """The assistant's map at the last tap that learns, and its terms."""
         losses = {f"assistant/{i + 1}": r.new_zeros(()) for i, r in enumerate(residuals)}
-        size, adapted = x.shape[-2:], x
+        size, adapted = x.shape[2:], x
         adapters = [*self.assistant_adapters, self.student.adapters[1]]
         for number in range(1, self.learning_taps.stop):
             with _gradients(number in self.learning_taps):
@@ -212,7 +212,7 @@ class AssistedNetwork(CompositeNetwork):
 
     def maps(self, parts: nn.ModuleList, x: Tensor) -> list[Tensor]:
         """The map (B, C, H, W) of each tap of a chain."""
-        size, maps = x.shape[-2:], []
+        size, maps = x.shape[2:], []
         for part in parts:
             x = part(x)
             maps.append(as_map(x, size, self.prefix_tokens))

@@ -66,7 +66,7 @@ class CutNetwork(nn.Module):
 
     def _pooled(self, x: Tensor) -> Tensor:
         feature = self.trunk_forward(self, x)
-        return mean_over_places(as_map(feature, x.shape[-2:], self.num_prefix_tokens))
+        return mean_over_places(as_map(feature, x.shape[2:], self.num_prefix_tokens))
 
     def _width(self, in_channels: int) -> int:
         """Channels of the feature, by the first size of images or clips that the network takes."""

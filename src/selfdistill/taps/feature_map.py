@@ -18,10 +18,12 @@ def as_map(x: Tensor, image: Sequence[int] = (1, 1), prefix_tokens: int = 0) -> 
     A map counts as channels-last (Swin) if the two dims before the last have the image's
     proportions and the last two have not. Tokens (B, N, C) lose their prefix and are laid out
     in rows where their number makes a grid of the image's proportions; else they are one column.
+    Those of a clip are laid out over as many times as `token_grid` finds.
 
     Args:
         x: the feature.
-        image: height and width of the network's input, or numbers in their proportion.
+        image: height and width of the network's input, or numbers in their proportion; of a clip
+            the number of frames before them.
         prefix_tokens: how many tokens of the network come before those of the image.
     """
     if x.dim() == 2:
@@ -33,14 +35,14 @@ def as_map(x: Tensor, image: Sequence[int] = (1, 1), prefix_tokens: int = 0) -> 
         return rows
     if x.dim() in (4, 5):
         a, b, c = x.shape[-3:]
-        channels_last = same_aspect((a, b), image) and not same_aspect((b, c), image)
+        channels_last = same_aspect((a, b), image[-2:]) and not same_aspect((b, c), image[-2:])
         return x.movedim(-1, 1) if channels_last else x
     raise ConfigError(f"a feature of shape {tuple(x.shape)} is neither a map nor a token sequence")
 
 
 def image_size(inputs: Any) -> Sequence[int]:
-    """Height and width of a network's images; of other inputs, such as graphs, a single place."""
-    return inputs.shape[-2:] if isinstance(inputs, Tensor) else (1, 1)
+    """Sides of a network's images or clips; of other inputs, such as graphs, a single place."""
+    return inputs.shape[2:] if isinstance(inputs, Tensor) else (1, 1)
 
 
 def same_aspect(sides: Sequence[int], image: Sequence[int]) -> bool:
@@ -48,8 +50,17 @@ def same_aspect(sides: Sequence[int], image: Sequence[int]) -> bool:
     return abs(sides[0] * image[1] - sides[1] * image[0]) < max(image)
 
 
-def token_grid(count: int, image: Sequence[int]) -> tuple[int, int] | None:
-    """Rows and columns of that many tokens in the image's proportions; None if they make none."""
+def token_grid(count: int, image: Sequence[int]) -> tuple[int, ...] | None:
+    """Rows and columns of that many tokens in the image's proportions; None if they make none.
+
+    Of a clip, frames before height and width, times, rows and columns: the most times that divide
+    the frames and leave such a grid.
+    """
+    if len(image) == 3:
+        for times in (t for t in range(image[0], 0, -1) if image[0] % t == 0 == count % t):
+            if grid := token_grid(count // times, image[1:]):
+                return (times, *grid)
+        return None
     grids = [(rows, count // rows) for rows in range(1, count + 1) if count % rows == 0]
     fitting = [grid for grid in grids if same_aspect(grid, image)]
     deviations = [abs(rows * image[1] - columns * image[0]) for rows, columns in fitting]
@@ -73,8 +84,10 @@ def count_prefix_tokens(network: nn.Module) -> int:
     for module in network.modules():
         if isinstance(count := getattr(module, "num_prefix_tokens", None), int):
             return count
-    parameters = network.named_parameters()
-    return sum(p.shape[-2] for n, p in parameters if n.rpartition(".")[2] in _PREFIX_PARAMETERS)
+    tokens = [
+        p for n, p in network.named_parameters() if n.rpartition(".")[2] in _PREFIX_PARAMETERS
+    ]
+    return sum(p.shape[-2] if p.dim() > 1 else 1 for p in tokens)
 
 
 def reads_class_token(network: nn.Module) -> bool:
