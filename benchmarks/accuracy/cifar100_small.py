@@ -135,7 +135,7 @@ def run(row: str, seed: int, args: argparse.Namespace) -> list[ExitScore]:
         more = WELL_TAUGHT if args.table == "pool" else {}
         trained(teacher, **{**whole, **TEACHER, **more, "seed": 0})
         if method.teacher_method:  # heads on the same network, which stays as it is
-            heads = {"method": method.teacher_method, "backbone": "frozen", "weights": teacher}
+            heads = {"method": method.teacher_method, "backbone": "frozen", "weights": str(teacher)}
             teacher = args.runs / method.teacher_method
             trained(teacher, **{**whole, **TEACHER, **heads, "seed": 0})
         keys = {**keys, "teacher": teacher}

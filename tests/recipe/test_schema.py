@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import selfdistill.methods  # noqa: F401  registers them all
 from selfdistill.core import METHODS, ConfigError, options
+from selfdistill.recipe.document import typed_recipe
 from selfdistill.recipe.schema import Recipe, literal, parse, read, type_name, write
 
 RECIPES = sorted(Path(__file__).parents[2].joinpath("recipes").rglob("*.toml"))
@@ -182,3 +183,8 @@ def test_recipes_of_the_package_parse():
     for path in RECIPES:  # a loop: there may be none yet
         recipe = parse(read(path))
         assert parse(tomllib.loads(write(recipe))) == recipe, path.name
+
+
+def test_a_path_serves_where_a_text_does():
+    recipe = typed_recipe({"weights": Path("w.safetensors"), "imports": [Path("a.py"), "b.py"]})
+    assert (recipe.weights, list(recipe.imports)) == ("w.safetensors", ["a.py", "b.py"])

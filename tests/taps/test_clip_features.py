@@ -144,3 +144,8 @@ def test_a_transformer_of_clips_has_maps_and_a_class_token():
     torch.testing.assert_close(net.head(pooled), outputs)
     tokens = taps.forward_features(clips, raw=True)[1]["norm"]
     assert torch.equal(features["norm"][:, :, 3, 1, 0], tokens[:, 1 + 3 * 4 + 2])
+
+
+def test_a_transformer_of_clips_names_the_clips_that_it_is_built_for():
+    with pytest.raises(ConfigError, match="it is built for --clip-frames 8 --image-size 32"):
+        example_output(vision_transformer_of_clips(), torch.zeros(2, 3, 4, 64, 64))

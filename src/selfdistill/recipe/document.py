@@ -3,6 +3,7 @@
 Imports no torch, so that a mistyped name is answered at once.
 """
 
+import os
 import stat
 import tomllib
 from collections.abc import Mapping
@@ -80,12 +81,19 @@ def typed_recipe(values: Mapping[str, Any]) -> Recipe:
             name = shortened(str(key))
             raise ConfigError(f"a recipe has no key '{name}'{nearest(name, Recipe.model_fields)}")
     try:
-        recipe = Recipe.model_validate(values)
+        recipe = Recipe.model_validate({key: _plain(value) for key, value in values.items()})
     except ValidationError as error:
         raise ConfigError(first_error(error)) from None
     check_plain_values(recipe.model_dump())
     _check_normalization(recipe)
     return recipe
+
+
+def _plain(value: Any) -> Any:
+    """A path as text, by itself or in a list."""
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def _check_normalization(recipe: Recipe) -> None:

@@ -65,7 +65,7 @@ def _misfit(network: nn.Module, example: Tensor, error: Exception) -> str:
             f"takes {first.in_channels} channels and the {kind} have {channels}; build it for "
             f"{channels}, or convert the {kind}"
         )
-    remedy = _size_remedy(network, sides[-2])
+    remedy = _grid_remedy(network, first) or _size_remedy(network, sides[-2])
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     return f"cannot take {kind} of {'×'.join(map(str, sides))}; {remedy} ({reason})"
 
@@ -81,6 +81,16 @@ def _graph_output(network: nn.Module, graph: Any) -> Any:
             "module whose forward(graph) returns network(graph.x, graph.edge_index), or correct "
             f"the example ({reason})"
         ) from e
+
+
+def _grid_remedy(network: nn.Module, stem: nn.Module | None) -> str:
+    """The clips of a network with places for a fixed grid of tokens (torchvision's MViT), or ""."""
+    grids: Iterator[Any] = (m for m in network.modules() if hasattr(m, "spatial_size"))
+    grid = next((m for m in grids if hasattr(m, "temporal_size")), None)
+    if grid is None or not isinstance(stem, nn.Conv3d):
+        return ""
+    frames, side = grid.temporal_size * stem.stride[0], grid.spatial_size[0] * stem.stride[1]
+    return f"it is built for --clip-frames {frames} --image-size {side}"
 
 
 def _size_remedy(network: nn.Module, side: int) -> str:
