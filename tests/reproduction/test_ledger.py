@@ -39,7 +39,18 @@ def test_all_rows_of_all_tables_are_there():
     assert tables["muse/table6"] == 7 * 2
     assert tables["muse/table7a"] == 4 + 6 * 4  # baselines are single networks
     assert tables["muse/table7b"] == 8 * 2
-    systems = {"muse", "mimkd", "mixskd", "frskd", "srrl", "wcord", "sskd", "hsakd", "residual_kd"}
+    systems = {
+        "muse",
+        "mimkd",
+        "mixskd",
+        "frskd",
+        "srrl",
+        "wcord",
+        "sskd",
+        "hsakd",
+        "residual_kd",
+        "lsp",
+    }
     assert {row.name.partition("/")[0] for row in ROWS} == systems
 
 
