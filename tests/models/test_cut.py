@@ -10,6 +10,7 @@ import selfdistill
 from selfdistill.core import ArtifactError, ConfigError
 from selfdistill.export.usage_snippet import build_code
 from selfdistill.models import build, published_input, set_weights
+from selfdistill.modules.bottlenecks import SlimBottleneck
 from selfdistill.taps import Taps, find_taps
 
 CUTS = {
@@ -55,6 +56,35 @@ def test_cuts_a_network_of_clips():
     torch.testing.assert_close(network(clips), network.cut_head(feature.mean((2, 3, 4))))
 
 
+@pytest.mark.parametrize(
+    ("name", "side", "last"),
+    [
+        ("cifar/resnet10_w16@layer3", 32, (128, 4, 4)),
+        ("cifar/resnet10_w16@layer3", 64, (128, 8, 8)),
+        ("timm/tf_efficientnet_lite0@blocks.4", 96, (1280, 3, 3)),
+    ],
+)
+def test_the_bottleneck_is_that_of_an_exit_at_this_tap(name, side, last):
+    whole_name, _, tap = name.partition("@")
+    whole, x = build(whole_name, num_classes=7), images(side)
+    network = build(f"{name}+bottleneck", num_classes=4)
+    with pytest.warns(UserWarning, match="tensors of the bottleneck behind the cut start anew"):
+        set_weights(network, whole.state_dict(), "weights")
+    taps = Taps(whole.eval(), [tap], example=x)
+    bottleneck = SlimBottleneck(taps.shapes[tap], last).eval()
+    bottleneck.layers.load_state_dict(network.cut_bottleneck.layers.state_dict())
+    with torch.no_grad():
+        feature = bottleneck(taps.forward_features(x)[1][tap])
+        want = network.cut_head(feature.mean((2, 3)))
+        torch.testing.assert_close(network.eval()(x), want)
+    set_weights(network, network.state_dict(), "weights")  # its own fit whole
+
+
+def test_a_bottleneck_over_times():
+    network = build("clips/r3d10_w8@layer2+bottleneck", num_classes=4)
+    assert network(torch.randn(2, 3, 4, 16, 16)).shape == (2, 4)
+
+
 def test_takes_the_image_channels_that_are_asked_for():
     network = build("cifar/resnet8@layer2", num_classes=4, in_channels=5)
     assert network(torch.zeros(2, 5, 16, 16)).shape == (2, 4)
@@ -64,6 +94,7 @@ def test_takes_the_image_channels_that_are_asked_for():
     ("name", "words"),
     [
         ("cifar/resnet8@layer9", "ResNet has no module 'layer9'"),
+        ("cifar/resnet8@+bottleneck", r"names no module; `selfdistill taps cifar/resnet8`"),
         ("cifar/resnet8@", "'cifar/resnet8@' names no module; `selfdistill taps cifar/resnet8`"),
         ("cifar/resnet8@fc", "no weights lie behind 'fc'; give the network without @fc"),
         ("cifar/resnet7@layer2", "there is no network 'cifar/resnet7'"),
@@ -124,12 +155,13 @@ def test_the_code_of_a_card_builds_it():
 
 
 @pytest.mark.filterwarnings("ignore:.*left out", "ignore:.*chance", "ignore:.*teacher")
-def test_trains_from_a_run_teaches_and_is_exported(tmp_path):
+@pytest.mark.parametrize("behind", ["", "+bottleneck"])
+def test_trains_from_a_run_teaches_and_is_exported(tmp_path, behind):
     tiny = {"max_train_images": 64, "batch_size": 32, "epochs": 1, "quiet": True}
     selfdistill.train(method="ce", model="cifar/resnet8", out=tmp_path / "whole", **tiny)
-    keys = {"model": "cifar/resnet8@layer2", "weights": str(tmp_path / "whole")}
+    keys = {"model": f"cifar/resnet8@layer2{behind}", "weights": str(tmp_path / "whole")}
     run = selfdistill.train(method="muse", out=tmp_path / "cut", **keys, **tiny)
-    assert [score.predictor for score in run.exits] == ["exit1", "exit2", "student"]
+    assert run.exits[-1].predictor == "student"
     again = selfdistill.load(run.path)
     x = torch.randn(2, 1, 8, 8)
     assert torch.equal(again.network(x), run.network(x))

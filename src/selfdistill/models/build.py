@@ -14,7 +14,7 @@ from ..core import ConfigError, ResourceError, nearest
 from ..modules.last_layer import replace_last_layer
 from . import clips, detectors, segmentation, yolov5
 from .cifar import NETWORKS
-from .cut import MARK, CutNetwork
+from .cut import BOTTLENECK, MARK, CutNetwork
 from .weights import load_weights
 
 # timm and torchvision are imported where they are used: they take seconds, and `cifar/` needs none
@@ -25,7 +25,8 @@ def build(
 ) -> nn.Module:
     """A network by name: `cifar/resnet18`, `timm/convnext_tiny`, `torchvision/resnet50`.
 
-    `NAME@MODULE` is the network up to one of its modules, with a linear classifier behind it.
+    `NAME@MODULE` is the network up to one of its modules, with a linear classifier behind it, and
+    `NAME@MODULE+bottleneck` with the bottleneck of an exit before that.
 
     Examples:
         >>> network = build("cifar/resnet20", num_classes=10)
@@ -62,12 +63,13 @@ def build(
 
 
 def _cut(model: str, num_classes: int, in_channels: int, weights: str) -> nn.Module:
-    name, _, tap = model.partition(MARK)
+    name, _, rest = model.partition(MARK)
+    tap = rest.removesuffix(BOTTLENECK)
     if not tap:
         raise ConfigError(f"'{model}' names no module; `selfdistill taps {name}` lists them")
     published = "pretrained" if weights == "pretrained" else ""
     whole = build(name, num_classes=num_classes, in_channels=in_channels, weights=published)
-    network = CutNetwork(whole, tap, num_classes, in_channels)
+    network = CutNetwork(whole, tap, num_classes, in_channels, bottleneck=tap != rest)
     if weights and not published:
         load_weights(network, weights)
     return network

@@ -1,11 +1,14 @@
-"""A network up to one of its modules, with a linear classifier behind it."""
+"""A network up to one of its modules, with a classifier behind it."""
+
+import copy
 
 import torch
 from torch import Tensor, nn
 
 from ..core import ConfigError
-from ..functional.places import mean_over_places
-from ..taps import as_map
+from ..functional.places import mean_over_places, pooled_to_size
+from ..modules.bottlenecks import SlimBottleneck
+from ..taps import Taps, as_map
 from ..taps.feature_map import count_prefix_tokens
 from ..taps.fx_split import trainable_trunk
 from ..taps.stage_detection import evaluation_mode
@@ -13,6 +16,8 @@ from ..taps.taps import check_tap_names
 
 MARK = "@"
 """Between the name of a network and that of the module that it is cut behind."""
+BOTTLENECK = "+bottleneck"
+"""Behind the module's name, for a bottleneck before the classifier."""
 _SIDES = (64, 224, 32, 96, 128, 256, 299, 384)  # of images that a network may take
 _TIMES = 8  # of clips that it may take instead
 
@@ -21,23 +26,34 @@ class CutNetwork(nn.Module):
     """A network up to a tap, and a linear classifier on its feature's mean over places.
 
     Its tensors have the names that they have in the whole network, so that weights of that one fit;
-    the classifier is `cut_head`.
+    the classifier is `cut_head`, and `cut_bottleneck` what may lie before it.
 
     Args:
         network: the whole network, whose modules are shared.
         tap: name of a module that gives a map (B, C, H, W) or tokens.
         num_classes: outputs.
         in_channels: of the images.
+        bottleneck: whether a `HalvingBottleneck` comes before the classifier, with as many channels
+            as the whole network's last feature: an exit at this tap that is trained by itself.
 
     Attributes:
         dropped: names of the tensors of the whole network that lie behind the cut.
+        added: names of the bottleneck's tensors, which the whole network lacks.
         cuts: its stages, as far as the whole network names its own.
 
     Raises:
         ConfigError: there is no such module, or the network cannot be cut behind it.
     """
 
-    def __init__(self, network: nn.Module, tap: str, num_classes: int, in_channels: int) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        tap: str,
+        num_classes: int,
+        in_channels: int,
+        *,
+        bottleneck: bool = False,
+    ) -> None:
         super().__init__()
         check_tap_names(network, [tap])
         trunk = trainable_trunk(network, tap)
@@ -57,25 +73,68 @@ class CutNetwork(nn.Module):
         stages = tuple(getattr(network, "cuts", None) or ())
         if tap in stages:
             self.cuts = stages[: stages.index(tap) + 1]
-        self.cut_head = nn.Linear(self._width(in_channels), num_classes)
+        example = self._example(in_channels)
+        shape = self._shape(example)
+        self.cut_bottleneck: nn.Module | None = None
+        self.added: frozenset[str] = frozenset()
+        if bottleneck:
+            last = _last_shape(network, example)
+            self.cut_bottleneck, shape = HalvingBottleneck(shape, last), last
+            names = self.cut_bottleneck.state_dict()
+            self.added = frozenset(f"cut_bottleneck.{name}" for name in names)
+        self.cut_head = nn.Linear(shape[0], num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W), of a network for clips (B, C, T, H, W), to scores (B, K)."""
-        scores: Tensor = self.cut_head(self._pooled(x))
+        x = self._map(x)
+        if self.cut_bottleneck is not None:
+            x = self.cut_bottleneck(x)
+        scores: Tensor = self.cut_head(mean_over_places(x))
         return scores
 
-    def _pooled(self, x: Tensor) -> Tensor:
-        feature = self.trunk_forward(self, x)
-        return mean_over_places(as_map(feature, x.shape[2:], self.num_prefix_tokens))
+    def _map(self, x: Tensor) -> Tensor:
+        return as_map(self.trunk_forward(self, x), x.shape[2:], self.num_prefix_tokens)
 
-    def _width(self, in_channels: int) -> int:
-        """Channels of the feature, by the first size of images or clips that the network takes."""
+    def _shape(self, example: Tensor) -> tuple[int, ...]:
+        with evaluation_mode(self), torch.no_grad():
+            return tuple(self._map(example).shape[1:])
+
+    def _example(self, in_channels: int) -> Tensor:
+        """The first images or clips that the network takes."""
         fault = ""
         images = [(side, side) for side in _SIDES]
         for size in (*images, *((_TIMES, *sides) for sides in images)):
+            example = torch.zeros(2, in_channels, *size)
             try:
-                with evaluation_mode(self), torch.no_grad():
-                    return self._pooled(torch.zeros(2, in_channels, *size)).shape[1]
+                self._shape(example)
             except Exception as error:  # network code may raise anything
                 fault = fault or str(error).splitlines()[0]
+            else:
+                return example
         raise ConfigError(f"the network cannot be cut there: {fault}; choose a module that it runs")
+
+
+class HalvingBottleneck(nn.Module):
+    """A `SlimBottleneck` of images of any size: it halves the sides, down to 4 and no further.
+
+    This is what an exit has where the last feature has half as many rows and columns.
+
+    Args:
+        shape: (C, H, W) of the feature, or (C, T, H, W).
+        last: that of the last feature; the output has its channels.
+    """
+
+    def __init__(self, shape: tuple[int, ...], last: tuple[int, ...]) -> None:
+        super().__init__()
+        self.layers = SlimBottleneck(shape, last).layers
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C_last, h, w)."""
+        grid = tuple(min(side, max(-(-side // 2), 4)) for side in x.shape[2:])
+        out: Tensor = self.layers(pooled_to_size(x, grid))
+        return out
+
+
+def _last_shape(network: nn.Module, example: Tensor) -> tuple[int, ...]:
+    """Of the last feature of a network, which stays without hooks."""
+    return list(Taps(copy.deepcopy(network), example=example).shapes.values())[-1]

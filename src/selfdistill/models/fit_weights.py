@@ -39,6 +39,10 @@ def fit_weights(state: Mapping[str, Tensor], network: nn.Module, source: str) ->
         remarks.append(f"{len(behind)} tensors behind the cut left out")
     head = _head_modules(renamed, expected, network)
     missing = [k for k in expected if k not in renamed and not k.endswith(_COUNT)]
+    added: frozenset[str] = getattr(network, "added", frozenset())
+    if added and not added & renamed.keys():  # a file of the whole network
+        missing = [k for k in missing if k not in added]
+        remarks.append(f"{len(added)} tensors of the bottleneck behind the cut start anew")
     other_shape = [k for k, v in renamed.items() if k in expected and v.shape != expected[k].shape]
     left_out = [k for k in expected if _module(k) in head]
     _check(
