@@ -15,6 +15,8 @@ from selfdistill.core import Batch, Progress
 from selfdistill.tasks import Classification
 
 torch.set_num_threads(1)
+# of numpy's libraries in the processes of pytest-xdist, and of all that a test starts
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["COLUMNS"] = "110"  # of the console, which is made once; pytest-xdist says 80
 
 NOISE = [
