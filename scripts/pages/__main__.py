@@ -28,6 +28,8 @@ if __name__ == "__main__":
         old.unlink()
     for path, text in pages().items():
         page = DOCS / path
+        if page.exists() and page.read_text(encoding="utf-8") == text:
+            continue  # another process may be reading it
         page.parent.mkdir(parents=True, exist_ok=True)
         page.write_text(text, encoding="utf-8")
     print(f"{len(pages())} pages below {DOCS}")
