@@ -18,6 +18,7 @@ IMPORTS = (
     *("timm", "torchvision"),
 )
 
+METHODS = ("muse", "ce")  # of the runs on digits
 FLOWERS = {"daisy": (230, 230, 220), "poppy": (220, 60, 40), "violet": (110, 60, 190)}
 
 
@@ -33,18 +34,19 @@ def pytest_terminal_summary(terminalreporter, config):
 
 @pytest.fixture(scope="session")
 def surroundings(tmp_path_factory, testrun_uid) -> dict[str, str]:
-    """The environment of a block: this one's command, one thread, no downloads."""
+    """What is set in the environment of a block: this one's command, one thread, no downloads."""
     scripts = Path(sys.executable).parent
     changed = {
         "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
         "MPLBACKEND": "Agg",
-        # Every command is a process of its own: they share what has been compiled.
-        "PYTHONPYCACHEPREFIX": str(tmp_path_factory.getbasetemp().parent / f"pyc-{testrun_uid}"),
     }
-    kept = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    return kept | changed
+    if sys.dont_write_bytecode:
+        # Every command is a process of its own: they share what has been compiled.
+        place = tmp_path_factory.getbasetemp().parent / f"pyc-{testrun_uid}"
+        changed |= {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(place)}
+    return changed
 
 
 @pytest.fixture(scope="session")
@@ -62,11 +64,14 @@ def workspace(tmp_path_factory, testrun_uid, server) -> Path:
         if not place.exists():
             flowers(place / "flowers")
             with contextlib.chdir(place):
-                for method in ("muse", "ce"):
-                    words = ["train", "--method", method, "--epochs", "3"]
-                    words += ["--out", f"runs/digits-{method}"]
-                    assert server.start("selfdistill", words, place / "log").wait() == 0
+                runs = [server.start("selfdistill", digits(m), place / "log") for m in METHODS]
+                assert [run.wait() for run in runs] == [0, 0]
     return place
+
+
+def digits(method: str) -> list[str]:
+    """Words of the command that trains `runs/digits-METHOD`."""
+    return ["train", "--method", method, "--epochs", "3", "--out", f"runs/digits-{method}"]
 
 
 def flowers(place: Path) -> None:
