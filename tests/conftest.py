@@ -29,8 +29,9 @@ NOISE = [
     "ignore:.*autograd.function.Function.*should not be instantiated.*:DeprecationWarning",
     # torch on the very first 3.13
     "ignore:Guards may run slower on Python 3.13.0.*:RuntimeWarning",
-    # Lightning on how many workers and processes it would like
-    "ignore::lightning_fabric.utilities.warnings.PossibleUserWarning",
+    # Lightning on how it would like to be started; by its text, since its class takes as long to
+    # import as all else that a test process needs
+    "ignore:The `srun` command is available.*:UserWarning",
 ]
 
 
