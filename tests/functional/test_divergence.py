@@ -8,7 +8,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import special
 
-from selfdistill.functional.divergence import kl_divergence, weighted_mean
+from selfdistill.functional.divergence import (
+    kl_divergence,
+    soft_cross_entropy,
+    weighted_mean,
+)
 
 STUDENT = torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]])
 TEACHER = torch.tensor([[3.0, 1.0, 0.0], [2.0, -1.0, 0.0]])
@@ -122,3 +126,10 @@ def test_weights_are_those_of_a_mean():
     each = [by_scipy(STUDENT[i : i + 1], TEACHER[i : i + 1], 2.0) for i in range(2)]
     assert of_samples == pytest.approx(np.average(each, weights=[3, 1]), rel=1e-5)
     assert weighted_mean(torch.ones(3), torch.zeros(3)) == 0
+
+
+def test_soft_cross_entropy_is_divergence_plus_entropy():
+    target = special.softmax(TEACHER.double().numpy(), 1)
+    got = soft_cross_entropy(STUDENT, torch.from_numpy(target)).item()
+    entropy = special.entr(target).sum(1).mean()
+    assert got == pytest.approx(by_scipy(STUDENT, TEACHER, 1.0) + entropy, rel=1e-6)

@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from selfdistill.core import IGNORE, ConfigError, DataError
+from selfdistill.functional.places import resize_scores
 from selfdistill.tasks import Segmentation, check_network
 from selfdistill.tasks.colors import colors
-from selfdistill.tasks.segmentation import resize_scores
 
 K = 4
 

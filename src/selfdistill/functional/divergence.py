@@ -29,6 +29,19 @@ def kl_divergence(
     return weighted_mean(pointwise.sum(1), weight) * temperature**2
 
 
+def soft_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Cross-entropy of logits with distributions over the classes, both (B, K, ...), in fp32.
+
+    Summed over the classes (dim 1), averaged over samples and positions. The gradient flows to
+    both.
+
+    Args:
+        logits, target: scores, and probabilities or other weights of the classes.
+        weight: (B,) or (B, ...), ≥ 0, of each sample and position in the mean; None for 1.
+    """
+    return weighted_mean(-(target * logits.float().log_softmax(1)).sum(1), weight)
+
+
 def weighted_mean(values: Tensor, weight: Tensor | None) -> Tensor:
     """Mean of values with weights ≥ 0 of their shape; plain without weights, 0 if all are 0."""
     if weight is None:

@@ -1,4 +1,4 @@
-"""Means over the places of a feature: rows and columns, and of a clip the times before them."""
+"""The places of a feature: rows and columns, and of a clip the times before them."""
 
 from collections.abc import Sequence
 
@@ -25,3 +25,11 @@ def pooled_to_size(x: Tensor, size: Sequence[int]) -> Tensor:
     rows = frames.view(*x.shape[:3], height * width)
     pooled = F.adaptive_avg_pool2d(rows, (times[0], height * width))
     return pooled.view(*pooled.shape[:3], height, width)
+
+
+def resize_scores(scores: Tensor, size: Sequence[int]) -> Tensor:
+    """Scores (B, K, h, w) -> (B, K, *size) in fp32, bilinear; (B, K) stay for an empty size."""
+    scores = scores.float()
+    if tuple(scores.shape[2:]) == tuple(size):
+        return scores
+    return F.interpolate(scores, size=tuple(size), mode="bilinear", align_corners=False)

@@ -15,7 +15,7 @@ from ..core import (
     StepOutput,
     Task,
 )
-from ..functional.divergence import mask_weights, weighted_mean
+from ..functional.divergence import mask_weights, soft_cross_entropy
 from ..taps.fx_split import copy_without_hooks
 
 
@@ -118,8 +118,7 @@ def asymmetric_cross_entropy(
     flows to both.
     """
     target = (reference.float() / temperature).softmax(1)
-    cross_entropy = -(target * outputs.float().log_softmax(1)).sum(1)
-    return weighted_mean(cross_entropy, mask_weights(mask, outputs.shape[2:]))
+    return soft_cross_entropy(outputs, target, mask_weights(mask, outputs.shape[2:]))
 
 
 def _restore_has_teacher(method: nn.Module, keys: Any) -> None:

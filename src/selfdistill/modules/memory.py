@@ -42,13 +42,21 @@ class MemoryBank(nn.Module):
     def update(self, index: Tensor, embedding: Tensor) -> None:
         """Average the rows `index` (n,) with embeddings (n, D) of unit length, and normalize them.
 
-        The updates of all processes are applied. A row with several updates takes the first of
-        them alone, so that the result depends on no order of writing.
+        The updates of all processes are applied, see `gather_updates`.
         """
-        index, embedding = all_gather(index), all_gather(embedding.float())
-        first = (index[:, None] == index).int().argmax(1)
-        moved = self.momentum * self.rows[index] + (1 - self.momentum) * embedding[first]
+        index, embedding = gather_updates(index, embedding)
+        moved = self.momentum * self.rows[index] + (1 - self.momentum) * embedding
         self.rows.index_copy_(0, index, F.normalize(moved))
+
+
+def gather_updates(index: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows `index` (n,) and values (n, D) of all processes, in fp32, where each row has one value.
+
+    A row with several updates takes the first of them alone, so that the result depends on no order
+    of writing.
+    """
+    index, values = all_gather(index), all_gather(values.float())
+    return index, values[(index[:, None] == index).int().argmax(1)]
 
 
 def all_gather(x: Tensor) -> Tensor:

@@ -3,34 +3,26 @@
 import torch
 from torch import Tensor
 
-from ..core import ConfigError, Progress, StepOutput, Task
+from ..core import ConfigError, Progress
 from ..core.keyed_random import bits, purpose
-from ..taps import Taps, Teacher
 from .class_draws import ClassDraws
 from .feature_distillation import FeatureDistillation
 from .memory import MemoryBank
+from .step_record import RecordingMethod
 
 _NEGATIVES = purpose("crd.negatives")  # of all such methods: another name would draw others
 
 
-class MemoryDistillation(FeatureDistillation):
+class MemoryDistillation(FeatureDistillation, RecordingMethod):
     """A student and a frozen teacher, with a memory of an embedding of each training image by each.
 
-    Memories and the draws from them are made by `add_memories`. What a pass would change waits in
-    `pending`, where `record` puts it, for `update_memories`, which a method calls after the step.
+    Memories and the draws from them are made by `add_memories`. A pass records indices (B,) and
+    embeddings of student and teacher, (B, D) of unit length, and any further tensors, for
+    `update_memories`, which a method calls after the step.
 
     Args:
         student, teacher, task, soft_weight, temperature: as of `FeatureDistillation`.
     """
-
-    def __init__(
-        self, student: Taps, teacher: Teacher, task: Task, soft_weight: float, temperature: float
-    ) -> None:
-        super().__init__(student, teacher, task, soft_weight, temperature)
-        self.pending: list[tuple[Tensor, ...]] = []  # of the passes since the last optimizer step
-        # Compiled, the list's length would be part of the code, and it grows with each pass. Not a
-        # decorator: it imports the compiler, for which everybody would wait.
-        self.record = torch.compiler.disable(record)
 
     def add_memories(
         self, train_labels: Tensor, num_negatives: int, width: int, momentum: float
@@ -70,25 +62,10 @@ class MemoryDistillation(FeatureDistillation):
     @torch.no_grad()
     def update_memories(self) -> list[Tensor]:
         """Update the memories by what waits; returns it, concatenated, or nothing if none does."""
-        if not self.pending:
+        recorded = self.recorded()
+        if not recorded:
             return []
-        recorded = [torch.cat(parts) for parts in zip(*self.pending, strict=True)]
-        self.pending.clear()
         index, student, teacher, *_ = recorded
         self.memory_student.update(index, student)
         self.memory_teacher.update(index, teacher)
         return recorded
-
-
-def record(method: MemoryDistillation, step: StepOutput, *update: Tensor) -> StepOutput:
-    """The step; in training its update waits in `pending` for `update_memories`.
-
-    Args:
-        method: called as an attribute of it, so that a copy of the method records for itself.
-        step: of the pass.
-        update: indices (B,), embeddings of student and teacher, (B, D) of unit length without a
-            gradient, and any further tensors.
-    """
-    if method.training:
-        method.pending.append(update)
-    return step

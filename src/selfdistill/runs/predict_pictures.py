@@ -12,8 +12,8 @@ from ..data.clip_folders import list_videos
 from ..data.listing import Listing
 from ..data.preparation import Placement, PreparedPicture
 from ..data.threads import map_in_threads
+from ..functional.places import resize_scores
 from ..modules.detector_output import Detections
-from ..tasks.segmentation import resize_scores
 from .predictions import Prediction, Predictions, ScoredBox, ScoredClass
 from .predictor import Predictor
 

@@ -7,7 +7,7 @@ from torchmetrics.classification import (
     MulticlassJaccardIndex,
 )
 
-from .segmentation import resize_scores
+from ..functional.places import resize_scores
 
 
 class _PixelMetric:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..core import IGNORE, ConfigError, DataError, Task
 from ..functional.divergence import kl_divergence, mask_weights
+from ..functional.places import resize_scores
 from .colors import colors
 from .output_form import require_tensor
 
@@ -159,14 +160,6 @@ def draw_labels(image: Tensor, labels: Tensor, num_classes: int) -> Tensor:
         image, of_class, alpha=_OPACITY, colors=list(colors(num_classes))
     )
     return drawn
-
-
-def resize_scores(scores: Tensor, size: Sequence[int]) -> Tensor:
-    """(B, K, h, w) -> (B, K, *size) in fp32, bilinear."""
-    scores = scores.float()
-    if tuple(scores.shape[-2:]) == tuple(size):
-        return scores
-    return F.interpolate(scores, size=tuple(size), mode="bilinear", align_corners=False)
 
 
 class _FullResolution(nn.Module):
