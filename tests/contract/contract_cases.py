@@ -19,6 +19,8 @@ CLASSES, SIDE, SAMPLES, FRAMES = "abcde", 16, 40, 4
 K = len(CLASSES)
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
 
+STANDARDIZED = {"standardize_logits": True, "temperature": 2.0}
+
 # A method that is not named here is tested with its defaults.
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "muse": {
@@ -113,7 +115,11 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         # at weight 1 and without soft outputs, maps outweigh labels longer than a test lasts
         "maps only": {"soft_weight": 0.0, "adversarial_weight": 0.3},
     },
-    "kd": {"soft only": {"supervised_weight": 0.0}, "labels only": {"soft_weight": 0.0}},
+    "kd": {
+        "soft only": {"supervised_weight": 0.0},
+        "labels only": {"soft_weight": 0.0},
+        "standardized": STANDARDIZED | {"soft_weight": 9.0},
+    },
     "fitnets": {
         "shallow": {"tap": 4},
         "deepest": {"tap": 1, "soft_weight": 0.9},
@@ -146,6 +152,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "no warm-up": {"warmup_fraction": 0.0},
         "target": {"non_target_class_weight": 0.0},
         "others": {"target_class_weight": 0.0},
+        "standardized": STANDARDIZED,
     },
     "sskd-teacher": {"joint": {"backbone": "joint"}},
     "sskd": {

@@ -6,11 +6,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from scipy import special
+from scipy import special, stats
 
 from selfdistill.functional.divergence import (
     kl_divergence,
     soft_cross_entropy,
+    standardize_logits,
     weighted_mean,
 )
 
@@ -126,6 +127,27 @@ def test_weights_are_those_of_a_mean():
     each = [by_scipy(STUDENT[i : i + 1], TEACHER[i : i + 1], 2.0) for i in range(2)]
     assert of_samples == pytest.approx(np.average(each, weights=[3, 1]), rel=1e-5)
     assert weighted_mean(torch.ones(3), torch.zeros(3)) == 0
+
+
+def test_standardized_logits_equal_scipys_z_scores():
+    z = np.random.default_rng(0).normal(3, 5, size=(6, 7))
+    want = stats.zscore(z, axis=1, ddof=1)
+    np.testing.assert_allclose(standardize_logits(torch.from_numpy(z)), want, rtol=1e-4, atol=1e-6)
+
+
+def test_standardized_logits_have_no_scale_and_no_shift():
+    torch.manual_seed(0)
+    z = torch.randn(2, 5, 3, 4)
+    scale, shift = torch.rand(2, 1, 3, 4) + 0.5, torch.randn(2, 1, 3, 4)
+    torch.testing.assert_close(standardize_logits(scale * z + shift), standardize_logits(z))
+
+
+def test_equal_logits_are_standardized_to_zero_with_a_finite_gradient():
+    z = torch.ones(2, 4, requires_grad=True)
+    standardized = standardize_logits(z)
+    assert (standardized == 0).all()
+    kl_divergence(standardized, torch.randn(2, 4), 2.0).backward()
+    assert z.grad.isfinite().all()
 
 
 def test_soft_cross_entropy_is_divergence_plus_entropy():

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from golden_logits import LABELS, STUDENT, TEACHER
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -121,6 +122,23 @@ def test_weights_and_terms(tiny_net, tiny_task, batch, progress):
     assert plain(batch, progress).losses.keys() == {"task"}
 
 
+def test_standardized_logits_give_the_loss_of_the_authors_code(batch, tiny_task, progress):
+    method = METHODS["dkd"](
+        Says(STUDENT),
+        Frozen(Says(TEACHER)),
+        tiny_task,
+        target_class_weight=9.0,
+        non_target_class_weight=72.0,
+        temperature=2.0,
+        warmup_fraction=0.0,
+        standardize_logits=True,
+    )
+    losses = method(batch._replace(inputs=batch.inputs[:4], targets=LABELS), progress).losses
+    # sunshangquan/logit-standardization-KD, mdistiller/distillers/DKD.py at f6e5aa5
+    assert losses["target"].item() == pytest.approx(9 * 0.18398077155425935, rel=1e-5)
+    assert losses["others"].item() == pytest.approx(72 * 0.6510651153114951, rel=1e-5)
+
+
 def test_options_that_cannot_be(tiny_net, tiny_task):
     with pytest.raises(ConfigError, match="needs a loss"):
         METHODS["dkd"](
@@ -143,5 +161,6 @@ def test_defaults_and_needs():
         "non_target_class_weight": 8.0,
         "temperature": 4.0,
         "warmup_fraction": pytest.approx(1 / 12),
+        "standardize_logits": False,
     }
     assert METHODS["dkd"].needs.image_labels

@@ -5,9 +5,12 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from golden_logits import STUDENT as WAVES
+from golden_logits import TEACHER as TEACHER_WAVES
 from offline_pairs import Says, teacher_net
 
 from selfdistill.core import METHODS, ConfigError, Frozen, options
+from selfdistill.tasks import Classification
 
 STUDENT, TEACHER = [[1.0, 2, 3], [0, 0, 0]], [[3.0, 1, 0], [2, -1, 0]]
 
@@ -88,4 +91,45 @@ def test_nothing_to_learn_is_an_error(tiny_net, tiny_task):
 
 def test_defaults():
     defaults = {o.name: o.default for o in options(METHODS["kd"]).values()}
-    assert defaults == {"supervised_weight": 0.1, "soft_weight": 0.9, "temperature": 4.0}
+    assert defaults == {
+        "supervised_weight": 0.1,
+        "soft_weight": 0.9,
+        "temperature": 4.0,
+        "standardize_logits": False,
+    }
+
+
+def standardized(batch, task, progress, student, teacher=TEACHER_WAVES):
+    method = METHODS["kd"](
+        Says(student),
+        Frozen(Says(teacher)),
+        task,
+        soft_weight=9.0,
+        temperature=2.0,
+        standardize_logits=True,
+    )
+    return method, method(
+        batch._replace(inputs=batch.inputs[:4], targets=batch.targets[:4]), progress
+    )
+
+
+def test_standardized_logits_give_the_loss_of_the_authors_code(batch, tiny_task, progress):
+    _, step = standardized(batch, tiny_task, progress, WAVES)
+    # sunshangquan/logit-standardization-KD, mdistiller/distillers/KD.py at f6e5aa5
+    assert step.losses["soft"].item() == pytest.approx(9 * 0.72736482107328, rel=1e-5)
+    plain = F.cross_entropy(WAVES, batch.targets[:4])
+    torch.testing.assert_close(step.losses["task"], 0.1 * plain)  # of the logits as they are
+    assert torch.equal(step.outputs, WAVES)
+
+
+def test_standardized_logits_leave_the_students_spread_free(batch, tiny_task, progress):
+    method, step = standardized(batch, tiny_task, progress, 0.1 * TEACHER_WAVES + 2)
+    assert step.losses["soft"].item() == pytest.approx(0, abs=1e-5)
+    (gradient,) = torch.autograd.grad(step.losses["soft"], method.student.logits)
+    torch.testing.assert_close(gradient, torch.zeros_like(gradient), atol=1e-3, rtol=0)
+
+
+def test_two_classes_are_not_standardized(tiny_net):
+    task = Classification("ab", torch.zeros(2, 3, 16, 16))
+    with pytest.raises(ConfigError, match="three classes or more"):
+        METHODS["kd"](tiny_net, Frozen(teacher_net()), task, standardize_logits=True)

@@ -1,4 +1,4 @@
-"""Divergences between the class distributions of two heads."""
+"""Divergences between the class distributions of two heads, and what is done to their scores."""
 
 from collections.abc import Sequence
 
@@ -27,6 +27,19 @@ def kl_divergence(
     log_teacher = F.log_softmax(teacher.float() / temperature, dim=1)
     pointwise = F.kl_div(log_student, log_teacher, reduction="none", log_target=True)
     return weighted_mean(pointwise.sum(1), weight) * temperature**2
+
+
+def standardize_logits(logits: Tensor) -> Tensor:
+    """Logits (B, K, ...) of mean 0 and standard deviation 1 over the classes (dim 1), in fp32.
+
+    Sun et al. 2024, https://arxiv.org/abs/2403.01427: done to student and teacher before they are
+    softened, it leaves the order of the classes and their relative distances to be matched, and not
+    how far the logits are spread. The deviation has K - 1 in its denominator, as in the authors'
+    code, and 1e-7 is added to it; equal logits become 0.
+    """
+    logits = logits.float()
+    centered = logits - logits.mean(1, keepdim=True)
+    return centered / (logits.std(1, keepdim=True) + 1e-7)
 
 
 def soft_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
