@@ -158,6 +158,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "inter": {"intra_class_weight": 0.0, "temperature": 4.0},
         "intra": {"inter_class_weight": 0.0},
     },
+    "pskd": {"labels only": {"soft_weight": 0.0}},
     "sskd-teacher": {"joint": {"backbone": "joint"}},
     "sskd": {
         "outputs only": {"similarity_weight": 0.0, "turned_fraction": 0.5},
