@@ -154,6 +154,14 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "others": {"target_class_weight": 0.0},
         "standardized": STANDARDIZED,
     },
+    "nkd": {
+        "target": {"non_target_class_weight": 0.0},
+        "others": {"target_class_weight": 0.0, "temperature": 3.0},
+    },
+    "uskd": {
+        "target": {"non_target_class_weight": 0.0},
+        "cifar": {"target_class_weight": 0.1, "weak_weight": 0.1},
+    },
     "dist": {
         "inter": {"intra_class_weight": 0.0, "temperature": 4.0},
         "intra": {"inter_class_weight": 0.0},
