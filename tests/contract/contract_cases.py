@@ -166,6 +166,11 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "inter": {"intra_class_weight": 0.0, "temperature": 4.0},
         "intra": {"inter_class_weight": 0.0},
     },
+    "ttm": {
+        "weighted": {"weighted": True},
+        "soft only": {"supervised_weight": 0.0, "soft_weight": 1.0},
+        "labels only": {"soft_weight": 0.0},
+    },
     "pskd": {"labels only": {"soft_weight": 0.0}},
     "sskd-teacher": {"joint": {"backbone": "joint"}},
     "sskd": {

@@ -7,11 +7,11 @@ from contract_cases import defaults, moment
 from selfdistill.core import IGNORE, METHODS, options
 
 SEGMENTATION = defaults("segmentation")
-# of all methods that compare outputs; snapshot does so by a loss of its own, which it tests
+# of all methods that compare outputs; snapshot and ttm have losses of their own, which they test
 SOFT = [
     case._replace(options={**case.options, "soft_weight": 1.0})
     for case in SEGMENTATION
-    if "soft_weight" in options(METHODS[case.name]) and case.name != "snapshot"
+    if "soft_weight" in options(METHODS[case.name]) and case.name not in ("snapshot", "ttm")
 ]
 
 
