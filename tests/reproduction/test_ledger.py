@@ -50,6 +50,11 @@ def test_all_rows_of_all_tables_are_there():
         "hsakd",
         "residual_kd",
         "lsp",
+        "logit_standardization",
+        "dist",
+        "pskd",
+        "nkd",
+        "ttm",
     }
     assert {row.name.partition("/")[0] for row in ROWS} == systems
 
@@ -152,6 +157,10 @@ def test_the_best_row_of_each_system_can_be_run():
         "wcord",
         "sskd",
         "hsakd",
+        "dist",
+        "pskd",
+        "nkd",
+        "ttm",
     ]
     for system, row in smoke_test_rows().items():
         assert row.name.startswith(f"{system}/")

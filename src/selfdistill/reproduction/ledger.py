@@ -17,8 +17,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .. import methods as _all_methods  # noqa: F401  importing them is what registers them
-from ..core import METHODS, ConfigError, nearest, read_regular
+from ..core import ConfigError, nearest, read_regular
 from ..recipe.document import read_toml
+from ..recipe.options import method_classes
 from ..recipe.plugins import import_recipe_plugins
 from .paper_row import PaperRow
 from .reported_value import parse_reported_value
@@ -234,10 +235,10 @@ def _joined(base: Any, added: Any) -> Any:
 
 def _without_unused_companions(keys: dict[str, Any]) -> dict[str, Any]:
     """Keys without the teacher or the peers of a pair of networks that the method does not use."""
-    kind = METHODS[keys["method"]].kind if "method" in keys else ""
-    unused = {"offline": "peers", "online": "teacher"}
-    dropped = [unused[kind]] if kind in unused else list(unused.values())
-    return {key: value for key, value in keys.items() if key not in dropped}
+    classes = method_classes(keys["method"]) if "method" in keys else {}
+    kinds = {method.kind for method in classes.values()}
+    companions = {"teacher": "offline", "peers": "online"}
+    return {k: v for k, v in keys.items() if k not in companions or companions[k] in kinds}
 
 
 def _resolved(row: PaperRow, rows: Mapping[str, PaperRow]) -> PaperRow:

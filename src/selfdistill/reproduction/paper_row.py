@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..core import METHODS, ConfigError
+from ..core import ConfigError
+from ..recipe.options import method_classes
 from ..recipe.schema import Recipe, parse, write
 from .reported_value import ReportedValue
 
@@ -115,4 +116,5 @@ class PaperRow:
         return [self.name, *(f"{name}: {text}" for name, text in facts if text)]
 
     def _provenance(self) -> str:
-        return METHODS[self.keys["method"]].provenance.value
+        classes = method_classes(self.keys["method"]).values()
+        return " · ".join(dict.fromkeys(method.provenance.value for method in classes))
