@@ -25,7 +25,7 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("unlabeled")
     pixels = np.random.default_rng(0).integers(0, 256, (70, 12, 10, 3), dtype=np.uint8)
     np.savez(folder / "pool.npz", images=pixels)
-    keys = {"model": "cifar/resnet14", "epochs": 3, "max_train_images": 400, "quiet": True}
+    keys = {"model": "cifar/resnet8", "epochs": 2, "max_train_images": 200, "quiet": True}
     selfdistill.train(method="ce", out=folder / "teacher", **keys)
     return folder
 
