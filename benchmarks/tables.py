@@ -391,6 +391,7 @@ def main() -> None:
             | {"high": "high", "verdict": "verdict"},
         ),
         steps("speed-methods-resnet18", "Step time of every method, ResNet-18 at 32×32"),
+        steps("speed-related-resnet18", "Step time of the related systems, ResNet-18 at 32×32"),
         plain(
             "speed-public-resnet18",
             "Steps beside the methods' public code, ResNet-18 at 32×32",

@@ -39,6 +39,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "muse separable, roll": ("muse", {"negatives": "roll"}),
     "muse concat": ("muse", {"critic": "concat"}),
     "muse concat, byot head": ("muse", {"critic": "concat", "bottleneck": "byot"}),
+    "srrl joint": ("srrl", {"open_set": "joint"}),
+    "residual-kd joint": ("residual-kd", {"schedule": "joint"}),
 } | {name: (name, {}) for name in METHODS if name not in ("ce", "muse")}
 
 
@@ -50,7 +52,10 @@ def make(name: str, options: dict[str, Any], args: argparse.Namespace, bf16: boo
     takes = inspect.signature(METHODS[name]).parameters
     companions: dict[str, Any] = {}
     if "teacher" in takes:
-        companions["teacher"] = build(args.teacher, num_classes=args.classes)
+        teacher = build(args.teacher, num_classes=args.classes)
+        if heads := METHODS[name].teacher_method:  # what trained it is what teaches
+            teacher = build_method(heads, teacher, task, "auto", {"backbone": "joint"})
+        companions["teacher"] = teacher
     if "peers" in takes:
         companions["peers"] = [build(args.model, num_classes=args.classes)]
     if "train_labels" in takes:
@@ -76,7 +81,8 @@ def make_batch(method: Method, args: argparse.Namespace, bf16: bool) -> Batch:
     index = torch.arange(args.batch, device=args.device)
     views = tuple(images() for _ in range(method.needs.views - 1))
     partners = images() if method.needs.same_class else None
-    return Batch(images(), targets(args).to(args.device), index, views, partners)
+    extra = images() if method.needs.extra and not method.needs.unlabeled else None
+    return Batch(images(), targets(args).to(args.device), index, views, partners, extra=extra)
 
 
 def targets(args: argparse.Namespace) -> torch.Tensor:
