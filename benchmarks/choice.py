@@ -138,8 +138,8 @@ def page() -> str:
         ),
         section(
             "From a teacher",
-            "2,000 images of 16×16, 20 epochs, `cifar/resnet8` from a `cifar/resnet20` trained on "
-            "the same images: so short a training shows how fast a method starts.",
+            "2,000 images, 20 epochs, `cifar/resnet8` from a `cifar/resnet20` trained on the same "
+            "images: so short a training shows how fast a method starts.",
             taught,
         ),
         section(
