@@ -136,6 +136,10 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "vid": {"soft": {"soft_weight": 0.9}, "no bound": {"variational_weight": 0.0}},
     "nst": {"soft": {"soft_weight": 0.9}},
     "sp": {"all": {"stages": "all"}, "soft": {"soft_weight": 0.9}},
+    "reviewkd": {
+        "at once": {"warmup_fraction": 0.0, "fusion_width": 8},
+        "soft": {"review_weight": 0.5, "soft_weight": 0.9},
+    },
     "rkd": {
         "distance": {"angle_weight": 0.0},
         "angle": {"distance_weight": 0.0},
