@@ -152,6 +152,11 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "joint": {"open_set": "joint"},
         "separate": {"open_set": "separate", "soft_weight": 0.9},
     },
+    "ofa-kd": {
+        "modulated": {"modulation": 1.5, "temperature": 2.0},
+        "no branches": {"branch_weight": 0.0},
+        "no labels": {"supervised_weight": 0.0},
+    },
     "dkd": {
         "no warm-up": {"warmup_fraction": 0.0},
         "target": {"non_target_class_weight": 0.0},
