@@ -157,6 +157,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "no branches": {"branch_weight": 0.0},
         "no labels": {"supervised_weight": 0.0},
     },
+    "mlkd": {"plain": {"variant": "plain", "num_temperatures": 2}},
     "dkd": {
         "no warm-up": {"warmup_fraction": 0.0},
         "target": {"non_target_class_weight": 0.0},

@@ -24,6 +24,7 @@ REFUSED = {  # besides clips
     "kdcl": {"segmentation", "detection"},
     "lsp": {"classification", "segmentation", "detection"},
     "mixskd": {"detection"},
+    "mlkd": {"segmentation", "detection"},
     "ofa-kd": {"segmentation", "detection"},
     "one": {"detection"},
     "snapshot": {"detection"},
