@@ -158,6 +158,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "no labels": {"supervised_weight": 0.0},
     },
     "mlkd": {"plain": {"variant": "plain", "num_temperatures": 2}},
+    "dks": {"labels only": {"soft_weight": 0.0}, "slim": {"bottleneck": "slim"}},
     "dkd": {
         "no warm-up": {"warmup_fraction": 0.0},
         "target": {"non_target_class_weight": 0.0},
