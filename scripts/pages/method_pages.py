@@ -25,6 +25,12 @@ GRAPHS = (
     'No command trains on graphs: `selfdistill.wrap(network, "{}", task="nodes", …)` does, in a '
     "[loop of PyTorch Geometric](../guide/graphs.md)."
 )
+TOKEN = (
+    "The student is a transformer with a distillation token, and the teacher here the paper's:\n\n"
+    "<!-- not run: needs ImageNet -->\n```bash\nselfdistill train --method {} "
+    "--data folder:imagenet --image-size 224 --model timm/deit_tiny_distilled_patch16_224 "
+    "--teacher timm/regnety_160\n```"
+)
 COMPANIONS = {"offline": " --teacher runs/digits-ce", "online": " --peer cifar/resnet10_w16"}
 
 
@@ -76,6 +82,7 @@ def needs(method: type[Method]) -> str:
     words = ["another image of the class with each"] * wanted.same_class
     words += [f"{wanted.views} views of each image"] * (wanted.views > 1)
     words += ["a trained network, `--weights`"] * wanted.trained_student
+    words += ["a network with a distillation token"] * wanted.distillation_token
     words += [f"{wanted.batch} images a process"] * (wanted.batch > 1)
     words += ["images without labels alone, `--extra`"] * wanted.unlabeled
     words += ["by an option images without labels"] * (wanted.extra and not wanted.unlabeled)
@@ -143,6 +150,8 @@ def example(name: str) -> str:
     """The command that trains by it for seconds, if there is one."""
     if METHODS[name].needs.graphs:
         return GRAPHS.format(name)
+    if METHODS[name].needs.distillation_token:
+        return TOKEN.format(name)
     companions = COMPANIONS.get(METHODS[name].kind, "")
     if unsupported_reason(METHODS[name], TASKS["classification"]):
         words = "It wants scenes, and a teacher that was trained on them"

@@ -159,6 +159,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "mlkd": {"plain": {"variant": "plain", "num_temperatures": 2}},
     "dks": {"labels only": {"soft_weight": 0.0}, "slim": {"bottleneck": "slim"}},
+    "deit": {"soft": {"distillation": "soft", "distillation_weight": 0.1}},
     "dkd": {
         "no warm-up": {"warmup_fraction": 0.0},
         "target": {"non_target_class_weight": 0.0},
@@ -239,6 +240,17 @@ def trunk(last_stride: int, widths: tuple[int, ...], sides: int) -> dict[str, nn
     }
 
 
+def distilled_transformer() -> nn.Module:
+    """A network of 4×4 patches with class and distillation token, as timm has it."""
+    import timm
+
+    return timm.create_model(
+        "deit_tiny_distilled_patch16_224",
+        **{"img_size": SIDE, "patch_size": 4, "depth": 2, "embed_dim": 16, "num_heads": 2},
+        num_classes=K,
+    )
+
+
 def ending(task: str, channels: int) -> dict[str, nn.Module]:
     """What comes after the stages."""
     if task == "classification":
@@ -284,6 +296,8 @@ class Case(NamedTuple):
 
     def network(self, seed: int = 0, widths: tuple[int, ...] = WIDTHS) -> nn.Module:
         torch.manual_seed(seed)
+        if METHODS[self.name].needs.distillation_token and widths == WIDTHS:
+            return distilled_transformer()
         last_stride = 2 if self.task == "classification" else 1
         stages = trunk(last_stride, widths, len(self.shape) - 1)
         return nn.Sequential(OrderedDict(**stages, **ending(self.task, widths[-1])))

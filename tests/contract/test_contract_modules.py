@@ -144,7 +144,11 @@ def all_reached(method: Method) -> bool:
     return any(reached) if method.cycles > 1 else all(reached)
 
 
-CLASSIFIED = [case for case in DEFAULTS if case.task == "classification"]
+CLASSIFIED = [
+    case
+    for case in DEFAULTS
+    if case.task == "classification" and not METHODS[case.name].needs.distillation_token
+]
 FOREIGN = {
     "timm/regnetx_002": {},
     "timm/convnext_atto": {"depths": (1, 1, 1, 1), "dims": (8, 16, 24, 32)},

@@ -16,6 +16,7 @@ REFUSED = {  # besides clips
     "crd": {"segmentation", "detection"},
     "cskd": {"segmentation", "detection"},
     "ddgsd": {"segmentation", "detection"},
+    "deit": {"segmentation", "detection"},
     "dkd": {"segmentation", "detection"},
     "hsakd": {"segmentation", "detection"},
     "hsakd-online": {"segmentation", "detection"},

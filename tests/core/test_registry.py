@@ -69,7 +69,7 @@ def test_an_unknown_name_gets_a_hint():
 
 
 def test_a_name_like_no_other_gets_the_list():
-    with pytest.raises(ConfigError, match=r"there are: .*byot.*ce.*exits"):
+    with pytest.raises(ConfigError, match=r"there are: .*byot.*ce.*crd"):
         METHODS["xyzzy"]
 
 

@@ -14,6 +14,7 @@ from selfdistill.tasks import Classification
 
 DENSE = [n for n in METHODS if unsupported_reason(METHODS[n], Classification)]
 ON_GRAPHS = [name for name in DENSE if METHODS[name].needs.graphs]  # no run trains them
+WITH_TOKENS = [name for name in METHODS if METHODS[name].needs.distillation_token]
 STEPS = 15  # 3 epochs of 5
 
 

@@ -10,11 +10,12 @@ from typing import NamedTuple
 import pytest
 from engine_runs import assert_same_end, exit_codes
 from faults import Fault
-from straight_runs import ON_GRAPHS, STEPS, Runs, Straight
+from straight_runs import ON_GRAPHS, STEPS, WITH_TOKENS, Runs, Straight
 
 from selfdistill.core import METHODS
 
-KILLED = [*(n for n in METHODS if n not in ON_GRAPHS), "muse+cskd", "kd+at", "exits+crd"]
+KILLED = [n for n in METHODS if n not in (*ON_GRAPHS, *WITH_TOKENS)]
+KILLED += ["muse+cskd", "kd+at", "exits+crd"]
 KINDS = ("step", "event", "event", "torn", "torn", "clock", "clock")
 
 

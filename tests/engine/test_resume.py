@@ -80,7 +80,12 @@ def test_stopped_by_a_signal_after_any_step(tmp_path, straight, keys, stop):
     assert_same_run(tmp_path, straight(keys))
 
 
-SERVED = [name for name in METHODS if not unsupported_reason(METHODS[name], Classification)]
+SERVED = [
+    name
+    for name in METHODS
+    if not unsupported_reason(METHODS[name], Classification)
+    and not METHODS[name].needs.distillation_token  # tests/runs/test_distillation_token.py
+]
 
 
 @pytest.mark.parametrize("name", SERVED)

@@ -181,7 +181,13 @@ def test_command_starts_its_processes_itself(tmp_path, npz, both):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "method", [n for n in METHODS if not unsupported_reason(METHODS[n], TASKS["classification"])]
+    "method",
+    [
+        n
+        for n in METHODS
+        if not unsupported_reason(METHODS[n], TASKS["classification"])
+        and not METHODS[n].needs.distillation_token
+    ],
 )
 def test_every_method_trains_in_two_processes(tmp_path, npz, method):
     keys = LEARN | {

@@ -23,7 +23,12 @@ def teacher(tmp_path_factory):
     return place
 
 
-SERVED = [name for name in METHODS if not unsupported_reason(METHODS[name], Classification)]
+SERVED = [
+    name
+    for name in METHODS
+    if not unsupported_reason(METHODS[name], Classification)
+    and not METHODS[name].needs.distillation_token  # tests/runs/test_distillation_token.py
+]
 
 
 @pytest.mark.slow

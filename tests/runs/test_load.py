@@ -24,7 +24,9 @@ QUICK = ("fitnets", "kd")
 OFFLINE = [
     name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
     for name in METHODS
-    if METHODS[name].kind == "offline" and not unsupported_reason(METHODS[name], Classification)
+    if METHODS[name].kind == "offline"
+    and not METHODS[name].needs.distillation_token  # test_distillation_token.py
+    and not unsupported_reason(METHODS[name], Classification)
 ]
 ABOUT_CHANCE = pytest.mark.filterwarnings("ignore:teacher .* guesses")
 

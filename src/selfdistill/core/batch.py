@@ -90,6 +90,8 @@ class Needs(NamedTuple):
         teacher_scores: the teacher's outputs are compared with the student's, so both must have
             the same classes; without, its features alone are read.
         trained_student: the student does not learn, so it must have weights to begin with.
+        distillation_token: the student has a distillation token, as `timm/deit_*_distilled_*` have;
+            the method itself refuses others.
         extra: images without labels of another source, `Batch.extra`. A class states whether any
             choice of options reads them, an instance whether its own does.
         unlabeled: no image with a label is read: `Batch.inputs` are extra images, and an epoch is
@@ -109,6 +111,7 @@ class Needs(NamedTuple):
     graphs: bool = False
     teacher_scores: bool = False
     trained_student: bool = False
+    distillation_token: bool = False
     extra: bool = False
     unlabeled: bool = False
     chosen_extra: bool = False
