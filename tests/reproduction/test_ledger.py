@@ -55,6 +55,11 @@ def test_all_rows_of_all_tables_are_there():
         "pskd",
         "nkd",
         "ttm",
+        "reviewkd",
+        "ofa",
+        "mlkd",
+        "dks",
+        "deit",
     }
     assert {row.name.partition("/")[0] for row in ROWS} == systems
 
@@ -161,6 +166,9 @@ def test_the_best_row_of_each_system_can_be_run():
         "pskd",
         "nkd",
         "ttm",
+        "reviewkd",
+        "mlkd",
+        "dks",
     ]
     for system, row in smoke_test_rows().items():
         assert row.name.startswith(f"{system}/")
