@@ -10,13 +10,14 @@ from selfdistill.tasks import TASKS
 
 PAIRS = [Case(name, "defaults", {}, task) for task in TARGETS for name in METHODS]
 SERVED = {str(case) for task in TARGETS for case in defaults(task)}
-ON_CLIPS = {"at", "ce", "kd", "muse", "skd-srl"}
+ON_CLIPS = {"at", "ce", "dist", "kd", "muse", "pskd", "skd-srl", "ttm"}
 REFUSED = {  # besides clips
     "aicsd": {"classification", "detection"},
     "crd": {"segmentation", "detection"},
     "cskd": {"segmentation", "detection"},
     "ddgsd": {"segmentation", "detection"},
     "deit": {"segmentation", "detection"},
+    "dist": {"detection"},
     "dkd": {"segmentation", "detection"},
     "hsakd": {"segmentation", "detection"},
     "hsakd-online": {"segmentation", "detection"},
@@ -26,13 +27,17 @@ REFUSED = {  # besides clips
     "lsp": {"classification", "segmentation", "detection"},
     "mixskd": {"detection"},
     "mlkd": {"segmentation", "detection"},
+    "nkd": {"segmentation", "detection"},
     "ofa-kd": {"segmentation", "detection"},
     "one": {"detection"},
+    "pskd": {"segmentation", "detection"},
     "snapshot": {"detection"},
     "srrl": {"segmentation", "detection"},
     "skd-srl": {"segmentation", "detection"},
     "sskd": {"segmentation", "detection"},
     "sskd-teacher": {"segmentation", "detection"},
+    "ttm": {"detection"},
+    "uskd": {"segmentation", "detection"},
     "wcord": {"segmentation", "detection"},
 }
 
