@@ -16,6 +16,7 @@ EARLIER = (
     "the rows are to be made again."
 )
 
+TABULATED = "The runs were made at commit {}; without `--done` the command makes them anew."
 TAUGHT = (
     "`cifar/resnet8`, 84 k parameters, taught by one `cifar/resnet20` that was trained by the same "
     "recipe on the same images. Methods of stages read the three of the CRD benchmark, and critics "
@@ -363,7 +364,7 @@ def main() -> None:
             f"{TAUGHT} For `sskd` and `hsakd` heads were trained on that network, of which nothing "
             "else was changed; `lakd` and `residual-kd` are reconstructions. "
             f"{of_2000_images('fp32', 16)}",
-            note="",
+            note=TABULATED.format("b271d17"),
         ),
         methods(
             "accuracy-cifar100-pool",
@@ -373,7 +374,7 @@ def main() -> None:
             "web pictures (Tiny ImageNet without classes like CIFAR-100's) as from labeled images, "
             "`kd3` from these pictures alone, in as many steps, without a label. "
             f"{of_2000_images('fp32', 16)}",
-            note="",
+            note=TABULATED.format("533458d"),
         ),
         methods(
             "accuracy-cifar100-2000x20-online",
