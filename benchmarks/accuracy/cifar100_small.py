@@ -55,14 +55,20 @@ SELF: Rows = {
     "frskd": {"method": "frskd"},
     "ddgsd": {"method": "ddgsd"},
     "mixskd": {"method": "mixskd"},
+    "pskd": {"method": "pskd"},
+    "uskd": {"method": "uskd"},
+    "dks": {"method": "dks"},
 }
 OFFLINE: Rows = {
     name: {"method": name, "model": "cifar/resnet8"}
     for name in (
         *("ce", "kd", "fitnets", "at", "vid", "crd", "nst", "sp", "rkd", "dkd", "mimkd"),
         *("srrl", "wcord", "lakd", "sskd", "hsakd", "residual-kd"),
+        *("dist", "nkd", "ttm", "reviewkd", "ofa-kd", "mlkd"),
     )
 } | {
+    "kd, standardized": {"method": "kd", "model": "cifar/resnet8", "standardize_logits": True},
+    "wttm": {"method": "ttm", "model": "cifar/resnet8", "weighted": True},
     "muse-offline-add": {"method": "muse-offline", "model": "cifar/resnet8"},
     "muse-offline-mul": {"method": "muse-offline", "model": "cifar/resnet8", "combine": "mul"},
 }
