@@ -10,6 +10,7 @@ from tables import rows, table
 
 import selfdistill.methods  # noqa: F401  registers them
 from selfdistill.core import METHODS
+from selfdistill.recipe import default_method as defaults
 from selfdistill.recipe.build_method import unsupported_reason
 from selfdistill.tasks import TASKS
 
@@ -118,6 +119,12 @@ def page() -> str:
     alone = choices("accuracy-cifar100-small")
     taught = choices("accuracy-cifar100-2000x20-offline")
     peers = choices("accuracy-cifar100-2000x20-online")
+    taken = {
+        "Images and classes, random weights": {},
+        "Images and classes, pretrained weights": {"weights": "pretrained"},
+        "Segmentation, detection, clips": {"task": "detection"},
+    }
+    of_defaults = [[what, *defaults.default_method(keys)] for what, keys in taken.items()]
     parts = [
         "<!-- Made by benchmarks/choice.py from benchmarks/results/; do not edit by hand. -->",
         "# Choose a method",
@@ -131,6 +138,8 @@ def page() -> str:
         "exits' many small layers cost [more](../measurements.md).",
         "## What follows",
         advice(alone, taught, peers),
+        "## What is taken where no method is named",
+        table(["", "method", "because"], of_defaults),
         section(
             "Without a teacher",
             "4,000 images, 40 epochs, `cifar/resnet10_w16`; every method at its paper's weights.",

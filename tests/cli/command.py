@@ -12,7 +12,18 @@ from PIL import Image
 
 from selfdistill.cli import main
 
-TINY = ("--epochs", "1", "--max-train-images", "64", "--batch-size", "32", "--device", "cpu")
+TINY = (
+    "--method",
+    "muse",
+    "--epochs",
+    "1",
+    "--max-train-images",
+    "64",
+    "--batch-size",
+    "32",
+    "--device",
+    "cpu",
+)
 
 
 class Said(NamedTuple):

@@ -27,9 +27,10 @@ def test_tells_the_run_from_beginning_to_end(first):
 
 
 def test_says_why_a_method_is_taken_that_nobody_named(first, monkeypatch):
-    assert "No method is named, so it is MUSE" in first[0].out
     command = sys.modules["selfdistill.cli.train"]  # the package's `train` is the function
     monkeypatch.setattr(command, "train_and_report", lambda *args, **keys: None)
+    assert "No method is named, so it is frskd: on 4,000 images" in say("train").out
+    assert "so it is ce: plain training" in say("train", "--task", "detection").out
     for words in (("--method", "muse"), ("--set", "method=muse")):
         assert "No method is named" not in say("train", *words).out
 

@@ -52,6 +52,17 @@ def resolve_recipe(
     return chosen
 
 
+def is_method_named(
+    keys: Mapping[str, Any], recipe: Path | None, settings: Sequence[str] | None
+) -> bool:
+    """Whether an option, the file or a pair of --set says which method to train with."""
+    from ..recipe.document import read
+
+    file = read(recipe) if recipe else {}
+    set_keys = [text.partition("=")[0].strip() for text in settings or ()]
+    return "method" in {*file, *keys, *set_keys}
+
+
 def _drop_other_method_keys(method: str, file: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe file without its own method's options, and what else the method does not use."""
     from ..recipe.document import METHOD_KEYS
@@ -66,6 +77,7 @@ def _settings(
 ) -> dict[str, Any]:
     """The pairs of --set, refused where they name nothing or what an option has named."""
     from ..core import ConfigError, nearest
+    from ..recipe.default_method import default_method
     from ..recipe.options import known_options
     from ..recipe.schema import Recipe, literal
 
@@ -77,7 +89,8 @@ def _settings(
         if key in given:
             raise ConfigError(f"--set {key} and {option_name(key)} say the same; give one")
         settings[key] = literal(value)
-    method = settings.get("method", values.get("method", Recipe.model_fields["method"].default))
+    named = settings.get("method", values.get("method"))
+    method = named or default_method({**values, **settings}).name
     if not isinstance(method, str):
         return settings  # the recipe's check says so
     known = [*known_options(method), *(k for k in Recipe.model_fields if k != "options")]

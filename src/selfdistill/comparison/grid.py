@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..core import METHODS, ArtifactError, ConfigError, nearest
+from ..recipe.default_method import default_method
 from ..recipe.document import COMPANION_KEYS, METHOD_KEYS
 from ..recipe.options import (
     companion_keys,
@@ -130,7 +131,7 @@ def plan_study(
     for key in keys:
         if key in _OPTION_OF_KEY:
             raise ConfigError(f"'{key}' of a comparison is given by {_OPTION_OF_KEY[key]}")
-    file_method = str(file.get("method", Recipe.model_fields["method"].default))
+    file_method = str(file.get("method") or default_method({**file, **keys}).name)
     rows = _with_baseline(rows or [ComparisonRow(file_method, file_method, {})])
     _check_known(keys, rows)
     return Study({row.name: _row_recipe(row, file, file_method, keys) for row in rows}, seeds, exit)

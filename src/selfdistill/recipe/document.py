@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ..errors import ConfigError, DataError, nearest, shortened
+from .default_method import default_method
 from .fields import Recipe
 from .plugins import GROUP
 
@@ -86,7 +87,9 @@ def typed_recipe(values: Mapping[str, Any]) -> Recipe:
         raise ConfigError(first_error(error)) from None
     check_plain_values(recipe.model_dump())
     _check_normalization(recipe)
-    return recipe
+    if recipe.method:
+        return recipe
+    return recipe.model_copy(update={"method": default_method(recipe.model_dump()).name})
 
 
 def _plain(value: Any) -> Any:

@@ -31,7 +31,9 @@ class ExperimentSettings(BaseModel):
     """Settings that the training loop does not read: method, networks, data and devices."""
 
     method: str = _subject(
-        "muse", "Training method, see selfdistill methods; a+b joins two of them."
+        "",
+        "Training method, see selfdistill methods; a+b joins two of them.",
+        unset="by what is measured for the task",
     )
     model: str = _subject(
         "cifar/resnet10_w16",

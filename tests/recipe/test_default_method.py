@@ -1,0 +1,70 @@
+"""The method of a recipe that names none, and that its evidence is what was measured."""
+
+import csv
+import re
+from pathlib import Path
+
+import pytest
+
+from selfdistill.comparison.grid import plan_study
+from selfdistill.recipe.default_method import default_method
+from selfdistill.recipe.schema import parse
+from selfdistill.tasks import TASKS
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
+PRETRAINED = {"weights": "pretrained", "model": "timm/resnet18"}
+CASES = [
+    ({}, "frskd"),
+    ({"task": "classification"}, "frskd"),
+    (PRETRAINED, "exits"),
+    ({"task": "segmentation"}, "ce"),
+    ({"task": "segmentation", **PRETRAINED}, "ce"),
+    ({"task": "detection"}, "ce"),
+    ({"task": "clips"}, "ce"),
+]
+
+
+@pytest.mark.parametrize(("keys", "method"), CASES)
+def test_is_chosen_by_task_and_weights(keys, method):
+    assert parse(keys).method == method
+    assert parse({**keys, "method": ""}).method == method
+    assert method in plan_study([], (0,), file=keys).rows
+    assert parse({**keys, "method": "byot"}).method == "byot"
+
+
+def test_every_task_has_one():
+    assert {default_method({"task": task}).name for task in TASKS} == {"frskd", "ce"}
+
+
+def measured(table: str, split: str = "test", **cells: str) -> dict[str, str]:
+    with open(RESULTS / f"{table}.csv", encoding="utf-8", newline="") as file:
+        cells = {"split": split, **cells}
+        (line,) = [row for row in csv.DictReader(file) if cells.items() <= row.items()]
+    return line
+
+
+def test_the_figures_are_those_of_the_tables():
+    scratch, tuned = (default_method(keys).reason for keys in ({}, PRETRAINED))
+    gain = measured("accuracy-cifar100-small-paired", difference="frskd - ce")
+    with open(RESULTS / "speed-methods-resnet18.csv", encoding="utf-8", newline="") as file:
+        steps = {row["case"]: float(row["ratio_median"]) for row in csv.DictReader(file)}
+    assert float(gain["low"]) > 0
+    wanted = ["4,000", f"{float(gain['mean']):.1f}", f"{steps['frskd']:.1f}"]
+    assert re.findall(r"[\d,.]*\d", scratch) == wanted
+    exit_, whole = (
+        measured("accuracy-fine-tuning-confirmation-paired", difference=f"{row} - linear")
+        for row in ("exits, before the last stage", "exits")
+    )
+    assert float(exit_["low"]) > 0 > float(whole["low"])
+    assert re.findall(r"[\d,.]*\d", tuned) == [f"{float(exit_['mean']):.1f}"]
+
+
+def test_the_best_is_not_beyond_noise_above_the_default():
+    def values(row):
+        line = measured("accuracy-cifar100-small", row=row, exit="student")
+        return [float(value) for value in line["values"].split()]
+
+    differences = [a - b for a, b in zip(values("mixskd"), values("frskd"), strict=True)]
+    mean = sum(differences) / len(differences)
+    deviation = (sum((d - mean) ** 2 for d in differences) / (len(differences) - 1)) ** 0.5
+    assert abs(mean) < 2.776 * deviation / len(differences) ** 0.5  # Student's t, 4 degrees
