@@ -5,7 +5,7 @@
 `cifar100.npz` is CIFAR-100 in MedMNIST's layout with 5,000 training images as `val_images`. Choices
 are made on those; test images are looked at once, for the table. The tables are `self`, `offline`
 (one teacher for all, trained first on the same images; where a method wants heads on it, they are
-trained on that network as it is), `online`, `pool` (some methods learn from images without labels,
+trained on that network as it is), `online`, `joined` (two methods at once), `pool` (some methods learn from images without labels,
 too; the teacher has seen all 45,000 training images), and `forms`, the third part of docs/study.md.
 All rows of a table share one recipe and the same seeds, and every method has its paper's defaults;
 only `byot` has head and soft weight of `exits` and `muse`, so that rows with exits differ in what
@@ -28,6 +28,7 @@ from seeds import differences, summary, trained
 
 import selfdistill.methods  # noqa: F401  registers them
 from selfdistill.core import METHODS
+from selfdistill.recipe.schema import literal
 from selfdistill.records.exit_scores import ExitScore
 
 RECIPE: dict[str, Any] = {
@@ -78,6 +79,13 @@ ONLINE: Rows = {
     "muse-online-add": {"method": "muse-online", "model": "cifar/resnet8"},
     "muse-online-mul": {"method": "muse-online", "model": "cifar/resnet8", "combine": "mul"},
 }
+JOINED: Rows = {
+    name: {"method": name}
+    for name in (
+        *("ce", "exits", "mixskd", "frskd"),
+        *("mixskd+exits", "mixskd+muse", "frskd+exits", "frskd+muse", "mixskd+frskd"),
+    )
+}
 MUSE: dict[str, Any] = {"method": "muse"}
 FORM = {"method": "muse-form", "imports": (str(Path(muse_forms.__file__)),)}
 FORMS: Rows = {
@@ -113,11 +121,19 @@ POOL: Rows = {
     # its epochs are of the pool: as many steps as the other rows have, with 9,834 images
     "kd3": {"method": "kd3", "model": "cifar/resnet8", "epochs": 4, "warmup_epochs": 0.8},
 }
-TABLES = {"self": SELF, "offline": OFFLINE, "online": ONLINE, "forms": FORMS, "pool": POOL}
+TABLES = {
+    "self": SELF,
+    "offline": OFFLINE,
+    "online": ONLINE,
+    "joined": JOINED,
+    "forms": FORMS,
+    "pool": POOL,
+}
 BASES = {
     "self": ("ce", "exits"),
     "offline": ("ce", "kd"),
     "online": ("ce", "dml"),
+    "joined": ("ce", "exits", "mixskd", "frskd"),
     "forms": ("exits", "exits-two-views"),
     "pool": ("ce", "kd", "srrl"),
 }
@@ -135,6 +151,9 @@ def run(row: str, seed: int, args: argparse.Namespace) -> list[ExitScore]:
     }
     whole = {**RECIPE, **shape, "val_every_epochs": args.epochs, "data": args.data}
     whole |= {"precision": args.precision, "image_size": args.image_size}
+    for pair in args.set:
+        key, _, value = pair.partition("=")
+        whole[key] = literal(value)
     method = METHODS[keys["method"]]
     if method.kind == "offline":
         teacher = args.runs / "teacher"
@@ -165,6 +184,7 @@ def main() -> None:
     parser.add_argument("--splits", nargs="+", default=["val", "test"], choices=["val", "test"])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--precision", default=RECIPE["precision"], help="fp32 where bf16 is slow")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="for all rows")
     parser.add_argument("--done", action="store_true", help="train nothing, tabulate what is there")
     args = parser.parse_args()
     rows = args.rows or list(TABLES[args.table])

@@ -69,6 +69,7 @@ def test_another_size_is_evaluated_anew(run):
     said = say("export", run, "--exit", 2, "--format", "safetensors", "--image-size", 16)
     assert said.code == 0, said.err
     assert "evaluating every exit at 16×16" in said.out
+    assert re.search(r"Against the student, .*: [+-][\d.]+ \([+-].* … [+-].*\) \w", said.out)
     page = (run / "export" / "exit2-safetensors-16" / "README.md").read_text()
     assert "(B, 1, 16, 16)" in page
     own = next(r for r in (run / "exits.csv").read_text().splitlines() if r.startswith("exit2"))

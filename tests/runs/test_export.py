@@ -40,6 +40,19 @@ def test_scores_are_those_of_the_images_at_that_size(run):
     assert result.exit_score.test_score == pytest.approx(accuracy, abs=1e-6)
     own = next(score for score in run.exits if score.predictor == "exit2")
     assert result.exit_score.macs > 3 * own.macs
+    scores = {score.predictor: score.val_score for score in replaced_scores(run, data)}
+    gap = scores["exit2"] - scores["student"]
+    assert result.difference.mean == pytest.approx(gap, abs=1e-6)
+    assert result.difference.interval.contains(result.difference.mean)
+
+
+def replaced_scores(run, data):
+    """The scores of all predictors on other images."""
+    return replace(run.session(), data=data).score_exits("val")
+
+
+def test_the_student_differs_from_itself_in_nothing(run):
+    assert run.export(exit="student", format="safetensors").difference is None
 
 
 def session_images(run, data):

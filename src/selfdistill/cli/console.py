@@ -9,6 +9,7 @@ from rich.table import Table
 from ..runs.terminal import console, percent, rank_zero, scored
 
 if TYPE_CHECKING:
+    from ..functional.statistics import PairedDifference
     from ..records.exit_scores import ExitScore
 
 _COLORS = {"error": "31", "warning": "33"}
@@ -44,6 +45,19 @@ def amount(number: float) -> str:
         if number >= 0.9995 * size:
             return f"{_three_digits(number / size)} {unit}"
     return f"{number:.0f}"
+
+
+def difference_text(paired: "PairedDifference") -> str:
+    """Points, their interval and what they show: `+1.2 (-0.4 … +2.8) within noise`."""
+    low, high = (100 * end for end in paired.interval)
+    return f"{100 * paired.mean:+.1f} ({low:+.1f} … {high:+.1f}) {noise_label(paired)}"
+
+
+def noise_label(paired: "PairedDifference") -> str:
+    """`better`, `worse` or `within noise`."""
+    if paired.interval.contains(0):
+        return "within noise"
+    return "better" if paired.mean > 0 else "worse"
 
 
 def _three_digits(number: float) -> str:

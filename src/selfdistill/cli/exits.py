@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..runs.terminal import console, percent, scored
-from .console import amount, echo, table
+from .console import amount, difference_text, echo, noise_label, table
 
 if TYPE_CHECKING:
-    from ..functional.statistics import PairedDifference
     from ..records.exit_measurements import ExitMeasurement, ExitMeasurements
 
 _SPLIT_NAMES = {"val": "validation", "test": "test"}
@@ -138,19 +137,8 @@ def _cell(row: "ExitMeasurement", baseline: "ExitMeasurement", split: str) -> st
     if split not in row.scores or split not in baseline.scores:
         return "–"
     if split in row.against:
-        return _difference(row.against[split])
+        return difference_text(row.against[split])
     return f"{100 * (row.scores[split] - baseline.scores[split]):+.1f}"
-
-
-def _difference(paired: "PairedDifference") -> str:
-    low, high = (100 * end for end in paired.interval)
-    return f"{100 * paired.mean:+.1f} ({low:+.1f} … {high:+.1f}) {_noise_label(paired)}"
-
-
-def _noise_label(paired: "PairedDifference") -> str:
-    if paired.interval.contains(0):
-        return "within noise"
-    return "better" if paired.mean > 0 else "worse"
 
 
 def _conclusion(measured: "ExitMeasurements", baseline: "ExitMeasurement", split: str) -> str:
@@ -160,7 +148,7 @@ def _conclusion(measured: "ExitMeasurements", baseline: "ExitMeasurement", split
         names = [
             f"{row.predictor} ({100 * row.cost.macs / total:.0f} % of its MACs)"
             for row in measured.rows
-            if split in row.against and _noise_label(row.against[split]) == label
+            if split in row.against and noise_label(row.against[split]) == label
         ]
         if names:
             sentences.append(f"{label.capitalize()} beyond noise on {split}: {', '.join(names)}.")

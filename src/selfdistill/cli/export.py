@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..runs.terminal import console, percent, scored
-from .console import amount, echo, table
+from .console import amount, difference_text, echo, table
 
 if TYPE_CHECKING:
     from ..export.package import ExportResult
@@ -81,6 +81,9 @@ def _show(result: "ExportResult") -> None:
     share = f"{100 * score.macs / max(1, result.student_score.macs):.0f} %"
     grid.add_row(score.predictor, *scores, amount(score.parameters), amount(score.macs), share)
     console.print(grid)
+    if result.difference:
+        difference = difference_text(result.difference)
+        echo(f"\nAgainst the student, in points over the same validation images: {difference}.")
     split = {"test": "test", "val": "validation", "random": "random"}[verification.split]
     echo(f"\nVerified on {verification.images:,} {split} images: {verification.summary}.")
     fused = result.fused

@@ -22,6 +22,7 @@ from ..core import (
 from ..data import ImageData
 from ..data.preparation import preparation_of
 from ..engine.run_directory import RunDirectory
+from ..functional.statistics import PairedDifference
 from ..modules.composite import composite_description
 from ..modules.detector_output import Detections
 from ..recipe.data_check import as_trained
@@ -61,6 +62,8 @@ class ExportResult(NamedTuple):
         student_score: of the full network.
         verification: of the file against the method.
         fused: result of the BatchNorm fusion; None if there was none.
+        difference: from the student, over the validation images; None of the student itself,
+            without validation images, and where the score is no share of right answers.
     """
 
     path: Path
@@ -69,6 +72,7 @@ class ExportResult(NamedTuple):
     student_score: ExitScore
     verification: ExportVerification
     fused: FusedNetwork | None
+    difference: PairedDifference | None = None
 
 
 def default_folder(

@@ -4,9 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..core import STUDENT
 from ..data import ImageData
+from ..evaluation import EvaluationSession
 from ..export.package import ExportResult, check_format, check_new, default_folder, export_run
 from ..export.select_exit import select_exit
+from ..functional.statistics import PairedDifference, paired_difference
 from ..recipe.build_run import load_data
 from ..recipe.data_check import as_trained
 from ..records.exit_scores import ExitScore
@@ -44,7 +47,7 @@ def export_trained(
     elif exit != "auto":
         predictor = select_exit(run.exits, exit).predictor
         check_new(default_folder(run.path, predictor, format, data, fuse))
-    return export_run(
+    result = export_run(
         run if own_size else replace(run, exits=_score_exits(run, data)),
         data,
         exit=exit,
@@ -54,11 +57,28 @@ def export_trained(
         max_macs=max_macs,
         fuse=fuse,
     )
+    predictor = result.exit_score.predictor
+    return result._replace(difference=_difference(_session(run, data), predictor))
+
+
+def _session(run: "Run", data: ImageData) -> EvaluationSession:
+    """The run's session, on these data."""
+    data = as_trained(run.path, read_training_data(run.path), data)
+    return replace(run.session(), data=data)
 
 
 def _score_exits(run: "Run", data: ImageData) -> list[ExitScore]:
     """Scores and costs of every predictor on the run's data at another image size."""
-    data = as_trained(run.path, read_training_data(run.path), data)
-    session = replace(run.session(), data=data)
+    session = _session(run, data)
     check_network(run.network, session.task)
     return session.score_exits()
+
+
+def _difference(session: EvaluationSession, predictor: str) -> PairedDifference | None:
+    """An exit's validation accuracy minus the student's, image by image."""
+    if predictor == STUDENT or "val" not in session.splits:
+        return None
+    correct = session.evaluate_full("val").correct
+    if not {predictor, STUDENT} <= correct.keys():
+        return None
+    return paired_difference(correct[predictor], correct[STUDENT])
