@@ -5,8 +5,9 @@
 `cifar100.npz` is CIFAR-100 in MedMNIST's layout with 5,000 training images as `val_images`. Choices
 are made on those; test images are looked at once, for the table. The tables are `self`, `offline`
 (one teacher for all, trained first on the same images; where a method wants heads on it, they are
-trained on that network as it is), `online`, `joined` (two methods at once), `pool` (some methods learn from images without labels,
-too; the teacher has seen all 45,000 training images), and `forms`, the third part of docs/study.md.
+trained on that network as it is), `online`, `joined` (two methods at once), `pool` (some methods
+learn from images without labels, too; the teacher has seen all 45,000 training images), and
+`forms`, the third part of docs/study.md.
 All rows of a table share one recipe and the same seeds, and every method has its paper's defaults;
 only `byot` has head and soft weight of `exits` and `muse`, so that rows with exits differ in what
 they add to labels and soft labels. A run that is there is not made again, one that was cut off goes
