@@ -29,6 +29,12 @@ def refused(*words):
         (["--precision", "fp8"], 2, "precision = 'fp8' does not fit"),
         (["--device", "cpu", "--precision", "fp16"], 2, "fp16 needs a GPU"),
         (["--batch-size", "1"], 4, "raise --batch-size"),
+        (["--method", "muse", "--batch-size", "1"], 4, "raise --batch-size"),
+        (
+            ["--method", "ce", "--batch-size", "2", "--accumulation-steps", "2"],
+            4,
+            "one image; raise",
+        ),
         (["--max-train-images", "64", "--batch-size", "65"], 4, "do not fill one batch"),
         (["--data", "folder:nowhere"], 4, "nowhere"),
         (["--data", "digts"], 4, "did you mean 'digits'"),

@@ -132,7 +132,8 @@ def test_the_method_may_be_set_with_its_options():
 
 
 def test_values_are_read_as_toml():
-    chosen = resolve_recipe({}, settings=["milestones=[3, 5]", "critic_width=none", "combine=mul"])
+    pairs = ["method=muse", "milestones=[3, 5]", "critic_width=none", "combine=mul"]
+    chosen = resolve_recipe({}, settings=pairs)
     assert chosen.milestones == (3, 5)
     assert chosen.options["critic_width"] is None
     assert chosen.options["combine"] == "mul"
@@ -154,7 +155,7 @@ def test_values_are_read_as_toml():
 )
 def test_a_wrong_setting(setting, sentence):
     with pytest.raises(ConfigError, match=sentence.replace("(", r"\(")):
-        resolve_recipe({"epochs": 3}, settings=[setting])
+        resolve_recipe({"method": "muse", "epochs": 3}, settings=[setting])
 
 
 @pytest.mark.parametrize("words", [["--lr", "1"], ["--set", "lr=1"], ["--batch-size", "8"]])

@@ -24,6 +24,7 @@ _OUT_OF_MEMORY = (
     "size calculation overflowed",  # of a tensor of more bytes than an integer counts
     "integer multiplication overflow",
 )
+_ONE_VALUE = "more than 1 value per channel"  # torch's BatchNorm in training
 _NOT_PERMITTED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
 _NO_SUCH_PATH = {errno.ENAMETOOLONG, errno.ELOOP}
 _MAX_MESSAGE = 2000
@@ -100,6 +101,11 @@ def error_message(error: Exception, options: Collection[str] = ()) -> tuple[str,
     if isinstance(error, RuntimeError) and "dataloader worker" in text:  # heard of in any line
         smaller = _lower(options, "num_workers", "batch_size", "image_size")
         return f"a process that decodes images died; {smaller}", 7
+    if isinstance(error, ValueError) and _ONE_VALUE in text:
+        return (
+            "BatchNorm has a single value a channel to normalize by, since the feature of one "
+            "image has shrunk to one cell and a forward pass sees one image; raise --batch-size"
+        ), 4
     if isinstance(error, OSError) and error.errno in {*_NOT_PERMITTED, *_NO_SUCH_PATH}:
         path = f": {shortened(str(error.filename))}" if error.filename else ""
         code = 2 if error.errno in _NO_SUCH_PATH else 7
