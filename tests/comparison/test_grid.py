@@ -11,7 +11,7 @@ from selfdistill.comparison.grid import (
 )
 from selfdistill.comparison.rows import parse_rows
 from selfdistill.core import ArtifactError, ConfigError
-from selfdistill.recipe.schema import Recipe, parse
+from selfdistill.recipe.schema import parse
 from selfdistill.runs.paths import first_difference
 
 
@@ -36,7 +36,8 @@ def test_a_baseline_that_is_named_is_not_added_again():
 
 
 def test_without_rows_the_recipes_own_method():
-    assert list(planned("").rows) == ["ce", Recipe.model_fields["method"].default]
+    assert list(planned("").rows) == ["ce", "frskd"]
+    assert list(planned("", file={"task": "detection"}).rows) == ["ce"]
     assert list(planned("", file={"method": "byot"}).rows) == ["ce", "byot"]
     assert list(planned("", file={"method": "ce"}).rows) == ["ce"]
 

@@ -188,9 +188,10 @@ def _row_recipe(
         for k, v in {**file, **keys}.items()
         if (k in own_keys or k not in _ROW_KEYS) and (k not in keys or k in Recipe.model_fields)
     }
-    inherited = file.get("options", {}) if row.method == file_method else {}
-    if not isinstance(inherited, Mapping):
-        raise ConfigError(f"[options] of a recipe is a table, not {inherited!r}")
+    own = file.get("options", {})
+    if not isinstance(own, Mapping):
+        raise ConfigError(f"[options] of a recipe is a table, not {own!r}")
+    inherited = own if row.method == file_method else {}
     options = {**inherited, **{k: v for k, v in keys.items() if k in known}}
     options |= {k: v for k, v in row.settings.items() if k in known}
     companions = {
