@@ -33,7 +33,7 @@ def test_is_chosen_by_task_and_weights(keys, method):
 
 
 def test_every_task_has_one():
-    assert {default_method({"task": task}).name for task in TASKS} == {"frskd", "ce"}
+    assert {default_method({"task": task}).method for task in TASKS} == {"frskd", "ce"}
 
 
 def measured(table: str, split: str = "test", **cells: str) -> dict[str, str]:

@@ -90,7 +90,7 @@ def _settings(
             raise ConfigError(f"--set {key} and {option_name(key)} say the same; give one")
         settings[key] = literal(value)
     named = settings.get("method", values.get("method"))
-    method = named or default_method({**values, **settings}).name
+    method = named or default_method({**values, **settings}).method
     if not isinstance(method, str):
         return settings  # the recipe's check says so
     known = [*known_options(method), *(k for k in Recipe.model_fields if k != "options")]

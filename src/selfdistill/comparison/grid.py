@@ -131,7 +131,7 @@ def plan_study(
     for key in keys:
         if key in _OPTION_OF_KEY:
             raise ConfigError(f"'{key}' of a comparison is given by {_OPTION_OF_KEY[key]}")
-    file_method = str(file.get("method") or default_method({**file, **keys}).name)
+    file_method = str(file.get("method") or default_method({**file, **keys}).method)
     rows = _with_baseline(rows or [ComparisonRow(file_method, file_method, {})])
     _check_known(keys, rows)
     return Study({row.name: _row_recipe(row, file, file_method, keys) for row in rows}, seeds, exit)

@@ -89,7 +89,7 @@ def typed_recipe(values: Mapping[str, Any]) -> Recipe:
     _check_normalization(recipe)
     if recipe.method:
         return recipe
-    return recipe.model_copy(update={"method": default_method(recipe.model_dump()).name})
+    return recipe.model_copy(update={"method": default_method(recipe.model_dump()).method})
 
 
 def _plain(value: Any) -> Any:
