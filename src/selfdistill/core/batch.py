@@ -12,7 +12,7 @@ class Batch(NamedTuple):
 
     Attributes:
         inputs: images, (B, C, H, W) float, normalized; clips, (B, C, T, H, W); or a graph.
-        targets: of the task; for classification (B,) int64. None where `Needs.unlabeled`.
+        targets: of the task; for classification (B,) int64. None where no label is read.
         indices: of the samples in the training set, (B,) int64.
         views: `Needs.views` − 1 further independent augmentations of the same images, or clips of
             the same videos.
@@ -83,6 +83,7 @@ class Needs(NamedTuple):
         image_labels: see `Task.image_labels`.
         class_scores: see `Task.class_scores`.
         dense_scores: see `Task.dense_scores`.
+        embeddings: see `Task.embeddings`; no label is read.
         images: inputs are images; False where they are only passed on to the networks, so that
             graphs and clips do as well.
         clips: inputs may be clips, too, whose features have times, (B, C, T, H, W).
@@ -106,6 +107,7 @@ class Needs(NamedTuple):
     image_labels: bool = False
     class_scores: bool = False
     dense_scores: bool = False
+    embeddings: bool = False
     images: bool = True
     clips: bool = False
     graphs: bool = False

@@ -22,8 +22,10 @@ class Task(ABC):
         class_scores: whether outputs are class scores along dim 1, (B, K, ...), and targets a
             tensor.
         dense_scores: whether outputs are class scores of pixels, (B, K, H, W).
+        embeddings: whether outputs are embeddings (B, D), and targets those that a teacher gives.
         graphs: whether an input is a graph and its samples are the nodes, not images.
         clips: whether an input is a clip, (C, T, H, W), not an image.
+        output_names: of the tensors that an exported network gives.
     """
 
     example: Any
@@ -33,8 +35,10 @@ class Task(ABC):
     image_labels: ClassVar[bool] = False
     class_scores: ClassVar[bool] = False
     dense_scores: ClassVar[bool] = False
+    embeddings: ClassVar[bool] = False
     graphs: ClassVar[bool] = False
     clips: ClassVar[bool] = False
+    output_names: ClassVar[tuple[str, ...]] = ("logits",)
 
     @abstractmethod
     def head(self, channels: int) -> nn.Module:

@@ -19,8 +19,8 @@ _ANNOTATIONS = "val_annotations.txt"
 _IMAGE_FOLDERS = ({"images"}, {"imgs"}, {"pictures"}, {"photos"})  # are no classes
 _IMAGES = {"images", "imgs", "img", "image", "pictures", "photos", "jpegimages", "jpegs"}
 _BELONGINGS = {"annotations", "annotation", "annots", "labels", "label", "masks", "mask", "xmls"}
-_SIZE = 224  # by default, where images differ in size
-_RESIZE_RATIO = 256 / 224
+SIZE = 224  # by default, where images differ in size
+RESIZE_RATIO = 256 / 224
 _IN_MEMORY = 2 << 30  # bytes of decoded images that are kept
 
 
@@ -83,7 +83,7 @@ def _unread(path: Path, parts: Mapping[str, Path]) -> list[str]:
         if beside
         else []
     )
-    loose = {folder: sum(1 for _ in _images_in(folder)) for folder in parts.values()}
+    loose = {folder: sum(1 for _ in pictures_in(folder)) for folder in parts.values()}
     return notes + [
         f"images in {folder} itself are of no class and left out: {count:,}"
         for folder, count in loose.items()
@@ -102,7 +102,7 @@ def _refuse_parts(path: Path, folders: Mapping[Path, set[str]]) -> None:
                 f"the classes {names} in {path} hold {', '.join(sorted(inner[0]))} each; put the "
                 "parts outermost: train/CLASS, val/CLASS"
             )
-        if inner[0] not in _IMAGE_FOLDERS and not any(any(_images_in(f)) for f in folders):
+        if inner[0] not in _IMAGE_FOLDERS and not any(any(pictures_in(f)) for f in folders):
             raise DataError(
                 f"the folders {names} in {path} hold the same folders "
                 f"({', '.join(sorted(inner[0])[:3])}), so they are parts and no classes; call them "
@@ -132,7 +132,7 @@ def _refuse_belongings(path: Path, names: Sequence[str]) -> None:
         )
 
 
-def _images_in(folder: Path) -> Iterator[Path]:
+def pictures_in(folder: Path) -> Iterator[Path]:
     return (p for p in folder.iterdir() if p.suffix.lower() in EXTENSIONS and p.name[0] != ".")
 
 
@@ -165,7 +165,7 @@ def _labeled(folder: Path, classes: list[str], listing: Listing) -> ImageFiles:
             f"{label_list_hint(folder)}"
         )
     paths, label_list = zip(*pairs, strict=True)
-    return ImageFiles(paths, torch.tensor(label_list), (_SIZE, _SIZE), _RESIZE_RATIO)
+    return ImageFiles(paths, torch.tensor(label_list), (SIZE, SIZE), RESIZE_RATIO)
 
 
 def _annotated(folder: Path, classes: list[str]) -> list[tuple[str, int]]:
@@ -209,7 +209,7 @@ def load_or_stream(
     memory the whole shorter side of an image is kept; streamed, 224/256 of it.
     """
     common = None if image_size else common_size(splits.values())
-    return at_size(splits, common or (image_size or _SIZE, image_size or _SIZE))
+    return at_size(splits, common or (image_size or SIZE, image_size or SIZE))
 
 
 def at_size(splits: Mapping[str, ImageFiles], size: tuple[int, int]) -> Mapping[str, ImageSet]:
@@ -217,7 +217,7 @@ def at_size(splits: Mapping[str, ImageFiles], size: tuple[int, int]) -> Mapping[
     pictures = sum(files.num_pictures for files in splits.values())
     if pictures * 3 * size[0] * size[1] <= _IN_MEMORY:
         return load_splits({s: files.with_size(size, 1.0) for s, files in splits.items()})
-    return {s: files.with_size(size, _RESIZE_RATIO) for s, files in splits.items()}
+    return {s: files.with_size(size, RESIZE_RATIO) for s, files in splits.items()}
 
 
 def common_size(splits: Iterable[ImageFiles]) -> tuple[int, int] | None:

@@ -1,5 +1,6 @@
-"""A set of labeled images or videos, wherever they lie."""
+"""A set of images or videos with their targets, wherever they lie."""
 
+import copy
 from abc import ABC, abstractmethod
 from typing import ClassVar, NamedTuple, Self
 
@@ -37,6 +38,12 @@ class ImageSet(ABC):
     def labels(self) -> Tensor:
         """(N,) int64; zeros where an image has no single label."""
         return self.targets.strata
+
+    def with_targets(self, targets: Targets) -> Self:
+        """The same images with other targets."""
+        changed = copy.copy(self)
+        changed.targets = targets
+        return changed
 
     @abstractmethod
     def fetch(self, index: Tensor) -> Tensor:

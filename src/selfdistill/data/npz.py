@@ -79,6 +79,39 @@ def read_npz_images(path: Path) -> InMemoryImages:
     return InMemoryImages(planes, torch.zeros(len(planes), dtype=torch.int64))
 
 
+def read_npz_pictures(path: Path) -> DatasetSplits:
+    """Read the images of all parts, or `images` alone, as training without labels takes them.
+
+    Labels, where there are any, are kept to stratify what is held out.
+
+    Raises:
+        DataError: an invalid file or array.
+    """
+    arrays = _load_arrays(path, _picture_names)
+    splits: dict[str, InMemoryImages] = {}
+    for split in (split for split in SPLITS if f"{split}_images" in arrays):
+        planes = _planes(path, f"{split}_images", arrays[f"{split}_images"])
+        labels = arrays.get(f"{split}_labels")
+        strata = torch.zeros(len(planes), dtype=torch.int64)
+        if labels is not None:
+            strata = _labels(path, split, labels, len(planes))
+        splits[split] = InMemoryImages(planes, strata)
+        _check_shape(path, split, splits[split], splits["train"])
+    return DatasetSplits(splits["train"], splits.get("val"), splits.get("test"), [], flip=False)
+
+
+def _picture_names(path: Path, members: list[str]) -> dict[str, str]:
+    """The arrays that are read of an archive whose labels may be missing."""
+    if "images.npy" in members:
+        return {"images.npy": "train_images"}
+    names = _known_names(path, members)
+    if "train_images" not in names.values():
+        raise DataError(
+            f"{path} has no array 'images' or 'train_images'; rename that of the images"
+        )
+    return names
+
+
 def _unlabeled_name(path: Path, members: list[str]) -> dict[str, str]:
     stored = {member.removesuffix(".npy"): member for member in members}
     name = next((name for name in _UNLABELED if name in stored), None)
@@ -242,15 +275,19 @@ def _class_names(path: Path, arrays: dict[str, Array], labels: Tensor) -> list[s
 def _check_compatible(
     path: Path, split: str, images: InMemoryImages, train: InMemoryImages, classes: int
 ) -> None:
-    if images.shape != train.shape:
-        raise DataError(
-            f"{split}_images in {path} are {_shape_in_words(images)} but train_images are "
-            f"{_shape_in_words(train)}; resize both to one size"
-        )
+    _check_shape(path, split, images, train)
     if images.labels.max() >= classes:
         raise DataError(
             f"{split}_labels in {path} has the label {int(images.labels.max())}; "
             f"the training labels go from 0 to {classes - 1}"
+        )
+
+
+def _check_shape(path: Path, split: str, images: InMemoryImages, train: InMemoryImages) -> None:
+    if images.shape != train.shape:
+        raise DataError(
+            f"{split}_images in {path} are {_shape_in_words(images)} but train_images are "
+            f"{_shape_in_words(train)}; resize both to one size"
         )
 
 

@@ -9,13 +9,21 @@ import numpy as np
 import torch
 
 from ..core import ConfigError, DataError, nearest
-from . import box_folders, class_folders, clip_folders, downloads, mask_folders
+from . import (
+    box_folders,
+    class_folders,
+    clip_folders,
+    downloads,
+    mask_folders,
+    picture_folders,
+)
 from .clips import ClipLength
 from .hold_out import hold_out, hold_out_fraction, subsample
 from .image_data import ImageData
 from .images import ImageFiles, InMemoryImages
-from .npz import read_npz
+from .npz import read_npz, read_npz_pictures
 from .splits import DatasetSplits, check_folder
+from .targets import Unlabeled
 from .text_files import check_class_names
 
 CACHE = Path("~/.cache/selfdistill")
@@ -26,6 +34,7 @@ SOURCES = {
     "clips": ("folder:PATH", "npz:FILE"),
     "segmentation": ("voc", "folder:PATH"),
     "detection": ("voc", "folder:PATH"),
+    "embedding": ("digits", *downloads.CLASSIFICATION, "folder:PATH", "npz:FILE"),
 }
 """Names of data sets, and the prefixes of paths, by task."""
 _REGISTERED: dict[tuple[str, str], Callable[[Path], DatasetSplits]] = {}
@@ -74,7 +83,8 @@ def load(
         name: `digits` (no download), a set that torchvision downloads, `folder:PATH` with one
             folder per class (see `read_class_folders`), or `npz:FILE` in MedMNIST's layout. For
             segmentation and detection `voc`, or `folder:PATH` (see `read_mask_folder` and
-            `read_box_folder`). For clips `folder:PATH` (see `read_clip_folders`) or `npz:FILE`.
+            `read_box_folder`). For embeddings as for classification, without a label read, so that
+            `folder:PATH` may hold pictures alone (see `read_picture_folder`). For clips `folder:PATH` (see `read_clip_folders`) or `npz:FILE`.
         root: directory of the downloads.
         val_fraction: of the training images, held out for validation; 0 for none.
         image_size: height and width to resize all images to; images with boxes are letterboxed.
@@ -115,6 +125,8 @@ def load(
         splits = _detection(name, directory, image_size, empty_images, invalid_boxes)
     elif task == "clips":
         splits = _clips(name, ClipLength(clip_frames, clip_stride), short_videos)
+    elif task == "embedding":
+        splits = _unlabeled(name, directory)
     elif task == "classification":
         splits = _classification(name, directory)
     else:
@@ -144,7 +156,12 @@ def _check_task(name: str, task: str) -> None:
     for other, is_data_of in recognizers.items():
         if is_data_of(folder):
             content = "masks" if other == "segmentation" else "boxes"
-            raise DataError(f"{folder} holds images with {content}; give --task {other}")
+            remedy = f"give --task {other}"
+            if task == "embedding":
+                if other == "detection":  # texts, which are no pictures
+                    continue
+                remedy = "give the folder of the images alone"
+            raise DataError(f"{folder} holds images with {content}; {remedy}")
 
 
 def _check_policies(**policies: tuple[str, tuple[str, ...]]) -> None:
@@ -190,6 +207,21 @@ def _classification(name: str, root: Path) -> DatasetSplits:
     if name in downloads.CLASSIFICATION:
         return downloads.classification_splits(name, root)
     raise _unknown_name(name, "classification")
+
+
+def _unlabeled(name: str, root: Path) -> DatasetSplits:
+    """Images of a set for classification, or such without labels, whose strata alone are kept."""
+    kind, _, path = name.partition(":")
+    if folder := _folder(name):
+        return picture_folders.read_picture_folder(folder)
+    if path and kind == "npz":
+        splits = read_npz_pictures(Path(path).expanduser())
+    else:
+        labeled = _REGISTERED.get(("classification", name))
+        splits = labeled(root) if labeled else _classification(name, root)
+    parts = {"train": splits.train, "val": splits.val, "test": splits.test}
+    bare = {n: p and p.with_targets(Unlabeled(p.labels)) for n, p in parts.items()}
+    return splits._replace(**bare, classes=[])
 
 
 def _clips(name: str, clip: ClipLength, short_videos: str) -> DatasetSplits:

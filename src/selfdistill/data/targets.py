@@ -1,4 +1,4 @@
-"""Targets of a set of images: a label each, a mask each, or boxes."""
+"""Targets of a set of images: a label each, a mask each, boxes, embeddings, or none."""
 
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Self
@@ -85,6 +85,64 @@ class Labels(Targets):
     def counts(self, classes: int) -> Tensor:
         """Images of each class."""
         return torch.bincount(self.strata, minlength=classes)
+
+
+class Unlabeled(Targets):
+    """No target: of images whose labels are not read, or which have none.
+
+    Args:
+        strata: (N,) int64, the folder of each image, or its label where there is one.
+    """
+
+    unit = "images"
+
+    def __init__(self, strata: Tensor) -> None:
+        self.strata = strata
+
+    def fetch(
+        self, index: Tensor, geometry: GeometricAugmentation | None = None, epoch: int = 0
+    ) -> Any:
+        """None."""
+        return None
+
+    def take(self, index: Tensor) -> Self:
+        """The subset at these indices, in this order."""
+        return type(self)(self.strata[index])
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same on a device."""
+        return type(self)(self.strata.to(device))
+
+    def counts(self, classes: int) -> Tensor:
+        """Zeros: no image has a class."""
+        return torch.zeros(classes, dtype=torch.int64)
+
+
+class Embeddings(Unlabeled):
+    """What a teacher gives for each image.
+
+    Args:
+        strata: see `Unlabeled`.
+        vectors: (N, D) floating point.
+    """
+
+    def __init__(self, strata: Tensor, vectors: Tensor) -> None:
+        super().__init__(strata)
+        self.vectors = vectors
+
+    def fetch(
+        self, index: Tensor, geometry: GeometricAugmentation | None = None, epoch: int = 0
+    ) -> Tensor:
+        """(B, D) float32."""
+        return self.vectors.index_select(0, index).float()
+
+    def take(self, index: Tensor) -> Self:
+        """The subset at these indices, in this order."""
+        return type(self)(self.strata[index], self.vectors[index])
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same on a device."""
+        return type(self)(self.strata.to(device), self.vectors.to(device))
 
 
 class Masks(Targets):

@@ -187,6 +187,10 @@ def unsupported_reason(method: type[Method], task: Task | type[Task]) -> str:
         return f"works on images, and {name} is of graphs"
     if needs.images and not needs.clips and task.clips:
         return f"works on images, and {name} have times, too"
+    if needs.embeddings and not task.embeddings:
+        return f"learns an embedding and reads no label, and {name} is of labels"
+    if task.embeddings and not needs.embeddings:
+        return f"learns from labels, which {name} lacks"
     if needs.image_labels and not task.image_labels:
         return f"wants one class label an image, which {name} lacks"
     if needs.dense_scores and not task.dense_scores:

@@ -1,4 +1,4 @@
-"""Classes of images, clips, pixels, boxes and nodes of graphs: heads, losses and metrics."""
+"""Classes of images, clips, pixels, boxes and nodes, and embeddings: heads, losses, metrics."""
 
 from collections.abc import Sequence
 
@@ -10,10 +10,11 @@ from ..taps import example_output, training_output
 from .classification import Classification
 from .clips import Clips
 from .detection import Detection
+from .embedding import Embedding
 from .nodes import Nodes
 from .segmentation import Segmentation
 
-TASKS = {cls.name: cls for cls in (Classification, Clips, Detection, Segmentation)}
+TASKS = {cls.name: cls for cls in (Classification, Clips, Detection, Embedding, Segmentation)}
 """Task classes by name."""
 
 LOOP_TASKS = {cls.name: cls for cls in (Nodes,)}
@@ -25,6 +26,7 @@ __all__ = [
     "Classification",
     "Clips",
     "Detection",
+    "Embedding",
     "Nodes",
     "Segmentation",
     "check_network",
@@ -38,6 +40,8 @@ def task_family(name: str) -> str:
     task = TASKS[name]
     if task.image_labels:
         return "classification"
+    if task.embeddings:
+        return "embedding"
     return "segmentation" if task.dense_scores else "detection"
 
 

@@ -40,6 +40,7 @@ class Detection(Task):
 
     primary_metric = "map"
     name = "detection"
+    output_names = Detections._fields
 
     def __init__(
         self, classes: Sequence[str], example: Tensor, *, label_smoothing: float = 0.0
