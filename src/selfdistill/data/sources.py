@@ -5,9 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from ..core import ConfigError, DataError, nearest
 from . import (
     box_folders,
@@ -18,7 +15,8 @@ from . import (
     picture_folders,
 )
 from .clips import ClipLength
-from .hold_out import hold_out, hold_out_fraction, subsample
+from .digits import read_digits
+from .hold_out import hold_out_fraction, subsample
 from .image_data import ImageData
 from .images import ImageFiles, InMemoryImages
 from .npz import read_npz, read_npz_pictures
@@ -27,7 +25,6 @@ from .targets import Unlabeled
 from .text_files import check_class_names
 
 CACHE = Path("~/.cache/selfdistill")
-_DIGITS_TEST = 360
 _MAX_ZOOM = {"segmentation": mask_folders.MAX_ZOOM, "detection": box_folders.MAX_ZOOM}
 SOURCES = {
     "classification": ("digits", *downloads.CLASSIFICATION, "folder:PATH", "npz:FILE"),
@@ -203,7 +200,7 @@ def _classification(name: str, root: Path) -> DatasetSplits:
     if path and kind == "npz":
         return read_npz(Path(path).expanduser())
     if name == "digits":
-        return _digits()
+        return read_digits()
     if name in downloads.CLASSIFICATION:
         return downloads.classification_splits(name, root)
     raise _unknown_name(name, "classification")
@@ -258,18 +255,6 @@ def _detection(
     if name == "voc":
         return downloads.voc_detection(root, image_size, empty_images, invalid_boxes)
     raise _unknown_name(name, "detection")
-
-
-def _digits() -> DatasetSplits:
-    """1797 handwritten digits of UCI, 8 × 8 pixels of 0 … 16; 360 are the test split.
-
-    Alpaydin and Kaynak 1998, https://doi.org/10.24432/C50P49; see `digits.md` beside the file.
-    """
-    with np.load(Path(__file__).with_name("digits.npz")) as digits:
-        pixels, labels = digits["images"].astype(np.float64), digits["labels"].astype(np.int64)
-    gray = torch.from_numpy(pixels * (255 / 16)).round().to(torch.uint8)[:, None]
-    train, test = hold_out(InMemoryImages(gray, torch.from_numpy(labels)), _DIGITS_TEST, "test")
-    return DatasetSplits(train, None, test, [str(d) for d in range(10)], flip=False)
 
 
 def _resize(splits: DatasetSplits, image_size: int | None, task: str) -> DatasetSplits:

@@ -24,7 +24,6 @@ from ..data.preparation import preparation_of
 from ..engine.run_directory import RunDirectory
 from ..functional.statistics import PairedDifference
 from ..modules.composite import composite_description
-from ..modules.detector_output import Detections
 from ..recipe.data_check import as_trained
 from ..records.exit_scores import FILE as EXITS_FILE
 from ..records.exit_scores import ExitScore
@@ -186,9 +185,8 @@ def _write_file(
         # a detector's output decodes its boxes itself
         loaded = task.inference_module(loaded) if task.class_scores else loaded
         return NormalizedInput(loaded, data.mean, data.std, sides).eval()
-    names = ("logits",) if task.class_scores else Detections._fields
     write, runner = {
-        "onnx": (partial(write_onnx, metadata=metadata, output_names=names), onnx_runner),
+        "onnx": (partial(write_onnx, metadata=metadata, output_names=task.output_names), onnx_runner),
         "pt2": (partial(write_pt2, metadata=metadata), pt2_runner),
     }[format]
     write(

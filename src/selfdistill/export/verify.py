@@ -57,7 +57,9 @@ def verify_export(
     split = "test" if data.test else "val" if data.val else "random"
     size = (data.train.shape[-2], data.train.shape[-1])
     agreement: LogitAgreement | BoxAgreement = (
-        LogitAgreement(size) if task.class_scores else BoxAgreement(size)
+        BoxAgreement(size)
+        if len(task.output_names) > 1
+        else LogitAgreement(size, classes=task.class_scores)
     )
     metric, images = task.metric(), 0
     for pixels, targets in _verification_batches(data, task):
@@ -77,10 +79,11 @@ class LogitAgreement:
 
     Args:
         size: height and width of the images, to which dense logits are resized.
+        classes: whether they are scores of classes, or numbers without such a meaning.
     """
 
-    def __init__(self, size: tuple[int, int]) -> None:
-        self.size = size
+    def __init__(self, size: tuple[int, int], *, classes: bool = True) -> None:
+        self.size, self.classes = size, classes
         self.difference = self.largest = torch.zeros(())
         self.count = self.matched = 0
         self.dense = False
@@ -113,13 +116,14 @@ class LogitAgreement:
     @property
     def summary(self) -> str:
         """The difference, its tolerance, and how many predicted classes are the same."""
+        noun, differ = "logits" if self.classes else "outputs", float(self.difference)
+        difference = f"{noun} differ by {differ:.1e} at most ({self.tolerance:.1e} allowed)"
+        if not self.classes:
+            return difference
         share = f"{self.matched:,} of {self.count:,}{' pixels' if self.dense else ''}"
         if self.matched == self.count:
             share = "all pixels" if self.dense else "all of them"
-        return (
-            f"logits differ by {float(self.difference):.1e} at most ({self.tolerance:.1e} "
-            f"allowed), the same class for {share}"
-        )
+        return f"{difference}, the same class for {share}"
 
 
 def verification_batch_size(data: ImageData) -> int:

@@ -2,7 +2,7 @@
 
 from .build import build, list_models, register_model
 from .pretrained import PretrainedNetwork, find_pretrained, published_input
-from .renormalize import TrainedInput, convert_inputs, renormalize_inputs
+from .renormalize import TrainedInput, convert_inputs, renormalize_inputs, resize_inputs
 from .weights import (
     SUFFIX_LIST,
     SUFFIXES,
@@ -31,5 +31,6 @@ __all__ = [
     "read_weights",
     "register_model",
     "renormalize_inputs",
+    "resize_inputs",
     "set_weights",
 ]

@@ -23,28 +23,39 @@ class PretrainedNetwork(NamedTuple):
         load: downloads it; raises `ResourceError` where that fails.
         classes: number of outputs.
         input: of its images.
+        license: of the weights, where it is known and asks for more than to be named; else "".
     """
 
     load: Callable[[], nn.Module]
     classes: int
     input: TrainedInput
+    license: str = ""
 
 
-def find_pretrained(model: str) -> PretrainedNetwork:
+_FREE = ("apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "unknown", None)
+"""Licenses, by timm's names, of which nothing is said."""
+
+
+def find_pretrained(model: str, size: int | None = None) -> PretrainedNetwork:
     """A network of timm or torchvision with its published weights and classes.
+
+    Args:
+        model: timm/NAME or torchvision/NAME.
+        size: side of the images that a network of one size only, such as a transformer, is made
+            for; None is the size of its weights.
 
     Raises:
         ConfigError: there is no such network, or it has no published weights.
     """
     family, _, name = model.partition("/")
     if family == "timm":
-        return _timm(name)
+        return _timm(name, size)
     if family == "torchvision":
         return _torchvision(name)
     raise ConfigError(f"'{model}' has no published weights; timm/ and torchvision/ networks have")
 
 
-def _timm(name: str) -> PretrainedNetwork:
+def _timm(name: str, size: int | None) -> PretrainedNetwork:
     import timm
 
     if not timm.is_model(name):
@@ -52,8 +63,12 @@ def _timm(name: str) -> PretrainedNetwork:
     config: Any = timm.get_pretrained_cfg(name)
     if config is None or not config.has_weights:
         raise ConfigError(f"timm has no pretrained weights for '{name}'")
-    load = partial(create_pretrained, f"timm/{name}", timm.create_model, pretrained=True)
-    return PretrainedNetwork(load, config.num_classes, _timm_input(config))
+    made_for = {"img_size": size} if size and config.fixed_input_size else {}
+    load = partial(
+        create_pretrained, f"timm/{name}", timm.create_model, pretrained=True, **made_for
+    )
+    license = "" if config.license in _FREE else config.license
+    return PretrainedNetwork(load, config.num_classes, _timm_input(config), license)
 
 
 def _torchvision(name: str) -> PretrainedNetwork:
@@ -66,7 +81,9 @@ def _torchvision(name: str) -> PretrainedNetwork:
         )
     weights = models.get_model_weights(name)["DEFAULT"]
     load = partial(create_pretrained, f"torchvision/{name}", models.get_model, weights=weights)
-    return PretrainedNetwork(load, len(weights.meta["categories"]), _torchvision_input(weights))
+    license = weights.meta.get("license", "")  # an address, of few weights
+    classes = len(weights.meta["categories"])
+    return PretrainedNetwork(load, classes, _torchvision_input(weights), license)
 
 
 def published_input(model: str) -> TrainedInput | None:

@@ -1,9 +1,10 @@
-"""A network's own normalization and channels, for images that come with others."""
+"""A network's own normalization, channels and size, for images that come with others."""
 
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from ..functional.channels import convert_channels
@@ -12,6 +13,7 @@ Normalization = tuple[tuple[float, ...], tuple[float, ...]]
 
 fx.wrap("_scaled")  # else a network with these hooks could not be traced, and so not split
 fx.wrap("_in_channels")
+fx.wrap("_in_size")
 
 
 class TrainedInput(NamedTuple):
@@ -47,6 +49,16 @@ def convert_inputs(network: nn.Module, channels: int) -> None:
     network.register_forward_pre_hook(partial(_converted, channels=channels))
 
 
+def resize_inputs(network: nn.Module, size: tuple[int, int]) -> None:
+    """Make a network take images of any height and width, which a hook resizes to its own."""
+    network.register_forward_pre_hook(partial(_resized, size=size))
+
+
+def _resized(network: nn.Module, args: tuple[Any, ...], size: tuple[int, int]) -> tuple[Any, ...]:
+    images, *others = args
+    return (_in_size(images, size), *others)
+
+
 def _renormalized(network: nn.Module, args: tuple[Any, ...], channels: int) -> tuple[Any, ...]:
     images, *others = args
     parts: Any = network
@@ -69,3 +81,10 @@ def _in_channels(images: Tensor, channels: int) -> Tensor:
     if images.dim() == 4:
         return convert_channels(images, channels)
     return convert_channels(images.transpose(1, 2), channels).transpose(1, 2)  # frame by frame
+
+
+def _in_size(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Images (B, C, H, W), or clips (B, C, T, H, W), resized as the data sets' images are."""
+    frames = images.flatten(1, -3)
+    resized = F.interpolate(frames, size=size, mode="bilinear", antialias=True)
+    return resized.unflatten(1, images.shape[1:-2])  # type: ignore[no-any-return,no-untyped-call]

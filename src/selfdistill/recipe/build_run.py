@@ -14,12 +14,14 @@ from ..data import ImageData, load, read_extra_images
 from ..models import build as build_network
 from ..models import set_weights
 from ..models.fit_weights import fit_weights
-from ..tasks import check_network, make_task
+from ..tasks import TASKS, check_network, make_task
 from .build_method import build_method, teacher_network, unlike_outputs
 from .network_input import InitialWeights, as_network_input, initial_weights
 from .options import method_classes
 from .schema import Recipe
-from .teachers import build_peers, convert_given_teacher, load_teacher
+from .embedding import with_embedding
+from .teacher_input import convert_given_teacher
+from .teachers import LoadedTeacher, build_peers, load_teacher
 
 _WEIGHTS = purpose("weights")
 
@@ -31,7 +33,9 @@ class RunComponents(NamedTuple):
         teacher: a network, or the method that trained it where its parts are read.
         teacher_unlike: why the teacher's scores mean nothing for the data, a sentence, or "".
         teacher_note: what is done to the images that it gets, a phrase, or "".
-        teacher_size: height and width of those that it was trained on; () where nobody knows.
+        teacher_size: height and width of those that it was trained on; () where nobody knows, or
+            where its images are resized.
+        teacher_license: of its published weights, where it asks for more than to be named; else "".
     """
 
     recipe: Recipe
@@ -44,6 +48,7 @@ class RunComponents(NamedTuple):
     teacher_unlike: str = ""
     teacher_note: str = ""
     teacher_size: tuple[int, ...] = ()
+    teacher_license: str = ""
 
 
 def load_data(recipe: Recipe) -> ImageData:
@@ -107,6 +112,10 @@ def build_run(
     """
     given_peers = peers
     data, weights = given or run_input(recipe, model=model)
+    loaded: LoadedTeacher | None = None
+    if TASKS[data.task].embeddings:  # which are as wide as the teacher's, so it comes first
+        loaded = _teacher(recipe, data, teacher)
+        data = with_embedding(data, loaded, recipe.teacher_taps)
     torch.manual_seed(int(bits(_WEIGHTS, recipe.seed)))
     task = make_task(
         data.task, data.classes, data.train.shape, label_smoothing=recipe.label_smoothing
@@ -127,16 +136,13 @@ def build_run(
     kinds = {cls.kind for cls in classes}
     if not peers and "online" in kinds:
         peers = build_peers(recipe, data)
-    unlike, note, size = "", "", tuple[int, ...]()
-    if teacher is None and recipe.teacher and "offline" in kinds:
-        reads_scores = any(cls.needs.teacher_scores for cls in classes)
-        parts_of = next((cls.teacher_method for cls in classes if cls.teacher_method), "")
-        loaded = load_teacher(recipe, data, reads_scores=reads_scores, method=parts_of)
+    loaded = loaded or _teacher(recipe, data, teacher)
+    if loaded and loaded.architecture:
         recipe = recipe.model_copy(update={"teacher_model": loaded.architecture})
-        teacher, unlike, note, size = loaded.network, loaded.unlike, loaded.note, loaded.size
-    elif teacher is not None:
-        note = convert_given_teacher(teacher, data)
+    unlike = loaded.unlike if loaded else ""
+    if loaded and teacher is not None:
         unlike = unlike_outputs(teacher_network(teacher), task)
+    teacher = loaded.network if loaded else None
     for each in (network, *peers):
         check_network(each, task, foreign=each is model or each in given_peers)
     method = build_method(
@@ -158,7 +164,21 @@ def build_run(
             f"method '{recipe.method}' trains in {method.cycles} cycles, at whose starts the "
             "learning rate restarts, and the step schedule does not; use lr_schedule=cosine"
         )
-    return RunComponents(recipe, data, task, network, method, teacher, peers, unlike, note, size)
+    parts = recipe, data, task, network, method, teacher, peers, unlike
+    return RunComponents(*parts, *(loaded[3:] if loaded else ()))
+
+
+def _teacher(recipe: Recipe, data: ImageData, given: nn.Module | None) -> LoadedTeacher | None:
+    """The teacher that the recipe names, or the module that is given; None if there is none."""
+    if given is not None:
+        note = convert_given_teacher(given, data, recipe.teacher_image_size)
+        return LoadedTeacher(given, "", note=note)
+    classes = method_classes(recipe.method).values()
+    if not recipe.teacher or "offline" not in {cls.kind for cls in classes}:
+        return None
+    reads_scores = any(cls.needs.teacher_scores for cls in classes)
+    parts_of = next((cls.teacher_method for cls in classes if cls.teacher_method), "")
+    return load_teacher(recipe, data, reads_scores=reads_scores, method=parts_of)
 
 
 def _check_trained(recipe: Recipe, network: nn.Module, weights: InitialWeights | None) -> None:

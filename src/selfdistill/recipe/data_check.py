@@ -3,19 +3,24 @@
 import hashlib
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from ..core import DataError
+from ..core import ArtifactError, DataError
 from ..data import ImageData, ImageFiles, ImageSet
 from ..data.image_data import Numbers
 from ..data.preparation import preparation_of
+from ..data.targets import Embeddings
 from ..functional.channels import channels_convertible
+from ..records.embeddings import FILE as EMBEDDINGS_FILE
+from ..records.embeddings import read_embeddings
 from ..records.training_data import ExtraRecord, PartRecord, TrainingData
+from ..tasks import TASKS
 
 _SAME = 1e-3  # of a standard deviation: decoders differ less between machines
 _MAX_HASHED = 1 << 24  # elements of a tensor of targets
@@ -132,6 +137,9 @@ def as_trained(
 ) -> ImageData:
     """The data of a run, with the channels and the normalization of its training.
 
+    Where its classes are the dimensions of an embedding it gets these, too, and its held-out
+    images what the teacher gives for them.
+
     Args:
         run_dir: of the run.
         trained_on: what it was trained on.
@@ -140,7 +148,10 @@ def as_trained(
 
     Raises:
         DataError: task, classes, channels or, if `exact`, images are not those of the training.
+        ArtifactError: the teacher's embeddings of the held-out images are gone.
     """
+    if learns_embedding := data.task == trained_on.task and TASKS[data.task].embeddings:
+        data = replace(data, classes=list(trained_on.classes))
     if difference := class_difference(trained_on, data):
         raise DataError(f"{run_dir} {difference}; give back the data that it was trained on")
     data = in_channels(data, len(trained_on.mean))
@@ -158,7 +169,43 @@ def as_trained(
         warnings.warn(
             f"{changed}; images that are held out now may have been trained on", stacklevel=2
         )
+    if learns_embedding:
+        data = _with_own_embeddings(run_dir, data, may_lack=exact)
     return data.normalized_by(trained_on.mean, trained_on.std, trained_on.normalization)
+
+
+def _with_own_embeddings(run_dir: Path, data: ImageData, *, may_lack: bool) -> ImageData:
+    """Data with what the teacher of a run gave for the held-out images; a resume makes it anew."""
+    embeddings = read_embeddings(run_dir)
+    if embeddings is None and (may_lack or not (data.val or data.test)):
+        return data
+    if embeddings is None:
+        raise ArtifactError(
+            f"{run_dir / EMBEDDINGS_FILE} is gone, by which the run is scored; train --resume "
+            f"{run_dir} asks its teacher again"
+        )
+    return with_embeddings(data, embeddings)
+
+
+def with_embeddings(data: ImageData, embeddings: Mapping[str, Tensor]) -> ImageData:
+    """Data whose held-out images have what a teacher gave for them as targets.
+
+    Raises:
+        DataError: they are of other images.
+    """
+    parts: dict[str, ImageSet] = {}
+    for split in ("val", "test"):
+        images: ImageSet | None = getattr(data, split)
+        if images is None:
+            continue
+        vectors = embeddings.get(split)
+        if vectors is None or tuple(vectors.shape) != (len(images), len(data.classes)):
+            raise DataError(
+                f"the {split} images of '{data.name}' are not those that the run's teacher was "
+                "asked about; give back the data that it was trained on"
+            )
+        parts[split] = images.with_targets(Embeddings(images.labels, vectors))
+    return replace(data, **parts)  # type: ignore[arg-type]
 
 
 def in_channels(data: ImageData, channels: int) -> ImageData:

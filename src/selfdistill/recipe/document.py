@@ -24,7 +24,7 @@ _MAX_DOTS = 1000  # tomllib takes quadratic time and memory for a dotted key
 _MAX_INTEGER = 2**53
 _METHODS = Path(__file__).parents[1] / "methods"
 COMPANION_KEYS = {
-    "offline": ("teacher", "teacher_model", "teacher_taps"),
+    "offline": ("teacher", "teacher_model", "teacher_taps", "teacher_image_size"),
     "online": ("peers",),
 }
 """Keys of a recipe that are for methods of a kind."""

@@ -60,6 +60,12 @@ class ExperimentSettings(BaseModel):
         metavar="MODEL",
     )
     teacher_taps: str = _subject("auto", "Modules of the teacher whose features are read.")
+    teacher_image_size: int | None = _subject(
+        None,
+        "Side of the images in pixels that the teacher is shown.",
+        unset="the student's, or the teacher's own where it takes no other",
+        ge=1,
+    )
     peers: tuple[str, ...] = _subject(
         (),
         "Network that online methods train along with the student; may be repeated.",
@@ -76,7 +82,8 @@ class ExperimentSettings(BaseModel):
     )
     task: str = _data(
         "classification",
-        "Task: classification, clips, segmentation or detection.",
+        "Task: classification, clips, segmentation or detection; embedding where a method reads no "
+        "label.",
         metavar="TASK",
     )
     data: str = _data("digits", "Data set: a name, folder:PATH or npz:FILE.")

@@ -8,7 +8,11 @@ from pydantic import ConfigDict, ValidationError, create_model
 from .. import methods as _all  # noqa: F401  importing them is what registers them
 from ..core import METHODS, ConfigError, Method, Option, nearest, options
 from .document import COMPANION_KEYS, check_plain_values, first_error
+from .fields import Recipe
 from .plugins import load_entry_points
+
+_UNLABELED = "embedding"
+"""The task of methods that read no label."""
 
 
 def method_classes(name: str) -> dict[str, type[Method]]:
@@ -48,6 +52,30 @@ def check_pool(name: str, extra: str) -> None:
             f"method '{name}' learns from images without labels alone: give --extra folder:PATH or "
             "npz:FILE"
         )
+
+
+def task_of(name: str, chosen: str) -> str:
+    """The task that is chosen, or where none is, that of the method.
+
+    Raises:
+        ConfigError: the method reads no label, and a task with labels is chosen, or it is joined
+            with one that reads them.
+    """
+    classes = method_classes(name)
+    unlabeled = [part for part, cls in classes.items() if cls.needs.embeddings]
+    if not unlabeled:
+        return chosen or Recipe.model_fields["task"].default
+    if len(classes) > 1:
+        raise ConfigError(
+            f"'{unlabeled[0]}' reads no label and is joined with no other method; train with it "
+            "first, and give its run as --weights to the other"
+        )
+    if chosen not in ("", _UNLABELED):
+        raise ConfigError(
+            f"method '{name}' reads no label, so its task is {_UNLABELED} and not {chosen}; leave "
+            f"--task out, and give its run as --weights to a method of {chosen}"
+        )
+    return _UNLABELED
 
 
 def reads_extra(name: str) -> bool:

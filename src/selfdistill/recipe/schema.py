@@ -13,7 +13,7 @@ from ..core import ConfigError, nearest
 from ..tasks import TASKS
 from .document import read, read_toml, typed_recipe
 from .fields import Recipe
-from .options import check_companions, check_options, check_pool
+from .options import check_companions, check_options, check_pool, task_of
 from .plugins import import_plugins
 
 __all__ = ["Recipe", "literal", "parse", "read", "read_toml", "type_name", "write"]
@@ -38,6 +38,8 @@ def parse(values: Mapping[str, Any], *, run_dir: Path | None = None) -> Recipe:
     if "model" not in values and recipe.task in _MODELS:
         recipe = recipe.model_copy(update={"model": _MODELS[recipe.task]})
     import_plugins(recipe.imports, run_dir=run_dir)
+    task = task_of(recipe.method, recipe.task if "task" in values else "")
+    recipe = recipe.model_copy(update={"task": task})
     if recipe.task not in TASKS:
         raise ConfigError(f"there is no task '{recipe.task}'{nearest(recipe.task, TASKS)}")
     check_companions(recipe.method, bool(recipe.teacher), bool(recipe.peers), bool(recipe.extra))

@@ -25,11 +25,12 @@ from ..models import (
     find_pretrained,
     read_weights,
     renormalize_inputs,
+    resize_inputs,
     set_weights,
 )
 from ..modules.joined_methods import JoinedMethods
 from ..records.training_data import TrainingData, read_training_data
-from ..taps import Taps
+from ..taps import Taps, example_output
 from ..tasks import make_task
 from .build_method import build_method, lacking_parts, teacher_network
 from .data_check import class_difference
@@ -39,6 +40,7 @@ from .options import method_classes
 from .placeholder_teacher import placeholder_teacher
 from .run_weights import run_weights
 from .schema import Recipe
+from .teacher_input import adapt_teacher_inputs, check_teacher_channels, data_normalization
 
 
 class LoadedTeacher(NamedTuple):
@@ -50,7 +52,9 @@ class LoadedTeacher(NamedTuple):
         architecture: its name.
         unlike: why its scores mean nothing for the data, a sentence, or "".
         note: what is done to its images, a phrase, or "".
-        size: height and width of the images that it was trained on; () where nobody knows.
+        size: height and width of the images that it was trained on; () where nobody knows, or
+            where its images are resized.
+        license: of published weights, where it asks for more than to be named; else "".
     """
 
     network: nn.Module
@@ -58,6 +62,7 @@ class LoadedTeacher(NamedTuple):
     unlike: str = ""
     note: str = ""
     size: tuple[int, ...] = ()
+    license: str = ""
 
 
 def load_teacher(
@@ -78,7 +83,7 @@ def load_teacher(
     """
     name = recipe.teacher
     if Path(name).is_dir():
-        return _from_run(Path(name), data, reads_scores, method)
+        return _from_run(Path(name), data, reads_scores, method, recipe.teacher_image_size)
     if method:
         model, weights = (recipe.teacher_model or recipe.model), name
         if name.partition("/")[0] in PUBLISHED:
@@ -88,13 +93,12 @@ def load_teacher(
     if Path(name).suffix in SUFFIXES:
         return _from_file(recipe, data, reads_scores)
     if name.partition("/")[0] in PUBLISHED:
-        pretrained = find_pretrained(name)
+        pretrained = find_pretrained(name, recipe.teacher_image_size)
         unlike = _unlike_number(f"teacher '{name}'", pretrained.classes, data, reads_scores)
-        own = pretrained.input.mean, pretrained.input.std
-        _check_channels(f"teacher '{name}'", len(own[0]), data)
+        check_teacher_channels(f"teacher '{name}'", len(pretrained.input.mean), data)
         network = pretrained.load()
-        note = _adapt_inputs(network, own, data)
-        return LoadedTeacher(network, name, unlike, note, pretrained.input.size)
+        note, size = adapt_teacher_inputs(network, pretrained.input, data, recipe.teacher_image_size)
+        return LoadedTeacher(network, name, unlike, note, size, pretrained.license)
     raise unknown_teacher(name)
 
 
@@ -133,22 +137,12 @@ def _empty(model: str, data: ImageData) -> nn.Module:
     return build(model, num_classes=len(data.classes), in_channels=data.train.shape[0])
 
 
-def convert_given_teacher(teacher: nn.Module, data: ImageData) -> str:
-    """Make a module take images of the data's channels; returns what that does, or ""."""
-    teacher = teacher_network(teacher)
-    channels = module_channels(teacher, data.train.shape)
-    if channels == len(data.mean):
-        return ""
-    convert_inputs(teacher, channels)
-    return _conversion(channels)
-
-
 def _from_file(recipe: Recipe, data: ImageData, reads_scores: bool) -> LoadedTeacher:
     model, path, classes = recipe.teacher_model or recipe.model, recipe.teacher, len(data.classes)
     state, own = read_weights(path), file_input(path)
     channels = len(own.mean) if own else named_channels(model, state, classes) or len(data.mean)
     who = f"teacher '{path}'"
-    _check_channels(who, channels, data)
+    check_teacher_channels(who, channels, data)
 
     def make(num_classes: int) -> nn.Module:
         return build(model, num_classes=num_classes, in_channels=channels)
@@ -157,12 +151,14 @@ def _from_file(recipe: Recipe, data: ImageData, reads_scores: bool) -> LoadedTea
     network = make(count)
     set_weights(network, state, f"weights '{path}'")
     unlike = _unlike_number(who, count, data, False)
-    known = own or TrainedInput(*_normalization(data, channels))
-    note = _adapt_inputs(network, known[:2], data)
-    return LoadedTeacher(network, model, unlike, note, known.size)
+    known = own or TrainedInput(*data_normalization(data, channels))
+    note, size = adapt_teacher_inputs(network, known, data, recipe.teacher_image_size)
+    return LoadedTeacher(network, model, unlike, note, size)
 
 
-def _from_run(path: Path, data: ImageData, reads_scores: bool, method: str) -> LoadedTeacher:
+def _from_run(
+    path: Path, data: ImageData, reads_scores: bool, method: str, size: int | None
+) -> LoadedTeacher:
     recipe, state = run_weights(path)
     if method and recipe.method != method:
         arguments = f"--data {recipe.data} --model {recipe.model} --weights {path}"
@@ -171,7 +167,7 @@ def _from_run(path: Path, data: ImageData, reads_scores: bool, method: str) -> L
     unlike = _unlike_classes(f"teacher {path}", own, data)
     if unlike and reads_scores:
         raise ConfigError(unlike)
-    _check_channels(f"teacher {path}", len(own.mean), data)
+    check_teacher_channels(f"teacher {path}", len(own.mean), data)
     network = build(recipe.model, num_classes=len(own.classes), in_channels=len(own.mean))
     given = network
     if method or any(cls.composite for cls in method_classes(recipe.method).values()):
@@ -179,8 +175,9 @@ def _from_run(path: Path, data: ImageData, reads_scores: bool, method: str) -> L
         network = teacher_network(given)
     else:
         _load(network, state, f"the weights of teacher {path} do not fit {recipe.model}")
-    note = _adapt_inputs(network, (own.mean, own.std), data)
-    return LoadedTeacher(given if method else network, recipe.model, unlike, note, own.shape[1:])
+    trained = TrainedInput(own.mean, own.std, tuple(own.shape[1:]))
+    note, shown = adapt_teacher_inputs(network, trained, data, size)
+    return LoadedTeacher(given if method else network, recipe.model, unlike, note, shown)
 
 
 def _load(network: nn.Module, state: Mapping[str, Tensor], message: str) -> None:
@@ -221,38 +218,6 @@ def _unlike_number(who: str, count: int, data: ImageData, refuse: bool) -> str:
 def _unlike_classes(who: str, own: TrainingData, data: ImageData) -> str:
     difference = class_difference(own, data)
     return f"{who} {difference}; {_READ_FEATURES}" if difference else ""
-
-
-def _check_channels(who: str, channels: int, data: ImageData) -> None:
-    if not channels_convertible(len(data.mean), channels):
-        raise ConfigError(
-            f"{who} learned images of {channels} channels, and those of '{data.name}' have "
-            f"{len(data.mean)}; train the teacher on images like the student's"
-        )
-
-
-def _adapt_inputs(network: nn.Module, own: tuple[Numbers, Numbers], data: ImageData) -> str:
-    """Bring the images to a teacher's channels and normalization; returns the note on that."""
-    renormalize_inputs(network, (data.mean, data.std), own)
-    mean, std = own
-    notes = [] if len(mean) == len(data.mean) else [_conversion(len(mean))]
-    if own != _normalization(data, len(mean)):
-        numbers = f"mean {_shown(mean)}, std {_shown(std)}"
-        notes.append(f"its images brought to its own normalization, {numbers}")
-    return "; ".join(notes)
-
-
-def _normalization(data: ImageData, channels: int) -> tuple[Numbers, Numbers]:
-    """That of the student, for images of so many channels."""
-    return convert_moments(data.mean, channels), convert_moments(data.std, channels)
-
-
-def _conversion(channels: int) -> str:
-    return "its images converted to gray" if channels == 1 else "its images repeated in 3 channels"
-
-
-def _shown(numbers: Sequence[float]) -> str:
-    return " ".join(f"{x:.3f}" for x in numbers)
 
 
 def fingerprint(network: nn.Module) -> str:

@@ -51,7 +51,7 @@ def measure_exits(
     session = run.session(device=device)
     epoch = run.state["epoch"]
     notes = [*([f"this run is not finished: {run.unfinished}"] if run.unfinished else []), *notes]
-    if not session.task.class_scores:
+    if len(session.task.output_names) > 1:
         notes.append("times go from images to boxes, and fall where a detector sees fewer of them")
     on_message("evaluating the exits")
     predictors = _evaluated_predictors(session)

@@ -50,7 +50,14 @@ def check_teacher(
         return
     scores: dict[str, float] = {}
     images = ""
-    if components.teacher_unlike:
+    if components.teacher_license:
+        callback.on_message(
+            f"the weights of {components.recipe.teacher} are under {components.teacher_license}; "
+            "see what it says of networks that are trained with them"
+        )
+    if task.embeddings:
+        sentences = size_warnings(components)
+    elif components.teacher_unlike:
         callback.on_message("the teacher's classes are not the data's: its features alone are read")
         sentences = size_warnings(components)
     else:
@@ -95,7 +102,7 @@ def size_warnings(components: RunComponents, score: float | None = None) -> list
     old, new = (f"{height}×{width}" for height, width in (size, own))
     return [
         f"teacher {name} was trained on images of {old}{before} and is shown {new} here{after}; "
-        f"--image-size {size[0]} is its own"
+        f"--image-size {size[0]} is its own, and --teacher-image-size {size[0]} shows it that alone"
     ]
 
 

@@ -41,6 +41,7 @@ from ..tasks import TASKS
 from .arguments import training_arguments
 from .extension import check_same_keys, describe_extension, extended, machine_difference
 from .finalize import finalize
+from .held_out import with_teacher_embeddings
 from .paths import first_difference, load_recipe, unique_run_dir
 from .progress import TerminalProgress
 from .run import Run
@@ -145,6 +146,8 @@ def train_recipe(
         extends = recipe.epochs > before
         _begin(stack, components, fabric, directory, resume=resume, extends=extends)
         _announce(components, fabric, directory, callback, before, resume=resume)
+        data = with_teacher_embeddings(components, fabric, directory)
+        components = components._replace(data=data)
         session = EvaluationSession(recipe, components.data, components.method, fabric)
         origin = read_origin(directory, extended=epochs is not None)
         trainer = _trainer(session, batches, directory, callback, origin)

@@ -6,6 +6,7 @@ _SHOWN = {
     "map50": "mAP@0.5",
     "iou": "IoU",
     "ap": "AP",
+    "similarity": "cosine similarity",
     "micro_f1": "micro-F1",
     "ap50": "AP@0.5",
 }
