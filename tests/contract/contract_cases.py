@@ -206,6 +206,10 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "labels only": {"attention_weight": 0.0, "soft_weight": 0.0},
         "warm": {"warmup_fraction": 0.05},
     },
+    "feature-kd": {
+        "all stages": {"stages": "all", "cosine_fraction": 0.5},
+        "summary only": {"spatial_weight": 0.0},
+    },
     "kd3": {
         "features only": {"contrastive_weight": 0.0},
         "contrast": {"contrastive_weight": 0.1, "embedding_width": 8, "confidence": 0.0},
@@ -228,6 +232,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
 
 
 WIDTHS, TEACHER_WIDTHS, PEER_WIDTHS = (8, 8, 12, 16), (8, 12, 16, 24), (6, 8, 10, 12)
+WIDTH = TEACHER_WIDTHS[-1]  # of an embedding
 
 
 def trunk(last_stride: int, widths: tuple[int, ...], sides: int) -> dict[str, nn.Module]:
@@ -253,9 +258,9 @@ def distilled_transformer() -> nn.Module:
 
 def ending(task: str, channels: int) -> dict[str, nn.Module]:
     """What comes after the stages."""
-    if task == "classification":
+    if task in ("classification", "embedding"):
         pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        return {"pool": pool, "fc": nn.Linear(channels, K)}
+        return {"pool": pool, "fc": nn.Linear(channels, K if task == "classification" else WIDTH)}
     if task == "clips":
         pool = nn.Sequential(nn.Flatten(2), nn.AdaptiveAvgPool1d(1), nn.Flatten())
         return {"pool": pool, "fc": nn.Linear(channels, K)}
@@ -292,13 +297,14 @@ class Case(NamedTuple):
         return (3, FRAMES, SIDE, SIDE) if self.task == "clips" else (3, SIDE, SIDE)
 
     def make_task(self) -> Task:
-        return make_task(self.task, CLASSES, self.shape)
+        classes = [str(i) for i in range(WIDTH)] if self.task == "embedding" else CLASSES
+        return make_task(self.task, classes, self.shape)
 
     def network(self, seed: int = 0, widths: tuple[int, ...] = WIDTHS) -> nn.Module:
         torch.manual_seed(seed)
         if METHODS[self.name].needs.distillation_token and widths == WIDTHS:
             return distilled_transformer()
-        last_stride = 2 if self.task == "classification" else 1
+        last_stride = 2 if self.task in ("classification", "embedding") else 1
         stages = trunk(last_stride, widths, len(self.shape) - 1)
         return nn.Sequential(OrderedDict(**stages, **ending(self.task, widths[-1])))
 
@@ -354,6 +360,10 @@ def one_class(size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     return torch.arange(size) % K, torch.zeros(())
 
 
+def unlabeled(size: int, generator: torch.Generator) -> tuple[None, Tensor]:
+    return None, torch.zeros(())
+
+
 def four_fields(size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Masks of four fields of a class and its color each; the topmost row does not count."""
     fields = torch.randint(K, (size, 2, 2), generator=generator)
@@ -379,6 +389,7 @@ TARGETS = {
     "clips": one_class,
     "segmentation": four_fields,
     "detection": one_box,
+    "embedding": unlabeled,
 }
 
 
@@ -419,9 +430,15 @@ CASES = DEFAULTS + [
 ]
 
 
+def on_first_task(case: Case) -> bool:
+    """Whether a case is on the task that its method is tested on most."""
+    unlabeled = METHODS[case.name].needs.embeddings
+    return case.task == ("embedding" if unlabeled else "classification")
+
+
 def usual(case: Case) -> bool:
     """Whether a case is in the usual suite."""
-    return case.variant == "defaults" and (case.task == "classification" or case.name in SHARED)
+    return case.variant == "defaults" and (on_first_task(case) or case.name in SHARED)
 
 
 def over(cases: list[Case], fast: Callable[[Case], bool] = usual) -> pytest.MarkDecorator:
@@ -433,13 +450,13 @@ def over(cases: list[Case], fast: Callable[[Case], bool] = usual) -> pytest.Mark
 every_case, every_default = over(CASES), over(DEFAULTS)
 # For tests that take seconds: one method of each kind in the usual suite.
 one_of_a_kind = over(
-    [case for case in DEFAULTS if case.task == "classification"],
+    [case for case in DEFAULTS if on_first_task(case)],
     lambda case: case.name in ("muse", "kd", "dml"),
 )
 # For tests that take half a minute: every variant on the first task, the defaults on all.
 variants_on_one_task = over(
-    [case for case in CASES if case.task == "classification" or case.variant == "defaults"]
+    [case for case in CASES if on_first_task(case) or case.variant == "defaults"]
 )
 usual_cases = over([case for case in DEFAULTS if usual(case)])
 # For the test that finds most faults: variants on the first task are in the usual suite, too.
-with_variants = over(CASES, lambda case: usual(case) or case.task == "classification")
+with_variants = over(CASES, lambda case: usual(case) or on_first_task(case))

@@ -11,7 +11,7 @@ from selfdistill.tasks import TASKS
 PAIRS = [Case(name, "defaults", {}, task) for task in TARGETS for name in METHODS]
 SERVED = {str(case) for task in TARGETS for case in defaults(task)}
 ON_CLIPS = {"at", "ce", "dist", "kd", "muse", "pskd", "skd-srl", "ttm"}
-REFUSED = {  # besides clips
+REFUSED = {  # besides clips and embeddings
     "aicsd": {"classification", "detection"},
     "crd": {"segmentation", "detection"},
     "cskd": {"segmentation", "detection"},
@@ -19,6 +19,7 @@ REFUSED = {  # besides clips
     "deit": {"segmentation", "detection"},
     "dist": {"detection"},
     "dkd": {"segmentation", "detection"},
+    "feature-kd": {"classification", "segmentation", "detection"},
     "hsakd": {"segmentation", "detection"},
     "hsakd-online": {"segmentation", "detection"},
     "hsakd-teacher": {"segmentation", "detection"},
@@ -51,9 +52,10 @@ def test_who_is_refused():
     for case in PAIRS:
         if str(case) not in SERVED:
             found.setdefault(case.name, set()).add(case.task)
-    assert found.keys() == REFUSED.keys() | set(METHODS) - ON_CLIPS
+    assert found.keys() == set(METHODS)
     for name, tasks in found.items():
-        assert tasks - {"clips"} == REFUSED.get(name, set())
+        assert tasks - {"clips", "embedding"} == REFUSED.get(name, set())
+        assert ("embedding" in tasks) == (name != "feature-kd")
         assert ("clips" in tasks) == (name not in ON_CLIPS)
 
 

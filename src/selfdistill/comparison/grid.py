@@ -134,7 +134,14 @@ def plan_study(
     file_method = str(file.get("method") or default_method({**file, **keys}).method)
     rows = _with_baseline(rows or [ComparisonRow(file_method, file_method, {})])
     _check_known(keys, rows)
-    return Study({row.name: _row_recipe(row, file, file_method, keys) for row in rows}, seeds, exit)
+    study = Study({r.name: _row_recipe(r, file, file_method, keys) for r in rows}, seeds, exit)
+    for name, recipe in study.rows.items():
+        if recipe.task != study.rows[study.baseline].task:
+            raise ConfigError(
+                f"row '{name}' reads no label, so nothing compares it with '{study.baseline}'; "
+                "train it first, and compare methods that start from it: --weights with its run"
+            )
+    return study
 
 
 def _with_baseline(rows: Iterable[ComparisonRow]) -> list[ComparisonRow]:

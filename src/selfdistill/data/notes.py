@@ -6,6 +6,7 @@ import torch
 
 from .image_data import ImageData
 from .image_set import ImageSet
+from .targets import Unlabeled
 
 _MAX_COMPARED = 64  # images whose pixels are compared
 _MAX_PLAIN_FRACTION = 0.1  # of images of one color
@@ -25,6 +26,8 @@ def warn_of_data(data: ImageData) -> None:
 
 
 def _absent_classes(data: ImageData) -> list[str]:
+    if isinstance(data.train.targets, Unlabeled):
+        return []
     counts = data.train.targets.counts(len(data.classes)).tolist()
     absent = [name for name, count in zip(data.classes, counts, strict=False) if not count]
     if not absent:

@@ -176,6 +176,8 @@ def _normalization_warnings(report: DataReport) -> list[str]:
 
 
 def _class_warnings(report: DataReport) -> list[str]:
+    if not any(report.counts):  # no label is read
+        return []
     by_size = sorted(zip(report.counts, report.classes, strict=True))
     (least, small), (most, large) = by_size[0], by_size[-1]
     if least == 0:  # of which the notes warn
@@ -216,7 +218,7 @@ def _part_warnings(report: DataReport) -> list[str]:
             "no validation images: settings could only be chosen by the test images, which then "
             "are no test any more; give --val-fraction 0.1"
         )
-    elif report.sizes["val"] < 2 * len(report.classes):
+    elif any(report.counts) and report.sizes["val"] < 2 * len(report.classes):
         warnings.append(
             f"{report.sizes['val']} validation images for {len(report.classes)} classes say "
             "little; raise --val-fraction"

@@ -48,7 +48,7 @@ def check_teacher(components: RunComponents, fabric: Fabric) -> TeacherReport | 
         return None
     metric = components.task.primary_metric
     scores, images, warnings = {metric: math.nan}, "no", size_warnings(components)
-    if not components.teacher_unlike:
+    if not components.teacher_unlike and not components.task.embeddings:
         scores, images, warnings = evaluate_teacher(teacher_network(teacher), components, fabric)
     classes = normalization = f"not known; only its {shown_metric(metric)} speaks for it"
     if Path(name).is_dir():
@@ -56,7 +56,11 @@ def check_teacher(components: RunComponents, fabric: Fabric) -> TeacherReport | 
     elif name.startswith(("timm/", "torchvision/")):
         normalization = "the data's, as it was published with"
     normalization = components.teacher_note or normalization
-    if components.teacher_unlike:
+    if components.teacher_license:
+        warnings = [*warnings, f"its weights are under {components.teacher_license}"]
+    if components.task.embeddings:
+        classes = "not read: its features alone are"
+    elif components.teacher_unlike:
         classes = "not the data's: its features alone are read"
     return TeacherReport(
         name=name,

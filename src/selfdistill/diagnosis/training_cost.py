@@ -15,6 +15,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from ..core import ResourceError, trained_state
+from ..data.targets import Embeddings
 from ..engine.evaluate import evaluate
 from ..engine.optimizer import optimizer_tensors
 from ..engine.protocols import Batches
@@ -174,6 +175,9 @@ def _time_evaluation(
     if images is None:
         return 0.0
     images = images.take(torch.arange(min(len(images), _MAX_EVALUATED)))
+    if components.task.embeddings:  # which the teacher is asked for when a run starts
+        unknown = torch.zeros(len(images), len(components.task.classes))
+        images = images.with_targets(Embeddings(images.labels, unknown))
     start = clock()
     loader = eval_loader(recipe, data, images, fabric)
     evaluate(fabric, components.method, components.task, loader)

@@ -79,6 +79,7 @@ _HUB = {
     "classification": ("image-classification", "accuracy"),
     "segmentation": ("image-segmentation", "mean_iou"),
     "detection": ("object-detection", "map"),
+    "embedding": ("image-feature-extraction", "cosine_similarity"),
 }
 """{task: the hub's names of task and metric}."""
 
@@ -182,10 +183,15 @@ def _data(card: CardData, recipe: dict[str, Any]) -> str:
     remainder = ""
     if len(names) > _MAX_CLASSES:
         remainder = f", … ({len(names)} in all, which are in the file)"
+    labels = f"Classes:\n{', '.join(names[:_MAX_CLASSES])}{remainder}."
+    if card.data.task == "embedding":
+        labels = (
+            "No label was read: the\n"
+            f"teacher was {recipe['teacher']}, whose license may bind this network, too."
+        )
     return f"""## Data
 
-`{recipe["data"]}`, {len(card.data.train):,} images to learn from. Classes:
-{", ".join(names[:_MAX_CLASSES])}{remainder}.
+`{recipe["data"]}`, {len(card.data.train):,} images to learn from. {labels}
 
 License of the data: {dataset_license(recipe["data"])}."""
 

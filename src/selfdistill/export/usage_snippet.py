@@ -66,6 +66,7 @@ _RESIZE = {
 }
 """Lines that bring a picture to size, as `data.preparation` does."""
 _PRINT = {
+    "embedding": "print(embedding.shape)  # (B, D); like images have a high cosine similarity",
     "classification": "print([classes[k] for k in logits.argmax(1)])",
     "segmentation": """masks = logits.argmax(1)  # (B, H, W), the class of each pixel
 print([{name: int((mask == k).sum()) for k, name in enumerate(classes)} for mask in masks])""",
@@ -94,7 +95,8 @@ def usage_code(format: str, data: ImageData, file: str, network: str) -> str:
     """
     if format == "safetensors":
         return _WEIGHTS.format(file=file, network=network)
-    names = {"onnx": "(logits,)", "pt2": "logits"}[format]
+    name = "embedding" if data.task == "embedding" else "logits"
+    names = {"onnx": f"({name},)", "pt2": name}[format]
     names = "boxes, scores, labels" if data.task == "detection" else names
     prepare, images = _preparation_code(preparation_of(data))
     imports = "from pathlib import Path\n" if preparation_of(data).clip else ""
@@ -148,6 +150,8 @@ def purpose_sentence(data: ImageData) -> str:
     classes = f"{len(data.classes)} class{'es' * (len(data.classes) > 1)}"
     if data.task == "detection":
         return f"It finds objects of {classes} in images."
+    if data.task == "embedding":
+        return f"It gives an embedding of {len(data.classes)} numbers an image, as its teacher does."
     inputs = "pixels" if data.task == "segmentation" else input_noun(data)
     return f"It tells {classes} of {inputs} apart."
 
@@ -203,6 +207,11 @@ def output_sentences(format: str, data: ImageData) -> str:
     classes, raw = len(data.classes), format == "safetensors"
     if data.task == "classification":
         return f"The output is one logit a class, (B, {classes})."
+    if data.task == "embedding":
+        return (
+            f"The output is an embedding, (B, {classes}), which stands for the teacher's pooled "
+            "feature with mean 0 and deviation 1 in each number."
+        )
     if data.task == "segmentation":
         size = "h, w), to be enlarged bilinearly" if raw else f"{height}, {width})"
         return f"The output is one logit a class and pixel, (B, {classes}, {size}."

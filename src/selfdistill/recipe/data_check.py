@@ -15,7 +15,7 @@ from ..core import ArtifactError, DataError
 from ..data import ImageData, ImageFiles, ImageSet
 from ..data.image_data import Numbers
 from ..data.preparation import preparation_of
-from ..data.targets import Embeddings
+from ..data.targets import Embeddings, Unlabeled
 from ..functional.channels import channels_convertible
 from ..records.embeddings import FILE as EMBEDDINGS_FILE
 from ..records.embeddings import read_embeddings
@@ -74,7 +74,10 @@ def _describe_part(images: ImageSet) -> PartRecord:
 def _labels_digest(images: ImageSet) -> str:
     """SHA-256 of all labels of a part, of masks of many pixels of every n-th one."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(vars(images.targets).items()):
+    labels = vars(images.targets)
+    if isinstance(images.targets, Unlabeled):  # a teacher's embeddings come later
+        labels = {"strata": images.targets.strata}
+    for name, tensor in sorted(labels.items()):
         if isinstance(tensor, Tensor):
             flat = tensor.detach().cpu().flatten()
             flat = flat[:: max(1, -(-flat.numel() // _MAX_HASHED))]

@@ -33,7 +33,8 @@ def supported_tasks(method: type[Method]) -> str:
     """Names of the tasks that offer what the method needs, or "any" of those of the command."""
     served = {n: t for n, t in (TASKS | LOOP_TASKS).items() if not unsupported_reason(method, t)}
     names = [name for name in TASKS if name in served]
-    shown = ["any"] if len(names) == len(TASKS) else names
+    labeled = [name for name, task in TASKS.items() if not task.embeddings]
+    shown = ["any"] if names == labeled else names
     return ", ".join([*shown, *(f"{name} (Python)" for name in LOOP_TASKS if name in served)])
 
 

@@ -58,6 +58,14 @@ def _named_as(own: ImageData, data: ImageData) -> ImageData:
 def _other_data(session: EvaluationSession, data: str | ImageData) -> ImageData:
     """Other data, in the size, channels and normalization that the run was trained with."""
     own = session.data
+    if session.task.embeddings:
+        raise ConfigError(
+            "the run is scored by what its teacher gave for its own held-out images, and of other "
+            f"data that is not known; train with --data {data} and the same teacher"
+            if isinstance(data, str)
+            else "the run is scored by what its teacher gave for its own held-out images, and of "
+            "other data that is not known; train with these and the same teacher"
+        )
     channels, *_, height, width = own.train.shape
     if isinstance(data, str):
         size = height if height == width else session.recipe.image_size

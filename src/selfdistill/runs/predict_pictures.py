@@ -71,6 +71,11 @@ def predict_pictures(
         ConfigError: `top` or `min_score` is out of range.
         DataError: a file does not exist, or there is no picture.
     """
+    if predictor.task == "embedding":
+        raise ConfigError(
+            "the network gives embeddings and knows no class; fine-tune it on images with labels, "
+            "by train --weights with its run, or export it and read its output"
+        )
     if top < 1:
         raise ConfigError(f"top={top} must be 1 or more")
     if not 0 <= min_score <= 1:

@@ -35,7 +35,7 @@ class Predictor:
 
     Attributes:
         name: of the predictor, "student" or "exit2".
-        task: the form of its outputs: classification, segmentation or detection.
+        task: the form of its outputs: classification, segmentation, detection or embedding.
         classes: their names.
         preparation: of a picture.
         run: from images (B, C, H, W) uint8 to outputs of the task, on the CPU or a device.

@@ -38,8 +38,11 @@ def run_summary(
         note = f"; {components.teacher_note}" if components.teacher_note else ""
         summary["teacher"] = _described(recipe.teacher, teacher_network(components.teacher)) + note
     conversion = f", {data.conversion}" if data.conversion else ""
+    content = f"{len(data.classes)} classes"
+    if components.task.embeddings:
+        content = f"no label is read, embeddings of {len(data.classes)}"
     return summary | {
-        "data": f"{data.name}: {sizes}; {len(data.classes)} classes, {shape}{conversion}",
+        "data": f"{data.name}: {sizes}; {content}, {shape}{conversion}",
         "normalization": data.normalization_text,
         "device": f"{fabric.device.type}{processes}, {recipe.precision}",
         "run": str(directory.path),
