@@ -216,8 +216,10 @@ def _unlabeled(name: str, root: Path) -> DatasetSplits:
     else:
         labeled = _REGISTERED.get(("classification", name))
         splits = labeled(root) if labeled else _classification(name, root)
-    parts = {"train": splits.train, "val": splits.val, "test": splits.test}
-    bare = {n: p and p.with_targets(Unlabeled(p.labels)) for n, p in parts.items()}
+    bare: dict[str, Any] = {
+        split: images and images.with_targets(Unlabeled(images.labels))
+        for split, images in zip(("train", "val", "test"), splits, strict=False)
+    }
     return splits._replace(**bare, classes=[])
 
 

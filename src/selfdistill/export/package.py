@@ -186,7 +186,10 @@ def _write_file(
         loaded = task.inference_module(loaded) if task.class_scores else loaded
         return NormalizedInput(loaded, data.mean, data.std, sides).eval()
     write, runner = {
-        "onnx": (partial(write_onnx, metadata=metadata, output_names=task.output_names), onnx_runner),
+        "onnx": (
+            partial(write_onnx, metadata=metadata, output_names=task.output_names),
+            onnx_runner,
+        ),
         "pt2": (partial(write_pt2, metadata=metadata), pt2_runner),
     }[format]
     write(

@@ -151,7 +151,9 @@ def purpose_sentence(data: ImageData) -> str:
     if data.task == "detection":
         return f"It finds objects of {classes} in images."
     if data.task == "embedding":
-        return f"It gives an embedding of {len(data.classes)} numbers an image, as its teacher does."
+        return (
+            f"It gives an embedding of {len(data.classes)} numbers an image, as its teacher does."
+        )
     inputs = "pixels" if data.task == "segmentation" else input_noun(data)
     return f"It tells {classes} of {inputs} apart."
 

@@ -4,7 +4,17 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core import METHODS, Batch, ConfigError, Method, Needs, Progress, Provenance, StepOutput, Task
+from ..core import (
+    METHODS,
+    Batch,
+    ConfigError,
+    Method,
+    Needs,
+    Progress,
+    Provenance,
+    StepOutput,
+    Task,
+)
 from ..functional.attention import pooled_to
 from ..modules.pairs import Shape, check_layouts, paired_shapes
 from ..taps import Taps, Teacher

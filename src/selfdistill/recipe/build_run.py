@@ -16,10 +16,10 @@ from ..models import set_weights
 from ..models.fit_weights import fit_weights
 from ..tasks import TASKS, check_network, make_task
 from .build_method import build_method, teacher_network, unlike_outputs
+from .embedding import with_embedding
 from .network_input import InitialWeights, as_network_input, initial_weights
 from .options import method_classes
 from .schema import Recipe
-from .embedding import with_embedding
 from .teacher_input import convert_given_teacher
 from .teachers import LoadedTeacher, build_peers, load_teacher
 

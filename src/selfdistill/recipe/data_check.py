@@ -169,9 +169,11 @@ def as_trained(
             raise DataError(
                 f"{changed}; give back the data that it was trained on, or start a new run"
             )
-        warnings.warn(
-            f"{changed}; images that are held out now may have been trained on", stacklevel=2
-        )
+        consequence = "images that are held out now may have been trained on"
+        if learns_embedding:
+            consequence = "none are held out, since nobody asked the teacher about these"
+            data = replace(data, val=None, test=None)
+        warnings.warn(f"{changed}; {consequence}", stacklevel=2)
     if learns_embedding:
         data = _with_own_embeddings(run_dir, data, may_lack=exact)
     return data.normalized_by(trained_on.mean, trained_on.std, trained_on.normalization)

@@ -10,32 +10,27 @@ from torch import Tensor, nn
 
 from ..core import ArtifactError, ConfigError, Method, load_tensors
 from ..data import ImageData
-from ..data.image_data import Numbers
 from ..engine import checkpoint
 from ..engine.run_directory import RunDirectory
 from ..engine.state import restore_method
-from ..functional.channels import channels_convertible, convert_moments
 from ..models import (
     SUFFIXES,
     TrainedInput,
     build,
-    convert_inputs,
     count_classes,
     file_input,
     find_pretrained,
     read_weights,
-    renormalize_inputs,
-    resize_inputs,
     set_weights,
 )
 from ..modules.joined_methods import JoinedMethods
 from ..records.training_data import TrainingData, read_training_data
-from ..taps import Taps, example_output
+from ..taps import Taps
 from ..tasks import make_task
 from .build_method import build_method, lacking_parts, teacher_network
 from .data_check import class_difference
 from .document import PUBLISHED, unknown_teacher
-from .network_input import module_channels, named_channels
+from .network_input import named_channels
 from .options import method_classes
 from .placeholder_teacher import placeholder_teacher
 from .run_weights import run_weights
@@ -97,7 +92,9 @@ def load_teacher(
         unlike = _unlike_number(f"teacher '{name}'", pretrained.classes, data, reads_scores)
         check_teacher_channels(f"teacher '{name}'", len(pretrained.input.mean), data)
         network = pretrained.load()
-        note, size = adapt_teacher_inputs(network, pretrained.input, data, recipe.teacher_image_size)
+        note, size = adapt_teacher_inputs(
+            network, pretrained.input, data, recipe.teacher_image_size
+        )
         return LoadedTeacher(network, name, unlike, note, size, pretrained.license)
     raise unknown_teacher(name)
 

@@ -1,4 +1,4 @@
-"""`embeddings.safetensors`: what a teacher gives for the held-out images, by which runs are scored."""
+"""`embeddings.safetensors`: a teacher's of the held-out images, by which a run is scored."""
 
 from collections.abc import Mapping
 from pathlib import Path
