@@ -133,6 +133,7 @@ def _refuse_belongings(path: Path, names: Sequence[str]) -> None:
 
 
 def pictures_in(folder: Path) -> Iterator[Path]:
+    """The pictures right in a folder, without hidden ones."""
     return (p for p in folder.iterdir() if p.suffix.lower() in EXTENSIONS and p.name[0] != ".")
 
 

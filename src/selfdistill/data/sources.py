@@ -81,7 +81,8 @@ def load(
             folder per class (see `read_class_folders`), or `npz:FILE` in MedMNIST's layout. For
             segmentation and detection `voc`, or `folder:PATH` (see `read_mask_folder` and
             `read_box_folder`). For embeddings as for classification, without a label read, so that
-            `folder:PATH` may hold pictures alone (see `read_picture_folder`). For clips `folder:PATH` (see `read_clip_folders`) or `npz:FILE`.
+            `folder:PATH` may hold pictures alone (see `read_picture_folder`). For clips
+            `folder:PATH` (see `read_clip_folders`) or `npz:FILE`.
         root: directory of the downloads.
         val_fraction: of the training images, held out for validation; 0 for none.
         image_size: height and width to resize all images to; images with boxes are letterboxed.
