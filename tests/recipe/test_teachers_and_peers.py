@@ -195,7 +195,7 @@ def test_a_published_network_teaches_features(monkeypatch):
         1000,
         TrainedInput((0.5,), (0.5,), (224, 224)),
     )
-    monkeypatch.setattr("selfdistill.recipe.teachers.find_pretrained", lambda name: published)
+    monkeypatch.setattr("selfdistill.recipe.teachers.find_pretrained", lambda *_: published)
     components = build_run(parse({**TINY, "method": "at", "teacher": "timm/resnet8"}))
     assert "tells 1000 classes apart" in components.teacher_unlike
     assert "mean 0.500, std 0.500" in components.teacher_note
@@ -363,7 +363,7 @@ def test_the_size_of_other_teachers_is_compared_too(teacher, kind, method, tmp_p
         lambda: build("cifar/resnet8", num_classes=classes), classes,
         TrainedInput((0.5,) * 3, (0.5,) * 3, (224, 224)),
     )  # fmt: skip
-    monkeypatch.setattr("selfdistill.recipe.teachers.find_pretrained", lambda name: published)
+    monkeypatch.setattr("selfdistill.recipe.teachers.find_pretrained", lambda *_: published)
     name = "timm/resnet8"
     if kind == "exported":
         network = build("cifar/resnet8", num_classes=classes)
