@@ -29,8 +29,8 @@ def with_teacher_embeddings(
     if not components.task.embeddings or not parts:
         return data
     if fabric.is_global_zero and read_embeddings(directory.path) is None:
-        found = {split: _embeddings(components, images, fabric) for split, images in parts.items()}
-        write_atomically(directory.path / FILE, to_bytes(found))
+        asked = {split: _embeddings(components, images, fabric) for split, images in parts.items()}
+        write_atomically(directory.path / FILE, to_bytes(asked))
     fabric.barrier()
     embeddings = read_embeddings(directory.path)
     assert embeddings is not None  # on a disk that all processes share, as checkpoints are
