@@ -217,10 +217,8 @@ def _unlabeled(name: str, root: Path) -> DatasetSplits:
     else:
         labeled = _REGISTERED.get(("classification", name))
         splits = labeled(root) if labeled else _classification(name, root)
-    bare: dict[str, Any] = {
-        split: images and images.with_targets(Unlabeled(images.labels))
-        for split, images in zip(("train", "val", "test"), splits, strict=False)
-    }
+    parts = {"train": splits.train, "val": splits.val, "test": splits.test}
+    bare: Any = {n: x and x.with_targets(Unlabeled(x.labels)) for n, x in parts.items()}
     return splits._replace(**bare, classes=[])
 
 
