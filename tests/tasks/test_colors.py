@@ -32,4 +32,5 @@ def test_every_task_has_a_name_for_its_score():
     names = {task.name: shown_metric(task.primary_metric) for task in TASKS.values()}
     labeled = ("classification", "clips")
     assert all(names.pop(task) == "accuracy" for task in labeled)
+    assert names.pop("embedding") == "cosine similarity"
     assert all(name != name.lower() for name in names.values())
