@@ -19,14 +19,15 @@ class DefaultMethod(NamedTuple):
 def default_method(keys: Mapping[str, Any]) -> DefaultMethod:
     """The method for a recipe that names none.
 
-    What classes of images are learned with from random weights, what they are learned with from
-    given ones, and what all other tasks are learned with.
+    Classes of images have one for random weights and one for given ones, a task may have its own,
+    and all others share one.
 
     Args:
         keys: of the recipe; `task` and `weights` are read.
     """
-    if keys.get("task", "classification") != "classification":
-        return _defaults()["other_tasks"]
+    task = str(keys.get("task", "classification"))
+    if task != "classification":
+        return _defaults().get(task, _defaults()["other_tasks"])
     return _defaults()["weights" if keys.get("weights") else "scratch"]
 
 
