@@ -20,6 +20,8 @@ class Batch(NamedTuple):
             augmented independently; None unless `Needs.same_class`.
         extra: images without labels of another source, (B', C, H, W), normalized and augmented
             like `inputs`; None unless `Needs.extra`.
+        teacher_outputs: the teacher's outputs for `inputs` and for each of `views`, where they are
+            kept; () where the teacher is to be run. `Frozen.outputs` reads them.
     """
 
     inputs: Any
@@ -28,6 +30,7 @@ class Batch(NamedTuple):
     views: tuple[Tensor, ...] = ()
     same_class_inputs: Tensor | None = None
     extra: Tensor | None = None
+    teacher_outputs: tuple[Tensor, ...] = ()
 
 
 class Progress(NamedTuple):

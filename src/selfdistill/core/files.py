@@ -125,6 +125,14 @@ def _draft(path: Path) -> Path:
     return path.with_name(f"{start}{os.getpid()}")
 
 
+def remove_stale_drafts(folder: Path) -> None:
+    """Remove the drafts of files in a folder that processes of this machine died writing."""
+    for stale in folder.glob(f".*.{glob.escape(platform.node()[:_MAX_HOST])}-*"):
+        number = stale.name.rpartition("-")[2]
+        if number.isdecimal() and not _is_alive(int(number)):
+            _remove(stale)
+
+
 def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)

@@ -3,7 +3,10 @@
 from collections.abc import Mapping
 from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
+
+from .batch import Batch
 
 
 class Frozen(nn.Module):
@@ -29,6 +32,20 @@ class Frozen(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The network's own output."""
         return self.network(*args, **kwargs)
+
+    @torch.no_grad()
+    def outputs(self, batch: Batch, view: int = 0) -> Any:
+        """The network's outputs for a view of a batch, which carry no gradient.
+
+        They are those that the batch brings, if it does; else the network is run.
+
+        Args:
+            batch: see `Batch.teacher_outputs`.
+            view: 0 for its `inputs`, i for the i-th of its `views`.
+        """
+        if batch.teacher_outputs:
+            return batch.teacher_outputs[view]
+        return self((batch.inputs, *batch.views)[view])
 
 
 def trained_state(module: nn.Module) -> dict[str, Tensor]:

@@ -45,6 +45,9 @@ class Loader:
         device: of the batches.
         workers: processes that decode `ImageFiles` images; their number changes no pixel.
         channels_last: memory format of the batches.
+        view_cycle: epochs after which the same views of the images come again, in another order; 0
+            for never.
+        view_seed: key of the draws that make a view; None is `seed`.
 
     Raises:
         ConfigError: the batch size does not divide by world_size · micro_batches.
@@ -72,13 +75,17 @@ class Loader:
         device: torch.device | str = "cpu",
         workers: int = 0,
         channels_last: bool = False,
+        view_cycle: int = 0,
+        view_seed: int | None = None,
     ) -> None:
         _check_batch(batch_size, world_size * micro_batches, len(images))
         self.device = torch.device(device)
         self.images = images.to(self.device) if isinstance(images, InMemoryImages) else images
         self.targets = images.targets.to(self.device)
         self.batch_size, self.seed, self.mean, self.std = batch_size, seed, mean, std
-        self.geometry = GeometricAugmentation(seed, crop_padding, flip, resized_crop, max_zoom)
+        self.view_cycle, self.view_seed = view_cycle, seed if view_seed is None else view_seed
+        geometry = self.view_seed, crop_padding, flip, resized_crop, max_zoom
+        self.geometry = GeometricAugmentation(*geometry)
         self.views, self.color_jitter = views, color_jitter
         self.same_class = SameClassSampler(images.labels, seed) if same_class else None
         self.rank, self.world_size, self.micro_batches = rank, world_size, micro_batches
@@ -96,15 +103,34 @@ class Loader:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[list[Batch]]:
         """The batches of an epoch from step `start` on: for each step one per micro-batch."""
-        rows = self._order(epoch)[start:].flatten(0, 1)  # (steps · micro-batches, samples)
-        batches = (
-            self._batch(views, index, epoch)
-            for views, index in zip(self._views(rows, epoch), rows.to(self.device), strict=True)
-        )
-        return _groups(batches, self.micro_batches)
+        rows = self.order(epoch)[start:].flatten(0, 1)  # (steps · micro-batches, samples)
+        return _groups(self.batches(rows, epoch), self.micro_batches)
 
-    def _order(self, epoch: int) -> Tensor:
-        """Indices of this process's samples: (steps, micro-batches, samples) int64."""
+    def batches(self, rows: Tensor, epoch: int) -> Iterator[Batch]:
+        """One batch for each row of samples, with their views of an epoch.
+
+        Args:
+            rows: indices of the samples, (batches, samples) int64, on the CPU.
+            epoch: whose views they are.
+        """
+        partners = self.same_class.draw(epoch, rows) if self.same_class else None
+        epoch = self.view_epoch(epoch)
+        views = self._views(rows, partners, epoch)
+        for images, index in zip(views, rows.to(self.device), strict=True):
+            yield self._batch(images, index, epoch)
+
+    def view_epoch(self, epoch: int) -> int:
+        """The epoch whose views come in this one: the first that has them."""
+        return epoch % self.view_cycle if self.view_cycle else epoch
+
+    def left_out(self, epoch: int) -> Tensor:
+        """This process's share of the samples that fill no whole batch, (M,) int64."""
+        wanted = self.steps_per_epoch * self.batch_size
+        order = keyed_random.permutation(len(self.images), _ORDER, self.seed, epoch)
+        return order[wanted:][self.rank :: self.world_size]
+
+    def order(self, epoch: int) -> Tensor:
+        """Indices of this process's samples: (steps, micro-batches, samples) int64, on the CPU."""
         wanted = self.steps_per_epoch * self.batch_size
         if self.chosen is None:
             order = keyed_random.permutation(len(self.images), _ORDER, self.seed, epoch)
@@ -119,19 +145,18 @@ class Loader:
         shape = (self.steps_per_epoch, self.world_size, self.micro_batches, -1)
         return samples.view(shape)[:, self.rank]
 
-    def _views(self, rows: Tensor, epoch: int) -> Iterator[list[Tensor]]:
+    def _views(self, rows: Tensor, partners: Tensor | None, epoch: int) -> Iterator[list[Tensor]]:
         """For each row its images before crop and flip: one (B, C, H, W) uint8 per view, or clips.
 
         Behind the views come the partners, if there are any.
         """
-        partners = self.same_class.draw(epoch, rows) if self.same_class else None
         if isinstance(self.images, ImageFiles):
             yield from self._decoded(self.images, rows, partners, epoch)
             return
         sources = rows[None] if partners is None else torch.stack([rows, partners])
         for index, *others in sources.to(self.device).unbind(1):
             fetched = (
-                self.images.fetch_view(source, self.seed, epoch, index, view)
+                self.images.fetch_view(source, self.view_seed, epoch, index, view)
                 for view, source in enumerate([index] * self.views + others)
             )
             yield [
@@ -141,7 +166,7 @@ class Loader:
     def _decoded(
         self, images: ImageFiles, rows: Tensor, partners: Tensor | None, epoch: int
     ) -> Iterator[list[Tensor]]:
-        keys = (self.seed, epoch, self.views) if self.geometry.resized_crop else None
+        keys = (self.view_seed, epoch, self.views) if self.geometry.resized_crop else None
         partner_rows = None if partners is None else partners.unbind()
         decoded = decode_rows(images, rows.unbind(), keys, self.workers, self.device, partner_rows)
         for samples, row in zip(rows, decoded, strict=True):
@@ -165,7 +190,7 @@ class Loader:
 
     def _augmented(self, images: Tensor, epoch: int, index: Tensor, view: int) -> Tensor:
         images = self.geometry.pad_and_flip(images, epoch, index, view)
-        images = color_jitter(images, self.color_jitter, self.seed, epoch, index, view)
+        images = color_jitter(images, self.color_jitter, self.view_seed, epoch, index, view)
         if self.channels_last:
             images = channels_last(images)
         return normalize(images, self.mean, self.std)

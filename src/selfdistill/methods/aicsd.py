@@ -1,6 +1,5 @@
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -63,6 +62,7 @@ class InterClassSimilarity(Method):
     kind = "offline"
     provenance = Provenance.NOTES
     needs = Needs(class_scores=True, dense_scores=True, teacher_scores=True)
+    teacher_outputs_only = True
 
     def __init__(
         self,
@@ -92,8 +92,7 @@ class InterClassSimilarity(Method):
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task`, `similarity` and `soft`, the latter two if they have a weight."""
         outputs = self.student(batch.inputs)
-        with torch.no_grad():
-            reference = self.teacher(batch.inputs)
+        reference = self.teacher.outputs(batch)
         rising = progress.fraction if self.adaptive else 1.0
         losses = {"task": rising * self.task.loss(outputs, batch.targets)}
         if self.similarity_weight:

@@ -1,6 +1,5 @@
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -60,6 +59,7 @@ class DistillationToken(Method):
     kind = "offline"
     provenance = Provenance.CODE
     needs = Needs(image_labels=True, teacher_scores=True, distillation_token=True)
+    teacher_outputs_only = True
 
     def __init__(
         self,
@@ -91,8 +91,7 @@ class DistillationToken(Method):
         """`task` of the class token's head and `distillation` of the other one."""
         _, logits = self.student.forward_features(batch.inputs, raw=True)
         outputs, distilled = (logits[name] for name in _HEADS)
-        with torch.no_grad():
-            reference = self.teacher(batch.inputs)
+        reference = self.teacher.outputs(batch)
         share = self.distillation_weight
         losses = {
             "task": (1 - share) * self.task.loss(outputs, batch.targets),

@@ -56,6 +56,7 @@ class StrongerTeacherDistillation(Method):
     kind = "offline"
     provenance = Provenance.CODE
     needs = Needs(batch=2, class_scores=True, teacher_scores=True, images=False)
+    teacher_outputs_only = True
 
     def __init__(
         self,
@@ -84,8 +85,7 @@ class StrongerTeacherDistillation(Method):
         losses = {}
         if self.supervised_weight:
             losses["task"] = self.supervised_weight * self.task.loss(outputs, batch.targets)
-        with torch.no_grad():
-            reference = self.teacher(batch.inputs)
+        reference = self.teacher.outputs(batch)
         size = reference.shape[2:]
         weight = mask_weights(self.task.valid_mask(batch.targets), size)
         student, teacher = (

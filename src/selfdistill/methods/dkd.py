@@ -64,6 +64,7 @@ class DecoupledDistillation(Method):
     kind = "offline"
     provenance = Provenance.CODE
     needs = Needs(image_labels=True, teacher_scores=True)
+    teacher_outputs_only = True
 
     def __init__(
         self,
@@ -101,8 +102,7 @@ class DecoupledDistillation(Method):
         losses = {}
         if self.supervised_weight:
             losses["task"] = self.supervised_weight * self.task.loss(outputs, batch.targets)
-        with torch.no_grad():
-            pair = outputs, self.teacher(batch.inputs)
+        pair = outputs, self.teacher.outputs(batch)
         if self.standardize_logits:
             pair = standardize_logits(pair[0]), standardize_logits(pair[1])
         warmup: Tensor | float = 1.0

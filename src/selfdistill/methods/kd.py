@@ -1,4 +1,3 @@
-import torch
 from torch import nn
 
 from ..core import (
@@ -55,6 +54,7 @@ class KnowledgeDistillation(Method):
     kind = "offline"
     provenance = Provenance.BENCHMARK
     needs = Needs(teacher_scores=True, images=False)
+    teacher_outputs_only = True
 
     def __init__(
         self,
@@ -83,8 +83,7 @@ class KnowledgeDistillation(Method):
         if self.supervised_weight:
             losses["task"] = self.supervised_weight * self.task.loss(outputs, batch.targets)
         if self.soft_weight:
-            with torch.no_grad():
-                pair = outputs, self.teacher(batch.inputs)
+            pair = outputs, self.teacher.outputs(batch)
             if self.standardize_logits:
                 pair = standardize_logits(pair[0]), standardize_logits(pair[1])
             mask = self.task.valid_mask(batch.targets)

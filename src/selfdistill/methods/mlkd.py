@@ -67,6 +67,7 @@ class MultiLevelLogitDistillation(Method):
     kind = "offline"
     provenance = Provenance.CODE
     needs = Needs(views=2, image_labels=True, teacher_scores=True)
+    teacher_outputs_only = True
 
     def __init__(
         self,
@@ -107,8 +108,7 @@ class MultiLevelLogitDistillation(Method):
             supervised = [self.task.loss(output, batch.targets) for output in outputs]
             losses["task"] = self.supervised_weight * torch.stack(supervised).sum()
         if self.soft_weight:
-            with torch.no_grad():
-                references = [self.teacher(view) for view in views]
+            references = [self.teacher.outputs(batch, view) for view in range(len(views))]
             levels = self._levels(outputs, references)
             losses |= {name: self.soft_weight * loss for name, loss in levels.items()}
         return StepOutput(outputs[0], losses)

@@ -1,4 +1,3 @@
-import torch
 from torch import Tensor, nn
 
 from ..core import (
@@ -49,6 +48,7 @@ class NormalizedDistillation(Method):
     kind = "offline"
     provenance = Provenance.CODE
     needs = Needs(image_labels=True, teacher_scores=True)
+    teacher_outputs_only = True
 
     def __init__(
         self,
@@ -78,8 +78,7 @@ class NormalizedDistillation(Method):
         losses = {}
         if self.supervised_weight:
             losses["task"] = self.supervised_weight * self.task.loss(outputs, batch.targets)
-        with torch.no_grad():
-            reference = self.teacher(batch.inputs)
+        reference = self.teacher.outputs(batch)
         if self.target_class_weight:
             loss = target_class_loss(outputs, reference, batch.targets)
             losses["target"] = self.target_class_weight * loss

@@ -63,6 +63,7 @@ class OneForAllDistillation(Method):
     provenance = Provenance.CODE
     default_taps = "stages"
     needs = Needs(image_labels=True, teacher_scores=True)
+    teacher_outputs_only = True
 
     def __init__(
         self,
@@ -105,7 +106,7 @@ class OneForAllDistillation(Method):
         if self.supervised_weight:
             losses["task"] = self.supervised_weight * self.task.loss(outputs, batch.targets)
         target = enhanced_target(
-            self.teacher(batch.inputs), batch.targets, self.modulation, self.temperature
+            self.teacher.outputs(batch), batch.targets, self.modulation, self.temperature
         )
         if self.soft_weight:
             losses["soft"] = self.soft_weight * self._loss(outputs, target)

@@ -1,6 +1,5 @@
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -66,6 +65,7 @@ class TransformedTeacherMatching(Method):
     kind = "offline"
     provenance = Provenance.CODE
     needs = Needs(class_scores=True, teacher_scores=True, images=False)
+    teacher_outputs_only = True
 
     def __init__(
         self,
@@ -96,8 +96,7 @@ class TransformedTeacherMatching(Method):
         if self.supervised_weight:
             losses["task"] = self.supervised_weight * self.task.loss(outputs, batch.targets)
         if self.soft_weight:
-            with torch.no_grad():
-                reference = self.teacher(batch.inputs)
+            reference = self.teacher.outputs(batch)
             size = reference.shape[2:]
             divergences = transformed_divergences(
                 resize_scores(outputs, size), reference, self.temperature, weighted=self.weighted

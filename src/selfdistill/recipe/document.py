@@ -87,6 +87,7 @@ def typed_recipe(values: Mapping[str, Any]) -> Recipe:
         raise ConfigError(first_error(error)) from None
     check_plain_values(recipe.model_dump())
     _check_normalization(recipe)
+    _check_cache(recipe)
     if recipe.method:
         return recipe
     return recipe.model_copy(update={"method": default_method(recipe.model_dump()).method})
@@ -117,6 +118,17 @@ def _check_normalization(recipe: Recipe) -> None:
                 f"{key} = {large:g} is not of pixels in 0 … 1; if it is of 0 … 255, divide mean "
                 "and std by 255"
             )
+
+
+def _check_cache(recipe: Recipe) -> None:
+    """Raises `ConfigError` if it is said how to keep a teacher's outputs and not that."""
+    given = [key for key in Recipe.model_fields if key.startswith("cache_")]
+    given = [key for key in given if getattr(recipe, key) != Recipe.model_fields[key].default]
+    if given and not recipe.cache_views:
+        raise ConfigError(
+            f"{given[0]} is about a teacher's outputs that are kept, and none are; give "
+            "cache_views, too, the augmentations of each image"
+        )
 
 
 def check_early(recipe: Recipe) -> None:

@@ -16,6 +16,7 @@ _subject = partial(option, panel="Method and network")
 _data = partial(option, panel="Data")
 _training = partial(option, panel="Training")
 _hardware = partial(option, panel="Hardware")
+_cache = partial(option, panel="Teacher cache")
 
 
 def _as_list(value: Any) -> Any:
@@ -138,6 +139,26 @@ class ExperimentSettings(BaseModel):
     short_videos: Literal["loop", "refuse"] = _data(
         "loop", "Videos shorter than a clip; loop starts them again behind their end."
     )
+    cache_views: int = _cache(
+        0,
+        "Augmentations of each image, after which they come again, so that a teacher's outputs are "
+        "kept and read; 0 draws new ones in every epoch and keeps nothing.",
+        ge=0,
+    )
+    cache_classes: int | None = _cache(
+        None,
+        "Largest scores of each output that are kept; the others share the rest's mass.",
+        unset="all",
+        ge=1,
+    )
+    cache_precision: Literal["fp32", "fp16"] = _cache("fp32", "Precision of the kept scores.")
+    cache_temperature: float = _cache(
+        4.0, "Temperature at which the mass of the scores that are not kept is exact.", gt=0
+    )
+    cache_seed: int = _cache(
+        0, "Seed of the augmentations, which all runs that share kept outputs have in common.", ge=0
+    )
+    cache_dir: str = _cache("teacher-cache", "Directory of the kept outputs.", metavar="DIRECTORY")
     label_smoothing: float = _training(0.0, "Label smoothing of the supervised loss.", ge=0, lt=1)
     batch_size: int = _training(64, "Images per optimizer step, over all devices.", ge=1)
     accumulation_steps: int = _training(

@@ -28,14 +28,15 @@ def train_loader(recipe: Recipe, data: ImageData, method: Method, fabric: Fabric
             f"once, and each forward pass would see {share}; raise --batch-size"
         )
     views = method.needs.views, method.needs.same_class
+    cycle = recipe.cache_views
     if data.extra is None:
-        return _augmented_loader(recipe, data, fabric, data.train, recipe.seed, *views)
+        return _augmented_loader(recipe, data, fabric, data.train, recipe.seed, *views, cycle)
     images = data.extra.in_shape(data.train.shape)
     extra = _augmented_loader(recipe, data, fabric, images, extra_seed(recipe.seed))
     unaugmented = eval_loader(recipe, data, extra.images, fabric)
     if method.needs.unlabeled:
         return UnlabeledLoader(extra, unaugmented)
-    training = _augmented_loader(recipe, data, fabric, data.train, recipe.seed, *views)
+    training = _augmented_loader(recipe, data, fabric, data.train, recipe.seed, *views, cycle)
     return LoaderWithExtra(training, extra, unaugmented)
 
 
@@ -69,8 +70,12 @@ def _augmented_loader(
     seed: int,
     views: int = 1,
     same_class: bool = False,
+    view_cycle: int = 0,
 ) -> Loader:
-    """Batches of images, augmented and normalized as the training images of these data are."""
+    """Batches of images, augmented and normalized as the training images of these data are.
+
+    Views that come again are those of every run, whatever its seed.
+    """
     return Loader(
         images,
         batch_size=recipe.batch_size,
@@ -90,6 +95,8 @@ def _augmented_loader(
         device=fabric.device,
         workers=recipe.num_workers,
         channels_last=recipe.channels_last,
+        view_cycle=view_cycle,
+        view_seed=recipe.cache_seed if view_cycle else None,
     )
 
 

@@ -32,6 +32,7 @@ from ..recipe.make_fabric import check_launched_processes, make_fabric
 from ..recipe.merge import merge_keys
 from ..recipe.run_origin import RunOrigin, read_origin
 from ..recipe.schema import Recipe, parse, read, write
+from ..recipe.teacher_cache import with_teacher_cache
 from ..recipe.teachers import check_given_modules
 from ..records.exit_measurements import FILE as MEASUREMENTS_FILE
 from ..records.exit_scores import FILE as EXITS_FILE
@@ -143,9 +144,12 @@ def train_recipe(
         components = build_run(recipe, given, model=model, teacher=teacher, peers=peers)
         recipe = components.recipe
         batches = train_loader(recipe, components.data, components.method, fabric)
+        batches, note = with_teacher_cache(batches, components, fabric)
         extends = recipe.epochs > before
         _begin(stack, components, fabric, directory, resume=resume, extends=extends)
         _announce(components, fabric, directory, callback, before, resume=resume)
+        if note:
+            callback.on_message(note)
         data = with_teacher_embeddings(components, fabric, directory)
         components = components._replace(data=data)
         session = EvaluationSession(recipe, components.data, components.method, fabric)

@@ -1,0 +1,173 @@
+"""Whether a run's teacher can be read from a store of its outputs, which one, and its size."""
+
+import hashlib
+import os
+import re
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from ..core import ResourceError
+from ..data import ImageData, ImageFiles, ImageSet, Loader
+from ..data.preparation import preparation_of
+from ..engine.protocols import Batches
+from ..taps import example_output
+from ..teacher_cache import CachedTeacherBatches, OutputEncoding, OutputStore
+from .build_method import teacher_network
+from .build_run import RunComponents
+from .options import method_classes
+from .schema import Recipe
+from .teachers import fingerprint
+
+_SAMPLE_BYTES = 4  # the index of a sample, beside its outputs
+
+
+class PreparedBatches(NamedTuple):
+    """Batches, and a sentence on where the teacher's outputs come from, "" where nobody asked."""
+
+    batches: Batches
+    note: str = ""
+
+
+def with_teacher_cache(
+    batches: Batches, components: RunComponents, fabric: Fabric
+) -> PreparedBatches:
+    """The batches of a run, with the kept outputs of its teacher where its method can use them.
+
+    Raises:
+        ResourceError: the outputs would not fit the disk.
+    """
+    recipe = components.recipe
+    if not recipe.cache_views or components.teacher is None:
+        return PreparedBatches(batches)
+    teacher = teacher_network(components.teacher)
+    output = example_output(teacher, components.task.example)
+    if reason := _live_reason(components, output):
+        return PreparedBatches(batches, f"{reason}: the teacher runs in every step")
+    loader = cast(Loader, batches)
+    encoding = _encoding(recipe, output.shape[1])
+    description: Any = None
+    if fabric.is_global_zero:
+        description = _description(components.data, recipe, teacher, encoding)
+    description = fabric.broadcast(description)
+    images = len(loader.images)
+    store = OutputStore(Path(recipe.cache_dir), description, images, fabric.global_rank)
+    needed = cache_bytes(recipe, encoding, images, output[0, 0].numel(), loader.views)
+    _check_space(store, needed, recipe)
+    cached = CachedTeacherBatches(loader, teacher, encoding, store, fabric.autocast)
+    kept = "all" if encoding.kept == encoding.classes else f"the {encoding.kept} largest"
+    note = (
+        f"the teacher's outputs are kept in {store.folder}: {recipe.cache_views} views of "
+        f"{images:,} images, {kept} of {encoding.classes} scores in {encoding.precision}, "
+        f"{_size(needed)}, of which {_size(store.num_bytes)} are there"
+    )
+    return PreparedBatches(cached, note)
+
+
+def cache_bytes(
+    recipe: Recipe, encoding: OutputEncoding, images: int, places: int = 1, views: int = 1
+) -> int:
+    """Bytes of all that a run keeps.
+
+    Args:
+        recipe: how often views are drawn anew.
+        encoding: of the outputs.
+        images: of the training set.
+        places: of an output, 1 for a classifier's.
+        views: of an image at once.
+    """
+    epochs = min(recipe.cache_views, recipe.epochs)
+    return epochs * views * images * (encoding.num_bytes(places) + _SAMPLE_BYTES)
+
+
+def _live_reason(components: RunComponents, output: Any) -> str:
+    """Why a run's teacher cannot be read from a store, a clause, or ""."""
+    for name, cls in method_classes(components.recipe.method).items():
+        if cls.kind == "offline" and not cls.teacher_outputs_only:
+            return f"method '{name}' reads more of its teacher than outputs for the batch's views"
+    if components.data.extra is not None:
+        return "outputs for extra images are not kept"
+    if not (isinstance(output, Tensor) and output.dim() > 1):
+        return "the teacher's output is not one tensor of scores"
+    return ""
+
+
+def _encoding(recipe: Recipe, classes: int) -> OutputEncoding:
+    kept = min(recipe.cache_classes or classes, classes)
+    # where all are kept it decides nothing, and is to lead to no other folder
+    temperature = 1.0 if kept == classes else recipe.cache_temperature
+    return OutputEncoding(classes, kept, recipe.cache_precision, temperature)
+
+
+def _check_space(store: OutputStore, needed: int, recipe: Recipe) -> None:
+    """Raises `ResourceError` if what is missing does not fit the disk."""
+    if needed - store.num_bytes <= store.free_bytes:
+        return
+    raise ResourceError(
+        f"the teacher's outputs take {_size(needed)} in {store.folder}, where "
+        f"{_size(store.num_bytes)} of them are and {_size(store.free_bytes)} are free; lower "
+        "--cache-views, keep less of each by --cache-classes 20 --cache-precision fp16, or name "
+        "another --cache-dir"
+    )
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
+
+
+def _description(
+    data: ImageData, recipe: Recipe, teacher: nn.Module, encoding: OutputEncoding
+) -> dict[str, Any]:
+    """All that the outputs depend on, but sample, epoch and view."""
+    return {
+        "teacher": _network_digest(teacher),
+        "precision": recipe.precision,
+        "images": {"number": len(data.train), "sha256": _images_digest(data.train)},
+        "preparation": preparation_of(data).to_fields(),
+        "normalization": [data.mean, data.std],
+        "augmentation": {
+            "seed": recipe.cache_seed,
+            "crop_padding": data.crop_padding,
+            "flip": data.flip,
+            "resized_crop": data.resized_crop,
+            "max_zoom": data.max_zoom,
+            "color_jitter": data.color_jitter,
+        },
+        "scores": encoding._asdict(),
+    }
+
+
+def _network_digest(network: nn.Module) -> str:
+    """SHA-256 of a network's layers, state, and what is done to its images."""
+    layers = re.sub(r"0x[0-9a-f]+", "", repr(network))  # addresses change
+    digest = hashlib.sha256(f"{type(network).__qualname__} {layers}".encode())
+    digest.update(fingerprint(network).encode())
+    for hook in network._forward_pre_hooks.values():  # of `models.renormalize`
+        digest.update(repr(getattr(hook, "keywords", {})).encode())
+    for name, buffer in sorted(network.named_buffers()):  # those that are not persistent, too
+        digest.update(name.encode())
+        digest.update(_raw_bytes(buffer))
+    return digest.hexdigest()
+
+
+def _images_digest(images: ImageSet) -> str:
+    """SHA-256 of pixels in memory, or of the relative paths and sizes of files, in order."""
+    digest = hashlib.sha256(type(images).__name__.encode())
+    for name, tensor in sorted(vars(images).items()):
+        if isinstance(tensor, Tensor):  # pixels, lengths of videos
+            digest.update(f"{name} {tuple(tensor.shape)}".encode())
+            digest.update(_raw_bytes(tensor))
+    if isinstance(images, ImageFiles):
+        paths = [images.path(i) for i in range(len(images))]
+        parent = os.path.commonpath([os.path.dirname(path) for path in paths])
+        for path in paths:  # relative, so that data may move
+            size = os.stat(path).st_size if os.path.isfile(path) else 0
+            digest.update(os.fsencode(os.path.relpath(path, parent)) + f"\0{size}\0".encode())
+    return digest.hexdigest()
+
+
+def _raw_bytes(tensor: Tensor) -> memoryview:
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data

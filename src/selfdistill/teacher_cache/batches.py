@@ -1,0 +1,119 @@
+"""Training batches that bring the teacher's outputs, read from a store or computed once."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from ..core import Batch
+from ..data import Loader
+from .encoding import OutputEncoding
+from .store import MISSING, OutputStore, StoredView
+
+_FLUSHED_BYTES = 64 << 20  # of a view's rows in memory, before they are written
+
+
+class CachedTeacherBatches:
+    """The batches of a loader with `Batch.teacher_outputs`.
+
+    Where the outputs of a whole batch are stored they are read; else the teacher is run on the
+    batch, and what is missing is stored. What a step gets has always been through the encoding, so
+    that it is the same whether it was read or not. At the end of an epoch the views of the samples
+    that fill no whole batch are added, so the store is full after one cycle.
+
+    Args:
+        loader: its views must come again, see `Loader.view_cycle`, and depend on no run's seed.
+        teacher: in evaluation mode; moved to the loader's device by its owner.
+        encoding: of its outputs.
+        store: of the same teacher, views and encoding.
+        autocast: makes the context in which the teacher is run, of the training's precision.
+    """
+
+    def __init__(
+        self,
+        loader: Loader,
+        teacher: nn.Module,
+        encoding: OutputEncoding,
+        store: OutputStore,
+        autocast: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        self.loader, self.teacher, self.encoding = loader, teacher, encoding
+        self.store, self.autocast = store, autocast
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps in one pass over all images."""
+        return self.loader.steps_per_epoch
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[list[Batch]]:
+        """The batches of an epoch from step `start` on: for each step one per micro-batch."""
+        order = self.loader.order(epoch)
+        with self._opened(self.loader.view_epoch(epoch)) as views:
+            steps = zip(self.loader.epoch(epoch, start), order[start:], strict=True)
+            for micro_batches, samples in steps:
+                pairs = zip(micro_batches, samples, strict=True)
+                yield [self._with_outputs(batch, views, rows) for batch, rows in pairs]
+            self._complete(epoch, order.flatten(0, 1), views)
+
+    @contextmanager
+    def _opened(self, epoch: int) -> Iterator[list[StoredView]]:
+        """The stored views of an epoch; what was added is written, whatever ends the block."""
+        views = [self.store.open(epoch, view) for view in range(self.loader.views)]
+        try:
+            yield views
+        finally:
+            for view in views:
+                view.flush()
+
+    def _with_outputs(self, batch: Batch, views: list[StoredView], samples: Tensor) -> Batch:
+        if all(bool((view.places[samples] >= 0).all()) for view in views):
+            return batch._replace(teacher_outputs=self._read(views, samples))
+        return batch._replace(teacher_outputs=self._computed(batch, views, samples))
+
+    def _read(self, views: Iterable[StoredView], samples: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self._decoded(view, samples) for view in views)
+
+    def _decoded(self, view: StoredView, samples: Tensor) -> Tensor:
+        rows = view.gather(samples)
+        device = self.loader.device
+        return self.encoding.decode(
+            {name: tensor.to(device, non_blocking=True) for name, tensor in rows.items()}
+        )
+
+    @torch.no_grad()
+    def _computed(
+        self, batch: Batch, views: list[StoredView], samples: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Outputs of the teacher for a batch, of which those that are stored are read."""
+        outputs = []
+        for view, images in zip(views, (batch.inputs, *batch.views), strict=True):
+            with self.autocast():
+                rows = self.encoding.encode(self.teacher(images))
+            output = self.encoding.decode(rows)
+            stored = (view.places[samples] >= 0).nonzero()[:, 0]
+            if len(stored):
+                known = self._decoded(view, samples[stored])
+                output = output.index_copy(0, stored.to(output.device), known)
+            view.add(samples, rows)
+            if view.pending_bytes >= _FLUSHED_BYTES:
+                view.flush()
+            outputs.append(output)
+        return tuple(outputs)
+
+    def _complete(self, epoch: int, order: Tensor, views: list[StoredView]) -> None:
+        """Add what the epoch has not: samples that fill no batch, and steps before a resume."""
+        if not self.store.writable:
+            return
+        left_out = self.loader.left_out(epoch)
+        whole = [row for row in order if _lacks(views, row)]
+        for rows in (torch.stack(whole) if whole else None, left_out[None]):
+            if rows is None or not _lacks(views, rows.flatten()):
+                continue
+            for batch, samples in zip(self.loader.batches(rows, epoch), rows, strict=True):
+                self._computed(batch, views, samples)
+
+
+def _lacks(views: Iterable[StoredView], samples: Tensor) -> bool:
+    """Whether an output of these samples is neither stored nor about to be."""
+    return any(bool((view.places[samples] == MISSING).any()) for view in views)

@@ -1,0 +1,87 @@
+"""Class scores as they are stored: all of them, or the largest and one number for the rest."""
+
+import math
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..core import ConfigError
+
+Precision = Literal["fp32", "fp16"]
+DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16}
+
+
+class OutputEncoding(NamedTuple):
+    """How the scores (B, C, ...) of C classes are stored, of images or of each place.
+
+    Of the `kept` largest the scores and the classes are stored. All other classes get one score
+    between them, whose softmax at temperature τ has their mass, spread evenly:
+    τ (log Σ exp(z / τ) − log n), the sum being over the n classes that are not kept.
+
+    Attributes:
+        classes: C.
+        kept: how many of the largest scores are stored; C for all, which is exact in fp32.
+        precision: of the stored scores.
+        temperature: τ > 0, at which the mass of the rest is exact.
+    """
+
+    classes: int
+    kept: int
+    precision: Precision = "fp32"
+    temperature: float = 1.0
+
+    @property
+    def exact(self) -> bool:
+        """Whether scores come back as they were."""
+        return self.kept == self.classes and self.precision == "fp32"
+
+    def encode(self, outputs: Tensor) -> dict[str, Tensor]:
+        """What is stored of scores (B, C, ...), by name; the first dimension of all is B.
+
+        Raises:
+            ConfigError: a score is too large for the precision.
+        """
+        scores = outputs.detach().float()
+        if self.kept == self.classes:
+            return {"scores": self._rounded(scores)}
+        largest, classes = scores.topk(self.kept, 1)
+        others = scores.scatter(1, classes, -math.inf) / self.temperature
+        mean = others.logsumexp(1, keepdim=True) - math.log(self.classes - self.kept)
+        return {
+            "scores": self._rounded(largest),
+            "classes": classes.to(self._class_type),
+            "rest": self._rounded(self.temperature * mean),
+        }
+
+    def decode(self, stored: Mapping[str, Tensor]) -> Tensor:
+        """The scores (B, C, ...) in fp32."""
+        scores = stored["scores"].float()
+        if self.kept == self.classes:
+            return scores
+        rest = stored["rest"].float()
+        shape = (len(rest), self.classes, *rest.shape[2:])
+        return rest.expand(shape).scatter(1, stored["classes"].long(), scores)
+
+    def num_bytes(self, places: int = 1) -> int:
+        """Bytes of the scores of an image with so many places."""
+        width = DTYPES[self.precision].itemsize
+        if self.kept == self.classes:
+            return places * self.classes * width
+        return places * (self.kept * (width + self._class_type.itemsize) + width)
+
+    @property
+    def _class_type(self) -> torch.dtype:
+        if self.classes <= 1 << 8:
+            return torch.uint8
+        return torch.int16 if self.classes <= 1 << 15 else torch.int32
+
+    def _rounded(self, scores: Tensor) -> Tensor:
+        rounded = scores.to(DTYPES[self.precision])
+        if self.precision != "fp32" and bool((rounded.isinf() & scores.isfinite()).any()):
+            raise ConfigError(
+                f"a score of the teacher, {float(scores.abs().max()):.3g}, is beyond fp16; keep "
+                "them by --cache-precision fp32"
+            )
+        return rounded
