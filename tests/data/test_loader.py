@@ -276,3 +276,37 @@ def test_evaluation_of_files_equals_memory(folder, workers):
     resident = EvalLoader(RESIDENT, batch_size=10, **MOMENTS)
     for _ in range(2):  # it can be walked again
         assert same([list(streamed)], [list(resident)])
+
+
+def test_views_come_again_after_a_cycle_in_another_order():
+    cycled = loader(view_cycle=2, view_seed=5, batch_size=1, views=2)
+    rounds = [{int(b.indices): b for (b,) in cycled.epoch(epoch)} for epoch in range(4)]
+    assert list(rounds[0]) != list(rounds[2])
+    for first, second in ((0, 2), (1, 3)):
+        for index, batch in rounds[first].items():
+            again = rounds[second][index]
+            assert torch.equal(batch.inputs, again.inputs)
+            assert torch.equal(batch.views[0], again.views[0])
+    assert any(not torch.equal(b.inputs, rounds[1][i].inputs) for i, b in rounds[0].items())
+
+
+def test_views_depend_on_their_own_seed_alone():
+    batches = [
+        {int(b.indices): b.inputs for (b,) in loader(seed=seed, view_seed=5, batch_size=1).epoch(1)}
+        for seed in (0, 1)
+    ]
+    assert list(batches[0]) != list(batches[1])
+    assert all(torch.equal(inputs, batches[1][i]) for i, inputs in batches[0].items())
+
+
+def test_views_of_files_come_again(folder):
+    cycled = loader(folder, view_cycle=1, view_seed=0, batch_size=1, resized_crop=True)
+    rounds = [{int(b.indices): b.inputs for (b,) in cycled.epoch(epoch)} for epoch in (0, 3)]
+    assert all(torch.equal(inputs, rounds[1][i]) for i, inputs in rounds[0].items())
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_batches_and_what_is_left_out_are_all_samples(world_size):
+    parts = [loader(rank=rank, world_size=world_size) for rank in range(world_size)]
+    seen = [each.order(3).flatten() for each in parts] + [each.left_out(3) for each in parts]
+    assert sorted(torch.cat(seen).tolist()) == list(range(23))

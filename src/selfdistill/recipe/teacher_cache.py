@@ -51,7 +51,7 @@ def with_teacher_cache(
     encoding = _encoding(recipe, output.shape[1])
     description: Any = None
     if fabric.is_global_zero:
-        description = _description(components.data, recipe, teacher, encoding)
+        description = describe_outputs(components.data, recipe, teacher, encoding)
     description = fabric.broadcast(description)
     images = len(loader.images)
     store = OutputStore(Path(recipe.cache_dir), description, images, fabric.global_rank)
@@ -118,7 +118,7 @@ def _size(count: int) -> str:
     return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
 
 
-def _description(
+def describe_outputs(
     data: ImageData, recipe: Recipe, teacher: nn.Module, encoding: OutputEncoding
 ) -> dict[str, Any]:
     """All that the outputs depend on, but sample, epoch and view."""

@@ -105,11 +105,12 @@ class CachedTeacherBatches:
         """Add what the epoch has not: samples that fill no batch, and steps before a resume."""
         if not self.store.writable:
             return
-        left_out = self.loader.left_out(epoch)
-        whole = [row for row in order if _lacks(views, row)]
-        for rows in (torch.stack(whole) if whole else None, left_out[None]):
-            if rows is None or not _lacks(views, rows.flatten()):
-                continue
+        left_out, size = self.loader.left_out(epoch), order.shape[1]
+        # filled up with others, since kernels may round a smaller batch otherwise
+        filler = order.flatten()[: -len(left_out) % size]
+        rows = torch.cat([order, torch.cat([left_out, filler]).view(-1, size)])
+        if lacking := [row for row in rows if _lacks(views, row)]:
+            rows = torch.stack(lacking)
             for batch, samples in zip(self.loader.batches(rows, epoch), rows, strict=True):
                 self._computed(batch, views, samples)
 

@@ -1,0 +1,289 @@
+"""Runs whose teacher's outputs are kept: the same losses, at another cost."""
+
+import json
+import shutil
+from collections import namedtuple
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+import selfdistill
+from selfdistill.core import METHODS, ConfigError, ResourceError
+from selfdistill.data import InMemoryImages
+from selfdistill.data.targets import Masks
+from selfdistill.engine.callback import Callback
+from selfdistill.models import build
+from selfdistill.models.renormalize import convert_inputs, renormalize_inputs
+from selfdistill.recipe.build_run import build_run, load_data
+from selfdistill.recipe.document import typed_recipe
+from selfdistill.recipe.schema import parse
+from selfdistill.recipe.teacher_cache import cache_bytes, describe_outputs
+from selfdistill.runs import train as train_module
+from selfdistill.teacher_cache import CachedTeacherBatches, OutputEncoding
+from selfdistill.teacher_cache.store import StoredView
+
+pytestmark = pytest.mark.filterwarnings("ignore:teacher .* guesses")  # it is not trained
+
+TINY = {"method": "kd", "model": "cifar/resnet8", "max_train_images": 70, "batch_size": 32}
+TINY |= {"epochs": 4, "cache_views": 2, "log_every_steps": 1, "lr": 0.02}
+
+
+def teacher(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return build("cifar/resnet8", num_classes=10, in_channels=1)
+
+
+class Messages(Callback):
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def on_message(self, text: str) -> None:
+        self.texts.append(text)
+
+
+def train(out, **keys):
+    given = {"teacher": teacher(), "cache_dir": str(out.parent / "cache"), "quiet": True}
+    return selfdistill.train(out=out, **(TINY | given | keys))
+
+
+def losses(run) -> list[dict]:
+    lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    return [line["losses"] for line in lines if line["kind"] == "step"]
+
+
+def weights(run) -> dict[str, torch.Tensor]:
+    newest = max((run.path / "checkpoints").glob("step-*"))
+    return load_file(newest / "model.safetensors")
+
+
+def same_weights(first, second) -> bool:
+    first, second = weights(first), weights(second)
+    return all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+@pytest.fixture
+def live(monkeypatch):
+    """Has the teacher run in every step, on the views that come again."""
+
+    def switch() -> None:
+        monkeypatch.setattr(train_module, "with_teacher_cache", lambda batches, *_: (batches, ""))
+
+    return switch
+
+
+@pytest.fixture
+def forbidden(monkeypatch):
+    """Has every pass of the teacher fail."""
+
+    def switch() -> None:
+        def fail(*_):
+            raise AssertionError("the teacher was run")
+
+        monkeypatch.setattr(CachedTeacherBatches, "_computed", fail)
+
+    return switch
+
+
+def test_losses_are_those_of_the_live_teacher_bit_for_bit(tmp_path, live):
+    kept = train(tmp_path / "kept")
+    live()
+    want = train(tmp_path / "live")
+    assert losses(kept) == losses(want)
+    assert len(losses(kept)) == 8
+    assert same_weights(kept, want)
+
+
+def test_students_of_all_methods_and_seeds_read_what_the_first_one_left(tmp_path, forbidden):
+    train(tmp_path / "first")
+    forbidden()
+    train(tmp_path / "second", seed=3)
+    train(tmp_path / "third", method="dkd", batch_size=16)
+    train(tmp_path / "fourth", method="muse+kd", model="cifar/resnet10_w16")
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, monkeypatch):
+    class Killed(Callback):
+        def on_step(self, step, total_steps):
+            if step == 3:
+                raise InterruptedError
+
+    want = train(tmp_path / "whole", save_every_steps=1)
+    shutil.rmtree(tmp_path / "cache")
+    with monkeypatch.context() as killed:
+        killed.setattr(StoredView, "flush", lambda view: None)  # nor anything else is written
+        with pytest.raises(InterruptedError):
+            train(tmp_path / "run", save_every_steps=1, callback=Killed())
+    assert not list((tmp_path / "cache").glob("*/*.safetensors"))
+    run = selfdistill.train(out=tmp_path / "run", resume=True, teacher=teacher(), quiet=True)
+    assert same_weights(run, want)
+
+
+def test_a_full_disk_is_told_and_training_goes_on(tmp_path, monkeypatch):
+    want = train(tmp_path / "whole")
+    full = namedtuple("usage", "total used free")(0, 0, 0)
+    shutil.rmtree(tmp_path / "cache")
+
+    def fail(path, content):
+        raise ResourceError(f"{path} could not be written: No space left on device")
+
+    written = "selfdistill.teacher_cache.store.write_atomically"
+    with monkeypatch.context() as patched:
+        patched.setattr("selfdistill.teacher_cache.store._write_description", lambda *_: None)
+        patched.setattr(written, fail)
+        with pytest.warns(UserWarning, match="goes on live where they are missing"):
+            assert same_weights(train(tmp_path / "full"), want)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
+    with pytest.raises(ResourceError, match=r"take 0\.0 MB in .* are free; lower --cache-views"):
+        train(tmp_path / "refused")
+    assert not (tmp_path / "refused").exists()
+
+
+def test_what_is_kept_is_said(tmp_path):
+    messages = Messages()
+    train(tmp_path / "run", callback=messages, cache_classes=4, cache_precision="fp16")
+    said = next(text for text in messages.texts if "are kept" in text)
+    assert "2 views of 70 images, the 4 largest of 10 scores in fp16, 0.0 MB" in said
+
+
+def test_a_method_of_features_runs_live_and_says_so(tmp_path):
+    messages = Messages()
+    train(tmp_path / "run", method="at", callback=messages, epochs=1)
+    assert any("method 'at' reads more of its teacher than" in text for text in messages.texts)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_baseline_has_the_same_views_and_nothing_to_keep(tmp_path):
+    train(tmp_path / "run", method="ce", teacher=None, epochs=1)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_who_declares_it():
+    declared = {name for name in METHODS if METHODS[name].teacher_outputs_only}
+    assert declared == {"aicsd", "deit", "dist", "dkd", "kd", "mlkd", "nkd", "ofa-kd", "ttm"}
+
+
+def test_maps_of_scenes_are_kept(tmp_path, live):
+    torch.manual_seed(0)
+    pixels = torch.randint(256, (12, 3, 16, 16), dtype=torch.uint8)
+    masks = Masks(torch.randint(3, (12, 16, 16), dtype=torch.uint8))
+    images = InMemoryImages(pixels, masks)
+    data = selfdistill.data.ImageData(
+        "own", images, None, None, list("abc"), (0.5,) * 3, (0.3,) * 3, 0, True, False,
+        max_zoom=1.5, task="segmentation",
+    )  # fmt: skip
+    keys = {"data": data, "model": "fpn/small", "task": "segmentation", "batch_size": 4}
+    keys["teacher"] = build("fpn/small", num_classes=3, in_channels=3)
+    kept = train(tmp_path / "kept", **keys)
+    assert list((tmp_path / "cache").glob("*/*.safetensors"))
+    live()
+    assert losses(kept) == losses(train(tmp_path / "live", **keys))
+
+
+@pytest.mark.parametrize("key", ["cache_classes", "cache_precision", "cache_seed", "cache_dir"])
+def test_how_to_keep_without_what_to_keep_is_refused(key):
+    values = {"cache_classes": 3, "cache_precision": "fp16", "cache_seed": 1, "cache_dir": "x"}
+    with pytest.raises(ConfigError, match=f"{key} is about .* give cache_views, too"):
+        typed_recipe({key: values[key]})
+
+
+def described(data=None, net=None, **keys) -> dict:
+    recipe = parse({**TINY, **keys})
+    data, net = data or load_data(recipe), net or teacher()
+    return describe_outputs(data, recipe, net, OutputEncoding(10, 10))
+
+
+def renormalized() -> nn.Module:
+    net = teacher()
+    renormalize_inputs(net, ((0.5,), (0.5,)), ((0.4,), (0.5,)))
+    return net
+
+
+def converted() -> nn.Module:
+    net = teacher()
+    convert_inputs(net, 1)
+    return net
+
+
+def one_pixel_changed():
+    data = load_data(parse(TINY))
+    pixels = data.train.images.clone()
+    pixels[5, 0, 3, 3] ^= 1
+    return replace(data, train=InMemoryImages(pixels, data.train.targets))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"net": teacher(1)}, {"net": renormalized()}, {"net": converted()},
+        {"data": one_pixel_changed()}, {"max_train_images": 71}, {"val_fraction": 0.2},
+        {"cache_seed": 1}, {"crop_padding": 2}, {"flip": True}, {"max_zoom": 1.2},
+        {"color_jitter": 0.1}, {"precision": "fp16"},
+        {"data": load_data(parse(TINY)).normalized_by((0.1,), (0.2,), "own")},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_other_outputs_are_described_otherwise(changed):
+    assert described(**changed) != described()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"seed": 1}, {"cache_views": 9}, {"epochs": 2}, {"method": "dkd"}, {"batch_size": 16},
+     {"lr": 0.1}, {"model": "cifar/resnet10_w16"}, {"label_smoothing": 0.1}],
+    ids=str,
+)  # fmt: skip
+def test_the_same_outputs_are_described_alike(changed):
+    assert described(**changed) == described()
+
+
+def test_files_are_told_by_names_and_sizes(tmp_path):
+    from PIL import Image
+
+    from selfdistill.data import ImageFiles
+    from selfdistill.recipe.teacher_cache import _images_digest
+
+    def digest(folder):
+        paths = sorted(folder.glob("*.png"))
+        return _images_digest(ImageFiles(paths, torch.zeros(len(paths)).long(), (4, 4)))
+
+    folder = tmp_path / "a"
+    folder.mkdir()
+    for i in range(3):
+        Image.new("RGB", (4, 4), (i, i, i)).save(folder / f"{i}.png")
+    first = digest(folder)
+    assert digest(folder.rename(tmp_path / "b")) == first
+    Image.new("RGB", (9, 9)).save(tmp_path / "b" / "1.png")
+    assert digest(tmp_path / "b") != first
+
+
+def test_the_size_that_is_announced_is_the_size_on_the_disk(tmp_path):
+    train(tmp_path / "run", cache_classes=3, cache_precision="fp16")
+    files = list((tmp_path / "cache").glob("*/*.safetensors"))
+    stored = sum(sum(t.numel() * t.element_size() for t in load_file(f).values()) for f in files)
+    encoding = OutputEncoding(10, 3, "fp16")
+    assert stored == cache_bytes(parse(TINY), encoding, 70) == 2 * 70 * (3 * 3 + 2 + 4)
+
+
+@pytest.mark.parametrize("method", ["kd", "mlkd"])
+def test_a_compiled_method_takes_the_outputs_in_one_graph(method):
+    torch._dynamo.reset()
+    recipe = parse(TINY | {"method": method})
+    components = build_run(recipe, teacher=teacher())
+    from lightning_fabric import Fabric
+
+    from selfdistill.recipe.loaders import train_loader
+
+    fabric = Fabric(accelerator="cpu", devices=1)
+    batches = train_loader(recipe, components.data, components.method, fabric)
+    network = components.teacher.eval()
+    components.method.compile(backend="eager", fullgraph=True)
+    progress = selfdistill.core.Progress(*(torch.tensor(n) for n in (0, 0, 0, 100)))
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for (batch,) in batches.epoch(0):
+            outputs = tuple(network(x).detach() for x in (batch.inputs, *batch.views))
+            step = components.method(batch._replace(teacher_outputs=outputs), progress)
+            assert torch.isfinite(step.total)
