@@ -1,4 +1,9 @@
-"""Class scores as they are stored: all of them, or the largest and one number for the rest."""
+"""Class scores as they are stored: all of them, or the largest and one number for the rest.
+
+That the largest few are enough, and that the others may share what is left, is of TinyViT (Wu et
+al. 2022, https://arxiv.org/abs/2207.10666) and FKD (Shen and Xing 2022,
+https://arxiv.org/abs/2112.01528), which keep probabilities; logits serve every temperature.
+"""
 
 import math
 from collections.abc import Mapping
