@@ -22,6 +22,7 @@ from .options import method_classes
 from .schema import Recipe
 from .teachers import fingerprint
 
+_UNITS = {"GB": 1e9, "MB": 1e6}
 _SAMPLE_BYTES = 4  # the index of a sample, beside its outputs
 
 
@@ -115,7 +116,8 @@ def _check_space(store: OutputStore, needed: int, recipe: Recipe) -> None:
 
 
 def _size(count: int) -> str:
-    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
+    unit, factor = next((u for u in _UNITS.items() if count >= u[1]), ("kB", 1e3))
+    return f"{count / factor:,.1f} {unit}"
 
 
 def describe_outputs(
