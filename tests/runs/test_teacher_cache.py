@@ -16,7 +16,7 @@ from selfdistill.data import InMemoryImages
 from selfdistill.data.targets import Masks
 from selfdistill.engine.callback import Callback
 from selfdistill.models import build
-from selfdistill.models.renormalize import convert_inputs, renormalize_inputs
+from selfdistill.models.renormalize import convert_inputs, renormalize_inputs, resize_inputs
 from selfdistill.recipe.build_run import build_run, load_data
 from selfdistill.recipe.document import typed_recipe
 from selfdistill.recipe.schema import parse
@@ -208,6 +208,12 @@ def converted() -> nn.Module:
     return net
 
 
+def resized() -> nn.Module:
+    net = teacher()
+    resize_inputs(net, (16, 16))
+    return net
+
+
 def one_pixel_changed():
     data = load_data(parse(TINY))
     pixels = data.train.images.clone()
@@ -218,7 +224,7 @@ def one_pixel_changed():
 @pytest.mark.parametrize(
     "changed",
     [
-        {"net": teacher(1)}, {"net": renormalized()}, {"net": converted()},
+        {"net": teacher(1)}, {"net": renormalized()}, {"net": converted()}, {"net": resized()},
         {"data": one_pixel_changed()}, {"max_train_images": 71}, {"val_fraction": 0.2},
         {"cache_seed": 1}, {"crop_padding": 2}, {"flip": True}, {"max_zoom": 1.2},
         {"color_jitter": 0.1}, {"precision": "fp16"},
