@@ -9,14 +9,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from selfdistill.core import Method, StepOutput
-from selfdistill.engine.optimizer import (
-    EMA,
-    build_optimizer,
-    learning_rate,
-    optimizer_tensors,
-    restore_optimizer,
-    set_learning_rate,
-)
+from selfdistill.engine.optimizer import EMA, build_optimizer, learning_rate, set_learning_rate
+from selfdistill.engine.optimizer_state import optimizer_tensors, restore_optimizer
 from selfdistill.engine.settings import TrainingSettings
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..core import ResourceError, trained_state
 from ..data.targets import Embeddings
 from ..engine.evaluate import evaluate
-from ..engine.optimizer import optimizer_tensors
+from ..engine.optimizer_state import optimizer_tensors
 from ..engine.protocols import Batches
 from ..engine.run_directory import RunDirectory
 from ..engine.trainer import Trainer
@@ -124,7 +124,8 @@ def measure_training_cost(
     settings = recipe.model_copy(update={**endless, "save_every_steps": 0})
     _reset_peak(fabric.device)
     directory = RunDirectory(run_dir)
-    trainer = Trainer(fabric, method, components.task, batches, None, settings, directory)
+    tuning = {"tuning": components.tuning}
+    trainer = Trainer(fabric, method, components.task, batches, None, settings, directory, **tuning)
     trainer.global_step = 1
     step_seconds = _time_steps(trainer, batches, seconds, clock)
     image_seconds = _time_evaluation(components, fabric, clock)

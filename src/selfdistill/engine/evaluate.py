@@ -86,11 +86,17 @@ def predictor_outputs(fabric: Fabric, method: Method, name: str, inputs: Tensor)
 @contextmanager
 def evaluation_mode(method: Method, fabric: Fabric) -> Iterator[None]:
     """Context of evaluation mode, without gradients, in the run's precision."""
+    with restored_modes(method), torch.inference_mode(), fabric.autocast():
+        method.eval()
+        yield
+
+
+@contextmanager
+def restored_modes(method: nn.Module) -> Iterator[None]:
+    """Context after which every module is in the mode that it had."""
     modes = {module: module.training for module in method.modules()}
-    method.eval()
     try:
-        with torch.inference_mode(), fabric.autocast():
-            yield
+        yield
     finally:
         for module, mode in modes.items():
             module.training = mode

@@ -1,25 +1,37 @@
 """Optimizer, learning rate and moving average of the weights."""
 
 import math
+import warnings
 from collections.abc import Iterable, Mapping
+from random import Random
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import SGD, AdamW, Optimizer
 
-from ..core import ArtifactError, Method
+from ..core import ConfigError, Method
+from .fine_tuning import FineTuning, parameter_groups
 from .settings import TrainingSettings
 
+_NO_TUNING = FineTuning()
 
-def build_optimizer(method: Method, settings: TrainingSettings) -> Optimizer:
-    """SGD or AdamW over the method's parameter groups.
+
+def build_optimizer(
+    method: Method, settings: TrainingSettings, tuning: FineTuning = _NO_TUNING
+) -> Optimizer:
+    """The optimizer over the method's parameter groups: SGD, AdamW or one of timm's.
 
     A group may set `weight_decay` for itself, and `lr_scale`, a factor on the learning rate.
+
+    Raises:
+        ConfigError: nothing is left to train, or timm's optimizer cannot be used here.
     """
-    groups = [{"lr_scale": 1.0, **group} for group in method.param_groups()]
+    groups = parameter_groups(method, settings, tuning)
     if settings.optimizer == "adamw":
         return AdamW(groups, lr=settings.lr, weight_decay=settings.weight_decay)
+    if settings.optimizer != "sgd":
+        return _timm_optimizer(groups, settings)
     nesterov = settings.nesterov and settings.momentum > 0
     return SGD(
         groups,
@@ -28,6 +40,39 @@ def build_optimizer(method: Method, settings: TrainingSettings) -> Optimizer:
         nesterov=nesterov,
         weight_decay=settings.weight_decay,
     )
+
+
+def _timm_optimizer(groups: list[dict[str, Any]], settings: TrainingSettings) -> Optimizer:
+    """An optimizer of timm, whose own defaults hold for all but rate, decay and momentum."""
+    from timm.optim import create_optimizer_v2  # takes ten seconds to import
+
+    name = settings.optimizer
+    numbers = {
+        "lr": settings.lr,
+        "weight_decay": settings.weight_decay,
+        "momentum": settings.momentum,
+    }
+    try:
+        # some warn of packages that would make them faster
+        with warnings.catch_warnings(action="ignore"):
+            optimizer: Optimizer = create_optimizer_v2(groups, opt=name, **numbers)
+    except (ImportError, RuntimeError, AssertionError, TypeError, ValueError) as error:
+        # some need a CUDA extension of another package
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(
+            f"optimizer '{name}' cannot be used here: {reason}; choose another"
+        ) from None
+    if getattr(optimizer, "is_second_order", False):
+        raise ConfigError(
+            f"optimizer '{name}' wants second derivatives, which the training loop does not "
+            "compute; choose another, such as adamw"
+        )
+    if any(isinstance(value, Random) for value in vars(optimizer).values()):
+        raise ConfigError(
+            f"optimizer '{name}' draws from a random generator of its own, so that no run of it "
+            "could be resumed exactly; choose another, such as muon"
+        )
+    return optimizer
 
 
 def resolve_lr_scale(groups: Iterable[Mapping[str, Any]], lr: float) -> list[dict[str, Any]]:
@@ -95,30 +140,3 @@ class EMA:
         for name, value in self.state.items():
             if not value.is_floating_point():
                 value.copy_(state[name])
-
-
-def optimizer_tensors(optimizer: Optimizer, method: nn.Module) -> dict[str, Tensor]:
-    """The optimizer's state to be saved, {parameter/slot: tensor}."""
-    return {
-        f"{name}/{slot}": value
-        for name, parameter in method.named_parameters()
-        for slot, value in optimizer.state.get(parameter, {}).items()
-        if isinstance(value, Tensor)
-    }
-
-
-def restore_optimizer(optimizer: Optimizer, method: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Restore what `optimizer_tensors` returned; slots without a tensor start anew.
-
-    Raises:
-        ArtifactError: a tensor belongs to no parameter of the method.
-    """
-    parameters = dict(method.named_parameters())
-    for key, value in tensors.items():
-        name, _, slot = key.rpartition("/")
-        parameter = parameters.get(name)
-        if parameter is None or value.shape not in (parameter.shape, ()):
-            raise ArtifactError(f"the checkpoint's optimizer does not fit this method ({key})")
-        state: dict[str, Any] = optimizer.state[parameter]
-        # torch keeps a step counter on the CPU, and every other slot on its parameter's device.
-        state[slot] = value if slot == "step" else value.to(parameter)

@@ -35,6 +35,7 @@ def option(
 
 
 _training = partial(option, panel="Training")
+_tuning = partial(option, panel="Fine-tuning")
 _hardware = partial(option, panel="Hardware")
 _output = partial(option, panel="Logging and checkpoints")
 
@@ -46,13 +47,16 @@ class TrainingSettings(BaseModel):
 
     epochs: int = _training(30, "Passes over the training images.", ge=1)
     seed: int = _training(0, "Random seed of initial weights, sample order and augmentation.", ge=0)
-    optimizer: Literal["sgd", "adamw"] = _training("sgd", "Optimizer.")
+    optimizer: str = _training(
+        "sgd", "Optimizer: sgd, adamw, or the name of one of timm's.", metavar="NAME"
+    )
     lr: float = _training(0.05, "Peak learning rate.", gt=0)
     momentum: float = _training(0.9, "Momentum of SGD.", ge=0, lt=1)
     nesterov: bool = _training(True, "Nesterov momentum in SGD.")
     weight_decay: float = _training(
         5e-4, "Weight decay, on all parameters including heads and critics.", ge=0
     )
+    norm_decay: bool = _training(True, "Weight decay on norms and biases, too.")
     lr_schedule: Literal["cosine", "step", "constant"] = _training(
         "cosine", "Learning rate schedule."
     )
@@ -72,6 +76,11 @@ class TrainingSettings(BaseModel):
         "Decay of the moving average of the weights, which is then evaluated; 0 keeps none.",
         ge=0,
         lt=1,
+    )
+    batchnorm: Literal["train", "frozen", "reestimate"] = _tuning(
+        "train",
+        "Statistics of the network's BatchNorm layers; frozen keeps those of the initial weights, "
+        "reestimate measures them anew at the end.",
     )
     precision: Literal["fp32", "bf16", "fp16"] = _hardware("fp32", "Floating-point precision.")
     channels_last: bool = _hardware(

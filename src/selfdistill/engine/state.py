@@ -9,7 +9,8 @@ from torch.optim import Optimizer
 
 from ..core import ArtifactError, Method, load_tensors, trained_state
 from .checkpoint import Checkpoint
-from .optimizer import EMA, optimizer_tensors
+from .optimizer import EMA
+from .optimizer_state import optimizer_tensors
 
 
 @contextmanager

@@ -14,18 +14,15 @@ from torch.nn.utils import get_total_norm
 from ..core import Batch, Method, Progress, StepOutput, Task, memory_format, trained_state
 from ..core.keyed_random import bits, purpose
 from . import checkpoint
+from .batchnorm import reestimate_batchnorm
 from .callback import Callback
-from .evaluate import evaluate
 from .extra_choice import ExtraChoice
+from .fine_tuning import FineTuning
 from .meters import Meters
+from .monitor_warnings import MonitorWarnings
 from .nonfinite import divergence_error, find_nonfinite_tensor, find_nonfinite_term
-from .optimizer import (
-    EMA,
-    build_optimizer,
-    learning_rate,
-    restore_optimizer,
-    set_learning_rate,
-)
+from .optimizer import EMA, build_optimizer, learning_rate, set_learning_rate
+from .optimizer_state import restore_optimizer
 from .processes import average_batchnorm_statistics, process_max
 from .protocols import Batches, Origin
 from .run_directory import RunDirectory
@@ -40,9 +37,10 @@ from .state import (
     student_prefix,
     tensor_group,
 )
+from .validate import validate
 
 _STEP = purpose("step")
-_SETTLING_STEPS = 500  # a critic is at chance until it has learned
+_NO_TUNING = FineTuning()
 
 
 class Trainer:
@@ -58,6 +56,7 @@ class Trainer:
         directory: locked by the caller.
         callback: observes the run; None is nobody.
         origin: goes into the checkpoints, and is compared with that of the one to go on from.
+        tuning: what of the network learns how fast.
     """
 
     def __init__(
@@ -71,6 +70,7 @@ class Trainer:
         directory: RunDirectory,
         callback: Callback | None = None,
         origin: Origin | None = None,
+        tuning: FineTuning = _NO_TUNING,
     ) -> None:
         self.fabric, self.method, self.task, self.settings = fabric, method, task, settings
         self.train_batches, self.val_batches = train_batches, val_batches
@@ -78,13 +78,16 @@ class Trainer:
         self.global_step, self.total_steps = 0, settings.epochs * train_batches.steps_per_epoch
         # `signals` hears at any time; the agreed one is known to all processes
         self.meters, self.signals, self.agreed_signal = Meters(), Signals(), 0
-        self.reported_monitors: set[str] = set()  # a warning about each is given once a run
+        self.warnings = MonitorWarnings(
+            method, self.callback, train_batches.steps_per_epoch, self.total_steps
+        )
         if settings.channels_last:
             memory_format.module_to_channels_last(method)
         if settings.compile:
             method.compile()
         self.choice = ExtraChoice(fabric, method, train_batches)
-        optimizer = build_optimizer(method, settings)
+        self.tuning = tuning
+        optimizer = build_optimizer(method, settings, tuning)
         self.wrapped_method, self.optimizer = fabric.setup(method, optimizer)
         self.ema = EMA(trained_state(method), settings.ema_decay) if settings.ema_decay else None
         self.train_metric = task.train_metric().to(fabric.device)  # constructing it is slow
@@ -124,8 +127,9 @@ class Trainer:
         seed = bits(_STEP, settings.seed, self.global_step, self.fabric.global_rank)
         torch.manual_seed(int(seed))
         steps_per_epoch, cycles = self.train_batches.steps_per_epoch, self.method.cycles
-        rate = learning_rate(settings, self.global_step, steps_per_epoch, cycles)
-        set_learning_rate(self.optimizer, rate)
+        self.rate = learning_rate(settings, self.global_step, steps_per_epoch, cycles)
+        set_learning_rate(self.optimizer, self.rate)
+        self.tuning.hold()
         steps: list[StepOutput] = []
         for number, batch in enumerate(micro_batches, 1):
             last = number == len(micro_batches)
@@ -157,16 +161,19 @@ class Trainer:
         """Evaluate, log, warn about monitors and save."""
         entry: dict[str, Any] = {"kind": "epoch", "epoch": epoch, "step": self.global_step}
         entry |= self.meters.take_means("epoch", self.fabric)
+        last = self.global_step == self.total_steps
+        if last and self.settings.batchnorm == "reestimate":
+            batches = partial(self.train_batches.epoch, epoch)
+            reestimate_batchnorm(self.fabric, self.method, batches, self.tuning, self.ema)
         self._average_batchnorm_statistics()
         due = (epoch + 1) % self.settings.val_every_epochs == 0
-        if self.val_batches is not None and (due or self.global_step == self.total_steps):
-            with self.ema_weights():
-                entry["val"] = evaluate(self.fabric, self.method, self.task, self.val_batches)
+        if self.val_batches is not None and (due or last):
+            entry |= validate(self.fabric, self.method, self.task, self.val_batches, self.ema)
         self.method.after_epoch(self.val_batches or ())
         if self.fabric.is_global_zero:
             self.directory.log(entry)
             self.callback.on_epoch(entry)
-            self._report_diagnosis(epoch, entry["monitors"])
+            self.warnings.report(epoch, self.global_step, entry["monitors"])
         self.save()
 
     def ema_weights(self) -> AbstractContextManager[None]:
@@ -228,18 +235,6 @@ class Trainer:
     def _epoch_complete(self) -> bool:
         return self.global_step % self.train_batches.steps_per_epoch == 0
 
-    def _report_diagnosis(self, epoch: int, monitors: dict[str, float]) -> None:
-        """Warn once of each monitor, in a line a warning: after a fifth, two epochs, 500 steps."""
-        settled = (self.total_steps // 5, 2 * self.train_batches.steps_per_epoch, _SETTLING_STEPS)
-        if self.global_step < max(settled):
-            return
-        warned = self.method.diagnose(monitors)
-        new = [name for name in warned if name not in self.reported_monitors]
-        self.reported_monitors.update(new)
-        for warning in dict.fromkeys(warned[name] for name in new):
-            names = [name for name in new if warned[name] == warning]
-            self.callback.on_message(f"epoch {epoch + 1}: {', '.join(names)}: {warning}")
-
     def _average_batchnorm_statistics(self) -> None:
         states = [dict(self.method.named_buffers()), *([self.ema.state] if self.ema else [])]
         average_batchnorm_statistics(self.fabric, self.method, *states)
@@ -282,7 +277,7 @@ class Trainer:
         images_per_second = self.images_since_log / (self.last_log_time - before)
         self.images_since_log = 0
         entry: dict[str, Any] = {"kind": "step", "step": self.global_step, "epoch": epoch}
-        entry["lr"] = self.optimizer.param_groups[0]["lr"]
+        entry["lr"] = self.rate
         entry |= self.meters.take_means("window", self.fabric)
         if batch.targets is not None:
             self.train_metric.reset()

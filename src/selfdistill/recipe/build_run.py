@@ -11,12 +11,14 @@ from torch import nn
 from ..core import ConfigError, Method, Task
 from ..core.keyed_random import bits, purpose
 from ..data import ImageData, load, read_extra_images
+from ..engine.fine_tuning import FineTuning
 from ..models import build as build_network
 from ..models import set_weights
 from ..models.fit_weights import fit_weights
 from ..tasks import TASKS, check_network, make_task
 from .build_method import build_method, teacher_network, unlike_outputs
 from .embedding import with_embedding
+from .fine_tuning import tune_network
 from .network_input import InitialWeights, as_network_input, initial_weights
 from .options import method_classes
 from .schema import Recipe
@@ -30,6 +32,7 @@ class RunComponents(NamedTuple):
     """What a run is made of; the recipe is complete, with the teacher's network named.
 
     Attributes:
+        tuning: what of the network learns how fast.
         teacher: a network, or the method that trained it where its parts are read.
         teacher_unlike: why the teacher's scores mean nothing for the data, a sentence, or "".
         teacher_note: what is done to the images that it gets, a phrase, or "".
@@ -43,6 +46,7 @@ class RunComponents(NamedTuple):
     task: Task
     network: nn.Module
     method: Method
+    tuning: FineTuning
     teacher: nn.Module | None
     peers: Sequence[nn.Module]
     teacher_unlike: str = ""
@@ -164,7 +168,8 @@ def build_run(
             f"method '{recipe.method}' trains in {method.cycles} cycles, at whose starts the "
             "learning rate restarts, and the step schedule does not; use lr_schedule=cosine"
         )
-    parts = recipe, data, task, network, method, teacher, peers, unlike
+    tuning = tune_network(recipe, network, method, task, given=model is not None)
+    parts = recipe, data, task, network, method, tuning, teacher, peers, unlike
     return RunComponents(*parts, *(loaded[3:] if loaded else ()))
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from ..engine.optimizer_names import check_optimizer_name
 from ..errors import ConfigError, DataError, nearest, shortened
 from .default_method import default_method
 from .fields import Recipe
@@ -88,6 +89,7 @@ def typed_recipe(values: Mapping[str, Any]) -> Recipe:
     check_plain_values(recipe.model_dump())
     _check_normalization(recipe)
     _check_cache(recipe)
+    check_optimizer_name(recipe.optimizer)
     if recipe.method:
         return recipe
     return recipe.model_copy(update={"method": default_method(recipe.model_dump()).method})

@@ -15,6 +15,7 @@ from ..engine.settings import TrainingSettings, option
 _subject = partial(option, panel="Method and network")
 _data = partial(option, panel="Data")
 _training = partial(option, panel="Training")
+_tuning = partial(option, panel="Fine-tuning")
 _hardware = partial(option, panel="Hardware")
 _cache = partial(option, panel="Teacher cache")
 
@@ -163,6 +164,18 @@ class ExperimentSettings(BaseModel):
     batch_size: int = _training(64, "Images per optimizer step, over all devices.", ge=1)
     accumulation_steps: int = _training(
         1, "Forward and backward passes per optimizer step, which share the batch.", ge=1
+    )
+    freeze_until: str = _tuning(
+        "",
+        "Module of the network, see selfdistill taps, up to which nothing is trained.",
+        unset="all is trained",
+        metavar="MODULE",
+    )
+    layer_decay: float = _tuning(
+        1.0, "Factor on the learning rate from a block of the network to the one before.", gt=0, le=1
+    )
+    head_lr_factor: float = _tuning(
+        1.0, "Factor on the learning rate of the network's head, behind its last stage.", gt=0
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = _hardware("auto", "Device to train on.")
     devices: int = _hardware(1, "Processes per node, one device each (DDP).", ge=1)

@@ -11,6 +11,7 @@ from torch import nn
 from ..core import ConfigError, SelfdistillError, load_tensors
 from ..data import ImageData, warn_of_data
 from ..engine.callback import Callback
+from ..engine.fine_tuning import FineTuning
 from ..engine.processes import lost_processes_reported
 from ..engine.protocols import Batches
 from ..engine.quiet_lightning import quiet_lightning
@@ -154,7 +155,7 @@ def train_recipe(
         components = components._replace(data=data)
         session = EvaluationSession(recipe, components.data, components.method, fabric)
         origin = read_origin(directory, extended=epochs is not None)
-        trainer = _trainer(session, batches, directory, callback, origin)
+        trainer = _trainer(session, batches, directory, callback, origin, components.tuning)
         exits = _fit(trainer, session, directory, callback)
     state = trainer.state()
     return Run(directory.path, recipe, components.method.eval(), exits, components.data, state)
@@ -205,6 +206,7 @@ def _trainer(
     directory: RunDirectory,
     callback: Callback,
     origin: RunOrigin,
+    tuning: FineTuning,
 ) -> Trainer:
     """The loop around the method of a session."""
     return Trainer(
@@ -217,6 +219,7 @@ def _trainer(
         directory,
         callback,
         origin,
+        tuning,
     )
 
 

@@ -1,0 +1,77 @@
+"""An optimizer's state as tensors of a checkpoint, and back."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ..core import ArtifactError
+
+_NUMBER = "number "
+_GROUP = "group "
+
+
+def optimizer_tensors(optimizer: Optimizer, method: nn.Module) -> dict[str, Tensor]:
+    """The optimizer's state to be saved, {parameter/slot: tensor}.
+
+    Numbers among it are 0-d tensors under "number parameter/slot". What an optimizer counts for a
+    whole group of parameters has the group's index for a parameter, "group 0/step".
+    """
+    saved: dict[str, Tensor] = {}
+    for name, parameter in method.named_parameters():
+        for slot, value in optimizer.state.get(parameter, {}).items():
+            _add(saved, f"{name}/{slot}", value)
+    given = {"params", "lr", "lr_scale", *optimizer.defaults}
+    for number, group in enumerate(optimizer.param_groups):
+        for slot in sorted(group.keys() - given):
+            _add(saved, f"{_GROUP}{number}/{slot}", group[slot])
+    return saved
+
+
+def _add(saved: dict[str, Tensor], key: str, value: Any) -> None:
+    if isinstance(value, Tensor):
+        saved[key] = value
+    elif isinstance(value, bool | int):
+        kind = torch.bool if isinstance(value, bool) else torch.int64
+        saved[_NUMBER + key] = torch.tensor(value, dtype=kind)
+    elif isinstance(value, float):
+        saved[_NUMBER + key] = torch.tensor(value, dtype=torch.float64)
+
+
+def restore_optimizer(optimizer: Optimizer, method: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Restore what `optimizer_tensors` returned; slots without a tensor start anew.
+
+    Raises:
+        ArtifactError: a tensor belongs to no parameter of the method.
+    """
+    parameters = dict(method.named_parameters())
+    for key, tensor in tensors.items():
+        name, _, slot = key.removeprefix(_NUMBER).rpartition("/")
+        value: Any = tensor.item() if key.startswith(_NUMBER) else tensor
+        if name.startswith(_GROUP):
+            _group(optimizer, name, key)[slot] = value
+            continue
+        parameter = parameters.get(name)
+        if parameter is None or not _fits(tensor, parameter):
+            raise _misfit(key)
+        state: dict[str, Any] = optimizer.state[parameter]
+        # torch keeps a step counter on the CPU, and every other slot on its parameter's device.
+        on_device = isinstance(value, Tensor) and slot != "step"
+        state[slot] = value.to(parameter.device) if on_device else value
+
+
+def _group(optimizer: Optimizer, name: str, key: str) -> dict[str, Any]:
+    try:
+        return optimizer.param_groups[int(name.removeprefix(_GROUP))]
+    except (ValueError, IndexError):
+        raise _misfit(key) from None
+
+
+def _fits(tensor: Tensor, parameter: nn.Parameter) -> bool:
+    """Whether a slot may be of the parameter: of its shape, or a summary of fewer elements."""
+    return tensor.shape == parameter.shape or tensor.numel() < max(2, parameter.numel())
+
+
+def _misfit(key: str) -> ArtifactError:
+    return ArtifactError(f"the checkpoint's optimizer does not fit this method ({key})")

@@ -1,0 +1,110 @@
+"""What of a network is frozen and how fast its layers learn, by the keys of a recipe."""
+
+from typing import Any
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..core import ConfigError, Method, Task
+from ..engine.fine_tuning import FineTuning
+from ..taps import find_taps
+from ..taps.upstream import find_upstream
+from .schema import Recipe
+
+
+def tune_network(
+    recipe: Recipe, network: nn.Module, method: Method, task: Task, *, given: bool = False
+) -> FineTuning:
+    """Freeze what the recipe says, and find the learning rates of the rest.
+
+    Args:
+        recipe: `freeze_until`, `layer_decay`, `head_lr_factor` and `batchnorm` are read.
+        network: as it was given to the method; the parameters to freeze get no more gradients.
+        method: was built around it.
+        task: has an example of its input.
+        given: whether the network is a module of the user's, whose weights nobody here knows.
+
+    Raises:
+        ConfigError: something is to be frozen that has random weights or does not train, there is
+            no such module, or the network's depth cannot be told.
+    """
+    if recipe.freeze_until or recipe.batchnorm == "frozen":
+        _check_frozen(recipe, network, method, given)
+    fixed: list[nn.Module] = []
+    if recipe.freeze_until:
+        fixed += _freeze(network, recipe.freeze_until, task.example)
+    if recipe.batchnorm == "frozen":
+        fixed += [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    if recipe.layer_decay == 1 and recipe.head_lr_factor == 1:
+        return FineTuning({}, fixed)
+    scales = lr_scales(network, task.example, recipe.layer_decay, recipe.head_lr_factor)
+    return FineTuning(scales, fixed)
+
+
+def _check_frozen(recipe: Recipe, network: nn.Module, method: Method, given: bool) -> None:
+    option = "--freeze-until" if recipe.freeze_until else "--batchnorm frozen"
+    if not (recipe.weights or given):
+        raise ConfigError(f"{option} would keep random weights as they are; give --weights")
+    if method.needs.trained_student:
+        raise ConfigError(
+            f"method '{recipe.method}' does not train the network at all; leave {option} out"
+        )
+    if not {*network.parameters()} & {*method.parameters()}:
+        raise ConfigError(
+            f"method '{recipe.method}' trains a network of its own making instead of the given "
+            f"one, of which {option} could keep nothing; leave it out"
+        )
+
+
+def _freeze(network: nn.Module, name: str, example: Any) -> list[nn.Module]:
+    """Freeze all that a module's output is computed from; returns the modules before its end."""
+    upstream = find_upstream(network, [name], example)[name]
+    for parameter in upstream.parameters:
+        parameter.requires_grad_(False)
+    return [m for m in upstream.modules if not any(p.requires_grad for p in m.parameters())]
+
+
+def lr_scales(
+    network: nn.Module, example: Any, layer_decay: float, head_factor: float = 1.0
+) -> dict[nn.Parameter, float]:
+    """{parameter: factor on the learning rate}, by its depth in the network.
+
+    At depth d of 0 … D the factor is layer_decay^(D − d). A network of timm knows its depths
+    (`group_matcher`, as `timm.optim.param_groups_layer_decay` reads it); of other networks depth
+    is counted by the automatic taps: what lies before the first, between two, and behind the last.
+    What lies behind the last tap is the head, which gets its factor, too.
+
+    Raises:
+        ConfigError: the network has no taps that can be found.
+    """
+    taps = find_taps(network, example)
+    depths = _depths_by_taps(network, taps, example)
+    head = {p for p, depth in depths.items() if depth == len(taps)}
+    depths = _depths_by_timm(network) or depths
+    deepest = max(depths.values(), default=0)
+    return {
+        parameter: layer_decay ** (deepest - depth) * (head_factor if parameter in head else 1)
+        for parameter, depth in depths.items()
+    }
+
+
+def _depths_by_taps(network: nn.Module, taps: list[str], example: Any) -> dict[nn.Parameter, int]:
+    """The number of taps that lie before each parameter."""
+    upstream = find_upstream(network, taps, example)
+    return {
+        p: next((i for i, tap in enumerate(taps) if p in upstream[tap].parameters), len(taps))
+        for p in network.parameters()
+        if p.requires_grad
+    }
+
+
+def _depths_by_timm(network: nn.Module) -> dict[nn.Parameter, int]:
+    """The depths that a network of timm knows itself; of others none."""
+    matcher = getattr(network, "group_matcher", None)
+    if not callable(matcher):
+        return {}
+    from timm.models import group_parameters  # is imported already, by the network
+
+    numbers = group_parameters(network, matcher(coarse=False), reverse=True)
+    deepest = max(numbers.values(), default=0)
+    return {p: numbers.get(n, deepest) for n, p in network.named_parameters() if p.requires_grad}
