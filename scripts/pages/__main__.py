@@ -7,6 +7,7 @@ from pathlib import Path
 
 import command_pages
 import method_pages
+import preset_page
 import recipe_page
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -14,7 +15,8 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 def pages() -> dict[str, str]:
     """All of them, by their paths below docs/."""
-    return {**method_pages.pages(), **recipe_page.pages(), **command_pages.pages()}
+    made = (method_pages, recipe_page, preset_page, command_pages)
+    return {path: text for module in made for path, text in module.pages().items()}
 
 
 def left_over() -> list[Path]:

@@ -11,9 +11,9 @@ from selfdistill.core import ConfigError
 from selfdistill.models import list_models
 from selfdistill.models.cifar import NETWORKS
 from selfdistill.models.yolov5 import SCALES
+from selfdistill.recipe.published import FOLDER
 from selfdistill.recipe.schema import Recipe, parse, read
 from selfdistill.reproduction.ledger import (
-    FOLDER,
     find_row,
     ledger,
     matching_rows,

@@ -41,13 +41,14 @@ def resolve_recipe(
     from ..recipe.merge import merge_keys
     from ..recipe.network_check import check_networks_early
     from ..recipe.plugins import import_recipe_plugins
+    from ..recipe.presets import with_preset
     from ..recipe.schema import parse
 
     import_recipe_plugins({**file, **keys})  # before methods are asked for their options
     if switched:
         file = _drop_other_method_keys(keys["method"], file)
     values = merge_keys(file, keys)
-    chosen = parse(merge_keys(values, _settings(settings or (), keys, values)))
+    chosen = parse(with_preset(file, {**keys, **_settings(settings or (), keys, values)}))
     check_networks_early(chosen)
     return chosen
 

@@ -15,6 +15,7 @@ from ..recipe.options import (
     method_classes,
     reads_extra,
 )
+from ..recipe.presets import with_preset
 from ..recipe.schema import Recipe, parse, write
 from ..runs.paths import first_difference
 from ..tasks import TASKS
@@ -134,6 +135,7 @@ def plan_study(
     file_method = str(file.get("method") or default_method({**file, **keys}).method)
     rows = _with_baseline(rows or [ComparisonRow(file_method, file_method, {})])
     _check_known(keys, rows)
+    file, keys = _with_shared_preset(rows, file, keys)
     study = Study({r.name: _row_recipe(r, file, file_method, keys) for r in rows}, seeds, exit)
     for name, recipe in study.rows.items():
         if recipe.task != study.rows[study.baseline].task:
@@ -142,6 +144,23 @@ def plan_study(
                 "train it first, and compare methods that start from it: --weights with its run"
             )
     return study
+
+
+def _with_shared_preset(
+    rows: Sequence[ComparisonRow], file: Mapping[str, Any], keys: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """File and keys with one preset for all rows, that of the last of them: rows differ in method.
+
+    Options of a paper's recipe belong to its own method's rows, which give them themselves.
+    """
+    shared = {k: v for k, v in keys.items() if k in Recipe.model_fields}
+    own = {k: v for k, v in file.items() if k != "options"}
+    whole = with_preset(own, shared, [row.method for row in rows])
+    kept = {k: v for k, v in whole.items() if k not in ("options", *keys)}
+    options = {"options": file["options"]} if "options" in file else {}
+    return {**kept, **options, "preset": whole["preset"]}, {
+        k: v for k, v in keys.items() if k != "preset"
+    }
 
 
 def _with_baseline(rows: Iterable[ComparisonRow]) -> list[ComparisonRow]:

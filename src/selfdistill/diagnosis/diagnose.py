@@ -19,6 +19,7 @@ from ..recipe.build_run import build_run, run_input
 from ..recipe.loaders import train_loader
 from ..recipe.make_fabric import make_fabric
 from ..recipe.merge import merge_keys
+from ..recipe.presets import with_preset
 from ..recipe.schema import Recipe, parse, read
 from ..runs.arguments import training_arguments
 from ..runs.paths import unique_run_dir
@@ -130,7 +131,7 @@ def _resolve_recipe(recipe: Recipe | str | Path | None, keys: Mapping[str, Any])
     """Recipe with keys put over it."""
     if isinstance(recipe, Recipe):
         return parse(merge_keys(recipe.model_dump(), keys)) if keys else recipe
-    return parse(merge_keys(read(Path(recipe)) if recipe else {}, keys))
+    return parse(with_preset(read(Path(recipe)) if recipe else {}, keys))
 
 
 def _check_run_dir(run_dir: Path) -> None:

@@ -124,8 +124,16 @@ def measure_training_cost(
     settings = recipe.model_copy(update={**endless, "save_every_steps": 0})
     _reset_peak(fabric.device)
     directory = RunDirectory(run_dir)
-    tuning = {"tuning": components.tuning}
-    trainer = Trainer(fabric, method, components.task, batches, None, settings, directory, **tuning)
+    trainer = Trainer(
+        fabric,
+        method,
+        components.task,
+        batches,
+        None,
+        settings,
+        directory,
+        tuning=components.tuning,
+    )
     trainer.global_step = 1
     step_seconds = _time_steps(trainer, batches, seconds, clock)
     image_seconds = _time_evaluation(components, fabric, clock)

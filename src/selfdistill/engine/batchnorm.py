@@ -71,7 +71,9 @@ def _measure(
 def _measurable(method: Method, tuning: FineTuning) -> list[_BatchNorm]:
     """BatchNorm layers that keep statistics, of all predictors, each once."""
     fixed = {id(module) for module in tuning.fixed_modules}
-    fixed |= {id(m) for part in method.modules() if isinstance(part, Frozen) for m in part.modules()}
+    fixed |= {
+        id(m) for part in method.modules() if isinstance(part, Frozen) for m in part.modules()
+    }
     modules = [m for network in method.predictors().values() for m in network.modules()]
     return [
         module

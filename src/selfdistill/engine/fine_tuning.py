@@ -1,4 +1,4 @@
-"""Which parts of a network learn, and how fast: parameter groups and modules that stay as they are."""
+"""Which parts of a network learn, and how fast: parameter groups, and modules that stay."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ class FineTuning(NamedTuple):
             layers whose statistics are.
     """
 
-    lr_scales: Mapping[nn.Parameter, float] = {}  # noqa: RUF012  never written to
+    lr_scales: Mapping[nn.Parameter, float] = {}
     fixed_modules: Sequence[nn.Module] = ()
 
     def hold(self) -> None:

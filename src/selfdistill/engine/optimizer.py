@@ -44,10 +44,12 @@ def build_optimizer(
 
 def _timm_optimizer(groups: list[dict[str, Any]], settings: TrainingSettings) -> Optimizer:
     """An optimizer of timm, whose own defaults hold for all but rate, decay and momentum."""
-    from timm.optim import create_optimizer_v2  # takes ten seconds to import
+    from timm import optim  # takes ten seconds to import
+
+    create: Any = optim.create_optimizer_v2  # type: ignore[attr-defined]
 
     name = settings.optimizer
-    numbers = {
+    numbers: dict[str, Any] = {
         "lr": settings.lr,
         "weight_decay": settings.weight_decay,
         "momentum": settings.momentum,
@@ -55,7 +57,7 @@ def _timm_optimizer(groups: list[dict[str, Any]], settings: TrainingSettings) ->
     try:
         # some warn of packages that would make them faster
         with warnings.catch_warnings(action="ignore"):
-            optimizer: Optimizer = create_optimizer_v2(groups, opt=name, **numbers)
+            optimizer: Optimizer = create(groups, opt=name, **numbers)
     except (ImportError, RuntimeError, AssertionError, TypeError, ValueError) as error:
         # some need a CUDA extension of another package
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

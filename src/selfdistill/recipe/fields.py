@@ -14,6 +14,7 @@ from ..engine.settings import TrainingSettings, option
 
 _subject = partial(option, panel="Method and network")
 _data = partial(option, panel="Data")
+_augmentation = partial(option, panel="Augmentation")
 _training = partial(option, panel="Training")
 _tuning = partial(option, panel="Fine-tuning")
 _hardware = partial(option, panel="Hardware")
@@ -46,6 +47,11 @@ class ExperimentSettings(BaseModel):
         "Initial weights: 'pretrained', a run directory, or a file such as .safetensors or .pth.",
         unset="random",
         metavar="FILE",
+    )
+    preset: Literal["auto", "scratch", "finetune", "strong", "paper"] = _subject(
+        "auto",
+        "Settings to begin with, see the reference; auto is finetune from initial weights, else "
+        "scratch.",
     )
     taps: str = _subject(
         "auto", "Modules whose features are read, with commas, see selfdistill taps."
@@ -117,14 +123,14 @@ class ExperimentSettings(BaseModel):
     max_train_images: int | None = _data(
         None, "Maximum number of training images.", unset="all", ge=1
     )
-    crop_padding: int | None = _data(
+    crop_padding: int | None = _augmentation(
         None, "Padding of the random crop in pixels.", unset="the data set's", ge=0
     )
-    flip: bool | None = _data(None, "Random horizontal flip.", unset="the data set's")
-    max_zoom: float | None = _data(
+    flip: bool | None = _augmentation(None, "Random horizontal flip.", unset="the data set's")
+    max_zoom: float | None = _augmentation(
         None, "Maximum random enlargement; 1 disables it.", unset="the data set's", ge=1
     )
-    color_jitter: float = _data(
+    color_jitter: float = _augmentation(
         0.0, "Strength of random brightness, contrast and saturation; 0 disables them.", ge=0, le=1
     )
     ignore_index: int | None = _data(None, "Mask value that is no class, in addition to 255.", ge=0)
@@ -172,7 +178,10 @@ class ExperimentSettings(BaseModel):
         metavar="MODULE",
     )
     layer_decay: float = _tuning(
-        1.0, "Factor on the learning rate from a block of the network to the one before.", gt=0, le=1
+        1.0,
+        "Factor on the learning rate from a block of the network to the one before.",
+        gt=0,
+        le=1,
     )
     head_lr_factor: float = _tuning(
         1.0, "Factor on the learning rate of the network's head, behind its last stage.", gt=0

@@ -11,12 +11,13 @@ from typing import Any
 from ..core import ConfigError
 from ..engine.callback import Callback
 from ..engine.run_directory import RunDirectory
+from ..recipe.published import FOLDER
 from ..recipe.schema import Recipe
 from ..records.csv_text import csv_text
 from ..records.exit_scores import ExitScore
 from ..runs.train import load_or_train_exits
 from .gap import ReportedGap, measured_value, reported_gap
-from .ledger import FOLDER, find_row
+from .ledger import find_row
 from .paper_row import ROOT, PaperRow
 from .reported_value import ReportedValue
 

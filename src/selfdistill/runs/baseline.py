@@ -18,6 +18,7 @@ _MAY_DIFFER = {
     "teacher_taps",
     "peers",
     "seed",
+    "preset",  # what it set stands beside it
 }
 _MAY_DIFFER |= {"log_every_steps", "save_every_steps", "val_every_epochs"}
 _IMAGES = ("data", "image_size")  # without these two alike, nothing can be compared

@@ -9,6 +9,8 @@ from ..recipe.run_origin import MACHINE_KEYS, recipe_table
 from ..recipe.schema import Recipe, parse
 from ..records.exit_scores import FILE as EXITS_FILE
 
+_NAMED_ONLY = MACHINE_KEYS | {"preset"}  # what a preset set stands beside it
+
 
 def load_recipe(path: str | Path | None) -> Recipe:
     """The recipe of a run that exists.
@@ -25,7 +27,7 @@ def load_recipe(path: str | Path | None) -> Recipe:
 def first_difference(recipe: Recipe, other: Recipe) -> str:
     """The first key in which two recipes ask for different runs, or ""."""
     for key, value in recipe.model_dump().items():
-        if key not in MACHINE_KEYS and value != getattr(other, key):
+        if key not in _NAMED_ONLY and value != getattr(other, key):
             return f"{key} ({getattr(other, key)!r}, not {value!r})"
     return ""
 

@@ -3,11 +3,13 @@
 from lightning_fabric import Fabric
 from torch import nn
 
+from ..core import STUDENT, Task
 from ..engine.run_directory import RunDirectory
 from ..modules.composite import composite_description
 from ..recipe.build_method import teacher_network
 from ..recipe.build_run import RunComponents
 from ..recipe.options import objective
+from ..recipe.presets import describe_preset
 from ..tasks import Classification
 
 
@@ -41,12 +43,28 @@ def run_summary(
     content = f"{len(data.classes)} classes"
     if components.task.embeddings:
         content = f"no label is read, embeddings of {len(data.classes)}"
+    if preset := describe_preset(recipe):
+        summary["preset"] = preset
     return summary | {
         "data": f"{data.name}: {sizes}; {content}, {shape}{conversion}",
         "normalization": data.normalization_text,
         "device": f"{fabric.device.type}{processes}, {recipe.precision}",
         "run": str(directory.path),
     }
+
+
+def describe_average(directory: RunDirectory, task: Task) -> str:
+    """That the moving average of the weights is deployed, and the score of both, a sentence."""
+    text = "what is evaluated, kept and exported is the moving average of the weights"
+    key, metric = "val_without_ema", task.primary_metric
+    logged = [entry for entry in directory.metrics() if key in entry]
+    if not logged:
+        return text
+    average, live = (logged[-1][k][STUDENT][metric] for k in ("val", key))
+    return (
+        f"{text}: {metric} {average:.4f} on validation images, that of the weights themselves "
+        f"{live:.4f}"
+    )
 
 
 def _described(name: str, network: nn.Module) -> str:

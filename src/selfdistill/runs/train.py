@@ -12,6 +12,7 @@ from ..core import ConfigError, SelfdistillError, load_tensors
 from ..data import ImageData, warn_of_data
 from ..engine.callback import Callback
 from ..engine.fine_tuning import FineTuning
+from ..engine.optimizer import build_optimizer
 from ..engine.processes import lost_processes_reported
 from ..engine.protocols import Batches
 from ..engine.quiet_lightning import quiet_lightning
@@ -31,6 +32,7 @@ from ..recipe.data_check import as_trained, describe_data
 from ..recipe.loaders import train_loader
 from ..recipe.make_fabric import check_launched_processes, make_fabric
 from ..recipe.merge import merge_keys
+from ..recipe.presets import with_preset
 from ..recipe.run_origin import RunOrigin, read_origin
 from ..recipe.schema import Recipe, parse, read, write
 from ..recipe.teacher_cache import with_teacher_cache
@@ -47,7 +49,7 @@ from .held_out import with_teacher_embeddings
 from .paths import first_difference, load_recipe, unique_run_dir
 from .progress import TerminalProgress
 from .run import Run
-from .summary import run_summary
+from .summary import describe_average, run_summary
 from .teacher_check import check_teacher
 from .terminal import rank_zero
 
@@ -99,7 +101,7 @@ def train(
         epochs = given.keys.get("epochs")
         check_same_keys(chosen, merge_keys(file, given.keys))
     else:
-        chosen = parse(merge_keys(file, given.keys))
+        chosen = parse(with_preset(file, given.keys))
     with ExitStack() as stack:
         if callback is None and not quiet and rank_zero():
             metric = TASKS[chosen.task].primary_metric
@@ -144,6 +146,8 @@ def train_recipe(
             given = run_input(recipe, data=data, model=model)
         components = build_run(recipe, given, model=model, teacher=teacher, peers=peers)
         recipe = components.recipe
+        # what cannot be optimized is refused before there is a directory
+        build_optimizer(components.method, recipe, components.tuning)
         batches = train_loader(recipe, components.data, components.method, fabric)
         batches, note = with_teacher_cache(batches, components, fabric)
         extends = recipe.epochs > before
@@ -233,6 +237,7 @@ def _fit(
         exits = finalize(session, directory, trainer.total_steps, callback)
     if trainer.ema:
         load_tensors(session.method, trainer.ema.state, strict=False)
+        callback.on_message(describe_average(directory, session.task))
     callback.on_finish()
     return exits
 

@@ -1,0 +1,153 @@
+"""Presets: which values hold for what is trained, and what goes before them."""
+
+import pytest
+
+from selfdistill.comparison.grid import plan_study
+from selfdistill.comparison.rows import parse_rows
+from selfdistill.core import METHODS, ConfigError
+from selfdistill.recipe.fields import Recipe
+from selfdistill.recipe.presets import (
+    PRESET_KEYS,
+    describe_preset,
+    network_family,
+    preset_table,
+    resolve_preset,
+    with_preset,
+)
+from selfdistill.recipe.published import runnable_rows
+from selfdistill.recipe.schema import parse, write
+from selfdistill.reproduction.ledger import ledger
+
+WEIGHTS = {"weights": "pretrained", "model": "timm/resnet18"}
+
+
+def resolved(**keys):
+    return parse(with_preset({}, keys))
+
+
+def test_without_weights_all_is_as_the_fields_say():
+    recipe = resolved(method="ce")
+    assert recipe.preset == "scratch"
+    assert recipe.model_copy(update={"preset": "auto"}) == parse({"method": "ce"})
+    assert describe_preset(recipe) == ""
+
+
+def test_weights_mean_fine_tuning():
+    recipe = resolved(method="ce", **WEIGHTS)
+    assert (recipe.preset, recipe.lr, recipe.warmup_epochs) == ("finetune", 0.01, 1.0)
+    assert describe_preset(recipe).startswith(
+        "finetune (classification, convolutional network, initial weights): lr 0.01, "
+    )
+
+
+def test_heads_on_a_network_that_stays_are_trained_from_scratch():
+    name = next(n for n in METHODS if METHODS[n].needs.trained_student)
+    assert resolved(method=name, **WEIGHTS).preset == "scratch"
+
+
+def test_families_and_tasks_have_their_own():
+    vit = resolved(method="ce", model="timm/vit_tiny_patch16_224", weights="pretrained")
+    assert (vit.optimizer, vit.layer_decay, vit.norm_decay) == ("adamw", 0.75, False)
+    scenes = resolved(method="ce", task="segmentation", **WEIGHTS)
+    assert (scenes.lr, scenes.head_lr_factor) == (0.01, 10.0)
+
+
+@pytest.mark.parametrize(
+    ("model", "family"),
+    [
+        ("timm/vit_base_patch16_224.mae", "transformer"),
+        ("torchvision/swin_t", "transformer"),
+        ("timm/convnext_tiny", "transformer"),
+        ("timm/resnet18", "convolutional"),
+        ("timm/deit_tiny_distilled_patch16_224", "transformer"),
+        ("cifar/resnet10_w16", "convolutional"),
+        ("MyNetwork", "convolutional"),
+        ("yolov5/n", "convolutional"),
+    ],
+)
+def test_family_of_a_name(model, family):
+    assert network_family(model) == family
+
+
+def test_what_is_given_goes_before():
+    recipe = resolved(method="ce", lr=0.3, **WEIGHTS)
+    assert (recipe.lr, recipe.warmup_epochs) == (0.3, 1.0)
+    assert "given otherwise: lr" in describe_preset(recipe)
+    file = {"method": "ce", "lr": 0.3, **WEIGHTS}
+    assert with_preset(file, {})["lr"] == 0.3
+    assert with_preset(file, {"preset": "finetune"})["lr"] == 0.01
+    assert with_preset(file, {"preset": "finetune", "lr": 0.2})["lr"] == 0.2
+    assert with_preset({**file, "preset": "finetune"}, {})["lr"] == 0.3
+
+
+def test_a_kept_recipe_resolves_to_itself():
+    for keys in ({}, WEIGHTS, {"preset": "strong", **WEIGHTS}, {"preset": "paper"}):
+        recipe = resolved(method="muse", **keys)
+        kept = dict(recipe.model_dump())
+        assert parse(with_preset(kept, {})) == recipe
+        assert parse(kept) == recipe
+        assert f'preset = "{recipe.preset}"' in write(recipe)
+
+
+@pytest.mark.parametrize(("epochs", "warm"), [(1, 0.1), (5, 0.5), (30, 1.0), (300, 1.0)])
+def test_a_warm_up_is_a_tenth_of_the_run_at_most(epochs, warm):
+    assert resolved(method="ce", epochs=epochs, **WEIGHTS).warmup_epochs == pytest.approx(warm)
+
+
+def test_a_papers_recipe_is_that_of_its_row():
+    recipe = resolved(method="muse", preset="paper", data="cifar100", model="cifar/resnet18")
+    row = ledger()[describe_preset(recipe).split("row ")[1].split(")")[0]]
+    assert row.name.startswith("muse/")
+    assert row.keys["model"] == "cifar/resnet18"
+    assert (recipe.lr, recipe.milestones, recipe.batch_size) == (0.1, (75, 130, 180), 128)
+    for key, value in row.keys["options"].items():
+        assert recipe.options[key] == value
+    assert resolved(method="muse", preset="paper", lr=0.2).lr == 0.2
+
+
+def test_the_option_of_a_user_goes_before_the_papers():
+    name = next(n for n, keys in runnable_rows().items() if keys.get("options"))
+    keys = runnable_rows()[name]
+    option, value = next((k, v) for k, v in keys["options"].items() if isinstance(v, float))
+    chosen = with_preset({}, {"method": keys["method"], "preset": "paper", option: value + 1})
+    assert chosen["options"][option] == value + 1
+
+
+def test_a_method_without_a_row_is_refused():
+    known = {keys["method"] for keys in runnable_rows().values()}
+    unknown = next(name for name in METHODS if name not in known)
+    with pytest.raises(ConfigError, match=f"no paper's recipe is known for method '{unknown}'"):
+        resolve_preset({"method": unknown, "preset": "paper"})
+    with pytest.raises(ConfigError, match="and task 'clips'"):
+        resolve_preset({"method": "muse", "task": "clips", "preset": "paper"})
+
+
+def test_rows_are_those_of_the_ledger():
+    for name, keys in runnable_rows().items():
+        assert ledger()[name].keys == {
+            k: v for k, v in keys.items() if k not in ("deviations", "stated")
+        }
+
+
+@pytest.mark.parametrize("name", ["fine-tune", "", "Scratch", 3])
+def test_an_unknown_preset_is_refused(name):
+    with pytest.raises(ConfigError, match="preset"):
+        resolved(preset=name)
+
+
+def test_rules_set_what_a_preset_may():
+    for rule in preset_table().rule:
+        assert rule.values.keys() <= PRESET_KEYS
+        assert rule.family in {None, *preset_table().families}
+        Recipe.model_validate(rule.values)
+
+
+def test_rows_of_a_comparison_share_one_preset():
+    rows = parse_rows(["byot", "muse"])
+    study = plan_study(rows, (0,), keys={"preset": "finetune", "epochs": 7, **WEIGHTS})
+    assert {r.lr for r in study.rows.values()} == {0.01}
+    assert {r.preset for r in study.rows.values()} == {"finetune"}
+    paper = plan_study(rows, (0,), file={"lr": 0.7}, keys={"preset": "paper"})
+    assert {r.lr for r in paper.rows.values()} == {0.1}
+    assert len({r.milestones for r in paper.rows.values()}) == 1
+    assert plan_study(rows, (0,), file={"lr": 0.7}).rows["muse"].lr == 0.7
