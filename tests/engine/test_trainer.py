@@ -285,6 +285,6 @@ def test_terms_at_chance_are_one_line_and_not_before_some_hundred_steps(tmp_path
     trainer = make(tmp_path, method=Monitored(""), callback=Messages())
     trainer.global_step = step
     for _ in range(2):
-        trainer._report_diagnosis(1, {"a": 1.0, "b": 1.0})
+        trainer.warnings.report(1, trainer.global_step, {"a": 1.0, "b": 1.0})
     want = ["epoch 2: a, b: still at chance", "epoch 2: c: saturated"]
     assert trainer.callback.messages == (want if warned else [])

@@ -80,6 +80,18 @@ def test_what_is_given_goes_before():
     assert with_preset({**file, "preset": "finetune"}, {})["lr"] == 0.3
 
 
+def test_mixtures_are_left_out_where_a_method_reads_one_class():
+    assert resolved(method="muse", preset="strong").mixup == 0.2
+    nkd = resolved(method="uskd", preset="strong")
+    assert (nkd.mixup, nkd.cutmix, nkd.auto_augment) == (0.0, 0.0, "trivial")
+    rows = plan_study(parse_rows(["uskd", "muse"]), (0,), keys={"preset": "strong"}).rows
+    assert {row.mixup for row in rows.values()} == {0.0}
+    scenes = resolved(method="ce", preset="strong", task="segmentation")
+    assert (scenes.auto_augment, scenes.mixup, scenes.label_smoothing) == ("trivial", 0.0, 0.0)
+    boxes = resolved(method="ce", preset="strong", task="detection")
+    assert (boxes.auto_augment, boxes.erase_probability) == ("off", 0.0)
+
+
 def test_a_kept_recipe_resolves_to_itself():
     for keys in ({}, WEIGHTS, {"preset": "strong", **WEIGHTS}, {"preset": "paper"}):
         recipe = resolved(method="muse", **keys)

@@ -131,3 +131,39 @@ def test_what_makes_no_sense_is_refused_in_a_sentence(tmp_path, weights, keys, m
     with pytest.raises(ConfigError, match=match):
         selfdistill.train(**{**USUAL, **keys}, out=tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()
+
+
+STRONG = {
+    "auto_augment": "randaugment", "erase_probability": 0.5, "mixup": 0.4, "cutmix": 1.0,
+    "color_jitter": 0.2, "label_smoothing": 0.1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["ce", "exits"])
+def test_strong_augmentation_goes_on_exactly(tmp_path, method):
+    keys = {**USUAL, **STRONG, "method": method, "save_every_steps": 1}
+    run = selfdistill.train(**keys, out=tmp_path / "straight", quiet=True)
+    with pytest.raises(Stopped):
+        selfdistill.train(**keys, out=tmp_path / "stopped", callback=Stop(2))
+    selfdistill.train(out=tmp_path / "stopped", resume=True, quiet=True)
+    straight, resumed = tensors(run.path), tensors(tmp_path / "stopped")
+    assert all(torch.equal(tensor, resumed[key]) for key, tensor in straight.items())
+    steps = [e for e in RunDirectory(run.path).metrics() if e["kind"] == "step"]
+    assert all(0 <= entry["train"]["accuracy"] <= 1 for entry in steps)
+
+
+@pytest.mark.parametrize(
+    ("keys", "match"),
+    [
+        ({"method": "uskd", "mixup": 0.2}, "'uskd' takes each image for one .* --mixup 0"),
+        ({"method": "cskd", "cutmix": 1.0}, "'cskd' takes each image for one .* --cutmix 0"),
+        ({"mixup": -1.0}, "mixup"),
+        ({"erase_probability": 1.5}, "erase_probability"),
+        ({"auto_augment": "autoaugment"}, "auto_augment"),
+        ({"randaugment_strength": 31}, "randaugment_strength"),
+    ],
+)
+def test_augmentation_that_cannot_be_is_refused(tmp_path, keys, match):
+    with pytest.raises(ConfigError, match=match):
+        selfdistill.train(**{**USUAL, **keys}, out=tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()

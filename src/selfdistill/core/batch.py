@@ -12,7 +12,8 @@ class Batch(NamedTuple):
 
     Attributes:
         inputs: images, (B, C, H, W) float, normalized; clips, (B, C, T, H, W); or a graph.
-        targets: of the task; for classification (B,) int64. None where no label is read.
+        targets: of the task; for classification (B,) int64, or, where images are mixed, their
+            parts in each class, (B, K) float. None where no label is read.
         indices: of the samples in the training set, (B,) int64.
         views: `Needs.views` − 1 further independent augmentations of the same images, or clips of
             the same videos.
@@ -84,6 +85,8 @@ class Needs(NamedTuple):
         batch: smallest number of samples of a process; 2 where a term needs a negative.
         same_class: each image comes with another one of its class, `Batch.same_class_inputs`.
         image_labels: see `Task.image_labels`.
+        single_label: an image has one class and is itself: targets are never mixtures (B, K), nor
+            inputs mixed images. Of methods that read the class, or remember images one by one.
         class_scores: see `Task.class_scores`.
         dense_scores: see `Task.dense_scores`.
         embeddings: see `Task.embeddings`; no label is read.
@@ -108,6 +111,7 @@ class Needs(NamedTuple):
     batch: int = 1
     same_class: bool = False
     image_labels: bool = False
+    single_label: bool = False
     class_scores: bool = False
     dense_scores: bool = False
     embeddings: bool = False

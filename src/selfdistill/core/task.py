@@ -87,6 +87,10 @@ class Task(ABC):
     def metric(self) -> Any:
         """A new `torchmetrics.MetricCollection` over (outputs, targets), fractions in 0 … 1."""
 
+    def hard_targets(self, targets: Any) -> Any:
+        """Targets as the metrics take them: of mixtures of labels the largest part."""
+        return targets
+
     def train_metric(self) -> Any:
         """The metrics that are cheap enough for training batches."""
         return self.metric()

@@ -120,8 +120,28 @@ def resized_crop_box(
     Returns:
         (B, 4) int64: top, left, height, width.
     """
+    boxes, fits = fitting_boxes(_BOX, seed, epoch, index, height, width, scale, ratio, view)
+    return torch.where(fits[:, None], boxes, boxes.new_tensor(_center(height, width, ratio)))
+
+
+def fitting_boxes(
+    purpose: int,
+    seed: int,
+    epoch: int,
+    index: Tensor,
+    height: int,
+    width: int,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    view: int = 0,
+) -> tuple[Tensor, Tensor]:
+    """The first of ten random boxes that fits; arguments as for `resized_crop_box`.
+
+    Returns:
+        (B, 4) int64: top, left, height, width; and (B,) bool, whether any fits.
+    """
     attempts = torch.arange(4 * _ATTEMPTS, device=index.device).view(4, 1, _ATTEMPTS)
-    draw = keyed_random.uniform(_BOX, seed, epoch, index[:, None], view, attempts).double()
+    draw = keyed_random.uniform(purpose, seed, epoch, index[:, None], view, attempts).double()
     area = height * width * (scale[0] + (scale[1] - scale[0]) * draw[0])  # (B, attempts)
     low, high = math.log(ratio[0]), math.log(ratio[1])
     aspect = (low + (high - low) * draw[1]).exp()
@@ -130,9 +150,7 @@ def resized_crop_box(
     top, left = ((height - h + 1) * draw[2]).long(), ((width - w + 1) * draw[3]).long()
     boxes = torch.stack([top, left, h, w], -1)  # (B, attempts, 4)
     first = boxes[torch.arange(len(index), device=index.device), fits.int().argmax(1)]
-    return torch.where(
-        fits.any(1, keepdim=True), first, boxes.new_tensor(_center(height, width, ratio))
-    )
+    return first, fits.any(1)
 
 
 def _center(height: int, width: int, ratio: tuple[float, float]) -> tuple[int, int, int, int]:

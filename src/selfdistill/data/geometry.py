@@ -16,6 +16,7 @@ from .augment import (
     resized_crop,
     resized_crop_box,
 )
+from .auto_augment import AutoAugment
 
 _ZOOM = keyed_random.purpose("zoom")
 GRAY = 114
@@ -34,6 +35,7 @@ class GeometricAugmentation(NamedTuple):
         flip: whether to flip half of the images left to right.
         resized_crop: whether to take random resized crops; masks and boxes do not follow them.
         max_zoom: largest zoom factor; the smallest is its inverse. 1 for none.
+        auto: RandAugment or TrivialAugment behind all that; boxes do not follow it.
     """
 
     seed: int
@@ -41,6 +43,7 @@ class GeometricAugmentation(NamedTuple):
     flip: bool = False
     resized_crop: bool = False
     max_zoom: float = 1.0
+    auto: AutoAugment | None = None
 
     def crop_or_zoom(self, images: Tensor, epoch: int, index: Tensor, view: int = 0) -> Tensor:
         """First stage, for images in memory: resized crop or zoom, (B, C, H, W) uint8."""
@@ -53,10 +56,11 @@ class GeometricAugmentation(NamedTuple):
         return planes.view(images.shape)
 
     def pad_and_flip(self, images: Tensor, epoch: int, index: Tensor, view: int = 0) -> Tensor:
-        """Second stage: padded crop and flip, (B, C, H, W) uint8."""
+        """Second stage: padded crop, flip and automatic augmentation, (B, C, H, W) uint8."""
         planes = random_crop(_planes(images), self.crop_padding, self.seed, epoch, index, view)
         planes = random_flip(planes, self.seed, epoch, index, view) if self.flip else planes
-        return planes.view(images.shape)
+        images = planes.view(images.shape)
+        return self.auto.images(images, epoch, index, view) if self.auto else images
 
     def transform_masks(self, masks: Tensor, epoch: int, index: Tensor) -> Tensor:
         """Both stages for the masks of the first view, (B, H, W) uint8.
@@ -71,7 +75,9 @@ class GeometricAugmentation(NamedTuple):
             top, left = crop_offsets(self.crop_padding, self.seed, epoch, index)
             sides = (torch.full_like(top, side) for side in (height, width))
             masks = zoom_masks(masks, top - self.crop_padding, left - self.crop_padding, *sides)
-        return random_flip(masks[:, None], self.seed, epoch, index)[:, 0] if self.flip else masks
+        if self.flip:
+            masks = random_flip(masks[:, None], self.seed, epoch, index)[:, 0]
+        return self.auto.masks(masks, epoch, index) if self.auto else masks
 
     def transform_boxes(
         self, boxes: Tensor, epoch: int, index: Tensor, size: tuple[int, int]

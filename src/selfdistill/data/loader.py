@@ -8,11 +8,14 @@ from torch import Tensor
 from ..core import Batch, ConfigError, DataError, keyed_random
 from ..core.memory_format import channels_last
 from .augment import normalize
+from .auto_augment import AutoAugment
 from .color import color_jitter
 from .decoding import decode_rows
+from .erasing import random_erasing
 from .geometry import GeometricAugmentation
 from .image_set import ImageSet
 from .images import ImageFiles, InMemoryImages
+from .mixing import Mixing
 from .same_class import SameClassSampler
 
 _ORDER = keyed_random.purpose("order")
@@ -36,6 +39,9 @@ class Loader:
         resized_crop: whether to take random resized crops.
         max_zoom: factor of the largest random zoom; 1 for none.
         color_jitter: strength of random colors, see `color.color_jitter`; 0 for none.
+        auto_augment: RandAugment or TrivialAugment; None for neither.
+        erase_probability: of random erasing, see `erasing.random_erasing`; 0 for none.
+        mixing: mixup and CutMix of images with labels; None for neither.
         views: independent augmentations of each image; those after the first are `Batch.views`.
         same_class: whether each image comes with another one of its class,
             `Batch.same_class_inputs`, which is augmented with the image's own draws of a further
@@ -67,6 +73,9 @@ class Loader:
         resized_crop: bool = False,
         max_zoom: float = 1.0,
         color_jitter: float = 0.0,
+        auto_augment: AutoAugment | None = None,
+        erase_probability: float = 0.0,
+        mixing: Mixing | None = None,
         views: int = 1,
         same_class: bool = False,
         rank: int = 0,
@@ -84,9 +93,11 @@ class Loader:
         self.targets = images.targets.to(self.device)
         self.batch_size, self.seed, self.mean, self.std = batch_size, seed, mean, std
         self.view_cycle, self.view_seed = view_cycle, seed if view_seed is None else view_seed
-        geometry = self.view_seed, crop_padding, flip, resized_crop, max_zoom
+        geometry = self.view_seed, crop_padding, flip, resized_crop, max_zoom, auto_augment
         self.geometry = GeometricAugmentation(*geometry)
         self.views, self.color_jitter = views, color_jitter
+        self.erase_probability = erase_probability
+        self.mixing = mixing if mixing and mixing.active else None
         self.same_class = SameClassSampler(images.labels, seed) if same_class else None
         self.rank, self.world_size, self.micro_batches = rank, world_size, micro_batches
         self.workers, self.channels_last = workers, channels_last
@@ -186,14 +197,23 @@ class Loader:
         )
         partners = others.pop() if self.same_class else None
         targets = self.targets.fetch(index, self.geometry, epoch)
+        if self.mixing:
+            targets = self.mixing.labels(targets, epoch, index, *first.shape[-2:])
+            first, *others = (self._mixed(x, epoch, index) for x in (first, *others))
         return Batch(first, targets, index, tuple(others), partners)
+
+    def _mixed(self, images: Tensor, epoch: int, index: Tensor) -> Tensor:
+        assert self.mixing is not None
+        images = self.mixing.images(images, epoch, index)
+        return channels_last(images) if self.channels_last else images
 
     def _augmented(self, images: Tensor, epoch: int, index: Tensor, view: int) -> Tensor:
         images = self.geometry.pad_and_flip(images, epoch, index, view)
         images = color_jitter(images, self.color_jitter, self.view_seed, epoch, index, view)
         if self.channels_last:
             images = channels_last(images)
-        return normalize(images, self.mean, self.std)
+        images = normalize(images, self.mean, self.std)
+        return random_erasing(images, self.erase_probability, self.view_seed, epoch, index, view)
 
 
 class EvalLoader:

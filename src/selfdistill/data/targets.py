@@ -21,10 +21,13 @@ class Targets(ABC):
     Attributes:
         strata: (N,) int64; held-out splits are stratified by it.
         unit: plural noun of the things that have a class: images, pixels or boxes.
+        follows_auto: whether they are still right when RandAugment, TrivialAugment or random
+            erasing have changed their image.
     """
 
     strata: Tensor
     unit: ClassVar[str]
+    follows_auto: ClassVar[bool] = True
 
     def __len__(self) -> int:
         return len(self.strata)
@@ -201,6 +204,7 @@ class Boxes(Targets):
     """
 
     unit = "boxes"
+    follows_auto = False
 
     def __init__(self, rows: Tensor, size: tuple[int, int]) -> None:
         self.rows, self.size = rows, size

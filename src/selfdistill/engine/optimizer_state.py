@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import SGD, AdamW, Optimizer
 
 from ..core import ArtifactError
 
@@ -53,7 +53,7 @@ def restore_optimizer(optimizer: Optimizer, method: nn.Module, tensors: dict[str
             _group(optimizer, name, key)[slot] = value
             continue
         parameter = parameters.get(name)
-        if parameter is None or not _fits(tensor, parameter):
+        if parameter is None or not _fits(tensor, parameter, optimizer):
             raise _misfit(key)
         state: dict[str, Any] = optimizer.state[parameter]
         # torch keeps a step counter on the CPU, and every other slot on its parameter's device.
@@ -68,9 +68,11 @@ def _group(optimizer: Optimizer, name: str, key: str) -> dict[str, Any]:
         raise _misfit(key) from None
 
 
-def _fits(tensor: Tensor, parameter: nn.Parameter) -> bool:
-    """Whether a slot may be of the parameter: of its shape, or a summary of fewer elements."""
-    return tensor.shape == parameter.shape or tensor.numel() < max(2, parameter.numel())
+def _fits(tensor: Tensor, parameter: nn.Parameter, optimizer: Optimizer) -> bool:
+    """Whether a slot may be of the parameter: of its shape, a number, or of timm's a summary."""
+    if tensor.shape in (parameter.shape, ()):
+        return True
+    return not isinstance(optimizer, SGD | AdamW) and tensor.numel() < max(2, parameter.numel())
 
 
 def _misfit(key: str) -> ArtifactError:

@@ -282,7 +282,7 @@ class Trainer:
         if batch.targets is not None:
             self.train_metric.reset()
             with torch.no_grad():
-                self.train_metric.update(step.outputs, batch.targets)
+                self.train_metric.update(step.outputs, self.task.hard_targets(batch.targets))
             entry["train"] = {name: float(v) for name, v in self.train_metric.compute().items()}
         entry |= {"grad_norm": float(norm), "images_per_second": images_per_second}
         if self.fabric.is_global_zero:

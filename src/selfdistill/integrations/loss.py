@@ -164,7 +164,7 @@ class DistillationLoss(nn.Module):
                 "this method remembers every image: call criterion(images, labels, index=...) with "
                 "its index in the training set"
             )
-        if needs.image_labels and isinstance(labels, Tensor) and labels.is_floating_point():
+        if needs.single_label and isinstance(labels, Tensor) and labels.is_floating_point():
             raise ConfigError(
                 "this method wants one class an image, and these labels are mixtures; "
                 "train it without mixup and cutmix"

@@ -68,7 +68,7 @@ class ContrastiveRepresentation(MemoryDistillation):
     """
 
     provenance = Provenance.CODE
-    needs = Needs(image_labels=True)
+    needs = Needs(image_labels=True, single_label=True)
     constants: Tensor
 
     def __init__(

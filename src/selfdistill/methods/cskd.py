@@ -41,7 +41,7 @@ class ClassWiseSelfDistillation(Method):
 
     kind = "self"
     provenance = Provenance.CODE
-    needs = Needs(same_class=True, image_labels=True)
+    needs = Needs(same_class=True, image_labels=True, single_label=True)
 
     def __init__(
         self, student: nn.Module, task: Task, *, soft_weight: float = 1.0, temperature: float = 4.0

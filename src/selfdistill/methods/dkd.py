@@ -63,7 +63,7 @@ class DecoupledDistillation(Method):
 
     kind = "offline"
     provenance = Provenance.CODE
-    needs = Needs(image_labels=True, teacher_scores=True)
+    needs = Needs(image_labels=True, single_label=True, teacher_scores=True)
     teacher_outputs_only = True
 
     def __init__(

@@ -120,7 +120,7 @@ class FeatureRefinement(Method):
                 "parts of a run: 0 … 0.99, and 0 … 1"
             )
         _check_augmentation(augmentation, task)
-        self.needs = Needs(image_labels=augmentation != "none")
+        self.needs = Needs(image_labels=augmentation != "none", single_label=augmentation != "none")
         self.start_fraction, self.warmup_fraction = start_fraction, warmup_fraction
         self.student, self.task, self.augmentation = student, task, augmentation
         self.soft_weight, self.attention_weight = soft_weight, attention_weight

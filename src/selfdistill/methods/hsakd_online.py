@@ -45,7 +45,7 @@ class MutualJointLabels(Method):
 
     kind = "online"
     provenance = Provenance.CODE
-    needs = Needs(image_labels=True)
+    needs = Needs(image_labels=True, single_label=True)
     default_taps = "stages"
 
     def __init__(

@@ -64,7 +64,7 @@ class CollaborativeLearning(Method):
 
     kind = "online"
     provenance = Provenance.NOTES
-    needs = Needs(views=2, image_labels=True)
+    needs = Needs(views=2, image_labels=True, single_label=True)
     weights: Tensor
 
     def __init__(
@@ -83,7 +83,7 @@ class CollaborativeLearning(Method):
         self.student, self.peers, self.task = student, nn.ModuleList(peers), task
         self.ensemble, self.soft_weight, self.temperature = ensemble, soft_weight, temperature
         count = 1 + len(peers)
-        self.needs = Needs(views=count, image_labels=True)
+        self.needs = Needs(views=count, image_labels=True, single_label=True)
         if ensemble == "general":
             self.register_buffer("weights", torch.full((count,), 1 / count))
 

@@ -132,7 +132,7 @@ class Muse(ExitMethod):
                 f"positives='class' wants one class label an image, which {task.name} lacks; use "
                 "positives='instance'"
             )
-        self.needs = self.needs._replace(image_labels=by_class)
+        self.needs = self.needs._replace(image_labels=by_class, single_label=by_class)
         self.student, self.task = student, task
         self.information_weight = information_weight
         self.by_class, self.detach_last = by_class, detach_last

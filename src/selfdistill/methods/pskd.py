@@ -42,7 +42,7 @@ class ProgressiveSelfDistillation(RecordingMethod):
 
     kind = "self"
     provenance = Provenance.CODE
-    needs = Needs(image_labels=True, images=False)
+    needs = Needs(image_labels=True, single_label=True, images=False)
     predictions: Tensor
 
     def __init__(

@@ -56,7 +56,7 @@ class SelfSupervisedDistillation(Method):
 
     kind = "offline"
     provenance = Provenance.CODE
-    needs = Needs(views=TURNS, batch=2, image_labels=True, teacher_scores=True)
+    needs = Needs(views=TURNS, batch=2, image_labels=True, single_label=True, teacher_scores=True)
     teacher_method = "sskd-teacher"
 
     def __init__(

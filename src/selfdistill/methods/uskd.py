@@ -59,7 +59,7 @@ class UniversalSelfDistillation(Method):
 
     kind = "self"
     provenance = Provenance.CODE
-    needs = Needs(image_labels=True)
+    needs = Needs(image_labels=True, single_label=True)
 
     def __init__(
         self,

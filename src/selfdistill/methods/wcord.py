@@ -87,7 +87,7 @@ class WassersteinContrast(MemoryDistillation):
     """
 
     provenance = Provenance.NOTES
-    needs = Needs(image_labels=True)
+    needs = Needs(image_labels=True, single_label=True)
 
     def __init__(
         self,

@@ -19,7 +19,7 @@ class TeacherTraining(Method):
     """
 
     kind = "self"
-    needs = Needs(image_labels=True)
+    needs = Needs(image_labels=True, single_label=True)
 
     def __init__(self, student: Taps, task: Task, backbone: Backbone) -> None:
         super().__init__()

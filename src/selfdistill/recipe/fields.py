@@ -133,6 +133,27 @@ class ExperimentSettings(BaseModel):
     color_jitter: float = _augmentation(
         0.0, "Strength of random brightness, contrast and saturation; 0 disables them.", ge=0, le=1
     )
+    auto_augment: Literal["off", "randaugment", "trivial"] = _augmentation(
+        "off", "Random operations on whole images: RandAugment, or TrivialAugment."
+    )
+    randaugment_operations: int = _augmentation(
+        2, "Operations of RandAugment on an image, one after the other.", ge=1
+    )
+    randaugment_strength: int = _augmentation(
+        9, "Strength of RandAugment's operations.", ge=0, le=30
+    )
+    erase_probability: float = _augmentation(
+        0.0, "Probability with which a random rectangle of an image is erased.", ge=0, le=1
+    )
+    mixup: float = _augmentation(
+        0.0, "Concentration of mixup's Beta distribution, such as 0.2; 0 mixes none.", ge=0
+    )
+    cutmix: float = _augmentation(
+        0.0,
+        "Concentration of CutMix's Beta distribution, such as 1; 0 mixes none, and with mixup each "
+        "image gets one of the two.",
+        ge=0,
+    )
     ignore_index: int | None = _data(None, "Mask value that is no class, in addition to 255.", ge=0)
     empty_images: Literal["keep", "refuse", "missing"] = _data(
         "keep", "Images without a box; missing keeps those without annotation file, too."

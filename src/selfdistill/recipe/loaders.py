@@ -6,9 +6,12 @@ from lightning_fabric import Fabric
 
 from ..core import ConfigError, DataError, Method
 from ..data import EvalLoader, ImageData, ImageSet, Loader, LoaderWithExtra, UnlabeledLoader
+from ..data.auto_augment import AutoAugment
 from ..data.extra_images import extra_seed
+from ..data.mixing import Mixing
 from ..engine.protocols import Batches
 from ..tasks import TASKS
+from .augmentation_check import check_augmentation
 from .schema import Recipe
 
 
@@ -21,22 +24,27 @@ def train_loader(recipe: Recipe, data: ImageData, method: Method, fabric: Fabric
             images are there.
     """
     _check_extra(recipe, data, method)
+    check_augmentation(recipe, data, method)
     share = recipe.batch_size // (recipe.accumulation_steps * fabric.world_size)
     if share < method.needs.batch:
         raise DataError(
             f"method '{recipe.method}' compares images and needs {method.needs.batch} or more at "
             f"once, and each forward pass would see {share}; raise --batch-size"
         )
-    views = method.needs.views, method.needs.same_class
-    cycle = recipe.cache_views
+    own: dict[str, Any] = {
+        "views": method.needs.views,
+        "same_class": method.needs.same_class,
+        "view_cycle": recipe.cache_views,
+        "mixing": Mixing(recipe.seed, len(data.classes), recipe.mixup, recipe.cutmix),
+    }
     if data.extra is None:
-        return _augmented_loader(recipe, data, fabric, data.train, recipe.seed, *views, cycle)
+        return _augmented_loader(recipe, data, fabric, data.train, recipe.seed, **own)
     images = data.extra.in_shape(data.train.shape)
     extra = _augmented_loader(recipe, data, fabric, images, extra_seed(recipe.seed))
     unaugmented = eval_loader(recipe, data, extra.images, fabric)
     if method.needs.unlabeled:
         return UnlabeledLoader(extra, unaugmented)
-    training = _augmented_loader(recipe, data, fabric, data.train, recipe.seed, *views, cycle)
+    training = _augmented_loader(recipe, data, fabric, data.train, recipe.seed, **own)
     return LoaderWithExtra(training, extra, unaugmented)
 
 
@@ -68,14 +76,21 @@ def _augmented_loader(
     fabric: Fabric,
     images: ImageSet,
     seed: int,
+    *,
     views: int = 1,
     same_class: bool = False,
     view_cycle: int = 0,
+    mixing: Mixing | None = None,
 ) -> Loader:
     """Batches of images, augmented and normalized as the training images of these data are.
 
     Views that come again are those of every run, whatever its seed.
     """
+    view_seed = recipe.cache_seed if view_cycle else seed
+    auto = None
+    if recipe.auto_augment != "off":
+        numbers = recipe.randaugment_operations, recipe.randaugment_strength
+        auto = AutoAugment(recipe.auto_augment, view_seed, *numbers)
     return Loader(
         images,
         batch_size=recipe.batch_size,
@@ -87,6 +102,9 @@ def _augmented_loader(
         resized_crop=data.resized_crop,
         max_zoom=data.max_zoom,
         color_jitter=data.color_jitter,
+        auto_augment=auto,
+        erase_probability=recipe.erase_probability,
+        mixing=mixing,
         views=views,
         same_class=same_class,
         rank=fabric.global_rank,
@@ -96,7 +114,7 @@ def _augmented_loader(
         workers=recipe.num_workers,
         channels_last=recipe.channels_last,
         view_cycle=view_cycle,
-        view_seed=recipe.cache_seed if view_cycle else None,
+        view_seed=view_seed,
     )
 
 

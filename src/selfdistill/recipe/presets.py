@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from ..core import ConfigError, read_regular
+from .default_method import default_method
 from .document import read_toml
 from .fields import Recipe
 from .merge import merge_keys
@@ -19,6 +20,7 @@ from .published import runnable_rows
 FILE = Path(__file__).with_name("presets.toml")
 CONVOLUTIONAL = "convolutional"
 """The family of networks that no family of the file matches."""
+_MIXING = ("mixup", "cutmix")
 _PANELS = {"Training", "Fine-tuning", "Augmentation"}
 PRESET_KEYS = {
     key
@@ -105,7 +107,7 @@ def with_preset(
 def resolve_preset(recipe: Mapping[str, Any], methods: Sequence[str] = ()) -> Preset:
     """The preset of a recipe's dictionary, which need not be complete."""
     complete = {key: recipe.get(key, field.default) for key, field in Recipe.model_fields.items()}
-    methods = methods or [str(complete["method"])]
+    methods = methods or [str(complete["method"] or default_method(complete).method)]
     classes = [cls for name in methods for cls in method_classes(name).values()]
     trained = bool(complete["weights"]) and not any(cls.needs.trained_student for cls in classes)
     name = str(complete["preset"])
@@ -118,6 +120,8 @@ def resolve_preset(recipe: Mapping[str, Any], methods: Sequence[str] = ()) -> Pr
     for rule in preset_table().rule:
         if rule.preset == name and _holds(rule, str(complete["task"]), family, trained):
             values |= rule.values
+    if any(cls.needs.single_label or cls.needs.same_class for cls in classes):
+        values = {key: value for key, value in values.items() if key not in _MIXING}
     epochs = recipe.get("epochs", values.get("epochs", complete["epochs"]))
     if "warmup_epochs" in values and isinstance(epochs, int):
         values["warmup_epochs"] = min(values["warmup_epochs"], epochs / 10)

@@ -89,6 +89,8 @@ def _live_reason(components: RunComponents, output: Any) -> str:
     for name, cls in method_classes(components.recipe.method).items():
         if cls.kind == "offline" and not cls.teacher_outputs_only:
             return f"method '{name}' reads more of its teacher than outputs for the batch's views"
+    if components.recipe.mixup or components.recipe.cutmix:
+        return "images are mixed with others of their batch, which is never the same"
     if components.data.extra is not None:
         return "outputs for extra images are not kept"
     if not (isinstance(output, Tensor) and output.dim() > 1):
@@ -137,6 +139,9 @@ def describe_outputs(
             "resized_crop": data.resized_crop,
             "max_zoom": data.max_zoom,
             "color_jitter": data.color_jitter,
+            "auto_augment": recipe.auto_augment,
+            "randaugment": [recipe.randaugment_operations, recipe.randaugment_strength],
+            "erase_probability": recipe.erase_probability,
         },
         "scores": encoding._asdict(),
     }

@@ -76,6 +76,10 @@ class Classification(Task):
         """τ²-scaled KL divergence from the reference's softened distribution."""
         return kl_divergence(outputs, reference, temperature)
 
+    def hard_targets(self, targets: Tensor) -> Tensor:
+        """Labels (B,), of mixtures (B, K) the class of the largest part."""
+        return targets.argmax(1) if targets.is_floating_point() else targets
+
     def metric(self) -> "MetricCollection":
         """Top-1 accuracy, and top-5 where there are more than five classes."""
         from torchmetrics import MetricCollection

@@ -1,0 +1,38 @@
+"""Whether data and method can bear the augmentation that a recipe asks for."""
+
+from ..core import ConfigError, Method
+from ..data import ImageData
+from .schema import Recipe
+
+
+def check_augmentation(recipe: Recipe, data: ImageData, method: Method) -> None:
+    """Refuse augmentation that targets do not follow, or that a method cannot learn from.
+
+    Raises:
+        ConfigError: boxes and automatic augmentation, mixtures of what has no class each, channels
+            that the operations do not know, or a method that reads one class an image.
+    """
+    auto = "--auto-augment" if recipe.auto_augment != "off" else ""
+    erasing = "--erase-probability" if recipe.erase_probability else ""
+    mixing = "--mixup" if recipe.mixup else "--cutmix" if recipe.cutmix else ""
+    if (option := auto or erasing) and not data.train.targets.follows_auto:
+        raise ConfigError(
+            f"{data.train.targets.unit} do not follow {option}; leave it out, or use --max-zoom, "
+            "--flip and --color-jitter"
+        )
+    if auto and data.train.shape[0] not in (1, 3):
+        raise ConfigError(
+            f"{auto} is for images of one or three channels, and these have {data.train.shape[0]}; "
+            "leave it out"
+        )
+    if mixing and data.train.targets.unit != "images":
+        raise ConfigError(
+            f"{mixing} mixes the labels of images, and in '{data.name}' {data.train.targets.unit} "
+            "have them; leave it out"
+        )
+    needs, unread = method.needs, method.needs.unlabeled or method.needs.embeddings
+    if mixing and (needs.single_label or needs.same_class or unread):
+        reads = "reads no labels" if unread else "takes each image for one of one class"
+        raise ConfigError(
+            f"method '{recipe.method}' {reads}, so that {mixing} 0 is all it can learn from"
+        )
