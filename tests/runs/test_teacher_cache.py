@@ -96,6 +96,24 @@ def test_losses_are_those_of_the_live_teacher_bit_for_bit(tmp_path, live):
     assert same_weights(kept, want)
 
 
+STRONG = {"auto_augment": "trivial", "erase_probability": 0.5, "crop_padding": 2}
+
+
+def test_strong_views_come_again_whatever_the_run_s_seed(tmp_path, live, forbidden):
+    kept = train(tmp_path / "kept", **STRONG)
+    live()
+    assert losses(kept) == losses(train(tmp_path / "live", **STRONG))
+    forbidden()
+    train(tmp_path / "other", seed=3, **STRONG)
+
+
+def test_mixed_images_are_not_kept_and_that_is_said(tmp_path):
+    messages = Messages()
+    train(tmp_path / "run", callback=messages, epochs=1, mixup=0.2)
+    assert any("images are mixed with others of their batch" in text for text in messages.texts)
+    assert not (tmp_path / "cache").exists()
+
+
 def test_students_of_all_methods_and_seeds_read_what_the_first_one_left(tmp_path, forbidden):
     train(tmp_path / "first")
     forbidden()
@@ -221,17 +239,27 @@ def one_pixel_changed():
     return replace(data, train=InMemoryImages(pixels, data.train.targets))
 
 
-@pytest.mark.parametrize(
-    "changed",
-    [
-        {"net": teacher(1)}, {"net": renormalized()}, {"net": converted()}, {"net": resized()},
-        {"data": one_pixel_changed()}, {"max_train_images": 71}, {"val_fraction": 0.2},
-        {"cache_seed": 1}, {"crop_padding": 2}, {"flip": True}, {"max_zoom": 1.2},
-        {"color_jitter": 0.1}, {"precision": "fp16"},
-        {"data": load_data(parse(TINY)).normalized_by((0.1,), (0.2,), "own")},
-    ],
-    ids=str,
-)  # fmt: skip
+OTHERS = {
+    "weights": lambda: {"net": teacher(1)},
+    "input": lambda: {"net": renormalized()},
+    "channels": lambda: {"net": converted()},
+    "size": lambda: {"net": resized()},
+    "pixel": lambda: {"data": one_pixel_changed()},
+    "normalization": lambda: {"data": load_data(parse(TINY)).normalized_by((0.1,), (0.2,), "own")},
+}
+OTHER_KEYS = [
+    {"max_train_images": 71}, {"val_fraction": 0.2}, {"cache_seed": 1}, {"crop_padding": 2},
+    {"flip": True}, {"max_zoom": 1.2}, {"color_jitter": 0.1}, {"precision": "fp16"},
+    {"erase_probability": 0.2}, {"auto_augment": "trivial"}, {"auto_augment": "randaugment"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", OTHERS)
+def test_outputs_of_another_teacher_or_data_are_described_otherwise(change):
+    assert described(**OTHERS[change]()) != described()
+
+
+@pytest.mark.parametrize("changed", OTHER_KEYS, ids=str)
 def test_other_outputs_are_described_otherwise(changed):
     assert described(**changed) != described()
 
