@@ -3,6 +3,7 @@
 uv run python benchmarks/choice.py
 """
 
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ CHEAP = 1.3  # plain steps that one may cost and still be called cheap
 
 
 class Choice(NamedTuple):
-    """A row of a study: its gain over plain training in points, and what its steps cost."""
+    """A row of a study: its gain over plain training in points, and what its steps cost, if known."""
 
     row: str
     n: int
@@ -36,6 +37,7 @@ class Choice(NamedTuple):
 
     def cells(self) -> list[str]:
         named = {"add": ", MI+SI", "mul": ", MI×SI", "class": ", pairs of a class"}
+        named |= {form: f", web images too ({form})" for form in ("joint", "separate")}
         name = f"[`{self.method}`](../methods/{self.method}.md)"
         gain = f"{signed(self.gain)} ({signed(self.low)} … {signed(self.high)})"
         tasks = [
@@ -45,7 +47,8 @@ class Choice(NamedTuple):
         ]
         others = ", ".join(tasks[1:]) or "–"
         variant = named.get(self.row.removeprefix(f"{self.method}-"), "")
-        return [name + variant, gain, f"{self.step:.1f}", f"{self.memory:.1f}", others]
+        costs = ["–" if math.isnan(cost) else f"{cost:.1f}" for cost in (self.step, self.memory)]
+        return [name + variant, gain, *costs, others]
 
 
 def signed(points: float) -> str:
@@ -59,15 +62,19 @@ def method_of(row: str) -> str:
 
 def choices(study: str) -> list[Choice]:
     """The rows of a study, by the lower end of the gain's interval, the highest first."""
-    speed = {r["case"]: float(r["ratio_median"]) for r in rows("speed-methods-resnet18")}
+    both = [*rows("speed-related-resnet18"), *rows("speed-methods-resnet18")]
+    speed = {r["case"]: float(r["ratio_median"]) for r in both}
     memory = {r["case"]: float(r["ratio"]) for r in rows("memory-methods-resnet18")}
     found = []
     for line in rows(f"{study}-paired"):
         row, _, base = line["difference"].partition(" - ")
         if line["split"] == "test" and base == "ce":
-            case = method_of(row) if method_of(row) in speed else f"{method_of(row)} separable"
+            method = method_of(row)
+            case = row.replace("-", " ") if row.startswith("srrl-") else method
+            case = case if method in speed else f"{method} separable"
             mean, low, high = (float(line[key]) for key in ("mean", "low", "high"))
-            found.append(Choice(row, int(line["n"]), mean, low, high, speed[case], memory[case]))
+            costs = speed.get(case, math.nan), memory.get(case, math.nan)
+            found.append(Choice(row, int(line["n"]), mean, low, high, *costs))
     return sorted(found, key=lambda choice: -choice.low)
 
 
@@ -82,9 +89,10 @@ def best(found: list[Choice]) -> Choice:
     return max(found, key=lambda choice: choice.low)
 
 
-def advice(alone: list[Choice], taught: list[Choice], peers: list[Choice]) -> str:
+def advice(alone: list[Choice], taught: list[list[Choice]], peers: list[Choice]) -> str:
     """What follows from the figures, by rules that are stated."""
-    first, teacher = best(alone), best(taught)
+    first, weak = best(alone), best(taught[0])
+    strong = best([choice for choice in taught[1] if choice.row in METHODS])  # labeled images alone
     cheap = best([choice for choice in alone if choice.step <= CHEAP])
     exits, muse = (next(c for c in alone if c.row == row) for row in ("exits", "muse-add"))
     paired = {
@@ -104,8 +112,9 @@ def advice(alone: list[Choice], taught: list[Choice], peers: list[Choice]) -> st
         f"the last one. What MUSE's information terms add to it is within noise so far: MI+SI "
         f"minus `exits` is {mean} points ({low} … {high}), at {muse.step / exits.step:.2f} of its "
         "step; the [study](../study.md) looks for where they do add.",
-        f"**A large network that is trained already**: `{teacher.method}`, "
-        f"{signed(teacher.gain)} points.",
+        f"**A large network that is trained already**: `{strong.method}`, {signed(strong.gain)} "
+        "points from a teacher that has seen far more images than there are to train with; "
+        f"`{weak.method}`, {signed(weak.gain)}, from one that has seen the same few.",
         f"**Two networks at once**: {online or 'no online method'} gained anything beyond noise.",
         "**Segmentation and detection**: nothing gained anything beyond noise on the two small "
         "sets that were measured ([Results](../results.md#segmentation-and-detection)); start with "
@@ -117,7 +126,8 @@ def advice(alone: list[Choice], taught: list[Choice], peers: list[Choice]) -> st
 def page() -> str:
     """The page, as markdown."""
     alone = choices("accuracy-cifar100-small")
-    taught = choices("accuracy-cifar100-2000x20-offline")
+    taught = choices("accuracy-cifar100-offline")
+    well_taught = choices("accuracy-cifar100-pool")
     peers = choices("accuracy-cifar100-2000x20-online")
     taken = {
         "Images and classes, random weights": {},
@@ -137,7 +147,7 @@ def page() -> str:
         "Step and memory are multiples of plain training's, on a ResNet-18 on a CPU; on a GPU the "
         "exits' many small layers cost [more](../measurements.md).",
         "## What follows",
-        advice(alone, taught, peers),
+        advice(alone, [taught, well_taught], peers),
         "## What is taken where no method is named",
         table(["", "method", "because"], of_defaults),
         section(
@@ -147,9 +157,15 @@ def page() -> str:
         ),
         section(
             "From a teacher",
-            "2,000 images, 20 epochs, `cifar/resnet8` from a `cifar/resnet20` trained on the same "
-            "images: so short a training shows how fast a method starts.",
+            "2,000 images of 16×16, 20 epochs, `cifar/resnet8` from a `cifar/resnet20` trained on "
+            "the same images: a weak teacher, and so short a training shows how fast a method "
+            "starts.",
             taught,
+        ),
+        section(
+            "From a teacher that knows more",
+            "The same student and images; the teacher has seen all 45,000. `kd3` reads no label.",
+            well_taught,
         ),
         section(
             "With a peer",

@@ -353,18 +353,19 @@ def main() -> None:
         cifar100("accuracy-cifar100-1000x120", "1,000", 120),
         methods(
             "accuracy-cifar100-2000x20-offline",
-            "CIFAR-100, offline methods",
+            "CIFAR-100, offline methods at 32×32",
             f"{TAUGHT} {of_2000_images('fp32', 32)}",
             note="The runs were made over several commits before the one named here; the command "
-            "trains them anew. `mimkd` is to be given the other seeds.",
+            "trains them anew. Every method has five seeds at 16×16, `mimkd` among them.",
         ),
         methods(
-            "accuracy-cifar100-related",
-            "CIFAR-100, the related systems",
+            "accuracy-cifar100-offline",
+            "CIFAR-100, offline methods",
             f"{TAUGHT} For `sskd` and `hsakd` heads were trained on that network, of which nothing "
             "else was changed; `lakd` and `residual-kd` are reconstructions. "
             f"{of_2000_images('fp32', 16)}",
-            note=TABULATED.format("b271d17"),
+            note="The runs were made at commits b271d17 and 43a05fb; without `--done` the command "
+            "makes them anew.",
         ),
         methods(
             "accuracy-cifar100-pool",
