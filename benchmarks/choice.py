@@ -21,7 +21,7 @@ CHEAP = 1.3  # plain steps that one may cost and still be called cheap
 
 
 class Choice(NamedTuple):
-    """A row of a study: its gain over plain training in points, and what its steps cost, if known."""
+    """A row of a study: its gain over plain training in points, and its step's cost, if known."""
 
     row: str
     n: int
