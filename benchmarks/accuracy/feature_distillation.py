@@ -26,6 +26,7 @@ TEACHER = "timm/tf_efficientnet_lite0"
 FEATURES, RANDOM, LONGER, DISTILLED = "features", "random", "random, longer", "distilled"
 ROWS = (RANDOM, LONGER, DISTILLED)
 RECIPE: dict[str, Any] = {
+    "preset": "scratch",  # for all rows, so that they differ in their first weights alone
     "mean": (0.5,),  # the teacher's, which its file does not tell
     "std": (0.5,),
     "batch_size": 64,

@@ -30,6 +30,7 @@ from selfdistill.records.exit_scores import ExitScore
 EXIT = "exits, before the last stage"
 MODEL = "timm/tf_efficientnet_lite0"
 RECIPE: dict[str, Any] = {
+    "preset": "scratch",  # rows whose networks are given as modules have it anyway
     "image_size": 96,
     "mean": (0.5,),
     "std": (0.5,),
