@@ -191,7 +191,8 @@ def test_wrong_options_are_told(chosen, message):
 
 def test_needs_are_those_of_all(tiny_net, tiny_task):
     both = joined(tiny_net, tiny_task, "muse+cskd+ddgsd")
-    assert both.needs == Needs(views=2, batch=2, same_class=True, image_labels=True)
+    every = Needs(views=2, batch=2, same_class=True, image_labels=True, single_label=True)
+    assert both.needs == every
     assert isinstance(both.needs, type(METHODS["muse"].needs))
 
 
