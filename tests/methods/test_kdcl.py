@@ -278,7 +278,7 @@ def test_each_network_sees_its_own_view(tiny_net, tiny_task, batch, progress):
 def test_as_many_views_as_networks_are_asked_for(tiny_net, tiny_task, batch, progress):
     method = METHODS["kdcl"](tiny_net, others_of(tiny_net, 2), tiny_task)
     assert method.needs == Needs(views=3, image_labels=True, single_label=True)
-    assert METHODS["kdcl"].needs == Needs(views=2, image_labels=True)
+    assert METHODS["kdcl"].needs == Needs(views=2, image_labels=True, single_label=True)
     with pytest.raises(ConfigError, match="views=3"):
         method(seen_by(batch, 2), progress)
 
