@@ -163,3 +163,14 @@ def test_rows_of_a_comparison_share_one_preset():
     assert {r.lr for r in paper.rows.values()} == {0.1}
     assert len({r.milestones for r in paper.rows.values()}) == 1
     assert plan_study(rows, (0,), file={"lr": 0.7}).rows["muse"].lr == 0.7
+
+
+def test_the_weights_of_a_run_bring_its_network(tmp_path):
+    (tmp_path / "recipe.toml").write_text('model = "timm/vit_tiny_patch16_224"\n')
+    recipe = resolved(method="ce", weights=str(tmp_path))
+    assert (recipe.model, recipe.optimizer) == ("timm/vit_tiny_patch16_224", "adamw")
+    assert resolved(method="ce", weights=str(tmp_path), model="cifar/resnet8").optimizer == "sgd"
+    (tmp_path / "recipe.toml").write_text("model = 3\n")
+    assert (
+        resolved(method="ce", weights=str(tmp_path)).model == Recipe.model_fields["model"].default
+    )

@@ -40,7 +40,8 @@ class ExperimentSettings(BaseModel):
     )
     model: str = _subject(
         "cifar/resnet10_w16",
-        "Network to train, see selfdistill models; NAME@MODULE cuts it behind a module.",
+        "Network to train, see selfdistill models; NAME@MODULE cuts it behind a module. With the "
+        "weights of a run it is the run's, if none is named.",
     )
     weights: str = _subject(
         "",

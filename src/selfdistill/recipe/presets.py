@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ..core import ConfigError, read_regular
 from .default_method import default_method
-from .document import read_toml
+from .document import read, read_toml
 from .fields import Recipe
 from .merge import merge_keys
 from .options import method_classes
@@ -96,12 +96,22 @@ def with_preset(
         ConfigError: no paper's recipe is known for the method.
     """
     merged = merge_keys(file, keys)
+    merged = {**_network_of_run(merged), **merged}
     import_recipe_plugins(merged)  # before methods are asked what they need
     preset = resolve_preset(merged, methods)
     options = {**preset.values.get("options", {}), **merged["options"]}
     values = {key: value for key, value in preset.values.items() if key != "options"}
     over = {k: v for k, v in values.items() if k not in keys} if "preset" in keys else {}
     return {**values, **merged, **over, "options": options, "preset": preset.name}
+
+
+def _network_of_run(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The network's name, where the initial weights are those of a run and no network is named."""
+    path = Path(str(recipe.get("weights", ""))) / "recipe.toml"
+    if not recipe.get("weights") or not path.is_file():
+        return {}
+    model = read(path).get("model")
+    return {"model": model} if isinstance(model, str) else {}
 
 
 def resolve_preset(recipe: Mapping[str, Any], methods: Sequence[str] = ()) -> Preset:
