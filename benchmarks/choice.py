@@ -133,6 +133,7 @@ def page() -> str:
         "Images and classes, random weights": {},
         "Images and classes, pretrained weights": {"weights": "pretrained"},
         "Segmentation, detection, clips": {"task": "detection"},
+        "Images without labels": {"task": "embedding"},
     }
     of_defaults = [[what, *defaults.default_method(keys)] for what, keys in taken.items()]
     parts = [

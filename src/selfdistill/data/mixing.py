@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..core import keyed_random
-from ..functional.mixing import batch_permutation, beta
+from ..functional.mixing import batch_permutation, beta, cutmix_box
 
 _PARTNER, _RATIO, _BOX, _KIND = map(
     keyed_random.purpose,
@@ -62,24 +62,10 @@ class Mixing(NamedTuple):
             if concentration:
                 drawn = beta(concentration, _RATIO, self.seed, epoch, index)
                 ratio = torch.where(chosen, drawn, ratio)
-        boxes = self._boxes(ratio, epoch, index, height, width)
-        kept = torch.where(cut, 1 - boxes.float().mean((1, 2)), ratio)
+        boxes, left = cutmix_box((height, width), ratio, _BOX, self.seed, epoch, index)
+        kept = torch.where(cut, left, ratio)
         pixels = torch.where(cut[:, None, None], (~boxes).float(), ratio[:, None, None])
         return pixels, kept
-
-    def _boxes(self, ratio: Tensor, epoch: int, index: Tensor, height: int, width: int) -> Tensor:
-        """Where the partners' pixels go, (B, H, W) bool: √(1 − ratio) of each side, clipped."""
-        side = (1 - ratio).clamp_min(0).sqrt()
-        inside = []
-        for axis, length in enumerate((height, width)):
-            half = (length * side).floor() // 2
-            draw = keyed_random.uniform(_BOX, self.seed, epoch, index, axis)
-            center = (length * draw).floor()
-            pixels = torch.arange(length, device=index.device)
-            inside.append(
-                (pixels >= (center - half)[:, None]) & (pixels < (center + half)[:, None])
-            )
-        return inside[0][:, :, None] & inside[1][:, None]
 
     def images(self, images: Tensor, epoch: int, index: Tensor) -> Tensor:
         """Normalized images (B, C, H, W), or clips (B, C, T, H, W), mixed in pairs."""

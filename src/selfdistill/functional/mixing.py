@@ -48,18 +48,21 @@ def mixup(x: Tensor, partners: Tensor, ratio: Tensor) -> Tensor:
 def cutmix_box(
     size: tuple[int, int], ratio: Tensor, purpose: int, *keys: Tensor | int
 ) -> tuple[Tensor, Tensor]:
-    r"""A random box of CutMix (Yun et al. 2019, https://arxiv.org/abs/1905.04899).
+    r"""Random boxes of CutMix (Yun et al. 2019, https://arxiv.org/abs/1905.04899).
 
-    The box has :math:`\sqrt{1 - ratio}` of each side, in whole pixels, and a uniform center; it is
+    A box has :math:`\sqrt{1 - ratio}` of each side, in whole pixels, and a uniform center; it is
     clipped to the image, so the ratio is computed anew from its area.
 
     Args:
         size: (H, W) of the images.
-        ratio: fraction of an image that is to stay, in [0, 1], 0-d, before clipping.
-        purpose, keys: of the draw, see `core/keyed_random.py`; the keys are 0-d.
+        ratio: fraction of an image that is to stay, in [0, 1], before clipping: 0-d for one box,
+            (B,) for one an image.
+        purpose, keys: of the draw, see `core/keyed_random.py`; keys of the shape of `ratio`, or
+            0-d.
 
     Returns:
-        The mask of the partner's pixels, (H, W) bool, and the fraction that stays, 0-d fp32.
+        The mask of the partner's pixels, (H, W) or (B, H, W) bool, and the fraction that stays,
+        0-d or (B,) fp32.
     """
     side = (1 - ratio).clamp_min(0).sqrt()
     inside = []
@@ -67,9 +70,11 @@ def cutmix_box(
         half = (length * side).floor() // 2
         center = (length * uniform(purpose, *keys, axis)).floor()
         pixels = torch.arange(length, device=ratio.device)
-        inside.append((pixels >= center - half) & (pixels < center + half))
-    box = inside[0][:, None] & inside[1]  # (H, W)
-    return box, 1 - box.float().mean()
+        inside.append(
+            (pixels >= (center - half)[..., None]) & (pixels < (center + half)[..., None])
+        )
+    box = inside[0][..., :, None] & inside[1][..., None, :]
+    return box, 1 - box.float().mean((-2, -1))
 
 
 def cutmix(x: Tensor, partners: Tensor, box: Tensor) -> Tensor:
