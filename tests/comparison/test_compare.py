@@ -13,8 +13,8 @@ from filelock import FileLock
 import selfdistill
 from selfdistill.comparison.compare import ComparisonCallback, compare
 from selfdistill.core import ArtifactError, ConfigError, RunBusyError
-from selfdistill.engine.signals import Interrupted
 from selfdistill.functional.statistics import Significance
+from selfdistill.signals import Interrupted
 
 KEYS = {"epochs": 1, "device": "cpu", "out": "study", "jobs": 3}
 

@@ -28,10 +28,10 @@ from selfdistill.engine import checkpoint
 from selfdistill.engine.callback import Callback
 from selfdistill.engine.run_directory import RunDirectory
 from selfdistill.engine.settings import TrainingSettings
-from selfdistill.engine.signals import Interrupted
 from selfdistill.engine.trainer import Trainer
 from selfdistill.recipe.build_method import build_method
 from selfdistill.recipe.options import method_classes
+from selfdistill.signals import Interrupted
 from selfdistill.tasks import Classification
 
 CLASSES, SIDE = "abc", 8
@@ -246,7 +246,7 @@ def train_here(
     except Interrupted as stop:
         sys.exit(128 + stop.number)
     state = {name: value.clone() for name, value in run.method.state_dict().items()}
-    rank = env.get("LOCAL_RANK", "0")
+    rank = next((env[name] for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK") if name in env), "0")
     save_file(state, Path(keys["out"]).with_suffix(f".rank{rank}.safetensors"))
     Path(keys["out"]).with_suffix(f".rank{rank}.json").write_text(json.dumps(counts))
 
@@ -283,17 +283,62 @@ def start(
 def start_two(
     out: Path, keys: dict[str, Any], faults: Sequence[Fault] = (Fault(), Fault()), **acts: Any
 ) -> list[Any]:
-    """Two processes that were started from outside, as torchrun does it."""
-    with socket.socket() as port_socket:
-        port_socket.bind(("127.0.0.1", 0))
-        port = str(port_socket.getsockname()[1])
-    variables = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2",
-                 "NODE_RANK": "0"}  # fmt: skip
+    """Two processes that were started from outside, each told its rank as Lightning tells it."""
+    variables = {"WORLD_SIZE": "2", "NODE_RANK": "0"} | rendezvous()
     keys = keys | {"devices": 2, "out": str(out)}
     return [
         start(keys, env=variables | {"LOCAL_RANK": str(rank)}, fault=fault, **acts)
         for rank, fault in enumerate(faults)
     ]
+
+
+def start_launched(
+    out: Path,
+    keys: dict[str, Any],
+    nodes: int,
+    per_node: int,
+    launcher: str = "torchrun",
+    **acts: Any,
+) -> list[Any]:
+    """Processes with the variables of a launcher, as if on several machines."""
+    shared, keys = rendezvous(), keys | {"out": str(out)}
+    ranks = [(node, local) for node in range(nodes) for local in range(per_node)]
+    variables = {"torchrun": torchrun_variables, "ray": ray_variables, "srun": srun_variables}
+    return [
+        start(keys, env=shared | variables[launcher](node, local, nodes, per_node), **acts)
+        for node, local in ranks
+    ]
+
+
+def rendezvous() -> dict[str, str]:
+    """Address and a free port at which the processes of a run meet."""
+    with socket.socket() as port_socket:
+        port_socket.bind(("127.0.0.1", 0))
+        return {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port_socket.getsockname()[1])}
+
+
+def torchrun_variables(node: int, local: int, nodes: int, per_node: int) -> dict[str, str]:
+    numbers = {
+        "RANK": node * per_node + local, "LOCAL_RANK": local, "GROUP_RANK": node,
+        "WORLD_SIZE": nodes * per_node, "LOCAL_WORLD_SIZE": per_node,
+    }  # fmt: skip
+    return {name: str(n) for name, n in numbers.items()} | {"TORCHELASTIC_RUN_ID": "none"}
+
+
+def ray_variables(node: int, local: int, nodes: int, per_node: int) -> dict[str, str]:
+    """Ray Train has the same names, and its own one for the node."""
+    variables = torchrun_variables(node, local, nodes, per_node)
+    del variables["TORCHELASTIC_RUN_ID"], variables["GROUP_RANK"]
+    return variables | {"NODE_RANK": str(node)}
+
+
+def srun_variables(node: int, local: int, nodes: int, per_node: int) -> dict[str, str]:
+    counts = f"{per_node}(x{nodes})" if nodes > 1 else str(per_node)
+    numbers = {
+        "SLURM_PROCID": node * per_node + local, "SLURM_LOCALID": local, "SLURM_NODEID": node,
+        "SLURM_STEP_NUM_TASKS": nodes * per_node, "SLURM_JOB_ID": 7, "SLURM_STEP_ID": 0,
+    }  # fmt: skip
+    return {name: str(n) for name, n in numbers.items()} | {"SLURM_STEP_TASKS_PER_NODE": counts}
 
 
 def exit_codes(processes: list[Any]) -> list[int]:
@@ -302,12 +347,14 @@ def exit_codes(processes: list[Any]) -> list[int]:
     return [process.exitcode for process in processes]
 
 
-def write_npz(path: Path) -> Path:
-    part = images(60)
+def write_npz(path: Path, val: int = 8, test: int = 8) -> Path:
+    part = images(44 + val + test)
     pixels = part.images.permute(0, 2, 3, 1).numpy()
-    np.savez(path, train_images=pixels[:44], train_labels=part.labels[:44].numpy(),
-             val_images=pixels[44:52], val_labels=part.labels[44:52].numpy(),
-             test_images=pixels[52:], test_labels=part.labels[52:].numpy())  # fmt: skip
+    rows = np.split(np.arange(len(part)), [44, 44 + val])
+    parts = dict(zip(("train", "val", "test"), rows, strict=True))
+    arrays = {f"{name}_images": pixels[rows] for name, rows in parts.items()}
+    labels = {f"{name}_labels": part.labels[rows].numpy() for name, rows in parts.items()}
+    np.savez(path, **arrays, **labels)
     return path
 
 

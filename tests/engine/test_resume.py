@@ -11,8 +11,8 @@ from engine_runs import STEPS, Calls, assert_same_run, final, lines, make
 from selfdistill.core import METHODS, ArtifactError
 from selfdistill.engine import checkpoint
 from selfdistill.engine import trainer as trainer_module
-from selfdistill.engine.signals import Interrupted
 from selfdistill.recipe.build_method import unsupported_reason
+from selfdistill.signals import Interrupted
 from selfdistill.tasks import Classification
 
 RUNS = {

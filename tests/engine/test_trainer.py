@@ -11,8 +11,8 @@ from torch import nn
 
 from selfdistill.core import DivergenceError, Method, StepOutput
 from selfdistill.engine.callback import Callback
-from selfdistill.engine.signals import Interrupted
 from selfdistill.recipe.build_method import build_method
+from selfdistill.signals import Interrupted
 
 
 class Terms(Method):

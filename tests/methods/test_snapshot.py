@@ -18,9 +18,9 @@ from selfdistill.engine.callback import Callback
 from selfdistill.engine.optimizer import learning_rate
 from selfdistill.engine.run_directory import RunDirectory
 from selfdistill.engine.settings import TrainingSettings
-from selfdistill.engine.signals import Interrupted
 from selfdistill.engine.trainer import Trainer
 from selfdistill.methods.snapshot import asymmetric_cross_entropy
+from selfdistill.signals import Interrupted
 from selfdistill.tasks import Classification
 
 STUDENT = torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]])

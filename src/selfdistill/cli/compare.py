@@ -66,7 +66,7 @@ def compare(
     own |= {"recipe": recipe, "settings": settings}
     given = {key: value for key, value in own.items() if value not in (None, [])} | keys
     from ..comparison.compare import compare as run_comparison
-    from ..engine.signals import Interrupted
+    from ..signals import Interrupted
     from .compare_output import ComparisonScreen, resume_command, show_comparison, show_failures
     from .console import echo
 

@@ -11,10 +11,10 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from ..engine.signals import Interrupted, handled, raise_interrupted
 from ..errors import ConfigError, SelfdistillError, shortened
 from ..recipe.document import check_plain_values
 from ..runs.terminal import rank_zero
+from ..signals import STOP_SIGNALS, Interrupted, handled, raise_interrupted
 from .console import echo_stderr
 
 _OUT_OF_MEMORY = (
@@ -28,6 +28,7 @@ _ONE_VALUE = "more than 1 value per channel"  # torch's BatchNorm in training
 _NOT_PERMITTED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
 _NO_SUCH_PATH = {errno.ENAMETOOLONG, errno.ELOOP}
 _MAX_MESSAGE = 2000
+_STOP_SIGNALS = [number for number in STOP_SIGNALS if number != signal.SIGINT]  # Ctrl-C raises
 
 # Warnings of libraries that a user cannot act on: patterns of how they begin.
 _IGNORED_WARNINGS = (
@@ -43,7 +44,7 @@ def handle_errors(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(*args: Any, **keys: Any) -> None:
         try:
-            with warnings.catch_warnings(), handled(raise_interrupted, signal.SIGTERM):
+            with warnings.catch_warnings(), handled(raise_interrupted, *_STOP_SIGNALS):
                 _print_warnings()
                 _check_paths(*args, *keys.values())
                 check_plain_values(keys)

@@ -63,10 +63,10 @@ def reproduce(
 ) -> None:
     """Train a row of the papers' tables, and compare its scores with the published ones."""
     from ..engine.quiet_lightning import quiet_lightning
-    from ..engine.signals import Interrupted
     from ..recipe.plugins import import_plugins
     from ..reproduction.ledger import add_table_file, find_row, matching_rows, smoke_test_rows
     from ..reproduction.reproduce import reproduce as train_row
+    from ..signals import Interrupted
     from . import reproduce_output as output
     from .console import echo
 

@@ -21,8 +21,8 @@ def train_and_report(
 
     `epochs` extends a run that is resumed.
     """
-    from ..engine.signals import Interrupted
     from ..runs.train import train_recipe
+    from ..signals import Interrupted
     from ..tasks import TASKS
 
     # lightning greets from every process; what matters it warns of

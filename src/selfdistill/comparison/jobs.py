@@ -130,8 +130,6 @@ class SlurmJob:
         """Train the run to its end."""
         threads = self.threads or os.environ.get("SLURM_CPUS_PER_TASK")
         env = {"OMP_NUM_THREADS": str(threads)} if threads else {}
-        # A run is one task of SLURM's, whatever processes it starts: lightning is not to count.
-        os.environ.pop("SLURM_NTASKS", None)
         # SLURM warns all processes of a job of its end, and by default the warning kills.
         handler = signal.signal(signal.SIGUSR2, signal.SIG_IGN)
         with JobProcess(self.job, None, **env) as self.process:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 
 from ..core.machine import num_cores
-from ..engine.signals import Interrupted, Signals
 from ..recipe.schema import Recipe
+from ..signals import Interrupted, Signals
 from .fork_server import ForkServer, fork_server
 from .jobs import POLL_SECONDS, JobProcess, JobResult, RunJob
 

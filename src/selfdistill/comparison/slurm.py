@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core import ConfigError, ResourceError
-from ..engine.signals import Interrupted, Signals
+from ..signals import Interrupted, Signals
 from .jobs import POLL_SECONDS, JobResult, RunJob, SlurmJob
 
 # submitit's own default of five minutes is for trying. A run that is cut off by its time saves,

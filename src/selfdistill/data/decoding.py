@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..core import DataError, ResourceError
+from ..signals import STOP_SIGNALS
 from .image_set import CropKeys
 from .images import ImageFiles
 
@@ -57,7 +58,7 @@ class _DecodedRows(Dataset[Tensor | DataError]):
 
 def _leave_signals(worker: int) -> None:
     """Let the main process alone act on what is sent to all: it needs its workers to end a step."""
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 

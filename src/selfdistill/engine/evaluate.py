@@ -10,6 +10,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from ..core import Batch, Method, Task
+from .processes import gather_rows
 
 
 def evaluate_network(
@@ -112,7 +113,8 @@ class EvaluationResult(NamedTuple):
         matrices: {name: matrix} of the student, see `Task.matrix_metrics`.
         per_class: {column: (K,)} of the student, see `Task.per_class_metric`; empty where a task
             has none.
-        correct: {predictor: (N,) bool}, this process's samples in order, see `Task.correct_mask`.
+        correct: {predictor: (N,) bool}, samples of all processes in order, see
+            `Task.correct_mask`; empty where a task has none.
         confidence: (N,) of the student, see `Task.confidence`; empty where a task has none.
         predicted: (N,) labels of the student.
     """
@@ -147,9 +149,8 @@ def evaluate_full(
         {name: torch.atleast_2d(m.compute()).cpu() for name, m in calibration.items()},
         {name: torch.atleast_2d(m.compute()).cpu() for name, m in matrices.items()},
         {n: torch.atleast_1d(column).cpu() for m in per_class for n, column in m.compute().items()},
-        {name: torch.cat(mask.batches) for name, mask in masks.items() if mask.batches},
-        torch.cat([torch.zeros(0), *answers.confidence]),
-        torch.cat([torch.zeros(0, dtype=torch.int64), *answers.predicted]),
+        {name: rows for name, mask in masks.items() if len(rows := mask.gather(fabric))},
+        *answers.gather(fabric),
     )
 
 
@@ -164,6 +165,10 @@ class _CorrectMask:
         if (mask := self.task.correct_mask(outputs, targets)) is not None:
             self.batches.append(mask.cpu())
 
+    def gather(self, fabric: Fabric) -> Tensor:
+        """The mask of all processes' samples, (N,) bool."""
+        return gather_rows(fabric, torch.cat([torch.zeros(0, dtype=torch.bool), *self.batches]))
+
 
 class _Answers:
     """What a classifier answers and how sure it is, in order."""
@@ -177,3 +182,9 @@ class _Answers:
         if (answer := self.task.confidence(outputs)) is not None:
             self.confidence.append(answer[0].cpu())
             self.predicted.append(answer[1].cpu())
+
+    def gather(self, fabric: Fabric) -> tuple[Tensor, Tensor]:
+        """Confidence (N,) and labels (N,) int64 of all processes' samples."""
+        labels = torch.cat([torch.zeros(0, dtype=torch.int64), *self.predicted])
+        confidence = torch.cat([torch.zeros(0), *self.confidence])
+        return gather_rows(fabric, confidence), gather_rows(fabric, labels)

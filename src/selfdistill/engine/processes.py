@@ -31,6 +31,21 @@ def process_max(fabric: Fabric, value: int) -> int:
     return int(cast(Tensor, fabric.all_reduce(tensor, reduce_op="max")))
 
 
+def gather_rows(fabric: Fabric, rows: Tensor) -> Tensor:
+    """The rows of all processes in the order of their ranks, (N, …), on the CPU.
+
+    Processes may have different numbers of rows, and none.
+    """
+    if fabric.world_size == 1:
+        return rows.cpu()
+    own = torch.tensor(len(rows), device=fabric.device)
+    counts = cast(Tensor, fabric.all_gather(own)).tolist()
+    padded = rows.new_zeros(max(counts), *rows.shape[1:])
+    padded[: len(rows)] = rows
+    gathered = cast(Tensor, fabric.all_gather(padded.to(fabric.device))).cpu()
+    return torch.cat([part[:count] for part, count in zip(gathered, counts, strict=True)])
+
+
 def average_batchnorm_statistics(
     fabric: Fabric, method: nn.Module, *states: Mapping[str, Tensor]
 ) -> None:

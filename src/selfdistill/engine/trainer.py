@@ -13,6 +13,7 @@ from torch.nn.utils import get_total_norm
 
 from ..core import Batch, Method, Progress, StepOutput, Task, memory_format, trained_state
 from ..core.keyed_random import bits, purpose
+from ..signals import Interrupted, Signals
 from . import checkpoint
 from .batchnorm import reestimate_batchnorm
 from .callback import Callback
@@ -27,7 +28,6 @@ from .processes import average_batchnorm_statistics, process_max
 from .protocols import Batches, Origin
 from .run_directory import RunDirectory
 from .settings import TrainingSettings
-from .signals import Interrupted, Signals
 from .state import (
     checkpoint_tensors,
     ema_weights,
@@ -100,7 +100,7 @@ class Trainer:
 
         Raises:
             DivergenceError: a loss, a gradient or what is to be saved is not finite.
-            Interrupted: SIGTERM or SIGINT came; a checkpoint was saved.
+            Interrupted: a stop signal came; a checkpoint was saved.
         """
         self.resume()
         self.method.train()

@@ -1,6 +1,5 @@
 """Devices, precision and processes of a run."""
 
-import os
 import warnings
 from typing import Any
 
@@ -10,18 +9,8 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 
 from ..core import ConfigError, ResourceError
 from ..engine.quiet_lightning import quiet_lightning
+from .launched_processes import cluster_environment
 from .schema import Recipe
-
-
-def check_launched_processes(recipe: Recipe) -> None:
-    """Raise `ConfigError` if a launcher such as torchrun started another number of processes."""
-    world = os.environ.get("WORLD_SIZE", "")
-    if world.isdecimal() and int(world) != recipe.devices * recipe.num_nodes:
-        raise ConfigError(
-            f"the launcher started {world} processes (WORLD_SIZE) and this run is for "
-            f"{recipe.devices} on each of {recipe.num_nodes} nodes; give --devices and --num-nodes "
-            f"whose product is {world}, or leave the launcher out"
-        )
 
 
 def make_fabric(recipe: Recipe) -> Fabric:
@@ -47,10 +36,12 @@ def make_fabric(recipe: Recipe) -> Fabric:
         strategy = DDPStrategy(broadcast_buffers=False, find_unused_parameters=True)
         warnings.filterwarnings("ignore", "find_unused_parameters=True was specified")
     with quiet_lightning():
+        environment = cluster_environment(recipe)
         return Fabric(
             accelerator=accelerator,
             devices=recipe.devices,
             num_nodes=recipe.num_nodes,
             precision=precision,  # type: ignore[arg-type]
             strategy=strategy,
+            plugins=[environment] if environment else None,
         )

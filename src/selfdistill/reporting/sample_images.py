@@ -58,14 +58,13 @@ def write_mistakes(
     Args:
         run: gets `pictures/NUMBER.png` and `mistakes.csv`.
         result: of the student on these images.
-        images: of the test or validation part, of which this process evaluated the first ones.
+        images: of the test or validation part.
         classes: their names.
 
     Raises:
         ResourceError: a file cannot be written.
     """
-    evaluated = images.labels[: len(result.predicted)].cpu()
-    wrong = (result.predicted != evaluated).nonzero().flatten()
+    wrong = (result.predicted != images.labels.cpu()).nonzero().flatten()
     order = result.confidence[wrong].argsort(descending=True, stable=True)
     wrong = wrong[order][:_MISTAKES]
     labels = images.labels[wrong].tolist()

@@ -17,7 +17,6 @@ from ..engine.processes import lost_processes_reported
 from ..engine.protocols import Batches
 from ..engine.quiet_lightning import quiet_lightning
 from ..engine.run_directory import RunDirectory
-from ..engine.signals import STOP_SIGNALS, handled, raise_interrupted
 from ..engine.trainer import Trainer
 from ..evaluation import EvaluationSession
 from ..recipe.build_run import (
@@ -29,8 +28,9 @@ from ..recipe.build_run import (
     with_extra,
 )
 from ..recipe.data_check import as_trained, describe_data
+from ..recipe.launched_processes import with_launched_processes
 from ..recipe.loaders import train_loader
-from ..recipe.make_fabric import check_launched_processes, make_fabric
+from ..recipe.make_fabric import make_fabric
 from ..recipe.merge import merge_keys
 from ..recipe.presets import with_preset
 from ..recipe.run_origin import RunOrigin, read_origin
@@ -41,6 +41,7 @@ from ..records.exit_measurements import FILE as MEASUREMENTS_FILE
 from ..records.exit_scores import FILE as EXITS_FILE
 from ..records.exit_scores import ExitScore, read_exit_scores
 from ..records.training_data import DATA_FILE, read_training_data
+from ..signals import STOP_SIGNALS, handled, raise_interrupted
 from ..tasks import TASKS
 from .arguments import training_arguments
 from .extension import check_same_keys, describe_extension, extended, machine_difference
@@ -130,7 +131,7 @@ def train_recipe(
     before = recipe.epochs
     if resume:
         before, recipe = _resumed_recipe(out, epochs, model, peers)
-    check_launched_processes(recipe)
+    recipe = with_launched_processes(recipe, resume=resume)
     fabric = make_fabric(recipe)
     with quiet_lightning():
         fabric.launch()

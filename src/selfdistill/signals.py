@@ -1,11 +1,12 @@
-"""SIGTERM and Ctrl-C as requests to stop, so that a run first finishes and saves its step."""
+"""Signals as requests to stop, so that a run first finishes and saves its step."""
 
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+"""Of a machine or a user that ends the run, Ctrl-C, and SLURM's `--signal=USR1@SECONDS`."""
 
 
 class Interrupted(BaseException):  # no error, as KeyboardInterrupt is none
@@ -38,7 +39,7 @@ class Signals:
     """Record of a received stop signal.
 
     Attributes:
-        signal_number: of the last SIGTERM or SIGINT, 0 while there was none.
+        signal_number: of the last of `STOP_SIGNALS`, 0 while there was none.
     """
 
     def __init__(self) -> None:
@@ -46,7 +47,7 @@ class Signals:
 
     @contextmanager
     def caught(self) -> Iterator[None]:
-        """Context in which SIGTERM and SIGINT are recorded; a second SIGINT interrupts at once."""
+        """Context in which stop signals are recorded; a second SIGINT interrupts at once."""
 
         def record(number: int, frame: object) -> None:
             if self.signal_number == number == signal.SIGINT:
