@@ -22,7 +22,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from selfdistill.core import Batch, Method, Needs, SelfdistillError
+from selfdistill.core import Batch, Method, Needs, SelfdistillError, trained_state
 from selfdistill.data import EvalLoader, InMemoryImages, Loader
 from selfdistill.engine import checkpoint
 from selfdistill.engine.callback import Callback
@@ -45,7 +45,12 @@ def images(count: int = 28) -> InMemoryImages:
 
 
 def network(
-    norm: str = "batch", dropout: float = 0.0, *, unused: bool = False, dense: bool = False
+    norm: str = "batch",
+    dropout: float = 0.0,
+    *,
+    unused: bool = False,
+    dense: bool = False,
+    width: int = 4,
 ) -> nn.Module:
     def stage(channels: int, width: int) -> nn.Sequential:
         normed = nn.BatchNorm2d(width) if norm == "batch" else nn.GroupNorm(2, width)
@@ -55,9 +60,9 @@ def network(
     class Net(nn.Sequential):
         cuts = ("0", "1")
 
-    pooled = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, len(CLASSES))
-    head = [nn.Conv2d(8, len(CLASSES), 1)] if dense else pooled
-    net = Net(stage(3, 4), stage(4, 8), *head)
+    pooled = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2 * width, len(CLASSES))
+    head = [nn.Conv2d(2 * width, len(CLASSES), 1)] if dense else pooled
+    net = Net(stage(3, width), stage(width, 2 * width), *head)
     if unused:
         net.register_parameter("unused", nn.Parameter(torch.ones(2)))
     return net
@@ -245,7 +250,10 @@ def train_here(
         sys.exit(error.exit_code)
     except Interrupted as stop:
         sys.exit(128 + stop.number)
-    state = {name: value.clone() for name, value in run.method.state_dict().items()}
+    state = {
+        name: value.clone(memory_format=torch.contiguous_format)
+        for name, value in trained_state(run.method).items()
+    }
     rank = next((env[name] for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK") if name in env), "0")
     save_file(state, Path(keys["out"]).with_suffix(f".rank{rank}.safetensors"))
     Path(keys["out"]).with_suffix(f".rank{rank}.json").write_text(json.dumps(counts))
@@ -356,6 +364,15 @@ def write_npz(path: Path, val: int = 8, test: int = 8) -> Path:
     labels = {f"{name}_labels": part.labels[rows].numpy() for name, rows in parts.items()}
     np.savez(path, **arrays, **labels)
     return path
+
+
+def pool(name: str, folder: Path) -> dict[str, str]:
+    """Images without labels, in a file, for a method that learns from some."""
+    if not any(cls.needs.extra or cls.needs.unlabeled for cls in method_classes(name).values()):
+        return {}
+    path = folder / "pool.npz"
+    np.savez(path, images=images(30).images.permute(0, 2, 3, 1).numpy())
+    return {"extra": f"npz:{path}"}
 
 
 def write_masks(path: Path) -> Path:

@@ -15,7 +15,9 @@ def channels_last(x: Tensor) -> Tensor:
 def module_to_channels_last(module: nn.Module) -> None:
     """All parameters and buffers of a module as `channels_last` has them, in place.
 
-    `Module.to(memory_format=torch.channels_last)` refuses the weights of 3-D convolutions.
+    `Module.to(memory_format=torch.channels_last)` refuses the weights of 3-D convolutions. Weights
+    that are split among processes stay as they are.
     """
     for tensor in (*module.parameters(), *module.buffers()):
-        tensor.data = channels_last(tensor.data)
+        if not hasattr(tensor, "to_local"):  # a DTensor, whose class is slow to import
+            tensor.data = channels_last(tensor.data)

@@ -89,6 +89,7 @@ def typed_recipe(values: Mapping[str, Any]) -> Recipe:
     check_plain_values(recipe.model_dump())
     _check_normalization(recipe)
     _check_cache(recipe)
+    _check_shards(recipe)
     check_optimizer_name(recipe.optimizer)
     if recipe.method:
         return recipe
@@ -131,6 +132,17 @@ def _check_cache(recipe: Recipe) -> None:
             f"{given[0]} is about a teacher's outputs that are kept, and none are; give "
             "cache_views, too, the augmentations of each image"
         )
+
+
+def _check_shards(recipe: Recipe) -> None:
+    """Raises `ConfigError` if a teacher that is split is not to run in all processes alike."""
+    if recipe.shard_teacher and recipe.cache_views:
+        raise ConfigError(
+            "shard_teacher splits a teacher that runs in every step, and with cache_views it runs "
+            "where a process finds nothing kept; leave out one of them"
+        )
+    if recipe.shard_teacher and recipe.compile:
+        raise ConfigError("shard_teacher and compile do not go together; leave out one of them")
 
 
 def check_early(recipe: Recipe) -> None:

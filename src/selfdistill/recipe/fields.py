@@ -211,6 +211,11 @@ class ExperimentSettings(BaseModel):
     device: Literal["auto", "cpu", "cuda", "mps"] = _hardware("auto", "Device to train on.")
     devices: int = _hardware(1, "Processes per node, one device each (DDP).", ge=1)
     num_nodes: int = _hardware(1, "Machines; start the same command on each.", ge=1)
+    shard_teacher: bool = _hardware(
+        False,
+        "Whether the processes split a teacher's weights among them and gather them layer by layer "
+        "(FSDP2), for one that fills a device.",
+    )
     num_workers: int = _hardware(
         2, "Processes that load images which do not fit into memory.", ge=0
     )

@@ -160,6 +160,8 @@ def train_recipe(
         components = components._replace(data=data)
         session = EvaluationSession(recipe, components.data, components.method, fabric)
         origin = read_origin(directory, extended=epochs is not None)
+        if recipe.shard_teacher:
+            _split_teacher(components, fabric, callback)
         trainer = _trainer(session, batches, directory, callback, origin, components.tuning)
         exits = _fit(trainer, session, directory, callback)
     state = trainer.state()
@@ -203,6 +205,13 @@ def _announce(
     if resume and (change := machine_difference(directory)):
         callback.on_message(change)
     check_teacher(components, fabric, directory, callback)
+
+
+def _split_teacher(components: RunComponents, fabric: Fabric, callback: Callback) -> None:
+    from ..engine.sharding import shard_frozen  # slow to import
+
+    if split := shard_frozen(fabric, components.method):
+        callback.on_message(f"{split:,} weights of the teacher are split among the processes")
 
 
 def _trainer(
