@@ -109,7 +109,7 @@ def _in_slurm_step() -> bool:
     return "SLURM_PROCID" in os.environ and "SLURM_STEP_ID" in os.environ
 
 
-def _uneven(found: str) -> ConfigError:
+def _uneven(counts: str) -> ConfigError:
     return ConfigError(
-        f"the nodes have different numbers of processes ({found}); start as many on each"
+        f"the nodes have different numbers of processes ({counts}); start as many on each"
     )
