@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .comparison.compare import compare
     from .diagnosis.diagnose import diagnose
+    from .engine.callback import Callback
     from .integrations.lightning import DistillationLightningModule as DistillationLightningModule
     from .integrations.loss import wrap
     from .integrations.timm_task import DistillationTask as DistillationTask
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES = {
+    "Callback": ".engine.callback",
     "Run": ".runs.run",
     "compare": ".comparison.compare",
     "diagnose": ".diagnosis.diagnose",
@@ -24,7 +26,17 @@ _HOMES = {
     "train": ".runs.train",
     "wrap": ".integrations.loss",
 }
-__all__ = ["Run", "__version__", "compare", "diagnose", "load", "predict", "train", "wrap"]
+__all__ = [
+    "Callback",
+    "Run",
+    "__version__",
+    "compare",
+    "diagnose",
+    "load",
+    "predict",
+    "train",
+    "wrap",
+]
 # not in __all__: a star import must not ask for Lightning
 _OPTIONAL = {
     "DistillationLightningModule": ".integrations.lightning",

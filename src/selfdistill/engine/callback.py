@@ -1,5 +1,6 @@
 """Hooks into a training run."""
 
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -28,8 +29,53 @@ class Callback:
     def on_epoch(self, entry: dict[str, Any]) -> None:
         """Runs after a line of kind "epoch" was written to metrics.jsonl."""
 
+    def on_result(self, entry: dict[str, Any]) -> None:
+        """Runs after the line of kind "final" was written to metrics.jsonl: the final scores."""
+
     def on_message(self, text: str) -> None:
         """Receives a warning or a notice about the run, one sentence."""
 
     def on_finish(self) -> None:
         """Runs after the trained network was evaluated and all files of the run were written."""
+
+
+class Callbacks(Callback):
+    """Several observers, called in order."""
+
+    def __init__(self, callbacks: Sequence[Callback]) -> None:
+        self.callbacks = tuple(callbacks)
+
+    def on_start(self, summary: dict[str, str]) -> None:
+        """Call all."""
+        for callback in self.callbacks:
+            callback.on_start(summary)
+
+    def on_step(self, step: int, total_steps: int) -> None:
+        """Call all."""
+        for callback in self.callbacks:
+            callback.on_step(step, total_steps)
+
+    def on_log(self, entry: dict[str, Any], total_steps: int) -> None:
+        """Call all."""
+        for callback in self.callbacks:
+            callback.on_log(entry, total_steps)
+
+    def on_epoch(self, entry: dict[str, Any]) -> None:
+        """Call all."""
+        for callback in self.callbacks:
+            callback.on_epoch(entry)
+
+    def on_result(self, entry: dict[str, Any]) -> None:
+        """Call all."""
+        for callback in self.callbacks:
+            callback.on_result(entry)
+
+    def on_message(self, text: str) -> None:
+        """Call all."""
+        for callback in self.callbacks:
+            callback.on_message(text)
+
+    def on_finish(self) -> None:
+        """Call all."""
+        for callback in self.callbacks:
+            callback.on_finish()

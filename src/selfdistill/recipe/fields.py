@@ -19,6 +19,7 @@ _training = partial(option, panel="Training")
 _tuning = partial(option, panel="Fine-tuning")
 _hardware = partial(option, panel="Hardware")
 _cache = partial(option, panel="Teacher cache")
+_output = partial(option, panel="Logging and checkpoints")
 
 
 def _as_list(value: Any) -> Any:
@@ -218,6 +219,12 @@ class ExperimentSettings(BaseModel):
     )
     num_workers: int = _hardware(
         2, "Processes that load images which do not fit into memory.", ge=0
+    )
+    track: Literal["none", "tensorboard", "wandb", "mlflow", "trackio"] = _output(
+        "none", "Experiment tracker that metrics.jsonl is sent to as well."
+    )
+    track_project: str = _output(
+        "selfdistill", "Project under which the tracker lists the run.", metavar="NAME"
     )
 
 

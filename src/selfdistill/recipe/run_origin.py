@@ -13,8 +13,8 @@ from ..records.training_data import DATA_FILE, TrainingData, read_training_data
 from .document import read_toml
 
 MACHINE_KEYS = {"device", "devices", "num_nodes", "num_workers", "data_root", "teacher_model"}
-MACHINE_KEYS |= {"cache_dir"}
-"""What decides where a run is made, and not what comes out of it."""
+MACHINE_KEYS |= {"cache_dir", "shard_teacher", "track", "track_project"}
+"""What decides where a run is made and shown, and not what comes out of it."""
 # May be edited by hand: how often to write, and where things lie that are checked by themselves.
 _EDITABLE = MACHINE_KEYS | {"log_every_steps", "save_every_steps", "val_every_epochs"}
 _EDITABLE |= {"data", "teacher", "imports"}

@@ -24,7 +24,9 @@ def finalize(
     scores = {split: result.scores for split, result in results.items()}
     exits = session.exit_scores(scores)
     if session.fabric.is_global_zero:
-        directory.log({"kind": "final", "step": step, **scores})
+        entry = {"kind": "final", "step": step, **scores}
+        directory.log(entry)
+        callback.on_result(entry)
         directory.write(exit_scores.FILE, exit_scores.to_csv(exits))
         with _warned("the tables of classes"):
             _write_details(directory, session.task.classes, results)

@@ -5,12 +5,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from lightning_fabric import Fabric
 from torch import nn
 
-from ..core import ConfigError, SelfdistillError, load_tensors
-from ..data import ImageData, warn_of_data
-from ..engine.callback import Callback
+from ..core import ConfigError, load_tensors
+from ..data import ImageData
+from ..engine.callback import Callback, Callbacks
 from ..engine.fine_tuning import FineTuning
 from ..engine.optimizer import build_optimizer
 from ..engine.processes import lost_processes_reported
@@ -20,38 +19,36 @@ from ..engine.run_directory import RunDirectory
 from ..engine.trainer import Trainer
 from ..evaluation import EvaluationSession
 from ..recipe.build_run import (
-    RunComponents,
     RunInput,
     build_run,
     load_data,
     run_input,
     with_extra,
 )
-from ..recipe.data_check import as_trained, describe_data
+from ..recipe.data_check import as_trained
 from ..recipe.launched_processes import with_launched_processes
 from ..recipe.loaders import train_loader
 from ..recipe.make_fabric import make_fabric
 from ..recipe.merge import merge_keys
 from ..recipe.presets import with_preset
 from ..recipe.run_origin import RunOrigin, read_origin
-from ..recipe.schema import Recipe, parse, read, write
+from ..recipe.schema import Recipe, parse, read
 from ..recipe.teacher_cache import with_teacher_cache
 from ..recipe.teachers import check_given_modules
-from ..records.exit_measurements import FILE as MEASUREMENTS_FILE
 from ..records.exit_scores import FILE as EXITS_FILE
 from ..records.exit_scores import ExitScore, read_exit_scores
-from ..records.training_data import DATA_FILE, read_training_data
+from ..records.training_data import read_training_data
 from ..signals import STOP_SIGNALS, handled, raise_interrupted
 from ..tasks import TASKS
 from .arguments import training_arguments
-from .extension import check_same_keys, describe_extension, extended, machine_difference
+from .begin import announce, begin, split_teacher, tracker_of
+from .extension import check_same_keys, extended
 from .finalize import finalize
 from .held_out import with_teacher_embeddings
 from .paths import first_difference, load_recipe, unique_run_dir
 from .progress import TerminalProgress
 from .run import Run
-from .summary import describe_average, run_summary
-from .teacher_check import check_teacher
+from .summary import describe_average
 from .terminal import rank_zero
 
 
@@ -64,7 +61,7 @@ def train(
     out: str | Path | None = None,
     resume: bool = False,
     recipe: str | Path | None = None,
-    callback: Callback | None = None,
+    callback: Callback | Sequence[Callback] | None = None,
     quiet: bool = False,
     **keys: Any,
 ) -> Run:
@@ -82,8 +79,8 @@ def train(
             object (`model`, `data`, `teacher`, `peers`) need be given again. A larger `epochs`
             extends the run.
         recipe: a TOML file to start from.
-        callback: is called as training goes on; None prints a line an epoch, and on a terminal a
-            progress bar.
+        callback: one or several, called as training goes on; None prints a line an epoch, and on
+            a terminal a progress bar.
         quiet: print nothing.
         keys: any key of a recipe, and the method's own options by their names.
 
@@ -104,6 +101,8 @@ def train(
     else:
         chosen = parse(with_preset(file, given.keys))
     with ExitStack() as stack:
+        if isinstance(callback, Sequence):
+            callback = Callbacks(callback)
         if callback is None and not quiet and rank_zero():
             metric = TASKS[chosen.task].primary_metric
             callback = stack.enter_context(TerminalProgress(epochs or chosen.epochs, metric))
@@ -142,6 +141,7 @@ def train_recipe(
             given = _resumed_input(recipe, directory, data)
         else:
             directory.check_free()
+        tracker = tracker_of(recipe, directory)
         fabric.barrier()  # nobody writes before everybody has looked
         if not resume:
             given = run_input(recipe, data=data, model=model)
@@ -152,8 +152,9 @@ def train_recipe(
         batches = train_loader(recipe, components.data, components.method, fabric)
         batches, note = with_teacher_cache(batches, components, fabric)
         extends = recipe.epochs > before
-        _begin(stack, components, fabric, directory, resume=resume, extends=extends)
-        _announce(components, fabric, directory, callback, before, resume=resume)
+        begin(stack, components, fabric, directory, tracker, resume=resume, extends=extends)
+        callback = Callbacks([callback, tracker]) if tracker and fabric.is_global_zero else callback
+        announce(components, fabric, directory, callback, before, resume=resume)
         if note:
             callback.on_message(note)
         data = with_teacher_embeddings(components, fabric, directory)
@@ -161,7 +162,7 @@ def train_recipe(
         session = EvaluationSession(recipe, components.data, components.method, fabric)
         origin = read_origin(directory, extended=epochs is not None)
         if recipe.shard_teacher:
-            _split_teacher(components, fabric, callback)
+            split_teacher(components, fabric, callback)
         trainer = _trainer(session, batches, directory, callback, origin, components.tuning)
         exits = _fit(trainer, session, directory, callback)
     state = trainer.state()
@@ -186,32 +187,6 @@ def _resumed_input(recipe: Recipe, directory: RunDirectory, data: ImageData | No
     trained_on = read_training_data(directory.path)
     data = with_extra(recipe, data or load_data(recipe))
     return RunInput(as_trained(directory.path, trained_on, data, exact=True))
-
-
-def _announce(
-    components: RunComponents,
-    fabric: Fabric,
-    directory: RunDirectory,
-    callback: Callback,
-    before: int,
-    *,
-    resume: bool,
-) -> None:
-    """Say what is trained, on what, and with which teacher; `before` are the epochs so far."""
-    callback.on_start(run_summary(components, fabric, directory))
-    warn_of_data(components.data)
-    if components.recipe.epochs > before:
-        callback.on_message(describe_extension(components.recipe, before))
-    if resume and (change := machine_difference(directory)):
-        callback.on_message(change)
-    check_teacher(components, fabric, directory, callback)
-
-
-def _split_teacher(components: RunComponents, fabric: Fabric, callback: Callback) -> None:
-    from ..engine.sharding import shard_frozen  # slow to import
-
-    if split := shard_frozen(fabric, components.method):
-        callback.on_message(f"{split:,} weights of the teacher are split among the processes")
 
 
 def _trainer(
@@ -250,32 +225,6 @@ def _fit(
         callback.on_message(describe_average(directory, session.task))
     callback.on_finish()
     return exits
-
-
-def _begin(
-    stack: ExitStack,
-    components: RunComponents,
-    fabric: Fabric,
-    directory: RunDirectory,
-    *,
-    resume: bool,
-    extends: bool,
-) -> None:
-    """Hold the directory until the stack is left; what keeps the first process stops all."""
-    fault: SelfdistillError | None = None
-    if fabric.is_global_zero:
-        try:
-            stack.enter_context(directory.held())
-            recipe = write(components.recipe)
-            if not resume:
-                data = describe_data(components.data).to_json()
-                directory.begin(recipe, {DATA_FILE: data})
-            elif extends:
-                directory.extend(recipe, [EXITS_FILE, MEASUREMENTS_FILE])
-        except SelfdistillError as error:
-            fault = error
-    if fault := fabric.broadcast(fault):  # the others would wait for the first for ever
-        raise fault
 
 
 def load_or_train_exits(recipe: Recipe, run_dir: Path, **given: Any) -> list[ExitScore]:
