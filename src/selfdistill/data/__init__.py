@@ -1,10 +1,11 @@
 """Images by name, augmented and batched. A batch is a function of (seed, epoch, step)."""
 
+from .eval_loader import EvalLoader
 from .extra_images import ExtraImages, LoaderWithExtra, UnlabeledLoader, read_extra_images
 from .image_data import ImageData
 from .image_set import ImageSet
 from .images import ImageFiles, InMemoryImages
-from .loader import EvalLoader, Loader
+from .loader import Loader
 from .notes import data_notes, warn_of_data
 from .sources import SOURCES, load, register_data
 from .splits import DatasetSplits

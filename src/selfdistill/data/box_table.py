@@ -164,7 +164,7 @@ def letterbox_boxes(table: BoxTable, size: tuple[int, int]) -> Boxes:
     rows[..., 0] = NO_BOX
     rows[owners, rank, 0] = table.labels[order]
     rows[owners, rank, 1:] = corners[order]
-    return Boxes(torch.from_numpy(rows), size)
+    return Boxes(torch.from_numpy(rows), size, torch.from_numpy(areas))
 
 
 def image_sizes(paths: Sequence[Path | str]) -> IntArray:

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..core import DataError, ResourceError
 from ..signals import STOP_SIGNALS
-from .image_set import CropKeys
+from .image_set import CropKeys, ImageSet
 from .images import ImageFiles
 
 ViewKeys = tuple[int, int, int]  # seed, epoch, views
@@ -110,3 +110,23 @@ def decode_rows(
             "a process that decodes images died, most likely for want of (shared) memory; "
             "lower the number of workers or the batch size, or raise /dev/shm"
         ) from error
+
+
+def fetch_rows(
+    images: ImageSet, rows: Sequence[Tensor], workers: int, device: torch.device
+) -> Iterator[Tensor]:
+    """The images of rows of samples, as they are, from memory or from files.
+
+    Args:
+        images: those in memory lie on the device.
+        rows: indices of the samples, (B,) int64 each, on the CPU.
+        workers, device: see `decode_rows`.
+
+    Yields:
+        (B, C, H, W) uint8 on the device, or clips.
+    """
+    if isinstance(images, ImageFiles):
+        for decoded in decode_rows(images, rows, None, workers, device):
+            yield decoded[:, 0].to(device, non_blocking=True)
+    else:
+        yield from (images.fetch(row.to(device)) for row in rows)

@@ -13,10 +13,11 @@ from torch import Tensor
 from ..core import Batch, ConfigError, DataError, keyed_random, nearest
 from ..functional.channels import channels_convertible
 from .class_folders import at_size
+from .eval_loader import EvalLoader
 from .image_set import ImageSet
 from .images import ImageFiles, InMemoryImages
 from .listing import Listing
-from .loader import EvalLoader, Loader
+from .loader import Loader
 from .npz import read_npz_images
 from .open_image import EXTENSIONS
 from .splits import check_folder

@@ -11,10 +11,10 @@ from PIL import Image
 from torch import Tensor
 
 from ..core import DataError
-from .geometry import GRAY
 from .images import ImageFiles
 from .open_image import opened, orientation_of
 from .targets import Boxes
+from .zoom import GRAY
 
 IntArray = npt.NDArray[np.int64]
 

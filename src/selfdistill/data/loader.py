@@ -9,13 +9,14 @@ from ..core import Batch, ConfigError, DataError, keyed_random
 from ..core.memory_format import channels_last
 from .augment import normalize
 from .auto_augment import AutoAugment
-from .color import color_jitter
-from .decoding import decode_rows
+from .color import color_jitter, hsv_jitter
+from .decoding import decode_rows, fetch_rows
 from .erasing import random_erasing
 from .geometry import GeometricAugmentation
 from .image_set import ImageSet
 from .images import ImageFiles, InMemoryImages
 from .mixing import Mixing
+from .mosaic import Mosaic
 from .same_class import SameClassSampler
 
 _ORDER = keyed_random.purpose("order")
@@ -39,6 +40,10 @@ class Loader:
         resized_crop: whether to take random resized crops.
         max_zoom: factor of the largest random zoom; 1 for none.
         color_jitter: strength of random colors, see `color.color_jitter`; 0 for none.
+        hsv_jitter: gains of random hue, saturation and value, see `color.hsv_jitter`; () for none.
+        scale_jitter, shift: of a random scale and shift in place of the zoom; 0 for none.
+        mosaic_probability: of four images in one, see `mosaic.Mosaic`; 0 for none.
+        mosaic_epochs: how many epochs have mosaics; None for all.
         auto_augment: RandAugment or TrivialAugment; None for neither.
         erase_probability: of random erasing, see `erasing.random_erasing`; 0 for none.
         mixing: mixup and CutMix of images with labels; None for neither.
@@ -73,6 +78,11 @@ class Loader:
         resized_crop: bool = False,
         max_zoom: float = 1.0,
         color_jitter: float = 0.0,
+        hsv_jitter: tuple[float, ...] = (),
+        scale_jitter: float = 0.0,
+        shift: float = 0.0,
+        mosaic_probability: float = 0.0,
+        mosaic_epochs: int | None = None,
         auto_augment: AutoAugment | None = None,
         erase_probability: float = 0.0,
         mixing: Mixing | None = None,
@@ -93,9 +103,14 @@ class Loader:
         self.targets = images.targets.to(self.device)
         self.batch_size, self.seed, self.mean, self.std = batch_size, seed, mean, std
         self.view_cycle, self.view_seed = view_cycle, seed if view_seed is None else view_seed
+        mosaic = None
+        if mosaic_probability:
+            size = images.shape[-2], images.shape[-1]
+            areas = self.targets.picture_areas(size)
+            mosaic = Mosaic(self.view_seed, mosaic_probability, areas, size, mosaic_epochs)
         geometry = self.view_seed, crop_padding, flip, resized_crop, max_zoom, auto_augment
-        self.geometry = GeometricAugmentation(*geometry)
-        self.views, self.color_jitter = views, color_jitter
+        self.geometry = GeometricAugmentation(*geometry, scale_jitter, shift, mosaic)
+        self.views, self.color_jitter, self.hsv_jitter = views, color_jitter, hsv_jitter
         self.erase_probability = erase_probability
         self.mixing = mixing if mixing and mixing.active else None
         self.same_class = SameClassSampler(images.labels, seed) if same_class else None
@@ -126,7 +141,10 @@ class Loader:
         """
         partners = self.same_class.draw(epoch, rows) if self.same_class else None
         epoch = self.view_epoch(epoch)
-        views = self._views(rows, partners, epoch)
+        if mosaic := self.geometry.mosaic_in(epoch):
+            views = self._mosaics(mosaic, rows, epoch)
+        else:
+            views = self._views(rows, partners, epoch)
         for images, index in zip(views, rows.to(self.device), strict=True):
             yield self._batch(images, index, epoch)
 
@@ -174,6 +192,21 @@ class Loader:
                 self.geometry.crop_or_zoom(x, epoch, index, view) for view, x in enumerate(fetched)
             ]
 
+    def _mosaics(self, mosaic: Mosaic, rows: Tensor, epoch: int) -> Iterator[list[Tensor]]:
+        """As `_views`, of an epoch with mosaics; each picture of a batch is fetched once."""
+        samples = [
+            torch.stack([mosaic.samples(epoch, row, view) for view in range(self.views)])
+            for row in rows
+        ]  # (views, B, 4) for each row
+        needed, places = zip(*(each.unique(return_inverse=True) for each in samples), strict=True)
+        fetched = fetch_rows(self.images, needed, self.workers, self.device)
+        for row, pictures, tiles in zip(rows, fetched, places, strict=True):
+            index = row.to(self.device)
+            yield [
+                self.geometry.mosaics(pictures, of_view, epoch, index, view)
+                for view, of_view in enumerate(tiles.to(self.device))
+            ]
+
     def _decoded(
         self, images: ImageFiles, rows: Tensor, partners: Tensor | None, epoch: int
     ) -> Iterator[list[Tensor]]:
@@ -209,65 +242,13 @@ class Loader:
 
     def _augmented(self, images: Tensor, epoch: int, index: Tensor, view: int) -> Tensor:
         images = self.geometry.pad_and_flip(images, epoch, index, view)
-        images = color_jitter(images, self.color_jitter, self.view_seed, epoch, index, view)
+        keys = self.view_seed, epoch, index, view
+        images = color_jitter(images, self.color_jitter, *keys)
+        images = hsv_jitter(images, self.hsv_jitter, *keys)
         if self.channels_last:
             images = channels_last(images)
         images = normalize(images, self.mean, self.std)
-        return random_erasing(images, self.erase_probability, self.view_seed, epoch, index, view)
-
-
-class EvalLoader:
-    """Batches for evaluation: in order, not augmented, every sample once over all processes.
-
-    Of videos the central clips.
-
-    The last batch may be smaller; a process may have no batch where there are few samples.
-
-    Args:
-        images: `InMemoryImages` ones are moved to the device once.
-        batch_size: samples of one process at once.
-        mean, std: one number per channel, of pixels in [0, 1].
-        rank, world_size: index of this process, number of processes.
-        device: of the batches.
-        workers: processes that decode `ImageFiles` images.
-    """
-
-    def __init__(
-        self,
-        images: ImageSet,
-        *,
-        batch_size: int,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
-        rank: int = 0,
-        world_size: int = 1,
-        device: torch.device | str = "cpu",
-        workers: int = 0,
-    ) -> None:
-        if batch_size < 1:
-            raise ConfigError(f"batch_size={batch_size} must be 1 or more")
-        self.device, self.workers, self.batch_size = torch.device(device), workers, batch_size
-        self.images = images.to(self.device) if isinstance(images, InMemoryImages) else images
-        self.targets, self.mean, self.std = images.targets.to(self.device), mean, std
-        first, last = (len(images) * r // world_size for r in (rank, rank + 1))
-        self.samples = torch.arange(first, last)
-
-    def __len__(self) -> int:
-        """Batches of this process."""
-        return -(-len(self.samples) // self.batch_size)
-
-    def __iter__(self) -> Iterator[Batch]:
-        rows = self.samples.split(self.batch_size) if len(self.samples) else ()
-        for decoded, row in zip(self._decoded(rows), rows, strict=True):
-            index = row.to(self.device)
-            yield Batch(normalize(decoded, self.mean, self.std), self.targets.fetch(index), index)
-
-    def _decoded(self, rows: tuple[Tensor, ...]) -> Iterator[Tensor]:
-        if isinstance(self.images, ImageFiles):
-            for decoded in decode_rows(self.images, rows, None, self.workers, self.device):
-                yield decoded[:, 0].to(self.device, non_blocking=True)
-        else:
-            yield from (self.images.fetch(row.to(self.device)) for row in rows)
+        return random_erasing(images, self.erase_probability, *keys)
 
 
 def _groups(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:

@@ -12,7 +12,6 @@ from .geometry import GeometricAugmentation
 
 NO_BOX = -1
 """The class of a row that holds no box."""
-_MIN_VISIBLE = 0.1  # fraction of a box's area that must stay inside the image
 
 
 class Targets(ABC):
@@ -23,11 +22,13 @@ class Targets(ABC):
         unit: plural noun of the things that have a class: images, pixels or boxes.
         follows_auto: whether they are still right when RandAugment, TrivialAugment or random
             erasing have changed their image.
+        follows_windows: whether they follow a mosaic and a random scale and shift.
     """
 
     strata: Tensor
     unit: ClassVar[str]
     follows_auto: ClassVar[bool] = True
+    follows_windows: ClassVar[bool] = False
 
     def __len__(self) -> int:
         return len(self.strata)
@@ -57,6 +58,14 @@ class Targets(ABC):
     def resized(self, old: tuple[int, int], new: tuple[int, int]) -> Self:
         """The targets of images that are resized from `old` to `new` height and width."""
         return self
+
+    def picture_areas(self, size: tuple[int, int]) -> Tensor:
+        """Where each picture lies in its image of that size, without the gray around it.
+
+        Returns:
+            (N, 4) float32: top, left, height, width in pixels.
+        """
+        return torch.tensor([0.0, 0.0, *size], device=self.strata.device).repeat(len(self), 1)
 
 
 class Labels(Targets):
@@ -156,6 +165,7 @@ class Masks(Targets):
     """
 
     unit = "pixels"
+    follows_windows = True
 
     def __init__(self, masks: Tensor) -> None:
         self.masks = masks
@@ -165,8 +175,9 @@ class Masks(Targets):
         self, index: Tensor, geometry: GeometricAugmentation | None = None, epoch: int = 0
     ) -> Tensor:
         """(B, H, W) int64."""
-        masks = self.masks.index_select(0, index)
-        return (geometry.transform_masks(masks, epoch, index) if geometry else masks).long()
+        if geometry is None:
+            return self.masks.index_select(0, index).long()
+        return geometry.transform_masks(self.masks, epoch, index).long()
 
     def take(self, index: Tensor) -> Self:
         """The subset at these indices, in this order."""
@@ -201,36 +212,49 @@ class Boxes(Targets):
         rows: (N, M, 5) float32: class, x1, y1, x2, y2 in pixels; images with fewer than M objects
             are padded with rows of class `NO_BOX`.
         size: height and width of the images.
+        areas: (N, 4), see `picture_areas`; None where each picture fills its image.
     """
 
     unit = "boxes"
-    follows_auto = False
+    follows_auto, follows_windows = False, True
 
-    def __init__(self, rows: Tensor, size: tuple[int, int]) -> None:
+    def __init__(self, rows: Tensor, size: tuple[int, int], areas: Tensor | None = None) -> None:
         self.rows, self.size = rows, size
         self.strata = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
+        self.areas = super().picture_areas(size) if areas is None else areas.float()
 
     def fetch(
         self, index: Tensor, geometry: GeometricAugmentation | None = None, epoch: int = 0
     ) -> Tensor:
-        """(B, M, 5) float32; a box that loses over nine tenths of its area becomes `NO_BOX`."""
-        rows = self.rows.index_select(0, index)
+        """(B, M, 5) float32, in epochs with mosaics (B, 4·M, 5); what is lost becomes `NO_BOX`.
+
+        See `GeometricAugmentation.transform_boxes` for which boxes are.
+        """
         if geometry is None:
-            return rows
-        classes, corners = rows[..., :1], rows[..., 1:]
-        visible, fraction = geometry.transform_boxes(corners, epoch, index, self.size)
-        kept = (classes >= 0) & (fraction >= _MIN_VISIBLE)[..., None]
+            return self.rows.index_select(0, index)
+        if mosaic := geometry.mosaic_in(epoch):
+            layout = mosaic.layout(epoch, index)
+            tiles = self.rows[layout.samples]  # (B, 4, M, 5)
+            corners = layout.move_boxes(tiles[..., 1:])
+            present = torch.where(layout.present[..., None], tiles[..., 0], NO_BOX)
+            classes = present.flatten(1)[..., None]
+        else:
+            rows = self.rows.index_select(0, index)
+            classes, corners = rows[..., :1], rows[..., 1:]
+        visible, kept = geometry.transform_boxes(corners, epoch, index, self.size)
         return torch.where(
-            kept, torch.cat([classes, visible], -1), rows.new_tensor([NO_BOX, 0, 0, 0, 0])
+            (classes >= 0) & kept[..., None],
+            torch.cat([classes, visible], -1),
+            self.rows.new_tensor([NO_BOX, 0, 0, 0, 0]),
         )
 
     def take(self, index: Tensor) -> Self:
         """The boxes of the images at these indices, in this order."""
-        return type(self)(self.rows[index], self.size)
+        return type(self)(self.rows[index], self.size, self.areas[index])
 
     def to(self, device: torch.device | str) -> Self:
         """The same boxes on a device."""
-        return type(self)(self.rows.to(device), self.size)
+        return type(self)(self.rows.to(device), self.size, self.areas.to(device))
 
     def counts(self, classes: int) -> Tensor:
         """Boxes of each class."""
@@ -250,4 +274,8 @@ class Boxes(Targets):
         """The boxes of resized images."""
         scale = self.rows.new_tensor([1, new[1] / old[1], new[0] / old[0], 1, 1])
         scale[3:] = scale[1:3]
-        return type(self)(self.rows * scale, new)
+        return type(self)(self.rows * scale, new, self.areas * scale[[2, 1, 2, 1]])
+
+    def picture_areas(self, size: tuple[int, int]) -> Tensor:
+        """Those that were given; the size is known."""
+        return self.areas

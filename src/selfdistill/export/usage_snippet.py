@@ -1,8 +1,8 @@
 """The usage section of a model card: code that runs, and sentences on inputs and outputs."""
 
 from ..data import ImageData
-from ..data.geometry import GRAY
 from ..data.preparation import Preparation, preparation_of
+from ..data.zoom import GRAY
 from ..functional.boxes import IOU_THRESHOLD, MAX_DETECTIONS
 from ..models.cut import MARK
 

@@ -31,6 +31,8 @@ COMPANION_KEYS = {
 """Keys of a recipe that are for methods of a kind."""
 METHOD_KEYS = ("options", "extra", *COMPANION_KEYS["offline"], *COMPANION_KEYS["online"])
 """Keys of a recipe that belong to its method, so that another one may have no use for them."""
+LABEL_TASKS = ("classification", "clips", "embedding")
+"""Tasks whose images have neither boxes nor masks."""
 PUBLISHED = ("timm", "torchvision")
 """Families of networks whose weights can be downloaded."""
 
@@ -90,6 +92,7 @@ def typed_recipe(values: Mapping[str, Any]) -> Recipe:
     _check_normalization(recipe)
     _check_cache(recipe)
     _check_shards(recipe)
+    _check_windows(recipe)
     check_optimizer_name(recipe.optimizer)
     if recipe.method:
         return recipe
@@ -145,6 +148,32 @@ def _check_shards(recipe: Recipe) -> None:
         raise ConfigError("shard_teacher and compile do not go together; leave out one of them")
 
 
+def _check_windows(recipe: Recipe) -> None:
+    """Raises `ConfigError` if random colors, windows or mosaics are not said in one way."""
+    if len(recipe.hsv_jitter) not in (0, 3):
+        raise ConfigError(
+            f"hsv_jitter has {len(recipe.hsv_jitter)} numbers; give three, of hue, saturation and "
+            "value, such as 0.015,0.7,0.4"
+        )
+    key = "scale_jitter" if recipe.scale_jitter else "shift"
+    if (recipe.scale_jitter or recipe.shift) and (recipe.max_zoom or 1) > 1:
+        raise ConfigError(
+            f"{key} takes the place of the zoom, and max_zoom = {recipe.max_zoom:g} is given, too; "
+            "give max_zoom = 1, or scale_jitter = 0 and shift = 0"
+        )
+    if recipe.mosaic_fraction == 1:
+        return
+    if not recipe.mosaic_probability:
+        raise ConfigError(
+            "mosaic_fraction is about mosaics, and there are none; give mosaic_probability, too"
+        )
+    if recipe.cache_views:
+        raise ConfigError(
+            "with cache_views the first epochs' images come again, so that mosaics cannot end "
+            "before the run does; leave out mosaic_fraction or cache_views"
+        )
+
+
 def check_early(recipe: Recipe) -> None:
     """Refuse what needs no torch to be seen: a method or a path that is not there.
 
@@ -158,6 +187,8 @@ def check_early(recipe: Recipe) -> None:
             if name.strip() not in names:
                 hint = nearest(name.strip(), names)
                 raise ConfigError(f"there is no method '{shortened(name.strip())}'{hint}")
+    if recipe.task in LABEL_TASKS and (option := window_option(recipe)):
+        raise ConfigError(f"{option} is for images with boxes or masks; leave it out")
     for source in (recipe.data, recipe.extra):
         kind, _, path = source.partition(":")
         if kind in ("folder", "npz") and not Path(path).exists():
@@ -167,6 +198,12 @@ def check_early(recipe: Recipe) -> None:
     published = recipe.teacher.partition("/")[0] in PUBLISHED
     if recipe.teacher and not published and not Path(recipe.teacher).exists():
         raise unknown_teacher(recipe.teacher)
+
+
+def window_option(recipe: Recipe) -> str:
+    """The option that moves or joins images as only boxes and masks follow, or ""."""
+    keys = ("mosaic_probability", "scale_jitter", "shift")
+    return next(("--" + key.replace("_", "-") for key in keys if getattr(recipe, key)), "")
 
 
 def unknown_teacher(name: str) -> ConfigError:

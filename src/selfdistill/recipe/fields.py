@@ -28,6 +28,7 @@ def _as_list(value: Any) -> Any:
 
 
 _Mean = Annotated[tuple[Annotated[float, Field(ge=0)], ...], BeforeValidator(_as_list)]
+_Gains = Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], BeforeValidator(_as_list)]
 _Std = Annotated[tuple[Annotated[float, Field(gt=0)], ...], BeforeValidator(_as_list)]
 
 
@@ -134,6 +135,32 @@ class ExperimentSettings(BaseModel):
     )
     color_jitter: float = _augmentation(
         0.0, "Strength of random brightness, contrast and saturation; 0 disables them.", ge=0, le=1
+    )
+    hsv_jitter: _Gains = _augmentation(
+        (),
+        "Random hue, saturation and value: the largest change of each as a part of itself, such as "
+        "0.015,0.7,0.4.",
+        unset="none",
+        metavar="NUMBER,…",
+    )
+    scale_jitter: float = _augmentation(
+        0.0,
+        "Random scale of images with boxes or masks, 1 − this … 1 + this, in place of the zoom.",
+        ge=0,
+        lt=1,
+    )
+    shift: float = _augmentation(
+        0.0,
+        "Largest random shift of images with boxes or masks, as a part of their sides, in place of "
+        "the zoom.",
+        ge=0,
+        le=1,
+    )
+    mosaic_probability: float = _augmentation(
+        0.0, "Probability of four images with boxes or masks in one.", ge=0, le=1
+    )
+    mosaic_fraction: float = _augmentation(
+        1.0, "Fraction of the epochs, from the first on, that have mosaics.", ge=0, le=1
     )
     auto_augment: Literal["off", "randaugment", "trivial"] = _augmentation(
         "off", "Random operations on whole images: RandAugment, or TrivialAugment."

@@ -35,6 +35,7 @@ def train_loader(recipe: Recipe, data: ImageData, method: Method, fabric: Fabric
         "views": method.needs.views,
         "same_class": method.needs.same_class,
         "view_cycle": recipe.cache_views,
+        "mosaic_probability": recipe.mosaic_probability,
         "mixing": Mixing(recipe.seed, len(data.classes), recipe.mixup, recipe.cutmix),
     }
     if data.extra is None:
@@ -81,6 +82,7 @@ def _augmented_loader(
     same_class: bool = False,
     view_cycle: int = 0,
     mixing: Mixing | None = None,
+    mosaic_probability: float = 0.0,
 ) -> Loader:
     """Batches of images, augmented and normalized as the training images of these data are.
 
@@ -102,6 +104,11 @@ def _augmented_loader(
         resized_crop=data.resized_crop,
         max_zoom=data.max_zoom,
         color_jitter=data.color_jitter,
+        hsv_jitter=recipe.hsv_jitter,
+        scale_jitter=recipe.scale_jitter,
+        shift=recipe.shift,
+        mosaic_probability=mosaic_probability,
+        mosaic_epochs=round(recipe.mosaic_fraction * recipe.epochs),
         auto_augment=auto,
         erase_probability=recipe.erase_probability,
         mixing=mixing,
