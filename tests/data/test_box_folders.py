@@ -9,8 +9,8 @@ from box_folder_files import COUNTS, LAYOUTS, NAMES, coco, picture, truth, yolo
 
 from selfdistill.core import ConfigError, DataError
 from selfdistill.data import ImageFiles, InMemoryImages, Loader, box_folders, load
-from selfdistill.data.geometry import GRAY
 from selfdistill.data.hold_out import subsample
+from selfdistill.data.zoom import GRAY
 
 LOADING = {"seed": 3, "mean": (0.0,) * 3, "std": (1 / 255,) * 3}
 

@@ -1,4 +1,6 @@
-"""Random colors against torchvision, and their keys."""
+"""Random colors against torchvision and colorsys, and their keys."""
+
+import colorsys
 
 import pytest
 import torch
@@ -6,7 +8,7 @@ from torchvision.transforms.v2 import functional as reference
 
 from selfdistill.core import keyed_random
 from selfdistill.data import InMemoryImages, Loader
-from selfdistill.data.color import color_jitter
+from selfdistill.data.color import color_jitter, hsv_jitter
 
 IMAGES = torch.randint(0, 256, (6, 3, 9, 7), generator=torch.Generator().manual_seed(0)).byte()
 INDEX = torch.arange(6)
@@ -56,3 +58,40 @@ def test_views_differ_and_a_sample_does_not_depend_on_its_batch():
     for place, sample in enumerate(batch.indices.tolist()):
         alone = color_jitter(IMAGES[[sample]], 0.5, 0, 0, torch.tensor([sample]))
         assert torch.equal(batch.inputs[place], alone[0].float())
+
+
+GAINS = (0.3, 0.7, 0.4)
+
+
+def hsv_factors(*keys):
+    draws = torch.arange(3)[:, None]
+    draw = keyed_random.uniform(keyed_random.purpose("hsv"), *keys, INDEX, 0, draws)
+    return (1 + torch.tensor(GAINS)[:, None] * (2 * draw - 1)).T.tolist()
+
+
+def test_hue_saturation_and_value_are_those_of_colorsys():
+    corners = torch.cartesian_prod(*[torch.tensor([0, 1, 128, 255])] * 3).byte()  # (64, 3)
+    images = torch.cat([IMAGES.flatten(2), corners.T.expand(6, 3, 64)], 2)[..., None]
+    changed = hsv_jitter(images, GAINS, 3, 1, INDEX)
+    for image, own, (hue, saturation, value) in zip(
+        images, changed, hsv_factors(3, 1), strict=True
+    ):
+        for pixel, result in zip(image[..., 0].T.tolist(), own[..., 0].T.tolist(), strict=True):
+            h, s, v = colorsys.rgb_to_hsv(*(channel / 255 for channel in pixel))
+            want = colorsys.hsv_to_rgb(h * hue % 1, min(s * saturation, 1), min(v * value, 1))
+            assert result == pytest.approx([255 * channel for channel in want], abs=0.51)
+
+
+def test_gains_of_nothing_change_nothing():
+    assert hsv_jitter(IMAGES, (), 0, 0, INDEX) is IMAGES
+    assert hsv_jitter(IMAGES, (0.0, 0.0, 0.0), 0, 0, INDEX) is IMAGES
+    gray = IMAGES[:, :1].expand(-1, 3, -1, -1)
+    assert torch.equal(hsv_jitter(gray, (0.5, 0.9, 0.0), 0, 0, INDEX), gray)
+
+
+def test_hsv_of_the_frames_of_a_clip_is_changed_alike():
+    still = IMAGES[:, :, None].expand(-1, -1, 5, -1, -1)
+    changed = hsv_jitter(still, GAINS, 0, 0, INDEX)
+    assert torch.equal(changed[:, :, 3], hsv_jitter(IMAGES, GAINS, 0, 0, INDEX))
+    assert not torch.equal(changed[:, :, 0], IMAGES)
+    assert torch.equal(hsv_jitter(IMAGES[[4]], GAINS, 0, 0, INDEX[[4]])[0], changed[4, :, 0])

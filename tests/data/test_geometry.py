@@ -6,10 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfdistill.core import IGNORE
-from selfdistill.data.geometry import GRAY, GeometricAugmentation, zoom_box, zoom_images
+from selfdistill.data.geometry import GeometricAugmentation
 from selfdistill.data.images import InMemoryImages
 from selfdistill.data.loader import Loader
 from selfdistill.data.targets import NO_BOX, Boxes, Labels, Masks
+from selfdistill.data.zoom import GRAY, zoom_box, zoom_images
 
 SIZE = (24, 32)
 INDEX = torch.arange(16)
