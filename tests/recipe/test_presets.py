@@ -90,6 +90,13 @@ def test_mixtures_are_left_out_where_a_method_reads_one_class():
     assert (scenes.auto_augment, scenes.mixup, scenes.label_smoothing) == ("trivial", 0.0, 0.0)
     boxes = resolved(method="ce", preset="strong", task="detection")
     assert (boxes.auto_augment, boxes.erase_probability) == ("off", 0.0)
+    yolov5 = {  # data/hyps/hyp.scratch-low.yaml of its release 6.0: hsv_*, translate, scale, mosaic
+        "hsv_jitter": (0.015, 0.7, 0.4), "shift": 0.1, "scale_jitter": 0.5,
+        "mosaic_probability": 1.0,
+    }  # fmt: skip
+    assert boxes.model_dump().items() >= yolov5.items()
+    assert "hsv_jitter 0.015,0.7,0.4" in describe_preset(boxes)
+    assert scenes.mosaic_probability == resolved(method="ce", task="detection").scale_jitter == 0
 
 
 def test_a_kept_recipe_resolves_to_itself():

@@ -251,6 +251,8 @@ OTHER_KEYS = [
     {"max_train_images": 71}, {"val_fraction": 0.2}, {"cache_seed": 1}, {"crop_padding": 2},
     {"flip": True}, {"max_zoom": 1.2}, {"color_jitter": 0.1}, {"precision": "fp16"},
     {"erase_probability": 0.2}, {"auto_augment": "trivial"}, {"auto_augment": "randaugment"},
+    {"hsv_jitter": (0.1, 0.2, 0.3)}, {"shift": 0.1}, {"scale_jitter": 0.1},
+    {"mosaic_probability": 0.5},
 ]  # fmt: skip
 
 
