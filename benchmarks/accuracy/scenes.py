@@ -8,7 +8,11 @@ CamVid at half its size (367 training, 101 validation, 233 test images, 11 class
 program reads. All rows share one recipe and the same seeds; nothing was chosen by test images. A
 run that is there is not made again, one that was cut off goes on. Two results: mean and standard
 deviation of each exit at the last epoch (mIoU, mAP over IoU .5 … .95), and paired differences by
-seed with their 95 % t interval.
+seed with their 95 % t interval. The rows that end in -mosaic add YOLOv5's mosaic, shift, scale and
+colors, in place of the zoom, to the row of that name:
+
+    uv run python benchmarks/accuracy/scenes.py --table bccd --data folder:bccd \\
+        --rows ce ce-mosaic muse-mul muse-mul-mosaic
 """
 
 import argparse
@@ -26,6 +30,12 @@ RECIPE: dict[str, Any] = {"precision": "bf16", "channels_last": True, "batch_siz
 CAMVID = {"task": "segmentation", "ignore_index": 11, "image_size": 128, "lr": 0.05, "epochs": 40}
 BCCD = {"task": "detection", "model": "yolov5/n", "image_size": 160, "lr": 0.02, "epochs": 40}
 DETECTOR = {"supervised_weight": 1.0, "soft_weight": 0.0}
+MOSAIC = {
+    "mosaic_probability": 1.0,
+    "scale_jitter": 0.5,
+    "shift": 0.1,
+    "hsv_jitter": (0.015, 0.7, 0.4),
+}
 TABLES: dict[str, tuple[dict[str, Any], dict[str, dict[str, Any]]]] = {
     "camvid": (
         {**CAMVID, "warmup_epochs": 4},
@@ -44,6 +54,8 @@ TABLES: dict[str, tuple[dict[str, Any], dict[str, dict[str, Any]]]] = {
             "exits": {"method": "exits", **DETECTOR},
             "muse-add": {"method": "muse", **DETECTOR},
             "muse-mul": {"method": "muse", "combine": "mul", **DETECTOR},
+            "ce-mosaic": {"method": "ce", **MOSAIC},
+            "muse-mul-mosaic": {"method": "muse", "combine": "mul", **DETECTOR, **MOSAIC},
         },
     ),
 }
@@ -55,12 +67,14 @@ def main() -> None:
     parser.add_argument("--data", required=True)
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--rows", nargs="+", help="some of the table's rows")
+    parser.add_argument("--epochs", type=int, help="instead of the recipe's")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--done", action="store_true", help="train nothing, tabulate what is there")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     shared, table = TABLES[args.table]
+    shared = {**shared, "epochs": args.epochs or shared["epochs"]}
     rows, runs = args.rows or list(table), args.runs / args.table
     wanted = [(row, seed) for seed in args.seeds for row in rows]
     if args.done:
@@ -72,7 +86,7 @@ def main() -> None:
         for row, seed in wanted
     }
     lines = summary(found, rows)
-    bases = tuple(base for base in ("ce", "exits") if base in rows)
+    bases = tuple(base for base in ("ce", "exits", "ce-mosaic", "muse-mul") if base in rows)
     paired = [line for split in ("val", "test") for line in differences(found, rows, split, bases)]
     report(f"accuracy-{args.table}", lines, paired)
 
