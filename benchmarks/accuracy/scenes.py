@@ -86,7 +86,8 @@ def main() -> None:
         for row, seed in wanted
     }
     lines = summary(found, rows)
-    bases = tuple(base for base in ("ce", "exits", "ce-mosaic", "muse-mul") if base in rows)
+    bases = tuple(base for base in ("ce", "exits", "ce-mosaic") if base in rows)
+    bases += tuple(row.removesuffix("-mosaic") for row in rows if row == "muse-mul-mosaic")
     paired = [line for split in ("val", "test") for line in differences(found, rows, split, bases)]
     report(f"accuracy-{args.table}", lines, paired)
 
