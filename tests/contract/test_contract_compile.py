@@ -24,8 +24,8 @@ def check(case, backend: str) -> None:
             batch, progress = case.batch(i), moment(i, seed=i)
             got, want = method(batch, progress), plain(batch, progress)
             assert got.losses.keys() == want.losses.keys()
-            # two orders of the same fp32 sums
-            torch.testing.assert_close(got.losses, want.losses, rtol=1e-5, atol=1e-5)
+            # two orders of the same fp32 sums, of which aicsd weighs one by 100
+            torch.testing.assert_close(got.losses, want.losses, rtol=1e-4, atol=1e-5)
             got.total.backward()
             for each in (method, plain):
                 each.after_step(progress)
