@@ -34,6 +34,12 @@ def test_from_the_first_line_to_the_last(pretend):
     assert "rows     ce, muse\n" in result.out
     assert "runs     6; 6 at a time, 1 thread each" in result.out
     assert "6 of 6" in result.out
+    assert re.search(
+        r"^\n?muse helps: \+[45]\.\d\d points of test accuracy over ce \(95 % interval .*, 3 seeds, "
+        r"beyond noise\), at the same multiply-adds in inference\.$",
+        result.out,
+        re.M,
+    )
     table, sentences = result.out.partition("row ")[2].split("\n\n")[:2]
     difference = re.search(r"^muse +3 +90\.\d\d ± \d\.\d\d % +(\+[45]\.\d\d)$", table, re.M)[1]
     assert sentences.startswith(f"muse minus ce: {difference} points (t ")

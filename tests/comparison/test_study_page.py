@@ -78,6 +78,8 @@ def full():
 
 def test_says_what_was_found(full):
     _, read = full
+    assert "muse helps: +5.00 points of test accuracy over ce (95 % interval" in read.text
+    assert read.text.index("muse helps") < read.text.index("3 rows by one recipe")
     assert "muse minus ce: +5.00 points, beyond noise." in read.text
     assert "byot minus ce: +0.17 points, within noise." in read.text
     assert "76.00 ± 1.00 %" in read.text

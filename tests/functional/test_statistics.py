@@ -9,6 +9,7 @@ from scipy import stats
 from selfdistill.functional.statistics import (
     Significance,
     bootstrap_interval,
+    holm,
     mean_difference,
     mean_std,
     t_interval,
@@ -30,6 +31,29 @@ def test_t_interval_is_scipys():
     want = stats.ttest_rel(SCORES, BASELINE).confidence_interval(0.95)
     assert difference.t == pytest.approx((want.low, want.high))
     assert difference.mean == pytest.approx(np.mean(SCORES) - np.mean(BASELINE))
+
+
+def test_p_value_is_scipys():
+    want = stats.ttest_rel(SCORES, BASELINE).pvalue
+    assert mean_difference(SCORES, BASELINE).p_value == pytest.approx(want)
+    assert mean_difference([0.5], [0.4]).p_value is None
+    assert mean_difference([0.5, 0.7], [0.4, 0.6]).p_value == 1
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=6), st.floats(0.001, 0.5))
+def test_holm_rejects_what_its_steps_reject(p_values, level):
+    k = len(p_values)
+    rejected = set()
+    for step, i in enumerate(sorted(range(k), key=lambda i: p_values[i])):
+        if (k - step) * p_values[i] > level:
+            break
+        rejected.add(i)
+    assert {i for i, p in enumerate(holm(p_values)) if p <= level} == rejected
+
+
+def test_holm_of_one_is_itself_and_of_none_nothing():
+    assert holm([0.04]) == [0.04]
+    assert holm([]) == []
 
 
 def test_bootstrap_interval_is_scipys_within_chance():

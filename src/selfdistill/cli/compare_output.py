@@ -65,7 +65,8 @@ class ComparisonScreen(ComparisonCallback):
 
 
 def show_comparison(comparison: Comparison) -> None:
-    """Print the table, each difference as a sentence, and the files that were written."""
+    """Print what helps, the table, each difference as a sentence, and the files."""
+    echo(f"\n{comparison.verdict}", "bold")
     _show_table(comparison)
     baseline = comparison.study.baseline
     compared = [result for result in comparison.summary if result.row != baseline]

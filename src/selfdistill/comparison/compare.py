@@ -27,6 +27,7 @@ from .results import (
 )
 from .rows import parse_rows, parse_seeds
 from .slurm import run_on_slurm
+from .verdict import study_verdict
 
 LAUNCHERS = ("local", "submitit")
 
@@ -64,6 +65,11 @@ class Comparison:
     def summary(self) -> list[RowResult]:
         """Main result of each row, the baseline first."""
         return main_results(self.study, self.results)
+
+    @property
+    def verdict(self) -> str:
+        """Which row helps, by how much and at what cost, in a sentence or two."""
+        return study_verdict(self.study, self.summary, self.outcomes)
 
     @property
     def failed(self) -> list[RunOutcome]:
@@ -117,7 +123,7 @@ def compare(
         >>> [(r.row, r.mean, r.difference) for r in comparison.summary]  # doctest: +SKIP
     """
     _check_launch(jobs, threads, launcher, slurm)
-    requested = None if resume else _requested_study(methods, seeds, recipe, keys)
+    requested = None if resume else requested_study(methods, seeds, recipe, keys)
     directory = StudyDirectory(Path(out) if out else _default_path(requested))
     if directory.read() is None and resume:
         raise ConfigError(f"{directory.path} holds no study (no {STUDY_FILE} in it)")
@@ -147,7 +153,7 @@ def _check_launch(
             raise ConfigError(f"--{name} is 1 or more, not {number}")
 
 
-def _requested_study(
+def requested_study(
     methods: str | Sequence[str],
     seeds: str | int | Sequence[int],
     recipe: str | Path | None,
@@ -186,7 +192,7 @@ class _StudyRunner:
     ) -> None:
         self.study, self.directory, self.callback = study, directory, callback
         self.known_warnings: set[str] = set()
-        self.outcomes = {c: RunOutcome(*c, directory.exits(study, *c)) for c in study.cells}
+        self.outcomes = {cell: self.finished(*cell) for cell in study.cells}
 
     def open_jobs(self) -> list[RunJob]:
         """Jobs of the runs that are not finished."""
@@ -209,6 +215,12 @@ class _StudyRunner:
                 comparison = self.write_outputs()
         return comparison
 
+    def finished(self, row: str, seed: int) -> RunOutcome:
+        """Outcome of a run if it is finished, else one without scores."""
+        exits = self.directory.exits(self.study, row, seed)
+        throughput = self.directory.throughput(row, seed) if exits else None
+        return RunOutcome(row, seed, exits, throughput=throughput)
+
     def outcome(self, result: JobResult) -> RunOutcome:
         """Outcome of a run whose process has ended; each of its warnings is passed on once."""
         job = result.job
@@ -216,9 +228,9 @@ class _StudyRunner:
             if warning not in self.known_warnings:
                 self.known_warnings.add(warning)
                 self.callback.on_message(f"{job.row} s{job.seed}: {warning}")
-        exits = self.directory.exits(self.study, job.row, job.seed)
-        if exits:
-            return RunOutcome(job.row, job.seed, exits)
+        outcome = self.finished(job.row, job.seed)
+        if outcome.exits:
+            return outcome
         return RunOutcome(job.row, job.seed, [], _failure_reason(result), result.code or 1)
 
     def write_outputs(self) -> Comparison:

@@ -22,6 +22,7 @@ from .results import (
     format_points,
     main_results,
 )
+from .verdict import study_verdict
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,11 @@ class StudyPageData:
             for r in self.others
             if (d := r.difference)
         ]
+
+    @property
+    def verdict(self) -> str:
+        """Which row helps, by how much and at what cost."""
+        return study_verdict(self.study, self.summary, self.outcomes)
 
     @property
     def num_verdicts(self) -> int:

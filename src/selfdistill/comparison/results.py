@@ -23,6 +23,7 @@ class RunOutcome:
         exits: scores of its predictors; empty if it has not ended or has failed.
         failure: why it failed, a sentence, else "".
         code: exit code, 0 unless it failed.
+        throughput: training images per second, None where it is not recorded.
     """
 
     row: str
@@ -30,6 +31,7 @@ class RunOutcome:
     exits: list[ExitScore]
     failure: str = ""
     code: int = 0
+    throughput: float | None = None
 
     def score(self, predictor: str, split: str) -> float | None:
         """Score of a predictor, None if there is none."""

@@ -36,7 +36,7 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True)
 class MeanDifference:
-    """Mean of paired differences; the intervals are None where there is one pair only.
+    """Mean of paired differences; intervals and p-value are None where there is one pair only.
 
     Attributes:
         n: number of pairs.
@@ -44,6 +44,7 @@ class MeanDifference:
         t: Student's t interval.
         bootstrap: percentile bootstrap interval.
         significance: conclusion from both intervals.
+        p_value: that of Student's paired t test, two-sided.
     """
 
     n: int
@@ -51,6 +52,7 @@ class MeanDifference:
     t: Interval | None
     bootstrap: Interval | None
     significance: Significance
+    p_value: float | None = None
 
 
 def mean_std(values: Sequence[float]) -> tuple[float, float | None]:
@@ -82,7 +84,8 @@ def mean_difference(scores: Sequence[float], baseline: Sequence[float]) -> MeanD
     if n == 1:
         return MeanDifference(n, mean, None, None, Significance.UNDERPOWERED)
     t, bootstrap = t_interval(differences), bootstrap_interval(differences)
-    return MeanDifference(n, mean, t, bootstrap, _significance(differences, t, bootstrap))
+    significance = _significance(differences, t, bootstrap)
+    return MeanDifference(n, mean, t, bootstrap, significance, _p_value(differences))
 
 
 def _significance(differences: Sequence[float], t: Interval, bootstrap: Interval) -> Significance:
@@ -92,6 +95,28 @@ def _significance(differences: Sequence[float], t: Interval, bootstrap: Interval
     if t.contains(0) or bootstrap.contains(0):
         return Significance.INCONCLUSIVE
     return Significance.SIGNIFICANT
+
+
+def _p_value(differences: Sequence[float]) -> float:
+    """That of Student's t test of a mean of zero; differences that are all equal show nothing."""
+    error = stdev(differences) / len(differences) ** 0.5
+    if error < 1e-12:
+        return 1.0
+    return float(2 * stats.t.sf(abs(fmean(differences)) / error, len(differences) - 1))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values of several tests, adjusted so that all of them together err as one would.
+
+    Holm 1979, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of
+    Statistics 6, 65: the smallest of k is multiplied by k, the next by k − 1, and none falls below
+    one that was smaller.
+    """
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = largest
+    return adjusted
 
 
 def t_interval(values: Sequence[float]) -> Interval:
