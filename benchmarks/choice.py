@@ -10,6 +10,7 @@ from typing import NamedTuple
 from tables import rows, table
 
 import selfdistill.methods  # noqa: F401  registers them
+from selfdistill.comparison.prediction import calibration
 from selfdistill.core import METHODS
 from selfdistill.recipe import default_method as defaults
 from selfdistill.recipe.build_method import unsupported_reason
@@ -123,6 +124,67 @@ def advice(alone: list[Choice], taught: list[list[Choice]], peers: list[Choice])
     return "\n".join(f"- {line}" for line in lines)
 
 
+STUDIES = {
+    "offline16": "a teacher of the same images",
+    "pool": "a teacher that knows more",
+    "forms": "no teacher",
+}
+
+
+def held(line: dict[str, str], name: str) -> str:
+    """A difference with its interval."""
+    mean, low, high = (signed(float(line[key])) for key in (name, f"{name}_low", f"{name}_high"))
+    return f"{mean} ({low} … {high})"
+
+
+def short_runs() -> str:
+    """How well short runs predict, as a section."""
+    found = rows("will-it-help-calibration")
+    lines = [
+        [
+            f"`{r['row']}`, {STUDIES[r['study']]}",
+            held(r, "short"),
+            f"{signed(float(r['predicted_low']))} … {signed(float(r['predicted_high']))}",
+            held(r, "long"),
+            r["verdict"],
+            r["judgment"] if r["judgment"] != r["verdict"] else "–",
+        ]
+        for r in found
+    ]
+    covered = sum(r["covered"] == "True" for r in found)
+    verdicts = [r for r in found if r["verdict"] != "cannot tell"]
+    right = sum(r["judgment"] == "right" for r in verdicts)
+    unsaid = [r for r in found if r["verdict"] == "cannot tell"]
+    missed = sum(r["long_verdict"] == "beyond noise" for r in unsaid)
+    constant = calibration()
+    first = found[0]
+    about = (
+        "[`doctor --will-it-help`](doctor.md#will-it-help) trains a quarter of the epochs with "
+        f"{constant.seeds} seeds and says what the difference to plain training will be. Here the "
+        "same was done for methods whose full runs were there already, with the same recipe but "
+        "for its length. Each interval was predicted with a widening from all *other* rows; from "
+        f"all of them it is {constant.widening:.2f} points, which is what the command adds. **The "
+        f"interval held the difference at full length for {covered} of {len(found)} rows. Of "
+        f"{len(verdicts)} verdicts {right} were right**, which asks for a difference beyond noise "
+        f"on the side that was named; for {len(unsaid)} rows it could not tell, of which {missed} "
+        "ended beyond noise."
+    )
+    limits = (
+        "Short differences are of validation images, those at full length of test images, with 95 % "
+        "t intervals. The full runs were validated after their last epoch only, so that nothing is "
+        "known of what their first epochs would have said; the short runs have a learning rate that "
+        "falls to its end within them, as those of the command do, and are no beginnings of the "
+        "long ones. Rows of a study share their plain runs and images, all are from one small "
+        "data set, and so few rows bear no finer statement: on other data, where accuracies are "
+        "higher or differ more, the widening may be too wide or too narrow."
+    )
+    origin = f"{first['machine']}; commit {first['commit']}; {first['date']}; `{first['command']}`"
+    header = ["method", "short", "predicted", "at full length", "verdict", "which was"]
+    return "\n\n".join(
+        ["## How well short runs predict", about, table(header, lines), limits, origin]
+    )
+
+
 def page() -> str:
     """The page, as markdown."""
     alone = choices("accuracy-cifar100-small")
@@ -173,6 +235,7 @@ def page() -> str:
             "2,000 images, 20 epochs, two `cifar/resnet8` that start together.",
             peers,
         ),
+        short_runs(),
         "The rows of `muse` and `muse-online` were run when a term's weight was also its critic's "
         "learning rate, and are to be made again. All figures, with machines, "
         "commits and commands: [Measurements](../measurements.md).",

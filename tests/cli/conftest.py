@@ -1,8 +1,13 @@
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 from command import TINY, Said, say
+
+from selfdistill.comparison import jobs
+
+PRETEND = Path(__file__).parents[1] / "comparison" / "pretend_train.py"
 
 
 @pytest.fixture(autouse=True)
@@ -25,3 +30,17 @@ def first(tmp_path_factory) -> tuple[Said, Path]:
 def run(first, tmp_path) -> Path:
     """A run of one's own."""
     return Path(shutil.copytree(first[1], tmp_path / "run"))
+
+
+@pytest.fixture
+def pretend(monkeypatch):
+    """Runs of a study are made by a stand-in; the fixture scripts how each ends."""
+    monkeypatch.setattr(jobs, "PROGRAM", str(PRETEND))
+    monkeypatch.setattr("selfdistill.comparison.launch.IMPORTS", ())
+    monkeypatch.setattr("selfdistill.comparison.launch.OPTIONAL_IMPORTS", ())
+
+    def script(**runs: str) -> None:
+        behavior = {name.replace("_", " "): word for name, word in runs.items()}
+        monkeypatch.setenv("PRETEND", json.dumps(behavior))
+
+    return script

@@ -1,6 +1,5 @@
 """`selfdistill compare`: its output, and its errors."""
 
-import json
 import re
 import shutil
 from pathlib import Path
@@ -10,22 +9,7 @@ from command import TINY, say
 
 from selfdistill.comparison import jobs
 
-PRETEND = Path(__file__).parents[1] / "comparison" / "pretend_train.py"
 ARGUMENTS = ("compare", "--methods", "muse", "--out", "study", "--epochs", "1", "--device", "cpu")
-
-
-@pytest.fixture
-def pretend(monkeypatch):
-    """Runs are made by a stand-in; the fixture scripts how each ends."""
-    monkeypatch.setattr(jobs, "PROGRAM", str(PRETEND))
-    monkeypatch.setattr("selfdistill.comparison.launch.IMPORTS", ())
-    monkeypatch.setattr("selfdistill.comparison.launch.OPTIONAL_IMPORTS", ())
-
-    def script(**runs: str) -> None:
-        behavior = {name.replace("_", " "): word for name, word in runs.items()}
-        monkeypatch.setenv("PRETEND", json.dumps(behavior))
-
-    return script
 
 
 def test_from_the_first_line_to_the_last(pretend):
@@ -89,6 +73,18 @@ def test_settings_and_a_recipe(pretend, tmp_path):
     recipe = Path("study/runs/muse/s0/recipe.toml").read_text()
     for line in ("lr = 0.01", "clip_grad_norm = 1.0", 'combine = "mul"', "soft_weight = 0.2"):
         assert line in recipe
+
+
+def test_a_preset_and_pictures_of_ones_own_are_one_command(pretend):
+    arguments = ("--preset", "finetune", "--methods", "muse,frskd", "--data", "folder:mine")
+    result = say("compare", *arguments, "--seeds", "0", "--device", "cpu", "--jobs", 3)
+    assert (result.code, result.err) == (0, "")
+    assert "rows     ce, muse, frskd\n" in result.out
+    assert "\nOne seed cannot tell what helps; the best of 2 so far is " in result.out
+    for row in ("ce", "muse", "frskd"):
+        recipe = Path(f"studies/mine-resnet10_w16/recipes/{row}.toml").read_text()
+        for line in ('preset = "finetune"', "lr = 0.01", "warmup_epochs = 1.0", f'method = "{row}"'):
+            assert line in recipe
 
 
 @pytest.mark.parametrize(

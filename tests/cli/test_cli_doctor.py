@@ -21,10 +21,9 @@ def described(parameter):
 
 def test_it_takes_the_options_of_train():
     doctor_options, train_options = (inspect.signature(f).parameters for f in (doctor, train))
-    assert list(doctor_options) == [name for name in train_options if name != "resume"]
-    assert all(
-        described(doctor_options[name]) == described(train_options[name]) for name in doctor_options
-    )
+    shared = [name for name in doctor_options if name != "will_it_help"]
+    assert shared == [name for name in train_options if name != "resume"]
+    assert all(described(doctor_options[name]) == described(train_options[name]) for name in shared)
 
 
 def test_a_run_that_can_start(tmp_path):
@@ -93,6 +92,58 @@ def test_a_run_directory_that_is_taken(first):
     result = say("doctor", *TINY, "--out", first[1])
     assert result.code == 3
     assert "holds a run already" in result.err
+
+
+SMALL = ("--max-train-images", 64, "--batch-size", 32, "--device", "cpu", "--model", "cifar/resnet8")
+
+
+def test_whether_it_will_help(pretend):
+    rows = "muse:information_weight=0.3,byot"
+    result = say("doctor", *SMALL, "--epochs", 8, "--will-it-help", rows, "--set", "soft_weight=0.2")
+    assert (result.code, result.err) == (0, "")
+    assert "9 short runs of 2 epochs; " in result.out
+    said = result.out.partition("9 of 9")[2]
+    for row in ("muse-information_weight-0.3", "byot"):
+        sentence = rf"^{row} helps: expected \+[45]\.\d\d points over ce after 8 epochs \(\+.* … .*\)\.$"
+        assert re.search(sentence, said, re.M)
+    assert "the highest is optimistic" in said
+    command = (
+        "selfdistill compare --methods muse:information_weight=0.3,byot --seeds 0-4 --max-train-images "
+        "64 --batch-size 32 --device cpu --model cifar/resnet8 --epochs 8 --set soft_weight=0.2"
+    )
+    assert sorted(said.splitlines()[-1].split()) == sorted(command.split())
+    assert list(Path().iterdir()) == []
+
+
+def test_a_short_run_that_fails(pretend):
+    pretend(muse_s1="diverge")
+    arguments = ("--method", "muse", "--epochs", 4, "--will-it-help", "auto")
+    result = say("doctor", *SMALL, *arguments)
+    assert result.code == 5
+    assert re.search("^cannot tell whether muse helps: .* of 2 seeds only.$", result.out, re.M)
+    assert "error: muse seed 1 failed: the loss is no longer finite" in result.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["--will-it-help", "mus"], 2, "did you mean 'muse'"),
+        (["--will-it-help", "muse,"], 2, "has an empty row"),
+        (["--will-it-help", ""], 2, "has an empty row"),
+        (["--will-it-help", "x y=muse"], 2, "is no name for a row"),
+        (["--will-it-help", "muse:lr=1"], 2, "belongs to the recipe that all rows share"),
+        (["--will-it-help", "auto", "--method", "ce"], 2, "plain training is what others"),
+        (["--will-it-help", "muse", "--epochs", 3], 2, "give --epochs 4 or more"),
+        (["--will-it-help", "muse", "--val-fraction", 0], 4, "give --val-fraction 0.1"),
+    ],
+)
+def test_short_runs_that_are_refused(arguments, code, sentence):
+    result = say("doctor", *SMALL, *arguments)
+    assert result.code == code
+    assert result.err.startswith("error: ")
+    assert sentence in result.err
+    assert "Traceback" not in result.err
+    assert result.err.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def compare(
 
     screen = ComparisonScreen()
     try:
-        comparison = run_comparison(**_arguments(given), callback=screen)
+        comparison = run_comparison(**comparison_arguments(given), callback=screen)
     except Interrupted as stop:
         echo(f"\n{stop}, and all is saved; go on with\n  {resume_command(screen.path)}")
         raise SystemExit(128 + stop.number) from None
@@ -84,7 +84,7 @@ _LAUNCH = {"exit", "jobs", "threads", "launcher", "slurm"}  # may differ when a 
 _STUDY_OPTIONS = {"methods", "seeds", "recipe", "out", "resume", *_LAUNCH}  # not keys of a recipe
 
 
-def _arguments(given: dict[str, Any]) -> dict[str, Any]:
+def comparison_arguments(given: dict[str, Any]) -> dict[str, Any]:
     """Arguments of `comparison.compare.compare` from the options."""
     from ..core import ConfigError
 

@@ -1,0 +1,114 @@
+"""Output of `selfdistill doctor --will-it-help`: the short runs, and what they predict."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from ..comparison.compare import ComparisonCallback
+from ..comparison.grid import Study
+from ..comparison.prediction import (
+    FULL_SEEDS,
+    NO_VALIDATION,
+    Forecast,
+    Prediction,
+    ShortRuns,
+    Verdict,
+    calibration,
+    forecast,
+)
+from ..comparison.results import STUDENT, RunOutcome, format_interval, format_points
+from ..core import DataError
+from ..runs.terminal import clock, percent
+from .console import echo, echo_stderr
+from .options import option_name
+
+
+class ShortRunsScreen(ComparisonCallback):
+    """Prints a line for each short run."""
+
+    def on_start(self, study: Study, path: Path, num_done: int, launcher: str) -> None:
+        """Print the number of runs."""
+        self.num_runs, self.num_done = len(study.cells), 0
+        echo(f"{self.num_runs} short runs of {study.shared['epochs']} epochs; {launcher}")
+
+    def on_run_end(self, outcome: RunOutcome, seconds: float) -> None:
+        """Print the run with its score or failure."""
+        self.num_done += 1
+        score = outcome.failure or percent(outcome.score(STUDENT, "val"))
+        place = f"{self.num_done} of {self.num_runs}"
+        echo(f"{place}  {outcome.row}  seed {outcome.seed}  {score}  {clock(seconds)}")
+
+    def on_message(self, text: str) -> None:
+        """Print a warning of a run."""
+        echo_stderr("warning", text)
+
+
+def show_forecast(runs: ShortRuns, *, has_validation: bool) -> None:
+    """Make the short runs, and print what they predict, what it cost and how to know.
+
+    Raises:
+        DataError: there are no validation images.
+        SystemExit: a run failed; with its exit code.
+    """
+    echo("\nwill it help", "bold")
+    if not has_validation:
+        raise DataError(NO_VALIDATION)
+    found = forecast(runs, ShortRunsScreen())
+    echo()
+    for prediction in found.predictions:
+        echo(describe_prediction(prediction, runs.baseline, runs.epochs), "bold")
+    _show_meaning(runs, found)
+    for outcome in found.failed:
+        echo_stderr("error", f"{outcome.row} seed {outcome.seed} failed: {outcome.failure}")
+    if found.failed:
+        raise SystemExit(found.failed[0].code if found.failed[0].code > 0 else 7)
+
+
+def describe_prediction(prediction: Prediction, baseline: str, epochs: int) -> str:
+    """The verdict on a row, with the expected difference and its interval, a sentence."""
+    points = f"{format_points(prediction.short.mean)} points"
+    row, verdict = prediction.row, prediction.verdict
+    opening = f"cannot tell whether {row} helps" if verdict is Verdict.CANNOT_TELL else ""
+    opening = opening or f"{row} {verdict}"
+    if prediction.interval is None:
+        n = prediction.short.n
+        return f"{opening}: {points} over {baseline} in short runs, of {n} seeds only."
+    expected = f"expected {points} over {baseline} after {epochs} epochs"
+    return f"{opening}: {expected} ({format_interval(prediction.interval)})."
+
+
+def _show_meaning(runs: ShortRuns, found: Forecast) -> None:
+    record, shorter = calibration(), runs.shorter
+    echo(
+        f"From {len(runs.seeds)} seeds of {shorter['epochs']} epochs on validation images; their t "
+        f"interval is widened by {record.widening:.2f} points at both ends, by what became of "
+        f"{record.pairs} methods after such runs (docs/guide/doctor.md)."
+    )
+    if len(found.predictions) > 1:
+        echo("Of several predictions the highest is optimistic: it was chosen for being high.")
+    echo(f"It took {clock(found.seconds)}. To know takes about {clock(found.full_seconds)}:")
+    echo(f"  {full_command(runs)}")
+
+
+def full_command(runs: ShortRuns) -> str:
+    """The comparison at full length, as a command."""
+    words = ["selfdistill", "compare", "--methods", ",".join(runs.methods)]
+    words += ["--seeds", f"{runs.seeds[0]}-{runs.seeds[0] + FULL_SEEDS - 1}"]
+    if runs.recipe:
+        words += ["--recipe", str(runs.recipe)]
+    for key, value in runs.keys.items():
+        words += _option_words(key, value)
+    return shlex.join(words)
+
+
+def _option_words(key: str, value: Any) -> list[str]:
+    from ..recipe.fields import Recipe
+
+    field = Recipe.model_fields.get(key)
+    if field is None or not field.json_schema_extra:
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        return ["--set", f"{key}={text}"]
+    name = option_name(key)
+    if isinstance(value, bool):
+        return [name if value else f"--no-{name[2:]}"]
+    return [name, ",".join(map(str, value)) if isinstance(value, list) else str(value)]
