@@ -170,11 +170,11 @@ def short_runs() -> str:
         "ended beyond noise."
     )
     limits = (
-        "Short differences are of validation images, those at full length of test images, with 95 % "
-        "t intervals. The full runs were validated after their last epoch only, so that nothing is "
-        "known of what their first epochs would have said; the short runs have a learning rate that "
-        "falls to its end within them, as those of the command do, and are no beginnings of the "
-        "long ones. Rows of a study share their plain runs and images, all are from one small "
+        "Short differences are of validation images, those at full length of test images, with "
+        "95 % t intervals. The full runs were validated after their last epoch only, so nothing is "
+        "known of what their first epochs would have said; the short runs are no beginnings of the "
+        "long ones, but runs whose learning rate falls to its end, as those of the command are. "
+        "Rows of a study share their plain runs and images, all are from one small "
         "data set, and so few rows bear no finer statement: on other data, where accuracies are "
         "higher or differ more, the widening may be too wide or too narrow."
     )

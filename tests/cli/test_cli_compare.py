@@ -19,8 +19,8 @@ def test_from_the_first_line_to_the_last(pretend):
     assert "runs     6; 6 at a time, 1 thread each" in result.out
     assert "6 of 6" in result.out
     assert re.search(
-        r"^\n?muse helps: \+[45]\.\d\d points of test accuracy over ce \(95 % interval .*, 3 seeds, "
-        r"beyond noise\), at the same multiply-adds in inference\.$",
+        r"^\n?muse helps: \+[45]\.\d\d points of test accuracy over ce \(95 % interval .*, "
+        r"3 seeds, beyond noise\), at the same multiply-adds in inference\.$",
         result.out,
         re.M,
     )
@@ -83,7 +83,12 @@ def test_a_preset_and_pictures_of_ones_own_are_one_command(pretend):
     assert "\nOne seed cannot tell what helps; the best of 2 so far is " in result.out
     for row in ("ce", "muse", "frskd"):
         recipe = Path(f"studies/mine-resnet10_w16/recipes/{row}.toml").read_text()
-        for line in ('preset = "finetune"', "lr = 0.01", "warmup_epochs = 1.0", f'method = "{row}"'):
+        for line in (
+            'preset = "finetune"',
+            "lr = 0.01",
+            "warmup_epochs = 1.0",
+            f'method = "{row}"',
+        ):
             assert line in recipe
 
 

@@ -94,22 +94,36 @@ def test_a_run_directory_that_is_taken(first):
     assert "holds a run already" in result.err
 
 
-SMALL = ("--max-train-images", 64, "--batch-size", 32, "--device", "cpu", "--model", "cifar/resnet8")
+SMALL = (
+    "--max-train-images",
+    64,
+    "--batch-size",
+    32,
+    "--device",
+    "cpu",
+    "--model",
+    "cifar/resnet8",
+)
 
 
 def test_whether_it_will_help(pretend):
     rows = "muse:information_weight=0.3,byot"
-    result = say("doctor", *SMALL, "--epochs", 8, "--will-it-help", rows, "--set", "soft_weight=0.2")
+    result = say(
+        "doctor", *SMALL, "--epochs", 8, "--will-it-help", rows, "--set", "soft_weight=0.2"
+    )
     assert (result.code, result.err) == (0, "")
     assert "9 short runs of 2 epochs; " in result.out
     said = result.out.partition("9 of 9")[2]
     for row in ("muse-information_weight-0.3", "byot"):
-        sentence = rf"^{row} helps: expected \+[45]\.\d\d points over ce after 8 epochs \(\+.* … .*\)\.$"
+        sentence = (
+            rf"^{row} helps: expected \+[45]\.\d\d points over ce after 8 epochs \(\+.* … .*\)\.$"
+        )
         assert re.search(sentence, said, re.M)
     assert "the highest is optimistic" in said
     command = (
-        "selfdistill compare --methods muse:information_weight=0.3,byot --seeds 0-4 --max-train-images "
-        "64 --batch-size 32 --device cpu --model cifar/resnet8 --epochs 8 --set soft_weight=0.2"
+        "selfdistill compare --methods muse:information_weight=0.3,byot --seeds 0-4 "
+        "--max-train-images 64 --batch-size 32 --device cpu --model cifar/resnet8 --epochs 8 "
+        "--set soft_weight=0.2"
     )
     assert sorted(said.splitlines()[-1].split()) == sorted(command.split())
     assert list(Path().iterdir()) == []

@@ -111,9 +111,7 @@ def test_the_constant_is_that_of_the_measurements():
     record = calibration()
     assert record.pairs == len(lines)
     assert {int(line["short_n"]) for line in lines} == {record.seeds}
-    assert all(
-        int(line["short_epochs"]) == record.fraction * int(line["epochs"]) for line in lines
-    )
+    assert all(int(line["short_epochs"]) == record.fraction * int(line["epochs"]) for line in lines)
     outside = widening([float(line["outside"]) for line in lines], 0.9)
     assert record.widening == pytest.approx(outside, abs=0.006)
     assert prediction.FILE.read_text().startswith("#")

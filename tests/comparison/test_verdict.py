@@ -85,7 +85,7 @@ def test_the_best_of_several_is_optimistic():
 
 def test_what_chance_may_have_found_among_many():
     assert verdict(muse=SMALL).startswith("muse helps: +0.86 points")
-    many = {name: NOTHING for name in ("byot", "cskd", "frskd", "sad", "exits", "one", "ddgsd")}
+    many = dict.fromkeys(("byot", "cskd", "frskd", "sad", "exits", "one", "ddgsd"), NOTHING)
     text = verdict(muse=SMALL, **many)
     assert text.startswith("muse may help, beyond noise by itself but not among 8 rows: ")
     assert "only other seeds say what muse is worth" in text

@@ -98,14 +98,14 @@ class StudyDirectory:
         return load_or_train_exits(study.recipe(row, seed), run_dir)
 
     def throughput(self, row: str, seed: int) -> float | None:
-        """Training images per second of a run, the median over its log; None if none is logged.
+        """Training images per second of a run, the median over its log, None where it has none.
 
-        The first entry is left out, in which caches, compilers and workers start.
+        The first entry does not count: it is of the first step, in which all else starts.
         """
         log = RunDirectory(self.run_dir(row, seed)).metrics()
         entries = (entry.get("images_per_second") for entry in log)
-        rates = [rate for rate in entries if isinstance(rate, float) and rate > 0]
-        return median(rates[1:] or rates) if rates else None
+        rates = [rate for rate in entries if isinstance(rate, float) and rate > 0][1:]
+        return median(rates) if rates else None
 
     def wait_until_free(self, job: RunJob) -> None:
         """Wait for a process that still trains this run, such as that of a study that was killed.

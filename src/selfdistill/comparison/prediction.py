@@ -236,4 +236,6 @@ def _predictions(comparison: Comparison) -> list[Prediction]:
     of_val = [r for r in results if r.split == "val"]
     if results and not of_val:
         raise DataError(NO_VALIDATION)
-    return [predict(r.row, r.difference, calibration().widening / 100) for r in of_val if r.difference]
+    return [
+        predict(r.row, r.difference, calibration().widening / 100) for r in of_val if r.difference
+    ]

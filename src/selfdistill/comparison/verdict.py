@@ -29,9 +29,7 @@ def study_verdict(
     found = {r.row: r.difference for r in summary if r.row != study.baseline and r.difference}
     if not found:
         return f"Nothing can be said yet: no row has a seed in common with {study.baseline}."
-    judged = {
-        row: d for row, d in found.items() if d.significance is not Significance.UNDERPOWERED
-    }
+    judged = {row: d for row, d in found.items() if d.significance is not Significance.UNDERPOWERED}
     row, opening = _answer(judged) if judged else _unanswered(found)
     difference = found[row]
     metric = f"{split_name(evaluated_split(summary))} {shown_metric(study.metric)}"
