@@ -27,6 +27,7 @@ import selfdistill.methods  # noqa: F401  registers them
 from selfdistill.comparison import prediction
 from selfdistill.comparison.prediction import Verdict
 from selfdistill.core import STUDENT
+from selfdistill.engine.run_directory import RunDirectory
 from selfdistill.functional.statistics import (
     Interval,
     MeanDifference,
@@ -36,7 +37,6 @@ from selfdistill.functional.statistics import (
 from selfdistill.records.exit_scores import read_exit_scores
 
 BASELINE = "ce"
-COVERAGE = 0.9
 NAME = "will-it-help-calibration"
 Pair = dict[str, Any]
 
@@ -111,9 +111,7 @@ def judged(found: list[Pair]) -> list[dict[str, Any]]:
     lines = []
     for pair in found:
         others = [other["distance"] for other in found if other is not pair]
-        predicted = prediction.predict(
-            pair["row"], pair["short"], prediction.widening(others, COVERAGE)
-        )
+        predicted = prediction.predict(pair["row"], pair["short"], prediction.widening(others))
         after = pair["long"]
         lines.append(
             {
@@ -152,7 +150,7 @@ def judgment(verdict: Verdict, after: MeanDifference) -> str:
 def write_constant(found: list[Pair]) -> None:
     """The widening from all pairs, and their number, in prediction.toml."""
     before = prediction.calibration()
-    constant = prediction.widening([pair["distance"] for pair in found], COVERAGE)
+    constant = prediction.widening([pair["distance"] for pair in found])
     head = [line for line in prediction.FILE.read_text().splitlines() if line.startswith("#")]
     lines = [
         f"fraction = {before.fraction}",
@@ -181,7 +179,9 @@ def main() -> None:
         lines = judged(found)
         for line in lines:
             print(*line.values(), sep="\t")
-        print(record(NAME, lines))
+        made = args.short / args.studies[0].name / BASELINE / "s0"
+        commit = RunDirectory(made).environment()["commit"][:7]
+        print(record(NAME, lines, commit=commit))
         write_constant(found)
 
 

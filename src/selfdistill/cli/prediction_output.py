@@ -82,7 +82,8 @@ def _show_meaning(runs: ShortRuns, found: Forecast) -> None:
     echo(
         f"From {len(runs.seeds)} seeds of {shorter['epochs']} epochs on validation images; their t "
         f"interval is widened by {record.widening:.2f} points at both ends, by what became of "
-        f"{record.pairs} methods after such runs (docs/guide/doctor.md)."
+        f"{record.pairs} methods after such runs, and is to hold {percent(record.coverage)} of "
+        "differences like theirs (docs/guide/choose.md)."
     )
     if len(found.predictions) > 1:
         echo("Of several predictions the highest is optimistic: it was chosen for being high.")

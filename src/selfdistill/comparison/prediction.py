@@ -26,6 +26,8 @@ from .compare import Comparison, ComparisonCallback, compare, requested_study
 from .results import RunOutcome
 
 FILE = Path(__file__).with_name("prediction.toml")
+COVERAGE = 0.9
+"""Probability that intervals are widened for, where there are pairs enough."""
 FULL_SEEDS = 5
 """Seeds of the comparison that is advised where the prediction is not enough."""
 NO_VALIDATION = (
@@ -56,6 +58,11 @@ class Calibration:
     seeds: int
     widening: float
     pairs: int
+
+    @property
+    def coverage(self) -> float:
+        """Probability that the interval holds the next difference of the kind of the pairs'."""
+        return min(COVERAGE, self.pairs / (self.pairs + 1))
 
 
 @cache
@@ -102,7 +109,7 @@ def distance_outside(interval: Interval, value: float) -> float:
     return max(interval.low - value, value - interval.high, 0.0)
 
 
-def widening(distances: Sequence[float], coverage: float) -> float:
+def widening(distances: Sequence[float], coverage: float = COVERAGE) -> float:
     """The smallest widening that holds the next of exchangeable values with this probability.
 
     It is the ⌈(n + 1)·coverage⌉-th smallest of n distances. Where n is too small for that, it is
