@@ -168,17 +168,17 @@ def short_runs() -> str:
         f"interval holds the next one of their kind with a probability of "
         f"{100 * constant.coverage:.0f} %. **The "
         f"interval held the difference at full length for {covered} of {len(found)} rows.** "
-        f"It said “helps” or “does not help” of {len(verdicts)} rows, {right} times rightly, with a "
-        f"difference beyond noise on the side that was named; of {len(unsaid)} it could not tell, "
-        f"{missed} of which ended beyond noise."
+        f"It said “helps” or “does not help” of {len(verdicts)} rows, {right} times rightly, with "
+        f"a difference beyond noise on the side that was named; of {len(unsaid)} it could not "
+        f"tell, {missed} of which ended beyond noise."
     )
     limits = (
         "Short differences are of validation images, those at full length of test images, with "
         "95 % t intervals. The full runs were validated after their last epoch only, so nothing is "
         "known of what their first epochs would have said; the short runs are no beginnings of the "
         "long ones, but runs whose learning rate falls to its end, as those of the command are. "
-        "Rows were taken for the spread of their full differences, which makes the widening hardly a "
-        "random draw. Rows of a study share their plain runs and images, all are from one small "
+        "Rows were taken for the spread of their full differences, which is no random draw. "
+        "Rows of a study share their plain runs and images, all are from one small "
         "data set, and so few rows bear no finer statement: on other data, where accuracies are "
         "higher or differ more, the widening may be too wide or too narrow."
     )

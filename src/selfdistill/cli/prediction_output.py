@@ -53,15 +53,15 @@ def show_forecast(runs: ShortRuns, *, has_validation: bool) -> None:
     echo("\nwill it help", "bold")
     if not has_validation:
         raise DataError(NO_VALIDATION)
-    found = forecast(runs, ShortRunsScreen())
+    result = forecast(runs, ShortRunsScreen())
     echo()
-    for prediction in found.predictions:
+    for prediction in result.predictions:
         echo(describe_prediction(prediction, runs.baseline, runs.epochs), "bold")
-    _show_meaning(runs, found)
-    for outcome in found.failed:
+    _show_meaning(runs, result)
+    for outcome in result.failed:
         echo_stderr("error", f"{outcome.row} seed {outcome.seed} failed: {outcome.failure}")
-    if found.failed:
-        raise SystemExit(found.failed[0].code if found.failed[0].code > 0 else 7)
+    if result.failed:
+        raise SystemExit(result.failed[0].code if result.failed[0].code > 0 else 7)
 
 
 def describe_prediction(prediction: Prediction, baseline: str, epochs: int) -> str:
@@ -77,7 +77,7 @@ def describe_prediction(prediction: Prediction, baseline: str, epochs: int) -> s
     return f"{opening}: {expected} ({format_interval(prediction.interval)})."
 
 
-def _show_meaning(runs: ShortRuns, found: Forecast) -> None:
+def _show_meaning(runs: ShortRuns, result: Forecast) -> None:
     record, shorter = calibration(), runs.shorter
     echo(
         f"From {len(runs.seeds)} seeds of {shorter['epochs']} epochs on validation images; their t "
@@ -85,24 +85,24 @@ def _show_meaning(runs: ShortRuns, found: Forecast) -> None:
         f"{record.pairs} methods after such runs, and is to hold {percent(record.coverage)} of "
         "differences like theirs (docs/guide/choose.md)."
     )
-    if len(found.predictions) > 1:
+    if len(result.predictions) > 1:
         echo("Of several predictions the highest is optimistic: it was chosen for being high.")
-    echo(f"It took {clock(found.seconds)}. To know takes about {clock(found.full_seconds)}:")
+    echo(f"It took {clock(result.seconds)}. To know takes about {clock(result.full_seconds)}:")
     echo(f"  {full_command(runs)}")
 
 
 def full_command(runs: ShortRuns) -> str:
     """The comparison at full length, as a command."""
-    words = ["selfdistill", "compare", "--methods", ",".join(runs.methods)]
-    words += ["--seeds", f"{runs.seeds[0]}-{runs.seeds[0] + FULL_SEEDS - 1}"]
+    arguments = ["selfdistill", "compare", "--methods", ",".join(runs.methods)]
+    arguments += ["--seeds", f"{runs.seeds[0]}-{runs.seeds[0] + FULL_SEEDS - 1}"]
     if runs.recipe:
-        words += ["--recipe", str(runs.recipe)]
+        arguments += ["--recipe", str(runs.recipe)]
     for key, value in runs.keys.items():
-        words += _option_words(key, value)
-    return shlex.join(words)
+        arguments += _option_arguments(key, value)
+    return shlex.join(arguments)
 
 
-def _option_words(key: str, value: Any) -> list[str]:
+def _option_arguments(key: str, value: Any) -> list[str]:
     from ..recipe.fields import Recipe
 
     field = Recipe.model_fields.get(key)

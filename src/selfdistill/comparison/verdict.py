@@ -26,12 +26,14 @@ def study_verdict(
         summary: main result of each row, from `main_results`.
         outcomes: of every run.
     """
-    found = {r.row: r.difference for r in summary if r.row != study.baseline and r.difference}
-    if not found:
+    differences = {r.row: r.difference for r in summary if r.row != study.baseline and r.difference}
+    if not differences:
         return f"Nothing can be said yet: no row has a seed in common with {study.baseline}."
-    judged = {row: d for row, d in found.items() if d.significance is not Significance.UNDERPOWERED}
-    row, opening = _answer(judged) if judged else _unanswered(found)
-    difference = found[row]
+    judged = {
+        row: d for row, d in differences.items() if d.significance is not Significance.UNDERPOWERED
+    }
+    row, opening = _answer(judged) if judged else _unanswered(differences)
+    difference = differences[row]
     metric = f"{split_name(evaluated_split(summary))} {shown_metric(study.metric)}"
     place = "" if study.exit == STUDENT else f" at {shown(study.exit)}"
     sentence = (
@@ -60,13 +62,13 @@ def _answer(judged: dict[str, MeanDifference]) -> tuple[str, str]:
     return row, f"{row} harms" if harms else f"{row} does not help beyond noise"
 
 
-def _unanswered(found: dict[str, MeanDifference]) -> tuple[str, str]:
+def _unanswered(differences: dict[str, MeanDifference]) -> tuple[str, str]:
     """The same where there are too few seeds."""
-    row = _best(found)
-    n = found[row].n
+    row = _best(differences)
+    n = differences[row].n
     seeds = _NUMBERS.get(n, f"These {n} seeds")
-    what = f"whether {row} helps" if len(found) == 1 else "what helps"
-    best = "" if len(found) == 1 else f"; the best of {len(found)} so far is {row}"
+    what = f"whether {row} helps" if len(differences) == 1 else "what helps"
+    best = "" if len(differences) == 1 else f"; the best of {len(differences)} so far is {row}"
     return row, f"{seeds} cannot tell {what}{best}"
 
 
