@@ -113,6 +113,7 @@ def judged(found: list[Pair]) -> list[dict[str, Any]]:
         others = [other["distance"] for other in found if other is not pair]
         predicted = prediction.predict(pair["row"], pair["short"], prediction.widening(others))
         after = pair["long"]
+        assert predicted.interval  # of as many seeds as all rows have
         lines.append(
             {
                 "study": pair["study"],
