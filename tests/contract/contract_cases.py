@@ -427,6 +427,7 @@ CASES = DEFAULTS + [
     Case(case.name, variant, options, case.task)
     for case in DEFAULTS
     for variant, options in VARIANTS.get(case.name, {}).items()
+    if TASKS[case.task].class_scores or not options.get("standardize_logits")
 ]
 
 
