@@ -18,6 +18,7 @@ from selfdistill.models import build
 from selfdistill.recipe.build_run import build_run
 from selfdistill.recipe.loaders import train_loader
 from selfdistill.recipe.schema import parse
+from selfdistill.recipe.teacher_cache import describe_kept_outputs
 
 TINY = {"max_train_images": 64, "batch_size": 16, "model": "cifar/resnet8", "val_fraction": 0.05}
 
@@ -55,7 +56,7 @@ def test_it_leaves_no_trace(tmp_path, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         report = diagnose(
-            recipe(method="kd", teacher="Own"),
+            recipe(method="kd", teacher="Own", cache_views=4),
             model=model,
             teacher=teacher,
             seconds=0,
@@ -75,8 +76,25 @@ def test_it_leaves_no_trace(tmp_path, monkeypatch):
         "TrainingCost",
     ]
     assert report.teacher.classes.startswith("not known")
+    count = TINY["max_train_images"]
+    size = 4 * count * (10 * 4 + 4) / 1000  # ten scores and the number of the image
+    assert report.teacher.kept == f"{size:.1f} kB in teacher-cache, 4 views of {count} images"
     assert report.warnings == [*report.data.warnings, *report.teacher.warnings]
     assert "about chance" in report.warnings[-1]
+
+
+@pytest.mark.parametrize(
+    ("method", "views", "kept"),
+    [("at", 4, "nothing: method 'at' reads more of its teacher than outputs"), ("kd", 0, "")],
+)
+def test_what_would_not_be_kept(method, views, kept):
+    chosen = recipe(method=method, teacher="Own", cache_views=views)
+    components = build_run(chosen, model=small(), teacher=small(1))
+    fabric = Fabric(accelerator="cpu", devices=1)
+    batches = train_loader(chosen, components.data, components.method, fabric)
+    text = describe_kept_outputs(components, batches)
+    assert text.startswith(kept)
+    assert bool(text) == bool(kept)
 
 
 def measured(monkeypatch, tick=1.0, seconds=1e9, **keys):

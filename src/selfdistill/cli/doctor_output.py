@@ -116,6 +116,7 @@ def _show_teacher(report: TeacherReport) -> None:
         **({} if math.isnan(report.score) else {shown_metric(report.metric): score}),
         "classes": report.classes,
         "normalization": report.normalization,
+        **({"kept outputs": report.kept} if report.kept else {}),
     }
     _show_facts(f"teacher: {report.name}", facts)
 

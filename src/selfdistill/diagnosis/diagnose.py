@@ -116,7 +116,7 @@ def diagnose(
         )
         network_report = check_network(components)
         callback.on_section(network_report)
-        teacher_report = check_teacher(components, fabric)
+        teacher_report = check_teacher(components, fabric, batches)
         if teacher_report:
             callback.on_section(teacher_report)
         first_step = profile_first_step(components, fabric, next(batches.epoch(0))[0])

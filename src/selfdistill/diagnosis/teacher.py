@@ -6,8 +6,10 @@ from pathlib import Path
 
 from lightning_fabric import Fabric
 
+from ..engine.protocols import Batches
 from ..recipe.build_method import teacher_network
 from ..recipe.build_run import RunComponents
+from ..recipe.teacher_cache import describe_kept_outputs
 from ..runs.teacher_check import evaluate_teacher, size_warnings
 from ..tasks.metric_names import shown_metric
 from .network import count_parameters
@@ -25,6 +27,7 @@ class TeacherReport:
         images: number and kind of the images that it was evaluated on.
         classes: how it is known that its classes are the data's, in their order.
         normalization: how it is known that it takes the data's normalization.
+        kept: what of its outputs would be kept on the disk, "" where none are to be.
         warnings: sentences with a remedy.
     """
 
@@ -35,13 +38,16 @@ class TeacherReport:
     images: str
     classes: str
     normalization: str
+    kept: str
     warnings: list[str]
 
 
 _KNOWN_FROM_RUN = "the data's, by its run's data.json"
 
 
-def check_teacher(components: RunComponents, fabric: Fabric) -> TeacherReport | None:
+def check_teacher(
+    components: RunComponents, fabric: Fabric, batches: Batches
+) -> TeacherReport | None:
     """Evaluate the teacher, None if there is none; one that does not fit was refused before."""
     name, teacher = components.recipe.teacher, components.teacher
     if teacher is None:
@@ -70,5 +76,6 @@ def check_teacher(components: RunComponents, fabric: Fabric) -> TeacherReport | 
         images=images,
         classes=classes,
         normalization=normalization,
+        kept=describe_kept_outputs(components, batches),
         warnings=warnings,
     )

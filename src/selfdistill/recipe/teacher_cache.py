@@ -68,6 +68,26 @@ def with_teacher_cache(
     return PreparedBatches(cached, note)
 
 
+def describe_kept_outputs(components: RunComponents, batches: Batches) -> str:
+    """What of the teacher a run would keep on the disk, or why nothing, a clause; "" if not asked.
+
+    Args:
+        components: of the run.
+        batches: its training loader.
+    """
+    recipe = components.recipe
+    if not recipe.cache_views or components.teacher is None:
+        return ""
+    output = example_output(teacher_network(components.teacher), components.task.example)
+    if reason := _live_reason(components, output):
+        return f"nothing: {reason}"
+    loader, encoding = cast(Loader, batches), _encoding(recipe, output.shape[1])
+    images = len(loader.images)
+    needed = cache_bytes(recipe, encoding, images, output[0, 0].numel(), loader.views)
+    epochs = min(recipe.cache_views, recipe.epochs)
+    return f"{_size(needed)} in {recipe.cache_dir}, {epochs} views of {images:,} images"
+
+
 def cache_bytes(
     recipe: Recipe, encoding: OutputEncoding, images: int, places: int = 1, views: int = 1
 ) -> int:
