@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..export.int8_options import int8_options
 from ..runs.terminal import console, percent, scored
 from .console import amount, difference_text, echo, table
 
 if TYPE_CHECKING:
+    from ..export.int8_export import Int8Comparison
     from ..export.package import ExportResult
 
 
@@ -35,7 +37,7 @@ def export(
         str | None, typer.Option(metavar="COUNT", help="Most multiply-adds per image: 30M, 1.2G.")
     ] = None,
     format: Annotated[
-        str, typer.Option(metavar="[onnx|pt2|safetensors]", help="File format.")
+        str, typer.Option(metavar="[onnx|onnx-int8|pt2|safetensors]", help="File format.")
     ] = "onnx",
     image_size: Annotated[
         int | None,
@@ -48,9 +50,40 @@ def export(
     fuse: Annotated[
         bool, typer.Option("--fuse/--no-fuse", help="Fuse BatchNorm into the convolutions.")
     ] = True,
+    max_loss: Annotated[
+        float | None,
+        typer.Option(
+            metavar="POINTS",
+            help="Allowed loss of int8 in the task's metric on the test images.",
+            show_default="1",
+        ),
+    ] = None,
+    float_layers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[auto|N]",
+            help="Layers that int8 leaves in float32, those that lose most; auto takes the fewest "
+            "within the allowed loss on the validation images.",
+            show_default="0",
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Images of a timed forward pass of int8.", show_default="1"),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads for timing int8.", show_default="all")
+    ] = None,
 ) -> None:
-    """Cut an exit or the whole network out of a run: ONNX, pt2 or weights, with a model card."""
+    """Cut an exit or the whole network out of a run: ONNX, int8, pt2 or weights, with a card."""
     accuracy, macs = _fraction(min_accuracy), _count(max_macs)
+    int8 = int8_options(
+        format,
+        max_loss=None if max_loss is None else max_loss / 100,
+        float_layers=float_layers,
+        batch_size=batch_size,
+        num_threads=threads,
+    )
     from ..runs.paths import check_finished
     from ..runs.run import load
 
@@ -68,6 +101,7 @@ def export(
         max_macs=macs,
         image_size=image_size,
         fuse=fuse,
+        int8=int8,
     )
     _show(result)
 
@@ -85,7 +119,10 @@ def _show(result: "ExportResult") -> None:
         difference = difference_text(result.difference)
         echo(f"\nAgainst the student, in points over the same validation images: {difference}.")
     split = {"test": "test", "val": "validation", "random": "random"}[verification.split]
-    echo(f"\nVerified on {verification.images:,} {split} images: {verification.summary}.")
+    verified = "The float32 file was verified" if result.int8 else "Verified"
+    echo(f"\n{verified} on {verification.images:,} {split} images: {verification.summary}.")
+    if result.int8:
+        _show_int8(result.int8)
     fused = result.fused
     if fused and fused.num_remaining and result.file.suffix != ".onnx":  # ONNX fuses by itself
         echo(
@@ -97,6 +134,28 @@ def _show(result: "ExportResult") -> None:
     echo(f"  {result.path / 'README.md'}")
     echo("\nNext: the model card has the lines of Python that use it:")
     echo(f"  cat {shlex.quote(str(result.path / 'README.md'))}")
+
+
+def _show_int8(int8: "Int8Comparison") -> None:
+    """Print the file in int8 beside that in float32."""
+    images = f"{int8.batch_size} image{'s' * (int8.batch_size > 1)}"
+    grid = table("", f">{scored(int8.split, int8.metric)}", f">{images}", ">file")
+    sizes = int8.float_size, int8.size
+    for name, score, seconds, size in zip(
+        ("float32", "int8"),
+        (int8.float_score, int8.score),
+        (int8.float_seconds, int8.seconds),
+        sizes,
+        strict=True,
+    ):
+        grid.add_row(name, percent(score), f"{1000 * seconds:.3g} ms", f"{amount(size)}B")
+    echo()
+    console.print(grid)
+    left = f"; in float32: {', '.join(int8.float_layers)}" if int8.float_layers else ""
+    echo(
+        f"\nInt8 takes {int8.ratio:.2f} of float32's time, the median of turns, {int8.machine}. "
+        f"Quantized are {int8.layers - len(int8.float_layers)} of {int8.layers} layers{left}."
+    )
 
 
 _NUMBER = r"(\d+\.?\d*|\.\d+)"

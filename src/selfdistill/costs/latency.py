@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from safetensors.torch import save
@@ -42,23 +43,48 @@ def median_latencies(
     """
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(batch_size, *example.shape[1:], generator=generator).to(device)
-    ready = {name: network.to(device).eval() for name, network in networks.items()}
     size = (images.shape[-2], images.shape[-1])
-    times: dict[str, list[float]] = {name: [] for name in ready}
+
+    def forward_pass(network: nn.Module) -> None:
+        outputs = network(images)
+        if isinstance(outputs, DetectorOutput):
+            outputs.detections(size)
+        _synchronize(images.device)
+
+    passes = {n: partial(forward_pass, net.to(device).eval()) for n, net in networks.items()}
     with torch.inference_mode():
-        for turn in range(WARMUP_ROUNDS + MAX_ROUNDS):
-            if turn == WARMUP_ROUNDS:
-                warm = clock()
-            for name, network in ready.items():
-                start = clock()
-                outputs = network(images)
-                if isinstance(outputs, DetectorOutput):
-                    outputs.detections(size)
-                _synchronize(images.device)
-                times[name].append(clock() - start)
-            if turn >= WARMUP_ROUNDS + MIN_ROUNDS - 1 and clock() - warm > seconds:
-                break
-    return {name: statistics.median(rounds[WARMUP_ROUNDS:]) for name, rounds in times.items()}
+        times = interleaved_times(passes, seconds=seconds, clock=clock)
+    return {name: statistics.median(rounds) for name, rounds in times.items()}
+
+
+def interleaved_times(
+    calls: Mapping[str, Callable[[], object]],
+    *,
+    seconds: float = 10.0,
+    max_rounds: int = MAX_ROUNDS,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
+    """Seconds of each call in every measured round, in which all of them run once.
+
+    After 3 warm-up rounds there are 5 to `max_rounds` rounds, as many as fit into `seconds`.
+
+    Args:
+        calls: what is timed, by name.
+        seconds: for all measured rounds together.
+        max_rounds: at most.
+        clock: returns the current time in seconds.
+    """
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(WARMUP_ROUNDS + max_rounds):
+        if turn == WARMUP_ROUNDS:
+            warm = clock()
+        for name, call in calls.items():
+            start = clock()
+            call()
+            times[name].append(clock() - start)
+        if turn >= WARMUP_ROUNDS + MIN_ROUNDS - 1 and clock() - warm > seconds:
+            break
+    return {name: rounds[WARMUP_ROUNDS:] for name, rounds in times.items()}
 
 
 def _synchronize(device: torch.device) -> None:

@@ -1,6 +1,7 @@
 """The model card of an exported network, a Markdown page."""
 
 import json
+import re
 import tomllib
 from dataclasses import replace
 from importlib.metadata import version
@@ -13,6 +14,7 @@ from ..tasks import task_family
 from ..tasks.metric_names import shown_metric
 from .dataset_license import dataset_license
 from .fuse_batchnorm import FusedNetwork
+from .int8_export import Int8Comparison
 from .usage_snippet import (
     build_code,
     channels_sentence,
@@ -41,6 +43,7 @@ class CardData(NamedTuple):
         file_name: of the file.
         fused: result of the BatchNorm fusion; None if there was none.
         made_of: what a composite network consists of, a phrase; "" of others.
+        int8: the file, if it is in int8, beside the one in float32.
     """
 
     recipe: str
@@ -52,15 +55,23 @@ class CardData(NamedTuple):
     file_name: str
     fused: FusedNetwork | None
     made_of: str = ""
+    int8: Int8Comparison | None = None
+
+
+def card_recipe(card: str) -> str | None:
+    """The recipe on a model card, as TOML; None of another page."""
+    blocks: list[str] = re.findall(r"^```toml\n(.*?)^```", card, re.DOTALL | re.MULTILINE)
+    return blocks[-1] if blocks else None
 
 
 def model_card(card: CardData) -> str:
     """The page, with front matter in the format of the Hugging Face hub."""
-    sections = [_front, _title, _use, _accuracy, _cost, _verification, _data, _recipe]
+    sections = [_front, _title, _use, _accuracy, _cost, _int8, _verification, _data, _recipe]
     recipe = tomllib.loads(card.recipe)
     family = task_family(card.data.task)  # texts go by the form of the labels
     card = card._replace(data=replace(card.data, task=family))
-    return "\n".join(section(card, recipe).strip() + "\n" for section in sections)
+    texts = (section(card, recipe).strip() for section in sections)
+    return "\n".join(f"{text}\n" for text in texts if text)
 
 
 def _front(card: CardData, recipe: dict[str, Any]) -> str:
@@ -157,18 +168,44 @@ def _cost(card: CardData, recipe: dict[str, Any]) -> str:
 | multiply-adds, {sides} | {score.macs:,} | {macs:.1%} |"""
 
 
+def _int8(card: CardData, recipe: dict[str, Any]) -> str:
+    """The file in int8 beside that in float32."""
+    if (int8 := card.int8) is None:
+        return ""
+    metric, batch = shown_metric(int8.metric), int8.batch_size
+    images = f"{int8.images:,} {'test' if int8.split == 'test' else 'validation'} images"
+    times = f"{1000 * int8.float_seconds:.3g} ms | {1000 * int8.seconds:.3g} ms"
+    quantized = int8.layers - len(int8.float_layers)
+    in_float = ", ".join(f"`{name}`" for name in int8.float_layers)
+    remainder = f"; in float32 stay {in_float}" if in_float else ""
+    return f"""## Int8
+
+| | float32 | int8 | int8 ÷ float32 |
+|---|---:|---:|---:|
+| {metric}, {images} | {int8.float_score:.2%} | {int8.score:.2%} | |
+| latency, {batch} image{"s" * (batch > 1)} | {times} | {int8.ratio:.2f} |
+| bytes | {int8.float_size:,} | {int8.size:,} | {int8.size / int8.float_size:.2f} |
+
+Both files were run by onnxruntime {version("onnxruntime")}, timed in turns on {int8.machine}:
+medians. On another processor the ratio is another; `selfdistill measure` measures the file there.
+Quantized are {quantized} of {int8.layers} layers{remainder}. The ranges of features are those of
+{int8.calibration_images:,} validation images."""
+
+
 def _verification(card: CardData, recipe: dict[str, Any]) -> str:
     verification, fused = card.verification, card.fused
     images = {"test": "test images", "val": "validation images", "random": "random images"}
     runtime = "onnxruntime " + version("onnxruntime") if card.format == "onnx" else "torch"
+    file = "The float32 file that this one was quantized from" if card.int8 else "The file"
     lines = [
-        f"The file was run by {runtime} on {verification.images:,} {images[verification.split]} "
+        f"{file} was run by {runtime} on {verification.images:,} {images[verification.split]} "
         f"beside the network as it was in training: {verification.summary}. "
         "More would not be put down to rounding."
     ]
-    if verification.score is not None:
+    score = card.int8.score if card.int8 else verification.score
+    if score is not None:
         metric = shown_metric(card.exit_score.metric)
-        lines.append(f"The file's own {metric}: {verification.score:.2%}.")
+        lines.append(f"The file's own {metric}: {score:.2%}.")
     if fused and fused.num_fused + fused.num_remaining:
         exporter = " to the ONNX exporter" if card.format == "onnx" else ""
         lines.append(

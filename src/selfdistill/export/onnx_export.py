@@ -57,10 +57,12 @@ def write_onnx(
     program.save(path, external_data=False)
 
 
-def onnx_session(path: Path) -> Any:
-    """An onnxruntime session of the file on the CPU."""
+def onnx_session(path: Path, num_threads: int = 0) -> Any:
+    """An onnxruntime session of the file on the CPU; 0 threads are as many as onnxruntime takes."""
     onnxruntime = require("onnxruntime", extra="export", purpose="an export to ONNX")
-    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def onnx_runner(path: Path) -> Callable[[Tensor], Any]:

@@ -31,6 +31,8 @@ from ..records.training_data import read_training_data
 from ..tasks import make_task, task_family
 from .extract_predictor import extract_predictor
 from .fuse_batchnorm import FusedNetwork, fuse_batchnorm
+from .int8_export import Int8Comparison, check_calibratable, write_int8
+from .int8_options import INT8, Int8Options
 from .model_card import CardData, model_card
 from .normalized_input import NormalizedInput
 from .onnx_export import onnx_runner, write_onnx
@@ -39,7 +41,9 @@ from .select_exit import select_exit
 from .torch_export import pt2_runner, write_pt2
 from .verify import ExportVerification, verify_export
 
-FORMATS = ("onnx", "pt2", "safetensors")
+ENDINGS = {"onnx": "onnx", INT8: "onnx", "pt2": "pt2", "safetensors": "safetensors"}
+"""Of the file in each format."""
+FORMATS = tuple(ENDINGS)
 _SCORE_TOLERANCE = 0.02
 
 
@@ -61,6 +65,7 @@ class ExportResult(NamedTuple):
         student_score: of the full network.
         verification: of the file against the method.
         fused: result of the BatchNorm fusion; None if there was none.
+        int8: the file in int8 beside the one in float32; None of other formats.
         difference: from the student, over the validation images; None of the student itself,
             without validation images, and where the score is no share of right answers.
     """
@@ -71,6 +76,7 @@ class ExportResult(NamedTuple):
     student_score: ExitScore
     verification: ExportVerification
     fused: FusedNetwork | None
+    int8: Int8Comparison | None = None
     difference: PairedDifference | None = None
 
 
@@ -116,6 +122,7 @@ def export_run(
     min_accuracy: float | None = None,
     max_macs: float | None = None,
     fuse: bool = True,
+    int8: Int8Options | None = None,
 ) -> ExportResult:
     """Write one predictor as a file with a model card, verified against the method.
 
@@ -125,13 +132,14 @@ def export_run(
         run: trained to the end, see `runs.paths.check_finished`; its method is not changed.
         data: of the run, at the image size of the file.
         exit, min_accuracy, max_macs: which predictor, see `select_exit`.
-        format: ``"onnx"``, ``"pt2"`` or ``"safetensors"``.
+        format: ``"onnx"``, ``"onnx-int8"``, ``"pt2"`` or ``"safetensors"``.
         out: the folder to create; None is `default_folder`.
         fuse: whether to fuse BatchNorm into the convolutions; safetensors always keeps it.
+        int8: what a file in int8 may lose; None is what `Int8Options` has.
 
     Raises:
-        ConfigError: no such exit or format, limits that no exit keeps, or a network that cannot be
-            cut or written.
+        ConfigError: no such exit or format, limits that no exit and no file in int8 keeps, or a
+            network that cannot be cut or written.
         RunBusyError: the folder exists.
         DataError: the data have other classes now.
         ArtifactError: the file's outputs differ from the method's, or its score from that of the
@@ -147,25 +155,36 @@ def export_run(
             f"weights alone need code that builds their network, and there is none for {made_of}; "
             "take --format onnx or pt2, which hold it whole"
         )
+    if format == INT8:
+        check_calibratable(data)
     directory = Path(out) if out else default_folder(run.path, score.predictor, format, data, fuse)
     check_new(directory)
     method = copy.deepcopy(run.method).cpu().eval()
     network = extract_predictor(method, score.predictor)
     fused = fuse_batchnorm(network) if fuse and format != "safetensors" else None
     recipe, task = RunDirectory(run.path).recipe(), task_for(data)
+    ending, comparison = ENDINGS[format], None
     with atomic_directory(directory) as draft:
-        file = draft / f"model.{format}"
+        file = written = draft / f"model.{ending}"
+        if format == INT8:
+            written = draft / "float32.onnx"
         metadata, network = _metadata(score, data), fused.network if fused else network
-        runner = _write_file(format, file, network, data, task, metadata)
+        runner = _write_file(ending, written, network, data, task, metadata)
         verification = verify_export(method, score.predictor, runner, data, task)
-        _require_agreement(verification, format)
+        _require_agreement(verification, ending)
         _require_score(verification, score, run.path)
+        if format == INT8:
+            options = int8 or Int8Options()
+            comparison = write_int8(written, file, verification, data, task, options)
+            written.unlink()
         made_of = composite_description(method)
         card = CardData(
-            recipe, data, score, student, verification, format, file.name, fused, made_of
+            *(recipe, data, score, student, verification, ending, file.name, fused, made_of),
+            comparison,
         )
         (draft / "README.md").write_text(model_card(card), encoding="utf-8")
-    return ExportResult(directory, directory / file.name, score, student, verification, fused)
+    file = directory / file.name
+    return ExportResult(directory, file, score, student, verification, fused, comparison)
 
 
 def _write_file(
@@ -207,6 +226,8 @@ def _metadata(score: ExitScore, data: ImageData) -> dict[str, str]:
         "task": task_family(data.task),
         "preparation": json.dumps(preparation_of(data).to_fields()),
         "predictor": score.predictor,
+        "parameters": str(score.parameters),
+        "macs": str(score.macs),
         "data": data.name,
     }
 

@@ -26,7 +26,7 @@ def trace_network(network: nn.Module, example: Tensor) -> ExportedProgram:
     """
     batch = {0: Dim("batch")}
     try:
-        with torch.no_grad(), _suppressed_output():
+        with torch.no_grad(), suppressed_output():
             graph = torch.export.export(network, (example,), dynamic_shapes=(batch,))
     except Exception as error:  # a user's code may raise anything when traced
         raise ConfigError(
@@ -41,8 +41,8 @@ def trace_network(network: nn.Module, example: Tensor) -> ExportedProgram:
 
 
 @contextmanager
-def _suppressed_output() -> Iterator[None]:
-    """Context without torch's logs and prints of a graph that cannot be traced."""
+def suppressed_output() -> Iterator[None]:
+    """Context without the logs and prints of libraries that write or read graphs."""
     level = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..core import Method, Task
-from ..data import EvalLoader, ImageData
+from ..data import EvalLoader, ImageData, ImageSet
 from ..data.augment import normalize
 from .box_agreement import BoxAgreement, ExportedDetections
 
@@ -64,8 +64,7 @@ def verify_export(
     metric, images = task.metric(), 0
     for pixels, targets in _verification_batches(data, task):
         expected = method.predict(normalize(pixels, data.mean, data.std))[name]
-        actual: Any = run(pixels.float() / 255)
-        actual = ExportedDetections(*actual) if type(actual) is tuple else actual
+        actual = file_outputs(run, pixels)
         agreement.update(expected, actual)
         images += len(pixels)
         if targets is not None:
@@ -140,6 +139,35 @@ def _verification_batches(data: ImageData, task: Task) -> Iterator[tuple[Tensor,
         random = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
         yield from ((pixels, None) for pixels in random.split(batch_size))
         return
+    yield from _batches(held_out, data)
+
+
+def _batches(images: ImageSet, data: ImageData) -> Iterator[tuple[Tensor, Any]]:
+    """Pixels (B, C, H, W) uint8 and targets of each batch of a part of the data."""
     zero, one = (0.0,) * len(data.mean), (1.0,) * len(data.mean)
-    for batch in EvalLoader(held_out, batch_size=batch_size, mean=zero, std=one):
+    size = verification_batch_size(data)
+    for batch in EvalLoader(images, batch_size=size, mean=zero, std=one):
         yield (batch.inputs * 255).round().to(torch.uint8), batch.targets
+
+
+def file_score(
+    run: Callable[[Tensor], Any], images: ImageSet, data: ImageData, task: Task
+) -> float:
+    """The score of an exported file in the task's primary metric.
+
+    Args:
+        run: the file as a function of images, as `verify_export` takes it.
+        images: all of them are run.
+        data: that they are of.
+        task: of the data.
+    """
+    metric = task.metric()
+    for pixels, targets in _batches(images, data):
+        metric.update(file_outputs(run, pixels), targets)
+    return float(metric.compute()[task.primary_metric])
+
+
+def file_outputs(run: Callable[[Tensor], Any], pixels: Tensor) -> Any:
+    """A file's outputs for images (B, C, H, W) uint8, as the task's metric takes them."""
+    outputs = run(pixels.float() / 255)
+    return ExportedDetections(*outputs) if type(outputs) in (tuple, list) else outputs

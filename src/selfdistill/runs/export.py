@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from ..core import STUDENT
 from ..data import ImageData
 from ..evaluation import EvaluationSession
+from ..export.int8_options import Int8Options
 from ..export.package import ExportResult, check_format, check_new, default_folder, export_run
 from ..export.select_exit import select_exit
 from ..functional.statistics import PairedDifference, paired_difference
@@ -31,6 +32,7 @@ def export_trained(
     max_macs: float | None,
     image_size: int | None,
     fuse: bool,
+    int8: Int8Options | None,
     data: ImageData | None,
 ) -> ExportResult:
     """Write an exit or the student by itself; see `Run.export`."""
@@ -56,6 +58,7 @@ def export_trained(
         min_accuracy=min_accuracy,
         max_macs=max_macs,
         fuse=fuse,
+        int8=int8,
     )
     predictor = result.exit_score.predictor
     return result._replace(difference=_difference(_session(run, data), predictor))

@@ -15,6 +15,7 @@ from ..engine import checkpoint
 from ..engine.run_directory import RunDirectory
 from ..engine.state import restore_method
 from ..evaluation import EvaluationSession
+from ..export.int8_options import Int8Options
 from ..export.package import ExportResult, task_for
 from ..information.config import EstimatorConfig, NetworkUnderTest
 from ..information.estimation import estimate_information
@@ -178,18 +179,18 @@ class Run:
         max_macs: float | None = None,
         image_size: int | None = None,
         fuse: bool = True,
+        int8: Int8Options | None = None,
         data: ImageData | None = None,
     ) -> ExportResult:
         """Write an exit or the student by itself, verified, with a model card.
 
         Args:
             exit, min_accuracy, max_macs: which predictor, see `export.select_exit`.
-            format: ``"onnx"``, ``"pt2"`` or ``"safetensors"``.
-            out: the folder to make; None is export/PREDICTOR-FORMAT in the run's directory, with
-                the size behind it if that is not the run's.
-            image_size: side of the images that the file is to take; None is the run's. At another
-                size every predictor is evaluated anew.
+            format: ``"onnx"``, ``"onnx-int8"``, ``"pt2"`` or ``"safetensors"``.
+            out: the folder to make; None is export/PREDICTOR-FORMAT[-SIZE] in the run's directory.
+            image_size: side of the file's images; None is the run's. At another all is evaluated.
             fuse: whether to fuse BatchNorm into the convolutions; safetensors always keeps it.
+            int8: what a file in int8 may lose and how it is timed.
             data: the run's own at the size of the file, if they were given as an object.
 
         Raises:
@@ -207,6 +208,7 @@ class Run:
             max_macs=max_macs,
             image_size=image_size,
             fuse=fuse,
+            int8=int8,
             data=data,
         )
 
