@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .integrations.lightning import DistillationLightningModule as DistillationLightningModule
     from .integrations.loss import wrap
     from .integrations.timm_task import DistillationTask as DistillationTask
+    from .runs.measure import measure
     from .runs.predict import predict
     from .runs.run import Run, load
     from .runs.train import train
@@ -22,6 +23,7 @@ _HOMES = {
     "compare": ".comparison.compare",
     "diagnose": ".diagnosis.diagnose",
     "load": ".runs.run",
+    "measure": ".runs.measure",
     "predict": ".runs.predict",
     "train": ".runs.train",
     "wrap": ".integrations.loss",
@@ -33,6 +35,7 @@ __all__ = [
     "compare",
     "diagnose",
     "load",
+    "measure",
     "predict",
     "train",
     "wrap",

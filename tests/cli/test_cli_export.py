@@ -86,6 +86,10 @@ def test_another_size_is_evaluated_anew(run):
         (["--min-accuracy", "100%"], "nothing gets 100.0% of the validation images right"),
         (["--max-macs", "1k"], "nothing costs 1,000 multiply-adds or less; the cheapest is exit1"),
         (["--min-accuracy", "good"], "--min-accuracy is a share such as 0.95 or 95%, not 'good'"),
+        (["--max-loss", "1"], "--max-loss is an option of --format onnx-int8 alone"),
+        (["--threads", "1", "--format", "pt2"], "--threads is an option of --format onnx-int8"),
+        (["--format", "onnx-int8", "--float-layers", "few"], "of layers, or auto, not 'few'"),
+        (["--format", "onnx-int8", "--max-loss", "100"], "from 0 to below 1, not 1"),
         (["--max-macs", "30 cows"], "--max-macs is a number such as 30M or 1.2G, not '30 cows'"),
     ],
 )

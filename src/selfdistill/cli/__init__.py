@@ -17,6 +17,7 @@ from .evaluate import evaluate
 from .exits import exits
 from .export import export
 from .information import information
+from .measure import measure
 from .methods import methods
 from .models import models
 from .predict import predict
@@ -41,6 +42,7 @@ for _command in (
     exits,
     export,
     information,
+    measure,
     methods,
     models,
     predict,

@@ -68,9 +68,9 @@ class Int8Comparison(NamedTuple):
     def summary(self) -> str:
         """Both scores and times, a clause."""
         return (
-            f"int8 has a {shown_metric(self.metric)} of {self.score:.1%} on the {self.images:,} "
-            f"{_SPLITS[self.split]} images, {100 * self.loss:.2g} points below float32's "
-            f"{self.float_score:.1%}, and takes {self.ratio:.2f} of its time "
+            f"int8 reaches {self.score:.2%} {shown_metric(self.metric)} on the {self.images:,} "
+            f"{_SPLITS[self.split]} images, where float32 reaches {self.float_score:.2%}, and "
+            f"takes {self.ratio:.2f} of its time "
             f"({1000 * self.seconds:.3g} ms and {1000 * self.float_seconds:.3g} ms for "
             f"{_count(self.batch_size, 'image')}, {self.machine})"
         )
@@ -111,12 +111,14 @@ def write_int8(
     assert verification.score is not None
     batches = calibration_batches(data.val, data)
     quantizer = Int8Quantizer(float_file, batches)
-    errors = quantizer.layer_errors() if options.float_layers not in (0, AUTO) else None
     chosen: list[int] = []
+    errors: list[float] | None = None
     if options.float_layers == AUTO:
         chosen, errors = _automatic_layers(quantizer, float_file, file, data, task, options)
-    elif errors is not None:
-        chosen = _worst(errors, int(options.float_layers), len(quantizer.layers) - 1)
+    elif count := int(options.float_layers):
+        _check_count(count, len(quantizer.layers))
+        errors = quantizer.layer_errors()
+        chosen = _worst(errors, count)
     quantizer.write(file, chosen)
     held_out = data.test or data.val
     seconds, float_seconds, ratio, machine = _times(file, float_file, batches, options)
@@ -169,16 +171,20 @@ def _automatic_layers(
         if file_score(onnx_runner(file), data.val, data, task) >= lowest or len(chosen) == most:
             return chosen, errors
         errors = errors or quantizer.layer_errors()
-        chosen = _worst(errors, min(count, most), most)
+        chosen = _worst(errors, min(count, most))
 
 
-def _worst(errors: Sequence[float], count: int, most: int) -> list[int]:
-    """Indices of the layers with the largest errors."""
-    if count > most:
+def _check_count(count: int, layers: int) -> None:
+    if count >= layers:
         raise ConfigError(
-            f"{count} layers are to stay in float32 and the network has {most + 1}; give "
-            f"--float-layers at most {most}, or take --format onnx"
+            f"{_count(count, 'layer')} would stay in float32, and the network has {layers}; "
+            + (f"give --float-layers at most {layers - 1}, or " if layers > 1 else "")
+            + "take --format onnx"
         )
+
+
+def _worst(errors: Sequence[float], count: int) -> list[int]:
+    """Indices of the layers with the largest errors."""
     return sorted(range(len(errors)), key=lambda k: -errors[k])[:count]
 
 

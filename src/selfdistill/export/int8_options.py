@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from ..errors import ConfigError
+from ..errors import ConfigError, shortened
 
 INT8 = "onnx-int8"
 """The format whose options these are."""
@@ -67,5 +67,7 @@ def int8_options(
 def _count(float_layers: int | str) -> int:
     text = str(float_layers)
     if not (text.isascii() and text.isdecimal() and len(text) < 10):
-        raise ConfigError(f"--float-layers is a number of layers, or {AUTO}, not '{text}'")
+        raise ConfigError(
+            f"--float-layers is a number of layers, or {AUTO}, not '{shortened(text)}'"
+        )
     return int(text)

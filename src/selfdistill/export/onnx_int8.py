@@ -10,7 +10,7 @@ import numpy as np
 
 from ..core import ConfigError
 from ..core.extras import require
-from .onnx_layers import cut_behind, last_outputs, read_layers
+from .onnx_layers import cut_behind, last_outputs, quantize_layer, read_layers
 from .torch_export import suppressed_output
 
 _PURPOSE = "an export to int8"
@@ -29,7 +29,9 @@ class Int8Quantizer:
     Weights have a scale a channel, features one a tensor, from the least to the largest value that
     the calibration images give. The eighth bit of the weights is left free since processors
     without VNNI add two products of 8 bits in 16 and saturate: the file computes the same
-    everywhere. What precedes the first layer and follows the last one stays in float32.
+    everywhere. What precedes the first layer and follows the last one stays in float32. A layer
+    is quantized by what it reads, so that one in float32 gets its features unrounded, and the
+    network's outputs are not rounded.
 
     https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
 
@@ -85,12 +87,13 @@ class Int8Quantizer:
         expected = self._outputs(cut.SerializeToString(), images)
         errors = []
         with TemporaryDirectory() as folder:
-            path = Path(folder) / "layer.onnx"
-            for k in range(len(self.layers)):
-                self._quantize(cut, path, [k], [images])
-                actual = self._outputs(path, images)
-                pairs = zip(actual, expected, strict=True)
-                errors.append(sum(_relative_error(a, e) for a, e in pairs) / len(expected))
+            path = Path(folder) / "quantized.onnx"
+            self._quantize(cut, path, range(len(self.layers)), [images])
+            quantized = self._onnx.load(path)
+        for layer in self.layers:
+            mixed = quantize_layer(cut, quantized, layer)
+            pairs = zip(self._outputs(mixed.SerializeToString(), images), expected, strict=True)
+            errors.append(sum(_relative_error(a, e) for a, e in pairs) / len(expected))
         return errors
 
     def _prepared(self, file: Path) -> Any:
@@ -132,11 +135,12 @@ class Int8Quantizer:
                     activation_type=tools.QuantType.QUInt8,
                     weight_type=tools.QuantType.QInt8,
                     nodes_to_quantize=[n for k in layers for n in self.layers[k].nodes],
+                    extra_options={"OpTypesToExcludeOutputQuantization": list(_OPERATIONS)},
                 )
         except Exception as error:  # of onnx, onnxruntime and numpy, of every kind
             raise _unquantizable(error) from error
 
-    def _outputs(self, source: Path | bytes, images: np.ndarray) -> list[np.ndarray]:
+    def _outputs(self, source: bytes, images: np.ndarray) -> list[np.ndarray]:
         session = self._runtime.InferenceSession(source, providers=["CPUExecutionProvider"])
         return list(session.run(None, {session.get_inputs()[0].name: images}))
 

@@ -1,7 +1,7 @@
 """Layers of an ONNX graph: convolutions and matrix products with all that follows them."""
 
 from ast import literal_eval
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 _LAYER_TYPES = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
@@ -79,12 +79,67 @@ def cut_behind(model: Any, outputs: Sequence[str]) -> Any:
         if not wanted.isdisjoint(node.output):
             kept.append(node)
             wanted.update(_inputs(node))
-    del cut.graph.node[:], cut.graph.output[:]
-    cut.graph.node.extend(reversed(kept))
+    _replace(cut, kept[::-1], list(cut.graph.initializer))
+    del cut.graph.output[:]
     cut.graph.output.extend(
         helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs
     )
     return cut
+
+
+def quantize_layer(model: Any, quantized: Any, layer: Layer) -> Any:
+    """A copy of a graph in which the nodes of one layer read what they read in a quantized one.
+
+    Args:
+        model: an `onnx.ModelProto` in float32.
+        quantized: the same graph with `QuantizeLinear` and `DequantizeLinear` nodes in between.
+        layer: of the graph.
+    """
+    from onnx import ModelProto
+
+    mixed = ModelProto()
+    mixed.CopyFrom(model)
+    counterparts = {node.name: node for node in quantized.graph.node}
+    conversions = {
+        name: node
+        for node in quantized.graph.node
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear")
+        for name in node.output
+    }
+    nodes: dict[str, Any] = {}  # by their first output, in topological order
+    for node in mixed.graph.node:
+        # a ReLU may be missing there, where the range of its feature stands for it
+        if node.name in layer.nodes and node.name in counterparts:
+            inputs = list(counterparts[node.name].input)
+            for name in inputs:
+                nodes |= _conversions_before(name, conversions)
+            del node.input[:]
+            node.input.extend(inputs)
+        nodes[node.output[0]] = node
+    own = {tensor.name for tensor in model.graph.initializer}
+    # a bias that is converted keeps its name
+    tensors = [t for t in mixed.graph.initializer if t.name not in nodes]
+    tensors += [t for t in quantized.graph.initializer if t.name not in own]
+    _replace(mixed, list(nodes.values()), tensors)
+    return mixed
+
+
+def _replace(model: Any, nodes: Sequence[Any], tensors: Iterable[Any]) -> None:
+    """Give a graph other nodes, and of the tensors those that they read."""
+    read = {name for node in nodes for name in _inputs(node)}
+    used = [tensor for tensor in tensors if tensor.name in read]
+    del model.graph.node[:], model.graph.initializer[:]
+    model.graph.node.extend(nodes)
+    model.graph.initializer.extend(used)
+
+
+def _conversions_before(name: str, conversions: Mapping[str, Any]) -> dict[str, Any]:
+    """The nodes that make a tensor of int8 of one in float32, and one in float32 of that."""
+    node, found = conversions.get(name), {}
+    while node is not None:
+        found[node.output[0]] = node
+        node = conversions.get(node.input[0])
+    return dict(reversed(found.items()))
 
 
 def _inputs(node: Any) -> Iterator[str]:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +16,11 @@ from ..data.augment import normalize
 from ..data.clips import InMemoryClips
 from ..data.preparation import Preparation, preparation_of
 from ..engine.evaluate import predictor_outputs
-from ..export.box_agreement import ExportedDetections
 from ..export.onnx_export import onnx_session, session_runner
 from ..export.package import ENDINGS
 from ..export.select_exit import predictor_name, select_exit
 from ..export.torch_export import load_pt2
+from ..export.verify import file_outputs
 from ..records.training_data import TrainingData
 from ..tasks import task_family
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from .run import Run
 
 _METADATA = ("classes", "task", "preparation", "predictor")
+_COSTS = ("parameters", "macs")  # which the first exports did not tell
 
 
 @dataclass(frozen=True)
@@ -116,11 +118,48 @@ def exported_file(path: Path) -> Path | None:
 def predictor_of_file(file: Path) -> Predictor:
     """The predictor in an ONNX or pt2 file that `selfdistill export` wrote, on the CPU.
 
+    Raises: see `open_exported`.
+    """
+    exported = open_exported(file)
+
+    def outputs(images: Tensor) -> Any:
+        return file_outputs(exported.run, images)
+
+    texts = exported.texts
+    return Predictor(
+        texts["predictor"], texts["task"], exported.classes, exported.preparation, outputs
+    )
+
+
+@dataclass(frozen=True)
+class ExportedFile:
+    """An ONNX or pt2 file that `selfdistill export` wrote, on the CPU.
+
+    Attributes:
+        run: from images or clips float32 in 0 … 1 to the tensors that the file returns.
+        texts: that the file holds, by name.
+        classes: their names.
+        preparation: of a picture.
+    """
+
+    run: Callable[[Tensor], Any]
+    texts: Mapping[str, str]
+    classes: list[str]
+    preparation: Preparation
+
+
+def open_exported(file: Path, num_threads: int = 0) -> ExportedFile:
+    """Open an exported file.
+
+    Args:
+        file: ONNX or pt2.
+        num_threads: of onnxruntime; 0 are as many as it takes. pt2 runs by torch's.
+
     Raises:
         ConfigError: the file holds weights alone, or was not written by `selfdistill export`.
         ArtifactError: it cannot be read.
     """
-    readers = {".onnx": _read_onnx, ".pt2": _read_pt2}
+    readers = {".onnx": partial(_read_onnx, num_threads=num_threads), ".pt2": _read_pt2}
     if file.suffix == ".safetensors":
         raise ConfigError(
             f"{file} holds weights and no network; give the run that it was exported from, or "
@@ -142,17 +181,12 @@ def predictor_of_file(file: Path) -> Predictor:
         classes = [str(name) for name in json.loads(metadata["classes"])]
     except (ValueError, LookupError, TypeError) as error:
         raise ArtifactError(f"the metadata of {file} cannot be read ({error})") from None
-
-    def outputs(images: Tensor) -> Any:
-        result = run(images.float() / 255)
-        return ExportedDetections(*result) if isinstance(result, tuple | list) else result
-
-    return Predictor(metadata["predictor"], metadata["task"], classes, preparation, outputs)
+    return ExportedFile(run, metadata, classes, preparation)
 
 
-def _read_onnx(file: Path) -> tuple[Callable[[Tensor], Any], Mapping[str, str]]:
+def _read_onnx(file: Path, num_threads: int) -> tuple[Callable[[Tensor], Any], Mapping[str, str]]:
     try:
-        session = onnx_session(file)
+        session = onnx_session(file, num_threads)
     except ConfigError:  # the extra is not installed
         raise
     except Exception as error:  # onnxruntime has a class of its own for every kind of damage
@@ -161,7 +195,7 @@ def _read_onnx(file: Path) -> tuple[Callable[[Tensor], Any], Mapping[str, str]]:
 
 
 def _read_pt2(file: Path) -> tuple[Callable[[Tensor], Any], Mapping[str, str]]:
-    metadata = dict.fromkeys(_METADATA, "")
+    metadata = dict.fromkeys((*_METADATA, *_COSTS), "")
     try:
         network = load_pt2(file, metadata)
     except Exception as error:  # zip, json and torch have classes of their own
