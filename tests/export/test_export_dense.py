@@ -5,9 +5,11 @@ import subprocess
 import sys
 from ast import literal_eval
 from collections import OrderedDict
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from PIL import Image
@@ -20,7 +22,9 @@ from selfdistill.data import ImageData
 from selfdistill.data.augment import normalize
 from selfdistill.data.images import InMemoryImages
 from selfdistill.data.targets import Boxes, Masks
+from selfdistill.export import int8_export
 from selfdistill.export.box_agreement import BoxAgreement, ExportedDetections
+from selfdistill.export.int8_options import Int8Options
 from selfdistill.export.onnx_export import onnx_runner
 from selfdistill.export.package import export_run, task_for
 from selfdistill.export.usage_snippet import SCORE_THRESHOLD
@@ -263,3 +267,36 @@ def test_yolov5s_costs_what_is_published():
     assert 2 * network_cost(network, torch.zeros(1, 3, 640, 640)).macs / 1e9 == pytest.approx(
         17.0, abs=0.1
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["segmentation", "detection"])
+def test_int8_of_masks_and_boxes(tmp_path, monkeypatch, kind):
+    """What follows the last layers stays as it is: boxes, suppression, masks at full size."""
+    monkeypatch.setattr(
+        int8_export, "interleaved_times", lambda calls, **_: {n: [1.0] for n in calls}
+    )
+    run, data = make_run(tmp_path / "run", kind)
+    data = replace(data, val=data.test)
+    (run.path / "data.json").write_text(describe_data(data).to_json())
+    run.exits = true_scores(run.method, data)
+    options = Int8Options(max_loss=0.9)
+    done = export_run(run, data, exit="student", format="onnx-int8", int8=options)
+    assert done.int8.metric == {"segmentation": "miou", "detection": "map"}[kind]
+    full = export_run(run, data, exit="student", format="onnx")
+    assert done.int8.float_score == pytest.approx(full.verification.score)
+    assert done.int8.size == done.file.stat().st_size
+    images = data.test.images.float() / 255
+    expected, actual = onnx_runner(full.file)(images), onnx_runner(done.file)(images)
+    if kind == "segmentation":
+        assert actual.shape == expected.shape
+        assert (actual - expected).norm() < 0.1 * expected.norm()
+        return
+    (boxes, scores, labels), (_, expected_scores, _) = actual, expected
+    assert boxes.shape == (9, 300, 4)
+    assert labels.dtype == torch.int64
+    assert bool((scores[:, :-1] >= scores[:, 1:]).all())
+    assert (scores - expected_scores).abs().max() < 0.1
+    graph = onnx.load(done.file).graph
+    quantized = [node for node in graph.node if node.op_type == "QuantizeLinear"]
+    assert len(quantized) >= done.int8.layers == 6

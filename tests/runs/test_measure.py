@@ -80,7 +80,7 @@ def test_it_is_what_onnxruntime_gives(file):
 def test_by_data_that_are_named(file):
     score = measure(file).score
     (file.parent / "README.md").unlink()
-    with pytest.raises(ConfigError, match="no model card beside .* name the data by --data"):
+    with pytest.raises(ConfigError, match=r"no model card beside .* name the data by --data"):
         measure(file)
     assert measure(file, data="digits").score == score
 
@@ -106,7 +106,7 @@ def test_a_card_that_was_changed(file):
         with pytest.raises(ConfigError):
             measure(file)
     (file.parent / "README.md").write_bytes(b"\xff\xfe")
-    with pytest.raises(ConfigError, match=r"README\.md cannot be read"):
+    with pytest.raises(ConfigError, match="no model card beside"):
         measure(file)
 
 

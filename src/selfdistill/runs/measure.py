@@ -160,16 +160,17 @@ def _data(path: Path, exported: ExportedFile, name: str | None) -> ImageData:
 def _recipe(path: Path, exported: ExportedFile, name: str | None) -> Recipe:
     """The recipe on the card beside a file with the data that are named, or one for these data."""
     card = path.parent / _CARD
-    text = card_recipe(card.read_text(encoding="utf-8")) if card.is_file() else None
+    page = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    text = card_recipe(page)
     if text is None and name is None:
         raise ConfigError(
-            f"there is no model card beside {path} to tell whose images it is scored by; name the "
-            "data by --data"
+            f"no model card beside {path} tells whose images it is scored by; name the data by "
+            "--data"
         )
     try:
         table = tomllib.loads(text) if text else _own_table(exported)
         return parse(table | ({"data": name} if name else {}))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"the recipe on {card} cannot be read ({error})") from None
 
 
