@@ -39,33 +39,38 @@ def int8_options(
     Raises:
         ConfigError: an option is out of range, or given for a format that does not take it.
     """
-    options = {
+    options: dict[str, float | int | str | None] = {
         "max_loss": max_loss,
         "float_layers": float_layers,
         "batch_size": batch_size,
         "num_threads": num_threads,
     }
-    given = {name: value for name, value in options.items() if value is not None}
     if format != INT8:
-        if given:
-            option = "--" + {"num_threads": "threads"}.get(*[next(iter(given))] * 2)
-            raise ConfigError(f"{option.replace('_', '-')} is an option of --format {INT8} alone")
+        if given := [name for name, value in options.items() if value is not None]:
+            word = given[0].removeprefix("num_").replace("_", "-")
+            raise ConfigError(f"--{word} is an option of --format {INT8} alone")
         return None
     if max_loss is not None and not 0 <= max_loss < 1:
         raise ConfigError(
             f"the allowed loss is a part of the score, from 0 to below 1, not {max_loss:g}; 0.01 "
             "is a point"
         )
-    if float_layers is not None and float_layers != AUTO:
-        given["float_layers"] = _count(float_layers)
-    for name in ("batch_size", "num_threads"):
-        if name in given and given[name] < 1:
-            raise ConfigError(f"{name}={given[name]} must be 1 or more")
-    return Int8Options(**given)
+    for name, count in (("batch_size", batch_size), ("num_threads", num_threads)):
+        if count is not None and count < 1:
+            raise ConfigError(f"{name}={count} must be 1 or more")
+    default = Int8Options()
+    return Int8Options(
+        default.max_loss if max_loss is None else max_loss,
+        default.float_layers if float_layers is None else _float_layers(float_layers),
+        batch_size or default.batch_size,
+        num_threads,
+    )
 
 
-def _count(float_layers: int | str) -> int:
+def _float_layers(float_layers: int | str) -> int | str:
     text = str(float_layers)
+    if text == AUTO:
+        return AUTO
     if not (text.isascii() and text.isdecimal() and len(text) < 10):
         raise ConfigError(
             f"--float-layers is a number of layers, or {AUTO}, not '{shortened(text)}'"

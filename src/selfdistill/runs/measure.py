@@ -107,6 +107,7 @@ def measure(
         score = file_score(exported.run, images, images_of, task)
         seconds = _seconds(exported, images, batch_sizes)
         machine = describe_machine()
+    parameters, macs = (int(texts[k]) if texts.get(k) else None for k in ("parameters", "macs"))
     return FileMeasurement(
         str(path),
         INT8 if texts.get("quantization") == "int8" else path.suffix[1:],
@@ -117,7 +118,8 @@ def measure(
         task.primary_metric,
         score,
         path.stat().st_size,
-        *(int(texts[key]) if texts.get(key) else None for key in ("parameters", "macs")),
+        parameters,
+        macs,
         seconds,
         machine,
     )

@@ -27,6 +27,7 @@ from ..tasks import task_family
 if TYPE_CHECKING:
     from .run import Run
 
+_Opened = tuple[Callable[[Tensor], Any], Mapping[str, str]]
 _METADATA = ("classes", "task", "preparation", "predictor")
 _COSTS = ("parameters", "macs")  # which the first exports did not tell
 
@@ -159,7 +160,10 @@ def open_exported(file: Path, num_threads: int = 0) -> ExportedFile:
         ConfigError: the file holds weights alone, or was not written by `selfdistill export`.
         ArtifactError: it cannot be read.
     """
-    readers = {".onnx": partial(_read_onnx, num_threads=num_threads), ".pt2": _read_pt2}
+    readers: dict[str, Callable[[Path], _Opened]] = {
+        ".onnx": partial(_read_onnx, num_threads=num_threads),
+        ".pt2": _read_pt2,
+    }
     if file.suffix == ".safetensors":
         raise ConfigError(
             f"{file} holds weights and no network; give the run that it was exported from, or "
@@ -184,7 +188,7 @@ def open_exported(file: Path, num_threads: int = 0) -> ExportedFile:
     return ExportedFile(run, metadata, classes, preparation)
 
 
-def _read_onnx(file: Path, num_threads: int) -> tuple[Callable[[Tensor], Any], Mapping[str, str]]:
+def _read_onnx(file: Path, num_threads: int) -> _Opened:
     try:
         session = onnx_session(file, num_threads)
     except ConfigError:  # the extra is not installed
@@ -194,7 +198,7 @@ def _read_onnx(file: Path, num_threads: int) -> tuple[Callable[[Tensor], Any], M
     return session_runner(session), session.get_modelmeta().custom_metadata_map
 
 
-def _read_pt2(file: Path) -> tuple[Callable[[Tensor], Any], Mapping[str, str]]:
+def _read_pt2(file: Path) -> _Opened:
     metadata = dict.fromkeys((*_METADATA, *_COSTS), "")
     try:
         network = load_pt2(file, metadata)
