@@ -135,11 +135,11 @@ def _replace(model: Any, nodes: Sequence[Any], tensors: Iterable[Any]) -> None:
 
 def _conversions_before(name: str, conversions: Mapping[str, Any]) -> dict[str, Any]:
     """The nodes that make a tensor of int8 of one in float32, and one in float32 of that."""
-    node, found = conversions.get(name), {}
+    node, nodes = conversions.get(name), {}
     while node is not None:
-        found[node.output[0]] = node
+        nodes[node.output[0]] = node
         node = conversions.get(node.input[0])
-    return dict(reversed(found.items()))
+    return dict(reversed(nodes.items()))
 
 
 def _inputs(node: Any) -> Iterator[str]:
