@@ -411,6 +411,8 @@ def same(first: Any, second: Any) -> bool:
 SHARED = ("muse", "frskd", "kd", "aicsd")
 # The paper's weight is for maps of 8×8 and more.
 GENTLE = {"sad": {"attention_weight": 10.0}}
+# Its student is to have the teacher's smoothed scores: right, but never sure.
+UNSURE = ("ttm",)
 
 
 def defaults(task: str) -> list[Case]:
