@@ -326,8 +326,14 @@ class Case(NamedTuple):
             given["train_labels"] = torch.arange(SAMPLES) % K
         return given
 
-    def method(self, seed: int = 0, taps: Any = None, network: nn.Module | None = None) -> Method:
-        companions = self.companions(seed, taps)
+    def method(
+        self,
+        seed: int = 0,
+        taps: Any = None,
+        network: nn.Module | None = None,
+        companions: dict[str, Any] | None = None,
+    ) -> Method:
+        companions = companions or self.companions(seed, taps)
         network = network or self.network(seed)
         task = self.make_task()
         torch.manual_seed(seed + 50)  # of what the method adds, however the network was made
