@@ -28,7 +28,7 @@ from record import report
 from seeds import differences, summary, trained
 
 import selfdistill.methods  # noqa: F401  registers them
-from selfdistill.core import METHODS
+from selfdistill.recipe.options import method_classes
 from selfdistill.recipe.schema import literal
 from selfdistill.records.exit_scores import ExitScore
 
@@ -155,7 +155,7 @@ def run(row: str, seed: int, args: argparse.Namespace) -> list[ExitScore]:
     for pair in args.set:
         key, _, value = pair.partition("=")
         whole[key] = literal(value)
-    method = METHODS[keys["method"]]
+    method, *_ = method_classes(keys["method"]).values()  # no joined row has a teacher or a pool
     if method.kind == "offline":
         teacher = args.runs / "teacher"
         more = WELL_TAUGHT if args.table == "pool" else {}
