@@ -2,7 +2,7 @@
 
 import copy
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -16,6 +16,7 @@ from ..functional.channels import convert_channels
 from .augment import resized_crop_box
 from .image_set import CropKeys, ImageSet
 from .open_image import (
+    StoredImage,
     UnreadableImageError,
     check_readable,
     image_size,
@@ -133,6 +134,25 @@ class ImageFiles(ImageSet):
         """Path of one image file."""
         return os.fsdecode(self._paths[index])
 
+    def file(self, index: int) -> str | StoredImage:
+        """What an image is opened by."""
+        return self.path(index)
+
+    def read_bytes(self, index: int) -> bytes:
+        """The bytes of one image file."""
+        return Path(self.path(index)).read_bytes()
+
+    def num_bytes(self, index: int) -> int:
+        """How many bytes an image file has; 0 where it is none, such as a folder of frames."""
+        path = self.path(index)
+        return os.stat(path).st_size if os.path.isfile(path) else 0
+
+    def identities(self) -> Iterator[bytes]:
+        """What tells the images apart, wherever the data lie: the relative path of each."""
+        paths = [self.path(i) for i in range(len(self))]
+        parent = os.path.commonpath([os.path.dirname(p) for p in paths]) if paths else ""
+        return (os.fsencode(os.path.relpath(path, parent)) for path in paths)
+
     def fetch(self, index: Tensor) -> Tensor:
         """Images by index, decoded one after the other."""
         return torch.stack([self.fit_to_size(self.open(i)) for i in index.tolist()])
@@ -176,15 +196,15 @@ class ImageFiles(ImageSet):
 
     def open(self, index: int) -> Image.Image:
         """One decoded image at its stored size, in RGB, see `open_rgb`."""
-        return open_rgb(self.path(index))
+        return open_rgb(self.file(index))
 
     def stored_size(self, index: int) -> tuple[int, int]:
         """Height and width of the image as it is shown; reads the header only."""
-        return image_size(self.path(index))
+        return image_size(self.file(index))
 
     def check_readable(self, index: int) -> None:
         """Raises `UnreadableImageError` if an image cannot be decoded."""
-        check_readable(self.path(index))
+        check_readable(self.file(index))
 
     def fit_to_size(self, image: Image.Image) -> Tensor:
         """The resized and center-cropped image: (C, H, W) uint8."""

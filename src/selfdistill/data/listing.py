@@ -8,10 +8,11 @@ from pathlib import Path
 from ..core import DataError
 from .open_image import EXTENSIONS
 
-_QUIET = (
+QUIET = (
     ".txt", ".xml", ".json", ".jsonl", ".csv", ".tsv", ".yaml", ".yml", ".md", ".html", ".names",
     ".db", ".ini", ".cache",
 )  # fmt: skip
+"""Endings of files that are passed over without a word."""
 _LABEL_LISTS = (".csv", ".tsv", ".jsonl", ".parquet")
 _HIDDEN_FOLDERS = (".", "__", "@eaDir")
 _MAX_SHOWN = 5
@@ -68,16 +69,7 @@ class Listing:
 
     def notes(self) -> tuple[str, ...]:
         """A sentence on the files that were passed over, if there were any."""
-        if not self._passed_over:
-            return ()
-        total = self._passed_over.total()
-        kinds = [f"{kind} ({n:,})" for kind, n in self._passed_over.most_common(_MAX_SHOWN)]
-        more = ", …" if len(self._passed_over) > _MAX_SHOWN else ""
-        verb = "files are" if total > 1 else "file is"
-        return (
-            f"{total:,} {verb} passed over, which are no images by their ending: "
-            f"{', '.join(kinds)}{more}; convert or rename those that are",
-        )
+        return passed_over_notes(self._passed_over)
 
     def _is_image(self, file: os.DirEntry[str]) -> bool:
         ending = os.path.splitext(file.name)[1].lower()
@@ -86,7 +78,7 @@ class Listing:
             return False
         if ending in EXTENSIONS:
             return True
-        if ending not in _QUIET:
+        if ending not in QUIET:
             self._passed_over[ending or "no ending"] += 1
         return False
 
@@ -97,6 +89,20 @@ class Listing:
             return False
         self._visited.add(identity)
         return True
+
+
+def passed_over_notes(passed_over: Counter[str]) -> tuple[str, ...]:
+    """A sentence on files that were passed over, by their endings, if there were any."""
+    if not passed_over:
+        return ()
+    total = passed_over.total()
+    kinds = [f"{kind} ({n:,})" for kind, n in passed_over.most_common(_MAX_SHOWN)]
+    more = ", …" if len(passed_over) > _MAX_SHOWN else ""
+    verb = "files are" if total > 1 else "file is"
+    return (
+        f"{total:,} {verb} passed over, which are no images by their ending: "
+        f"{', '.join(kinds)}{more}; convert or rename those that are",
+    )
 
 
 def subfolders(folder: Path) -> list[Path]:

@@ -18,6 +18,7 @@ from .clips import ClipLength, InMemoryClips
 from .images import InMemoryImages
 from .parts import SPLITS, split_of_name
 from .splits import DatasetSplits
+from .text_files import numbered_classes
 
 Array = npt.NDArray[np.generic]
 _MAX_BYTES = 16 << 30  # of all arrays
@@ -59,7 +60,8 @@ def read_npz(path: Path, clip: ClipLength | None = None) -> DatasetSplits:
     """
     arrays = _load_arrays(path, _known_names)
     train = _split(path, arrays, "train", clip)
-    classes = _class_names(path, arrays, train.labels)
+    names = [str(n) for n in arrays["class_names"].ravel()] if "class_names" in arrays else []
+    classes = numbered_classes(train.labels, names, path, "train_labels", "class_names")
     others = {}
     for split in ("val", "test"):
         if f"{split}_images" in arrays:
@@ -249,27 +251,6 @@ def _labels(path: Path, split: str, labels: Array, count: int) -> Tensor:
         invalid = labels.min() if labels.min() < 0 else labels.max()
         raise DataError(f"{name} has the label {invalid}; labels count from 0")
     return torch.from_numpy(labels.reshape(-1).astype(np.int64))
-
-
-def _class_names(path: Path, arrays: dict[str, Array], labels: Tensor) -> list[str]:
-    """Names of the classes, each of which must have a training image."""
-    present = labels.unique()
-    names = [str(n) for n in arrays["class_names"].ravel()] if "class_names" in arrays else None
-    count = len(names) if names else int(present[-1]) + 1
-    if present[-1] >= count:
-        raise DataError(
-            f"train_labels in {path} has the label {present[-1]}; "
-            f"the {count} class_names allow 0 … {count - 1}"
-        )
-    if len(present) < 2:
-        raise DataError(f"all training images in {path} have one label; two classes are the least")
-    if len(present) < count:
-        gap = next((i for i, label in enumerate(present.tolist()) if i != label), len(present))
-        shown = f"'{names[gap]}' (label {gap})" if names else str(gap)
-        raise DataError(
-            f"class {shown} has no training image in {path}; number the labels without gaps"
-        )
-    return names or [str(i) for i in range(count)]
 
 
 def _check_compatible(

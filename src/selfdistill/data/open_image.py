@@ -1,9 +1,11 @@
 """Image files opened in one way: their formats, orientation, transparency, depth and limits."""
 
+import io
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +34,18 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+
+class StoredImage(NamedTuple):
+    """An image that is no file by itself, such as a member of an archive.
+
+    Attributes:
+        read: gives the bytes of its file.
+        name: gives what to call it where it cannot be read.
+    """
+
+    read: Callable[[], bytes]
+    name: Callable[[], str]
 
 
 class UnreadableImageError(DataError):
@@ -63,16 +77,17 @@ def raise_unreadable(errors: Sequence[UnreadableImageError]) -> None:
 
 
 @contextmanager
-def opened(path: str) -> Iterator[Image.Image]:
-    """An image file, of which the header is read.
+def opened(file: str | StoredImage) -> Iterator[Image.Image]:
+    """An image file, by its path or stored elsewhere, of which the header is read.
 
     Raises:
         UnreadableImageError: whatever the decoder raises, here or in the block.
     """
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for
-            raise OSError("no regular file")
-        with Image.open(path, formats=FORMATS) as image:
+        if isinstance(file, str) and not stat.S_ISREG(os.stat(file).st_mode):
+            raise OSError("no regular file")  # a pipe would be waited for
+        content = file if isinstance(file, str) else io.BytesIO(file.read())
+        with Image.open(content, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise OSError(
                     f"{image.width}×{image.height} are more than {MAX_PIXELS:,} pixels; shrink it"
@@ -81,10 +96,11 @@ def opened(path: str) -> Iterator[Image.Image]:
     except DataError:
         raise
     except Exception as error:  # decoders raise anything on broken files
-        raise UnreadableImageError([(path, _reason(error))]) from None
+        name = file if isinstance(file, str) else file.name()
+        raise UnreadableImageError([(name, _reason(error))]) from None
 
 
-def open_rgb(path: str) -> Image.Image:
+def open_rgb(file: str | StoredImage) -> Image.Image:
     """A decoded image in RGB, turned as its EXIF tag says, on white where it is transparent.
 
     More than 8 bits are scaled by their depth.
@@ -92,20 +108,20 @@ def open_rgb(path: str) -> Image.Image:
     Raises:
         UnreadableImageError: the file is missing, broken, too large or of another format.
     """
-    with opened(path) as image:
+    with opened(file) as image:
         orientation = orientation_of(image)
         DECODED.hold(image.width * image.height)
         return turned(_to_rgb(image), orientation)
 
 
-def check_readable(path: str) -> None:
+def check_readable(file: str | StoredImage) -> None:
     """Raises `UnreadableImageError` if an image cannot be decoded."""
-    open_rgb(path)
+    open_rgb(file)
 
 
-def image_size(path: str) -> tuple[int, int]:
+def image_size(file: str | StoredImage) -> tuple[int, int]:
     """Height and width of an image as it is shown, from the header of its file."""
-    with opened(path) as image:
+    with opened(file) as image:
         sides = image.height, image.width
         return sides[::-1] if orientation_of(image) >= 5 else sides
 

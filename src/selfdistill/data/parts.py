@@ -26,7 +26,13 @@ def split_of_name(name: str) -> str | None:
 
 def resembles_part(name: str) -> bool:
     """Whether one of the words in a name is that of a part, as in `seg_train`."""
-    return any(split_of_name(word) for word in re.split(r"[^a-z0-9]+", name.casefold()))
+    return bool(parts_in_name(name))
+
+
+def parts_in_name(name: str) -> set[str]:
+    """The parts that words of a name are, as `train` in `imagenet-train-0001`."""
+    splits = map(split_of_name, re.split(r"[^a-z0-9]+", name.casefold()))
+    return {split for split in splits if split}
 
 
 def by_split(

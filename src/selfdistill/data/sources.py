@@ -20,20 +20,25 @@ from .hold_out import hold_out_fraction, subsample
 from .image_data import ImageData
 from .images import ImageFiles, InMemoryImages
 from .npz import read_npz, read_npz_pictures
+from .option_checks import check_fraction, check_numbers, check_policies
+from .shards import read_shards
 from .splits import DatasetSplits, check_folder
 from .targets import Unlabeled
 from .text_files import check_class_names
 
 CACHE = Path("~/.cache/selfdistill")
 _MAX_ZOOM = {"segmentation": mask_folders.MAX_ZOOM, "detection": box_folders.MAX_ZOOM}
+_IMAGES = ("digits", *downloads.CLASSIFICATION, "folder:PATH", "npz:FILE", "wds:SHARDS")
 SOURCES = {
-    "classification": ("digits", *downloads.CLASSIFICATION, "folder:PATH", "npz:FILE"),
+    "classification": _IMAGES,
     "clips": ("folder:PATH", "npz:FILE"),
     "segmentation": ("voc", "folder:PATH"),
     "detection": ("voc", "folder:PATH"),
-    "embedding": ("digits", *downloads.CLASSIFICATION, "folder:PATH", "npz:FILE"),
+    "embedding": _IMAGES,
 }
 """Names of data sets, and the prefixes of paths, by task."""
+PREFIXES = ("folder:", "npz:", "wds:")
+"""Beginnings of the names of data sets that are paths."""
 _REGISTERED: dict[tuple[str, str], Callable[[Path], DatasetSplits]] = {}
 
 
@@ -51,7 +56,7 @@ def register_data(
         ConfigError: another data set has the name.
     """
     taken = _REGISTERED.get((task, name), reader) is not reader
-    if taken or name in SOURCES.get(task, ()) or name.startswith(("folder:", "npz:")):
+    if taken or name in SOURCES.get(task, ()) or name.startswith(PREFIXES):
         raise ConfigError(f"'{name}' is taken by another data set; choose another name")
     _REGISTERED[task, name] = reader
 
@@ -78,12 +83,12 @@ def load(
 
     Args:
         name: `digits` (no download), a set that torchvision downloads, `folder:PATH` with one
-            folder per class (see `read_class_folders`), or `npz:FILE` in MedMNIST's layout. For
-            segmentation and detection `voc`, or `folder:PATH` (see `read_mask_folder` and
-            `read_box_folder`). For embeddings as for classification, without a label read, so that
-            `folder:PATH` may hold pictures alone (see `read_picture_folder`). For clips
-            `folder:PATH` (see `read_clip_folders`) or `npz:FILE`.
-        root: directory of the downloads.
+            folder per class (see `read_class_folders`), `npz:FILE` in MedMNIST's layout, or
+            `wds:SHARDS` in WebDataset's (see `read_shards`). For segmentation and detection `voc`,
+            or `folder:PATH` (see `read_mask_folder` and `read_box_folder`). For embeddings as for
+            classification, without a label read, so that `folder:PATH` may hold pictures alone (see
+            `read_picture_folder`). For clips `folder:PATH` (see `read_clip_folders`) or `npz:FILE`.
+        root: directory of the downloads, and of indices of shards that cannot lie beside them.
         val_fraction: of the training images, held out for validation; 0 for none.
         image_size: height and width to resize all images to; images with boxes are letterboxed.
         max_train_images: size of a stratified subset of the training images, taken after the
@@ -101,14 +106,14 @@ def load(
         DataError: an unknown name, or missing, corrupt or invalid data.
         ResourceError: a failed download.
     """
-    _check_fraction(val_fraction)
-    _check_numbers(
+    check_fraction(val_fraction)
+    check_numbers(
         image_size=image_size,
         max_train_images=max_train_images,
         clip_frames=clip_frames,
         clip_stride=clip_stride,
     )
-    _check_policies(
+    check_policies(
         empty_images=(empty_images, box_folders.EMPTY_IMAGES),
         invalid_boxes=(invalid_boxes, box_folders.INVALID_BOXES),
         short_videos=(short_videos, clip_folders.SHORT_VIDEOS),
@@ -162,25 +167,6 @@ def _check_task(name: str, task: str) -> None:
             raise DataError(f"{folder} holds images with {content}; {remedy}")
 
 
-def _check_policies(**policies: tuple[str, tuple[str, ...]]) -> None:
-    """Raises `ConfigError` for an option that is none of its choices."""
-    for option, (value, choices) in policies.items():
-        if value not in choices:
-            raise ConfigError(f"{option}='{value}' is unknown{nearest(value, choices)}")
-
-
-def _check_fraction(val_fraction: float) -> None:
-    if not 0 <= val_fraction < 1:
-        raise ConfigError(f"val_fraction={val_fraction:g} is no fraction; give 0 … 0.99")
-
-
-def _check_numbers(**numbers: int | None) -> None:
-    """Raises `ConfigError` for a number below 1."""
-    for option, value in numbers.items():
-        if value is not None and value < 1:
-            raise ConfigError(f"{option}={value} must be 1 or more; leave it out for the default")
-
-
 def _unknown_name(name: str, task: str) -> DataError:
     folder = Path(name).is_dir()
     known = [*SOURCES.get(task, ()), *(other for kind, other in _REGISTERED if kind == task)]
@@ -200,6 +186,8 @@ def _classification(name: str, root: Path) -> DatasetSplits:
     kind, _, path = name.partition(":")
     if path and kind == "npz":
         return read_npz(Path(path).expanduser())
+    if path and kind == "wds":
+        return read_shards(path, root)
     if name == "digits":
         return read_digits()
     if name in downloads.CLASSIFICATION:
@@ -214,6 +202,8 @@ def _unlabeled(name: str, root: Path) -> DatasetSplits:
         return picture_folders.read_picture_folder(folder)
     if path and kind == "npz":
         splits = read_npz_pictures(Path(path).expanduser())
+    elif path and kind == "wds":
+        return read_shards(path, root, labeled=False)
     else:
         labeled = _REGISTERED.get(("classification", name))
         splits = labeled(root) if labeled else _classification(name, root)

@@ -5,6 +5,8 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
+from torch import Tensor
+
 from ..core import DataError
 
 _MAX_BYTES = 64 << 20  # of lists, labels and settings
@@ -86,3 +88,38 @@ def check_class_names(names: Sequence[str], source: str) -> tuple[str, ...]:
             )
         spellings.setdefault(key, name)
     return tuple(notes)
+
+
+def numbered_classes(
+    labels: Tensor, names: Sequence[str], source: object, owner: str, list_name: str
+) -> list[str]:
+    """Names of the classes of training labels that count from 0, each with an image.
+
+    Args:
+        labels: (N,) int64, not negative.
+        names: of the classes; none are given where they are called by their numbers.
+        source: where the labels are.
+        owner: what has the labels there.
+        list_name: what the names are called there.
+
+    Raises:
+        DataError: there is one label only, one without an image, or one beyond the names.
+    """
+    present = labels.unique().tolist()
+    count = len(names) or present[-1] + 1
+    if present[-1] >= count:
+        raise DataError(
+            f"{owner} in {source} has the label {present[-1]}; the {count} {list_name} allow "
+            f"0 … {count - 1}"
+        )
+    if len(present) < 2:
+        raise DataError(
+            f"all training images in {source} have one label; two classes are the least"
+        )
+    if len(present) < count:
+        gap = next((i for i, label in enumerate(present) if i != label), len(present))
+        shown = f"'{names[gap]}' (label {gap})" if names else str(gap)
+        raise DataError(
+            f"class {shown} has no training image in {source}; number the labels without gaps"
+        )
+    return list(names) or [str(i) for i in range(count)]

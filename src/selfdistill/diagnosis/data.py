@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -156,7 +155,7 @@ def _spaced_indices(count: int, limit: int) -> Tensor:
 def _digests(images: ImageSet, indices: Tensor) -> list[bytes]:
     """Hash of each image: of the pixels in memory, else of the file."""
     if isinstance(images, ImageFiles):
-        contents = (Path(images.path(i)).read_bytes() for i in indices.tolist())
+        contents = (images.read_bytes(i) for i in indices.tolist())
     else:
         contents = (images.fetch(i[None]).numpy().tobytes() for i in indices)
     return [hashlib.sha1(content, usedforsecurity=False).digest() for content in contents]

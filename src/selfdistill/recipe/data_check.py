@@ -1,7 +1,6 @@
 """Whether data are those that a network was trained on; all that joins the two asks here."""
 
 import hashlib
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -63,10 +62,8 @@ def describe_data(data: ImageData) -> TrainingData:
 def _describe_part(images: ImageSet) -> PartRecord:
     files = hashlib.sha256()
     if isinstance(images, ImageFiles):
-        paths = [images.path(i) for i in range(len(images))]
-        parent = os.path.commonpath([os.path.dirname(p) for p in paths]) if paths else ""
-        for path in paths:  # relative, so that data may move
-            files.update(os.fsencode(os.path.relpath(path, parent)) + b"\0")
+        for identity in images.identities():
+            files.update(identity + b"\0")
     in_files = isinstance(images, ImageFiles)
     return PartRecord(len(images), _labels_digest(images), files.hexdigest() if in_files else "")
 

@@ -193,11 +193,19 @@ def check_early(recipe: Recipe) -> None:
         kind, _, path = source.partition(":")
         if kind in ("folder", "npz") and not Path(path).exists():
             raise DataError(f"there is no {'file' if kind == 'npz' else 'folder'} '{path}'")
+        if kind == "wds" and not (whole := _before_pattern(Path(path))).exists():
+            raise DataError(f"there is no file or folder '{whole}', where shards are to be")
     if recipe.weights not in ("", "pretrained") and not Path(recipe.weights).exists():
         raise ConfigError(f"there is no weights file '{recipe.weights}'")
     published = recipe.teacher.partition("/")[0] in PUBLISHED
     if recipe.teacher and not published and not Path(recipe.teacher).exists():
         raise unknown_teacher(recipe.teacher)
+
+
+def _before_pattern(path: Path) -> Path:
+    """The part of a path before its first braces or wildcard."""
+    places = (n for n, part in enumerate(path.parts) if set(part) & set("{*?"))
+    return Path(*path.parts[: next(places, None)])
 
 
 def window_option(recipe: Recipe) -> str:

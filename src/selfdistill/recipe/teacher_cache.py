@@ -1,7 +1,6 @@
 """Whether a run's teacher can be read from a store of its outputs, which one, and its size."""
 
 import hashlib
-import os
 import re
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -192,11 +191,8 @@ def _images_digest(images: ImageSet) -> str:
             digest.update(f"{name} {tuple(tensor.shape)}".encode())
             digest.update(_raw_bytes(tensor))
     if isinstance(images, ImageFiles):
-        paths = [images.path(i) for i in range(len(images))]
-        parent = os.path.commonpath([os.path.dirname(path) for path in paths])
-        for path in paths:  # relative, so that data may move
-            size = os.stat(path).st_size if os.path.isfile(path) else 0
-            digest.update(os.fsencode(os.path.relpath(path, parent)) + f"\0{size}\0".encode())
+        for index, identity in enumerate(images.identities()):
+            digest.update(identity + f"\0{images.num_bytes(index)}\0".encode())
     return digest.hexdigest()
 
 

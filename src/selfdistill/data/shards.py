@@ -1,0 +1,193 @@
+"""Images in tar shards, laid out as WebDataset has them."""
+
+import itertools
+import math
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..core import DataError, nearest
+from .class_folders import RESIZE_RATIO, SIZE
+from .packed_images import PackedImages
+from .parts import by_split, parts_in_name
+from .shard_index import ShardIndex, indexed
+from .shard_scan import NO_LABEL
+from .splits import DatasetSplits, promote_val_to_test
+from .targets import Labels, Targets, Unlabeled
+from .text_files import numbered_classes, read_class_names
+
+_BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
+_WILDCARDS = re.compile(r"[*?]")
+_MAX_SHARDS = 100_000
+
+
+def read_shards(path: str, cache: Path, *, labeled: bool = True) -> DatasetSplits:
+    """Index the images of tar shards, without decoding them.
+
+    A sample is an image and its label, an integer from 0: `0007.jpg` with `0007.cls`, or with
+    `label` or `cls` in `0007.json`. Shards are in parts by their names (`train-000.tar`) or by
+    the folders that they lie in; where none is named so, all are for training. As of class
+    folders, `val` without `test` becomes the test split.
+
+    Args:
+        path: a folder, a tar, or a pattern of tars such as `train-{000..099}.tar` or `*.tar`. A
+            file `classes.txt` in the folder names the classes, one a line.
+        cache: where an index is kept that cannot be kept beside the shards.
+        labeled: whether samples without a label are left out; otherwise they are kept, and labels
+            stratify what is held out.
+
+    Raises:
+        DataError: no shard, a shard or sample that is not understood, or labels that leave a class
+            out.
+    """
+    parts = find_shards(path)
+    notes: list[str] = []
+    splits: dict[str, PackedImages] = {}
+    for split, shards in parts.items():
+        index = indexed(shards, cache)
+        notes += index.notes()
+        if labeled and (unlabeled := int((index.labels == NO_LABEL).sum())):
+            notes.append(f"{split} images in shards without a label are left out: {unlabeled:,}")
+        splits[split] = _images(index, labeled, shards)
+    classes: list[str] = []
+    if labeled:
+        names = read_class_names(_folder(path))
+        train = splits["train"].labels
+        classes = numbered_classes(train, names, path, "a training sample", "names in classes.txt")
+        for split in ("val", "test"):
+            _check_labels(split, splits.get(split), classes, path)
+    val, test = promote_val_to_test(splits.get("val"), splits.get("test"))
+    return DatasetSplits(splits["train"], val, test, classes, flip=True, notes=tuple(notes))
+
+
+def _images(index: ShardIndex, labeled: bool, shards: Sequence[Path]) -> PackedImages:
+    labels = index.labels
+    rows = np.flatnonzero(labels != NO_LABEL) if labeled else np.arange(len(labels))
+    if not len(rows):
+        what = "image with a label" if labeled else "image"
+        raise DataError(
+            f"there is no sample with an {what} in {shards[0]}"
+            f"{f' and {len(shards) - 1:,} other shards' if len(shards) > 1 else ''}; a sample is "
+            "NAME.jpg and, right beside it, NAME.cls or NAME.json, where NAME has no dot"
+        )
+    numbers = torch.from_numpy(labels[rows])
+    targets: Targets = Labels(numbers) if labeled else Unlabeled(numbers - NO_LABEL)
+    return PackedImages(index, rows, targets, (SIZE, SIZE), RESIZE_RATIO)
+
+
+def _check_labels(
+    split: str, images: PackedImages | None, classes: Sequence[str], path: str
+) -> None:
+    if images is not None and (top := int(images.labels.max())) >= len(classes):
+        raise DataError(
+            f"a {split} sample in {path} has the label {top}; the training labels go from 0 to "
+            f"{len(classes) - 1}"
+        )
+
+
+def find_shards(path: str) -> dict[str, list[Path]]:
+    """The shards that a folder holds or a pattern names, by split, sorted.
+
+    Raises:
+        DataError: there is none, or their parts are not understood.
+    """
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        return _parts(_matching(str(folder)), path)
+    inner = {f: _tars(f) for f in sorted(folder.iterdir()) if f.is_dir() and f.name[0] != "."}
+    inner = {f: shards for f, shards in inner.items() if shards}
+    own = _tars(folder)
+    if own and inner:
+        raise DataError(
+            f"there are shards both in {folder} and in {next(iter(inner))}; keep them in one way"
+        )
+    if not inner:
+        return _parts(own, path)
+    folders = by_split(inner)
+    if not folders:
+        raise DataError(
+            f"the folders of shards in {folder} ({', '.join(f.name for f in list(inner)[:3])}) are "
+            "no parts by their names; call them train, val and test"
+        )
+    return {split: [s for f in fs for s in inner[f]] for split, fs in folders.items()}
+
+
+def _folder(path: str) -> Path:
+    """Where the names of the classes are: a folder, or that of the shards."""
+    folder = Path(path).expanduser()
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    return folder
+
+
+def _tars(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() == ".tar" and p.name[0] != ".")
+
+
+def _parts(shards: Sequence[Path], path: str) -> dict[str, list[Path]]:
+    """Shards by what their names say; all are for training where no name says anything."""
+    if not shards:
+        raise DataError(
+            f"there is no shard (.tar) in {path}; give wds:FOLDER or a pattern such as "
+            "wds:FOLDER/train-{000..099}.tar"
+        )
+    unclear = next((s for s in shards if len(parts_in_name(s.stem)) > 1), None)
+    if unclear:
+        named = " and ".join(sorted(parts_in_name(unclear.stem)))
+        raise DataError(f"the shard {unclear} is named as {named}; rename it to say one part")
+    return by_split(shards, _part_name) or {"train": list(shards)}
+
+
+def _part_name(shard: Path) -> str:
+    return next(iter(parts_in_name(shard.stem)), shard.name)
+
+
+def _matching(pattern: str) -> list[Path]:
+    """The files of a pattern with braces or wildcards, sorted."""
+    texts = list(_expanded(pattern))
+    shards: set[Path] = set()
+    for text in texts:
+        folder, name = os.path.split(text)
+        if not _WILDCARDS.search(name):
+            shards.add(Path(text))
+        elif os.path.isdir(folder or "."):
+            shards |= {p for p in Path(folder or ".").glob(name) if p.name[0] != "."}
+    missing = sorted(shard for shard in shards if not shard.exists())
+    if missing:
+        beside = missing[0].parent
+        siblings = (p.name for p in beside.iterdir()) if beside.is_dir() else ()
+        count = f", one of {len(missing):,} that are missing" if len(missing) > 1 else ""
+        hint = nearest(missing[0].name, siblings, list_all=False)
+        raise DataError(f"there is no shard {missing[0]}{count}{hint}")
+    if not shards:
+        raise DataError(f"no file matches '{pattern}'; see what its folder holds")
+    return sorted(shards)
+
+
+def _expanded(pattern: str) -> Iterator[str]:
+    """The texts of a pattern such as `{train,val}-{00..12}.tar`."""
+    pieces, end = [], 0
+    for match in _BRACES.finditer(pattern):
+        pieces += [[pattern[end : match.start()]], _alternatives(match, pattern)]
+        end = match.end()
+    if math.prod(map(len, pieces)) > _MAX_SHARDS:
+        raise DataError(f"'{pattern}' names more than {_MAX_SHARDS:,} shards; shorten its ranges")
+    return map("".join, itertools.product(*pieces, [pattern[end:]]))
+
+
+def _alternatives(match: re.Match[str], pattern: str) -> list[str]:
+    first, last, listed = match.groups()
+    if listed is not None:
+        return list(listed.split(","))
+    if len(first + last) > 20 or not 0 <= int(last) - int(first) < _MAX_SHARDS:
+        raise DataError(
+            f"the range {match[0]} in '{pattern}' is empty or too long; write it from the lower to "
+            "the higher number"
+        )
+    zeros = any(len(end) > 1 and end[0] == "0" for end in (first, last))
+    width = max(len(first), len(last)) if zeros else 0
+    return [str(number).zfill(width) for number in range(int(first), int(last) + 1)]
