@@ -139,7 +139,9 @@ LAYOUTS = {
 
 
 def test_every_named_source_is_tested():
-    assert {*LAYOUTS, "digits", "folder:PATH", "npz:FILE"} == set(SOURCES["classification"])
+    assert {*LAYOUTS, "digits", "folder:PATH", "npz:FILE", "wds:SHARDS"} == set(
+        SOURCES["classification"]
+    )
 
 
 @pytest.mark.parametrize("name", LAYOUTS)

@@ -27,7 +27,7 @@ def information(
         str | None,
         _option(
             _INPUT,
-            "Data set by name, folder:PATH or npz:FILE.",
+            "Data set by name, folder:PATH, npz:FILE or wds:SHARDS.",
             show_default="the first run's, or digits",
         ),
     ] = None,

@@ -51,7 +51,8 @@ def reproduce(
     data: Annotated[
         str | None,
         typer.Option(
-            help="Data set of the row as folder:PATH or npz:FILE.", show_default="the row's"
+            help="Data set of the row as folder:PATH, npz:FILE or wds:SHARDS.",
+            show_default="the row's",
         ),
     ] = None,
     device: Annotated[

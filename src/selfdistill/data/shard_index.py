@@ -16,7 +16,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from ..core import DataError, ResourceError, atomic_file
-from .listing import passed_over_notes
 from .packed_images import ImagePack, Rows
 from .shard_scan import COLUMNS, scan
 from .threads import map_in_threads
@@ -32,13 +31,19 @@ class ShardIndex(ImagePack):
         shards: paths.
         columns: arrays (N,) of the number of the shard, where in it the bytes of the image start,
             how many they are, the label (`NO_LABEL` where there is none), and a hash of the name.
-        counts: how many samples have no image, and files that were passed over, by ending.
+        kinds: number of files that were passed over, by ending.
+        without_image: number of samples.
     """
 
     def __init__(
-        self, shards: Sequence[Path], columns: dict[str, Array], counts: dict[str, Any]
+        self,
+        shards: Sequence[Path],
+        columns: dict[str, Array],
+        kinds: Counter[str],
+        without_image: int,
     ) -> None:
-        self.shards, self.columns, self.counts = list(shards), columns, counts
+        self.shards, self.columns = list(shards), columns
+        self.kinds, self.without_image = kinds, without_image
 
     @property
     def labels(self) -> npt.NDArray[np.int64]:
@@ -72,12 +77,6 @@ class ShardIndex(ImagePack):
         pairs = np.stack([self.columns["identity"][rows], self.columns["size"][rows].view("u8")], 1)
         return (pair.tobytes() for pair in pairs)
 
-    def notes(self) -> tuple[str, ...]:
-        """Sentences on what is in the shards and is not read."""
-        where, lacking = self.shards[0].parent, self.counts["without_image"]
-        no_image = [f"samples in {where} without an image are left out: {lacking:,}"]
-        return (*(no_image if lacking else []), *passed_over_notes(Counter(self.counts["kinds"])))
-
     def _shard(self, row: int) -> Path:
         return self.shards[int(self.columns["shard"][row])]
 
@@ -100,7 +99,8 @@ def indexed(shards: Sequence[Path], cache: Path) -> ShardIndex:
         with suppress(ResourceError, OSError):
             file.parent.mkdir(parents=True, exist_ok=True)
             with atomic_file(file) as draft:
-                save_file(index.columns, draft, {"counts": json.dumps(index.counts)})
+                counts = {"kinds": index.kinds, "without_image": index.without_image}
+                save_file(index.columns, draft, {"counts": json.dumps(counts)})
             break
     return index
 
@@ -135,8 +135,7 @@ def _stored(file: Path, shards: Sequence[Path]) -> ShardIndex | None:
         ) and bool((columns["shard"] < len(shards)).all())
     except (OSError, SafetensorError, ValueError, LookupError, TypeError, RecursionError):
         return None
-    counts = {"kinds": dict(kinds), "without_image": lacking}
-    return ShardIndex(shards, columns, counts) if valid else None
+    return ShardIndex(shards, columns, kinds, lacking) if valid else None
 
 
 def _build(shards: Sequence[Path]) -> ShardIndex:
@@ -149,5 +148,4 @@ def _build(shards: Sequence[Path]) -> ShardIndex:
         np.arange(len(shards)), [len(one.columns["label"]) for one in scans]
     )
     kinds = sum((one.kinds for one in scans), Counter[str]())
-    lacking = sum(one.without_image for one in scans)
-    return ShardIndex(shards, columns, {"kinds": dict(kinds), "without_image": lacking})
+    return ShardIndex(shards, columns, kinds, sum(one.without_image for one in scans))

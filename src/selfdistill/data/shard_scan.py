@@ -43,7 +43,7 @@ class Scan(NamedTuple):
         without_image: number of samples.
     """
 
-    columns: dict[str, array[int]]
+    columns: "dict[str, array[int]]"  # array takes no brackets before 3.12
     kinds: Counter[str]
     without_image: int
 
@@ -156,7 +156,7 @@ class _Sample:
                 if ending in self._label_files:
                     raise DataError(f"the sample {self.name} has two {ending} files; keep one")
                 self._label_files[ending] = file
-            elif os.path.splitext(ending)[1] not in QUIET:
+            elif not ending.endswith(QUIET):
                 kinds[ending or "no ending"] += 1
 
     def label(self) -> int:

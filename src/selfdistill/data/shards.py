@@ -4,7 +4,8 @@ import itertools
 import math
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 
 from ..core import DataError, nearest
 from .class_folders import RESIZE_RATIO, SIZE
+from .listing import passed_over_notes
 from .packed_images import PackedImages
 from .parts import by_split, parts_in_name
 from .shard_index import ShardIndex, indexed
@@ -45,14 +47,8 @@ def read_shards(path: str, cache: Path, *, labeled: bool = True) -> DatasetSplit
             out.
     """
     parts = find_shards(path)
-    notes: list[str] = []
-    splits: dict[str, PackedImages] = {}
-    for split, shards in parts.items():
-        index = indexed(shards, cache)
-        notes += index.notes()
-        if labeled and (unlabeled := int((index.labels == NO_LABEL).sum())):
-            notes.append(f"{split} images in shards without a label are left out: {unlabeled:,}")
-        splits[split] = _images(index, labeled, shards)
+    indices = {split: indexed(shards, cache) for split, shards in parts.items()}
+    splits = {split: _images(index, labeled) for split, index in indices.items()}
     classes: list[str] = []
     if labeled:
         names = read_class_names(_folder(path))
@@ -61,11 +57,23 @@ def read_shards(path: str, cache: Path, *, labeled: bool = True) -> DatasetSplit
         for split in ("val", "test"):
             _check_labels(split, splits.get(split), classes, path)
     val, test = promote_val_to_test(splits.get("val"), splits.get("test"))
-    return DatasetSplits(splits["train"], val, test, classes, flip=True, notes=tuple(notes))
+    notes = _notes(indices, path, labeled)
+    return DatasetSplits(splits["train"], val, test, classes, flip=True, notes=notes)
 
 
-def _images(index: ShardIndex, labeled: bool, shards: Sequence[Path]) -> PackedImages:
-    labels = index.labels
+def _notes(indices: Mapping[str, ShardIndex], path: str, labeled: bool) -> tuple[str, ...]:
+    """Sentences on what is in the shards and is not read."""
+    numbers = {"samples without an image": sum(i.without_image for i in indices.values())}
+    if labeled:
+        unlabeled = sum(int((i.labels == NO_LABEL).sum()) for i in indices.values())
+        numbers["images without a label"] = unlabeled
+    left_out = [f"{what} in {path} are left out: {n:,}" for what, n in numbers.items() if n]
+    kinds = sum((index.kinds for index in indices.values()), Counter[str]())
+    return (*left_out, *passed_over_notes(kinds))
+
+
+def _images(index: ShardIndex, labeled: bool) -> PackedImages:
+    shards, labels = index.shards, index.labels
     rows = np.flatnonzero(labels != NO_LABEL) if labeled else np.arange(len(labels))
     if not len(rows):
         what = "image with a label" if labeled else "image"
