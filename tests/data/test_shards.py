@@ -211,8 +211,8 @@ def test_what_is_not_read_is_said(tmp_path):
     )
     assert len(splits.train) == 3
     assert splits.notes == (
+        f"train images without a label in {tmp_path}/s.tar are left out: 1",
         f"samples without an image in {tmp_path}/s.tar are left out: 2",
-        f"images without a label in {tmp_path}/s.tar are left out: 1",
         "2 files are passed over, which are no images by their ending: .npy (1), .seg.png (1); "
         "convert or rename those that are",
     )
@@ -238,9 +238,9 @@ BAD = {
     "true": (sample("0", b'{"label": true}', ending="json"), "is 'True'; labels are integers"),
     "json": (sample("0", b'{"label": 1', ending="json"), "json of the sample '0' in .* is no JSON"),
     "deep": (sample("0", b"[" * 99999, ending="json"), "is no JSON"),
-    "empty": ([], "there is no sample with an image with a label in .*s.tar; a sample is"),
-    "labels alone": ([("0.cls", b"1")], "there is no sample with an image with a label"),
-    "no label": ([("0.png", encoded(0))], "there is no sample with an image with a label"),
+    "empty": ([], "there is no training image with a label in .*s.tar; a sample is"),
+    "labels alone": ([("0.cls", b"1")], "there is no training image with a label"),
+    "no label": ([("0.png", encoded(0))], "there is no training image with a label"),
     "one class": (sample("0"), "have one label; two classes are the least"),
     "a gap": ([*sample("0"), *sample("1", b"2")], "class 1 has no training image in"),
 }
@@ -258,13 +258,13 @@ def test_bad_samples(tmp_path, case):
 def test_labels_beyond_the_training_set_and_the_names(tmp_path):
     write_tar(tmp_path / "train-0.tar", TWO)
     write_tar(tmp_path / "val-0.tar", sample("0", b"2"))
-    with pytest.raises(DataError, match=r"a val sample in .* has the label 2; .* from 0 to 1"):
+    with pytest.raises(DataError, match=r"a val image in .* has the label 2; .* from 0 to 1"):
         read_shards(str(tmp_path), tmp_path)
     (tmp_path / "classes.txt").write_text("ant\nbee\ncow\n")
     with pytest.raises(DataError, match=r"class 'cow' \(label 2\) has no training image"):
         read_shards(str(tmp_path), tmp_path)
     (tmp_path / "classes.txt").write_text("ant\n")
-    with pytest.raises(DataError, match=r"has the label 1; the 1 names in classes.txt allow"):
+    with pytest.raises(DataError, match=r"has the label 1; the 1 class names allow"):
         read_shards(f"{tmp_path}/train-*.tar", tmp_path)
 
 

@@ -14,6 +14,8 @@ from .open_image import StoredImage
 from .targets import Targets
 
 Rows = npt.NDArray[np.int64]
+NO_LABEL = -1
+"""In place of the label of an image that has none."""
 
 
 class ImagePack(ABC):
@@ -22,6 +24,11 @@ class ImagePack(ABC):
     What it holds are arrays or handles of files: objects for each image would be copied by every
     worker that counts their references.
     """
+
+    @property
+    @abstractmethod
+    def labels(self) -> npt.NDArray[np.int64]:
+        """Of all images, (N,); `NO_LABEL` where there is none."""
 
     @abstractmethod
     def read(self, row: int) -> bytes:

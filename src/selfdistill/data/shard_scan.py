@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 from ..core import DataError
 from .listing import QUIET
 from .open_image import EXTENSIONS
+from .packed_images import NO_LABEL
 
-NO_LABEL = -1
 COLUMNS = {"offset": "q", "size": "q", "label": "q", "identity": "Q"}
 """Type codes of what is known of each image, see `ShardIndex`."""
 _BLOCK = tarfile.BLOCKSIZE

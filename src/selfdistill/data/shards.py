@@ -5,22 +5,16 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-import torch
-
 from ..core import DataError, nearest
-from .class_folders import RESIZE_RATIO, SIZE
 from .listing import passed_over_notes
-from .packed_images import PackedImages
+from .packed_splits import packed_splits
 from .parts import by_split, parts_in_name
 from .shard_index import ShardIndex, indexed
-from .shard_scan import NO_LABEL
-from .splits import DatasetSplits, promote_val_to_test
-from .targets import Labels, Targets, Unlabeled
-from .text_files import numbered_classes, read_class_names
+from .splits import DatasetSplits
+from .text_files import read_class_names
 
 _BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
 _WILDCARDS = re.compile(r"[*?]")
@@ -48,73 +42,52 @@ def read_shards(path: str, cache: Path, *, labeled: bool = True) -> DatasetSplit
     """
     parts = find_shards(path)
     indices = {split: indexed(shards, cache) for split, shards in parts.items()}
-    splits = {split: _images(index, labeled) for split, index in indices.items()}
-    classes: list[str] = []
-    if labeled:
-        names = read_class_names(_folder(path))
-        train = splits["train"].labels
-        classes = numbered_classes(train, names, path, "a training sample", "names in classes.txt")
-        for split in ("val", "test"):
-            _check_labels(split, splits.get(split), classes, path)
-    val, test = promote_val_to_test(splits.get("val"), splits.get("test"))
-    notes = _notes(indices, path, labeled)
-    return DatasetSplits(splits["train"], val, test, classes, flip=True, notes=notes)
+    names = read_class_names(_folder(path)) if labeled else []
+    remedy = (
+        "a sample is NAME.jpg and, right beside it, NAME.cls or NAME.json, without a dot in NAME"
+    )
+    notes = _notes(indices.values(), path)
+    return packed_splits(indices, names, path, labeled=labeled, remedy=remedy, notes=notes)
 
 
-def _notes(indices: Mapping[str, ShardIndex], path: str, labeled: bool) -> tuple[str, ...]:
+def _notes(indices: Collection[ShardIndex], path: str) -> tuple[str, ...]:
     """Sentences on what is in the shards and is not read."""
-    numbers = {"samples without an image": sum(i.without_image for i in indices.values())}
-    if labeled:
-        unlabeled = sum(int((i.labels == NO_LABEL).sum()) for i in indices.values())
-        numbers["images without a label"] = unlabeled
-    left_out = [f"{what} in {path} are left out: {n:,}" for what, n in numbers.items() if n]
-    kinds = sum((index.kinds for index in indices.values()), Counter[str]())
-    return (*left_out, *passed_over_notes(kinds))
+    lacking = sum(index.without_image for index in indices)
+    no_image = [f"samples without an image in {path} are left out: {lacking:,}"]
+    kinds = sum((index.kinds for index in indices), Counter[str]())
+    return (*(no_image if lacking else []), *passed_over_notes(kinds))
 
 
-def _images(index: ShardIndex, labeled: bool) -> PackedImages:
-    shards, labels = index.shards, index.labels
-    rows = np.flatnonzero(labels != NO_LABEL) if labeled else np.arange(len(labels))
-    if not len(rows):
-        what = "image with a label" if labeled else "image"
-        raise DataError(
-            f"there is no sample with an {what} in {shards[0]}"
-            f"{f' and {len(shards) - 1:,} other shards' if len(shards) > 1 else ''}; a sample is "
-            "NAME.jpg and, right beside it, NAME.cls or NAME.json, where NAME has no dot"
-        )
-    numbers = torch.from_numpy(labels[rows])
-    targets: Targets = Labels(numbers) if labeled else Unlabeled(numbers - NO_LABEL)
-    return PackedImages(index, rows, targets, (SIZE, SIZE), RESIZE_RATIO)
-
-
-def _check_labels(
-    split: str, images: PackedImages | None, classes: Sequence[str], path: str
-) -> None:
-    if images is not None and (top := int(images.labels.max())) >= len(classes):
-        raise DataError(
-            f"a {split} sample in {path} has the label {top}; the training labels go from 0 to "
-            f"{len(classes) - 1}"
-        )
-
-
-def find_shards(path: str) -> dict[str, list[Path]]:
+def find_shards(path: str, *, ending: str = ".tar", source: str = "wds") -> dict[str, list[Path]]:
     """The shards that a folder holds or a pattern names, by split, sorted.
+
+    Args:
+        path: see `read_shards`.
+        ending: of their names.
+        source: what the user wrote before the path.
 
     Raises:
         DataError: there is none, or their parts are not understood.
     """
     folder = Path(path).expanduser()
     if not folder.is_dir():
-        return _parts(_matching(str(folder)), path)
-    inner = {f: _tars(f) for f in sorted(folder.iterdir()) if f.is_dir() and f.name[0] != "."}
+        return _parts(_matching(str(folder)))
+    inner = {
+        f: _shards(f, ending) for f in sorted(folder.iterdir()) if f.is_dir() and f.name[0] != "."
+    }
     inner = {f: shards for f, shards in inner.items() if shards}
-    own = _tars(folder)
+    own = _shards(folder, ending)
     if own and inner:
         raise DataError(
             f"there are shards both in {folder} and in {next(iter(inner))}; keep them in one way"
         )
-    if not inner:
-        return _parts(own, path)
+    if not own and not inner:
+        raise DataError(
+            f"there is no shard ({ending}) in {path}; give {source}:FOLDER or a pattern such as "
+            f"{source}:FOLDER/train-{{000..099}}{ending}"
+        )
+    if own:
+        return _parts(own)
     folders = by_split(inner)
     if not folders:
         raise DataError(
@@ -132,17 +105,12 @@ def _folder(path: str) -> Path:
     return folder
 
 
-def _tars(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() == ".tar" and p.name[0] != ".")
+def _shards(folder: Path, ending: str) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() == ending and p.name[0] != ".")
 
 
-def _parts(shards: Sequence[Path], path: str) -> dict[str, list[Path]]:
+def _parts(shards: Sequence[Path]) -> dict[str, list[Path]]:
     """Shards by what their names say; all are for training where no name says anything."""
-    if not shards:
-        raise DataError(
-            f"there is no shard (.tar) in {path}; give wds:FOLDER or a pattern such as "
-            "wds:FOLDER/train-{000..099}.tar"
-        )
     unclear = next((s for s in shards if len(parts_in_name(s.stem)) > 1), None)
     if unclear:
         named = " and ".join(sorted(parts_in_name(unclear.stem)))

@@ -17,6 +17,7 @@ from . import (
 from .clips import ClipLength
 from .digits import read_digits
 from .hold_out import hold_out_fraction, subsample
+from .hugging_face import read_hugging_face
 from .image_data import ImageData
 from .images import ImageFiles, InMemoryImages
 from .npz import read_npz, read_npz_pictures
@@ -28,7 +29,7 @@ from .text_files import check_class_names
 
 CACHE = Path("~/.cache/selfdistill")
 _MAX_ZOOM = {"segmentation": mask_folders.MAX_ZOOM, "detection": box_folders.MAX_ZOOM}
-_IMAGES = ("digits", *downloads.CLASSIFICATION, "folder:PATH", "npz:FILE", "wds:SHARDS")
+_IMAGES = ("digits", *downloads.CLASSIFICATION, "folder:PATH", "npz:FILE", "wds:SHARDS", "hf:SET")
 SOURCES = {
     "classification": _IMAGES,
     "clips": ("folder:PATH", "npz:FILE"),
@@ -37,7 +38,7 @@ SOURCES = {
     "embedding": _IMAGES,
 }
 """Names of data sets, and the prefixes of paths, by task."""
-PREFIXES = ("folder:", "npz:", "wds:")
+PREFIXES = ("folder:", "npz:", "wds:", "hf:")
 """Beginnings of the names of data sets that are paths."""
 _REGISTERED: dict[tuple[str, str], Callable[[Path], DatasetSplits]] = {}
 
@@ -84,8 +85,8 @@ def load(
     Args:
         name: `digits` (no download), a set that torchvision downloads, `folder:PATH` with one
             folder per class (see `read_class_folders`), `npz:FILE` in MedMNIST's layout, or
-            `wds:SHARDS` in WebDataset's (see `read_shards`). For segmentation and detection `voc`,
-            or `folder:PATH` (see `read_mask_folder` and `read_box_folder`). For embeddings as for
+            `wds:SHARDS` in WebDataset's (see `read_shards`), or `hf:SET` of Hugging Face's
+            `datasets` (see `read_hugging_face`). For segmentation and detection `voc`, or `folder:PATH` (see `read_mask_folder` and `read_box_folder`). For embeddings as for
             classification, without a label read, so that `folder:PATH` may hold pictures alone (see
             `read_picture_folder`). For clips `folder:PATH` (see `read_clip_folders`) or `npz:FILE`.
         root: directory of the downloads, and of indices of shards that cannot lie beside them.
@@ -188,6 +189,8 @@ def _classification(name: str, root: Path) -> DatasetSplits:
         return read_npz(Path(path).expanduser())
     if path and kind == "wds":
         return read_shards(path, root)
+    if path and kind == "hf":
+        return read_hugging_face(path)
     if name == "digits":
         return read_digits()
     if name in downloads.CLASSIFICATION:
@@ -204,6 +207,8 @@ def _unlabeled(name: str, root: Path) -> DatasetSplits:
         splits = read_npz_pictures(Path(path).expanduser())
     elif path and kind == "wds":
         return read_shards(path, root, labeled=False)
+    elif path and kind == "hf":
+        return read_hugging_face(path, labeled=False)
     else:
         labeled = _REGISTERED.get(("classification", name))
         splits = labeled(root) if labeled else _classification(name, root)
