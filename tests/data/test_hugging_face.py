@@ -12,12 +12,12 @@ from selfdistill.data.images import InMemoryImages
 from selfdistill.errors import MissingExtraError
 
 datasets = pytest.importorskip("datasets")
+parquet = pytest.importorskip("datasets.packaged_modules.parquet.parquet")
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    monkeypatch.setattr("selfdistill.data.hugging_face.Path.home", lambda: tmp_path)
     return tmp_path / "cache"
 
 
@@ -161,23 +161,26 @@ def test_parts_of_other_names(tmp_path):
         read_hugging_face(str(tmp_path / "set"))
 
 
+def fetched(cache, folder, configuration):
+    """What `load_dataset("me/Tiny-Set")` leaves in the cache."""
+    files = {"train": [str(file) for file in sorted(folder.glob("train-*.parquet"))]}
+    builder = parquet.Parquet(
+        cache_dir=str(cache), repo_id="me/Tiny-Set", dataset_name="tiny-set", data_files=files,
+        config_name=configuration, hash="abc",
+    )  # fmt: skip
+    builder.download_and_prepare()
+
+
 def test_a_name_in_the_cache(tmp_path, cache):
-    with pytest.raises(
-        DataError, match=r"neither a folder me/Tiny-Set nor .*load_dataset\('me/Tin"
-    ):
+    words = r"neither a folder me/Tiny-Set nor .*load_dataset\('me/Tiny-Set'\) fetches it"
+    with pytest.raises(DataError, match=words):
         read_hugging_face("me/Tiny-Set")
-    place = cache / "me___tiny-set" / "default" / "0.0.0" / "abc"
-    builder = table(TRAIN)
-    builder.save_to_disk(tmp_path / "set")
-    place.mkdir(parents=True)
-    (tmp_path / "set" / "data-00000-of-00001.arrow").rename(place / "tiny-set-train.arrow")
-    info = datasets.DatasetInfo(splits={"train": datasets.SplitInfo("train", 1, 30)})
-    info.write_to_directory(str(place))
+    folder = saved(tmp_path / "set", "parquet")
+    fetched(cache, folder, "default")
     train = read_hugging_face("me/Tiny-Set").train
     assert train.labels.tolist() == [label for *_, label in TRAIN]
     assert [train.read_bytes(i) for i in range(30)] == [content for _, content, _ in TRAIN]
-    (cache / "me___tiny-set" / "other" / "0.0.0" / "abc").mkdir(parents=True)
-    info.write_to_directory(str(cache / "me___tiny-set" / "other" / "0.0.0" / "abc"))
+    fetched(cache, folder, "other")
     with pytest.raises(DataError, match="in several forms"):
         read_hugging_face("me/Tiny-Set")
 

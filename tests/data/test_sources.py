@@ -139,9 +139,8 @@ LAYOUTS = {
 
 
 def test_every_named_source_is_tested():
-    assert {*LAYOUTS, "digits", "folder:PATH", "npz:FILE", "wds:SHARDS"} == set(
-        SOURCES["classification"]
-    )
+    paths = {"folder:PATH", "npz:FILE", "wds:SHARDS", "hf:SET"}
+    assert {*LAYOUTS, "digits", *paths} == set(SOURCES["classification"])
 
 
 @pytest.mark.parametrize("name", LAYOUTS)

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from ..core import DataError, nearest
-from .listing import passed_over_notes
+from .listing import passed_over_notes, subfolders
 from .packed_splits import packed_splits
 from .parts import by_split, parts_in_name
 from .shard_index import ShardIndex, indexed
@@ -43,9 +43,7 @@ def read_shards(path: str, cache: Path, *, labeled: bool = True) -> DatasetSplit
     parts = find_shards(path)
     indices = {split: indexed(shards, cache) for split, shards in parts.items()}
     names = read_class_names(_folder(path)) if labeled else []
-    remedy = (
-        "a sample is NAME.jpg and, right beside it, NAME.cls or NAME.json, without a dot in NAME"
-    )
+    remedy = "a sample is NAME.jpg and, right beside it, NAME.cls or NAME.json; NAME has no dot"
     notes = _notes(indices.values(), path)
     return packed_splits(indices, names, path, labeled=labeled, remedy=remedy, notes=notes)
 
@@ -72,9 +70,7 @@ def find_shards(path: str, *, ending: str = ".tar", source: str = "wds") -> dict
     folder = Path(path).expanduser()
     if not folder.is_dir():
         return _parts(_matching(str(folder)))
-    inner = {
-        f: _shards(f, ending) for f in sorted(folder.iterdir()) if f.is_dir() and f.name[0] != "."
-    }
+    inner = {f: _shards(f, ending) for f in subfolders(folder)}
     inner = {f: shards for f, shards in inner.items() if shards}
     own = _shards(folder, ending)
     if own and inner:

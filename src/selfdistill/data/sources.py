@@ -86,7 +86,8 @@ def load(
         name: `digits` (no download), a set that torchvision downloads, `folder:PATH` with one
             folder per class (see `read_class_folders`), `npz:FILE` in MedMNIST's layout, or
             `wds:SHARDS` in WebDataset's (see `read_shards`), or `hf:SET` of Hugging Face's
-            `datasets` (see `read_hugging_face`). For segmentation and detection `voc`, or `folder:PATH` (see `read_mask_folder` and `read_box_folder`). For embeddings as for
+            `datasets` (see `read_hugging_face`). For segmentation and detection `voc`, or
+            `folder:PATH` (see `read_mask_folder` and `read_box_folder`). For embeddings as for
             classification, without a label read, so that `folder:PATH` may hold pictures alone (see
             `read_picture_folder`). For clips `folder:PATH` (see `read_clip_folders`) or `npz:FILE`.
         root: directory of the downloads, and of indices of shards that cannot lie beside them.
