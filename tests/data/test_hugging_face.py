@@ -1,4 +1,5 @@
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -161,26 +162,20 @@ def test_parts_of_other_names(tmp_path):
         read_hugging_face(str(tmp_path / "set"))
 
 
-def fetched(cache, folder, configuration):
-    """What `load_dataset("me/Tiny-Set")` leaves in the cache."""
-    files = {"train": [str(file) for file in sorted(folder.glob("train-*.parquet"))]}
-    builder = parquet.Parquet(
-        cache_dir=str(cache), repo_id="me/Tiny-Set", dataset_name="tiny-set", data_files=files,
-        config_name=configuration, hash="abc",
-    )  # fmt: skip
-    builder.download_and_prepare()
-
-
 def test_a_name_in_the_cache(tmp_path, cache):
     words = r"neither a folder me/Tiny-Set nor .*load_dataset\('me/Tiny-Set'\) fetches it"
     with pytest.raises(DataError, match=words):
         read_hugging_face("me/Tiny-Set")
     folder = saved(tmp_path / "set", "parquet")
-    fetched(cache, folder, "default")
+    files = {"train": [str(file) for file in sorted(folder.glob("train-*.parquet"))]}
+    keys = {"dataset_name": "tiny-set", "data_files": files, "hash": "abc"}
+    parquet.Parquet(cache_dir=str(cache), **keys).download_and_prepare()
+    place = (cache / "tiny-set").rename(cache / "me___tiny-set")  # as of a set of the hub
     train = read_hugging_face("me/Tiny-Set").train
     assert train.labels.tolist() == [label for *_, label in TRAIN]
     assert [train.read_bytes(i) for i in range(30)] == [content for _, content, _ in TRAIN]
-    fetched(cache, folder, "other")
+    (configuration,) = (inner for inner in place.iterdir() if inner.is_dir())
+    shutil.copytree(configuration, place / "other")
     with pytest.raises(DataError, match="in several forms"):
         read_hugging_face("me/Tiny-Set")
 
