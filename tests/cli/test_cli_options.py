@@ -34,7 +34,7 @@ def test_every_key_is_an_option_and_unset():
 
 def test_doctor_takes_what_train_takes_and_compare_what_rows_share():
     options = set(inspect.signature(train).parameters)
-    assert set(inspect.signature(doctor).parameters) == options - {"resume"}
+    assert set(inspect.signature(doctor).parameters) == options - {"resume"} | {"will_it_help"}
     assert KEYS - set(inspect.signature(compare).parameters) == {"method", "seed"}
 
 

@@ -92,8 +92,10 @@ def test_a_depth_of_twelve_bits_is_scaled(tmp_path):
 @pytest.mark.parametrize("ending", ["png", "jpg", "tif", "gif", "bmp"])
 def test_other_modes_keep_their_colors(tmp_path, mode, ending):
     white = Image.new("RGB", (8, 8), "white").convert(mode)
+    # Pillow 12.3 cannot read such a TIFF that it wrote without compression
+    packed = {"compression": "tiff_lzw"} if (mode, ending) == ("YCbCr", "tif") else {}
     try:
-        white.save(tmp_path / f"x.{ending}")
+        white.save(tmp_path / f"x.{ending}", **packed)
     except (OSError, ValueError):
         return  # there is no such file
     assert pixels(tmp_path / f"x.{ending}").min() >= 254

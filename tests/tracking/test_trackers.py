@@ -187,7 +187,7 @@ def test_a_run_that_is_tracked(tmp_path):
             expected.setdefault(key, []).append((entry["step"], pytest.approx(value, rel=1e-6)))
     assert found == expected
     # what is tracked where does not make another run
-    text = (run.path / "recipe.toml").read_text().replace('track = "tensorboard"', 'track = "none"')
+    text = (run.path / "recipe.toml").read_text().replace('track = "tensorboard"', 'track = "off"')
     (run.path / "recipe.toml").write_text(text)
     selfdistill.train(out=run.path, resume=True, quiet=True)
     assert sent_to_tensorboard(directory) == expected

@@ -247,8 +247,8 @@ class ExperimentSettings(BaseModel):
     num_workers: int = _hardware(
         2, "Processes that load images which do not fit into memory.", ge=0
     )
-    track: Literal["none", "tensorboard", "wandb", "mlflow", "trackio"] = _output(
-        "none", "Experiment tracker that metrics.jsonl is sent to as well."
+    track: Literal["off", "tensorboard", "wandb", "mlflow", "trackio"] = _output(
+        "off", "Experiment tracker that metrics.jsonl is sent to as well."
     )
     track_project: str = _output(
         "selfdistill", "Project under which the tracker lists the run.", metavar="NAME"

@@ -26,7 +26,7 @@ def tracker_of(recipe: Recipe, directory: RunDirectory) -> Tracker | None:
     Raises:
         MissingExtraError: its package is not installed.
     """
-    if recipe.track == "none":
+    if recipe.track == "off":
         return None
     settings = {k: v for k, v in recipe.model_dump().items() if k != "options"}
     settings |= {f"options/{name}": value for name, value in recipe.options.items()}
