@@ -37,7 +37,7 @@ def export(
         str | None, typer.Option(metavar="COUNT", help="Most multiply-adds per image: 30M, 1.2G.")
     ] = None,
     format: Annotated[
-        str, typer.Option(metavar="[onnx|onnx-int8|pt2|safetensors]", help="File format.")
+        str, typer.Option(metavar="[onnx|onnx-int8|pt2|safetensors|timm]", help="File format.")
     ] = "onnx",
     image_size: Annotated[
         int | None,
@@ -103,10 +103,10 @@ def export(
         fuse=fuse,
         int8=int8,
     )
-    _show(result)
+    _show(result, format)
 
 
-def _show(result: "ExportResult") -> None:
+def _show(result: "ExportResult", format: str) -> None:
     """Print the exported predictor, its verification and the files."""
     score, verification = result.exit_score, result.verification
     splits = [f">{scored(split, score.metric)}" for split in ("val", "test")]
@@ -131,9 +131,16 @@ def _show(result: "ExportResult") -> None:
         )
     echo("\nWritten:")
     echo(f"  {result.file} ({amount(result.file.stat().st_size)}B)")
-    echo(f"  {result.path / 'README.md'}")
+    for other in sorted(result.path.iterdir()):
+        if other != result.file:
+            echo(f"  {other}")
     echo("\nNext: the model card has the lines of Python that use it:")
     echo(f"  cat {shlex.quote(str(result.path / 'README.md'))}")
+    if format == "timm":
+        echo(
+            "\nNothing was uploaded. This takes it to the Hugging Face Hub, under a name of yours:"
+        )
+        echo(f"  hf upload USER/NAME {shlex.quote(str(result.path))}")
 
 
 def _show_int8(int8: "Int8Comparison") -> None:

@@ -1,4 +1,4 @@
-"""Licenses of well-known data sets."""
+"""Licenses of well-known data sets, and their names on the Hugging Face Hub."""
 
 from pathlib import Path
 
@@ -22,6 +22,18 @@ _BY_FILE = {
         *("organa", "organc", "organs"),
     )
 } | {"dermamnist": _MEDMNIST.replace("CC BY 4.0", "CC BY-NC 4.0")}
+_ON_THE_HUB = {
+    "cifar10": "uoft-cs/cifar10",
+    "cifar100": "uoft-cs/cifar100",
+    "fashion_mnist": "zalando-datasets/fashion_mnist",
+    "mnist": "ylecun/mnist",
+    "svhn": "ufldl-stanford/svhn",
+}
+
+
+def hub_name(data: str) -> str:
+    """The name of a data set on the Hugging Face Hub; "" of others."""
+    return _ON_THE_HUB.get(data, "")
 
 
 def dataset_license(data: str) -> str:

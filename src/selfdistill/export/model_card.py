@@ -12,9 +12,10 @@ from ..data import ImageData
 from ..records.exit_scores import ExitScore
 from ..tasks import task_family
 from ..tasks.metric_names import shown_metric
-from .dataset_license import dataset_license
+from .dataset_license import dataset_license, hub_name
 from .fuse_batchnorm import FusedNetwork
 from .int8_export import Int8Comparison
+from .timm_usage import timm_code, timm_sentences
 from .usage_snippet import (
     build_code,
     channels_sentence,
@@ -75,13 +76,15 @@ def model_card(card: CardData) -> str:
 
 
 def _front(card: CardData, recipe: dict[str, Any]) -> str:
-    library = {"onnx": "onnx", "pt2": "pytorch", "safetensors": "pytorch"}[card.format]
+    library = {"onnx": "onnx", "timm": "timm"}.get(card.format, "pytorch")
     tag, metric = _HUB[card.data.task]
     tag = "video-classification" if input_noun(card.data) == "clips" else tag
+    dataset = hub_name(recipe["data"])
+    datasets = f"\ndatasets: {json.dumps([dataset])}" if dataset else ""
     return f"""---
 pipeline_tag: {tag}
 library_name: {library}
-tags: {json.dumps([tag, "knowledge-distillation", recipe["method"]])}
+tags: {json.dumps([tag, "knowledge-distillation", recipe["method"]])}{datasets}
 metrics: {json.dumps([metric])}
 ---"""
 
@@ -111,10 +114,15 @@ def _use(card: CardData, recipe: dict[str, Any]) -> str:
     scale = "which the file brings to its own scale"
     if card.format == "safetensors":
         scale = "normalized by `mean` and `std`, which stand in the file's header"
-    code = usage_code(card.format, card.data, card.file_name, _network(card, recipe))
+    if card.format == "timm":
+        scale = "normalized by `mean` and `std`, which stand in config.json"
+        code = timm_code(card.data)
+    else:
+        code = usage_code(card.format, card.data, card.file_name, _network(card, recipe))
     sentences = clip_sentence(card.data) + resize_sentence(card.data)
     sentences += f" {channels_sentence(card.data)}"
     sentences += output_sentences(card.format, card.data)
+    sentences += f"\n\n{timm_sentences(card.data)}" if card.format == "timm" else ""
     return f"""## Use
 
 ```python
@@ -195,7 +203,9 @@ Quantized are {quantized} of {int8.layers} layers{remainder}. The ranges of feat
 def _verification(card: CardData, recipe: dict[str, Any]) -> str:
     verification, fused = card.verification, card.fused
     images = {"test": "test images", "val": "validation images", "random": "random images"}
-    runtime = "onnxruntime " + version("onnxruntime") if card.format == "onnx" else "torch"
+    runtime = "torch"
+    if package := {"onnx": "onnxruntime", "timm": "timm"}.get(card.format):
+        runtime = f"{package} {version(package)}"
     file = "The float32 file that this one was quantized from" if card.int8 else "The file"
     lines = [
         f"{file} was run by {runtime} on {verification.images:,} {images[verification.split]} "

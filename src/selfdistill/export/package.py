@@ -38,12 +38,19 @@ from .normalized_input import NormalizedInput
 from .onnx_export import onnx_runner, write_onnx
 from .safetensors_export import copy_with_weights, write_weights
 from .select_exit import select_exit
+from .timm_export import check_timm_network, write_timm
 from .torch_export import pt2_runner, write_pt2
 from .verify import ExportVerification, verify_export
 
-ENDINGS = {"onnx": "onnx", INT8: "onnx", "pt2": "pt2", "safetensors": "safetensors"}
-"""Of the file in each format."""
-FORMATS = tuple(ENDINGS)
+FILES = {
+    "onnx": "model.onnx",
+    INT8: "model.onnx",
+    "pt2": "model.pt2",
+    "safetensors": "model.safetensors",
+    "timm": "model.safetensors",
+}
+"""{format: name of the network's file}."""
+_GRAPHS = ("onnx", INT8, "pt2")  # where BatchNorm may be fused; others keep the network's own keys
 _SCORE_TOLERANCE = 0.02
 
 
@@ -88,7 +95,7 @@ def default_folder(
     own, size = read_training_data(run_dir).shape[-2:], data.train.shape[-2:]
     if own != size:
         name += f"-{size[0]}" if size[0] == size[1] else f"-{size[0]}x{size[1]}"
-    if not fuse and format != "safetensors":
+    if not fuse and format in _GRAPHS:
         name += "-unfused"
     return run_dir / "export" / name
 
@@ -103,8 +110,8 @@ def check_new(directory: Path) -> None:
 
 def check_format(format: str) -> None:
     """Raise `ConfigError` if there is no such format."""
-    if format not in FORMATS:
-        raise ConfigError(f"there is no format '{format}'{nearest(format, FORMATS)}")
+    if format not in FILES:
+        raise ConfigError(f"there is no format '{format}'{nearest(format, FILES)}")
 
 
 def task_for(data: ImageData) -> Task:
@@ -132,14 +139,14 @@ def export_run(
         run: trained to the end, see `runs.paths.check_finished`; its method is not changed.
         data: of the run, at the image size of the file.
         exit, min_accuracy, max_macs: which predictor, see `select_exit`.
-        format: ``"onnx"``, ``"onnx-int8"``, ``"pt2"`` or ``"safetensors"``.
+        format: ``"onnx"``, ``"onnx-int8"``, ``"pt2"``, ``"safetensors"`` or ``"timm"``.
         out: the folder to create; None is `default_folder`.
-        fuse: whether to fuse BatchNorm into the convolutions; safetensors always keeps it.
+        fuse: whether to fuse BatchNorm into the convolutions of an ONNX or pt2 file.
         int8: what a file in int8 may lose; None is what `Int8Options` has.
 
     Raises:
         ConfigError: no such exit or format, limits that no exit and no file in int8 keeps, or a
-            network that cannot be cut or written.
+            network that cannot be cut, or written in this format.
         RunBusyError: the folder exists.
         DataError: the data have other classes now.
         ArtifactError: the file's outputs differ from the method's, or its score from that of the
@@ -157,21 +164,23 @@ def export_run(
         )
     if format == INT8:
         check_calibratable(data)
+    if format == "timm":
+        check_timm_network(run.method, score.predictor)
     directory = Path(out) if out else default_folder(run.path, score.predictor, format, data, fuse)
     check_new(directory)
     method = copy.deepcopy(run.method).cpu().eval()
     network = extract_predictor(method, score.predictor)
-    fused = fuse_batchnorm(network) if fuse and format != "safetensors" else None
+    fused = fuse_batchnorm(network) if fuse and format in _GRAPHS else None
     recipe, task = RunDirectory(run.path).recipe(), task_for(data)
-    ending, comparison = ENDINGS[format], None
+    kind, comparison = "onnx" if format == INT8 else format, None
     with atomic_directory(directory) as draft:
-        file = written = draft / f"model.{ending}"
+        file = written = draft / FILES[format]
         if format == INT8:
             written = draft / "float32.onnx"
         metadata, network = _metadata(score, data), fused.network if fused else network
-        runner = _write_file(ending, written, network, data, task, metadata)
+        runner = _write_file(kind, written, network, data, task, metadata)
         verification = verify_export(method, score.predictor, runner, data, task)
-        _require_agreement(verification, ending)
+        _require_agreement(verification, kind)
         _require_score(verification, score, run.path)
         if format == INT8:
             options = int8 or Int8Options()
@@ -179,7 +188,7 @@ def export_run(
             written.unlink()
         made_of = composite_description(method)
         card = CardData(
-            *(recipe, data, score, student, verification, ending, file.name, fused, made_of),
+            *(recipe, data, score, student, verification, kind, file.name, fused, made_of),
             comparison,
         )
         (draft / "README.md").write_text(model_card(card), encoding="utf-8")
@@ -197,8 +206,13 @@ def _write_file(
 ) -> Callable[[Tensor], Any]:
     """Write the file, and return it as a function of images, run as a user would run it."""
     sides = len(data.train.shape) - 1
+    normalization = {"mean": json.dumps(data.mean), "std": json.dumps(data.std)}
+    if format == "timm":
+        labels = list(data.classes) if task.class_scores else []
+        return write_timm(
+            network, file, data, label_names=labels, metadata={**metadata, **normalization}
+        )
     if format == "safetensors":
-        normalization = {"mean": json.dumps(data.mean), "std": json.dumps(data.std)}
         write_weights(network, file, metadata={**metadata, **normalization})
         loaded = copy_with_weights(file, network)
         # a detector's output decodes its boxes itself

@@ -65,7 +65,7 @@ _RESIZE = {
     image.paste(small, (({width} - width) // 2, ({height} - height) // 2))""",
 }
 """Lines that bring a picture to size, as `data.preparation` does."""
-_PRINT = {
+PRINT = {
     "embedding": "print(embedding.shape)  # (B, D); like images have a high cosine similarity",
     "classification": "print([classes[k] for k in logits.argmax(1)])",
     "segmentation": """masks = logits.argmax(1)  # (B, H, W), the class of each pixel
@@ -74,6 +74,7 @@ print([{name: int((mask == k).sum()) for k, name in enumerate(classes)} for mask
     detections = zip(boxes[image][kept], labels[image][kept])
     print([(classes[k], box.tolist()) for box, k in detections])""",
 }
+"""Lines that print a prediction, by task."""
 _WEIGHTS = """from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -88,7 +89,7 @@ def usage_code(format: str, data: ImageData, file: str, network: str) -> str:
     """Python code that runs the file on pictures and prints the predictions.
 
     Args:
-        format: of the file.
+        format: onnx, pt2 or safetensors.
         data: at the image size of the file; `task` is a task of this package.
         file: its name.
         network: code that builds the architecture, for weights alone.
@@ -98,15 +99,15 @@ def usage_code(format: str, data: ImageData, file: str, network: str) -> str:
     name = "embedding" if data.task == "embedding" else "logits"
     names = {"onnx": f"({name},)", "pt2": name}[format]
     names = "boxes, scores, labels" if data.task == "detection" else names
-    prepare, images = _preparation_code(preparation_of(data))
+    prepare, images = preparation_code(preparation_of(data))
     imports = "from pathlib import Path\n" if preparation_of(data).clip else ""
     code = _INFERENCE[format].format(
         file=file, names=names, prepare=prepare, images=images, imports=imports
     )
-    return f"{code}\n{_PRINT[data.task]}"
+    return f"{code}\n{PRINT[data.task]}"
 
 
-def _preparation_code(preparation: Preparation) -> tuple[str, str]:
+def preparation_code(preparation: Preparation) -> tuple[str, str]:
     """A function that reads a picture, and the line that calls it."""
     channels, *_, height, width = preparation.shape
     if channels not in (1, 3):  # no picture

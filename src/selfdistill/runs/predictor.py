@@ -17,7 +17,7 @@ from ..data.clips import InMemoryClips
 from ..data.preparation import Preparation, preparation_of
 from ..engine.evaluate import predictor_outputs
 from ..export.onnx_export import onnx_session, session_runner
-from ..export.package import ENDINGS
+from ..export.package import FILES
 from ..export.select_exit import predictor_name, select_exit
 from ..export.torch_export import load_pt2
 from ..export.verify import file_outputs
@@ -112,7 +112,7 @@ def data_without_images(trained_on: TrainingData) -> ImageData:
 
 def exported_file(path: Path) -> Path | None:
     """The network's file in a folder that `selfdistill export` wrote, or None."""
-    files = (path / f"model.{ending}" for ending in ENDINGS.values())
+    files = (path / name for name in FILES.values())
     return next((file for file in files if file.is_file()), None)
 
 
