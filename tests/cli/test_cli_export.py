@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 import pytest
-from command import say
+from command import TINY, say
 from filelock import FileLock
 from PIL import Image
 
@@ -65,6 +65,27 @@ def test_other_formats(run, tmp_path, format):
     assert not (run / "export").exists()
 
 
+def test_a_folder_for_timm_and_the_command_that_uploads_it(tmp_path, monkeypatch, capsys):
+    place = tmp_path / "my digits"
+    words = (*TINY, "--method", "ce", "--model", "timm/test_resnet", "--out", tmp_path / "run")
+    assert say("train", *words).code == 0
+    said = say("export", tmp_path / "run", "--format", "timm", "--out", place)
+    assert (said.code, said.err) == (0, ""), said
+    assert re.search(r"Verified on 360 test images: .* the same class for all of them", said.out)
+    assert f"hf upload USER/NAME '{place}'\n" in said.out
+    assert str(place / "config.json") in said.out
+    code = re.search(r"```python\n(.*?)```", (place / "README.md").read_text(), re.DOTALL)[1]
+    assert "selfdistill" not in code
+    image = load("digits").test.images[0, 0]
+    Image.fromarray(image.numpy()).save(place / "picture.jpg", format="png")
+    monkeypatch.chdir(place)
+    exec(code, {})
+    printed = capsys.readouterr().out
+    said = say("predict", tmp_path / "run", "picture.jpg", "--format", "json")
+    (picture,) = json.loads(said.out)["pictures"]
+    assert printed == f"['{picture['classes'][0]['class']}']\n"
+
+
 def test_another_size_is_evaluated_anew(run):
     said = say("export", run, "--exit", 2, "--format", "safetensors", "--image-size", 16)
     assert said.code == 0, said.err
@@ -83,6 +104,8 @@ def test_another_size_is_evaluated_anew(run):
         (["--exit", "7"], "there is no exit '7'"),
         (["--exit", "studnt"], "did you mean 'student'"),
         (["--format", "onx"], "did you mean 'onnx'"),
+        (["--exit", 3, "--format", "timm"], "'exit3' (EarlyExit) is none; take --format onnx, pt2"),
+        (["--exit", "student", "--format", "timm"], "'student' (ResNet) is none; take --format"),
         (["--min-accuracy", "100%"], "nothing gets 100.0% of the validation images right"),
         (["--max-macs", "1k"], "nothing costs 1,000 multiply-adds or less; the cheapest is exit1"),
         (["--min-accuracy", "good"], "--min-accuracy is a share such as 0.95 or 95%, not 'good'"),

@@ -4,35 +4,16 @@ import json
 import os
 from collections import OrderedDict
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
+from made_run import make_run
 from safetensors import safe_open
 from torch import nn
-from true_scores import true_scores
 
 from selfdistill.core import ArtifactError, ConfigError, DataError, ResourceError, RunBusyError
-from selfdistill.data import ImageData
 from selfdistill.data.images import InMemoryImages
 from selfdistill.export.package import default_folder, export_run
-from selfdistill.recipe.build_method import build_method
-from selfdistill.recipe.data_check import describe_data
-
-
-def make_run(network, task, path):
-    """A run as training leaves it, and its data."""
-    pixels = torch.randint(256, (40, 3, 16, 16), dtype=torch.uint8)
-    images = InMemoryImages(pixels, torch.arange(40) % 5)
-    fields = {"classes": list("abcde"), "mean": (0.5,) * 3, "std": (0.25,) * 3}
-    fields |= {"crop_padding": 0, "flip": False, "resized_crop": False}
-    data = ImageData("mine", images, images, None, **fields)
-    path.mkdir()
-    recipe = 'method = "muse"\nmodel = "Mine"\ndata = "mine"\nseed = 0\nepochs = 1\n'
-    (path / "recipe.toml").write_text(recipe)
-    (path / "data.json").write_text(describe_data(data).to_json())
-    method = build_method("muse", network, task, "stage1,stage2", {})
-    return SimpleNamespace(path=path, method=method, exits=true_scores(method, data)), data
 
 
 class Undecided(nn.Sequential):
