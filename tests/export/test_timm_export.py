@@ -294,3 +294,10 @@ def test_lines_for_images_that_are_no_pictures(tmp_path, monkeypatch, capsys):
     exec(timm_code(data), {})
     predicted = loaded(torch.from_numpy(images).float() / 255).argmax(1)
     assert capsys.readouterr().out == f"{[data.classes[k] for k in predicted]}\n"
+
+
+def test_embeddings_have_no_classes_to_print():
+    code = timm_code(made_data(task="embedding"))
+    compile(code, "card", "exec")
+    assert "embedding = network(images)" in code
+    assert "label_names" not in code
