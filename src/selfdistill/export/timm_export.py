@@ -71,6 +71,7 @@ def write_timm(
         ConfigError: timm builds another network by this name.
     """
     import timm
+    from timm.data.config import resolve_model_data_config
     from timm.models._hub import save_config_for_hf  # writes the file that the Hub's readers know
 
     write_weights(network, file, metadata=metadata)
@@ -87,7 +88,7 @@ def write_timm(
             f"timm builds another network by the name '{own['architecture']}' "
             f"({(str(error).splitlines() or [''])[0]}); take --format onnx, pt2 or safetensors"
         ) from error
-    config = timm.data.resolve_model_data_config(loaded)
+    config = resolve_model_data_config(loaded)
     return NormalizedInput(loaded, config["mean"], config["std"]).eval()
 
 
