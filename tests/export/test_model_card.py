@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from selfdistill.data import ImageData
 from selfdistill.data.images import InMemoryImages
 from selfdistill.data.preparation import preparation_of
-from selfdistill.export.dataset_license import dataset_license
+from selfdistill.export.dataset_license import dataset_license, hub_name
 from selfdistill.export.fuse_batchnorm import FusedNetwork
 from selfdistill.export.model_card import CardData, model_card
 from selfdistill.export.usage_snippet import usage_code
@@ -128,3 +128,27 @@ def test_the_code_prepares_a_picture_as_training_does(tmp_path, fit, channels, s
 )
 def test_licenses(data, license):
     assert license in dataset_license(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        ("cifar100", "uoft-cs/cifar100"),
+        ("hf:AI-Lab-Makerere/beans", "AI-Lab-Makerere/beans"),
+        ("hf:stored/here", ""),
+        ("hf:beans/train.parquet", ""),
+        ("hf:beans/data/*.parquet", ""),
+        ("hf:../beans", ""),
+        ("hf:beans", ""),
+        ("digits", ""),
+        ("folder:cifar100", ""),
+    ],
+)
+def test_names_on_the_hub(data, name, tmp_path, monkeypatch):
+    (tmp_path / "stored" / "here").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert hub_name(data) == name
+    line = f'datasets: ["{name}"]' if name else "---"
+    front = page(data=data).split("\n# ")[0]
+    assert line in front.splitlines()
+    assert ("datasets:" in front) == bool(name)

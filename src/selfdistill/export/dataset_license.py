@@ -1,5 +1,6 @@
 """Licenses of well-known data sets, and their names on the Hugging Face Hub."""
 
+import re
 from pathlib import Path
 
 _UNKNOWN = "not known to this program; ask where the images come from"
@@ -32,7 +33,15 @@ _ON_THE_HUB = {
 
 
 def hub_name(data: str) -> str:
-    """The name of a data set on the Hugging Face Hub; "" of others."""
+    """The name, owner/name, of a data set on the Hugging Face Hub; "" of others.
+
+    Args:
+        data: its name in a recipe.
+    """
+    kind, _, name = data.partition(":")
+    if kind == "hf" and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name):
+        stored = Path(name).exists() or name.endswith(".parquet")
+        return "" if stored else name
     return _ON_THE_HUB.get(data, "")
 
 
