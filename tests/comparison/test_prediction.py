@@ -68,6 +68,7 @@ def test_what_is_counted_in_epochs_is_shortened():
         "warmup_epochs": 2.0,
         "milestones": [5, 7],
         "val_every_epochs": 10,
+        "track": "off",
     }
 
 
@@ -90,6 +91,7 @@ def test_from_short_runs_that_are_thrown_away(pretend, tmp_path):
     runs = plan_short_runs(["muse", "byot"], seed=3, epochs=8, warmup_epochs=2.0, device="cpu")
     assert (runs.seeds, runs.baseline, runs.epochs) == ((3, 4, 5), "ce", 8)
     assert (runs.shorter["epochs"], runs.shorter["warmup_epochs"]) == (2, 0.5)
+    assert runs.shorter["track"] == "off"  # no tracker is to list what is thrown away
     found = forecast(runs, **LOCAL)
     assert [p.row for p in found.predictions] == ["muse", "byot"]
     assert all(0.04 < p.short.mean < 0.06 for p in found.predictions)

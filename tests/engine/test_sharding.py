@@ -102,6 +102,7 @@ def test_every_method_that_has_a_teacher(tmp_path, npz, method):
     codes = exit_codes(start_two(tmp_path / "split", keys | {"shard_teacher": True}))
     if METHODS[method].needs.chosen_extra:  # the teacher scores a pool, which is shared unevenly
         assert codes == [2, 2]
+        assert not (tmp_path / "split").exists()  # refused before there is a directory
         return
     assert codes == [0, 0]
     same(tmp_path / "split", whole)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 
@@ -238,12 +239,30 @@ def test_a_training_that_is_stopped_ends_the_run_as_one(offline):
     assert not tracker.complete
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"tracker": "json"}', '{"tracker": "json", '
-                                  '"identifier": "x", "sent": 3}'])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        '{"tracker": "json"}',
+        '{"tracker": "json", "identifier": "x", "sent": 3}',
+        '{"tracker": "json", "identifier": "x", "sent": [Infinity, 1]}',
+    ],
+)
 def test_a_damaged_state(offline, text):
     (offline.path / STATE_FILE).write_text(text)
     with pytest.raises(ArtifactError, match=r"tracker\.json is damaged"):
         Faulty(offline).__enter__()
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [("runs/digits-muse-s0", "digits-muse-s0"), ("study/runs/muse/s12", "muse-s12"), (".", None)],
+)
+def test_runs_of_a_comparison_are_told_apart(tmp_path, monkeypatch, place, name):
+    monkeypatch.chdir(tmp_path)
+    assert Faulty(RunDirectory(Path(place))).name == (name or tmp_path.name)
 
 
 def test_another_tracker_begins_anew(offline):

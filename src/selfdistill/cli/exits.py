@@ -7,6 +7,7 @@ import typer
 
 from ..runs.terminal import console, percent, scored
 from .console import amount, difference_text, echo, noise_label, table
+from .options import TimedBatchSizes, TimingThreads
 
 if TYPE_CHECKING:
     from ..records.exit_measurements import ExitMeasurement, ExitMeasurements
@@ -33,17 +34,8 @@ def exits(
             "Table 3 does.",
         ),
     ] = "actual",
-    batch_size: Annotated[
-        list[int] | None,
-        typer.Option(
-            min=1,
-            help="Images of a timed forward pass; may be repeated.",
-            show_default="1 and 32",
-        ),
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads for timing.", show_default="all")
-    ] = None,
+    batch_size: TimedBatchSizes = None,
+    threads: TimingThreads = None,
     device: Annotated[
         str | None, typer.Option(help="Device: auto, cpu, cuda or mps.", show_default="the run's")
     ] = None,

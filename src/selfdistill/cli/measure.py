@@ -7,6 +7,7 @@ import typer
 
 from ..runs.terminal import console, percent, scored
 from .console import amount, echo, table
+from .options import TimedBatchSizes, TimingThreads
 
 if TYPE_CHECKING:
     from ..runs.measure import FileMeasurement
@@ -25,17 +26,8 @@ def measure(
             show_default="those on the model card",
         ),
     ] = None,
-    batch_size: Annotated[
-        list[int] | None,
-        typer.Option(
-            min=1,
-            help="Images of a timed forward pass; may be repeated.",
-            show_default="1 and 32",
-        ),
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads.", show_default="all")
-    ] = None,
+    batch_size: TimedBatchSizes = None,
+    threads: TimingThreads = None,
     format: Annotated[
         str, typer.Option(metavar="[table|json]", help="Form of the output.")
     ] = "table",

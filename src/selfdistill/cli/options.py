@@ -50,6 +50,18 @@ Resume = Annotated[
     ),
 ]
 
+TimedBatchSizes = Annotated[
+    list[int] | None,
+    typer.Option(
+        min=1,
+        help="Images of a timed forward pass; may be repeated.",
+        show_default="1 and 32",
+    ),
+]
+TimingThreads = Annotated[
+    int | None, typer.Option(min=1, help="CPU threads for timing.", show_default="all")
+]
+
 
 def recipe_options(*, exclude: Collection[str] = ()) -> Callable[..., Callable[..., None]]:
     """A decorator that gives a command an option for each key of a recipe.

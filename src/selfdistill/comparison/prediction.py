@@ -120,7 +120,7 @@ def widening(distances: Sequence[float], coverage: float = COVERAGE) -> float:
 
 
 def short_keys(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """What differs in the recipe of a short run: its epochs, and what is counted in epochs."""
+    """What differs in the recipe of a short run: epochs and what is counted in them, no tracker."""
     epochs = recipe["epochs"]
     short = math.ceil(calibration().fraction * epochs)
     scale = short / epochs
@@ -129,6 +129,7 @@ def short_keys(recipe: Mapping[str, Any]) -> dict[str, Any]:
         "warmup_epochs": recipe["warmup_epochs"] * scale,
         "milestones": [int(epoch * scale) for epoch in recipe["milestones"]],
         "val_every_epochs": short,
+        "track": "off",
     }
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..core import METHODS, ConfigError
+from ..data.sources import PREFIXES
 from ..recipe.options import known_options, method_classes
 from ..recipe.schema import literal
 
@@ -53,7 +54,7 @@ def parse_rows(texts: Iterable[str]) -> list[ComparisonRow]:
 def _is_option(piece: str, method: str) -> bool:
     """Whether a piece is an option of the row before it: `lr=0.3`, but not `x=muse`."""
     key, equals, value = piece.partition("=")
-    source = value.strip().startswith(("folder:", "npz:"))
+    source = value.strip().startswith(PREFIXES)
     if not equals or (":" in piece and not source):
         return False
     is_method = all(part in set(METHODS) for part in value.split("+"))

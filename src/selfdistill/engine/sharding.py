@@ -10,6 +10,21 @@ from ..core import ConfigError, Frozen, Method
 _MIN_PARAMETERS = 1024  # of a layer; a smaller one is not worth a message
 
 
+def check_shardable(method: Method) -> None:
+    """Raise `ConfigError` unless a method runs its frozen networks in its steps alone.
+
+    Held-out images, and those that are scored before an epoch, are shared unevenly: a process that
+    has one batch more would wait for the others' parts of a layer for ever.
+    """
+    evaluated = (m for network in method.predictors().values() for m in network.modules())
+    deployed = any(isinstance(m, Frozen) and not m.saved for m in evaluated)
+    if deployed or method.needs.chosen_extra:
+        raise ConfigError(
+            "this method runs its teacher beside the steps, too, so that its weights cannot be "
+            "split among processes; leave out shard_teacher"
+        )
+
+
 def shard_frozen(fabric: Fabric, method: Method) -> int:
     """Split the layers of the frozen networks that checkpoints leave out, by FSDP2.
 
@@ -19,24 +34,13 @@ def shard_frozen(fabric: Fabric, method: Method) -> int:
 
     Args:
         fabric: launched.
-        method: changed in place; what of it trains is not touched.
+        method: that `check_shardable` lets pass; what of it trains is not touched.
 
     Returns:
         The number of parameters that are split; 0 in a run of one process.
-
-    Raises:
-        ConfigError: the method runs such a network on held-out images or before an epoch, of which
-            processes have different numbers.
     """
     if fabric.world_size == 1:
         return 0
-    evaluated = (m for network in method.predictors().values() for m in network.modules())
-    deployed = any(isinstance(m, Frozen) and not m.saved for m in evaluated)
-    if deployed or method.needs.chosen_extra:
-        raise ConfigError(
-            "this method runs its teacher beside the steps, too, so that its weights cannot be "
-            "split among processes; leave out --shard-teacher"
-        )
     mesh = init_device_mesh(fabric.device.type, (fabric.world_size,))
     frozen = {n: m for n, m in method.named_modules() if isinstance(m, Frozen) and not m.saved}
     elsewhere = {  # a layer of the teacher's may be a part of the student, too

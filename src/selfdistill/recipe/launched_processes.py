@@ -61,7 +61,7 @@ def with_launched_processes(recipe: Recipe, *, resume: bool = False) -> Recipe:
         if not resume and named not in (1, total):
             raise ConfigError(
                 f"{launched.launcher} started {total} processes and this run is for {named}; leave "
-                "out --devices and --num-nodes, since a launcher's number is taken"
+                "devices and num_nodes out of options and recipe: the launcher's number is taken"
             )
         keys = {"devices": launched.devices, "num_nodes": launched.num_nodes}
         return recipe.model_copy(update=keys)

@@ -84,9 +84,23 @@ def announce(
     check_teacher(components, fabric, directory, callback)
 
 
+def check_split(components: RunComponents) -> None:
+    """Raise `ConfigError` if a teacher is to be split that cannot be."""
+    if components.recipe.shard_teacher:
+        from ..engine.sharding import check_shardable  # slow to import
+
+        check_shardable(components.method)
+
+
 def split_teacher(components: RunComponents, fabric: Fabric, callback: Callback) -> None:
-    """Let each process hold a part of the teacher's weights, and say so."""
+    """Let each process hold a part of the teacher's weights where that is asked for, and say so."""
+    if not components.recipe.shard_teacher:
+        return
     from ..engine.sharding import shard_frozen  # slow to import
 
-    if split := shard_frozen(fabric, components.method):
-        callback.on_message(f"{split:,} weights of the teacher are split among the processes")
+    split = shard_frozen(fabric, components.method)
+    callback.on_message(
+        f"{split:,} weights of the teacher are split among {fabric.world_size} processes"
+        if split
+        else "no teacher is split among processes: there is one process, or no teacher"
+    )

@@ -41,7 +41,7 @@ from ..records.training_data import read_training_data
 from ..signals import STOP_SIGNALS, handled, raise_interrupted
 from ..tasks import TASKS
 from .arguments import training_arguments
-from .begin import announce, begin, split_teacher, tracker_of
+from .begin import announce, begin, check_split, split_teacher, tracker_of
 from .extension import check_same_keys, extended
 from .finalize import finalize
 from .held_out import with_teacher_embeddings
@@ -149,6 +149,7 @@ def train_recipe(
         recipe = components.recipe
         # what cannot be optimized is refused before there is a directory
         build_optimizer(components.method, recipe, components.tuning)
+        check_split(components)
         batches = train_loader(recipe, components.data, components.method, fabric)
         batches, note = with_teacher_cache(batches, components, fabric)
         extends = recipe.epochs > before
@@ -161,8 +162,7 @@ def train_recipe(
         components = components._replace(data=data)
         session = EvaluationSession(recipe, components.data, components.method, fabric)
         origin = read_origin(directory, extended=epochs is not None)
-        if recipe.shard_teacher:
-            split_teacher(components, fabric, callback)
+        split_teacher(components, fabric, callback)
         trainer = _trainer(session, batches, directory, callback, origin, components.tuning)
         exits = _fit(trainer, session, directory, callback)
     state = trainer.state()

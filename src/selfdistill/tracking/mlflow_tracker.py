@@ -24,7 +24,7 @@ class MlflowTracker(Tracker):
         number = (
             experiment.experiment_id if experiment else self.client.create_experiment(self.project)
         )
-        run = self.client.create_run(number, run_name=self.directory.path.name)
+        run = self.client.create_run(number, run_name=self.name)
         self.identifier = str(run.info.run_id)
         entities = self.library.entities
         parameters = [

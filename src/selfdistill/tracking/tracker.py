@@ -1,6 +1,7 @@
 """What all trackers share: which numbers are sent, once each, and a run that goes on."""
 
 import json
+import re
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,7 @@ from ..engine.run_directory import RunDirectory
 from ..errors import ConfigError
 
 STATE_FILE = "tracker.json"
+_SEED = re.compile(r"s\d+")  # as a comparison calls the directories of a row
 _KINDS = ("step", "epoch", "final")  # lines of one step, in the order in which they are written
 
 
@@ -30,12 +32,15 @@ class Tracker(Callback):
 
     Attributes:
         package: that is imported; its name is the tracker's.
+        name: of the run, that of its directory, with the row's before it in a comparison.
     """
 
     package: ClassVar[str]
 
     def __init__(self, directory: RunDirectory, project: str, settings: Mapping[str, Any]) -> None:
         self.directory, self.project, self.settings = directory, project, dict(settings)
+        path = directory.path.resolve()
+        self.name = f"{path.parent.name}-{path.name}" if _SEED.fullmatch(path.name) else path.name
         self.library: Any = require(self.package, extra=self.package, purpose="--track")
         self.identifier, self.sent = "", (0, -1)  # step and kind of the last line
         self.working = True
@@ -110,7 +115,7 @@ class Tracker(Callback):
             if state["tracker"] == self.package:
                 step, kind = state["sent"]
                 self.identifier, self.sent = str(state["identifier"]), (int(step), int(kind))
-        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             raise ArtifactError(
                 f"{path} is damaged ({_first_line(error)}); delete it, and the tracker begins a "
                 "new run"
@@ -144,7 +149,7 @@ class _Guard:
 def make_tracker(
     name: str, directory: RunDirectory, project: str, settings: Mapping[str, Any]
 ) -> Tracker:
-    """The tracker of a name, `NAME.py` in this folder.
+    """The tracker of a name, `NAME_tracker.py` in this folder.
 
     Raises:
         MissingExtraError: its package is not installed.

@@ -13,7 +13,7 @@ class TrackioTracker(Tracker):
 
     def begin(self, identifier: str) -> str:
         """Open a run, or go on with one; names of new ones differ, whatever their directories."""
-        name = identifier or f"{self.directory.path.name}-{uuid4().hex[:6]}"
+        name = identifier or f"{self.name}-{uuid4().hex[:6]}"
         self.run: Any = self.library.init(
             self.project,
             name=name,

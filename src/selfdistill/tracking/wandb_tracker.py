@@ -18,7 +18,7 @@ class WandbTracker(Tracker):
         """Open a run, or go on with one."""
         self.run: Any = self.library.init(
             project=self.project,
-            name=self.directory.path.name,
+            name=self.name,
             id=identifier or None,
             resume="allow",
             config=self.settings,
