@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from made_run import make_run
+from exported_runs import make_run
 from safetensors import safe_open
 from torch import nn
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from made_run import make_run
+from exported_runs import make_run
 from PIL import Image, ImageOps
 from torch import nn
 
