@@ -3,8 +3,9 @@
 import numpy as np
 import onnxruntime
 import pytest
-from onnx_graphs import classifier_nodes, make_model
+from onnx_graphs import classifier_nodes, make_model, save_model
 
+from selfdistill.export.onnx_int8 import Int8Quantizer
 from selfdistill.export.onnx_layers import cut_behind, last_outputs, read_layers
 
 DRAW = np.random.default_rng(0)
@@ -73,3 +74,27 @@ def test_a_cut_graph_gives_what_the_whole_one_computes(output):
         for graph in (cut, model)
     )
     np.testing.assert_allclose(actual[0], expected[0], rtol=1e-5, atol=1e-5)
+
+
+def test_nodes_without_names_are_of_their_own_layers(tmp_path):
+    """As those of a hard swish are, which the exporter writes as a function and takes apart."""
+    pads = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
+    nodes = [
+        ("Conv", "first", ["images", "network.first.weight", "first.bias"], "a", pads),
+        ("HardSigmoid", "", ["a"], "b", {}),
+        ("Mul", "", ["a", "b"], "c", {}),
+        ("Conv", "second", ["c", "network.trunk.second.weight", "second.bias"], "d", pads),
+        ("HardSigmoid", "", ["d"], "e", {}),
+        ("Mul", "", ["d", "e"], "f", {}),
+        ("GlobalAveragePool", "", ["f"], "g", {}),
+        ("Flatten", "", ["g"], "h", {}),
+        ("Gemm", "fc", ["h", "small.weight", "fc.bias"], "logits", {"transB": 1}),
+    ]
+    weights = WEIGHTS | {"small.weight": DRAW.normal(size=(10, 6))}
+    path = save_model(make_model(nodes, weights, (1, 8, 8)), tmp_path / "swish.onnx")
+    quantizer = Int8Quantizer(path, [DRAW.random((16, 1, 8, 8), dtype=np.float32)])
+    names = [name for layer in quantizer.layers for name in layer.nodes]
+    assert len(names) == len(set(names)) == len(nodes)
+    errors = quantizer.layer_errors()
+    assert len(errors) == 3
+    assert all(0 < error < 0.1 for error in errors)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..core import ConfigError
 from ..core.extras import require
-from .onnx_layers import cut_behind, last_outputs, quantize_layer, read_layers
+from .onnx_layers import cut_behind, last_outputs, name_nodes, quantize_layer, read_layers
 from .torch_export import suppressed_output
 
 _PURPOSE = "an export to int8"
@@ -107,7 +107,9 @@ class Int8Quantizer:
                     self._tools.quant_pre_process(file, path, skip_symbolic_shape=True)
             except Exception as error:
                 raise _unquantizable(error) from error
-            return self._onnx.load(path)
+            model = self._onnx.load(path)
+        name_nodes(model)
+        return model
 
     def _quantize(
         self, model: Any, path: Path, layers: Sequence[int], batches: Sequence[np.ndarray]

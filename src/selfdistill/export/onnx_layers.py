@@ -22,6 +22,18 @@ class Layer(NamedTuple):
     output: str
 
 
+def name_nodes(model: Any) -> None:
+    """Give a graph's nodes names of their own, in place.
+
+    Those of an inlined function, as of a hard swish, come without one.
+    """
+    taken: set[str] = set()
+    for number, node in enumerate(model.graph.node):
+        if not node.name or node.name in taken:
+            node.name = f"{node.name or node.op_type}_{number}"
+        taken.add(node.name)
+
+
 def read_layers(model: Any) -> list[Layer]:
     """The layers of a graph in its order.
 
@@ -29,7 +41,7 @@ def read_layers(model: Any) -> list[Layer]:
     layer is reached, as the decoding of boxes, belong to none.
 
     Args:
-        model: an `onnx.ModelProto`, its nodes named and in topological order.
+        model: an `onnx.ModelProto`, its nodes named, see `name_nodes`, and in topological order.
     """
     weights = {tensor.name for tensor in model.graph.initializer}
     layers: list[Layer] = []
