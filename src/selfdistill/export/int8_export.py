@@ -230,9 +230,10 @@ def _require_score(
 
 def _require_speed(comparison: Int8Comparison) -> None:
     if comparison.ratio > 1:
+        larger = f", or, if more images come at once, time it by --batch-size {_MAX_BATCH_SIZE}"
         raise ConfigError(
-            f"{comparison.summary}; a file that is slower is not kept. Take --format onnx, or, if "
-            "more images come at once, time it by --batch-size 32"
+            f"{comparison.summary}; a file that is slower is not kept. Take --format onnx"
+            + larger * (comparison.batch_size < _MAX_BATCH_SIZE)
         )
 
 
