@@ -20,7 +20,7 @@ from .onnx_int8 import Int8Quantizer
 from .verify import ExportVerification, file_score, verification_batch_size
 
 MAX_CALIBRATION_IMAGES = 256
-_MAX_BATCH_SIZE = 32  # of calibration, which keeps the features of a batch
+_MAX_BATCH_SIZE = 32  # of calibration, which keeps the features of a batch, and to be proposed
 _MAX_ROUNDS, _SECONDS = 300, 10.0  # of small networks many, whose times are short
 _NUM_NAMED = 3  # layers that a refusal names
 _SPLITS = {"test": "test", "val": "validation"}
