@@ -413,8 +413,11 @@ def same(first: Any, second: Any) -> bool:
     )
 
 
-# Each method's defaults on the first task, and these on the others, are in the usual suite.
-SHARED = ("muse", "frskd", "kd", "aicsd")
+# In the usual suite: these with their defaults on the first task,
+USUAL = ("ce", "exits", "byot", "muse", "muse-offline", "muse-online", "mimkd", "mixskd", "frskd")
+USUAL += ("kd", "crd", "dml", "feature-kd")
+# and of them these on the others, too.
+SHARED = ("muse", "frskd", "kd")
 # The paper's weight is for maps of 8×8 and more.
 GENTLE = {"sad": {"attention_weight": 10.0}}
 # Its student is to have the teacher's smoothed scores: right, but never sure.
@@ -447,7 +450,13 @@ def on_first_task(case: Case) -> bool:
 
 def usual(case: Case) -> bool:
     """Whether a case is in the usual suite."""
-    return case.variant == "defaults" and (on_first_task(case) or case.name in SHARED)
+    names = USUAL if on_first_task(case) else SHARED
+    return case.variant == "defaults" and case.name in names
+
+
+def of_each_method(case: Case) -> bool:
+    """Whether a case is in the usual suite of a test that finds most faults."""
+    return usual(case) or (case.variant == "defaults" and on_first_task(case))
 
 
 def over(cases: list[Case], fast: Callable[[Case], bool] = usual) -> pytest.MarkDecorator:
@@ -467,5 +476,4 @@ variants_on_one_task = over(
     [case for case in CASES if on_first_task(case) or case.variant == "defaults"]
 )
 usual_cases = over([case for case in DEFAULTS if usual(case)])
-# For the test that finds most faults: variants on the first task are in the usual suite, too.
-with_variants = over(CASES, lambda case: usual(case) or on_first_task(case))
+every_method = over(CASES, of_each_method)

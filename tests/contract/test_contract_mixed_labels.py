@@ -1,9 +1,8 @@
 """Mixed labels: a method learns from them as from labels, or says that it cannot."""
 
-import pytest
 import torch
 from contract_cases import CASES as ALL
-from contract_cases import Case, moment
+from contract_cases import Case, moment, over
 from torch.nn import functional as F
 
 K = 5
@@ -17,7 +16,7 @@ def terms(case: Case, targets: torch.Tensor) -> dict[str, torch.Tensor]:
     return {name: loss.detach() for name, loss in step.losses.items()}
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@over(CASES)
 def test_parts_of_one_class_are_its_label(case):
     if case.method().needs.single_label or case.method().needs.same_class:
         return
@@ -28,7 +27,7 @@ def test_parts_of_one_class_are_its_label(case):
         torch.testing.assert_close(soft[name], loss, msg=f"{case}: {name}")
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@over(CASES)
 def test_a_supervised_term_is_linear_in_the_parts(case):
     needs = case.method().needs
     if needs.single_label or needs.same_class or needs.unlabeled:

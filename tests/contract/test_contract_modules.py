@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 import torch
-from contract_cases import DEFAULTS, Case, every_case, every_default, moment, same
+from contract_cases import (
+    DEFAULTS,
+    Case,
+    every_case,
+    every_default,
+    every_method,
+    moment,
+    same,
+)
 from torch import Tensor
 
 from selfdistill.core import METHODS, Frozen, Method, trained_state
@@ -35,7 +43,7 @@ def outputs(method: Method, inputs: Tensor) -> dict[str, Any]:
         return method.predict(inputs)
 
 
-@every_case
+@every_method
 def test_state_carries_everything(case):
     method, other = trained(case), case.method(seed=1)
     missing, unexpected = other.load_state_dict(trained_state(method), strict=False)

@@ -9,10 +9,10 @@ from contract_cases import (
     UNSURE,
     every_case,
     every_default,
+    every_method,
     moment,
     one_of_a_kind,
     variants_on_one_task,
-    with_variants,
 )
 from torch import nn
 
@@ -75,7 +75,7 @@ def unreached(method: Method, steps: list[StepOutput]) -> list[str]:
     return [name for name, size in sums.items() if not 0 < size < math.inf]
 
 
-@with_variants
+@every_method
 def test_gradients_reach_all_parameters_and_nothing_else(case):
     method, steps = case.method(), []
     for cycle in range(method.cycles):

@@ -44,9 +44,15 @@ TERMS = {
 }
 
 
-@pytest.fixture(params=WEIGHTED.values(), ids=WEIGHTED)
+# one of each system, and what is special about the critics, in the fast half
+FAST = ("sum", "product", "offline", "global", "variational")
+
+
+@pytest.fixture(
+    params=[pytest.param(n, marks=() if n in FAST else pytest.mark.slow) for n in WEIGHTED]
+)
 def made(request):
-    name, options, weight, network = request.param
+    name, options, weight, network = WEIGHTED[request.param]
     terms = TERMS.get(weight, "mutual self").split()
 
     def make(value: float):
