@@ -289,6 +289,32 @@ def test_places_without_a_negative_do_not_count(name):
     assert masked.grad[diagonal].eq(0).all()
 
 
+@pytest.mark.parametrize("name", sorted(ESTIMATORS))
+@pytest.mark.parametrize(("b", "cells"), [(2, 1), (3, 4), (5, 2)])
+def test_own_pairs_among_all_do_not_count(name, b, cells):
+    torch.manual_seed(0)
+    every = (3 * torch.randn(b, cells, b)).requires_grad_()  # [vector, cell, image of the cell]
+    own = torch.eye(b, dtype=torch.bool)[:, None].expand(b, cells, b)
+    others = every.masked_fill(own, -torch.inf)
+    positive = torch.stack([every[i, :, i] for i in range(b)])
+    want, loss = ESTIMATORS[name](positive, others), ESTIMATORS[name](positive, every, True)
+    torch.testing.assert_close(loss, want)
+    grads = [torch.autograd.grad(x, every, retain_graph=True)[0] for x in (loss, want)]
+    torch.testing.assert_close(*grads)
+
+
+@pytest.mark.parametrize("size", [10.0, 30.0, 80.0])
+def test_own_pairs_leave_the_loss_above_zero(size):
+    """Of a critic that is sure, their sum is far above that of all others."""
+    every = torch.full((64, 16, 64), -size) + torch.rand(64, 16, 64)
+    positive = size + torch.rand(64, 16)
+    for i in range(64):
+        every[i, :, i] = positive[i]
+    loss = jensen_shannon(positive, every, True).item()
+    assert 0 <= loss < 1e-3
+    assert loss > 0 or size > 50
+
+
 @pytest.mark.parametrize("b", range(2, 10))
 def test_roll_leaves_nobody_in_place(b):
     x = torch.arange(2 * b).view(b, 2)

@@ -51,8 +51,8 @@ def caught(method, batch, progress):
 def by_numpy(loss, local: torch.Tensor, glob: torch.Tensor) -> float:
     """The Jensen-Shannon loss of all pairs."""
     scores = loss.local_critic(local, glob)
-    together, apart = numbers(scores.positive), numbers(scores.negative)
-    apart = apart[np.isfinite(apart)]
+    together, every = numbers(scores.positive), numbers(scores.negative)
+    apart = np.concatenate([np.delete(x, i, -1).ravel() for i, x in enumerate(every)])
     assert len(apart) == (len(local) - 1) * together.size
     return np.logaddexp(0, -together).mean() + np.logaddexp(0, apart).mean()
 

@@ -97,37 +97,39 @@ def separable_scores(critic: SeparableCritic, local, glob) -> np.ndarray:
     return scores
 
 
-def held(negative: torch.Tensor) -> np.ndarray:
-    """(B, N, M): the places that hold a negative, in order."""
-    negative = negative.detach().numpy()
-    return negative[negative > -np.inf].reshape(*negative.shape[:2], -1)
+def held(scores) -> np.ndarray:
+    """(B, N, B - 1): the negatives of all pairs, in order."""
+    assert scores.with_own
+    every = scores.negative.detach().numpy()
+    return np.stack([np.delete(every[i], i, -1) for i in range(len(every))])
 
 
 def test_separable_equals_a_loop_over_all_pairs(views):
     local, glob = views
     critic = SeparableCritic(C, D, width=8)
-    positive, negative = critic(local, glob)
+    scores = critic(local, glob)
     table = separable_scores(critic, local, glob)
     for i in range(B):
         others = [j for j in range(B) if j != i]
-        np.testing.assert_allclose(positive[i].detach().numpy(), table[i, :, i], atol=1e-5)
+        own = scores.positive[i].detach().numpy()
+        np.testing.assert_allclose(own, table[i, :, i], atol=1e-5)
         # the global view stays, the local ones are those of the other images
         want = np.stack([table[j, :, i] for j in others], -1)
-        np.testing.assert_allclose(held(negative)[i], want, atol=1e-5)
+        np.testing.assert_allclose(held(scores)[i], want, atol=1e-5)
 
 
 def test_all_pairs_are_counted_once(views):
     critic = SeparableCritic(C, D, width=8)
-    negative = critic(*views).negative
+    scores = critic(*views)
     table = separable_scores(critic, *views)
     want = np.sort([table[i, n, j] for i, n, j in np.ndindex(table.shape) if i != j])
-    np.testing.assert_allclose(np.sort(held(negative).ravel()), want, atol=1e-5)
+    np.testing.assert_allclose(np.sort(held(scores).ravel()), want, atol=1e-5)
 
 
 @pytest.mark.parametrize("shift", range(1, B))
 def test_separable_roll_equals_explicit_pairs(shift, views):
     critic = SeparableCritic(C, D, width=8)
-    positive, negative = critic(*views, torch.tensor(shift))
+    positive, negative, _ = critic(*views, torch.tensor(shift))
     table = separable_scores(critic, *views)
     for i in range(B):
         other = (i + shift) % B
@@ -140,7 +142,7 @@ def test_all_pairs_of_two_are_the_roll(views):
     critic = SeparableCritic(C, D)
     together, rolled = critic(local, glob), critic(local, glob, torch.tensor(1))
     torch.testing.assert_close(together.positive, rolled.positive)
-    np.testing.assert_allclose(held(together.negative), rolled.negative.detach(), atol=1e-6)
+    np.testing.assert_allclose(held(together), rolled.negative.detach(), atol=1e-6)
 
 
 @pytest.mark.parametrize("name", sorted(CRITICS))
@@ -165,7 +167,7 @@ def test_starts_near_chance(name, channels):
 def test_pairs_of_one_class_are_positive(views):
     critic, labels = SeparableCritic(C, D, width=8), np.array([0, 1, 0, 2, 1])
     same_class = torch.from_numpy(labels[:, None] == labels)
-    positive, negative = critic(*views, same_class_mask=same_class)
+    positive, negative, _ = critic(*views, same_class_mask=same_class)
     table = separable_scores(critic, *views)  # [image of the cell, cell, image of the global view]
     pairs = [(i, j) for i in range(B) for j in range(B)]
     for value, scores in (

@@ -24,44 +24,55 @@ class Scores(NamedTuple):
     Attributes:
         positive: of any shape (...); inf where there is no pair (Jensen-Shannon only).
         negative: (..., M), M negatives for each positive; -inf where there is no pair.
+        with_own: whether `negative` is of all pairs, (B, N, B), so that negative[i, :, i] are the
+            positives, which are not to count. To leave them in is cheaper than to mask them.
     """
 
     positive: Tensor
     negative: Tensor
+    with_own: bool = False
 
 
-def info_nce(positive: Tensor, negative: Tensor) -> Tensor:
+def info_nce(positive: Tensor, negative: Tensor, with_own: bool = False) -> Tensor:
     r"""The InfoNCE loss (van den Oord et al. 2018, https://arxiv.org/abs/1807.03748, Eq. 4).
 
     The mean of :math:`-\log(e^{s_+} / (e^{s_+} + \sum_j e^{s_j}))`; log(M + 1) minus it bounds the
     mutual information from below. M = 1 compares with a single negative.
     """
-    scores = torch.cat([positive.float().unsqueeze(-1), negative.float()], dim=-1)  # (..., 1 + M)
-    return (scores.logsumexp(-1) - scores[..., 0]).mean()
+    positive, scores = positive.float(), negative.float()
+    if not with_own:
+        scores = torch.cat([positive.unsqueeze(-1), scores], dim=-1)  # (..., 1 + M)
+    return (scores.logsumexp(-1) - positive).mean()
 
 
-def donsker_varadhan(positive: Tensor, negative: Tensor) -> Tensor:
+def donsker_varadhan(positive: Tensor, negative: Tensor, with_own: bool = False) -> Tensor:
     r"""The negated Donsker-Varadhan bound (MINE, https://arxiv.org/abs/1801.04062, Eq. 5).
 
     .. math:: L = \log E_{neg}[e^T] - E_{pos}[T]
 
     The plain batch estimate; the moving-average correction of MINE's gradient is not applied.
     """
-    negative = negative.float()
+    negative = _without_own(negative.float()) if with_own else negative.float()
     mean_exp = negative.flatten().logsumexp(0) - num_scores(negative).log()
     return mean_exp - positive.float().mean()
 
 
-def nwj(positive: Tensor, negative: Tensor) -> Tensor:
+def nwj(positive: Tensor, negative: Tensor, with_own: bool = False) -> Tensor:
     r"""The negated bound of Nguyen, Wainwright and Jordan (https://arxiv.org/abs/0809.0853).
 
     .. math:: L = E_{neg}[e^{T-1}] - E_{pos}[T]
     """
-    negative = negative.float()
+    negative = _without_own(negative.float()) if with_own else negative.float()
     return (negative - 1).exp().sum() / num_scores(negative) - positive.float().mean()
 
 
 BOUNDS = {"infonce": info_nce, "dv": donsker_varadhan, "nwj": nwj}
+
+
+def _without_own(negative: Tensor) -> Tensor:
+    """Scores (B, N, B) with -inf for each positive."""
+    own = torch.eye(len(negative), dtype=torch.bool, device=negative.device)
+    return negative.masked_fill(own[:, None], -torch.inf)
 
 
 def num_scores(scores: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Critics: how well the cells of a map and a vector go together, as scores."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..functional.information_bounds import Scores, roll_batch
@@ -51,11 +52,9 @@ class SeparableCritic(nn.Module):
             negative = (rolled * query[:, None]).sum(-1) + offset[:, None]
             return Scores(positive, negative[..., None])
         # [image of the vector, cell, image of the cell]
-        scores = (cells @ query.T + offset).transpose(0, 2)
+        scores = F.linear(cells, query, offset).transpose(0, 2)
         if same_class_mask is None:
-            same_image = torch.eye(len(vector), dtype=torch.bool, device=vector.device)
-            positive = scores.diagonal(dim1=0, dim2=2).T
-            return Scores(positive, scores.masked_fill(same_image[:, None], -torch.inf))
+            return Scores(scores.diagonal(dim1=0, dim2=2).T, scores, with_own=True)
         positive = scores.masked_fill(~same_class_mask[:, None], torch.inf)
         return Scores(positive, scores.masked_fill(same_class_mask[:, None], -torch.inf))
 

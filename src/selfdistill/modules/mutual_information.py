@@ -32,7 +32,7 @@ from .information_checks import draw_shift, loss_warnings, without_negatives
 _NEGATIVES = purpose("muse.negatives")
 
 
-def jensen_shannon(positive: Tensor, negative: Tensor) -> Tensor:
+def jensen_shannon(positive: Tensor, negative: Tensor, with_own: bool = False) -> Tensor:
     r"""The Jensen-Shannon loss of MUSE, Eq. 5, from `Scores`; 0-d, in nats, in fp32.
 
     .. math:: L = E_{neg}[sp(T)] + E_{pos}[sp(-T)], \quad sp(a) = \log(1 + e^a)
@@ -43,6 +43,10 @@ def jensen_shannon(positive: Tensor, negative: Tensor) -> Tensor:
     """
     positive, negative = positive.float(), negative.float()
     positive_loss = F.softplus(-positive).sum() / num_scores(-positive)
+    if with_own:
+        others = F.softplus(negative).sum() - F.softplus(positive).sum()
+        number = max(1, negative.numel() - positive.numel())
+        return positive_loss + others.clamp(min=0) / number  # by rounding it can be below 0
     return positive_loss + F.softplus(negative).sum() / num_scores(negative)
 
 
