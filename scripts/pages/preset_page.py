@@ -53,7 +53,14 @@ def pages() -> dict[str, str]:
 def _row(rule: Rule) -> list[str]:
     values = ", ".join(f"`{key}` {_text(value)}" for key, value in rule.values.items())
     weights = {None: "any", True: "initial", False: "random"}[rule.weights]
-    return [rule.preset, rule.task or "any", rule.family or "any", weights, values, rule.why]
+    return [
+        rule.preset or "any",
+        rule.task or "any",
+        rule.family or "any",
+        weights,
+        values,
+        rule.why,
+    ]
 
 
 def _text(value: object) -> str:

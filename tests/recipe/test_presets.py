@@ -52,6 +52,18 @@ def test_families_and_tasks_have_their_own():
     assert (scenes.lr, scenes.head_lr_factor) == (0.01, 10.0)
 
 
+@pytest.mark.parametrize("keys", [{}, WEIGHTS, {"preset": "strong"}])
+def test_large_images_are_taken_in_four_passes(keys):
+    def passes(task, **more):
+        return resolved(method="ce", task=task, **{**keys, **more}).accumulation_steps
+
+    for task in ("detection", "segmentation", "clips"):
+        assert passes(task) == passes(task, batch_size=64) == 4
+        assert passes(task, batch_size=6) == passes(task, accumulation_steps=1) == 1
+    assert passes("classification") == 1
+    assert "accumulation_steps 4" in describe_preset(resolved(method="ce", task="detection"))
+
+
 @pytest.mark.parametrize(
     ("model", "family"),
     [

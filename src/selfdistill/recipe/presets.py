@@ -42,7 +42,7 @@ class Rule(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    preset: Literal["scratch", "finetune", "strong"]
+    preset: Literal["scratch", "finetune", "strong"] | None = None
     task: str | None = None
     family: str | None = None
     weights: bool | None = None
@@ -128,10 +128,12 @@ def resolve_preset(recipe: Mapping[str, Any], methods: Sequence[str] = ()) -> Pr
     family = network_family(str(complete["model"]))
     values: dict[str, Any] = {}
     for rule in preset_table().rule:
-        if rule.preset == name and _holds(rule, str(complete["task"]), family, trained):
+        if rule.preset in (None, name) and _holds(rule, str(complete["task"]), family, trained):
             values |= rule.values
     if any(cls.needs.single_label or cls.needs.same_class for cls in classes):
         values = {key: value for key, value in values.items() if key not in _MIXING}
+    if complete["batch_size"] != Recipe.model_fields["batch_size"].default:
+        values.pop("accumulation_steps", None)  # which need not divide it
     epochs = recipe.get("epochs", values.get("epochs", complete["epochs"]))
     if "warmup_epochs" in values and isinstance(epochs, int):
         values["warmup_epochs"] = min(values["warmup_epochs"], epochs / 10)
