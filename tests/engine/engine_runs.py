@@ -372,7 +372,8 @@ def pool(name: str, folder: Path) -> dict[str, str]:
         return {}
     path = folder / "pool.npz"
     np.savez(path, images=images(30).images.permute(0, 2, 3, 1).numpy())
-    return {"extra": f"npz:{path}"}
+    option = {"open_set": "joint"} if "open_set" in parameters(name) else {}
+    return {"extra": f"npz:{path}", **option}
 
 
 def write_masks(path: Path) -> Path:

@@ -7,8 +7,12 @@ import torch
 from torch import distributed
 
 from selfdistill.core import ResourceError
-from selfdistill.engine.extra_choice import _of_all_processes
-from selfdistill.engine.processes import lost_processes_reported, process_max, process_mean
+from selfdistill.engine.processes import (
+    gather_rows,
+    lost_processes_reported,
+    process_max,
+    process_mean,
+)
 
 TWO = SimpleNamespace(world_size=2)
 ONE = SimpleNamespace(world_size=1)
@@ -37,7 +41,7 @@ def test_other_faults_stay_what_they_are():
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_scores_of_all_processes_are_in_order_whatever_their_numbers(rank):
+def test_rows_of_all_processes_are_in_order_whatever_their_numbers(rank, monkeypatch):
     shares = torch.arange(10.0).view(5, 2).split([2, 3])
 
     class Both:
@@ -45,17 +49,16 @@ def test_scores_of_all_processes_are_in_order_whatever_their_numbers(rank):
 
         world_size, device = 2, "cpu"
 
-        def all_reduce(self, tensor, reduce_op):
-            return torch.tensor(3)  # the longer share
+    def all_gather(parts, tensor):
+        sent = [torch.tensor([2]), torch.tensor([3])]
+        if tensor.dim() > 1:
+            sent = [torch.cat([shares[0], torch.full((1, 2), -1.0)]), shares[1]]
+        assert torch.equal(tensor[: len(shares[rank])], sent[rank][: len(shares[rank])])
+        for part, tensor in zip(parts, sent, strict=True):
+            part.copy_(tensor)
 
-        def all_gather(self, tensor):
-            if tensor.dim() == 0:
-                assert int(tensor) == len(shares[rank])
-                return torch.tensor([2, 3])
-            assert torch.equal(tensor[: len(shares[rank])], shares[rank])
-            return torch.stack([torch.cat([shares[0], torch.full((1, 2), -1.0)]), shares[1]])
-
-    assert torch.equal(_of_all_processes(Both(), shares[rank]), torch.cat(shares))
+    monkeypatch.setattr(distributed, "all_gather", all_gather)
+    assert torch.equal(gather_rows(Both(), shares[rank]), torch.cat(shares))
 
 
 def test_one_process_agrees_with_itself():

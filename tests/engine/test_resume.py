@@ -9,8 +9,7 @@ import torch
 from engine_runs import STEPS, Calls, assert_same_run, final, lines, make
 
 from selfdistill.core import METHODS, ArtifactError
-from selfdistill.engine import checkpoint
-from selfdistill.engine import trainer as trainer_module
+from selfdistill.engine import checkpoint, processes
 from selfdistill.recipe.build_method import unsupported_reason
 from selfdistill.signals import Interrupted
 from selfdistill.tasks import Classification
@@ -254,7 +253,7 @@ def test_a_signal_that_comes_while_the_processes_agree_is_not_lost(tmp_path, mon
         trainer.signals.signal_number = signal.SIGTERM
         return value
 
-    monkeypatch.setattr(trainer_module, "process_max", agree)
+    monkeypatch.setattr(processes, "process_max", agree)
     with pytest.raises(Interrupted, match="SIGTERM"):
         trainer.run()
     assert final(tmp_path).state["step"] == 2

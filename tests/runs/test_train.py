@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import selfdistill
-from selfdistill.core import ConfigError, RunBusyError
+from selfdistill.core import ConfigError, DataError, RunBusyError
 from selfdistill.data import load as load_data
 from selfdistill.engine.callback import Callback
 
@@ -33,7 +33,7 @@ class Own(nn.Module):
 def test_own_network_is_trained_in_place(tmp_path):
     network = Own()
     before = network.classify.weight.clone()
-    run = selfdistill.train(model=network, out=tmp_path / "run", **TINY)
+    run = selfdistill.train(method="exits", model=network, out=tmp_path / "run", **TINY)
     assert run.network is network
     assert not torch.equal(network.classify.weight, before)
     assert [row.predictor for row in run.exits] == ["exit1", "student"]
@@ -58,7 +58,12 @@ def test_own_data_object(tmp_path):
 
 def test_options_of_the_method_are_keywords(tmp_path):
     run = selfdistill.train(
-        model="cifar/resnet8", out=tmp_path / "run", combine="mul", information_weight=0.3, **TINY
+        method="muse",
+        model="cifar/resnet8",
+        out=tmp_path / "run",
+        combine="mul",
+        information_weight=0.3,
+        **TINY,
     )
     assert run.recipe.options["combine"] == "mul"
     assert 'combine = "mul"' in (tmp_path / "run" / "recipe.toml").read_text()
@@ -72,8 +77,8 @@ def test_recipe_file_keeps_its_model_and_data(tmp_path):
 
 
 def test_a_taken_directory_and_a_wrong_configuration(tmp_path):
-    wrong = {**TINY, "batch_size": 1}
-    with pytest.raises(Exception, match="needs 2 or more"):
+    wrong = {**TINY, "method": "muse", "batch_size": 1}
+    with pytest.raises(DataError, match="needs 2 or more"):
         selfdistill.train(out=tmp_path / "run", model="cifar/resnet8", **wrong)
     selfdistill.train(
         out=tmp_path / "run", model="cifar/resnet8", **TINY
@@ -101,7 +106,8 @@ def test_averaged_weights_are_what_is_evaluated_and_loaded(tmp_path):
 
 
 def test_a_network_nobody_adapted(tmp_path):
-    run = selfdistill.train(model="timm/convnext_atto", image_size=32, out=tmp_path / "run", **TINY)
+    keys = {"method": "exits", "model": "timm/convnext_atto", "image_size": 32}
+    run = selfdistill.train(out=tmp_path / "run", **keys, **TINY)
     assert [row.predictor for row in run.exits] == ["exit1", "exit2", "exit3", "student"]
 
 

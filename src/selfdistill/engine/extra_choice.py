@@ -1,6 +1,6 @@
 """The choice of extra images that a method makes before each epoch."""
 
-from typing import Any, cast
+from typing import cast
 
 import torch
 from lightning_fabric import Fabric
@@ -9,7 +9,7 @@ from torch import Tensor
 from ..core import Method, Progress
 from .checkpoint import Checkpoint
 from .evaluate import evaluation_mode
-from .processes import process_max
+from .processes import gather_rows
 from .protocols import Batches, ChoosableBatches
 
 
@@ -33,7 +33,7 @@ class ExtraChoice:
             return
         with evaluation_mode(self.method, self.fabric):
             parts = [self.method.score_extra(batch.inputs) for batch in self.batches.pool()]
-        scores = _of_all_processes(self.fabric, torch.cat(parts))
+        scores = gather_rows(self.fabric, torch.cat(parts)).to(self.fabric.device)
         self._set(self.method.choose_extra(scores, progress).cpu())
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
@@ -49,16 +49,3 @@ class ExtraChoice:
         assert self.batches is not None
         self.indices = indices
         self.batches.choose(indices)
-
-
-def _of_all_processes(fabric: Fabric, scores: Tensor) -> Tensor:
-    """The scores (N, ...) of all processes in order; their numbers may differ by one."""
-    if fabric.world_size == 1:
-        return scores
-    longest = process_max(fabric, len(scores))
-    padded: Any = scores.new_zeros(longest, *scores.shape[1:])
-    padded[: len(scores)] = scores
-    count = torch.tensor(len(scores), device=fabric.device)
-    parts, counts = fabric.all_gather(padded), fabric.all_gather(count)
-    rows = zip(cast(Tensor, parts), cast(Tensor, counts).tolist(), strict=True)
-    return torch.cat([part[:number] for part, number in rows])

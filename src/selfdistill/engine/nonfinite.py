@@ -1,6 +1,6 @@
 """The loss term that made a step non-finite, and tensors that are not finite."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ _REMEDY = "start a new run with a lower --lr, --warmup-epochs, --clip-grad-norm 
 
 
 def find_nonfinite_term(
-    method: Method, steps: list[StepOutput], batches: list[Batch], progress: Progress
+    method: Method, steps: Sequence[StepOutput], batches: Sequence[Batch], progress: Progress
 ) -> str:
     """Description of the non-finite loss terms or, if all are finite, of the first such gradient.
 

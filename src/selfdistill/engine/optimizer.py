@@ -18,18 +18,31 @@ _NO_TUNING = FineTuning()
 
 
 def build_optimizer(
-    method: Method, settings: TrainingSettings, tuning: FineTuning = _NO_TUNING
+    method: Method,
+    settings: TrainingSettings,
+    tuning: FineTuning = _NO_TUNING,
+    *,
+    fused: bool = False,
 ) -> Optimizer:
     """The optimizer over the method's parameter groups: SGD, AdamW or one of timm's.
 
     A group may set `weight_decay` for itself, and `lr_scale`, a factor on the learning rate.
 
+    Args:
+        method: whose parameters it moves.
+        settings: name, rate, decay and momentum.
+        tuning: what of the network learns how fast.
+        fused: whether SGD and AdamW are to be torch's fused ones, where Fabric can have them.
+
     Raises:
         ConfigError: nothing is left to train, or timm's optimizer cannot be used here.
     """
     groups = parameter_groups(method, settings, tuning)
+    # Fabric does not clip what a fused optimizer is to unscale
+    clipped = settings.precision == "fp16" and settings.clip_grad_norm
+    kernels: dict[str, Any] = {"fused": True} if fused and not clipped else {}
     if settings.optimizer == "adamw":
-        return AdamW(groups, lr=settings.lr, weight_decay=settings.weight_decay)
+        return AdamW(groups, lr=settings.lr, weight_decay=settings.weight_decay, **kernels)
     if settings.optimizer != "sgd":
         return _timm_optimizer(groups, settings)
     nesterov = settings.nesterov and settings.momentum > 0
@@ -39,7 +52,26 @@ def build_optimizer(
         momentum=settings.momentum,
         nesterov=nesterov,
         weight_decay=settings.weight_decay,
+        **kernels,
     )
+
+
+def is_fused(optimizer: Optimizer) -> bool:
+    """Whether an optimizer skips a step by a flag on the device, `found_inf`."""
+    return bool(getattr(optimizer, "_step_supports_amp_scaling", False))
+
+
+def init_momentum(optimizer: Optimizer) -> None:
+    """Give each parameter of a fused SGD its momentum, which is zero.
+
+    By itself torch gives it at the first step, and stops if a parameter has its first gradient
+    later than another.
+    """
+    if not (isinstance(optimizer, SGD) and is_fused(optimizer)):
+        return
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group["momentum"] else ():
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def _timm_optimizer(groups: list[dict[str, Any]], settings: TrainingSettings) -> Optimizer:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from ..core import ArtifactError
+from .optimizer import is_fused
 
 _NUMBER = "number "
 _GROUP = "group "
@@ -56,8 +57,8 @@ def restore_optimizer(optimizer: Optimizer, method: nn.Module, tensors: dict[str
         if parameter is None or not _fits(tensor, parameter, optimizer):
             raise _misfit(key)
         state: dict[str, Any] = optimizer.state[parameter]
-        # torch keeps a step counter on the CPU, and every other slot on its parameter's device.
-        on_device = isinstance(value, Tensor) and slot != "step"
+        # A step counter is on the CPU unless the optimizer is fused; all else is with its parameter
+        on_device = isinstance(value, Tensor) and (slot != "step" or is_fused(optimizer))
         state[slot] = value.to(parameter.device) if on_device else value
 
 

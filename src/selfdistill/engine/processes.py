@@ -10,6 +10,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..core import ResourceError
+from .host_copy import HostCopy
 
 _LOST = ("closed by peer", "reset by peer", "connection refused", "broken pipe", "gloo", "nccl")
 
@@ -31,6 +32,29 @@ def process_max(fabric: Fabric, value: int) -> int:
     return int(cast(Tensor, fabric.all_reduce(tensor, reduce_op="max")))
 
 
+class ProcessMax:
+    """The largest value of all processes, which all of them are told at the same call.
+
+    Args:
+        fabric: whose processes agree.
+        deferred: whether it is told at the call after, so that no host waits for its device.
+    """
+
+    def __init__(self, fabric: Fabric, *, deferred: bool) -> None:
+        self.fabric, self.deferred = fabric, deferred
+        self.sent: HostCopy | None = None
+
+    def __call__(self, value: int) -> int:
+        """The largest value, if deferred of the call before; at the first of these it is 0."""
+        if not self.deferred or self.fabric.world_size == 1:
+            return process_max(self.fabric, value)
+        largest = torch.full((), value, device=self.fabric.device)
+        # not Fabric's, which lets all hosts wait for each other first
+        distributed.all_reduce(largest, op=distributed.ReduceOp.MAX)
+        before, self.sent = self.sent, HostCopy(largest)
+        return int(before.read()) if before else 0
+
+
 def gather_rows(fabric: Fabric, rows: Tensor) -> Tensor:
     """The rows of all processes in the order of their ranks, (N, …), on the CPU.
 
@@ -38,12 +62,19 @@ def gather_rows(fabric: Fabric, rows: Tensor) -> Tensor:
     """
     if fabric.world_size == 1:
         return rows.cpu()
-    own = torch.tensor(len(rows), device=fabric.device)
-    counts = cast(Tensor, fabric.all_gather(own)).tolist()
+    own = torch.tensor([len(rows)], device=fabric.device)
+    counts = torch.cat(_gather(fabric, own)).tolist()
     padded = rows.new_zeros(max(counts), *rows.shape[1:])
     padded[: len(rows)] = rows
-    gathered = cast(Tensor, fabric.all_gather(padded.to(fabric.device))).cpu()
-    return torch.cat([part[:count] for part, count in zip(gathered, counts, strict=True)])
+    gathered = _gather(fabric, padded.to(fabric.device))
+    return torch.cat([part[:count].cpu() for part, count in zip(gathered, counts, strict=True)])
+
+
+def _gather(fabric: Fabric, tensor: Tensor) -> list[Tensor]:
+    """A tensor of one shape of each process, without gradients, which Fabric's would have."""
+    parts = [torch.empty_like(tensor) for _ in range(fabric.world_size)]
+    distributed.all_gather(parts, tensor)
+    return parts
 
 
 def average_batchnorm_statistics(

@@ -19,12 +19,20 @@ from .batchnorm import reestimate_batchnorm
 from .callback import Callback
 from .extra_choice import ExtraChoice
 from .fine_tuning import FineTuning
+from .finite_check import FiniteCheck, Passes
 from .meters import Meters
 from .monitor_warnings import MonitorWarnings
-from .nonfinite import divergence_error, find_nonfinite_tensor, find_nonfinite_term
-from .optimizer import EMA, build_optimizer, learning_rate, set_learning_rate
+from .nonfinite import divergence_error, find_nonfinite_tensor
+from .optimizer import (
+    EMA,
+    build_optimizer,
+    init_momentum,
+    is_fused,
+    learning_rate,
+    set_learning_rate,
+)
 from .optimizer_state import restore_optimizer
-from .processes import average_batchnorm_statistics, process_max
+from .processes import ProcessMax, average_batchnorm_statistics, process_max
 from .protocols import Batches, Origin
 from .run_directory import RunDirectory
 from .settings import TrainingSettings
@@ -76,8 +84,10 @@ class Trainer:
         self.train_batches, self.val_batches = train_batches, val_batches
         self.directory, self.callback, self.origin = directory, callback or Callback(), origin
         self.global_step, self.total_steps = 0, settings.epochs * train_batches.steps_per_epoch
+        on_gpu = fabric.device.type == "cuda"
         # `signals` hears at any time; the agreed one is known to all processes
         self.meters, self.signals, self.agreed_signal = Meters(), Signals(), 0
+        self.agree = ProcessMax(fabric, deferred=on_gpu)
         self.warnings = MonitorWarnings(
             method, self.callback, train_batches.steps_per_epoch, self.total_steps
         )
@@ -87,8 +97,12 @@ class Trainer:
             method.compile()
         self.choice = ExtraChoice(fabric, method, train_batches)
         self.tuning = tuning
-        optimizer = build_optimizer(method, settings, tuning)
+        optimizer = build_optimizer(method, settings, tuning, fused=on_gpu)
         self.wrapped_method, self.optimizer = fabric.setup(method, optimizer)
+        init_momentum(optimizer)
+        guarded = settings.precision == "fp16" or is_fused(optimizer)  # in fp16 by the scaler
+        check = partial(FiniteCheck, method, optimizer, self._saved_step)
+        self.finite = check(deferred=on_gpu and guarded)
         self.ema = EMA(trained_state(method), settings.ema_decay) if settings.ema_decay else None
         self.train_metric = task.train_metric().to(fabric.device)  # constructing it is slow
         self.zero = torch.zeros((), device=fabric.device)
@@ -138,7 +152,10 @@ class Trainer:
                 self.fabric.backward(steps[-1].total / len(micro_batches))
             self.meters.add(steps[-1])
             self.images_since_log += len(batch.indices) * self.fabric.world_size
-        norm = self._checked_norm(steps, micro_batches, progress)
+        norm = self._clipped_norm()
+        # Infinite gradients are normal in fp16: the scaler skips their steps.
+        total = sum((s.total for s in steps), self.zero if settings.precision == "fp16" else norm)
+        self.finite.check(Passes(self.global_step, steps, micro_batches, progress), total)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.method.after_step(progress)
@@ -159,6 +176,7 @@ class Trainer:
 
     def end_epoch(self, epoch: int) -> None:
         """Evaluate, log, warn about monitors and save."""
+        self.finite.finish()
         entry: dict[str, Any] = {"kind": "epoch", "epoch": epoch, "step": self.global_step}
         entry |= self.meters.take_means("epoch", self.fabric)
         last = self.global_step == self.total_steps
@@ -186,6 +204,7 @@ class Trainer:
         Raises:
             DivergenceError: something that would be saved is not finite; nothing is written.
         """
+        self.finite.finish()
         self._average_batchnorm_statistics()
         tensors = checkpoint_tensors(self.method, self.optimizer, self.ema) | self.choice.tensors()
         fault = find_nonfinite_tensor(tensors)
@@ -244,34 +263,19 @@ class Trainer:
         scalar = partial(torch.full, (), dtype=torch.int64, device=self.fabric.device)
         return Progress(*map(scalar, numbers))
 
-    def _checked_norm(
-        self, steps: list[StepOutput], batches: list[Batch], progress: Progress
-    ) -> Tensor:
-        """The gradient's norm before clipping; a non-finite loss or gradient raises.
-
-        The gradient is clipped where the settings say so.
-        """
-        if self.settings.clip_grad_norm:
-            limit: dict[str, Any] = {
-                "max_norm": self.settings.clip_grad_norm,
-                "error_if_nonfinite": False,
-            }
-            clipped = self.fabric.clip_gradients(self.wrapped_method, self.optimizer, **limit)
-            norm = cast(Tensor, clipped)
-        else:
-            norm = get_total_norm(p.grad for p in self.method.parameters() if p.grad is not None)
-        # Infinite gradients are normal in fp16: the scaler skips their steps.
-        total = sum((step.total for step in steps), start=self.zero)
-        total = total if self.settings.precision == "fp16" else total + norm
-        if not torch.isfinite(total.detach()).item():
-            fault = find_nonfinite_term(self.method, steps, batches, progress)
-            raise divergence_error(fault, self.global_step, self._saved_step())
-        return norm
+    def _clipped_norm(self) -> Tensor:
+        """The gradient's norm before it is clipped, where the settings say that it is."""
+        if not self.settings.clip_grad_norm:
+            return get_total_norm(p.grad for p in self.method.parameters() if p.grad is not None)
+        limit: Any = {"max_norm": self.settings.clip_grad_norm, "error_if_nonfinite": False}
+        clipped = self.fabric.clip_gradients(self.wrapped_method, self.optimizer, **limit)
+        return cast(Tensor, clipped)
 
     def _saved_step(self) -> int | None:
         return checkpoint.newest_step(self.directory.checkpoints)
 
     def _log_step(self, epoch: int) -> None:
+        self.finite.finish()
         step, batch, norm = self.last_step
         before, self.last_log_time = self.last_log_time, time.perf_counter()
         images_per_second = self.images_since_log / (self.last_log_time - before)
@@ -291,5 +295,5 @@ class Trainer:
 
     def _stop_requested(self) -> bool:
         """Whether a process was asked to stop: all must leave the loop at the same step."""
-        self.agreed_signal = process_max(self.fabric, self.signals.signal_number)
+        self.agreed_signal = self.agree(self.signals.signal_number)
         return bool(self.agreed_signal)
