@@ -1,7 +1,11 @@
 import torch
 from torch import nn
 
-from selfdistill.core.memory_format import channels_last, module_to_channels_last
+from selfdistill.core.memory_format import (
+    channels_last,
+    module_to_channels_last,
+    module_to_contiguous,
+)
 
 LAST, LAST_3D = torch.channels_last, torch.channels_last_3d
 
@@ -25,3 +29,7 @@ def test_a_module_keeps_its_parameters():
     assert all(map(torch.equal, module.parameters(), values))
     assert module[0].weight.is_contiguous(memory_format=LAST)
     assert module[1].weight.is_contiguous(memory_format=LAST_3D)
+    module_to_contiguous(module)
+    assert all(a is b for a, b in zip(module.parameters(), before, strict=True))
+    assert all(map(torch.equal, module.parameters(), values))
+    assert all(tensor.is_contiguous() for tensor in module.state_dict().values())

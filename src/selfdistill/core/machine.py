@@ -22,6 +22,25 @@ def num_cores() -> int:
     return os.cpu_count() or 1
 
 
+def has_fast_bfloat16(device_type: str) -> bool:
+    """Whether a device multiplies bfloat16 in hardware: a GPU from Ampere on, x86 with AMX or
+    AVX512_BF16.
+
+    Others compute in float32 and round, which is slower than float32 alone. oneDNN's variable
+    `ONEDNN_MAX_CPU_ISA`, which keeps it from such instructions, is heeded.
+    """
+    if device_type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device_type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or "DEFAULT"
+    if not any(part in limit.upper() for part in ("DEFAULT", "ALL", "BF16", "AMX")):
+        return False
+    # public in later releases alone: torch.cpu.get_capabilities
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, check, bool)() for check in checks)
+
+
 def environment() -> dict[str, Any]:
     """Command, commit, versions and hardware of this process, as JSON can hold them."""
     return {

@@ -1,5 +1,7 @@
 """Tensors with the channels as the innermost dimension in memory."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -18,6 +20,20 @@ def module_to_channels_last(module: nn.Module) -> None:
     `Module.to(memory_format=torch.channels_last)` refuses the weights of 3-D convolutions. Weights
     that are split among processes stay as they are.
     """
+    for tensor in _whole_tensors(module):
+        tensor.data = channels_last(tensor.data)
+
+
+def module_to_contiguous(module: nn.Module) -> None:
+    """All parameters and buffers of a module in the usual order, in place.
+
+    safetensors, for one, writes no others.
+    """
+    for tensor in _whole_tensors(module):
+        tensor.data = tensor.data.contiguous()
+
+
+def _whole_tensors(module: nn.Module) -> Iterator[Tensor]:
     for tensor in (*module.parameters(), *module.buffers()):
         if not hasattr(tensor, "to_local"):  # a DTensor, whose class is slow to import
-            tensor.data = channels_last(tensor.data)
+            yield tensor

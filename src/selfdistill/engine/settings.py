@@ -82,9 +82,15 @@ class TrainingSettings(BaseModel):
         "Statistics of the network's BatchNorm layers; frozen keeps those of the initial weights, "
         "reestimate measures them anew at the end.",
     )
-    precision: Literal["fp32", "bf16", "fp16"] = _hardware("fp32", "Floating-point precision.")
-    channels_last: bool = _hardware(
-        False, "Channels-last memory format; faster convolutions with bf16."
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = _hardware(
+        "auto",
+        "Floating-point precision; auto is bf16 where the device has instructions for it, else "
+        "fp32.",
+    )
+    channels_last: bool | None = _hardware(
+        None,
+        "Channels-last memory format, in which convolutions are faster.",
+        unset="for convolutional networks",
     )
     compile: bool = _hardware(False, "torch.compile; pays off in long runs on a GPU.")
     log_every_steps: int = _output(

@@ -19,6 +19,7 @@ from ..tasks import TASKS, check_network, make_task
 from .build_method import build_method, teacher_network, unlike_outputs
 from .embedding import with_embedding
 from .fine_tuning import tune_network
+from .machine_choices import chosen_by_machine
 from .network_input import InitialWeights, as_network_input, initial_weights
 from .options import method_classes
 from .schema import Recipe
@@ -169,6 +170,7 @@ def build_run(
             "learning rate restarts, and the step schedule does not; use lr_schedule=cosine"
         )
     tuning = tune_network(recipe, network, method, task, given=model is not None)
+    recipe = chosen_by_machine(recipe, network)
     parts = recipe, data, task, network, method, tuning, teacher, peers, unlike
     return RunComponents(*parts, *(loaded[3:] if loaded else ()))
 

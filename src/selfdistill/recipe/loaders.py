@@ -119,7 +119,7 @@ def _augmented_loader(
         micro_batches=recipe.accumulation_steps,
         device=fabric.device,
         workers=recipe.num_workers,
-        channels_last=recipe.channels_last,
+        channels_last=bool(recipe.channels_last),
         view_cycle=view_cycle,
         view_seed=view_seed,
     )

@@ -101,7 +101,8 @@ def row_keys(name: str, system: PaperSystem, table: PaperTable) -> dict[str, Any
     recipe = next((p["recipe"] for p in reversed(row_parts) if "recipe" in p), table.recipe)
     if recipe:
         row_parts.insert(0, system.recipes[recipe])
-    result: dict[str, Any] = {"deviations": [], "options": {}}
+    # a row that names no other precision was trained in this one
+    result: dict[str, Any] = {"deviations": [], "options": {}, "precision": "fp32"}
     for part in row_parts:
         joined = {key: _joined(result[key], part.get(key)) for key in ("deviations", "options")}
         result |= {key: value for key, value in part.items() if key != "recipe"} | joined

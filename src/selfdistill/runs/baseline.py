@@ -19,6 +19,7 @@ _MAY_DIFFER = {
     "peers",
     "seed",
     "preset",  # what it set stands beside it
+    "channels_last",  # the same numbers but for rounding
 }
 _MAY_DIFFER |= {"log_every_steps", "save_every_steps", "val_every_epochs"}
 _IMAGES = ("data", "image_size")  # without these two alike, nothing can be compared

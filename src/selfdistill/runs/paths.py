@@ -5,6 +5,7 @@ from pathlib import Path
 from ..core import ConfigError, ResourceError, RunBusyError
 from ..engine import checkpoint
 from ..engine.run_directory import RunDirectory
+from ..recipe.machine_choices import UNDECIDED
 from ..recipe.run_origin import MACHINE_KEYS, recipe_table
 from ..recipe.schema import Recipe, parse
 from ..records.exit_scores import FILE as EXITS_FILE
@@ -25,9 +26,13 @@ def load_recipe(path: str | Path | None) -> Recipe:
 
 
 def first_difference(recipe: Recipe, other: Recipe) -> str:
-    """The first key in which two recipes ask for different runs, or ""."""
+    """The first key in which two recipes ask for different runs, or "".
+
+    What the first one leaves to the machine does not count.
+    """
     for key, value in recipe.model_dump().items():
-        if key not in _NAMED_ONLY and value != getattr(other, key):
+        undecided = key in UNDECIDED and value == UNDECIDED[key]
+        if key not in _NAMED_ONLY and not undecided and value != getattr(other, key):
             return f"{key} ({getattr(other, key)!r}, not {value!r})"
     return ""
 

@@ -48,7 +48,8 @@ def run_summary(
     return summary | {
         "data": f"{data.name}: {sizes}; {content}, {shape}{conversion}",
         "normalization": data.normalization_text,
-        "device": f"{fabric.device.type}{processes}, {recipe.precision}",
+        "device": f"{fabric.device.type}{processes}, {recipe.precision}"
+        + ", channels last" * bool(recipe.channels_last),
         "run": str(directory.path),
     }
 

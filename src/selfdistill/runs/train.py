@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from ..core import ConfigError, load_tensors
+from ..core.memory_format import module_to_contiguous
 from ..data import ImageData
 from ..engine.callback import Callback, Callbacks
 from ..engine.fine_tuning import FineTuning
@@ -217,6 +218,7 @@ def _fit(
 ) -> list[ExitScore]:
     """Train to the end, evaluate, and leave the weights that were evaluated."""
     trainer.run()
+    module_to_contiguous(session.method)  # as the run is when it is loaded again
     callback.on_message("evaluating the finished network")
     with trainer.ema_weights(), handled(raise_interrupted, *STOP_SIGNALS):  # all is saved
         exits = finalize(session, directory, trainer.total_steps, callback)
