@@ -76,7 +76,7 @@ def held(device: str) -> float:
 def measure(case: str, args: argparse.Namespace, answers: Any) -> None:
     """Puts `kept_mib` and `peak_mib` of two steps."""
     torch.set_num_threads(args.threads)
-    run = stepper(*CASES[case], args, bf16=False)
+    run = stepper(*CASES[case], args, "fp32")
     before = held(args.device)
     for _ in range(2):
         run()
@@ -101,7 +101,7 @@ def memory(case: str, args: argparse.Namespace) -> dict[str, float]:
 
 def times(args: argparse.Namespace) -> dict[str, list[float]]:
     """Seconds of a step of each case by round, after a first one that is not counted."""
-    runs = {case: stepper(*of, args, bf16=False) for case, of in CASES.items()}
+    runs = {case: stepper(*of, args, "fp32") for case, of in CASES.items()}
     rounds = [
         {case: seconds(run, args.device) for case, run in runs.items()}
         for _ in range(args.rounds + 1)

@@ -25,7 +25,7 @@ from steps import CASES, arguments, stepper
 def _peak(case: str, args: argparse.Namespace, answers: Any) -> None:
     torch.set_num_threads(args.threads)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    run = stepper(*CASES[case], args, bf16=False)
+    run = stepper(*CASES[case], args, "fp32")
     for _ in range(2):
         run()
     answers.put((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)

@@ -3,7 +3,8 @@
     uv run python benchmarks/speed/steps.py --model cifar/resnet18 --batch 64 --rounds 7 --name x
 
 Every round runs each case once, so that whatever else the machine does falls on all of them; a
-ratio is the median over the rounds of (case ÷ plain step of the same arithmetic in that round).
+ratio is the median over the rounds of (case ÷ plain step of the same arithmetic in that round), or,
+`ratio_to_first`, ÷ the plain step of the first arithmetic.
 Beside it stands the ratio of the multiply-adds that the step makes (forward and backward, counted
 by torch), which time cannot fall below by much.
 """
@@ -25,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from record import record
 
 from selfdistill.core import METHODS, Batch, ConfigError, Method, Progress
+from selfdistill.core.memory_format import module_to_channels_last
 from selfdistill.models import build
 from selfdistill.recipe.build_method import build_method
 from selfdistill.recipe.options import check_options
@@ -32,6 +34,11 @@ from selfdistill.tasks import TASKS, make_task
 
 _BOXES = 8  # an image
 IMAGES = 50_000  # of the training set that memories are made for
+ARITHMETIC = {
+    "fp32": "fp32",
+    "channels_last": "fp32 channels_last",
+    "bf16": "bf16 channels_last",
+}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "ce": ("ce", {}),
     "muse separable": ("muse", {}),
@@ -44,7 +51,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 } | {name: (name, {}) for name in METHODS if name not in ("ce", "muse")}
 
 
-def make(name: str, options: dict[str, Any], args: argparse.Namespace, bf16: bool) -> Method:
+def make(name: str, options: dict[str, Any], args: argparse.Namespace, arithmetic: str) -> Method:
     """The method with all that it is to be given."""
     torch.manual_seed(0)
     classes = [str(i) for i in range(args.classes)]
@@ -62,20 +69,20 @@ def make(name: str, options: dict[str, Any], args: argparse.Namespace, bf16: boo
         companions["train_labels"] = torch.arange(IMAGES) % args.classes
     network = build(args.model, num_classes=args.classes)
     method = build_method(name, network, task, "auto", check_options(name, options), **companions)
-    if bf16:
-        method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if arithmetic != "fp32":
+        module_to_channels_last(method)
     method.to(args.device)
     if args.compile:
         method.compile()
     return method
 
 
-def make_batch(method: Method, args: argparse.Namespace, bf16: bool) -> Batch:
+def make_batch(method: Method, args: argparse.Namespace, arithmetic: str) -> Batch:
     """Random images, as many views and partners as the method needs."""
 
     def images() -> torch.Tensor:
         drawn = torch.randn(args.batch, 3, args.size, args.size)
-        form = torch.channels_last if bf16 else torch.contiguous_format
+        form = torch.contiguous_format if arithmetic == "fp32" else torch.channels_last
         return drawn.contiguous(memory_format=form).to(args.device)
 
     index = torch.arange(args.batch, device=args.device)
@@ -96,12 +103,12 @@ def targets(args: argparse.Namespace) -> torch.Tensor:
 
 
 def stepper(
-    name: str, options: dict[str, Any], args: argparse.Namespace, bf16: bool
+    name: str, options: dict[str, Any], args: argparse.Namespace, arithmetic: str
 ) -> Callable[[], None]:
     """A function that runs one optimizer step."""
     device = torch.device(args.device)
-    method = make(name, options, args, bf16)
-    batch = make_batch(method, args, bf16)
+    method = make(name, options, args, arithmetic)
+    batch = make_batch(method, args, arithmetic)
     optimizer = torch.optim.SGD(method.param_groups(), lr=1e-3, momentum=0.9)
     zero = torch.zeros((), dtype=torch.int64, device=device)
     count = 0
@@ -109,7 +116,7 @@ def stepper(
     def run() -> None:
         nonlocal count
         progress = Progress(zero, zero, zero + count, zero + 1000)
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=arithmetic == "bf16"):
             step = method(batch, progress)
         step.total.backward()
         optimizer.step()
@@ -150,7 +157,7 @@ def served(cases: list[str], args: argparse.Namespace) -> list[str]:
     good = []
     for case in cases:
         try:
-            make(*CASES[case], args, bf16=False)
+            make(*CASES[case], args, "fp32")
         except ConfigError as error:
             print(f"left out {case}: {error}")
         else:
@@ -171,10 +178,15 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--arithmetic", nargs="+", default=["fp32", "bf16"])
+    parser.add_argument("--arithmetic", nargs="+", default=list(ARITHMETIC), choices=ARITHMETIC)
     parser.add_argument("--cases", nargs="+", help="all that go with task and network by default")
     parser.add_argument("--name", required=True, help="results/NAME.csv")
     return parser.parse_args()
+
+
+def _ratio(mine: list[float], other: list[float]) -> float:
+    """The median of what is the ratio in each round."""
+    return round(statistics.median(a / b for a, b in zip(mine, other, strict=True)), 3)
 
 
 def main() -> None:
@@ -182,7 +194,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     args.cases = args.cases or served(list(CASES), args)
     keys = [(arithmetic, case) for arithmetic in args.arithmetic for case in args.cases]
-    runs = {key: stepper(*CASES[key[1]], args, key[0] == "bf16") for key in keys}
+    runs = {key: stepper(*CASES[key[1]], args, key[0]) for key in keys}
     counted = {key: flops(run) for key, run in runs.items()}
     times: dict[tuple[str, str], list[float]] = {key: [] for key in keys}
     for round_ in range(-args.warmup, args.rounds):
@@ -193,15 +205,15 @@ def main() -> None:
     rows = []
     for arithmetic, case in keys:
         plain, mine = times[arithmetic, "ce"], times[arithmetic, case]
-        ratios = [a / b for a, b in zip(mine, plain, strict=True)]
         row = {
             "model": args.model,
             "teacher": args.teacher if METHODS[CASES[case][0]].kind == "offline" else "",
             "batch": args.batch,
-            "arithmetic": arithmetic + (" channels_last" if arithmetic == "bf16" else ""),
+            "arithmetic": ARITHMETIC[arithmetic],
             "compile": args.compile,
             "case": case,
-            "ratio_median": round(statistics.median(ratios), 3),
+            "ratio_median": _ratio(mine, plain),
+            "ratio_to_first": _ratio(mine, times[args.arithmetic[0], "ce"]),
             "ratio_of_minima": round(min(mine) / min(plain), 3),
             "flops_ratio": round(counted[arithmetic, case] / counted[arithmetic, "ce"], 3),
             "milliseconds_median": round(statistics.median(mine) * 1e3, 2),
