@@ -13,9 +13,9 @@ from selfdistill.data import ImageData
 from selfdistill.data.images import InMemoryImages
 from selfdistill.data.preparation import preparation_of
 from selfdistill.export.dataset_license import dataset_license, hub_name
+from selfdistill.export.formats import load_format
 from selfdistill.export.fuse_batchnorm import FusedNetwork
 from selfdistill.export.model_card import CardData, model_card
-from selfdistill.export.usage_snippet import usage_code
 from selfdistill.export.verify import ExportVerification
 from selfdistill.records.exit_scores import ExitScore
 
@@ -35,7 +35,7 @@ def page(score=EXIT, format="onnx", classes=3, **changes):
     fused = FusedNetwork(torch.nn.Identity(), 4, 1)
     recipe = tomli_w.dumps({**RECIPE, **changes})
     return model_card(
-        CardData(recipe, data, score, STUDENT, verification, format, f"model.{format}", fused)
+        CardData(recipe, data, score, STUDENT, verification, load_format(format), fused)
     )
 
 
@@ -105,7 +105,7 @@ def test_the_code_prepares_a_picture_as_training_does(tmp_path, fit, channels, s
     draw = np.random.default_rng(0)
     picture = Image.fromarray(draw.integers(0, 256, (*size, 3), dtype=np.uint8))
     picture.save(tmp_path / "x.png")
-    code = usage_code("onnx", data, "model.onnx", "")
+    code = load_format("onnx").code(data, "")
     scope = {"np": np, "Image": Image, "ImageOps": ImageOps}
     exec(code[code.index("def prepared") : code.index("session")], scope)
     expected = preparation_of(data).read(tmp_path / "x.png").pixels.numpy()

@@ -53,7 +53,7 @@ def test_a_disk_that_is_full(tiny_net, tiny_task, tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("selfdistill.export.package.write_weights", full)
+    monkeypatch.setattr("selfdistill.export.formats.safetensors.write_weights", full)
     with pytest.raises(ResourceError, match="could not be written: No space left on device"):
         export_run(run, data, exit=1, format="safetensors")
     assert not list((run.path / "export").iterdir())

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..export.formats import check_format, format_names
 from ..export.int8_options import int8_options
 from ..runs.terminal import console, percent, scored
 from .console import amount, difference_text, echo, table
@@ -37,7 +38,7 @@ def export(
         str | None, typer.Option(metavar="COUNT", help="Most multiply-adds per image: 30M, 1.2G.")
     ] = None,
     format: Annotated[
-        str, typer.Option(metavar="[onnx|onnx-int8|pt2|safetensors|timm]", help="File format.")
+        str, typer.Option(metavar=f"[{'|'.join(format_names())}]", help="File format.")
     ] = "onnx",
     image_size: Annotated[
         int | None,
@@ -76,6 +77,7 @@ def export(
     ] = None,
 ) -> None:
     """Cut an exit or the whole network out of a run: ONNX, int8, pt2 or weights, with a card."""
+    check_format(format)
     accuracy, macs = _fraction(min_accuracy), _count(max_macs)
     int8 = int8_options(
         format,
@@ -103,10 +105,10 @@ def export(
         fuse=fuse,
         int8=int8,
     )
-    _show(result, format)
+    _show(result)
 
 
-def _show(result: "ExportResult", format: str) -> None:
+def _show(result: "ExportResult") -> None:
     """Print the exported predictor, its verification and the files."""
     score, verification = result.exit_score, result.verification
     splits = [f">{scored(split, score.metric)}" for split in ("val", "test")]
@@ -124,23 +126,23 @@ def _show(result: "ExportResult", format: str) -> None:
     if result.int8:
         _show_int8(result.int8)
     fused = result.fused
-    if fused and fused.num_remaining and result.file.suffix != ".onnx":  # ONNX fuses by itself
+    if fused and fused.num_remaining and not result.file_format.exporter:
         echo(
             f"BatchNorm: {fused.num_fused} fused; {fused.num_remaining} left, which follow no "
             "convolution directly, do more than normalize, or stand in code that cannot be traced."
         )
     echo("\nWritten:")
-    echo(f"  {result.file} ({amount(result.file.stat().st_size)}B)")
+    echo(f"  {result.file} ({amount(result.file_format.size(result.file))}B)")
     for other in sorted(result.path.iterdir()):
         if other != result.file:
             echo(f"  {other}")
     echo("\nNext: the model card has the lines of Python that use it:")
     echo(f"  cat {shlex.quote(str(result.path / 'README.md'))}")
-    if format == "timm":
+    if upload := result.file_format.upload:
         echo(
             "\nNothing was uploaded. This takes it to the Hugging Face Hub, under a name of yours:"
         )
-        echo(f"  hf upload USER/NAME {shlex.quote(str(result.path))}")
+        echo(f"  {upload.format(folder=shlex.quote(str(result.path)))}")
 
 
 def _show_int8(int8: "Int8Comparison") -> None:

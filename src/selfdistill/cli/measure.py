@@ -17,7 +17,7 @@ _FORMATS = ("table", "json")
 
 def measure(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="An exported ONNX or pt2 file, or its folder.")
+        Path, typer.Argument(metavar="FILE", help="An exported file with a graph, or its folder.")
     ],
     data: Annotated[
         str | None,

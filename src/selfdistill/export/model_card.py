@@ -13,9 +13,9 @@ from ..records.exit_scores import ExitScore
 from ..tasks import task_family
 from ..tasks.metric_names import shown_metric
 from .dataset_license import dataset_license, hub_name
+from .file_format import FileFormat
 from .fuse_batchnorm import FusedNetwork
 from .int8_export import Int8Comparison
-from .timm_usage import timm_code, timm_sentences
 from .usage_snippet import (
     build_code,
     channels_sentence,
@@ -24,7 +24,6 @@ from .usage_snippet import (
     output_sentences,
     purpose_sentence,
     resize_sentence,
-    usage_code,
 )
 from .verify import ExportVerification
 
@@ -40,8 +39,7 @@ class CardData(NamedTuple):
         exit_score: of the exported predictor.
         student_score: of the full network.
         verification: of the file against the method.
-        format: of the file.
-        file_name: of the file.
+        file_format: of the file.
         fused: result of the BatchNorm fusion; None if there was none.
         made_of: what a composite network consists of, a phrase; "" of others.
         int8: the file, if it is in int8, beside the one in float32.
@@ -52,8 +50,7 @@ class CardData(NamedTuple):
     exit_score: ExitScore
     student_score: ExitScore
     verification: ExportVerification
-    format: str
-    file_name: str
+    file_format: FileFormat
     fused: FusedNetwork | None
     made_of: str = ""
     int8: Int8Comparison | None = None
@@ -76,14 +73,13 @@ def model_card(card: CardData) -> str:
 
 
 def _front(card: CardData, recipe: dict[str, Any]) -> str:
-    library = {"onnx": "onnx", "timm": "timm"}.get(card.format, "pytorch")
     tag, metric = _HUB[card.data.task]
     tag = "video-classification" if input_noun(card.data) == "clips" else tag
     dataset = hub_name(recipe["data"])
     datasets = f"\ndatasets: {json.dumps([dataset])}" if dataset else ""
     return f"""---
 pipeline_tag: {tag}
-library_name: {library}
+library_name: {card.file_format.hub_library}
 tags: {json.dumps([tag, "knowledge-distillation", recipe["method"]])}{datasets}
 metrics: {json.dumps([metric])}
 ---"""
@@ -111,25 +107,20 @@ def _title(card: CardData, recipe: dict[str, Any]) -> str:
 def _use(card: CardData, recipe: dict[str, Any]) -> str:
     noun = input_noun(card.data)
     shape = f"(B, {', '.join(map(str, card.data.train.shape))})"
-    scale = "which the file brings to its own scale"
-    if card.format == "safetensors":
-        scale = "normalized by `mean` and `std`, which stand in the file's header"
-    if card.format == "timm":
-        scale = "normalized by `mean` and `std`, which stand in config.json"
-        code = timm_code(card.data)
-    else:
-        code = usage_code(card.format, card.data, card.file_name, _network(card, recipe))
+    file_format = card.file_format
     sentences = clip_sentence(card.data) + resize_sentence(card.data)
     sentences += f" {channels_sentence(card.data)}"
-    sentences += output_sentences(card.format, card.data)
-    sentences += f"\n\n{timm_sentences(card.data)}" if card.format == "timm" else ""
+    sentences += output_sentences(card.data, raw=not file_format.holds_graph)
+    if notes := file_format.notes(card.data):
+        sentences += f"\n\n{notes}"
     return f"""## Use
 
 ```python
-{code}
+{file_format.code(card.data, _network(card, recipe))}
 ```
 
-{noun.capitalize()} are float32 of shape {shape} in 0 … 1, {scale}; B is free.
+{noun.capitalize()} are float32 of shape {shape} in 0 … 1, {file_format.input_scale};
+{file_format.batch}.
 {sentences}"""
 
 
@@ -203,9 +194,8 @@ Quantized are {quantized} of {int8.layers} layers{remainder}. The ranges of feat
 def _verification(card: CardData, recipe: dict[str, Any]) -> str:
     verification, fused = card.verification, card.fused
     images = {"test": "test images", "val": "validation images", "random": "random images"}
-    runtime = "torch"
-    if package := {"onnx": "onnxruntime", "timm": "timm"}.get(card.format):
-        runtime = f"{package} {version(package)}"
+    runtime = card.file_format.runtime
+    runtime += f" {version(runtime)}" if runtime != "torch" else ""  # which the recipe names
     file = "The float32 file that this one was quantized from" if card.int8 else "The file"
     lines = [
         f"{file} was run by {runtime} on {verification.images:,} {images[verification.split]} "
@@ -217,7 +207,7 @@ def _verification(card: CardData, recipe: dict[str, Any]) -> str:
         metric = shown_metric(card.exit_score.metric)
         lines.append(f"The file's own {metric}: {score:.2%}.")
     if fused and fused.num_fused + fused.num_remaining:
-        exporter = " to the ONNX exporter" if card.format == "onnx" else ""
+        exporter = f" to {exporter}" if (exporter := card.file_format.exporter) else ""
         lines.append(
             f"BatchNorm fused into convolutions: {fused.num_fused}; "
             f"left{exporter}: {fused.num_remaining}."

@@ -2,22 +2,16 @@
 
 import copy
 import json
-from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
-
-from torch import Tensor, nn
+from typing import NamedTuple, Protocol
 
 from ..core import (
     STUDENT,
     ArtifactError,
-    ConfigError,
     Method,
     RunBusyError,
     Task,
     atomic_directory,
-    nearest,
 )
 from ..data import ImageData
 from ..data.preparation import preparation_of
@@ -30,27 +24,15 @@ from ..records.exit_scores import ExitScore
 from ..records.training_data import read_training_data
 from ..tasks import make_task, task_family
 from .extract_predictor import extract_predictor
+from .file_format import FileFormat
+from .formats import load_format
 from .fuse_batchnorm import FusedNetwork, fuse_batchnorm
-from .int8_export import Int8Comparison, check_calibratable, write_int8
-from .int8_options import INT8, Int8Options
+from .int8_export import Int8Comparison
+from .int8_options import Int8Options
 from .model_card import CardData, model_card
-from .normalized_input import NormalizedInput
-from .onnx_export import onnx_runner, write_onnx
-from .safetensors_export import copy_with_weights, write_weights
 from .select_exit import select_exit
-from .timm_export import check_timm_network, write_timm
-from .torch_export import pt2_runner, write_pt2
 from .verify import ExportVerification, verify_export
 
-FILES = {
-    "onnx": "model.onnx",
-    INT8: "model.onnx",
-    "pt2": "model.pt2",
-    "safetensors": "model.safetensors",
-    "timm": "model.safetensors",
-}
-"""{format: name of the network's file}."""
-_GRAPHS = ("onnx", INT8, "pt2")  # where BatchNorm may be fused; others keep the network's own keys
 _SCORE_TOLERANCE = 0.02
 
 
@@ -68,6 +50,7 @@ class ExportResult(NamedTuple):
     Attributes:
         path: the folder.
         file: the network's file in it.
+        file_format: of the file.
         exit_score: of the exported predictor.
         student_score: of the full network.
         verification: of the file against the method.
@@ -79,6 +62,7 @@ class ExportResult(NamedTuple):
 
     path: Path
     file: Path
+    file_format: FileFormat
     exit_score: ExitScore
     student_score: ExitScore
     verification: ExportVerification
@@ -95,7 +79,7 @@ def default_folder(
     own, size = read_training_data(run_dir).shape[-2:], data.train.shape[-2:]
     if own != size:
         name += f"-{size[0]}" if size[0] == size[1] else f"-{size[0]}x{size[1]}"
-    if not fuse and format in _GRAPHS:
+    if not fuse and load_format(format).holds_graph:
         name += "-unfused"
     return run_dir / "export" / name
 
@@ -106,12 +90,6 @@ def check_new(directory: Path) -> None:
         raise RunBusyError(
             f"{directory} exists already; name another folder by --out, or remove it"
         )
-
-
-def check_format(format: str) -> None:
-    """Raise `ConfigError` if there is no such format."""
-    if format not in FILES:
-        raise ConfigError(f"there is no format '{format}'{nearest(format, FILES)}")
 
 
 def task_for(data: ImageData) -> Task:
@@ -139,9 +117,9 @@ def export_run(
         run: trained to the end, see `runs.paths.check_finished`; its method is not changed.
         data: of the run, at the image size of the file.
         exit, min_accuracy, max_macs: which predictor, see `select_exit`.
-        format: ``"onnx"``, ``"onnx-int8"``, ``"pt2"``, ``"safetensors"`` or ``"timm"``.
+        format: one of `formats.format_names`.
         out: the folder to create; None is `default_folder`.
-        fuse: whether to fuse BatchNorm into the convolutions of an ONNX or pt2 file.
+        fuse: whether to fuse BatchNorm into the convolutions of a file that holds the graph.
         int8: what a file in int8 may lose; None is what `Int8Options` has.
 
     Raises:
@@ -153,84 +131,33 @@ def export_run(
             table of exits.
         ResourceError: the folder cannot be written.
     """
-    check_format(format)
+    file_format = load_format(format)
     data = as_trained(run.path, read_training_data(run.path), data)
     student = next(score for score in run.exits if score.predictor == STUDENT)
     score = select_exit(run.exits, exit, min_accuracy=min_accuracy, max_macs=max_macs)
-    if format == "safetensors" and (made_of := composite_description(run.method)):
-        raise ConfigError(
-            f"weights alone need code that builds their network, and there is none for {made_of}; "
-            "take --format onnx or pt2, which hold it whole"
-        )
-    if format == INT8:
-        check_calibratable(data)
-    if format == "timm":
-        check_timm_network(run.method, score.predictor)
+    file_format.check(run.method, score.predictor, data)
     directory = Path(out) if out else default_folder(run.path, score.predictor, format, data, fuse)
     check_new(directory)
     method = copy.deepcopy(run.method).cpu().eval()
     network = extract_predictor(method, score.predictor)
-    fused = fuse_batchnorm(network) if fuse and format in _GRAPHS else None
+    fused = fuse_batchnorm(network) if fuse and file_format.holds_graph else None
     recipe, task = RunDirectory(run.path).recipe(), task_for(data)
-    kind, comparison = "onnx" if format == INT8 else format, None
+    network = fused.network if fused else network
     with atomic_directory(directory) as draft:
-        file = written = draft / FILES[format]
-        if format == INT8:
-            written = draft / "float32.onnx"
-        metadata, network = _metadata(score, data), fused.network if fused else network
-        runner = _write_file(kind, written, network, data, task, metadata)
+        runner = file_format.write(network, draft, data, task, _metadata(score, data))
         verification = verify_export(method, score.predictor, runner, data, task)
-        _require_agreement(verification, kind)
+        _require_agreement(verification, file_format)
         _require_score(verification, score, run.path)
-        if format == INT8:
-            options = int8 or Int8Options()
-            comparison = write_int8(written, file, verification, data, task, options)
-            written.unlink()
+        comparison = file_format.quantize(draft, verification, data, task, int8)
         made_of = composite_description(method)
         card = CardData(
-            *(recipe, data, score, student, verification, kind, file.name, fused, made_of),
-            comparison,
+            *(recipe, data, score, student, verification, file_format, fused, made_of, comparison)
         )
         (draft / "README.md").write_text(model_card(card), encoding="utf-8")
-    file = directory / file.name
-    return ExportResult(directory, file, score, student, verification, fused, comparison)
-
-
-def _write_file(
-    format: str,
-    file: Path,
-    network: nn.Module,
-    data: ImageData,
-    task: Task,
-    metadata: Mapping[str, str],
-) -> Callable[[Tensor], Any]:
-    """Write the file, and return it as a function of images, run as a user would run it."""
-    sides = len(data.train.shape) - 1
-    normalization = {"mean": json.dumps(data.mean), "std": json.dumps(data.std)}
-    if format == "timm":
-        labels = list(data.classes) if task.class_scores else []
-        return write_timm(
-            network, file, data, label_names=labels, metadata={**metadata, **normalization}
-        )
-    if format == "safetensors":
-        write_weights(network, file, metadata={**metadata, **normalization})
-        loaded = copy_with_weights(file, network)
-        # a detector's output decodes its boxes itself
-        loaded = task.inference_module(loaded) if task.class_scores else loaded
-        return NormalizedInput(loaded, data.mean, data.std, sides).eval()
-    write, runner = {
-        "onnx": (
-            partial(write_onnx, metadata=metadata, output_names=task.output_names),
-            onnx_runner,
-        ),
-        "pt2": (partial(write_pt2, metadata=metadata), pt2_runner),
-    }[format]
-    write(
-        NormalizedInput(task.inference_module(network), data.mean, data.std, sides).eval(),
-        task.example,
-        file,
+    file = directory / file_format.file
+    return ExportResult(
+        *(directory, file, file_format, score, student, verification, fused, comparison)
     )
-    return runner(file)
 
 
 def _metadata(score: ExitScore, data: ImageData) -> dict[str, str]:
@@ -246,10 +173,10 @@ def _metadata(score: ExitScore, data: ImageData) -> dict[str, str]:
     }
 
 
-def _require_agreement(verification: ExportVerification, format: str) -> None:
+def _require_agreement(verification: ExportVerification, file_format: FileFormat) -> None:
     if not verification.holds:
         raise ArtifactError(
-            f"the {format} file says something else than the network in training "
+            f"the {file_format.name} file says something else than the network in training "
             f"({verification.summary}); it was not kept. Try --no-fuse or another --format"
         )
 

@@ -9,29 +9,6 @@ from ..models.cut import MARK
 SCORE_THRESHOLD = 0.25
 """The lowest score of a box that the card's code prints."""
 
-_INFERENCE = {
-    "onnx": """import json
-{imports}import numpy as np
-import onnxruntime
-from PIL import Image, ImageOps
-
-{prepare}
-session = onnxruntime.InferenceSession("{file}")
-classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
-{images}
-{names} = session.run(None, {{"images": images.astype(np.float32) / 255}})""",
-    "pt2": """import json
-{imports}import numpy as np
-import torch
-from PIL import Image, ImageOps
-
-{prepare}
-metadata = {{"classes": ""}}
-network = torch.export.load("{file}", extra_files=metadata).module()
-classes = json.loads(metadata["classes"])
-{images}
-{names} = network(torch.from_numpy(images).float() / 255)""",
-}
 _IMAGES = """images = np.stack([prepared(path) for path in ["picture.jpg"]])  # (B, C, H, W)"""
 _PREPARE = """def prepared(path):
     image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
@@ -75,36 +52,31 @@ print([{name: int((mask == k).sum()) for k, name in enumerate(classes)} for mask
     print([(classes[k], box.tolist()) for box, k in detections])""",
 }
 """Lines that print a prediction, by task."""
-_WEIGHTS = """from safetensors import safe_open
-from safetensors.torch import load_file
-
-{network}
-network.load_state_dict(load_file("{file}"))
-network.eval()
-metadata = safe_open("{file}", "pt").metadata()  # classes, mean, std"""
 _OWN_FAMILIES = ("cifar", "fpn", "yolov5")  # networks that only this library builds
 
 
-def usage_code(format: str, data: ImageData, file: str, network: str) -> str:
-    """Python code that runs the file on pictures and prints the predictions.
+def graph_code(template: str, data: ImageData, file: str, names: str) -> str:
+    """Python code that runs a file with a graph on pictures and prints the predictions.
 
     Args:
-        format: onnx, pt2 or safetensors.
+        template: the code of the file's runtime, with places for {imports}, {prepare}, {images},
+            {file} and {names}; it turns `images`, bytes, into the outputs.
         data: at the image size of the file; `task` is a task of this package.
         file: its name.
-        network: code that builds the architecture, for weights alone.
+        names: of the outputs, as the runtime's call is unpacked, see `output_names`.
     """
-    if format == "safetensors":
-        return _WEIGHTS.format(file=file, network=network)
-    name = "embedding" if data.task == "embedding" else "logits"
-    names = {"onnx": f"({name},)", "pt2": name}[format]
-    names = "boxes, scores, labels" if data.task == "detection" else names
-    prepare, images = preparation_code(preparation_of(data))
-    imports = "from pathlib import Path\n" if preparation_of(data).clip else ""
-    code = _INFERENCE[format].format(
-        file=file, names=names, prepare=prepare, images=images, imports=imports
-    )
+    preparation = preparation_of(data)
+    prepare, images = preparation_code(preparation)
+    imports = "from pathlib import Path\n" if preparation.clip else ""
+    code = template.format(file=file, names=names, prepare=prepare, images=images, imports=imports)
     return f"{code}\n{PRINT[data.task]}"
+
+
+def output_names(data: ImageData) -> str:
+    """Names of the outputs in the card's code, those of a detector separated by commas."""
+    if data.task == "detection":
+        return "boxes, scores, labels"
+    return "embedding" if data.task == "embedding" else "logits"
 
 
 def preparation_code(preparation: Preparation) -> tuple[str, str]:
@@ -204,10 +176,10 @@ def channels_sentence(data: ImageData) -> str:
     }.get(data.train.shape[0], "")
 
 
-def output_sentences(format: str, data: ImageData) -> str:
-    """Sentences on the network's outputs."""
+def output_sentences(data: ImageData, *, raw: bool = False) -> str:
+    """Sentences on the network's outputs; raw ones are those of weights alone."""
     height, width = data.train.shape[-2:]
-    classes, raw = len(data.classes), format == "safetensors"
+    classes = len(data.classes)
     if data.task == "classification":
         return f"The output is one logit a class, (B, {classes})."
     if data.task == "embedding":

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from ..core import STUDENT
 from ..data import ImageData
 from ..evaluation import EvaluationSession
+from ..export.formats import check_format
 from ..export.int8_options import Int8Options
-from ..export.package import ExportResult, check_format, check_new, default_folder, export_run
+from ..export.package import ExportResult, check_new, default_folder, export_run
 from ..export.select_exit import select_exit
 from ..functional.statistics import PairedDifference, paired_difference
 from ..recipe.build_run import load_data

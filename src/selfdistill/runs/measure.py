@@ -15,7 +15,7 @@ from ..core.machine import describe_machine
 from ..costs.latency import interleaved_times, torch_threads
 from ..data import ImageData
 from ..data.image_set import ImageSet
-from ..export.int8_options import INT8
+from ..export.formats import network_file
 from ..export.model_card import card_recipe
 from ..export.package import task_for
 from ..export.verify import file_score
@@ -24,7 +24,7 @@ from ..recipe.data_check import class_difference, in_channels
 from ..recipe.schema import Recipe, parse
 from ..records.training_data import TrainingData
 from ..tasks import TASKS
-from .predictor import ExportedFile, exported_file, open_exported
+from .predictor import ExportedFile, open_exported
 
 BATCH_SIZES = (1, 32)
 _CARD = "README.md"
@@ -36,12 +36,12 @@ class FileMeasurement:
 
     Attributes:
         file: that was measured.
-        format: ``"onnx"``, ``"onnx-int8"`` or ``"pt2"``.
+        format: of the file, as `export` names it.
         predictor: of the run, "student" or "exit2".
         data: whose images it was scored on.
         split, images: "test", or "val" where there are no test images, and their number.
         metric, score: the task's primary metric.
-        size: of the file in bytes.
+        size: of the file in bytes, with all that goes with it.
         parameters, macs: of the network, and multiply-adds an image; None where an older file does
             not tell them.
         seconds: median of a forward pass, by its number of images.
@@ -76,10 +76,10 @@ def measure(
 ) -> FileMeasurement:
     """Score and time an exported file, on the CPU.
 
-    It is run over all test images of the data, prepared as in training, by onnxruntime or torch.
+    It is run over all test images of the data, prepared as in training, by its runtime.
 
     Args:
-        file: an ONNX or pt2 file that `selfdistill export` wrote, or its folder.
+        file: a file with a graph that `selfdistill export` wrote, or its folder.
         data: whose test images; None takes those of the recipe on the model card beside the file.
         batch_sizes: images of a timed forward pass.
         num_threads: of the CPU; None takes as many as torch does.
@@ -110,14 +110,14 @@ def measure(
     parameters, macs = (int(texts[k]) if texts.get(k) else None for k in ("parameters", "macs"))
     return FileMeasurement(
         str(path),
-        INT8 if texts.get("quantization") == "int8" else path.suffix[1:],
+        exported.format,
         texts["predictor"],
         images_of.name,
         split,
         len(images),
         task.primary_metric,
         score,
-        path.stat().st_size,
+        exported.size,
         parameters,
         macs,
         seconds,
@@ -128,7 +128,7 @@ def measure(
 def _network_file(path: Path) -> Path:
     if not path.exists():
         raise ConfigError(f"there is no exported network {path}")
-    file = exported_file(path) if path.is_dir() else path
+    file = network_file(path) if path.is_dir() else path
     if file is None:
         raise ConfigError(
             f"{path} holds no exported network; selfdistill export RUN writes one, and selfdistill "

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core import STUDENT, ConfigError
+from ..export.formats import network_file
 from ..records.training_data import read_training_data
 from .paths import load_recipe
 from .predict_pictures import MIN_SCORE, TOP, Pictures, check_paths, predict_pictures
@@ -12,7 +13,6 @@ from .predictions import Predictions
 from .predictor import (
     Predictor,
     data_without_images,
-    exported_file,
     predictor_of_file,
     predictor_of_run,
 )
@@ -37,7 +37,7 @@ def predict(
     the result's `unreadable`. A network of clips gets the central clip of each video.
 
     Args:
-        source: a run or its directory, or an ONNX or pt2 file that `selfdistill export` wrote, or
+        source: a run or its directory, or a file with a graph that `selfdistill export` wrote, or
             its folder.
         pictures: files and folders; of a folder all pictures, at any depth. For a network of clips
             video files, folders of frames, and folders that hold such.
@@ -78,7 +78,7 @@ def load_predictor(
     path = Path(source)
     if not path.exists():
         raise ConfigError(f"there is no run and no exported network {path}")
-    file = exported_file(path) if path.is_dir() else path
+    file = network_file(path) if path.is_dir() else path
     if file is None:
         load_recipe(path)  # raises where there is no run
         data = data_without_images(read_training_data(path))

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,20 +15,16 @@ from ..data.augment import normalize
 from ..data.clips import InMemoryClips
 from ..data.preparation import Preparation, preparation_of
 from ..engine.evaluate import predictor_outputs
-from ..export.onnx_export import onnx_session, session_runner
-from ..export.package import FILES
+from ..export.file_format import REQUIRED_TEXTS
+from ..export.formats import format_of, graph_endings
+from ..export.int8_options import INT8
 from ..export.select_exit import predictor_name, select_exit
-from ..export.torch_export import load_pt2
 from ..export.verify import file_outputs
 from ..records.training_data import TrainingData
 from ..tasks import task_family
 
 if TYPE_CHECKING:
     from .run import Run
-
-_Opened = tuple[Callable[[Tensor], Any], Mapping[str, str]]
-_METADATA = ("classes", "task", "preparation", "predictor")
-_COSTS = ("parameters", "macs")  # which the first exports did not tell
 
 
 @dataclass(frozen=True)
@@ -110,14 +105,8 @@ def data_without_images(trained_on: TrainingData) -> ImageData:
     )
 
 
-def exported_file(path: Path) -> Path | None:
-    """The network's file in a folder that `selfdistill export` wrote, or None."""
-    files = (path / name for name in FILES.values())
-    return next((file for file in files if file.is_file()), None)
-
-
 def predictor_of_file(file: Path) -> Predictor:
-    """The predictor in an ONNX or pt2 file that `selfdistill export` wrote, on the CPU.
+    """The predictor in a file with a graph that `selfdistill export` wrote, on the CPU.
 
     Raises: see `open_exported`.
     """
@@ -134,78 +123,54 @@ def predictor_of_file(file: Path) -> Predictor:
 
 @dataclass(frozen=True)
 class ExportedFile:
-    """An ONNX or pt2 file that `selfdistill export` wrote, on the CPU.
+    """A file with a graph that `selfdistill export` wrote, on the CPU.
 
     Attributes:
         run: from images or clips float32 in 0 … 1 to the tensors that the file returns.
         texts: that the file holds, by name.
         classes: their names.
         preparation: of a picture.
+        format: its name.
+        size: bytes of the file, and of those that go with it.
     """
 
     run: Callable[[Tensor], Any]
     texts: Mapping[str, str]
     classes: list[str]
     preparation: Preparation
+    format: str
+    size: int
 
 
 def open_exported(file: Path, num_threads: int = 0) -> ExportedFile:
     """Open an exported file.
 
     Args:
-        file: ONNX or pt2.
-        num_threads: of onnxruntime; 0 are as many as it takes. pt2 runs by torch's.
+        file: of a format that holds the graph.
+        num_threads: of its runtime; 0 are as many as it takes. pt2 runs by torch's.
 
     Raises:
         ConfigError: the file holds weights alone, or was not written by `selfdistill export`.
         ArtifactError: it cannot be read.
     """
-    readers: dict[str, Callable[[Path], _Opened]] = {
-        ".onnx": partial(_read_onnx, num_threads=num_threads),
-        ".pt2": _read_pt2,
-    }
-    if file.suffix == ".safetensors":
-        raise ConfigError(
-            f"{file} holds weights and no network; give the run that it was exported from, or "
-            "export it as onnx or pt2"
-        )
-    if file.suffix not in readers:
+    file_format = format_of(file)
+    if file_format is None:
+        *others, last = graph_endings()
         raise ConfigError(
             f"{file} is neither a run nor an exported network; give a run's directory, a folder of "
-            "selfdistill export, or an .onnx or .pt2 file"
+            f"selfdistill export, or an {', '.join(others)} or {last} file"
         )
-    run, metadata = readers[file.suffix](file)
-    if missing := next((key for key in _METADATA if key not in metadata), None):
+    run, texts = file_format.open(file, num_threads)
+    if missing := next((key for key in REQUIRED_TEXTS if key not in texts), None):
         raise ConfigError(
             f"{file} does not tell its {missing}; give a file that this version of selfdistill "
             "export wrote"
         )
     try:
-        preparation = Preparation.from_fields(json.loads(metadata["preparation"]))
-        classes = [str(name) for name in json.loads(metadata["classes"])]
+        preparation = Preparation.from_fields(json.loads(texts["preparation"]))
+        classes = [str(name) for name in json.loads(texts["classes"])]
     except (ValueError, LookupError, TypeError) as error:
         raise ArtifactError(f"the metadata of {file} cannot be read ({error})") from None
-    return ExportedFile(run, metadata, classes, preparation)
-
-
-def _read_onnx(file: Path, num_threads: int) -> _Opened:
-    try:
-        session = onnx_session(file, num_threads)
-    except ConfigError:  # the extra is not installed
-        raise
-    except Exception as error:  # onnxruntime has a class of its own for every kind of damage
-        raise ArtifactError(f"{file} cannot be read as ONNX ({_first_line(error)})") from None
-    return session_runner(session), session.get_modelmeta().custom_metadata_map
-
-
-def _read_pt2(file: Path) -> _Opened:
-    metadata = dict.fromkeys((*_METADATA, *_COSTS), "")
-    try:
-        network = load_pt2(file, metadata)
-    except Exception as error:  # zip, json and torch have classes of their own
-        raise ArtifactError(f"{file} cannot be read as pt2 ({_first_line(error)})") from None
-    return network, {key: text for key, text in metadata.items() if text}
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    name = INT8 if texts.get("quantization") == "int8" else file_format.name
+    size = file_format.size(file)
+    return ExportedFile(run, texts, classes, preparation, name, size)

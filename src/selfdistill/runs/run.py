@@ -186,10 +186,10 @@ class Run:
 
         Args:
             exit, min_accuracy, max_macs: which predictor, see `export.select_exit`.
-            format: ``"onnx"``, ``"onnx-int8"``, ``"pt2"``, ``"safetensors"`` or ``"timm"``.
+            format: one of `export.formats.format_names`: ``"onnx"``, ``"pt2"`` …
             out: the folder to make; None is export/PREDICTOR-FORMAT[-SIZE] in the run's directory.
             image_size: side of the file's images; None is the run's. At another all is evaluated.
-            fuse: whether to fuse BatchNorm into the convolutions of an ONNX or pt2 file.
+            fuse: whether to fuse BatchNorm into the convolutions of a file that holds the graph.
             int8: what a file in int8 may lose and how it is timed.
             data: the run's own at the size of the file, if they were given as an object.
 
