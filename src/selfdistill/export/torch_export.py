@@ -14,23 +14,27 @@ from torch.export import Dim, ExportedProgram
 from ..core import ConfigError
 
 
-def trace_network(network: nn.Module, example: Tensor) -> ExportedProgram:
-    """Trace the network's graph for batches of any size.
+def trace_network(
+    network: nn.Module, example: Tensor, *, any_batch: bool = True
+) -> ExportedProgram:
+    """Trace the network's graph, for batches of any size or for that of the example.
 
     Args:
         network: in evaluation mode, on the CPU; takes one tensor.
-        example: (B, C, H, W) with B of 2 or more; all sizes but the batch's are fixed.
+        example: (B, C, H, W), for any batch with B of 2 or more; all other sizes are fixed.
+        any_batch: whether the batch's size is free.
 
     Raises:
         ConfigError: the network cannot be traced, or its graph is valid for one batch size only.
     """
-    batch = {0: Dim("batch")}
+    shapes = ({0: Dim("batch")},) if any_batch else None
+    number = "any number of images" if any_batch else f"a batch of {len(example)}"
     try:
         with torch.no_grad(), suppressed_output():
-            graph = torch.export.export(network, (example,), dynamic_shapes=(batch,))
+            graph = torch.export.export(network, (example,), dynamic_shapes=shapes)
     except Exception as error:  # a user's code may raise anything when traced
         raise ConfigError(
-            "the network cannot be written as a graph for any number of images "
+            f"the network cannot be written as a graph for {number} "
             f"({_first_line(error)}); --format safetensors keeps its weights"
         ) from error
     for part in graph.graph_module.modules():
