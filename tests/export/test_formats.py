@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from exported_runs import make_run
+from torch import nn
 
 from selfdistill.core import ArtifactError, ConfigError, MissingExtraError
 from selfdistill.export.formats import (
@@ -50,6 +51,12 @@ def test_files_are_known_by_their_endings(tmp_path):
 def test_weights_are_no_network(name, tmp_path):
     with pytest.raises(ConfigError, match="holds weights and no network"):
         load_format(name).open(tmp_path / "model.safetensors")
+
+
+def test_executorch_has_no_convolutions_over_time(tmp_path):
+    network = nn.Sequential(nn.Sequential(nn.Conv3d(3, 4, 3)))
+    with pytest.raises(ConfigError, match="no convolutions over time; take --format onnx"):
+        load_format("executorch").write(network, tmp_path, None, None, {})
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def export(
         int | None, typer.Option(min=1, help="CPU threads for timing int8.", show_default="all")
     ] = None,
 ) -> None:
-    """Cut an exit or the whole network out of a run: ONNX, int8, pt2 or weights, with a card."""
+    """Cut an exit or the whole network out of a run, as a file with a card."""
     check_format(format)
     accuracy, macs = _fraction(min_accuracy), _count(max_macs)
     int8 = int8_options(

@@ -38,7 +38,7 @@ class ExecuTorchFormat(FileFormat):
     """A program whose layers XNNPACK computes in float32; what it lacks, ExecuTorch's own kernels.
 
     It takes one image at a time. A program for more would plan the memory of its largest batch,
-    of which a phone has no use, and takes twice as long to write.
+    of which a phone has no use, and takes up to twice as long to write.
 
     https://docs.pytorch.org/executorch/stable/backends/xnnpack/xnnpack-overview.html
     """
@@ -65,6 +65,10 @@ class ExecuTorchFormat(FileFormat):
         metadata: Mapping[str, str],
     ) -> Callable[[Tensor], Any]:
         """See `FileFormat.write`."""
+        if any(isinstance(module, nn.Conv3d) for module in network.modules()):
+            raise ConfigError(
+                "ExecuTorch has no convolutions over time; take --format onnx, openvino or pt2"
+            )
         exir, partitioner = _import("exir"), _import(_PARTITIONER)
         example, file = task.example[:1], folder / self.file
         graph = trace_network(deployable(network, data, task), example, any_batch=False)
