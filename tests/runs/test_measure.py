@@ -110,6 +110,15 @@ def test_a_card_that_was_changed(file):
         measure(file)
 
 
+def test_a_card_brings_no_code(file, monkeypatch):
+    monkeypatch.chdir(file.parent)
+    (file.parent / "evil.py").write_text("raise SystemExit(0)\n")
+    card = CARD.replace("data =", "imports = ['evil.py']\ndata =")
+    (file.parent / "README.md").write_text(card)
+    with pytest.raises(ConfigError, match="never executed"):
+        measure(file)
+
+
 def test_an_embedding_is_scored_by_its_run_alone(file):
     (file.parent / "README.md").write_text(
         "```toml\ntask = 'embedding'\nmethod='feature-kd'\n```\n"

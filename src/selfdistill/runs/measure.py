@@ -171,7 +171,7 @@ def _recipe(path: Path, exported: ExportedFile, name: str | None) -> Recipe:
         )
     try:
         table = tomllib.loads(text) if text else _own_table(exported)
-        return parse(table | ({"data": name} if name else {}))
+        return parse(table | ({"data": name} if name else {}), run_dir=path.parent)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"the recipe on {card} cannot be read ({error})") from None
 
