@@ -162,6 +162,7 @@ def test_openvino_reports_nothing(exported):
 @both
 def test_masks(tmp_path, format):
     run, data = make_dense_run(tmp_path / "run", "segmentation")
+    run.method.to(memory_format=torch.channels_last)
     done = export_run(run, data, exit=1, format=format)
     assert "the same class for all pixels" in done.verification.summary
     scores = run.method.predict(normalize(data.test.images, data.mean, data.std))["exit1"]

@@ -71,7 +71,9 @@ class ExecuTorchFormat(FileFormat):
             )
         exir, partitioner = _import("exir"), _import(_PARTITIONER)
         example, file = task.example[:1], folder / self.file
-        graph = trace_network(deployable(network, data, task), example, any_batch=False)
+        # its passes lay channels out themselves, and stumble over weights that are channels-last
+        whole = deployable(network, data, task).to(memory_format=torch.contiguous_format)
+        graph = trace_network(whole, example, any_batch=False)
         try:
             with _quiet():
                 program = exir.to_edge_transform_and_lower(
