@@ -61,7 +61,7 @@ def test_pixels_are_those_of_training(tmp_path, monkeypatch, kind, size, streame
             monkeypatch.setattr(f"selfdistill.data.{module}._IN_MEMORY", 0)
     data = load(**SETS[kind](tmp_path / "set"), image_size=size)
     folder = tmp_path / "set" / "images" if kind in ("scenes", "boxes") else tmp_path / "set"
-    paths = Listing().class_images([folder])[0]
+    paths = [*Listing().class_images([folder])[0]]
     assert len(paths) == len(data.train)
     preparation = preparation_of(data)
     prepared = torch.stack([preparation.read(path).pixels for path in paths])

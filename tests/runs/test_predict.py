@@ -95,7 +95,7 @@ def assert_same(one, other):
 def test_a_run_and_its_export_agree_without_the_data(trained, tmp_path):
     run, folder = trained
     expected = run.predict(folder, exit=1, min_score=0.0)
-    paths = Listing().class_images([folder])[0]
+    paths = [*Listing().class_images([folder])[0]]
     assert [str(p.path) for p in expected] == paths
     file = run.export(exit=1, out=tmp_path / "exit1").file
     alone = shutil.copytree(run.path, tmp_path / "alone")

@@ -3,11 +3,15 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from ..core import DataError, nearest
+from .file_paths import FilePaths
 from .image_set import ImageSet
 from .images import ImageFiles, load_splits
+from .kept_listing import ListedImages, listed_images
 from .listing import Listing, label_list_hint, subfolders
 from .open_image import EXTENSIONS, UnreadableImageError
 from .parts import by_split, resembles_part, single, split_of_name
@@ -22,6 +26,7 @@ _BELONGINGS = {"annotations", "annotation", "annots", "labels", "label", "masks"
 SIZE = 224  # by default, where images differ in size
 RESIZE_RATIO = 256 / 224
 _IN_MEMORY = 2 << 30  # bytes of decoded images that are kept
+_MAX_HEADERS = 2_000  # of a split
 
 
 def read_class_folders(path: Path) -> DatasetSplits:
@@ -41,24 +46,36 @@ def read_class_folders(path: Path) -> DatasetSplits:
             part that is not understood.
     """
     check_folder(path)
-    parts = _parts(path) or {"train": path}
-    listing, left_out = Listing(), _unread(path, parts)
-    classes = [folder.name for folder in subfolders(parts["train"])]
+    listed = listed_images(path, "class folders", lambda listing: _listed(path, listing))
+    splits = {
+        split: ImageFiles(paths, torch.from_numpy(labels).long(), (SIZE, SIZE), RESIZE_RATIO)
+        for split, (paths, labels) in listed.parts.items()
+    }
+    val, test = promote_val_to_test(splits.get("val"), splits.get("test"))
+    return DatasetSplits(splits["train"], val, test, listed.classes, flip=True, notes=listed.notes)
+
+
+def _listed(path: Path, listing: Listing) -> ListedImages:
+    """The images of all parts with their labels."""
+    parts = _parts(path, listing) or {"train": path}
+    left_out = _unread(path, parts, listing)
+    classes = [folder.name for folder in listing.subfolders(parts["train"])]
     splits = {}
     for split, folder in parts.items():
-        if split == "train" or _has_labels(folder, classes):
+        if split == "train" or _has_labels(folder, classes, listing):
             splits[split] = _labeled(folder, classes, listing)
         else:
             left_out.append(f"{folder} holds no folders of classes and is left out")
-    _check_classes(parts["train"], splits["train"], classes)
-    val, test = promote_val_to_test(splits.get("val"), splits.get("test"))
-    notes = (*left_out, *listing.notes())
-    return DatasetSplits(splits["train"], val, test, classes, flip=True, notes=notes)
+    _check_classes(parts["train"], splits["train"][1], classes)
+    return ListedImages(classes, splits, (*left_out, *listing.notes()))
 
 
-def _parts(path: Path) -> dict[str, Path]:
+def _parts(path: Path, listing: Listing) -> dict[str, Path]:
     """Folders of the parts; none where PATH holds the classes themselves."""
-    folders = {folder: {f.name for f in subfolders(folder)} for folder in subfolders(path)}
+    folders = {
+        folder: {inner.name for inner in listing.subfolders(folder)}
+        for folder in listing.subfolders(path)
+    }
     named = [folder for folder in folders if split_of_name(folder.name)]
     one_part = len({split_of_name(folder.name) for folder in named}) == 1
     if one_part and len(named) < len(folders) and not any(map(folders.get, named)):
@@ -73,9 +90,9 @@ def _parts(path: Path) -> dict[str, Path]:
     return single(by_split([*named, *alike]))
 
 
-def _unread(path: Path, parts: Mapping[str, Path]) -> list[str]:
+def _unread(path: Path, parts: Mapping[str, Path], listing: Listing) -> list[str]:
     """Notes on what lies beside the parts, or beside the classes in one of them."""
-    beside = [f.name for f in subfolders(path) if path not in parts.values()]
+    beside = [f.name for f in listing.subfolders(path) if path not in parts.values()]
     beside = [name for name in beside if path / name not in parts.values()]
     more = ", …" * (len(beside) > 3)
     notes = (
@@ -137,36 +154,39 @@ def pictures_in(folder: Path) -> Iterator[Path]:
     return (p for p in folder.iterdir() if p.suffix.lower() in EXTENSIONS and p.name[0] != ".")
 
 
-def _has_labels(folder: Path, classes: list[str]) -> bool:
-    names = {inner.name for inner in subfolders(folder)}
+def _has_labels(folder: Path, classes: list[str], listing: Listing) -> bool:
+    names = {inner.name for inner in listing.subfolders(folder)}
     if (folder / _ANNOTATIONS).is_file():
         return True
     return bool(names) and (names not in _IMAGE_FOLDERS or bool(names & set(classes)))
 
 
-def _labeled(folder: Path, classes: list[str], listing: Listing) -> ImageFiles:
+def _labeled(
+    folder: Path, classes: list[str], listing: Listing
+) -> tuple[FilePaths, npt.NDArray[np.int32]]:
     """The images of one split with their labels, sorted."""
     if (folder / _ANNOTATIONS).is_file():
+        listing.stamp(str(folder / _ANNOTATIONS))
         pairs = _annotated(folder, classes)
+        paths = FilePaths.of(file for file, _ in pairs)
+        labels = np.array([label for _, label in pairs], np.int32)
     else:
         known = {name: label for label, name in enumerate(classes)}
-        folders = subfolders(folder)
+        folders = listing.subfolders(folder)
         for inner in folders:
             if inner.name not in known:
                 raise DataError(
                     f"{inner} is no class of the training set{nearest(inner.name, classes)}"
                 )
-        files = listing.class_images(folders)
-        labels = [known[inner.name] for inner in folders]
-        pairs = [(f, label) for fs, label in zip(files, labels, strict=True) for f in fs]
-    if not pairs:
+        paths, counts = listing.class_images(folders)
+        labels = np.repeat(np.array([known[inner.name] for inner in folders], np.int32), counts)
+    if not len(paths):
         raise DataError(
             f"there is no picture in class folders below {folder}; "
             f"it needs FOLDER/CLASS/PICTURE with one of {', '.join(EXTENSIONS)}"
             f"{label_list_hint(folder)}"
         )
-    paths, label_list = zip(*pairs, strict=True)
-    return ImageFiles(paths, torch.tensor(label_list), (SIZE, SIZE), RESIZE_RATIO)
+    return paths, labels
 
 
 def _annotated(folder: Path, classes: list[str]) -> list[tuple[str, int]]:
@@ -188,8 +208,8 @@ def _annotated(folder: Path, classes: list[str]) -> list[tuple[str, int]]:
     return sorted(pairs)
 
 
-def _check_classes(root: Path, train: ImageFiles, classes: list[str]) -> None:
-    counts = torch.bincount(train.labels, minlength=len(classes)).tolist()
+def _check_classes(root: Path, labels: npt.NDArray[np.int32], classes: list[str]) -> None:
+    counts = np.bincount(labels, minlength=len(classes)).tolist()
     for name, count in zip(classes, counts, strict=True):
         if not count:
             raise DataError(f"there is no picture in {root / name}; add some or remove the folder")
@@ -206,10 +226,11 @@ def load_or_stream(
 ) -> Mapping[str, ImageSet]:
     """Set the size of the images, and decode them into memory if they fit into 2 GiB.
 
-    Without `image_size` images of one common size keep it; others are resized to 224 × 224. In
-    memory the whole shorter side of an image is kept; streamed, 224/256 of it.
+    Without `image_size` images of one common size keep it, by the headers of at most 2,000 of each
+    split; others are resized to 224 × 224. In memory the whole shorter side of an image is kept;
+    streamed, 224/256 of it.
     """
-    common = None if image_size else common_size(splits.values())
+    common = None if image_size else common_size(map(_sample, splits.values()))
     return at_size(splits, common or (image_size or SIZE, image_size or SIZE))
 
 
@@ -219,6 +240,12 @@ def at_size(splits: Mapping[str, ImageFiles], size: tuple[int, int]) -> Mapping[
     if pictures * 3 * size[0] * size[1] <= _IN_MEMORY:
         return load_splits({s: files.with_size(size, 1.0) for s, files in splits.items()})
     return {s: files.with_size(size, RESIZE_RATIO) for s, files in splits.items()}
+
+
+def _sample(files: ImageFiles) -> ImageFiles:
+    """Up to `_MAX_HEADERS` images, evenly spaced: each start would read the headers of millions."""
+    count = min(len(files), _MAX_HEADERS)
+    return files.take(torch.arange(count) * len(files) // count)
 
 
 def common_size(splits: Iterable[ImageFiles]) -> tuple[int, int] | None:

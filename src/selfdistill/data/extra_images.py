@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,15 +15,19 @@ from ..core import Batch, ConfigError, DataError, keyed_random, nearest
 from ..functional.channels import channels_convertible
 from .class_folders import at_size
 from .eval_loader import EvalLoader
+from .hugging_face import read_hugging_face
 from .image_set import ImageSet
 from .images import ImageFiles, InMemoryImages
+from .kept_listing import CACHE, ListedImages, listed_images
 from .listing import Listing
 from .loader import Loader
 from .npz import read_npz_images
 from .open_image import EXTENSIONS
-from .splits import check_folder
+from .shards import read_shards
+from .splits import DatasetSplits, check_folder
+from .targets import Labels
 
-KINDS = ("folder:PATH", "npz:FILE")
+KINDS = ("folder:PATH", "npz:FILE", "wds:SHARDS", "hf:SET")
 _SEED = keyed_random.purpose("extra images")
 
 
@@ -33,7 +38,7 @@ class ExtraImages:
     Attributes:
         name: as given to `read_extra_images`.
         images: at their own sizes; files are not decoded.
-        sha256: of the files' relative paths and sizes, or of the pixels of an archive.
+        sha256: of the files' relative paths and sizes, or of the pixels of an archive `npz:FILE`.
         notes: what a user should know of how they were read.
     """
 
@@ -61,14 +66,20 @@ class ExtraImages:
         return images.with_channels(channels)
 
 
-def read_extra_images(name: str) -> ExtraImages:
-    """The images of `folder:PATH`, in it and below, or of the array `images` of `npz:FILE`.
+def read_extra_images(name: str, root: Path | str = CACHE) -> ExtraImages:
+    """The images of `folder:PATH`, in it and below, or of another source.
 
-    Folders of classes and labels are ignored.
+    Of `npz:FILE` the array `images`, of `wds:SHARDS` and `hf:SET` the training part. Folders of
+    classes and labels are ignored.
+
+    Args:
+        name: of the source.
+        root: where indices of shards are kept that cannot lie beside them.
 
     Raises:
         ConfigError: the name is of another form.
-        DataError: the folder or the file is missing or invalid, or there is no image in it.
+        DataError: the data are missing or invalid, or there is no image in them.
+        MissingExtraError: `hf:SET` without the library `datasets`.
     """
     kind, _, path = name.partition(":")
     if path and kind == "folder":
@@ -78,6 +89,10 @@ def read_extra_images(name: str) -> ExtraImages:
         digest = hashlib.sha256(repr(images.shape).encode())
         digest.update(images.images.numpy().data)
         return ExtraImages(name, images, digest.hexdigest())
+    if path and kind == "wds":
+        return _packed(name, read_shards(path, Path(root).expanduser(), labeled=False))
+    if path and kind == "hf":
+        return _packed(name, read_hugging_face(path, labeled=False))
     meant = nearest(name, KINDS)
     hint = f" (did you mean 'folder:{name}'?)" if Path(name).is_dir() else meant
     raise ConfigError(f"extra = '{name}' is no source of images{hint}")
@@ -85,9 +100,15 @@ def read_extra_images(name: str) -> ExtraImages:
 
 def _read_folder(name: str, folder: Path) -> ExtraImages:
     check_folder(folder)
-    listing = Listing()
-    (paths,) = listing.class_images([folder])
-    if not paths:
+
+    def read(listing: Listing) -> ListedImages:
+        paths, _ = listing.class_images([folder])
+        numbers = np.zeros(len(paths), np.int32)
+        return ListedImages([], {"train": (paths, numbers)}, listing.notes())
+
+    listed = listed_images(folder, "pictures", read)
+    paths, _ = listed.parts["train"]
+    if not len(paths):
         raise DataError(
             f"there is no picture in {folder} or below; extra images are files with one of "
             f"{', '.join(EXTENSIONS)}"
@@ -97,7 +118,17 @@ def _read_folder(name: str, folder: Path) -> ExtraImages:
         stored = f"\0{os.stat(path).st_size}\0".encode()
         digest.update(os.fsencode(os.path.relpath(path, folder)) + stored)
     images = ImageFiles(paths, torch.zeros(len(paths), dtype=torch.int64), (1, 1))
-    return ExtraImages(name, images, digest.hexdigest(), listing.notes())
+    return ExtraImages(name, images, digest.hexdigest(), listed.notes)
+
+
+def _packed(name: str, splits: DatasetSplits) -> ExtraImages:
+    """The training part of a set whose images have names and sizes."""
+    images, digest = splits.train, hashlib.sha256()
+    assert isinstance(images, ImageFiles)
+    for identity in images.identities():
+        digest.update(identity + b"\0")
+    bare = images.with_targets(Labels(torch.zeros(len(images), dtype=torch.int64)))
+    return ExtraImages(name, bare, digest.hexdigest(), splits.notes)
 
 
 def extra_seed(seed: int) -> int:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,6 +20,7 @@ from .splits import DatasetSplits
 
 _IMAGE_NAMES = ("image", "img")
 _LABEL_NAMES = ("label", "labels", "cls", "class", "target")
+_NO_BYTES = -1
 _CONFIGURATION = "*/*/*"  # below the folder of a data set in the cache: name, version and hash
 
 
@@ -33,6 +35,11 @@ class ImageColumn(ImagePack):
 
     def __init__(self, name: str, column: Any, labels: npt.NDArray[np.int64]) -> None:
         self._name, self._column, self._labels = name, column, labels
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        is_struct = pa.types.is_struct(column.type)
+        self._paths = pc.struct_field(column, "path") if is_struct else None
 
     @property
     def labels(self) -> npt.NDArray[np.int64]:
@@ -50,27 +57,40 @@ class ImageColumn(ImagePack):
 
     def name(self, row: int) -> str:
         """Data set, part and number of an image, and its file where that is known."""
-        path = self._cell(row)[1]
+        path = self._path(row)
         return f"{self._name}, row {row}{f' ({path})' if path else ''}"
 
     def num_bytes(self, row: int) -> int:
         """How many bytes an image file has."""
-        content, path = self._cell(row)
-        if content is None:
-            return os.stat(path).st_size if path and os.path.isfile(path) else 0
-        return len(content)
+        length = int(self._lengths[row])
+        return _file_size(self._path(row)) if length == _NO_BYTES else length
 
     def identities(self, rows: Rows) -> Iterator[bytes]:
-        """Name, where there is one, and size of each."""
+        """Name, where there is one, and size of each; no image is read."""
         for row in rows.tolist():
-            path = self._cell(row)[1]
-            yield os.fsencode(os.path.basename(path or "")) + b"/%d" % self.num_bytes(row)
+            yield os.fsencode(os.path.basename(self._path(row))) + b"/%d" % self.num_bytes(row)
+
+    def _path(self, row: int) -> str:
+        return "" if self._paths is None else self._paths[row].as_py() or ""
+
+    @cached_property
+    def _lengths(self) -> npt.NDArray[np.int64]:
+        """Bytes of each image (N,), which Arrow has apart; `_NO_BYTES` where there are none."""
+        import pyarrow.compute as pc
+
+        content = self._column if self._paths is None else pc.struct_field(self._column, "bytes")
+        lengths = pc.fill_null(pc.cast(pc.binary_length(content), "int64"), _NO_BYTES)
+        return np.asarray(lengths.to_numpy())
 
     def _cell(self, row: int) -> tuple[bytes | None, str | None]:
         value = self._column[row].as_py()
         if isinstance(value, Mapping):
             return value.get("bytes"), value.get("path")
         return value, None
+
+
+def _file_size(path: str) -> int:
+    return os.stat(path).st_size if os.path.isfile(path) else 0
 
 
 def read_hugging_face(name: str, *, labeled: bool = True) -> DatasetSplits:

@@ -2,7 +2,9 @@
 
 import copy
 import os
+import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -14,6 +16,7 @@ from torch.nn import functional as F
 
 from ..functional.channels import convert_channels
 from .augment import resized_crop_box
+from .file_paths import FilePaths
 from .image_set import CropKeys, ImageSet
 from .open_image import (
     StoredImage,
@@ -119,20 +122,18 @@ class ImageFiles(ImageSet):
 
     def __init__(
         self,
-        paths: Sequence[str | bytes | Path],
+        paths: FilePaths | Sequence[str | bytes | Path],
         targets: Targets | Tensor,
         size: tuple[int, int],
         resize_ratio: float = 1.0,
     ) -> None:
-        # one block of bytes: a million strings would be copied by every worker that counts their
-        # references
-        self._paths = np.array([os.fsencode(p) for p in paths])
+        self._paths = paths if isinstance(paths, FilePaths) else FilePaths.of(paths)
         self.targets = targets if isinstance(targets, Targets) else Labels(targets)
         self.shape, self.resize_ratio = (3, *size), resize_ratio
 
     def path(self, index: int) -> str:
         """Path of one image file."""
-        return os.fsdecode(self._paths[index])
+        return self._paths[index]
 
     def file(self, index: int) -> str | StoredImage:
         """What an image is opened by."""
@@ -144,14 +145,14 @@ class ImageFiles(ImageSet):
 
     def num_bytes(self, index: int) -> int:
         """How many bytes an image file has; 0 where it is none, such as a folder of frames."""
-        path = self.path(index)
-        return os.stat(path).st_size if os.path.isfile(path) else 0
+        with suppress(OSError):
+            status = os.stat(self.path(index))
+            return status.st_size if stat.S_ISREG(status.st_mode) else 0
+        return 0
 
     def identities(self) -> Iterator[bytes]:
         """What tells the images apart, wherever the data lie: the relative path of each."""
-        paths = [self.path(i) for i in range(len(self))]
-        parent = os.path.commonpath([os.path.dirname(p) for p in paths]) if paths else ""
-        return (os.fsencode(os.path.relpath(path, parent)) for path in paths)
+        return self._paths.relative()
 
     def fetch(self, index: Tensor) -> Tensor:
         """Images by index, decoded one after the other."""
@@ -160,7 +161,7 @@ class ImageFiles(ImageSet):
     def take(self, index: Tensor) -> Self:
         """The subset at these indices, in this order."""
         subset = copy.copy(self)
-        subset._paths, subset.targets = self._paths[index.numpy()], self.targets.take(index)
+        subset._paths, subset.targets = self._paths.take(index.numpy()), self.targets.take(index)
         return subset
 
     def with_size(self, size: tuple[int, int], resize_ratio: float) -> Self:

@@ -2,10 +2,13 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple, Self
 
 from ..core import DataError
+from .file_paths import FilePaths
 from .open_image import EXTENSIONS
 
 QUIET = (
@@ -13,23 +16,56 @@ QUIET = (
     ".db", ".ini", ".cache",
 )  # fmt: skip
 """Endings of files that are passed over without a word."""
+MANY = 10_000
+"""Images from which on a listing is worth keeping."""
 _LABEL_LISTS = (".csv", ".tsv", ".jsonl", ".parquet")
 _HIDDEN_FOLDERS = (".", "__", "@eaDir")
+RULES = repr((EXTENSIONS, QUIET, _HIDDEN_FOLDERS))
+"""What decides whether a file or a folder is listed, as a text."""
 _MAX_SHOWN = 5
+
+
+class Stamp(NamedTuple):
+    """What of a folder or file changes with it: times in nanoseconds, size and identity."""
+
+    modified: int
+    changed: int
+    size: int
+    inode: int
+    links: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Self:
+        """The stamp in the answer of `os.stat`."""
+        times = status.st_mtime_ns, status.st_ctime_ns
+        return cls(*times, status.st_size, status.st_ino, status.st_nlink)
 
 
 class Listing:
     """Lists images, and counts the files that it passes over.
 
     A folder that links lead to twice is visited once.
+
+    Args:
+        on_many: called once as soon as more than `MANY` images are found.
+
+    Attributes:
+        stamps: of every folder that was listed, as it was before that.
+        devices: on which these lie.
+        complete: whether all that decides the outcome is dated by the stamps: what a link leads to
+            that leads nowhere is not.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_many: Callable[[], None] | None = None) -> None:
+        self.stamps: dict[str, Stamp] = {}
+        self.devices: set[int] = set()
+        self.complete = True
         self._passed_over: Counter[str] = Counter()
         self._visited: set[tuple[int, int]] = set()
+        self._on_many, self._found = on_many, 0
 
-    def class_images(self, folders: list[Path]) -> list[list[str]]:
-        """The images in and below each of these folders, sorted.
+    def class_images(self, folders: Sequence[Path]) -> tuple[FilePaths, list[int]]:
+        """The images in and below each of these folders, sorted, and how many there are in each.
 
         Raises:
             DataError: two of the folders are one.
@@ -37,14 +73,48 @@ class Listing:
         for folder in folders:
             if not self._enter(folder):
                 raise DataError(f"{folder} is a link to another folder of this set; remove it")
-        return [sorted(self._tree(folder)) for folder in folders]
+        counts = [0] * len(folders)
+
+        def images() -> Iterator[str]:
+            for number, folder in enumerate(folders):
+                paths = sorted(self._tree(folder))
+                counts[number] = len(paths)
+                yield from paths
+
+        return FilePaths.of(images()), counts
+
+    def subfolders(self, folder: Path) -> list[Path]:
+        """The folders in a folder, see `subfolders`."""
+        self.stamp(str(folder))
+        if any(entry.is_symlink() and not _exists(entry) for entry in _entries(folder)):
+            self.complete = False  # it may lead to a folder once that is mounted
+        return subfolders(folder)
+
+    def stamp(self, path: str) -> None:
+        """Let the outcome depend on a folder or a file, before it is read."""
+        if path not in self.stamps:
+            with suppress(OSError):  # which reading it tells
+                self._add_stamp(path, os.stat(path))
+
+    def _add_stamp(self, path: str, status: os.stat_result) -> None:
+        self.stamps.setdefault(path, Stamp.of(status))
+        self.devices.add(status.st_dev)
 
     def _tree(self, folder: Path) -> Iterator[str]:
         pending = [folder]
         while pending:
             folder = pending.pop()
-            yield from (file.path for file in _files(folder) if self._is_image(file))
-            pending += [inner for inner in subfolders(folder) if self._enter(inner)]
+            inner = []
+            for entry in _unsorted_entries(folder):
+                if _is_folder(entry):
+                    inner += [Path(entry.path)] if _is_shown(entry) else []
+                elif not entry.name.startswith(".") and self._is_image(entry):
+                    self._found += 1
+                    yield entry.path
+            pending += [one for one in sorted(inner) if self._enter(one)]
+            if self._found > MANY and self._on_many:
+                on_many, self._on_many = self._on_many, None
+                on_many()
 
     def by_stem(self, folder: Path, extensions: tuple[str, ...] = EXTENSIONS) -> dict[str, Path]:
         """The files of a folder with one of these endings by their names without it, sorted.
@@ -73,17 +143,28 @@ class Listing:
 
     def _is_image(self, file: os.DirEntry[str]) -> bool:
         ending = os.path.splitext(file.name)[1].lower()
-        if not os.path.isfile(file.path):  # a pipe, a device, a link to nothing
+        if not _is_file(file):  # a pipe, a device, a link to nothing
             self._passed_over["no regular file"] += 1
+            self.complete = False
             return False
+        if file.is_symlink():
+            self._stamp_target(file.path)
         if ending in EXTENSIONS:
             return True
         if ending not in QUIET:
             self._passed_over[ending or "no ending"] += 1
         return False
 
+    def _stamp_target(self, link: str) -> None:
+        """Let the outcome depend on the folder of what a link leads to."""
+        target = os.path.join(os.path.dirname(link), os.readlink(link))
+        if os.path.islink(target):
+            self.complete = False
+        self.stamp(os.path.dirname(target))
+
     def _enter(self, folder: Path) -> bool:
         status = folder.stat()
+        self._add_stamp(str(folder), status)
         identity = status.st_dev, status.st_ino
         if identity in self._visited:
             return False
@@ -112,7 +193,7 @@ def subfolders(folder: Path) -> list[Path]:
     return [
         Path(entry.path)
         for entry in _entries(folder)
-        if _is_folder(entry) and not entry.name.startswith(_HIDDEN_FOLDERS)
+        if _is_folder(entry) and _is_shown(entry)
     ]
 
 
@@ -150,6 +231,10 @@ def _files(folder: Path) -> list[os.DirEntry[str]]:
     return [e for e in _entries(folder) if not e.name.startswith(".") and not _is_folder(e)]
 
 
+def _is_shown(folder: os.DirEntry[str]) -> bool:
+    return not folder.name.startswith(_HIDDEN_FOLDERS)
+
+
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
@@ -157,9 +242,25 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
+def _exists(entry: os.DirEntry[str]) -> bool:
+    return _is_folder(entry) or _is_file(entry)
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a regular file, which the folder tells of all but links."""
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
+
+
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    return sorted(_unsorted_entries(folder), key=lambda entry: entry.name)
+
+
+def _unsorted_entries(folder: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
+            return list(entries)
     except OSError as error:
         raise DataError(f"cannot list the folder {folder} ({error.strerror})") from None

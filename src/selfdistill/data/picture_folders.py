@@ -3,11 +3,15 @@
 import os
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from ..core import DataError
 from .class_folders import RESIZE_RATIO, SIZE, pictures_in
+from .file_paths import FilePaths
 from .images import ImageFiles
+from .kept_listing import ListedImages, listed_images
 from .listing import Listing, subfolders
 from .open_image import EXTENSIONS
 from .parts import by_split, single, split_of_name
@@ -27,35 +31,46 @@ def read_picture_folder(path: Path) -> DatasetSplits:
         DataError: no folder, or no picture in a part.
     """
     check_folder(path)
-    named = [folder for folder in subfolders(path) if split_of_name(folder.name)]
+    listed = listed_images(path, "pictures in parts", lambda listing: _listed(path, listing))
+    splits = {
+        split: ImageFiles(
+            paths, Unlabeled(torch.from_numpy(folders).long()), (SIZE, SIZE), RESIZE_RATIO
+        )
+        for split, (paths, folders) in listed.parts.items()
+    }
+    val, test = promote_val_to_test(splits.get("val"), splits.get("test"))
+    return DatasetSplits(splits["train"], val, test, [], flip=True, notes=listed.notes)
+
+
+def _listed(path: Path, listing: Listing) -> ListedImages:
+    """The pictures of all parts with the numbers of their folders."""
+    named = [folder for folder in listing.subfolders(path) if split_of_name(folder.name)]
     whole = not any(split_of_name(folder.name) == "train" for folder in named)
     parts = {"train": path} if whole else single(by_split(named))
-    listing = Listing()
     splits = {split: _pictures(folder, listing) for split, folder in parts.items()}
-    val, test = promote_val_to_test(splits.get("val"), splits.get("test"))
     notes = (*([] if whole else _beside(path, parts)), *listing.notes())
-    return DatasetSplits(splits["train"], val, test, [], flip=True, notes=notes)
+    return ListedImages([], splits, notes)
 
 
-def _pictures(folder: Path, listing: Listing) -> ImageFiles:
+def _pictures(folder: Path, listing: Listing) -> tuple[FilePaths, npt.NDArray[np.int32]]:
     """The pictures in a folder and then, folder by folder as they are sorted, those below."""
-    (paths,) = listing.class_images([folder])
-    if not paths:
+    paths, _ = listing.class_images([folder])
+    if not len(paths):
         raise DataError(
             f"there is no picture in {folder} or below; pictures are files with one of "
             f"{', '.join(EXTENSIONS)}"
         )
-    owners = {path: _first_folder(path, folder) for path in paths}
-    numbers = {name: number for number, name in enumerate(sorted(set(owners.values())))}
-    paths = sorted(paths, key=lambda path: (owners[path], path))
-    strata = torch.tensor([numbers[owners[path]] for path in paths])
-    return ImageFiles(paths, Unlabeled(strata), (SIZE, SIZE), RESIZE_RATIO)
+    names = [_first_folder(inner, folder) for inner in paths.folders]
+    numbers = {name: number for number, name in enumerate(sorted(set(names)))}
+    strata = np.array([numbers[name] for name in names], np.int32)[paths.owners]
+    order = strata.argsort(kind="stable")
+    return paths.take(order), strata[order]
 
 
-def _first_folder(path: str, folder: Path) -> str:
-    """The folder right below that a picture lies in, "" of one that lies in none."""
-    first, inside, _ = os.path.relpath(path, folder).partition(os.sep)
-    return first if inside else ""
+def _first_folder(inner: str, folder: Path) -> str:
+    """The folder right below that `inner` is or lies in, "" of the folder itself."""
+    first = os.path.relpath(inner, folder).partition(os.sep)[0]
+    return "" if first == os.curdir else first
 
 
 def _beside(path: Path, parts: dict[str, Path]) -> list[str]:

@@ -20,6 +20,7 @@ from .hold_out import hold_out_fraction, subsample
 from .hugging_face import read_hugging_face
 from .image_data import ImageData
 from .images import ImageFiles, InMemoryImages
+from .kept_listing import CACHE
 from .npz import read_npz, read_npz_pictures
 from .option_checks import check_fraction, check_numbers, check_policies
 from .shards import read_shards
@@ -27,7 +28,6 @@ from .splits import DatasetSplits, check_folder
 from .targets import Unlabeled
 from .text_files import check_class_names
 
-CACHE = Path("~/.cache/selfdistill")
 _MAX_ZOOM = {"segmentation": mask_folders.MAX_ZOOM, "detection": box_folders.MAX_ZOOM}
 _IMAGES = ("digits", *downloads.CLASSIFICATION, "folder:PATH", "npz:FILE", "wds:SHARDS", "hf:SET")
 SOURCES = {

@@ -81,7 +81,9 @@ def load_data(recipe: Recipe) -> ImageData:
 
 def with_extra(recipe: Recipe, data: ImageData) -> ImageData:
     """Data with the extra images that the recipe names, which training alone reads."""
-    return replace(data, extra=read_extra_images(recipe.extra)) if recipe.extra else data
+    if not recipe.extra:
+        return data
+    return replace(data, extra=read_extra_images(recipe.extra, recipe.data_root))
 
 
 class RunInput(NamedTuple):

@@ -101,7 +101,8 @@ class ExperimentSettings(BaseModel):
     data_root: str = _data("data", "Directory of downloaded data sets.", metavar="DIRECTORY")
     extra: str = _data(
         "",
-        "Images without labels, for methods that learn from them, too: folder:PATH or npz:FILE.",
+        "Images without labels, for methods that learn from them, too: folder:PATH, npz:FILE, "
+        "wds:SHARDS or hf:SET.",
         unset="none",
         metavar="SOURCE",
     )

@@ -55,7 +55,7 @@ def _check_extra(recipe: Recipe, data: ImageData, method: Method) -> None:
     if needed and data.extra is None:
         raise ConfigError(
             f"method '{recipe.method}' with these options learns from images without labels, too: "
-            "give --extra folder:PATH or npz:FILE"
+            "give --extra folder:PATH, npz:FILE, wds:SHARDS or hf:SET"
         )
     if data.extra is None:
         return

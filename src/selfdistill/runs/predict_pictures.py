@@ -49,7 +49,7 @@ def list_pictures(pictures: Pictures, *, videos: bool = False) -> list[Path]:
         if not path.is_dir():
             files[path] = None
             continue
-        inside = list_videos(path) if videos else Listing().class_images([path])[0]
+        inside = list_videos(path) if videos else [*Listing().class_images([path])[0]]
         if not inside:
             raise DataError(f"there is no {'video' if videos else 'picture'} in {path}")
         files |= dict.fromkeys(map(Path, inside))
