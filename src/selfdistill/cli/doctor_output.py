@@ -66,6 +66,8 @@ def _show_data(report: DataReport) -> None:
         "measured": f"mean {_format_numbers(sample_mean)}, "
         f"std {_format_numbers(sample_std)} ({report.num_sampled:,} images)",
     }
+    if report.files_read:
+        facts["files read"] = _read_files(report)
     if report.conversion:
         facts["channels"] = report.conversion
     if report.layout:
@@ -77,6 +79,18 @@ def _show_data(report: DataReport) -> None:
     for name, (count, searched) in report.duplicates.items():
         facts[f"{name} in train"] = f"{count:,} of {searched:,} images that were searched for"
     _show_facts(f"data: {report.name}", facts)
+
+
+def _read_files(report: DataReport) -> str:
+    """How many of the streamed images were opened, by part."""
+    counts = {part: (*read, report.sizes[part]) for part, read in report.files_read.items()}
+    texts = (
+        f"all {size:,} {part} (decoded {decoded:,})"
+        if headers == size
+        else f"{headers:,} of {size:,} {part} (decoded {decoded:,})"
+        for part, (headers, decoded, size) in counts.items()
+    )
+    return f"headers of {', '.join(texts)}, evenly spaced"
 
 
 def _show_network(report: NetworkReport) -> None:

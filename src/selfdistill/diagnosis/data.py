@@ -17,7 +17,7 @@ from ..data.targets import Boxes
 
 _MAX_DECODED = 2_000, 256  # images whose moments are measured: in memory, in files
 _MAX_HASHED = 50_000, 5_000  # training images among which duplicates are searched: likewise
-_MAX_HEADERS, _MAX_OPENED = 200_000, 2_000  # streamed images of a part that are read
+_MAX_HEADERS, _MAX_OPENED = 10_000, 2_000  # streamed images of a part that are read
 _MAX_HELD_OUT = 1_000  # held-out images that are searched for
 _MAX_MEAN_SHIFT = 0.5  # of a standard deviation
 _MAX_STD_RATIO = 2.0
@@ -51,6 +51,7 @@ class DataReport:
         moments: mean and standard deviation of a sample of the images.
         num_sampled: number of images in that sample.
         duplicates: {part: (images that are training images too, images searched)}.
+        files_read: {part: (headers, decoded)} of the streamed images of a part, how many were read.
         notes: of `data.data_notes`, which training warns of, too.
     """
 
@@ -69,6 +70,7 @@ class DataReport:
     moments: tuple[Numbers, Numbers]
     num_sampled: int
     duplicates: dict[str, tuple[int, int]]
+    files_read: dict[str, tuple[int, int]]
     notes: list[str]
 
     @property
@@ -91,7 +93,7 @@ def check_data(data: ImageData) -> DataReport:
     """
     held_out = {n: part for n, part in (("val", data.val), ("test", data.test)) if part is not None}
     extra = {"extra": data.extra.images} if data.extra else {}
-    _check_files({"train": data.train, **held_out, **extra})
+    files_read = _check_files({"train": data.train, **held_out, **extra})
     sample = _sample(data.train, _MAX_DECODED)
     train_digests = set(_digests(data.train, _sample(data.train, _MAX_HASHED)))
     duplicates = {}
@@ -115,30 +117,35 @@ def check_data(data: ImageData) -> DataReport:
         moments=InMemoryImages(data.train.fetch(sample), data.train.labels[sample]).mean_and_std(),
         num_sampled=len(sample),
         duplicates=duplicates,
+        files_read=files_read,
         notes=data_notes(data),
     )
 
 
-def _check_files(parts: Mapping[str, ImageSet]) -> None:
-    """Read the headers of streamed images, and decode some of them.
+def _check_files(parts: Mapping[str, ImageSet]) -> dict[str, tuple[int, int]]:
+    """Read the headers of streamed images, and decode some of them; how many of each part.
 
     Raises:
         UnreadableImageError: naming all that cannot be read.
     """
     broken: list[UnreadableImageError] = []
-    for images in parts.values():
+    counts = {}
+    for part, images in parts.items():
         if not isinstance(images, ImageFiles):
             continue
-        checks: tuple[tuple[int, Callable[[int], object]], ...] = (
-            (_MAX_HEADERS, images.stored_size),
-            (_MAX_OPENED, images.check_readable),
+        headers, decoded = (_spaced_indices(len(images), n) for n in (_MAX_HEADERS, _MAX_OPENED))
+        counts[part] = len(headers), len(decoded)
+        checks: tuple[tuple[Tensor, Callable[[int], object]], ...] = (
+            (headers, images.stored_size),
+            (decoded, images.check_readable),
         )
-        for limit, read in checks:
+        for indices, read in checks:
             try:
-                map_images(read, _spaced_indices(len(images), limit).tolist())
+                map_images(read, indices.tolist())
             except UnreadableImageError as error:
                 broken.append(error)
     raise_unreadable(broken)
+    return counts
 
 
 def _sample(images: ImageSet, limits: tuple[int, int]) -> Tensor:
