@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from shard_files import encoded, samples, write_tar
 
 from selfdistill.core import ConfigError, DataError
 from selfdistill.data import (
@@ -173,6 +174,57 @@ def test_digest_is_of_names_and_sizes(folder, tmp_path):
     assert digest(copies[0]) != digest(copies[1])
 
 
+def packed(root, kind, rows):
+    """A source of these rows of `samples`, without a label, and its test part of others."""
+    if kind == "wds":
+        write_tar(root / "train-0.tar", [(f"{name}.png", content) for name, content, _ in rows])
+        write_tar(root / "test-0.tar", [("x.png", encoded(99))])
+    else:
+        datasets = pytest.importorskip("datasets")
+        kinds = datasets.Features({"image": datasets.Image()})
+        cells = [{"bytes": content, "path": f"{name}.png"} for name, content, _ in rows]
+        parts = {"train": cells, "test": cells[:1]}
+        datasets.DatasetDict(
+            {part: datasets.Dataset.from_dict({"image": c}, kinds) for part, c in parts.items()}
+        ).save_to_disk(root)
+    return f"{kind}:{root}"
+
+
+@pytest.mark.parametrize("kind", ["wds", "hf"])
+def test_packed_images_are_those_of_a_folder(tmp_path, kind, monkeypatch):
+    rows = samples(9)
+    for name, content, _ in rows:
+        (tmp_path / "pictures").mkdir(exist_ok=True)
+        (tmp_path / "pictures" / f"{name}.png").write_bytes(content)
+    name = packed(tmp_path / "pool", kind, rows)
+    pool, expected = read_extra_images(name), read_extra_images(f"folder:{tmp_path}/pictures")
+    every = torch.arange(9)
+    for memory in (2 << 30, 0):
+        monkeypatch.setattr("selfdistill.data.class_folders._IN_MEMORY", memory)
+        ours, theirs = (one.in_shape((3, 6, 6)) for one in (pool, expected))
+        assert isinstance(ours, InMemoryImages) == bool(memory)
+        assert torch.equal(ours.fetch(every), theirs.fetch(every))
+        assert ours.labels.tolist() == [0] * 9
+    for workers in (0, 2):
+        pairs = zip(loader(ours, workers=workers).epoch(1, 2), loader(theirs).epoch(1, 2),
+                    strict=True)  # fmt: skip
+        assert all(torch.equal(a.extra, b.extra) for (a,), (b,) in pairs)
+
+
+@pytest.mark.parametrize("kind", ["wds", "hf"])
+def test_digest_of_packed_images(tmp_path, kind):
+    rows = samples(6)
+    other = [(f"x{name}", *rest) for name, *rest in rows]
+    larger = [*rows[:-1], (rows[-1][0], encoded(1, size=(30, 30)), 0)]
+    cases = enumerate((rows, rows, other, larger))
+    first, again, *changed = (
+        read_extra_images(packed(tmp_path / str(number), kind, case)).sha256
+        for number, case in cases
+    )
+    assert first == again
+    assert len({first, *changed}) == 3
+
+
 @pytest.mark.parametrize("name", ["images", "train_images", "x_train"])
 @pytest.mark.parametrize("form", [(7, 6, 6), (7, 6, 6, 3)])
 def test_archives(tmp_path, name, form):
@@ -212,6 +264,10 @@ def test_sources_that_are_refused(tmp_path):
         read_extra_images(str(tmp_path))
     with pytest.raises(DataError, match=r"there is no picture in .* or below"):
         read_extra_images(f"folder:{tmp_path}")
+    for kind in ("wds", "hf"):
+        pytest.importorskip("datasets")
+        with pytest.raises(DataError, match=r"there is (no|neither)"):
+            read_extra_images(f"{kind}:{tmp_path / 'absent'}")
     for kind in ("folder", "npz"):
         with pytest.raises(DataError, match=f"there is no {'file' if kind == 'npz' else kind} "):
             read_extra_images(f"{kind}:{tmp_path / 'absent'}")

@@ -193,3 +193,29 @@ def test_reading_in_any_order_takes_no_copy(tmp_path):
     taken = train.take(order)
     assert [taken.read_bytes(i) for i in range(30)] == [TRAIN[row][1] for row in order.tolist()]
     assert taken.path(0) == f"hf:{tmp_path}/set train, row {order[0]} ({TRAIN[order[0]][0]}.png)"
+
+
+def test_names_and_sizes_are_known_without_reading_a_picture(tmp_path, monkeypatch):
+    picture = tmp_path / "beside.png"
+    picture.write_bytes(encoded(3))
+    cells = [
+        {"bytes": encoded(0), "path": "a/b.png"},
+        {"bytes": encoded(1), "path": None},
+        {"bytes": None, "path": str(picture)},
+        {"bytes": None, "path": "gone.png"},
+        {"bytes": b"", "path": "empty.png"},
+    ]
+    rows = {"image": cells, "label": [0, 1, 0, 1, 0]}
+    datasets.Dataset.from_dict(rows).save_to_disk(tmp_path / "set")
+    train = read_hugging_face(str(tmp_path / "set")).train
+    monkeypatch.setattr("selfdistill.data.hugging_face.ImageColumn._cell", None)
+    sizes = [len(encoded(0)), len(encoded(1)), len(encoded(3)), 0, 0]
+    names = ["b.png", "", "beside.png", "gone.png", "empty.png"]
+    assert [train.num_bytes(i) for i in range(5)] == sizes
+    told = [f"{name}/{size}".encode() for name, size in zip(names, sizes, strict=True)]
+    assert [*train.identities()] == told
+    assert [*train.take(torch.tensor([4, 0])).identities()] == [told[4], told[0]]
+    columns = {"img": [encoded(i) for i in range(2)], "label": [0, 1]}
+    datasets.Dataset.from_dict(columns).save_to_disk(tmp_path / "plain")
+    plain = read_hugging_face(str(tmp_path / "plain")).train
+    assert [*plain.identities()] == [b"/%d" % len(content) for content in columns["img"]]

@@ -1,4 +1,4 @@
-"""Runs on tar shards, streamed: those on the same pictures in folders, resumed, in every verb."""
+"""Runs on tar shards and Arrow, streamed: those on the same pictures in folders, and resumed."""
 
 import sys
 from pathlib import Path
@@ -46,6 +46,23 @@ def places(tmp_path_factory):
     return place
 
 
+def write_arrow(path, **parts):
+    """The same pictures as `datasets` saves them, rows as of `samples` by part."""
+    datasets = pytest.importorskip("datasets")
+    kinds = {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(CLASSES))}
+    columns = {
+        part: {
+            "image": [{"bytes": content, "path": f"{name}.png"} for name, content, _ in rows],
+            "label": [label for *_, label in rows],
+        }
+        for part, rows in parts.items()
+    }
+    features = datasets.Features(kinds)
+    datasets.DatasetDict(
+        {part: datasets.Dataset.from_dict(rows, features) for part, rows in columns.items()}
+    ).save_to_disk(path)
+
+
 def weights(run):
     return torch.cat([tensor.flatten().double() for tensor in run.method.state_dict().values()])
 
@@ -70,3 +87,17 @@ def test_a_run_is_that_on_folders_and_resumes_bit_for_bit(places, tmp_path):
     write_shards(places / "shards", samples(39))
     with pytest.raises(DataError, match="it has 31 train images and was 32 then"):
         selfdistill.train(out=run.path, resume=True, epochs=3, quiet=True)
+
+
+def test_a_run_on_arrow_is_that_on_folders_and_resumes_bit_for_bit(tmp_path):
+    train, test = samples(40), samples(9, seed=90)
+    write_folder(tmp_path / "pictures" / "train", train)
+    write_folder(tmp_path / "pictures" / "test", test)
+    write_arrow(tmp_path / "set", train=train, test=test)
+    folder = selfdistill.train(data=f"folder:{tmp_path}/pictures", out=tmp_path / "folder", **TINY)
+    keys = TINY | {"data": f"hf:{tmp_path}/set"}
+    with pytest.raises(Stop.Stopped):
+        selfdistill.train(out=tmp_path / "part", callback=Stop(), **keys | {"num_workers": 2})
+    resumed = selfdistill.train(out=tmp_path / "part", resume=True, quiet=True)
+    assert torch.equal(weights(resumed), weights(folder))
+    assert resumed.exits == folder.exits
