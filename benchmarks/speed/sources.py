@@ -1,13 +1,17 @@
-"""Class folders, tar shards and Arrow, streamed: images a second and resident memory, by size.
+"""Class folders, tar shards and Arrow, streamed: what opening and reading cost as the set grows.
 
-Each size of each source is read in a process of its own, in a temporary folder.
+Sets of all sizes lie in a temporary folder; those of class folders are links to a hundred files.
+Each is opened in a fresh process, for the first time and again. The rate is that of one process
+per source, which reads from all sizes in turn, so that its ratios are of the same minutes.
 
-uv run python benchmarks/speed/sources.py --images 1000 10000 100000
+uv run python benchmarks/speed/sources.py
 """
 
 import argparse
 import io
 import multiprocessing
+import os
+import statistics
 import sys
 import tarfile
 import tempfile
@@ -28,6 +32,8 @@ from selfdistill.data.shards import read_shards
 
 CLASSES = 10
 PER_SHARD = 1000
+ROUNDS = 10
+PURPOSE = keyed_random.purpose("sources")
 
 
 def encoded(number: int, side: int) -> bytes:
@@ -38,10 +44,13 @@ def encoded(number: int, side: int) -> bytes:
 
 
 def write_folder(place: Path, images: int, pool: list[bytes]) -> None:
+    files = [place.with_name(f"{place.name}-{number}.jpg") for number in range(len(pool))]
+    for file, content in zip(files, pool, strict=True):
+        file.write_bytes(content)
     for label in range(CLASSES):
         (place / str(label)).mkdir(parents=True)
     for i in range(images):
-        (place / str(i % CLASSES) / f"{i:07}.jpg").write_bytes(pool[i % len(pool)])
+        os.link(files[i % len(pool)], place / str(i % CLASSES) / f"{i:07}.jpg")
 
 
 def write_shards(place: Path, images: int, pool: list[bytes]) -> None:
@@ -76,53 +85,88 @@ READERS = {
 }
 
 
-def resident_mib() -> float:
-    """Memory of this process that no file backs."""
+def memory_mib(kind: str) -> float:
+    """Of this process: RssAnon, what no file backs, or VmHWM, the most that there was."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
+    return next(int(line.split()[1]) for line in lines if line.startswith(kind)) / 1024
 
 
-def measure(source: str, place: Path, decoded: int) -> dict[str, float]:
-    """Open a set and decode some of its images in keyed order, in a fresh process."""
-    torch.set_num_threads(1)
-    if source == "hf":
-        import datasets  # noqa: F401  what the library takes is no matter of the set
-    before, start = resident_mib(), time.perf_counter()
+def opening(source: str, place: Path) -> dict[str, float]:
+    """Open a set and describe it, as each start of a run does, in a fresh process."""
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    anonymous, peak, start = memory_mib("RssAnon"), memory_mib("VmHWM"), time.perf_counter()
     train = READERS[source](place).train
-    seconds, held = time.perf_counter() - start, resident_mib() - before
-    order = keyed_random.permutation(len(train), keyed_random.purpose("sources"), 0)[:decoded]
-    start = time.perf_counter()
-    for row in order.split(1):
-        train.fetch(row)
+    seconds = time.perf_counter() - start
+    held = memory_mib("RssAnon") - anonymous
+    for _ in train.identities():
+        pass
     return {
         "seconds_to_open": round(seconds, 2),
-        "resident_mib": round(held, 1),
-        "images_per_second": round(len(order) / (time.perf_counter() - start)),
+        "seconds_to_describe": round(time.perf_counter() - start - seconds, 2),
+        "held_mib": round(held, 1),
+        "peak_mib": round(memory_mib("VmHWM") - peak, 1),
     }
+
+
+def rates(source: str, places: list[Path], side: int, decoded: int) -> list[dict[str, float]]:
+    """Images a second of each set, and over the first's, medians of rounds that take turns."""
+    torch.set_num_threads(1)
+    sets = [READERS[source](place).train.with_size((side, side), 1.0) for place in places]
+    orders = []
+    for train in sets:
+        passes = range(-(-decoded // len(train)))
+        order = [keyed_random.permutation(len(train), PURPOSE, number) for number in passes]
+        orders.append(torch.cat(order)[:decoded])
+    speeds = []
+    for rows in zip(*(order.chunk(ROUNDS) for order in orders), strict=True):
+        times = []
+        for train, samples in zip(sets, rows, strict=True):
+            start = time.perf_counter()
+            for row in samples.split(1):
+                train.fetch(row)
+            times.append((time.perf_counter() - start) / len(samples))
+        speeds.append([1 / seconds for seconds in times])
+    ratios = [[speed / turn[0] for speed in turn] for turn in speeds]
+    medians = ([statistics.median(x) for x in zip(*t, strict=True)] for t in (speeds, ratios))
+    return [
+        {"images_per_second": round(speed), "ratio_median": round(ratio, 2)}
+        for speed, ratio in zip(*medians, strict=True)
+    ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, nargs="+", default=[1000, 10_000, 100_000])
-    parser.add_argument("--side", type=int, default=64, help="of a picture, in pixels")
-    parser.add_argument("--decoded", type=int, default=1000)
+    sizes = [300, 3000, 30_000, 300_000]
+    parser.add_argument("--images", type=int, nargs="+", default=sizes)
+    parser.add_argument("--side", type=int, default=32, help="of a picture, in pixels")
+    parser.add_argument("--decoded", type=int, default=2000)
     parser.add_argument("--sources", nargs="+", choices=WRITERS, default=list(WRITERS))
     parser.add_argument("--no-record", action="store_true", help="print alone")
     args = parser.parse_args()
     pool = [encoded(number, args.side) for number in range(100)]
     rows = []
-    for images in args.images:
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["XDG_CACHE_HOME"] = folder
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["__main__", "datasets"])
         for source in args.sources:
-            with tempfile.TemporaryDirectory() as folder:
-                place = Path(folder) / "set"
+            places = [Path(folder) / f"{source}-{images}" for images in args.images]
+            for place, images in zip(places, args.images, strict=True):
                 WRITERS[source](place, images, pool)
-                times = ("first", "again") if source == "wds" else ("again",)  # with the index
-                for time_of in times:
-                    with multiprocessing.get_context("spawn").Pool(1) as process:
-                        figures = process.apply(measure, (source, place, args.decoded))
-                    row = {"source": source, "opened": time_of, "images": images}
-                    rows.append({**row, "side": args.side, **figures})
-                    print(rows[-1], flush=True)
+            time.sleep(5)  # a listing of what has just changed is not kept
+            opened = []
+            for place, images in zip(places, args.images, strict=True):
+                for time_of in ("again",) if source == "hf" else ("first", "again"):
+                    with context.Pool(1) as process:
+                        figures = process.apply(opening, (source, place))
+                    opened.append(
+                        {"source": source, "opened": time_of, "images": images, **figures}
+                    )
+            with context.Pool(1) as process:
+                about = source, places, args.side, args.decoded
+                speeds = dict(zip(args.images, process.apply(rates, about), strict=True))
+            rows += [{**row, "side": args.side, **speeds[row["images"]]} for row in opened]
+            print(*rows[-len(opened) :], sep="\n", flush=True)
     if not args.no_record:
         print(record("speed-sources", rows))
 
