@@ -428,6 +428,26 @@ def main() -> None:
         *deployed(),
         loops(),
         plain(
+            "speed-sources",
+            "Sources of images as they grow",
+            "JPEG of 32×32, streamed; one process. What is opened is listed or indexed the first "
+            "time, and again read from what was kept. Describing is the digest that each start "
+            "compares. Memory is what the process holds more when the set is open, and the most "
+            "that it took until it was described. Images a second are decoded one by one in random "
+            "order, all sizes in turn; the ratio is to the smallest set, the median of ten turns.",
+            {
+                "source": "source",
+                "images": "images",
+                "opened": "opened",
+                "seconds_to_open": "open, s",
+                "seconds_to_describe": "describe, s",
+                "held_mib": "held, MiB",
+                "peak_mib": "most, MiB",
+                "images_per_second": "images a second",
+                "ratio_median": "ratio",
+            },
+        ),
+        plain(
             "refusals",
             "Wrong commands",
             "Processor seconds, user and system, until a command is refused; n = 5, on a machine "

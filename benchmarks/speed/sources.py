@@ -16,7 +16,9 @@ import sys
 import tarfile
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -78,7 +80,7 @@ def write_arrow(place: Path, images: int, pool: list[bytes]) -> None:
 
 
 WRITERS = {"folder": write_folder, "wds": write_shards, "hf": write_arrow}
-READERS = {
+READERS: dict[str, Callable[[Path], Any]] = {
     "folder": read_class_folders,
     "wds": lambda place: read_shards(str(place), place),
     "hf": lambda place: read_hugging_face(str(place)),

@@ -352,9 +352,12 @@ def test_waiting_for_one_that_keeps_nothing(folder, monkeypatch, cache):
     """All go on, together, where the process that they waited for left no listing."""
     place = kept_listing._place(folder, "class folders")
     place.parent.mkdir(parents=True)
-    with place.with_suffix(".lock").open("ab") as first, kept_listing._locked(place):
-        with pytest.raises(BlockingIOError):
-            fcntl.flock(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with (
+        place.with_suffix(".lock").open("ab") as other,
+        kept_listing._locked(place),
+        pytest.raises(BlockingIOError),
+    ):
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
     with place.with_suffix(".lock").open("ab") as other:
         fcntl.flock(other, fcntl.LOCK_SH)
         with kept_listing._locked(place):

@@ -34,10 +34,10 @@ class ImageColumn(ImagePack):
     """
 
     def __init__(self, name: str, column: Any, labels: npt.NDArray[np.int64]) -> None:
-        self._name, self._column, self._labels = name, column, labels
-        import pyarrow as pa
+        import pyarrow as pa  # which datasets brings
         import pyarrow.compute as pc
 
+        self._name, self._column, self._labels = name, column, labels
         is_struct = pa.types.is_struct(column.type)
         self._paths = pc.struct_field(column, "path") if is_struct else None
 

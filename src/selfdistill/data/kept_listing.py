@@ -51,7 +51,7 @@ class ListedImages(NamedTuple):
         return sum(len(paths) for paths, _ in self.parts.values())
 
 
-class _ListedMeanwhile(Exception):
+class _AlreadyListedError(Exception):
     """Another process has listed the folder."""
 
     def __init__(self, listed: ListedImages) -> None:
@@ -83,12 +83,12 @@ def listed_images(path: Path, layout: str, read: Callable[[Listing], ListedImage
             if _is_dated(listing, start):
                 stack.enter_context(_locked(place))
                 if stored := _stored(place):
-                    raise _ListedMeanwhile(stored)
+                    raise _AlreadyListedError(stored)
 
         listing = Listing(on_many=wait_for_others)
         try:
             listed = read(listing)
-        except _ListedMeanwhile as other:
+        except _AlreadyListedError as other:
             return other.listed
         if listed.num_images > MANY and _is_dated(listing, start):
             _keep(place, listed, listing.stamps)
@@ -148,7 +148,7 @@ def _keep(place: Path, listed: ListedImages, stamps: Mapping[str, Stamp]) -> Non
     }
     for split, (paths, numbers) in listed.parts.items():
         arrays[f"{split}.names"] = np.frombuffer(paths.names, np.uint8)
-        columns = (paths.starts, paths.ends, paths.owners, numbers)
+        columns: list[npt.NDArray[Any]] = [paths.starts, paths.ends, paths.owners, numbers]
         arrays |= {f"{split}.{n}": c for n, c in zip(_COLUMNS, columns, strict=True)}
     arrays["checksum"] = _checksum(arrays)
     with suppress(ResourceError, OSError):

@@ -191,9 +191,7 @@ def subfolders(folder: Path) -> list[Path]:
     if not os.path.isdir(folder):
         return []
     return [
-        Path(entry.path)
-        for entry in _entries(folder)
-        if _is_folder(entry) and _is_shown(entry)
+        Path(entry.path) for entry in _entries(folder) if _is_folder(entry) and _is_shown(entry)
     ]
 
 
