@@ -433,7 +433,7 @@ def main() -> None:
             "JPEG of 32×32, streamed; one process. What is opened is listed or indexed the first "
             "time, and again read from what was kept. Describing is the digest that each start "
             "compares. Memory is what the process holds more when the set is open, and the most "
-            "that it took until it was described, of Arrow with the pages of the file that it mapped, "
+            "that it took until it was described, of Arrow with the mapped pages of its file, "
             "which are the system's to take back. Images a second are decoded one by one in random "
             "order, all sizes in turn; the ratio is to the smallest set, the median of ten turns.",
             {

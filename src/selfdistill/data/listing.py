@@ -62,7 +62,7 @@ class Listing:
         self.complete = True
         self._passed_over: Counter[str] = Counter()
         self._visited: set[tuple[int, int]] = set()
-        self._on_many, self._found = on_many, 0
+        self._on_many, self._num_images = on_many, 0
 
     def class_images(self, folders: Sequence[Path]) -> tuple[FilePaths, list[int]]:
         """The images in and below each of these folders, sorted, and how many there are in each.
@@ -109,10 +109,10 @@ class Listing:
                 if _is_folder(entry):
                     inner += [Path(entry.path)] if _is_shown(entry) else []
                 elif not entry.name.startswith(".") and self._is_image(entry):
-                    self._found += 1
+                    self._num_images += 1
                     yield entry.path
             pending += [one for one in sorted(inner) if self._enter(one)]
-            if self._found > MANY and self._on_many:
+            if self._num_images > MANY and self._on_many:
                 on_many, self._on_many = self._on_many, None
                 on_many()
 
