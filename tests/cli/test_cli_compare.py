@@ -130,7 +130,7 @@ def test_refused(arguments, sentence, monkeypatch):
 @pytest.mark.slow
 def test_real_runs():
     arguments = ("--methods", "byot", "--seeds", "0-1", "--out", "study", "--jobs", "2")
-    result = say("compare", *TINY, *arguments)
+    result = say("compare", *TINY[2:], *arguments)  # which methods is a list
     assert (result.code, result.err) == (0, "")
     assert "too few seeds to say" in result.out
     table = Path("study/runs/byot/s1/exits.csv")
