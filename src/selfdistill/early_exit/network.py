@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core import ConfigError, Method
+from ..core.fake_quantization import remove_fake_quantization
 from ..costs.latency import median_latencies
 from ..costs.macs import network_cost
 from ..data import EvalLoader, ImageData
@@ -122,6 +123,8 @@ def early_exits(method: Method) -> dict[str, EarlyExit]:
 def build_early_exit_network(method: Method, thresholds: Sequence[Threshold]) -> EarlyExitNetwork:
     """An independent copy of student and exits, without hooks, as an early-exit network.
 
+    It computes in float32, also where the method simulates int8.
+
     Args:
         method: trained, with exits.
         thresholds: one for each exit; an exit with None is left out with its head.
@@ -140,13 +143,15 @@ def build_early_exit_network(method: Method, thresholds: Sequence[Threshold]) ->
             "take one exit by itself: `selfdistill export` cuts it out"
         ) from error
     heads = [copy_without_hooks(exit_.head) for exit_, _ in used.values()]
-    return EarlyExitNetwork(
+    network = EarlyExitNetwork(
         [copy_without_hooks(stage) for stage in stages],
         heads,
         [*used, "student"],
         [threshold for _, threshold in used.values()],
         count_prefix_tokens(student),
     )
+    remove_fake_quantization(network)
+    return network
 
 
 def exit_costs(method: Method, example: Tensor) -> ExitCosts:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import SGD, AdamW, Optimizer
 
 from ..core import ConfigError, Method
+from ..core.fake_quantization import is_range
 from .fine_tuning import FineTuning, parameter_groups
 from .settings import TrainingSettings
 
@@ -153,7 +154,9 @@ def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
 class EMA:
     """An exponential moving average of a method's trained tensors, which no step depends on.
 
-    Floating tensors move by ``average += (1 - decay) * (value - average)``, counters are copied.
+    Floating tensors move by ``average += (1 - decay) * (value - average)``. Counters are copied, and
+    so are the ranges of layers in simulated int8, which begin at zero and are moving averages
+    themselves.
 
     Args:
         state: the tensors to average; they are cloned.
@@ -167,10 +170,14 @@ class EMA:
     @torch.no_grad()
     def update(self, state: dict[str, Tensor]) -> None:
         """Move towards the current values."""
-        floats = [name for name, value in self.state.items() if value.is_floating_point()]
+        floats = [n for n, value in self.state.items() if self._is_averaged(n, value)]
         torch._foreach_lerp_(
             [self.state[n] for n in floats], [state[n].detach() for n in floats], 1 - self.decay
         )
         for name, value in self.state.items():
-            if not value.is_floating_point():
+            if not self._is_averaged(name, value):
                 value.copy_(state[name])
+
+    @staticmethod
+    def _is_averaged(name: str, value: Tensor) -> bool:
+        return value.is_floating_point() and not is_range(name)

@@ -10,6 +10,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..core import ResourceError
+from ..core.fake_quantization import RANGE, fake_quantized
 from .host_copy import HostCopy
 
 _LOST = ("closed by peer", "reset by peer", "connection refused", "broken pipe", "gloo", "nccl")
@@ -77,14 +78,16 @@ def _gather(fabric: Fabric, tensor: Tensor) -> list[Tensor]:
     return parts
 
 
-def average_batchnorm_statistics(
-    fabric: Fabric, method: nn.Module, *states: Mapping[str, Tensor]
-) -> None:
-    """Give every process the mean of all processes' BatchNorm statistics, in each of the states."""
+def average_statistics(fabric: Fabric, method: nn.Module, *states: Mapping[str, Tensor]) -> None:
+    """Give every process the mean of all processes' running statistics, in each of the states.
+
+    These are BatchNorm's, and the ranges of layers in simulated int8.
+    """
     if fabric.world_size == 1:
         return
     norms = [n for n, m in method.named_modules() if isinstance(m, _BatchNorm)]
-    for name in (f"{n}.running_{stat}" for n in norms for stat in ("mean", "var")):
+    names = [f"{n}.running_{stat}" for n in norms for stat in ("mean", "var")]
+    for name in (*names, *(f"{n}.{RANGE}" for n in fake_quantized(method))):
         for state in states:
             if name in state:
                 mean = fabric.all_reduce(state[name], reduce_op="mean")

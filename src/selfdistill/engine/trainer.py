@@ -32,7 +32,7 @@ from .optimizer import (
     set_learning_rate,
 )
 from .optimizer_state import restore_optimizer
-from .processes import ProcessMax, average_batchnorm_statistics, process_max
+from .processes import ProcessMax, average_statistics, process_max
 from .protocols import Batches, Origin
 from .run_directory import RunDirectory
 from .settings import TrainingSettings
@@ -256,7 +256,7 @@ class Trainer:
 
     def _average_batchnorm_statistics(self) -> None:
         states = [dict(self.method.named_buffers()), *([self.ema.state] if self.ema else [])]
-        average_batchnorm_statistics(self.fabric, self.method, *states)
+        average_statistics(self.fabric, self.method, *states)
 
     def _progress(self, epoch: int) -> Progress:
         numbers = self.settings.seed, epoch, self.global_step, self.total_steps

@@ -5,6 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..core import ArtifactError, ConfigError, Method, load_tensors, nearest
+from ..core.fake_quantization import fake_quantized, remove_fake_quantization
 from ..modules.exits import EarlyExit
 from ..taps import Taps, as_map
 from ..taps.fx_split import copy_without_hooks, truncate_at
@@ -29,9 +30,10 @@ class TruncatedExit(nn.Module):
 
 
 def extract_predictor(method: Method, name: str) -> nn.Module:
-    """An independent copy of one predictor, in evaluation mode, without hooks.
+    """An independent copy of one predictor, in evaluation mode, without hooks, in float32.
 
-    An exit becomes the layers up to its tap and its head; any other predictor is copied.
+    An exit becomes the layers up to its tap and its head; any other predictor is copied. Layers in
+    simulated int8 become plain ones.
 
     Args:
         method: the trained method.
@@ -41,6 +43,19 @@ def extract_predictor(method: Method, name: str) -> nn.Module:
         ConfigError: there is no such predictor, the network cannot be cut at this exit, or the
             predictor reads the student's inner features and is no network of its own.
     """
+    network = _copied_predictor(method, name)
+    remove_fake_quantization(network)
+    return network
+
+
+def learned_ranges(method: Method, name: str) -> dict[str, tuple[float, float]]:
+    """{layer: least and largest input} of an extracted predictor's layers in simulated int8."""
+    layers = fake_quantized(_copied_predictor(method, name))
+    ranges = {key: layer.input_range.tolist() for key, layer in layers.items()}
+    return {key: (low, high) for key, (low, high) in ranges.items() if high > low}
+
+
+def _copied_predictor(method: Method, name: str) -> nn.Module:
     networks = method.predictors()
     if name not in networks:
         raise ConfigError(f"there is no predictor '{name}'{nearest(name, networks)}")

@@ -99,8 +99,18 @@ class FileFormat(ABC):
         data: ImageData,
         task: Task,
         options: Int8Options | None,
+        ranges: Mapping[str, tuple[float, float]],
     ) -> Int8Comparison | None:
-        """Make the file in int8 of the one that was verified; None in formats of float32."""
+        """Make the file in int8 of the one that was verified; None in formats of float32.
+
+        Args:
+            folder: that `write` wrote into.
+            verification: of the file in float32.
+            data: at the image size of the file.
+            task: of the data.
+            options: what the file may lose; None is what `Int8Options` has.
+            ranges: of what layers read, as training learned them, see `learned_ranges`.
+        """
         return None
 
     def open(self, file: Path, num_threads: int = 0) -> OpenedFile:

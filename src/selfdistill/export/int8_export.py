@@ -1,7 +1,7 @@
 """A network in int8 beside its float32 file: quantized, run, timed, and refused if it is worse."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -92,6 +92,7 @@ def write_int8(
     data: ImageData,
     task: Task,
     options: Int8Options,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
 ) -> Int8Comparison:
     """Quantize a file, and compare the two on all images that the first was verified by.
 
@@ -102,6 +103,7 @@ def write_int8(
         data: at the image size of the file, with validation images.
         task: of the data.
         options: what is allowed.
+        ranges: see `Int8Quantizer`.
 
     Raises:
         ConfigError: int8 is slower or loses more than is allowed, there are fewer layers than are
@@ -110,7 +112,7 @@ def write_int8(
     assert data.val is not None
     assert verification.score is not None
     batches = calibration_batches(data.val, data)
-    quantizer = Int8Quantizer(float_file, batches)
+    quantizer = Int8Quantizer(float_file, batches, ranges)
     chosen: list[int] = []
     errors: list[float] | None = None
     if options.float_layers == AUTO:

@@ -152,7 +152,15 @@ def _accuracy(card: CardData, recipe: dict[str, Any]) -> str:
 |---|---:|---:|---:|
 {table}
 
-One run, seed {recipe["seed"]}, evaluated after the last of {recipe["epochs"]} epochs."""
+One run, seed {recipe["seed"]}, evaluated after the last of {recipe["epochs"]} epochs\
+{_simulated(recipe)}."""
+
+
+def _simulated(recipe: dict[str, Any]) -> str:
+    """That scores are those of a network in simulated int8, a clause, or ""."""
+    if recipe.get("quantize", "off") == "off":
+        return ""
+    return ",\nwith int8 simulated in the layers, as in its training"
 
 
 def _cost(card: CardData, recipe: dict[str, Any]) -> str:
@@ -177,6 +185,9 @@ def _int8(card: CardData, recipe: dict[str, Any]) -> str:
     quantized = int8.layers - len(int8.float_layers)
     in_float = ", ".join(f"`{name}`" for name in int8.float_layers)
     remainder = f"; in float32 stay {in_float}" if in_float else ""
+    ranges = "The ranges of features are those of"
+    if recipe.get("quantize", "off") != "off":
+        ranges = "What layers read has the ranges of the training,\nother features have those of"
     return f"""## Int8
 
 | | float32 | int8 | int8 ÷ float32 |
@@ -187,7 +198,7 @@ def _int8(card: CardData, recipe: dict[str, Any]) -> str:
 
 Both files were run by onnxruntime {version("onnxruntime")}, timed in turns on {int8.machine}:
 medians. On another processor the ratio is another; `selfdistill measure` measures the file there.
-Quantized are {quantized} of {int8.layers} layers{remainder}. The ranges of features are those of
+Quantized are {quantized} of {int8.layers} layers{remainder}. {ranges}
 {int8.calibration_images:,} validation images."""
 
 

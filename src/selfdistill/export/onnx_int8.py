@@ -1,7 +1,7 @@
 """Static quantization of an ONNX file to int8 by onnxruntime."""
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -38,6 +38,8 @@ class Int8Quantizer:
     Args:
         file: in float32, as `write_onnx` writes it.
         batches: calibration images, (B, C, H, W) float32 in 0 … 1 each.
+        ranges: {layer: least and largest value of what it reads} in place of calibration, as
+            quantization-aware training learns them; other features are calibrated.
 
     Attributes:
         layers: that can be quantized, see `read_layers`.
@@ -47,7 +49,12 @@ class Int8Quantizer:
             not installed.
     """
 
-    def __init__(self, file: Path, batches: Sequence[np.ndarray]) -> None:
+    def __init__(
+        self,
+        file: Path,
+        batches: Sequence[np.ndarray],
+        ranges: Mapping[str, tuple[float, float]] | None = None,
+    ) -> None:
         self._onnx, self._runtime, self._tools = (
             require(package, extra="export", purpose=_PURPOSE)
             for package in ("onnx", "onnxruntime", "onnxruntime.quantization")
@@ -60,6 +67,7 @@ class Int8Quantizer:
                 "nothing in the network can be quantized: it has no convolution and no matrix "
                 "product by weights; take --format onnx"
             )
+        self._ranges = self._feature_ranges(ranges or {})
 
     def write(self, path: Path, float_layers: Collection[int] = ()) -> None:
         """Write the quantized file, which tells by its metadata that it is one.
@@ -111,6 +119,19 @@ class Int8Quantizer:
         name_nodes(model)
         return model
 
+    def _feature_ranges(
+        self, ranges: Mapping[str, tuple[float, float]]
+    ) -> dict[str, list[dict[str, np.float32]]]:
+        """The ranges of layers as onnxruntime takes them: by the tensors that the layers read."""
+        nodes = {node.name: node for node in self._model.graph.node}
+        given: dict[str, list[dict[str, np.float32]]] = {}
+        for layer in self.layers:
+            if layer.name in ranges:
+                low, high = map(np.float32, ranges[layer.name])
+                feature = nodes[layer.nodes[0]].input[0]
+                given.setdefault(feature, [{"rmin": low, "rmax": high}])
+        return given
+
     def _quantize(
         self, model: Any, path: Path, layers: Sequence[int], batches: Sequence[np.ndarray]
     ) -> None:
@@ -122,6 +143,8 @@ class Int8Quantizer:
                 batch = next(position, None)
                 return None if batch is None else {name: batch}
 
+        features = {name for node in model.graph.node for name in node.input}
+        overrides = {name: limits for name, limits in self._ranges.items() if name in features}
         try:
             with suppressed_output(), TemporaryDirectory() as folder:
                 source = Path(folder) / "model.onnx"  # of an object it would move the weights
@@ -137,7 +160,10 @@ class Int8Quantizer:
                     activation_type=tools.QuantType.QUInt8,
                     weight_type=tools.QuantType.QInt8,
                     nodes_to_quantize=[n for k in layers for n in self.layers[k].nodes],
-                    extra_options={"OpTypesToExcludeOutputQuantization": list(_OPERATIONS)},
+                    extra_options={
+                        "OpTypesToExcludeOutputQuantization": list(_OPERATIONS),
+                        "TensorQuantOverrides": overrides,
+                    },
                 )
         except Exception as error:  # of onnx, onnxruntime and numpy, of every kind
             raise _unquantizable(error) from error

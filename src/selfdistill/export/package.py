@@ -13,6 +13,7 @@ from ..core import (
     Task,
     atomic_directory,
 )
+from ..core.fake_quantization import fake_quantized, remove_fake_quantization
 from ..data import ImageData
 from ..data.preparation import preparation_of
 from ..engine.run_directory import RunDirectory
@@ -23,7 +24,7 @@ from ..records.exit_scores import FILE as EXITS_FILE
 from ..records.exit_scores import ExitScore
 from ..records.training_data import read_training_data
 from ..tasks import make_task, task_family
-from .extract_predictor import extract_predictor
+from .extract_predictor import extract_predictor, learned_ranges
 from .file_format import FileFormat
 from .formats import load_format
 from .fuse_batchnorm import FusedNetwork, fuse_batchnorm
@@ -139,6 +140,10 @@ def export_run(
     directory = Path(out) if out else default_folder(run.path, score.predictor, format, data, fuse)
     check_new(directory)
     method = copy.deepcopy(run.method).cpu().eval()
+    # what simulates int8 in training is no part of a file, and the table's scores are with it
+    simulated = bool(fake_quantized(method))
+    ranges = learned_ranges(method, score.predictor) if simulated else {}
+    remove_fake_quantization(method)
     network = extract_predictor(method, score.predictor)
     fused = fuse_batchnorm(network) if fuse and file_format.holds_graph else None
     recipe, task = RunDirectory(run.path).recipe(), task_for(data)
@@ -147,8 +152,9 @@ def export_run(
         runner = file_format.write(network, draft, data, task, _metadata(score, data))
         verification = verify_export(method, score.predictor, runner, data, task)
         _require_agreement(verification, file_format)
-        _require_score(verification, score, run.path)
-        comparison = file_format.quantize(draft, verification, data, task, int8)
+        if not simulated:
+            _require_score(verification, score, run.path)
+        comparison = file_format.quantize(draft, verification, data, task, int8, ranges)
         made_of = composite_description(method)
         card = CardData(
             *(recipe, data, score, student, verification, file_format, fused, made_of, comparison)

@@ -14,7 +14,9 @@ from ..core import (
     Provenance,
     StepOutput,
     Task,
+    load_tensors,
 )
+from ..core.fake_quantization import without_ranges
 from ..functional.divergence import mask_weights, soft_cross_entropy
 from ..taps.fx_split import copy_without_hooks
 
@@ -104,7 +106,8 @@ class SnapshotDistillation(Method):
         step, total = int(progress.step), int(progress.total)
         before, after = (done * self.cycles // total for done in (step, step + 1))
         if before < after < self.cycles:
-            self.teacher.network.load_state_dict(self.student.state_dict())
+            # of a student in simulated int8 the float32 weights teach
+            load_tensors(self.teacher.network, without_ranges(self.student.state_dict()))
             self.generation.fill_(after)
             self.has_teacher = True
 

@@ -22,6 +22,7 @@ from .fine_tuning import tune_network
 from .machine_choices import chosen_by_machine
 from .network_input import InitialWeights, as_network_input, initial_weights
 from .options import method_classes
+from .quantization import quantize_method
 from .schema import Recipe
 from .teacher_input import convert_given_teacher
 from .teachers import LoadedTeacher, build_peers, load_teacher
@@ -164,6 +165,8 @@ def build_run(
         peers=peers,
         train_labels=data.train.labels,
     )
+    if recipe.quantize == "aware":
+        quantize_method(method, recipe.method)
     if method.needs.trained_student and model is None:
         _check_trained(recipe, network, weights)
     if method.cycles > 1 and recipe.lr_schedule == "step":

@@ -237,6 +237,11 @@ class ExperimentSettings(BaseModel):
     head_lr_factor: float = _tuning(
         1.0, "Factor on the learning rate of the network's head, behind its last stage.", gt=0
     )
+    quantize: Literal["off", "aware"] = _tuning(
+        "off",
+        "Quantization-aware training: aware simulates int8 in the layers of the network and of its "
+        "exits.",
+    )
     device: Literal["auto", "cpu", "cuda", "mps"] = _hardware("auto", "Device to train on.")
     devices: int = _hardware(1, "Processes per node, one device each (DDP).", ge=1)
     num_nodes: int = _hardware(1, "Machines; start the same command on each.", ge=1)

@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..core import ConfigError, Method, Task
+from ..core.fake_quantization import FakeQuantized
 from ..engine.fine_tuning import FineTuning
 from ..taps import find_taps
 from ..taps.upstream import find_upstream
@@ -32,7 +33,9 @@ def tune_network(
         _check_frozen(recipe, network, method, given)
     fixed: list[nn.Module] = []
     if recipe.freeze_until:
-        fixed += _freeze(network, recipe.freeze_until, task.example)
+        frozen = _freeze(network, recipe.freeze_until, task.example)
+        # the ranges of frozen layers have yet to be seen
+        fixed += [module for module in frozen if not isinstance(module, FakeQuantized)]
     if recipe.batchnorm == "frozen":
         fixed += [module for module in network.modules() if isinstance(module, _BatchNorm)]
     if recipe.layer_decay == 1 and recipe.head_lr_factor == 1:

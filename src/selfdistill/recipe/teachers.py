@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core import ArtifactError, ConfigError, Method, load_tensors
+from ..core.fake_quantization import add_fake_quantization
 from ..data import ImageData
 from ..engine import checkpoint
 from ..engine.run_directory import RunDirectory
@@ -33,6 +34,7 @@ from .document import PUBLISHED, unknown_teacher
 from .network_input import named_channels
 from .options import method_classes
 from .placeholder_teacher import placeholder_teacher
+from .quantization import quantize_method
 from .run_weights import run_weights
 from .schema import Recipe
 from .teacher_input import adapt_teacher_inputs, check_teacher_channels, data_normalization
@@ -171,6 +173,8 @@ def _from_run(
         given = _trained_method(network, recipe, own, path)
         network = teacher_network(given)
     else:
+        if recipe.quantize == "aware":  # it teaches as it was trained
+            add_fake_quantization(network)
         _load(network, state, f"the weights of teacher {path} do not fit {recipe.model}")
     trained = TrainedInput(own.mean, own.std, tuple(own.shape[1:]))
     note, shown = adapt_teacher_inputs(network, trained, data, size)
@@ -191,6 +195,8 @@ def _trained_method(network: nn.Module, recipe: Recipe, own: TrainingData, path:
     method = build_method(
         recipe.method, network, task, recipe.taps, recipe.options, teacher=teacher
     )
+    if recipe.quantize == "aware":
+        quantize_method(method, recipe.method)
     saved = checkpoint.newest(RunDirectory(path).checkpoints)
     assert saved is not None  # since its weights were read
     restore_method(method, saved, ema=True)

@@ -40,6 +40,8 @@ def _score_card(run: RunData) -> list[Card]:
         return []
     full = run.student
     cost = f"{count(full.parameters)} parameters, {count(full.macs)} multiply-adds" if full else ""
+    if run.recipe.get("quantize", "off") != "off":
+        cost += ", int8 simulated"
     label = f"{shown(STUDENT).capitalize()}, {split_name(run.split)} {shown_metric(run.metric)}"
     return [Card(label, percent(run.score), cost)]
 

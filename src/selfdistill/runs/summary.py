@@ -10,6 +10,7 @@ from ..recipe.build_method import teacher_network
 from ..recipe.build_run import RunComponents
 from ..recipe.options import objective
 from ..recipe.presets import describe_preset
+from ..recipe.quantization import describe_quantization
 from ..tasks import Classification
 
 
@@ -45,6 +46,8 @@ def run_summary(
         content = f"no label is read, embeddings of {len(data.classes)}"
     if preset := describe_preset(recipe):
         summary["preset"] = preset
+    if quantization := describe_quantization(components.method.predictors()[STUDENT]):
+        summary["quantize"] = quantization
     return summary | {
         "data": f"{data.name}: {sizes}; {content}, {shape}{conversion}",
         "normalization": data.normalization_text,

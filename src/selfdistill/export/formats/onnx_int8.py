@@ -1,5 +1,6 @@
 """ONNX in int8, quantized from a file in float32 that was verified."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from ...core import Method, Task
@@ -26,11 +27,12 @@ class OnnxInt8Format(OnnxFormat):
         data: ImageData,
         task: Task,
         options: Int8Options | None,
+        ranges: Mapping[str, tuple[float, float]],
     ) -> Int8Comparison:
         """Write the file in int8 in the place of the one in float32; see `write_int8`."""
         float_file, file = folder / self.float_file, folder / self.file
         comparison = write_int8(
-            float_file, file, verification, data, task, options or Int8Options()
+            float_file, file, verification, data, task, options or Int8Options(), ranges
         )
         float_file.unlink()
         return comparison
