@@ -99,9 +99,10 @@ def test_both_processes_see_all_samples_between_them():
 BATCH_NORM = {"model": {"norm": "batch"}, "method": "muse"}
 
 
-@pytest.mark.parametrize("ema", [0.0, 0.9])
-def test_all_processes_end_with_the_network_that_was_saved(tmp_path, npz, ema):
-    ranks(tmp_path / "run", LEARN | BATCH_NORM | {"data": f"npz:{npz}", "ema_decay": ema})
+@pytest.mark.parametrize(("ema", "quantize"), [(0.0, "off"), (0.9, "off"), (0.9, "aware")])
+def test_all_processes_end_with_the_network_that_was_saved(tmp_path, npz, ema, quantize):
+    keys = {"data": f"npz:{npz}", "ema_decay": ema, "quantize": quantize}
+    ranks(tmp_path / "run", LEARN | BATCH_NORM | keys)
     first, second = (load_file(tmp_path / f"run.rank{rank}.safetensors") for rank in (0, 1))
     assert [name for name in first if not torch.equal(first[name], second[name])] == []
     saved = final(tmp_path / "run").tensors

@@ -32,9 +32,11 @@ class FakeQuantized(nn.Module):
         input_range: (2,) least and largest value of the inputs, zero included: of the first batch,
             then moving averages; it stays as it is in evaluation mode. Zeros before any batch,
             when inputs are not rounded.
+        plain_type: of the layer in float32.
     """
 
     input_range: Tensor
+    plain_type: type[nn.Module]
 
     def quantized_input(self, x: Tensor) -> Tensor:
         """The input as int8 has it, in float32."""
@@ -67,6 +69,18 @@ class FakeQuantizedConv2d(FakeQuantized, nn.Conv2d):
         return super()._conv_forward(self.quantized_input(input), quantized_weight(weight), bias)
 
 
+class FakeQuantizedConv2dSame(FakeQuantizedConv2d):
+    """timm's `Conv2dSame`, whose padding depends on the size of its input, in simulated int8."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C', H', W')."""
+        from timm.layers.padding import pad_same  # is imported already, by the network
+
+        x = self.quantized_input(pad_same(input, self.kernel_size, self.stride, self.dilation))
+        weight, sides = quantized_weight(self.weight), (self.dilation, self.groups)
+        return nn.functional.conv2d(x, weight, self.bias, self.stride, 0, *sides)
+
+
 class FakeQuantizedConv3d(FakeQuantized, nn.Conv3d):
     """`nn.Conv3d` in simulated int8."""
 
@@ -83,13 +97,15 @@ class FakeQuantizedLinear(FakeQuantized, nn.Linear):
         return nn.functional.linear(self.quantized_input(input), weight, self.bias)
 
 
-# Exactly these types: a subclass may do more with its weight, or leave it to others.
-_QUANTIZED: dict[type[nn.Module], type[FakeQuantized]] = {
-    nn.Conv2d: FakeQuantizedConv2d,
-    nn.Conv3d: FakeQuantizedConv3d,
-    nn.Linear: FakeQuantizedLinear,
+# Exactly these types: another subclass may do more with its weight, or leave it to others. timm is
+# slow to import, so its types are known by their names.
+_QUANTIZED: dict[str, type[FakeQuantized]] = {
+    "torch.nn.modules.conv.Conv2d": FakeQuantizedConv2d,
+    "torch.nn.modules.conv.Conv3d": FakeQuantizedConv3d,
+    "torch.nn.modules.linear.Linear": FakeQuantizedLinear,
+    "timm.layers.linear.Linear": FakeQuantizedLinear,
+    "timm.layers.conv2d_same.Conv2dSame": FakeQuantizedConv2dSame,
 }
-_PLAIN = {quantized: plain for plain, quantized in _QUANTIZED.items()}
 
 
 def quantized_weight(weight: Tensor) -> Tensor:
@@ -106,17 +122,18 @@ def add_fake_quantization(network: nn.Module) -> None:
     all that shares it go on; its state gets `input_range`. `Frozen` parts are left alone.
     """
     for module in _trained_modules(network):
-        if quantized := _QUANTIZED.get(type(module)):
+        plain = type(module)
+        if quantized := _QUANTIZED.get(f"{plain.__module__}.{plain.__name__}"):
             weight = cast(Tensor, module.weight)
-            module.__class__ = quantized
+            module.plain_type, module.__class__ = plain, quantized
             module.register_buffer(RANGE, torch.zeros(2, device=weight.device))
 
 
 def remove_fake_quantization(network: nn.Module) -> None:
     """Make plain layers of those in simulated int8, in place."""
     for module in fake_quantized(network).values():
-        del module._buffers[RANGE]
-        module.__class__ = _PLAIN[type(module)]
+        module.__class__ = module.plain_type
+        del module._buffers[RANGE], module.plain_type
 
 
 def fake_quantized(network: nn.Module) -> dict[str, FakeQuantized]:
