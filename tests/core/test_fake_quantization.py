@@ -116,9 +116,8 @@ def test_a_folded_batch_norm_rounds_the_same_weights():
     folded = fuse_conv_bn_eval(copy.deepcopy(conv).eval(), norm)
     rounded = copy.deepcopy(conv).eval()
     rounded.weight.data.copy_(quantized_weight(conv.weight))
-    torch.testing.assert_close(
-        quantized_weight(folded.weight), fuse_conv_bn_eval(rounded, norm).weight, rtol=1e-5, atol=1e-6
-    )  # fmt: skip
+    expected = fuse_conv_bn_eval(rounded, norm).weight
+    torch.testing.assert_close(quantized_weight(folded.weight), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_ranges_are_of_the_first_batch_and_then_move():

@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -170,6 +171,29 @@ def test_without_validation_images_there_is_nothing_to_calibrate_by(digits):
     check_calibratable(digits)
     with pytest.raises(ConfigError, match=r"held none out; train with --val-fraction"):
         check_calibratable(SimpleNamespace(val=None))
+
+
+def test_ranges_from_training_take_the_place_of_calibrated_ones(network, tmp_path):
+    model = make_model(classifier_nodes(), classifier_weights(network), (1, 8, 8))
+    file = save_model(model, tmp_path / "float32.onnx")
+    batches = [np.random.default_rng(0).random((4, 1, 8, 8), np.float32)]
+    ranges = {"first": (-1.0, 4.1), "fc": (0.0, 51.0), "absent": (0.0, 1.0)}
+    scales = []
+    for given in (None, ranges):
+        quantizer = Int8Quantizer(file, batches, given)
+        quantizer.write(tmp_path / "model.onnx")
+        graph = onnx.load(tmp_path / "model.onnx").graph
+        tensors = {t.name: onnx.numpy_helper.to_array(t) for t in graph.initializer}
+        scales.append(
+            {n: float(a) for n, a in tensors.items() if n.endswith("_scale") and not a.ndim}
+        )
+        assert len(quantizer.layer_errors()) == 3
+    calibrated, learned = scales
+    changed = {learned[n] for n in learned if learned[n] != calibrated[n]}
+    assert changed >= {np.float32(5.1 / 255), np.float32(51 / 255)}
+    assert learned.keys() == calibrated.keys()
+    assert learned != calibrated
+    assert [n for n in learned if learned[n] == calibrated[n]]  # the second layer's
 
 
 def test_an_error_of_one_layer_alone(network, tmp_path):

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from selfdistill.core import ArtifactError, ConfigError, ResourceError
+from selfdistill.core.fake_quantization import add_fake_quantization
 from selfdistill.models import build, convert_weights, load_weights, weights
 
 
@@ -31,6 +32,15 @@ def in_this_process(monkeypatch, request):
 
     if "process" not in request.node.name:
         monkeypatch.setattr(weights, "_convert", convert)
+
+
+def test_ranges_of_simulated_int8_are_left_behind(tmp_path):
+    simulated = network()
+    add_fake_quantization(simulated)
+    save_file(simulated.state_dict(), tmp_path / "w.safetensors")
+    plain = network()
+    load_weights(plain, tmp_path / "w.safetensors")
+    assert same(plain, simulated.state_dict())
 
 
 def network():

@@ -92,7 +92,10 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name == "frozen" else pytest.mark.slow) for name in OPTIONS],
+)
 def test_a_resume_is_exact(tmp_path, float_run, name):
     keys = {**USUAL, "save_every_steps": 1, "quantize": "aware", **OPTIONS[name]}
     if keys.get("weights"):
@@ -116,6 +119,7 @@ def outputs(run, name, images):
         return run.method.eval().predict(inputs)[name]
 
 
+@pytest.mark.slow
 def test_the_int8_file_says_what_the_network_in_simulated_int8_says(aware, monkeypatch, tmp_path):
     run, _ = aware
     monkeypatch.setattr(int8_export, "_require_speed", lambda comparison: None)
@@ -147,6 +151,7 @@ def test_a_float_file_has_the_plain_weights(aware, tmp_path):
     assert abs(exported.verification.score - run.exits[-1].test_score) < 0.05
 
 
+@pytest.mark.slow
 def test_it_can_teach_and_be_begun_from(aware, tmp_path):
     run, _ = aware
     keys = USUAL | {"epochs": 1, "teacher": str(run.path), "weights": str(run.path), "lr": 1e-6}

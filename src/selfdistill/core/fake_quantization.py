@@ -1,7 +1,7 @@
 """Layers that compute in float32 what they will in int8: quantization-aware training."""
 
 from collections.abc import Iterator, Mapping
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,7 @@ class FakeQuantized(nn.Module):
         plain_type: of the layer in float32.
     """
 
+    weight: Tensor
     input_range: Tensor
     plain_type: type[nn.Module]
 
@@ -66,7 +67,8 @@ class FakeQuantizedConv2d(FakeQuantized, nn.Conv2d):
     """`nn.Conv2d` in simulated int8."""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return super()._conv_forward(self.quantized_input(input), quantized_weight(weight), bias)
+        x, weight = self.quantized_input(input), quantized_weight(weight)
+        return nn.Conv2d._conv_forward(self, x, weight, bias)
 
 
 class FakeQuantizedConv2dSame(FakeQuantizedConv2d):
@@ -76,7 +78,8 @@ class FakeQuantizedConv2dSame(FakeQuantizedConv2d):
         """(B, C, H, W) -> (B, C', H', W')."""
         from timm.layers.padding import pad_same  # is imported already, by the network
 
-        x = self.quantized_input(pad_same(input, self.kernel_size, self.stride, self.dilation))
+        sizes: Any = self.kernel_size, self.stride, self.dilation
+        x = self.quantized_input(pad_same(input, *sizes))
         weight, sides = quantized_weight(self.weight), (self.dilation, self.groups)
         return nn.functional.conv2d(x, weight, self.bias, self.stride, 0, *sides)
 
@@ -85,7 +88,8 @@ class FakeQuantizedConv3d(FakeQuantized, nn.Conv3d):
     """`nn.Conv3d` in simulated int8."""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return super()._conv_forward(self.quantized_input(input), quantized_weight(weight), bias)
+        x, weight = self.quantized_input(input), quantized_weight(weight)
+        return nn.Conv3d._conv_forward(self, x, weight, bias)
 
 
 class FakeQuantizedLinear(FakeQuantized, nn.Linear):
@@ -122,18 +126,18 @@ def add_fake_quantization(network: nn.Module) -> None:
     all that shares it go on; its state gets `input_range`. `Frozen` parts are left alone.
     """
     for module in _trained_modules(network):
-        plain = type(module)
+        plain, layer = type(module), cast(Any, module)  # whose class mypy takes for granted
         if quantized := _QUANTIZED.get(f"{plain.__module__}.{plain.__name__}"):
-            weight = cast(Tensor, module.weight)
-            module.plain_type, module.__class__ = plain, quantized
-            module.register_buffer(RANGE, torch.zeros(2, device=weight.device))
+            layer.plain_type, layer.__class__ = plain, quantized
+            layer.register_buffer(RANGE, torch.zeros(2, device=layer.weight.device))
 
 
 def remove_fake_quantization(network: nn.Module) -> None:
     """Make plain layers of those in simulated int8, in place."""
-    for module in fake_quantized(network).values():
-        module.__class__ = module.plain_type
-        del module._buffers[RANGE], module.plain_type
+    layers: dict[str, Any] = {**fake_quantized(network)}
+    for layer in layers.values():
+        layer.__class__ = layer.plain_type
+        del layer._buffers[RANGE], layer.plain_type
 
 
 def fake_quantized(network: nn.Module) -> dict[str, FakeQuantized]:

@@ -154,8 +154,8 @@ def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
 class EMA:
     """An exponential moving average of a method's trained tensors, which no step depends on.
 
-    Floating tensors move by ``average += (1 - decay) * (value - average)``. Counters are copied, and
-    so are the ranges of layers in simulated int8, which begin at zero and are moving averages
+    Floating tensors move by ``average += (1 - decay) * (value - average)``. Counters are copied,
+    and so are the ranges of layers in simulated int8, which begin at zero and are moving averages
     themselves.
 
     Args:

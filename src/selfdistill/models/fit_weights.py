@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core import ArtifactError
+from ..core.fake_quantization import is_range
 
 _COUNT = "num_batches_tracked"  # of batch norm; old files lack it, and nothing here needs it
 _PREFERRED = ("student.", "model.", "network.", "net.", "backbone.", "module.")
@@ -33,6 +34,8 @@ def fit_weights(state: Mapping[str, Tensor], network: nn.Module, source: str) ->
     """
     expected = network.state_dict()
     renamed, remarks = rename_tensors(state, expected)
+    # a network in simulated int8 finds its own ranges, and a plain one has none
+    renamed = {k: v for k, v in renamed.items() if k in expected or not is_range(k)}
     dropped: frozenset[str] = getattr(network, "dropped", frozenset())  # of a network cut short
     if behind := dropped & renamed.keys():
         renamed = {k: v for k, v in renamed.items() if k not in behind}

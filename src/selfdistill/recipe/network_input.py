@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from ..core import ConfigError
-from ..core.fake_quantization import without_ranges
 from ..data import ImageData
 from ..data.image_data import OWN, Numbers
 from ..functional.channels import channels_convertible
@@ -54,8 +53,6 @@ def initial_weights(recipe: Recipe) -> InitialWeights | None:
                 "making and no weights for another; it can be a teacher, --teacher"
             )
         own = read_training_data(path)
-        # of a run in simulated int8 the ranges are left behind: this run finds its own
-        tensors = without_ranges(tensors)
         return InitialWeights(tensors, TrainedInput(own.mean, own.std), f"that of the run {path}")
     tensors = read_weights(path)
     return InitialWeights(tensors, file_input(path), f"that in the header of {path}")
