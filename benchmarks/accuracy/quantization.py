@@ -83,12 +83,11 @@ def scores(model: str, arm: str, seed: int, args: argparse.Namespace) -> Scores:
 def few_images(source: str, limit: int, held_out: int) -> ImageData:
     """The data with as many images as are asked for."""
     data = load(source, max_train_images=limit or None)
-    parts = {name: getattr(data, name) for name in ("val", "test")}
-    first = {
-        name: InMemoryImages(part.images[:held_out], part.labels[:held_out])
-        for name, part in parts.items()
-    }
-    return replace(data, **first) if held_out else data
+    if not held_out:
+        return data
+    parts: list[Any] = [data.val, data.test]
+    first = [InMemoryImages(part.images[:held_out], part.labels[:held_out]) for part in parts]
+    return replace(data, val=first[0], test=first[1])
 
 
 def file_scores(run: selfdistill.Run) -> Scores:

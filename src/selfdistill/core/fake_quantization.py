@@ -68,7 +68,8 @@ class FakeQuantizedConv2d(FakeQuantized, nn.Conv2d):
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         x, weight = self.quantized_input(input), quantized_weight(weight)
-        return nn.Conv2d._conv_forward(self, x, weight, bias)
+        outputs: Tensor = nn.Conv2d._conv_forward(self, x, weight, bias)
+        return outputs
 
 
 class FakeQuantizedConv2dSame(FakeQuantizedConv2d):
@@ -89,7 +90,8 @@ class FakeQuantizedConv3d(FakeQuantized, nn.Conv3d):
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         x, weight = self.quantized_input(input), quantized_weight(weight)
-        return nn.Conv3d._conv_forward(self, x, weight, bias)
+        outputs: Tensor = nn.Conv3d._conv_forward(self, x, weight, bias)
+        return outputs
 
 
 class FakeQuantizedLinear(FakeQuantized, nn.Linear):
