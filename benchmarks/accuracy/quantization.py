@@ -34,7 +34,7 @@ from selfdistill.export.onnx_int8 import Int8Quantizer
 from selfdistill.export.package import task_for
 from selfdistill.export.verify import file_score
 
-RECIPE: dict[str, Any] = {"batch_size": 64, "num_workers": 0, "device": "cpu"}
+RECIPE: dict[str, Any] = {"precision": "fp32", "batch_size": 64, "num_workers": 0, "device": "cpu"}
 FLOAT: dict[str, Any] = {"preset": "scratch", "method": "ce", "lr": 0.05, "warmup_epochs": 1.0}
 TUNED: dict[str, Any] = {"preset": "finetune", "lr": 0.005, "warmup_epochs": 0.0}
 ARMS: dict[str, dict[str, Any]] = {
