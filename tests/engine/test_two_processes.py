@@ -105,6 +105,7 @@ def test_all_processes_end_with_the_network_that_was_saved(tmp_path, npz, ema, q
     ranks(tmp_path / "run", LEARN | BATCH_NORM | keys)
     first, second = (load_file(tmp_path / f"run.rank{rank}.safetensors") for rank in (0, 1))
     assert [name for name in first if not torch.equal(first[name], second[name])] == []
+    assert any(name.endswith("input_range") for name in first) == (quantize == "aware")
     saved = final(tmp_path / "run").tensors
     saved = saved["ema"] if ema else {
         **saved["method"], **{f"student.network.{n}": v for n, v in saved["model"].items()}

@@ -177,7 +177,7 @@ def test_ranges_from_training_take_the_place_of_calibrated_ones(network, tmp_pat
     model = make_model(classifier_nodes(), classifier_weights(network), (1, 8, 8))
     file = save_model(model, tmp_path / "float32.onnx")
     batches = [np.random.default_rng(0).random((4, 1, 8, 8), np.float32)]
-    ranges = {"first": (-1.0, 4.1), "fc": (0.0, 51.0), "absent": (0.0, 1.0)}
+    ranges = {"trunk.network.first": (-1.0, 4.1), "fc": (0.0, 51.0), "absent": (0.0, 1.0)}
     scales = []
     for given in (None, ranges):
         quantizer = Int8Quantizer(file, batches, given)

@@ -119,6 +119,13 @@ def outputs(run, name, images):
         return run.method.eval().predict(inputs)[name]
 
 
+def feature_scales(file):
+    """Of a file in int8, those of tensors that have one scale."""
+    tensors = onnx.load(file).graph.initializer
+    single = [t for t in tensors if t.name.endswith("_scale") and not t.dims]
+    return [float(numpy_helper.to_array(tensor)) for tensor in single]
+
+
 @pytest.mark.slow
 def test_the_int8_file_says_what_the_network_in_simulated_int8_says(aware, monkeypatch, tmp_path):
     run, _ = aware
@@ -131,9 +138,7 @@ def test_the_int8_file_says_what_the_network_in_simulated_int8_says(aware, monke
     actual = onnx_runner(exported.file)(images.float() / 255)
     assert (actual.argmax(1) == simulated.argmax(1)).float().mean() > 0.98
     assert (actual - simulated).norm() / simulated.norm() < 0.03
-    graph = onnx.load(exported.file).graph
-    scales = [float(numpy_helper.to_array(t)) for t in graph.initializer
-              if t.name.endswith("_scale") and not t.dims]  # fmt: skip
+    scales = feature_scales(exported.file)
     for name, (low, high) in learned_ranges(run.method, "student").items():
         assert np.isclose(scales, (high - low) / 255, rtol=1e-5).any(), name
     card = (exported.path / "README.md").read_text()
@@ -149,6 +154,19 @@ def test_a_float_file_has_the_plain_weights(aware, tmp_path):
     assert own.keys() - state.keys() == {n for n in own if n.endswith("input_range")}
     assert all(torch.equal(tensor, own[name].cpu()) for name, tensor in state.items())
     assert abs(exported.verification.score - run.exits[-1].test_score) < 0.05
+
+
+@pytest.mark.slow
+def test_the_file_of_an_exit_has_the_ranges_of_its_layers(tmp_path, monkeypatch):
+    monkeypatch.setattr(int8_export, "_require_speed", lambda comparison: None)
+    monkeypatch.setattr(int8_export, "_SECONDS", 0.01)
+    keys = USUAL | {"method": "exits", "quantize": "aware"}
+    run = selfdistill.train(**keys, out=tmp_path / "run", quiet=True)
+    exported = run.export(exit="exit2", format="onnx-int8", int8=Int8Options(max_loss=0.5))
+    scales, ranges = feature_scales(exported.file), learned_ranges(run.method, "exit2")
+    assert len(ranges) == exported.int8.layers
+    for name, (low, high) in ranges.items():
+        assert np.isclose(scales, (high - low) / 255, rtol=1e-5).any(), name
 
 
 @pytest.mark.slow

@@ -10,7 +10,14 @@ import numpy as np
 
 from ..core import ConfigError
 from ..core.extras import require
-from .onnx_layers import cut_behind, last_outputs, name_nodes, quantize_layer, read_layers
+from .onnx_layers import (
+    cut_behind,
+    last_outputs,
+    name_nodes,
+    quantize_layer,
+    read_layers,
+    trained_name,
+)
 from .torch_export import suppressed_output
 
 _PURPOSE = "an export to int8"
@@ -123,12 +130,14 @@ class Int8Quantizer:
         self, ranges: Mapping[str, tuple[float, float]]
     ) -> dict[str, list[dict[str, np.float32]]]:
         """The ranges of layers as onnxruntime takes them: by the tensors that the layers read."""
+        own = {trained_name(name): limits for name, limits in ranges.items()}
         nodes = {node.name: node for node in self._model.graph.node}
+        weights = {tensor.name for tensor in self._model.graph.initializer}
         given: dict[str, list[dict[str, np.float32]]] = {}
         for layer in self.layers:
-            if layer.name in ranges:
-                low, high = map(np.float32, ranges[layer.name])
-                feature = nodes[layer.nodes[0]].input[0]
+            if layer.name in own:
+                low, high = map(np.float32, own[layer.name])
+                feature = next(n for n in nodes[layer.nodes[0]].input if n not in weights)
                 given.setdefault(feature, [{"rmin": low, "rmax": high}])
         return given
 

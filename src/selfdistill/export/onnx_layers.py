@@ -172,6 +172,11 @@ def _layer_name(node: Any) -> str:
     scopes = literal_eval(notes.get("pkg.torch.onnx.name_scopes", "[]"))
     name = str(scopes[-2]) if len(scopes) > 1 else ""
     name = name or next((t.removesuffix(".weight") for t in node.input[1:2] if "." in t), "")
+    return trained_name(name) or node.name
+
+
+def trained_name(name: str) -> str:
+    """A module's name in the network that was trained, by its name in an exported one."""
     while name.startswith(_WRAPPERS):
         name = name.partition(".")[2]
-    return name or node.name
+    return name
