@@ -11,7 +11,6 @@ from contract_cases import (
     Case,
     every_case,
     every_default,
-    every_method,
     moment,
     same,
 )
@@ -43,7 +42,7 @@ def outputs(method: Method, inputs: Tensor) -> dict[str, Any]:
         return method.predict(inputs)
 
 
-@every_method
+@every_case
 def test_state_carries_everything(case):
     method, other = trained(case), case.method(seed=1)
     missing, unexpected = other.load_state_dict(trained_state(method), strict=False)
