@@ -166,7 +166,7 @@ def test_smoke_of_one_row():
 def test_smoke_of_all_systems():
     result = say("reproduce", "--smoke", "--device", "cpu")
     assert result.code == 0, result.out + result.err
-    assert "4 of 4 rows passed" in result.out
+    assert re.search(r"\b(\d\d+) of \1 rows passed", result.out)
 
 
 def test_smoke_stops_at_what_fails(monkeypatch):

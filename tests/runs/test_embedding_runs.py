@@ -122,6 +122,8 @@ def test_verbs(place, tmp_path):
     assert "image-feature-extraction" in card
     assert "It gives an embedding of 64 numbers" in card
     assert "No label was read" in card
+    assert "classes = " not in card
+    assert "import json" not in card
     weights = run.export(exit="student", out=tmp_path / "w", format="safetensors", image_size=16)
     assert weights.verification.holds
     measured = run.measure_exits(batch_sizes=(1,))

@@ -69,6 +69,9 @@ def graph_code(template: str, data: ImageData, file: str, names: str) -> str:
     prepare, images = preparation_code(preparation)
     imports = "from pathlib import Path\n" if preparation.clip else ""
     code = template.format(file=file, names=names, prepare=prepare, images=images, imports=imports)
+    if data.task == "embedding":  # whose numbers have no names
+        unused = ("import json", "classes = ")
+        code = "\n".join(line for line in code.splitlines() if not line.startswith(unused))
     return f"{code}\n{PRINT[data.task]}"
 
 
