@@ -237,3 +237,34 @@ def test_slots_live_where_their_parameter_lives():
     restore_optimizer(second, restored, optimizer_tensors(optimizer, first))
     for parameter, state in second.state.items():
         assert state["momentum_buffer"].device == parameter.device, tuple(parameter.shape)
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw", "muon"])
+def test_slots_have_the_memory_format_of_their_parameter(kind):
+    """By which muon's products round; files hold all tensors in the usual order."""
+
+    def convolution() -> Method:
+        method = Convolution()
+        method.student.to(memory_format=torch.channels_last)
+        return method
+
+    class Convolution(Method):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.student = nn.Conv2d(3, 4, 3, bias=False)
+
+        def forward(self, batch, progress):
+            return StepOutput(None, {"loss": self.student(batch).square().mean()})
+
+    first, restored = convolution(), convolution()
+    settings = TrainingSettings(optimizer=kind, lr=0.05)
+    optimizer, second = build_optimizer(first, settings), build_optimizer(restored, settings)
+    first(torch.randn(2, 3, 8, 8), None).total.backward()
+    optimizer.step()
+    saved = {k: v.contiguous() for k, v in optimizer_tensors(optimizer, first).items()}
+    restore_optimizer(second, restored, saved)
+    slots = second.state[restored.student.weight].values()
+    slots = [v for v in slots if isinstance(v, torch.Tensor) and v.dim() == 4]
+    assert slots
+    assert all(v.is_contiguous(memory_format=torch.channels_last) for v in slots)

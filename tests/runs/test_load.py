@@ -26,6 +26,7 @@ OFFLINE = [
     for name in METHODS
     if METHODS[name].kind == "offline"
     and not METHODS[name].needs.distillation_token  # test_distillation_token.py
+    and not METHODS[name].needs.unlabeled  # test_unlabeled_runs.py
     and not unsupported_reason(METHODS[name], Classification)
 ]
 ABOUT_CHANCE = pytest.mark.filterwarnings("ignore:teacher .* guesses")

@@ -256,7 +256,7 @@ def test_what_is_no_network(classifier, tmp_path):
     with pytest.raises(ConfigError, match="there is no exit '9'"):
         run.predict(folder, exit=9)
     (tmp_path / "broken.onnx").write_bytes(b"broken")
-    with pytest.raises(ArtifactError, match="cannot be read as ONNX"):
+    with pytest.raises(ArtifactError, match="cannot be read as onnx"):
         selfdistill.predict(tmp_path / "broken.onnx", folder)
     write_onnx(torch.nn.Conv2d(3, 2, 1).eval(), torch.zeros(2, 3, 4, 4), tmp_path / "other.onnx")
     with pytest.raises(ConfigError, match="does not tell its classes"):

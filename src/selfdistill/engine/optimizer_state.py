@@ -59,7 +59,14 @@ def restore_optimizer(optimizer: Optimizer, method: nn.Module, tensors: dict[str
         state: dict[str, Any] = optimizer.state[parameter]
         # A step counter is on the CPU unless the optimizer is fused; all else is with its parameter
         on_device = isinstance(value, Tensor) and (slot != "step" or is_fused(optimizer))
-        state[slot] = value.to(parameter.device) if on_device else value
+        state[slot] = _as_parameter(value, parameter) if on_device else value
+
+
+def _as_parameter(value: Tensor, parameter: nn.Parameter) -> Tensor:
+    """A slot on its parameter's device, and in its memory format, by which sums are rounded."""
+    if value.shape != parameter.shape:
+        return value.to(parameter.device)
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _group(optimizer: Optimizer, name: str, key: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from ..engine.checkpoint import Checkpoint
 from ..engine.run_directory import RunDirectory
 from ..records.training_data import DATA_FILE, TrainingData, read_training_data
 from .document import read_toml
+from .fields import Recipe
 
 MACHINE_KEYS = {"device", "devices", "num_nodes", "num_workers", "data_root", "teacher_model"}
 MACHINE_KEYS |= {"cache_dir", "shard_teacher", "track", "track_project"}
@@ -60,7 +61,8 @@ class RunOrigin:
         for key in dict.fromkeys([*own, *saved]):
             new: Any = own.get(key)
             old: Any = saved.get(key)
-            if key in _EDITABLE or new == old:
+            added = key not in saved and _is_default(key, new)  # by a later version
+            if key in _EDITABLE or new == old or added:
                 continue
             if key == "epochs" and self.extended and new > old:
                 continue
@@ -71,6 +73,12 @@ class RunOrigin:
                 f"{self.path / _RECIPE_FILE} was changed: its {key} is {new!r} and the checkpoint "
                 f"was trained with {old!r}; {remedy}"
             )
+
+
+def _is_default(key: str, value: Any) -> bool:
+    field = Recipe.model_fields.get(key)
+    default = field.default if field else None
+    return field is not None and value == ([*default] if isinstance(default, tuple) else default)
 
 
 def _loaded(text: str) -> Any:
