@@ -9,6 +9,7 @@ import torch
 from contract_cases import (
     DEFAULTS,
     Case,
+    advance,
     every_case,
     every_default,
     moment,
@@ -25,15 +26,7 @@ from selfdistill.tasks import Classification, check_network
 
 def trained(case: Case, steps: int = 2) -> Method:
     """A method whose weights and statistics are no longer those it was born with."""
-    method = case.method()
-    optimizer = torch.optim.SGD(method.param_groups(), lr=0.05)
-    for i in range(steps):
-        optimizer.zero_grad()
-        method(case.batch(i), moment(i)).total.backward()
-        optimizer.step()
-        method.after_step(moment(i))
-    optimizer.zero_grad()
-    return method
+    return advance(case.method(), case, steps)
 
 
 def outputs(method: Method, inputs: Tensor) -> dict[str, Any]:

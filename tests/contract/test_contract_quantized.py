@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from contract_cases import DEFAULTS, Case, moment, over, same, usual
+from contract_cases import DEFAULTS, Case, advance, moment, over, same, usual
 from test_contract_terms import unreached
 
 from selfdistill.core import METHODS, ConfigError, Frozen, Method, trained_state
@@ -26,15 +26,7 @@ def quantized(case: Case, seed: int = 0) -> Method:
 
 
 def stepped(case: Case, steps: int = 2) -> Method:
-    method = quantized(case)
-    optimizer = torch.optim.SGD(method.param_groups(), lr=0.05)
-    for i in range(steps):
-        optimizer.zero_grad()
-        method(case.batch(i), moment(i)).total.backward()
-        optimizer.step()
-        method.after_step(moment(i))
-    optimizer.zero_grad()
-    return method
+    return advance(quantized(case), case, steps)
 
 
 @every_learning

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from saved_tensors import saved_tensors
 
 import selfdistill
 from selfdistill.core import ConfigError
@@ -50,14 +51,6 @@ def weights(tmp_path_factory):
     return path
 
 
-def tensors(path):
-    newest = sorted((path / "checkpoints").glob("step-*"))[-1]
-    found = {}
-    for file in sorted(newest.glob("*.safetensors")):
-        found |= {f"{file.stem}/{name}": tensor for name, tensor in load_file(file).items()}
-    return found
-
-
 OPTIONS = {
     "frozen": {"freeze_until": "layer1"},
     "depth": {"layer_decay": 0.5, "head_lr_factor": 3.0, "norm_decay": False},
@@ -76,7 +69,7 @@ def test_a_resume_is_exact(tmp_path, weights, name):
     with pytest.raises(Stopped):
         selfdistill.train(**keys, out=tmp_path / "stopped", callback=Stop(2))
     selfdistill.train(out=tmp_path / "stopped", resume=True, quiet=True)
-    straight, resumed = tensors(run.path), tensors(tmp_path / "stopped")
+    straight, resumed = saved_tensors(run.path), saved_tensors(tmp_path / "stopped")
     assert straight.keys() == resumed.keys()
     for key, tensor in straight.items():
         assert torch.equal(tensor, resumed[key]), key
@@ -146,7 +139,7 @@ def test_strong_augmentation_goes_on_exactly(tmp_path, method):
     with pytest.raises(Stopped):
         selfdistill.train(**keys, out=tmp_path / "stopped", callback=Stop(2))
     selfdistill.train(out=tmp_path / "stopped", resume=True, quiet=True)
-    straight, resumed = tensors(run.path), tensors(tmp_path / "stopped")
+    straight, resumed = saved_tensors(run.path), saved_tensors(tmp_path / "stopped")
     assert all(torch.equal(tensor, resumed[key]) for key, tensor in straight.items())
     steps = [e for e in RunDirectory(run.path).metrics() if e["kind"] == "step"]
     assert all(0 <= entry["train"]["accuracy"] <= 1 for entry in steps)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from saved_tensors import saved_tensors
 
 import selfdistill
 from selfdistill.core import ConfigError
@@ -48,30 +48,23 @@ def folder(tmp_path_factory):
     return place
 
 
-def tensors(path):
-    newest = sorted((path / "checkpoints").glob("step-*"))[-1]
-    return {
-        f"{file.stem}/{name}": tensor
-        for file in sorted(newest.glob("*.safetensors"))
-        for name, tensor in load_file(file).items()
-    }
-
-
 def train(folder, out, **keys):
     return selfdistill.train(data=f"folder:{folder}", out=out, **{**KEYS, **keys}).path
 
 
 @pytest.mark.parametrize("stop", [3])
 def test_goes_on_to_the_very_weights(folder, tmp_path, monkeypatch, stop):
-    straight = tensors(train(folder, tmp_path / "straight"))
+    straight = saved_tensors(train(folder, tmp_path / "straight"))
     monkeypatch.setattr("selfdistill.data.box_folders._IN_MEMORY", 0)
     with pytest.raises(Stop.Stopped):
         train(folder, tmp_path / "stopped", num_workers=2, quiet=False, callback=Stop(stop))
     selfdistill.train(out=tmp_path / "stopped", resume=True, quiet=True)
-    resumed = tensors(tmp_path / "stopped")
+    resumed = saved_tensors(tmp_path / "stopped")
     assert straight.keys() == resumed.keys()
     assert all(torch.equal(tensor, resumed[key]) for key, tensor in straight.items())
-    other = tensors(train(folder, tmp_path / "plain", mosaic_probability=0.0, mosaic_fraction=1.0))
+    other = saved_tensors(
+        train(folder, tmp_path / "plain", mosaic_probability=0.0, mosaic_fraction=1.0)
+    )
     assert any(not torch.equal(tensor, other[key]) for key, tensor in straight.items())
     steps = [e for e in RunDirectory(tmp_path / "stopped").metrics() if e["kind"] == "step"]
     assert all(np.isfinite(step["loss"]) for step in steps if "loss" in step)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 from safetensors.torch import load_file
+from saved_tensors import saved_tensors
 from torch import nn
 
 import selfdistill
@@ -40,14 +41,6 @@ class Watcher(Callback):
     def on_step(self, step, total):
         if step > self.after:
             raise Stopped
-
-
-def tensors(path):
-    newest = sorted((path / "checkpoints").glob("step-*"))[-1]
-    found = {}
-    for file in sorted(newest.glob("*.safetensors")):
-        found |= {f"{file.stem}/{name}": tensor for name, tensor in load_file(file).items()}
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +97,7 @@ def test_a_resume_is_exact(tmp_path, float_run, name):
     with pytest.raises(Stopped):
         selfdistill.train(**keys, out=tmp_path / "stopped", callback=Watcher(2))
     selfdistill.train(out=tmp_path / "stopped", resume=True, quiet=True)
-    straight, resumed = tensors(run.path), tensors(tmp_path / "stopped")
+    straight, resumed = saved_tensors(run.path), saved_tensors(tmp_path / "stopped")
     assert straight.keys() == resumed.keys()
     for key, tensor in straight.items():
         assert torch.equal(tensor, resumed[key]), key

@@ -1,6 +1,7 @@
 """`selfdistill.train` and `load`, as a user of the library calls them."""
 
 import re
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,28 @@ def test_own_network_is_trained_in_place(tmp_path):
     assert not torch.equal(network.classify.weight, before)
     assert [row.predictor for row in run.exits] == ["exit1", "student"]
     assert run.exits[0].macs < run.exits[1].macs
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.mark.parametrize("stop", [False, True])
+def test_own_network_has_the_usual_memory_format_afterwards(tmp_path, stop):
+    """Also where the training was stopped: safetensors writes no other."""
+    network, formats = Own(), set()
+
+    class Watcher(Callback):
+        def on_step(self, step, total):
+            formats.add(network.second[0].weight.is_contiguous())
+            if stop:
+                raise Stopped
+
+    keys = {"method": "ce", "callback": Watcher(), **TINY}
+    with pytest.raises(Stopped) if stop else nullcontext():
+        selfdistill.train(model=network, out=tmp_path / "run", **keys)
+    assert formats == {False}  # channels last
+    assert all(tensor.is_contiguous() for tensor in network.state_dict().values())
 
 
 def test_a_run_is_loaded_again(tmp_path):

@@ -23,10 +23,10 @@ def num_cores() -> int:
 
 
 def has_fast_bfloat16(device_type: str) -> bool:
-    """Whether a device multiplies bfloat16 in hardware: a GPU from Ampere on, x86 with AMX or
-    AVX512_BF16.
+    """Whether a device has instructions that multiply bfloat16.
 
-    Others compute in float32 and round, which is slower than float32 alone. oneDNN's variable
+    GPUs from Ampere on and x86 with AMX or AVX512_BF16 are known to. Others compute in float32 and
+    round, which is slower than float32 alone. oneDNN's variable
     `ONEDNN_MAX_CPU_ISA`, which keeps it from such instructions, is heeded.
     """
     if device_type == "cuda":

@@ -183,7 +183,7 @@ class Trainer:
         if last and self.settings.batchnorm == "reestimate":
             batches = partial(self.train_batches.epoch, epoch)
             reestimate_batchnorm(self.fabric, self.method, batches, self.tuning, self.ema)
-        self._average_batchnorm_statistics()
+        self._average_statistics()
         due = (epoch + 1) % self.settings.val_every_epochs == 0
         if self.val_batches is not None and (due or last):
             entry |= validate(self.fabric, self.method, self.task, self.val_batches, self.ema)
@@ -205,7 +205,7 @@ class Trainer:
             DivergenceError: something that would be saved is not finite; nothing is written.
         """
         self.finite.finish()
-        self._average_batchnorm_statistics()
+        self._average_statistics()
         tensors = checkpoint_tensors(self.method, self.optimizer, self.ema) | self.choice.tensors()
         fault = find_nonfinite_tensor(tensors)
         if process_max(self.fabric, int(bool(fault))):
@@ -254,7 +254,7 @@ class Trainer:
     def _epoch_complete(self) -> bool:
         return self.global_step % self.train_batches.steps_per_epoch == 0
 
-    def _average_batchnorm_statistics(self) -> None:
+    def _average_statistics(self) -> None:
         states = [dict(self.method.named_buffers()), *([self.ema.state] if self.ema else [])]
         average_statistics(self.fabric, self.method, *states)
 

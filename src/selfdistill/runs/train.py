@@ -217,8 +217,10 @@ def _fit(
     trainer: Trainer, session: EvaluationSession, directory: RunDirectory, callback: Callback
 ) -> list[ExitScore]:
     """Train to the end, evaluate, and leave the weights that were evaluated."""
-    trainer.run()
-    module_to_contiguous(session.method)  # as the run is when it is loaded again
+    try:
+        trainer.run()
+    finally:  # a run that is stopped leaves a user's own module, too
+        module_to_contiguous(session.method)
     callback.on_message("evaluating the finished network")
     with trainer.ema_weights(), handled(raise_interrupted, *STOP_SIGNALS):  # all is saved
         exits = finalize(session, directory, trainer.total_steps, callback)
