@@ -144,6 +144,20 @@ def test_empty_folder(tmp_path):
     fails(tmp_path, r"no picture in class folders below .*FOLDER/CLASS/PICTURE")
 
 
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("set.zip", "unpack it and give the folder"),
+        ("set.tar.gz", "unpack it and give the folder"),
+        ("labels.CSV", "give csv:"),
+        ("0.png", "give the folder of the images"),
+    ],
+)
+def test_a_file_in_place_of_a_folder(tmp_path, name, remedy):
+    (tmp_path / name).write_bytes(b"")
+    fails(tmp_path / name, f"is no folder; {remedy}")
+
+
 def test_class_without_pictures(folder):
     (folder / "train" / "cow").mkdir()
     fails(folder, "there is no picture in .*cow; add some or remove the folder")
@@ -152,6 +166,8 @@ def test_class_without_pictures(folder):
 def test_one_class(tmp_path):
     picture(tmp_path / "ant" / "0.png")
     fails(tmp_path, "has the one class 'ant'; two class folders are the least")
+    (tmp_path / "labels.csv").write_text("file,label")
+    fails(tmp_path, f"are the least; --data csv:{tmp_path / 'labels.csv'} reads classes")
 
 
 @pytest.mark.parametrize(

@@ -258,9 +258,9 @@ def cityscapes(path: Path) -> None:
 
 REFUSED = {
     open_images: ("classification", "no picture in class folders below .*train"),
-    dogs_and_cats: ("classification", r"labels in labels\.csv are not read"),
+    dogs_and_cats: ("classification", r"csv:.*train/labels\.csv reads classes"),
     hugging_face_metadata: ("classification", r"labels in metadata\.jsonl are not read"),
-    hugging_face_metadata_flat: ("classification", r"labels in metadata\.csv are not read"),
+    hugging_face_metadata_flat: ("classification", r"csv:.*metadata\.csv reads classes"),
     intel_scenes: ("classification", "seg_t.* looks like a part of the data"),
     plant_village: ("classification", "did you mean folder:.*PlantVillage"),
     camvid: ("segmentation", "there is no folder .*images; segmentation needs images and masks"),

@@ -139,7 +139,7 @@ LAYOUTS = {
 
 
 def test_every_named_source_is_tested():
-    paths = {"folder:PATH", "npz:FILE", "wds:SHARDS", "hf:SET"}
+    paths = {"folder:PATH", "csv:FILE", "npz:FILE", "wds:SHARDS", "hf:SET"}
     assert {*LAYOUTS, "digits", *paths} == set(SOURCES["classification"])
 
 

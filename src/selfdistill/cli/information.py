@@ -27,7 +27,7 @@ def information(
         str | None,
         _option(
             _INPUT,
-            "Data set by name, folder:PATH, npz:FILE, wds:SHARDS or hf:SET.",
+            "Data set by name, folder:PATH, csv:FILE, npz:FILE, wds:SHARDS or hf:SET.",
             show_default="the first run's, or digits",
         ),
     ] = None,

@@ -51,7 +51,7 @@ def reproduce(
     data: Annotated[
         str | None,
         typer.Option(
-            help="Data set of the row as folder:PATH, npz:FILE, wds:SHARDS or hf:SET.",
+            help="Data set of the row as folder:PATH, csv:FILE, npz:FILE, wds:SHARDS or hf:SET.",
             show_default="the row's",
         ),
     ] = None,

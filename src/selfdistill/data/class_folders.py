@@ -184,9 +184,13 @@ def _labeled(
         raise DataError(
             f"there is no picture in class folders below {folder}; "
             f"it needs FOLDER/CLASS/PICTURE with one of {', '.join(EXTENSIONS)}"
-            f"{label_list_hint(folder)}"
+            f"{_table_hint(folder)}"
         )
     return paths, labels
+
+
+def _table_hint(folder: Path) -> str:
+    return label_list_hint(folder, "csv") or label_list_hint(folder.parent, "csv")
 
 
 def _annotated(folder: Path, classes: list[str]) -> list[tuple[str, int]]:
@@ -215,7 +219,7 @@ def _check_classes(root: Path, labels: npt.NDArray[np.int32], classes: list[str]
             raise DataError(f"there is no picture in {root / name}; add some or remove the folder")
     if len(classes) < 2:
         inner = len(subfolders(root / classes[0])) > 1
-        hint = f"; did you mean folder:{root / classes[0]}?" if inner else ""
+        hint = f"; did you mean folder:{root / classes[0]}?" if inner else _table_hint(root)
         raise DataError(
             f"{root} has the one class '{classes[0]}'; two class folders are the least{hint}"
         )

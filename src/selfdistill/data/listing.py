@@ -204,11 +204,18 @@ def child_folder(folder: Path, *names: str) -> Path | None:
     return None
 
 
-def label_list_hint(folder: Path) -> str:
-    """A clause that a list of labels in a folder is not read; "" where there is none."""
-    lists = (e.name for e in _files(folder) if e.name.lower().endswith(_LABEL_LISTS))
-    name = next(lists, "")
-    return f"; labels in {name} are not read" if name else ""
+def label_list_hint(folder: Path, source: str = "") -> str:
+    """A clause on a list of labels in a folder, "" where there is none.
+
+    Args:
+        folder: where it may lie.
+        source: the data source that reads tables for the task, if there is one.
+    """
+    lists = [e.name for e in _files(folder) if e.name.lower().endswith(_LABEL_LISTS)]
+    tables = [name for name in lists if name.lower().endswith((".csv", ".tsv")) and source]
+    if tables:
+        return f"; --data {source}:{folder / tables[0]} reads classes from that table"
+    return f"; labels in {lists[0]} are not read" if lists else ""
 
 
 def has_pair(folder: Path, extension: str) -> bool:

@@ -21,6 +21,7 @@ from .hugging_face import read_hugging_face
 from .image_data import ImageData
 from .images import ImageFiles, InMemoryImages
 from .kept_listing import CACHE
+from .label_tables import read_label_table
 from .npz import read_npz, read_npz_pictures
 from .option_checks import check_fraction, check_numbers, check_policies
 from .shards import read_shards
@@ -29,7 +30,8 @@ from .targets import Unlabeled
 from .text_files import check_class_names
 
 _MAX_ZOOM = {"segmentation": mask_folders.MAX_ZOOM, "detection": box_folders.MAX_ZOOM}
-_IMAGES = ("digits", *downloads.CLASSIFICATION, "folder:PATH", "npz:FILE", "wds:SHARDS", "hf:SET")
+_PATHS = ("folder:PATH", "csv:FILE", "npz:FILE", "wds:SHARDS", "hf:SET")
+_IMAGES = ("digits", *downloads.CLASSIFICATION, *_PATHS)
 SOURCES = {
     "classification": _IMAGES,
     "clips": ("folder:PATH", "npz:FILE"),
@@ -38,7 +40,7 @@ SOURCES = {
     "embedding": _IMAGES,
 }
 """Names of data sets, and the prefixes of paths, by task."""
-PREFIXES = ("folder:", "npz:", "wds:", "hf:")
+PREFIXES = ("folder:", "csv:", "npz:", "wds:", "hf:")
 """Beginnings of the names of data sets that are paths."""
 _REGISTERED: dict[tuple[str, str], Callable[[Path], DatasetSplits]] = {}
 
@@ -84,12 +86,13 @@ def load(
 
     Args:
         name: `digits` (no download), a set that torchvision downloads, `folder:PATH` with one
-            folder per class (see `read_class_folders`), `npz:FILE` in MedMNIST's layout, or
-            `wds:SHARDS` in WebDataset's (see `read_shards`), or `hf:SET` of Hugging Face's
-            `datasets` (see `read_hugging_face`). For segmentation and detection `voc`, or
-            `folder:PATH` (see `read_mask_folder` and `read_box_folder`). For embeddings as for
-            classification, without a label read, so that `folder:PATH` may hold pictures alone (see
-            `read_picture_folder`). For clips `folder:PATH` (see `read_clip_folders`) or `npz:FILE`.
+            folder per class (see `read_class_folders`), `csv:FILE` with a table of pictures and
+            classes (see `read_label_table`), `npz:FILE` in MedMNIST's layout, `wds:SHARDS` in
+            WebDataset's (see `read_shards`), or `hf:SET` of Hugging Face's `datasets` (see
+            `read_hugging_face`). For segmentation and detection `voc`, or `folder:PATH` (see
+            `read_mask_folder` and `read_box_folder`). For embeddings as for classification, without
+            a label read, so that `folder:PATH` may hold pictures alone (see `read_picture_folder`).
+            For clips `folder:PATH` (see `read_clip_folders`) or `npz:FILE`.
         root: directory of the downloads, and of indices of shards that cannot lie beside them.
         val_fraction: of the training images, held out for validation; 0 for none.
         image_size: height and width to resize all images to; images with boxes are letterboxed.
@@ -186,6 +189,8 @@ def _classification(name: str, root: Path) -> DatasetSplits:
     if folder := _folder(name):
         return class_folders.read_class_folders(folder)
     kind, _, path = name.partition(":")
+    if path and kind == "csv":
+        return read_label_table(Path(path).expanduser())
     if path and kind == "npz":
         return read_npz(Path(path).expanduser())
     if path and kind == "wds":

@@ -8,6 +8,7 @@ from ..core import DataError, nearest
 from .image_set import ImageSet
 
 MeanStd = tuple[tuple[float, ...], tuple[float, ...]]
+_TABLES, _ARCHIVES = (".csv", ".tsv"), (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
 T = TypeVar("T", bound=ImageSet)
 
 
@@ -45,7 +46,10 @@ def promote_val_to_test(val: T | None, test: T | None) -> tuple[T | None, T | No
 def check_folder(path: Path) -> None:
     """Raises `DataError` if there is no such folder."""
     if os.path.lexists(path) and not os.path.isdir(path):
-        raise DataError(f"{path} is no folder; give the folder of the images")
+        table, packed = (path.suffix.lower() in endings for endings in (_TABLES, _ARCHIVES))
+        remedy = "unpack it and give the folder" if packed else "give the folder of the images"
+        remedy = f"give csv:{path}" if table else remedy
+        raise DataError(f"{path} is no folder; {remedy}")
     if not os.path.isdir(path):
         siblings = (p.name for p in path.parent.iterdir()) if os.path.isdir(path.parent) else ()
         raise DataError(f"there is no folder {path}{nearest(path.name, siblings, list_all=False)}")

@@ -191,8 +191,8 @@ def check_early(recipe: Recipe) -> None:
         raise ConfigError(f"{option} is for images with boxes or masks; leave it out")
     for source in (recipe.data, recipe.extra):
         kind, _, path = source.partition(":")
-        if kind in ("folder", "npz") and not Path(path).exists():
-            raise DataError(f"there is no {'file' if kind == 'npz' else 'folder'} '{path}'")
+        if kind in ("folder", "csv", "npz") and not Path(path).exists():
+            raise DataError(f"there is no {'folder' if kind == 'folder' else 'file'} '{path}'")
         if kind == "wds" and not (whole := _before_pattern(Path(path))).exists():
             raise DataError(f"there is no file or folder '{whole}', where shards are to be")
     if recipe.weights not in ("", "pretrained") and not Path(recipe.weights).exists():

@@ -97,7 +97,9 @@ class ExperimentSettings(BaseModel):
         "label.",
         metavar="TASK",
     )
-    data: str = _data("digits", "Data set: a name, folder:PATH, npz:FILE, wds:SHARDS or hf:SET.")
+    data: str = _data(
+        "digits", "Data set: a name, folder:PATH, csv:FILE, npz:FILE, wds:SHARDS or hf:SET."
+    )
     data_root: str = _data("data", "Directory of downloaded data sets.", metavar="DIRECTORY")
     extra: str = _data(
         "",

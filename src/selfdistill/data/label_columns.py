@@ -1,0 +1,145 @@
+"""Which columns of a table hold the pictures, their classes and their parts."""
+
+import csv
+import io
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ..core import DataError
+from .open_image import EXTENSIONS
+from .parts import split_of_name
+from .text_files import read_text
+
+Columns = dict[str, list[str]]
+"""Cells by the name of their column."""
+_LABELS = ("label", "labels", "class", "class_name", "classname", "category", "target")
+_PARTS = ("split", "part", "subset", "set", "partition")
+_DELIMITERS = ",;\t|"
+_ZERO_OR_ONE = {"0": False, "1": True, "0.0": False, "1.0": True}
+
+
+class LabelColumns(NamedTuple):
+    """The columns that say an image's class: one with its name, or one for each class.
+
+    Attributes:
+        names: of the columns.
+        guessed: whether the name of the one column does not say that it has the class.
+    """
+
+    names: tuple[str, ...]
+    guessed: bool = False
+
+    def labels(self, columns: Mapping[str, Sequence[str]]) -> list[str]:
+        """The class of each row, "" where none is given."""
+        if len(self.names) == 1:
+            return [cell.strip() for cell in columns[self.names[0]]]
+        rows = zip(*(columns[name] for name in self.names), strict=True)
+        marks = [[_ZERO_OR_ONE.get(cell.strip(), False) for cell in row] for row in rows]
+        return [self.names[row.index(True)] if sum(row) == 1 else "" for row in marks]
+
+
+def read_columns(file: Path) -> Columns:
+    """The cells of a table of comma, semicolon, tab or bar separated values.
+
+    The first line has the names of the columns, unless it names a picture.
+
+    Raises:
+        DataError: the table cannot be read, has no rows, or rows of different lengths.
+    """
+    text = read_text(file)
+    first_line = next(iter(text.splitlines()), "")
+    delimiter = max(_DELIMITERS, key=first_line.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    rows: list[list[str]] = []
+    try:
+        for row in reader:
+            if any(cell.strip() for cell in row):
+                rows.append(row)
+                if len(row) != len(rows[0]):
+                    raise DataError(
+                        f"line {reader.line_num} of {file} has {len(row)} cells where the first "
+                        f"has {len(rows[0])}; quote cells that hold '{delimiter}'"
+                    )
+    except csv.Error as error:
+        raise DataError(f"cannot read {file} (line {reader.line_num}: {error})") from None
+    named = not any(_is_picture(cell) for row in rows[:1] for cell in row)
+    header = rows.pop(0) if rows and named else [""] * len(rows[0] if rows else ())
+    if not rows:
+        raise DataError(f"{file} has no row with a picture and its class")
+    names = [name.strip() or f"column {i}" for i, name in enumerate(header, 1)]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise DataError(f"two columns of {file} are called '{twice[0]}'; rename one")
+    return {name: list(cells) for name, cells in zip(names, zip(*rows, strict=True), strict=True)}
+
+
+def _is_picture(cell: str) -> bool:
+    return os.path.splitext(cell.strip())[1].lower() in EXTENSIONS
+
+
+def part_column(columns: Columns) -> str | None:
+    """The column that says which rows are for training, validation and testing."""
+    for name, cells in columns.items():
+        if name.casefold() in _PARTS and all(split_of_name(cell.strip()) for cell in cells):
+            return name
+    return None
+
+
+def label_columns(columns: Columns, others: Sequence[str], file: Path) -> LabelColumns:
+    """The columns with the class, among those that name neither pictures nor parts.
+
+    Raises:
+        DataError: there is none, it is not clear which it is, or pictures have several classes.
+    """
+    known = {name.casefold(): name for name in reversed(others)}
+    for name in _LABELS:
+        if name in known:
+            return LabelColumns((known[name],))
+    if len(others) == 1:
+        return LabelColumns((others[0],), guessed=True)
+    shown = ", ".join(f"'{name}'" for name in others[:6]) + ", …" * (len(others) > 6)
+    if not others:
+        raise DataError(f"{file} names pictures and nothing else; add a column 'label'")
+    if any(cell.strip() not in _ZERO_OR_ONE for name in others for cell in columns[name]):
+        raise DataError(
+            f"which column of {file} has the class is not clear ({shown}); call it 'label'"
+        )
+    one_hot = LabelColumns(tuple(others))
+    if not all(one_hot.labels(columns)):
+        raise DataError(
+            f"the columns {shown} of {file} give some pictures several classes or none; each is to "
+            "have one"
+        )
+    return one_hot
+
+
+def class_names(labels: Sequence[str], source: str) -> list[str]:
+    """The classes in the labels of the training rows, sorted, numbers by their value.
+
+    Args:
+        labels: one a row.
+        source: where they are, for errors.
+
+    Raises:
+        DataError: there is one only, or the labels are no classes.
+    """
+    present = set(labels) - {""}  # the reader of the rows names those
+    if len(present) < 2:
+        raise DataError(f"all rows of {source} have one class; two are the least")
+    for label in sorted(present):
+        several = re.split(r"[\s,;|]+", label)
+        if "|" in label or (len(several) > 1 and present.issuperset(several)):
+            raise DataError(
+                f"{source} gives pictures several classes ('{label}'); each is to have one"
+            )
+    if 2 * len(present) > len(labels):
+        raise DataError(
+            f"{source} has {len(present):,} different values in {len(labels):,} rows, so these are "
+            "no classes; call the column with the class 'label'"
+        )
+    try:
+        return sorted(present, key=float)
+    except ValueError:
+        return sorted(present)

@@ -1,0 +1,266 @@
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from selfdistill.core import DataError
+from selfdistill.data import load
+from selfdistill.data.label_columns import class_names, read_columns
+from selfdistill.data.label_tables import read_label_table
+
+
+def pictures(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        color = np.full((6, 5, 3), sum(map(ord, name)) % 256, np.uint8)
+        Image.fromarray(color).save(folder / name, "PNG")
+
+
+def table(file, *lines):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return file
+
+
+def read(file, folder=None):
+    """Names from the folder and class names of each part."""
+    splits = read_label_table(file)
+    parts = {"train": splits.train, "val": splits.val, "test": splits.test}
+    base = folder or file.parent
+    return {
+        name: {
+            Path(part.path(i)).relative_to(base).as_posix(): splits.classes[label]
+            for i, label in enumerate(part.labels.tolist())
+        }
+        for name, part in parts.items()
+        if part
+    }
+
+
+FOUR = ("a.png", "b.png", "c.png", "d.png")
+ROWS = ("a.png,ant", "b.png,bee", "c.png,ant", "d.png,bee")
+CLASSES = {"a.png": "ant", "b.png": "bee", "c.png": "ant", "d.png": "bee"}
+
+
+def test_a_table_beside_its_pictures(tmp_path):
+    pictures(tmp_path, *FOUR)
+    assert read(table(tmp_path / "labels.csv", "file,label", *ROWS)) == {"train": CLASSES}
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_marks_delimiters_and_ends_of_lines(tmp_path, mark, delimiter, end):
+    pictures(tmp_path, *FOUR)
+    text = mark + end.join(line.replace(",", delimiter) for line in ("file,label", *ROWS))
+    (tmp_path / "labels.csv").write_bytes(text.encode())
+    assert read(tmp_path / "labels.csv") == {"train": CLASSES}
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        "images/{}.png",
+        "./images/{}.png",
+        "images\\{}.png",
+        "images/{}",
+        "{}.png",
+        "{}",
+        " {} ",
+        "/kaggle/input/insects/{}.png",
+        "C:\\insects\\{}.png",
+    ],
+)
+def test_how_pictures_are_spelled(tmp_path, spelling):
+    pictures(tmp_path / "images", *FOUR)
+    rows = [f"{spelling.format(name[0])},{label}" for name, label in CLASSES.items()]
+    found = read(table(tmp_path / "labels.csv", "id,label", *rows))
+    assert found == {"train": {f"images/{name}": label for name, label in CLASSES.items()}}
+
+
+def test_no_path_leads_out_of_the_folder(tmp_path):
+    pictures(tmp_path, *FOUR)
+    pictures(tmp_path / "inner", "other.png")
+    file = table(tmp_path / "inner" / "labels.csv", "file,label", *(f"../{row}" for row in ROWS))
+    with pytest.raises(DataError, match=r"no column .* names pictures in"):
+        read(file)
+
+
+def test_a_table_without_a_header(tmp_path):
+    pictures(tmp_path, *FOUR)
+    assert read(table(tmp_path / "list.txt", *ROWS)) == {"train": CLASSES}
+
+
+@pytest.mark.parametrize("name", ["label", "Label", "class", "category", "target"])
+def test_the_column_of_classes_among_others(tmp_path, name):
+    pictures(tmp_path, *FOUR)
+    rows = [f"{row},{i},x" for i, row in enumerate(ROWS)]
+    file = table(tmp_path / "labels.csv", f"file,{name},age,site", *rows)
+    assert read(file) == {"train": CLASSES}
+    assert not read_label_table(file).notes
+
+
+def test_a_guess_is_said(tmp_path):
+    pictures(tmp_path, *FOUR)
+    file = table(tmp_path / "labels.csv", "id,breed", *ROWS)
+    assert read(file) == {"train": CLASSES}
+    assert read_label_table(file).notes == (f"classes are those in the column 'breed' of {file}",)
+
+
+def test_a_column_for_each_class(tmp_path):
+    pictures(tmp_path, *FOUR)
+    rows = ("a,1,0", "b,0,1", "c,1.0,0.0", "d,0,1")
+    assert read(table(tmp_path / "train.csv", "id,ant,bee", *rows)) == {"train": CLASSES}
+
+
+def test_numbers_are_sorted_by_value(tmp_path):
+    names = [f"{i:02}.png" for i in range(22)]
+    pictures(tmp_path, *names)
+    file = table(tmp_path / "t.csv", "f,label", *(f"{n},{i % 11}" for i, n in enumerate(names)))
+    assert read_label_table(file).classes == [str(i) for i in range(11)]
+
+
+def test_a_column_of_parts(tmp_path):
+    pictures(tmp_path, *FOUR, "e.png", "f.png")
+    parts = ("train", "Training", "train", "train", "valid", "TEST")
+    rows = [f"{r},{p}" for r, p in zip((*ROWS, "e.png,ant", "f.png,bee"), parts, strict=True)]
+    assert read(table(tmp_path / "all.csv", "file,label,split", *rows)) == {
+        "train": CLASSES,
+        "val": {"e.png": "ant"},
+        "test": {"f.png": "bee"},
+    }
+
+
+def test_tables_of_parts_with_pictures_of_the_same_names(tmp_path):
+    for part in ("train", "valid", "test"):
+        pictures(tmp_path / part, *FOUR)
+    for part in ("train", "valid"):
+        file = table(
+            tmp_path / f"{part}.csv", "id,label", *(row.replace(".png", "") for row in ROWS)
+        )
+    table(tmp_path / "test.csv", "id", "a", "b")
+    assert read(tmp_path / "train.csv") == {
+        part: {f"{folder}/{name}": label for name, label in CLASSES.items()}
+        for part, folder in (("train", "train"), ("test", "valid"))
+    }
+    notes = read_label_table(file).notes
+    assert f"{tmp_path / 'test.csv'} has no classes and is left out" in notes
+
+
+def test_a_table_in_the_folder_of_each_part(tmp_path):
+    for part in ("train", "test"):
+        pictures(tmp_path / part, *FOUR)
+        file = table(tmp_path / part / "metadata.csv", "file_name,label", *ROWS)
+    assert read(file, tmp_path) == {
+        part: {f"{part}/{name}": label for name, label in CLASSES.items()}
+        for part in ("train", "test")
+    }
+
+
+def test_the_order_of_rows_is_of_no_account(tmp_path):
+    pictures(tmp_path, *FOUR)
+    one = read_label_table(table(tmp_path / "x.csv", "file,label", *ROWS))
+    other = read_label_table(table(tmp_path / "y.csv", "file,label", *reversed(ROWS)))
+    assert [one.train.path(i) for i in range(4)] == [other.train.path(i) for i in range(4)]
+    assert one.train.labels.tolist() == other.train.labels.tolist()
+
+
+def test_what_is_left_out_is_said(tmp_path):
+    pictures(tmp_path, *FOUR, "x.png", "y.png")
+    notes = read_label_table(table(tmp_path / "t.csv", "file,label", *ROWS, ROWS[0])).notes
+    assert notes == (
+        f"rows of {tmp_path / 't.csv'} that name a picture once more are left out: 1",
+        f"pictures in {tmp_path} without a class are left out: 2",
+    )
+
+
+HEAD = "file,label"
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ((), "has no row with a picture"),
+        ((HEAD,), "has no row with a picture"),
+        ((HEAD, *ROWS, "e.png,ant"), "1 are not in .* 'e.png'"),
+        ((HEAD, *ROWS, "a.png,bee"), "gives 'a.png' two classes"),
+        ((HEAD, *ROWS[:3], "d.png,"), "gives 'd.png' no class"),
+        ((HEAD, *ROWS[:3], "d.png,bee,x"), "line 5 of .* has 3 cells where the first has 2"),
+        ((HEAD, *ROWS[:3], 'd.png,"bee'), "line 5: unexpected end of data"),
+        (("label,label", *ROWS), "two columns of .* are called 'label'"),
+        (("file", *FOUR), "nothing else"),
+        ((HEAD, *(f"{n},ant" for n in FOUR)), "have one class"),
+        ((HEAD, *(f"{n},{i / 7}" for i, n in enumerate(FOUR))), "are no classes"),
+        ((HEAD, "a.png,ant", "b.png,bee", "c.png,ant bee", "d.png,bee"), "several classes"),
+        ((HEAD, "a.png,ant|bee", "b.png,bee", "c.png,ant|bee", "d.png,bee"), "several classes"),
+        (("file,ant,bee", "a.png,1,1", "b.png,0,1"), "several classes or none"),
+        (("file,age,site", "a.png,31,x", "b.png,27,y"), "not clear .'age', 'site'.; call it"),
+        (("file,label", "no.jpg,ant", "none.jpg,bee"), "no column .* names pictures"),
+    ],
+)
+def test_what_is_not_understood(tmp_path, lines, message):
+    pictures(tmp_path, *FOUR)
+    with pytest.raises(DataError, match=message):
+        read(table(tmp_path / "t.csv", *lines))
+
+
+def test_one_name_of_two_pictures(tmp_path):
+    pictures(tmp_path, *FOUR, "more/a.png", "less/a.png", "less/b.png")
+    rows = [row.replace(".png", "") for row in ROWS]
+    assert read(table(tmp_path / "t.csv", HEAD, *rows))["train"] == CLASSES  # paths come first
+    for name in FOUR:
+        (tmp_path / name).unlink()
+    with pytest.raises(DataError, match=r"several pictures in .* are called 'a'"):
+        read(table(tmp_path / "t.csv", HEAD, *rows))
+
+
+def test_a_class_that_is_not_trained(tmp_path):
+    pictures(tmp_path, *FOUR)
+    table(tmp_path / "train.csv", HEAD, *ROWS)
+    file = table(tmp_path / "val.csv", HEAD, "a.png,wasp")
+    with pytest.raises(DataError, match="class 'wasp', which the training rows lack"):
+        read(file)
+
+
+def test_what_is_no_table(tmp_path):
+    with pytest.raises(DataError, match="there is none"):
+        read_label_table(tmp_path / "none.csv")
+    (tmp_path / "t.csv").write_bytes(b"\xff\xfea\x00")
+    with pytest.raises(DataError, match="save it as UTF-8"):
+        read_label_table(tmp_path / "t.csv")
+    with pytest.raises(DataError, match="no regular file"):
+        read_label_table(tmp_path)
+
+
+def test_a_run_of_it_is_that_of_class_folders(tmp_path):
+    for name, label in CLASSES.items():
+        pictures(tmp_path / "folders" / label, name)
+        pictures(tmp_path / "table", name)
+    rows = [f"{name},{label}" for name, label in CLASSES.items()]
+    table(tmp_path / "table" / "t.csv", HEAD, *rows)
+    options = {"val_fraction": 0.0}
+    one = load(f"folder:{tmp_path / 'folders'}", **options)
+    other = load(f"csv:{tmp_path / 'table' / 't.csv'}", **options)
+    assert one.classes == other.classes
+    by_name = [0, 2, 1, 3]  # the folders' pictures in the order of the table's
+    assert one.train.labels.tolist() == other.train.labels[by_name].tolist()
+    assert (one.train.images == other.train.images[by_name]).all()
+
+
+@given(st.binary(max_size=200))
+def test_bytes_of_any_kind_end_in_a_sentence(tmp_path_factory, content):
+    file = tmp_path_factory.mktemp("t") / "t.csv"
+    file.write_bytes(content)
+    with suppress(DataError):
+        columns = read_columns(file)
+        assert len({len(cells) for cells in columns.values()}) == 1
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=3), max_size=12))
+def test_names_of_classes_end_in_a_sentence(labels):
+    with suppress(DataError):
+        assert set(class_names(labels, "it")) == set(labels) - {""}
