@@ -48,7 +48,7 @@ def test_status(mutant: Mutant, source: Path) -> int:
     os.environ["PYTHONPATH"] = str(source)  # of the processes that a test starts
     sys.path.insert(0, str(source))
     sys.modules.pop("selfdistill", None)
-    options = ["-x", "-q", "-n", "0", "-p", "no:cacheprovider"]
+    options = ["-x", "-q", "-n", "0", "-p", "no:cacheprovider", "--runslow"]
     os._exit(int(pytest.main([*options, *(str(ROOT / "tests" / test) for test in mutant.tests)])))
 
 

@@ -174,7 +174,7 @@ GOOD = {
 
 def check_learns(case):
     batch, seen, task = case.batch(size=16), [], case.make_task()
-    if METHODS[case.name].needs.trained_student:
+    if case.method().needs.trained_student:
         pytest.skip("its student stays as it is")
     companions = case.companions()
     taught = "teacher" in companions

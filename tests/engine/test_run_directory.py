@@ -1,5 +1,6 @@
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -116,6 +117,19 @@ def test_line_torn_inside_a_letter_is_dropped(directory):
     with directory.metrics_file.open("ab") as stream:
         stream.write('{"kind": "é'.encode()[:-1])
     assert directory.metrics() == [{"kind": "step", "step": 1}]
+
+
+def test_a_logged_line_is_on_the_disk_before_the_next_step(directory, monkeypatch):
+    begun(directory)
+    synced = []
+
+    def sync(descriptor):
+        synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).read_text())
+
+    monkeypatch.setattr(os, "fsync", sync)
+    directory.log({"kind": "step", "step": 1})
+    assert synced == [directory.metrics_file.read_text()]
+    assert json.loads(synced[0]) == {"kind": "step", "step": 1}
 
 
 def test_write_is_all_or_nothing(directory, monkeypatch):

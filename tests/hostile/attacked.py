@@ -6,19 +6,25 @@ import multiprocessing
 import os
 import pickle
 import resource
+import runpy
 import sys
 import warnings
 from pathlib import Path
 from typing import NamedTuple
 
 import selfdistill.cli
-import selfdistill.reporting.run_page
-import selfdistill.runs.train
 
 SPARE = 2 << 30  # bytes beyond those of this process
 SECONDS = 60  # a bound on what would never end, on a machine that is busy
 CANARY = "canary"
-FORK = multiprocessing.get_context("fork")
+KEPT = Path(__file__).parents[1] / "runs" / "kept"
+# forks of a process that has imported the libraries and nothing else: autograd runs in no fork of
+# one that has used it
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(
+    ["selfdistill.cli", "selfdistill.reporting.run_page", "selfdistill.runs.train"]
+)
+runpy.run_path(str(KEPT / "network.py"))
 
 
 class Bomb:
@@ -38,8 +44,10 @@ class Answer(NamedTuple):
 
 def ask(*arguments: object) -> Answer:
     """What the command answers; the working directory is the caller's."""
-    ours, theirs = FORK.Pipe(duplex=False)
-    process = FORK.Process(target=_answer, args=([*map(str, arguments)], theirs))
+    ours, theirs = SERVER.Pipe(duplex=False)
+    process = SERVER.Process(
+        target=_answer, args=([*map(str, arguments)], os.getcwd(), dict(os.environ), theirs)
+    )
     process.start()
     theirs.close()
     try:
@@ -50,7 +58,10 @@ def ask(*arguments: object) -> Answer:
         process.join()
 
 
-def _answer(arguments: list[str], pipe) -> None:
+def _answer(arguments: list[str], folder: str, environment: dict[str, str], pipe) -> None:
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * os.sysconf("SC_PAGE_SIZE") + SPARE
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

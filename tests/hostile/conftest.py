@@ -1,12 +1,9 @@
 import os
-import runpy
 import shutil
 from pathlib import Path
 
 import pytest
-
-KEPT = Path(__file__).parents[1] / "runs" / "kept"
-runpy.run_path(str(KEPT / "network.py"))
+from attacked import KEPT
 
 
 @pytest.fixture(autouse=True)
