@@ -4,6 +4,7 @@ import json
 import shutil
 from collections import namedtuple
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from selfdistill.data.targets import Masks
 from selfdistill.engine.callback import Callback
 from selfdistill.models import build
 from selfdistill.models.renormalize import convert_inputs, renormalize_inputs, resize_inputs
+from selfdistill.recipe import teacher_cache
 from selfdistill.recipe.build_run import build_run, load_data
 from selfdistill.recipe.document import typed_recipe
 from selfdistill.recipe.schema import parse
@@ -180,8 +182,67 @@ def test_a_baseline_has_the_same_views_and_nothing_to_keep(tmp_path):
 
 
 def test_who_declares_it():
-    declared = {name for name in METHODS if METHODS[name].teacher_outputs_only}
-    assert declared == {"aicsd", "deit", "dist", "dkd", "kd", "mlkd", "nkd", "ofa-kd", "ttm"}
+    declared = {kind: {n for n in METHODS if METHODS[n].teacher_reads == kind} for kind in KINDS}
+    assert declared["outputs"] == {
+        *("aicsd", "deit", "dist", "dkd", "kd", "mlkd", "nkd", "ofa-kd", "ttm")
+    }
+    assert declared["pooled"] == {"crd", "rkd", "wcord"}
+
+
+KINDS = ("outputs", "pooled")
+POOLED = {
+    "crd": {"num_negatives": 40},
+    "rkd": {},
+    "wcord": {"num_negatives": 40},
+    "srrl": {},
+    "feature-kd": {"spatial_weight": 0.0},
+    "kd+rkd": {},
+}
+
+
+@pytest.mark.parametrize("method", POOLED)
+def test_pooled_features_are_kept_bit_for_bit(method, tmp_path, forbidden):
+    keys = {"method": method, "options": POOLED[method]}
+    kept = train(tmp_path / "kept", **keys)
+    assert list((tmp_path / "cache").glob("*/*.safetensors"))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(train_module, "with_teacher_cache", lambda batches, *_: (batches, ""))
+        want = train(tmp_path / "live", **keys)
+    assert losses(kept) == losses(want)
+    assert same_weights(kept, want)
+    forbidden()
+    train(tmp_path / "other", seed=3, **keys)
+
+
+@pytest.mark.parametrize(
+    ("method", "options"), [("feature-kd", {}), ("feature-kd", {"stages": "all"})]
+)
+def test_options_by_which_maps_are_read_run_live(method, options, tmp_path):
+    messages = Messages()
+    train(tmp_path / "run", method=method, options=options, callback=messages, epochs=1)
+    assert any("reads more of its teacher than" in text for text in messages.texts)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_pooled_features_at_two_taps_run_live(monkeypatch):
+    components = build_run(parse(TINY | {"method": "rkd"}), teacher=teacher())
+    taps = [SimpleNamespace(names=("layer1", last)) for last in ("layer2", "layer3")]
+    monkeypatch.setattr(teacher_cache, "_pooling_teachers", lambda method: taps)
+    reason = teacher_cache._live_reason(components, torch.zeros(2, 10))
+    assert "last feature in two places" in reason
+
+
+def test_the_pooled_feature_is_said_described_and_counted(tmp_path):
+    messages = Messages()
+    train(tmp_path / "run", method="rkd", callback=messages)
+    assert any("all of 10 scores and the pooled feature at " in text for text in messages.texts)
+    recipe, encoding = parse(TINY), OutputEncoding(10, 10, pooled_width=64)
+    files = list((tmp_path / "cache").glob("*/*.safetensors"))
+    stored = sum(sum(t.numel() * t.element_size() for t in load_file(f).values()) for f in files)
+    assert stored == cache_bytes(recipe, encoding, 70) == 2 * 70 * 4 * (10 + 64 + 1)
+    data, net = load_data(recipe), teacher()
+    one, other = (describe_outputs(data, recipe, net, encoding, tap) for tap in ("a", "b"))
+    assert one != other != described()
 
 
 def test_maps_of_scenes_are_kept(tmp_path, live):

@@ -36,6 +36,16 @@ def test_all_scores_in_fp32_come_back_bit_for_bit():
     assert np.array_equal(round_trip(encoding, SCORES), SCORES)
 
 
+@pytest.mark.parametrize(("precision", "kept"), [("fp32", 30), ("fp16", 3)])
+def test_pooled_features_are_kept_whole(precision, kept):
+    encoding = OutputEncoding(30, kept, precision, pooled_width=4)
+    pooled = np.random.default_rng(2).normal(0, 4, (7, 4)).astype(np.float32)
+    stored = encoding.encode(torch.from_numpy(SCORES), torch.from_numpy(pooled))
+    want = pooled.astype(np.float16 if precision == "fp16" else np.float32)
+    assert np.array_equal(encoding.decode_pooled(stored).numpy(), want.astype(np.float32))
+    assert sum(t[0].numel() * t.element_size() for t in stored.values()) == encoding.num_bytes()
+
+
 @pytest.mark.parametrize("tau", [1.0, 4.0])
 @pytest.mark.parametrize("kept", [1, 5, 29])
 def test_equals_numpy(kept, tau):

@@ -23,6 +23,7 @@ class Batch(NamedTuple):
             like `inputs`; None unless `Needs.extra`.
         teacher_outputs: the teacher's outputs for `inputs` and for each of `views`, where they are
             kept; () where the teacher is to be run. `Frozen.outputs` reads them.
+        teacher_pooled: likewise its pooled last features, (B, C). `Teacher.pooled` reads both.
     """
 
     inputs: Any
@@ -32,6 +33,7 @@ class Batch(NamedTuple):
     same_class_inputs: Tensor | None = None
     extra: Tensor | None = None
     teacher_outputs: tuple[Tensor, ...] = ()
+    teacher_pooled: tuple[Tensor, ...] = ()
 
 
 class Progress(NamedTuple):

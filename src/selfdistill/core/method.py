@@ -50,8 +50,9 @@ class Method(nn.Module, ABC):
         needs: of data and task; an instance may need more than its class, and no `extra` images.
         teacher_method: name of the method that a teacher must have been trained by, or "". Such a
             teacher is given as that method, with all that it trained.
-        teacher_outputs_only: whether all that is read of the teacher are its outputs for the views
-            of a batch, by `Frozen.outputs`, so that a cache may give them.
+        teacher_reads: what is read of the teacher for the views of a batch: its "outputs" alone, by
+            `Frozen.outputs`; these and its "pooled" last feature, by `Teacher.pooled`, so that a
+            cache may give both; or other "features". An instance may read less than its class.
         composite: whether the student is a network of the method's own making, which the given one
             is a part of, or from which it is made.
         default_taps: where features are read if nobody names taps: "auto", ending with what the
@@ -63,7 +64,7 @@ class Method(nn.Module, ABC):
     provenance: ClassVar[Provenance]
     needs: Needs = Needs()
     teacher_method: ClassVar[str] = ""
-    teacher_outputs_only: ClassVar[bool] = False
+    teacher_reads: Literal["outputs", "pooled", "features"] = "features"
     composite: ClassVar[bool] = False
     default_taps: ClassVar[Literal["auto", "stages"]] = "auto"
     cycles: int = 1

@@ -62,7 +62,7 @@ class InterClassSimilarity(Method):
     kind = "offline"
     provenance = Provenance.NOTES
     needs = Needs(class_scores=True, dense_scores=True, teacher_scores=True)
-    teacher_outputs_only = True
+    teacher_reads = "outputs"
 
     def __init__(
         self,

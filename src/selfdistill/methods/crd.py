@@ -69,6 +69,7 @@ class ContrastiveRepresentation(MemoryDistillation):
 
     provenance = Provenance.CODE
     needs = Needs(image_labels=True, single_label=True)
+    teacher_reads = "pooled"
     constants: Tensor
 
     def __init__(

@@ -59,7 +59,7 @@ class DistillationToken(Method):
     kind = "offline"
     provenance = Provenance.CODE
     needs = Needs(image_labels=True, teacher_scores=True, distillation_token=True)
-    teacher_outputs_only = True
+    teacher_reads = "outputs"
 
     def __init__(
         self,

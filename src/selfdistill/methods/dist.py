@@ -56,7 +56,7 @@ class StrongerTeacherDistillation(Method):
     kind = "offline"
     provenance = Provenance.CODE
     needs = Needs(batch=2, class_scores=True, teacher_scores=True, images=False)
-    teacher_outputs_only = True
+    teacher_reads = "outputs"
 
     def __init__(
         self,

@@ -64,7 +64,7 @@ class DecoupledDistillation(Method):
     kind = "offline"
     provenance = Provenance.CODE
     needs = Needs(image_labels=True, single_label=True, teacher_scores=True)
-    teacher_outputs_only = True
+    teacher_reads = "outputs"
 
     def __init__(
         self,

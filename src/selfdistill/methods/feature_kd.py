@@ -86,6 +86,7 @@ class FeatureKnowledgeDistillation(Method):
                 f"feature, at '{teacher.names[-1]}', has {width} channels; build the student with "
                 f"num_classes={width}"
             )
+        self.teacher_reads = "features" if spatial_weight else "pooled"
         self.summary_norm = nn.BatchNorm1d(width, affine=False)
         pairs = _pairs(student, teacher, stages) if spatial_weight else []
         self.places = [names for names, _ in pairs]
@@ -95,7 +96,11 @@ class FeatureKnowledgeDistillation(Method):
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`summary`, and `spatial/1` to the number of stages, if they have a weight."""
         outputs, features = self.student.forward_features(batch.inputs)
-        _, targets, pooled = self.teacher.forward_pooled(batch.inputs)
+        targets: dict[str, Tensor] = {}
+        if self.places:
+            _, targets, pooled = self.teacher.forward_pooled(batch.inputs)
+        else:
+            _, pooled = self.teacher.pooled(batch)
         summary = self.task.loss(outputs, self.summary_norm(pooled.float()))
         losses = {"summary": self.summary_weight * summary}
         stages = zip(self.places, self.projections, self.norms, strict=True)

@@ -54,7 +54,7 @@ class KnowledgeDistillation(Method):
     kind = "offline"
     provenance = Provenance.BENCHMARK
     needs = Needs(teacher_scores=True, images=False)
-    teacher_outputs_only = True
+    teacher_reads = "outputs"
 
     def __init__(
         self,

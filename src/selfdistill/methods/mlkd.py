@@ -67,7 +67,7 @@ class MultiLevelLogitDistillation(Method):
     kind = "offline"
     provenance = Provenance.CODE
     needs = Needs(views=2, image_labels=True, teacher_scores=True)
-    teacher_outputs_only = True
+    teacher_reads = "outputs"
 
     def __init__(
         self,

@@ -48,7 +48,7 @@ class NormalizedDistillation(Method):
     kind = "offline"
     provenance = Provenance.CODE
     needs = Needs(image_labels=True, single_label=True, teacher_scores=True)
-    teacher_outputs_only = True
+    teacher_reads = "outputs"
 
     def __init__(
         self,

@@ -63,7 +63,7 @@ class OneForAllDistillation(Method):
     provenance = Provenance.CODE
     default_taps = "stages"
     needs = Needs(image_labels=True, teacher_scores=True)
-    teacher_outputs_only = True
+    teacher_reads = "outputs"
 
     def __init__(
         self,

@@ -45,6 +45,7 @@ class RelationalDistillation(FeatureDistillation):
 
     provenance = Provenance.CODE
     needs = Needs(batch=3)
+    teacher_reads = "pooled"
 
     def __init__(
         self,

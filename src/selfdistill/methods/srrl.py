@@ -92,6 +92,7 @@ class SoftmaxRegressionRepresentation(FeatureDistillation):
         reads_scores = bool(classifier_weight or soft_weight)
         distills = bool(classifier_weight or feature_weight)
         self.open_set = open_set if distills else "none"
+        self.teacher_reads = "pooled" if self.open_set == "none" else "features"
         self.needs = self.needs._replace(teacher_scores=reads_scores, extra=self.open_set != "none")
         self.classifier_weight, self.feature_weight = classifier_weight, feature_weight
         self.connector_relu = connector_relu
@@ -105,7 +106,7 @@ class SoftmaxRegressionRepresentation(FeatureDistillation):
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task`, and as far as they have a weight `classifier`, `feature` and `soft`."""
-        passes = [self._pass(images) for images in self._images(batch)]
+        passes = [self._pass(part) for part in self._parts(batch)]
         labeled = len(batch.inputs)
         outputs = passes[0].outputs[:labeled]
         losses = self._output_losses(outputs, passes[0].scores[:labeled], batch)
@@ -121,21 +122,22 @@ class SoftmaxRegressionRepresentation(FeatureDistillation):
         monitors = {UNREACHABLE: negative_share(target)} if self.connector_relu else {}
         return StepOutput(outputs, losses, monitors)
 
-    def _images(self, batch: Batch) -> list[Tensor]:
+    def _parts(self, batch: Batch) -> list[Batch]:
         """The images of each pass, those with labels first."""
         if self.open_set == "none":
-            return [batch.inputs]
+            return [batch]
         if batch.extra is None:
             raise ConfigError(
                 f"srrl with open_set={self.open_set} learns from images without labels, too: fill "
                 "Batch.extra, as LoaderWithExtra does"
             )
         both = [batch.inputs, batch.extra]
-        return [torch.cat(both)] if self.open_set == "joint" else both
+        passes = [torch.cat(both)] if self.open_set == "joint" else both
+        return [batch._replace(inputs=images) for images in passes]
 
-    def _pass(self, images: Tensor) -> "_Pass":
-        outputs, features, vector = self.student.forward_pooled(images)
-        scores, _, target = self.teacher.forward_pooled(images)
+    def _pass(self, batch: Batch) -> "_Pass":
+        outputs, features, vector = self.student.forward_pooled(batch.inputs)
+        scores, target = self.teacher.pooled(batch)
         token = vector[:, :, None, None]
         last = token if self.student.class_token else features[self.student_tap]
         return _Pass(

@@ -65,7 +65,7 @@ class TransformedTeacherMatching(Method):
     kind = "offline"
     provenance = Provenance.CODE
     needs = Needs(class_scores=True, teacher_scores=True, images=False)
-    teacher_outputs_only = True
+    teacher_reads = "outputs"
 
     def __init__(
         self,

@@ -88,6 +88,7 @@ class WassersteinContrast(MemoryDistillation):
 
     provenance = Provenance.NOTES
     needs = Needs(image_labels=True, single_label=True)
+    teacher_reads = "pooled"
 
     def __init__(
         self,

@@ -52,7 +52,7 @@ class FeatureDistillation(Method):
     def pooled_forward(self, batch: Batch) -> tuple[Any, dict[str, Tensor], Tensor, Tensor]:
         """As `paired_forward`, with the pooled last features (B, C) in place of the features."""
         outputs, _, student_vector = self.student.forward_pooled(batch.inputs)
-        teacher_outputs, _, teacher_vector = self.teacher.forward_pooled(batch.inputs)
+        teacher_outputs, teacher_vector = self.teacher.pooled(batch)
         losses = self._output_losses(outputs, teacher_outputs, batch)
         return outputs, losses, student_vector, teacher_vector
 

@@ -125,6 +125,11 @@ class JoinedMethods(Method):
         return diagnosis
 
 
+def joined_parts(method: Method) -> dict[str, Method]:
+    """The methods that one consists of by name, or itself under ""."""
+    return dict(method._methods()) if isinstance(method, JoinedMethods) else {"": method}
+
+
 def check_joinable(parts: Mapping[str, type[Method]]) -> None:
     """Raises `ConfigError` if methods cannot go together, as far as their classes tell."""
     for name, part in parts.items():

@@ -1,4 +1,4 @@
-"""Whether a run's teacher can be read from a store of its outputs, which one, and its size."""
+"""Whether a run's teacher can be read from a store, which one, and its size."""
 
 import hashlib
 import re
@@ -9,15 +9,15 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from ..core import ResourceError
+from ..core import Method, ResourceError
 from ..data import ImageData, ImageFiles, ImageSet, Loader
 from ..data.preparation import preparation_of
 from ..engine.protocols import Batches
-from ..taps import example_output
+from ..modules.joined_methods import joined_parts
+from ..taps import Teacher, example_output
 from ..teacher_cache import CachedTeacherBatches, OutputEncoding, OutputStore
 from .build_method import teacher_network
 from .build_run import RunComponents
-from .options import method_classes
 from .schema import Recipe
 from .teachers import fingerprint
 
@@ -43,25 +43,28 @@ def with_teacher_cache(
     recipe = components.recipe
     if not recipe.cache_views or components.teacher is None:
         return PreparedBatches(batches)
-    teacher = teacher_network(components.teacher)
-    output = example_output(teacher, components.task.example)
+    network = teacher_network(components.teacher)
+    output = example_output(network, components.task.example)
     if reason := _live_reason(components, output):
         return PreparedBatches(batches, f"{reason}: the teacher runs in every step")
     loader = cast(Loader, batches)
-    encoding = _encoding(recipe, output.shape[1])
+    pooling = next(iter(_pooling_teachers(components.method)), None)
+    encoding = _encoding(recipe, output.shape[1], pooling)
+    tap = pooling.names[-1] if pooling else ""
     description: Any = None
     if fabric.is_global_zero:
-        description = describe_outputs(components.data, recipe, teacher, encoding)
+        description = describe_outputs(components.data, recipe, network, encoding, tap)
     description = fabric.broadcast(description)
     images = len(loader.images)
     store = OutputStore(Path(recipe.cache_dir), description, images, fabric.global_rank)
     needed = cache_bytes(recipe, encoding, images, output[0, 0].numel(), loader.views)
     _check_space(store, needed, recipe)
-    cached = CachedTeacherBatches(loader, teacher, encoding, store, fabric.autocast)
+    cached = CachedTeacherBatches(loader, pooling or network, encoding, store, fabric.autocast)
     kept = "all" if encoding.kept == encoding.classes else f"the {encoding.kept} largest"
+    feature = f" and the pooled feature at {tap}" if tap else ""
     note = (
         f"the teacher's outputs are kept in {store.folder}: {recipe.cache_views} views of "
-        f"{images:,} images, {kept} of {encoding.classes} scores in {encoding.precision}, "
+        f"{images:,} images, {kept} of {encoding.classes} scores{feature} in {encoding.precision}, "
         f"{_size(needed)}, of which {_size(store.num_bytes)} are there"
     )
     return PreparedBatches(cached, note)
@@ -80,7 +83,8 @@ def describe_kept_outputs(components: RunComponents, batches: Batches) -> str:
     output = example_output(teacher_network(components.teacher), components.task.example)
     if reason := _live_reason(components, output):
         return f"nothing: {reason}"
-    loader, encoding = cast(Loader, batches), _encoding(recipe, output.shape[1])
+    pooling = next(iter(_pooling_teachers(components.method)), None)
+    loader, encoding = cast(Loader, batches), _encoding(recipe, output.shape[1], pooling)
     images = len(loader.images)
     needed = cache_bytes(recipe, encoding, images, output[0, 0].numel(), loader.views)
     epochs = min(recipe.cache_views, recipe.epochs)
@@ -105,9 +109,12 @@ def cache_bytes(
 
 def _live_reason(components: RunComponents, output: Any) -> str:
     """Why a run's teacher cannot be read from a store, a clause, or ""."""
-    for name, cls in method_classes(components.recipe.method).items():
-        if cls.kind == "offline" and not cls.teacher_outputs_only:
-            return f"method '{name}' reads more of its teacher than outputs for the batch's views"
+    for name, part in joined_parts(components.method).items():
+        if part.kind == "offline" and part.teacher_reads == "features":
+            name = name or components.recipe.method
+            return f"method '{name}' reads more of its teacher than outputs and the pooled feature"
+    if len({teacher.names[-1] for teacher in _pooling_teachers(components.method)}) > 1:
+        return "the methods read the teacher's last feature in two places"
     if components.recipe.mixup or components.recipe.cutmix:
         return "images are mixed with others of their batch, which is never the same"
     if components.data.extra is not None:
@@ -117,11 +124,18 @@ def _live_reason(components: RunComponents, output: Any) -> str:
     return ""
 
 
-def _encoding(recipe: Recipe, classes: int) -> OutputEncoding:
+def _pooling_teachers(method: Method) -> list[Teacher]:
+    """The teachers of those parts of a method that read the pooled feature."""
+    parts = joined_parts(method).values()
+    return [cast(Teacher, part.teacher) for part in parts if part.teacher_reads == "pooled"]
+
+
+def _encoding(recipe: Recipe, classes: int, pooling: Teacher | None) -> OutputEncoding:
     kept = min(recipe.cache_classes or classes, classes)
     # where all are kept it decides nothing, and is to lead to no other folder
     temperature = 1.0 if kept == classes else recipe.cache_temperature
-    return OutputEncoding(classes, kept, recipe.cache_precision, temperature)
+    width = pooling.shapes[pooling.names[-1]][0] if pooling else 0
+    return OutputEncoding(classes, kept, recipe.cache_precision, temperature, width)
 
 
 def _check_space(store: OutputStore, needed: int, recipe: Recipe) -> None:
@@ -142,10 +156,21 @@ def _size(count: int) -> str:
 
 
 def describe_outputs(
-    data: ImageData, recipe: Recipe, teacher: nn.Module, encoding: OutputEncoding
+    data: ImageData, recipe: Recipe, teacher: nn.Module, encoding: OutputEncoding, tap: str = ""
 ) -> dict[str, Any]:
-    """All that the outputs depend on, but sample, epoch and view."""
+    """All that the outputs depend on, but sample, epoch and view.
+
+    Args:
+        data: whose training images are shown.
+        recipe: how they are augmented.
+        teacher: the network.
+        encoding: of what it gives.
+        tap: where the pooled feature is read, if it is kept.
+    """
+    scores = encoding._asdict()
+    width = scores.pop("pooled_width")
     return {
+        **({"pooled": {"tap": tap, "channels": width}} if width else {}),
         "teacher": _network_digest(teacher),
         "precision": recipe.precision,
         "images": {"number": len(data.train), "sha256": _images_digest(data.train)},
@@ -166,7 +191,7 @@ def describe_outputs(
             "randaugment": [recipe.randaugment_operations, recipe.randaugment_strength],
             "erase_probability": recipe.erase_probability,
         },
-        "scores": encoding._asdict(),
+        "scores": scores,
     }
 
 

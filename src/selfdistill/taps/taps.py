@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..core import ConfigError, Frozen, NetworkWrapper, nearest
+from ..core import Batch, ConfigError, Frozen, NetworkWrapper, nearest
 from .feature_map import (
     as_map,
     count_prefix_tokens,
@@ -246,6 +246,18 @@ class Teacher(Frozen):
         """Output, features and pooled last feature, as `Taps.forward_pooled` gives them."""
         out, features, pooled = self.network.forward_pooled(x)  # type: ignore[operator]
         return out, features, pooled
+
+    def pooled(self, batch: Batch, view: int = 0) -> tuple[Any, Tensor]:
+        """Output and pooled last feature for a view of a batch, which brings them or the images.
+
+        Args:
+            batch: see `Batch.teacher_pooled`.
+            view: 0 for its `inputs`, i for the i-th of its `views`.
+        """
+        if batch.teacher_pooled:
+            return batch.teacher_outputs[view], batch.teacher_pooled[view]
+        out, _, pooled = self.forward_pooled((batch.inputs, *batch.views)[view])
+        return out, pooled
 
 
 class _Reached(Exception):  # noqa: N818  no error: it ends a pass early

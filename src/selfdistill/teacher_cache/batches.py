@@ -1,13 +1,15 @@
-"""Training batches that bring the teacher's outputs, read from a store or computed once."""
+"""Training batches that bring what a teacher gives, read from a store or computed once."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from ..core import Batch
 from ..data import Loader
+from ..taps import Teacher
 from .encoding import OutputEncoding
 from .store import MISSING, OutputStore, StoredView
 
@@ -15,7 +17,7 @@ _FLUSHED_BYTES = 64 << 20  # of a view's rows in memory, before they are written
 
 
 class CachedTeacherBatches:
-    """The batches of a loader with `Batch.teacher_outputs`.
+    """The batches of a loader with `Batch.teacher_outputs`, and `teacher_pooled` if it is stored.
 
     Where the outputs of a whole batch are stored they are read; else the teacher is run on the
     batch, and what is missing is stored. What a step gets has always been through the encoding, so
@@ -24,7 +26,8 @@ class CachedTeacherBatches:
 
     Args:
         loader: its views must come again, see `Loader.view_cycle`, and depend on no run's seed.
-        teacher: in evaluation mode; moved to the loader's device by its owner.
+        teacher: in evaluation mode, a `Teacher` where its pooled feature is stored; moved to the
+            loader's device by its owner.
         encoding: of its outputs.
         store: of the same teacher, views and encoding.
         autocast: makes the context in which the teacher is run, of the training's precision.
@@ -68,38 +71,47 @@ class CachedTeacherBatches:
 
     def _with_outputs(self, batch: Batch, views: list[StoredView], samples: Tensor) -> Batch:
         if all(bool((view.places[samples] >= 0).all()) for view in views):
-            return batch._replace(teacher_outputs=self._read(views, samples))
-        return batch._replace(teacher_outputs=self._computed(batch, views, samples))
+            rows = [self._gathered(view, samples) for view in views]
+        else:
+            rows = self._computed(batch, views, samples)
+        outputs = tuple(map(self.encoding.decode, rows))
+        pooled = tuple(map(self.encoding.decode_pooled, rows)) if self.encoding.pooled_width else ()
+        return batch._replace(teacher_outputs=outputs, teacher_pooled=pooled)
 
-    def _read(self, views: Iterable[StoredView], samples: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self._decoded(view, samples) for view in views)
-
-    def _decoded(self, view: StoredView, samples: Tensor) -> Tensor:
+    def _gathered(self, view: StoredView, samples: Tensor) -> dict[str, Tensor]:
+        """The stored rows of samples, on the device."""
         rows = view.gather(samples)
         device = self.loader.device
-        return self.encoding.decode(
-            {name: tensor.to(device, non_blocking=True) for name, tensor in rows.items()}
-        )
+        return {name: tensor.to(device, non_blocking=True) for name, tensor in rows.items()}
 
     @torch.no_grad()
     def _computed(
         self, batch: Batch, views: list[StoredView], samples: Tensor
-    ) -> tuple[Tensor, ...]:
-        """Outputs of the teacher for a batch, of which those that are stored are read."""
-        outputs = []
+    ) -> list[dict[str, Tensor]]:
+        """The rows of each view of a batch, by the teacher or, as far as they are stored, read."""
+        computed = []
         for view, images in zip(views, (batch.inputs, *batch.views), strict=True):
             with self.autocast():
-                rows = self.encoding.encode(self.teacher(images))
-            output = self.encoding.decode(rows)
+                rows = self.encoding.encode(*self._taught(images))
+            view.add(samples, rows)
             stored = (view.places[samples] >= 0).nonzero()[:, 0]
             if len(stored):
-                known = self._decoded(view, samples[stored])
-                output = output.index_copy(0, stored.to(output.device), known)
-            view.add(samples, rows)
+                known = self._gathered(view, samples[stored])
+                rows = {
+                    name: row.index_copy(0, stored.to(row.device), known[name])
+                    for name, row in rows.items()
+                }
             if view.pending_bytes >= _FLUSHED_BYTES:
                 view.flush()
-            outputs.append(output)
-        return tuple(outputs)
+            computed.append(rows)
+        return computed
+
+    def _taught(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What the teacher gives: outputs, and its pooled feature if that is stored."""
+        if not self.encoding.pooled_width:
+            return self.teacher(images), None
+        outputs, _, pooled = cast(Teacher, self.teacher).forward_pooled(images)
+        return outputs, pooled
 
     def _complete(self, epoch: int, order: Tensor, views: list[StoredView]) -> None:
         """Add what the epoch has not: samples that fill no batch, and steps before a resume."""

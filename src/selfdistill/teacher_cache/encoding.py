@@ -1,4 +1,4 @@
-"""Class scores as they are stored: all of them, or the largest and one number for the rest.
+"""A teacher's outputs as they are stored: all scores, or the largest and a number for the rest.
 
 That the largest few are enough, and that the others may share what is left, is of TinyViT (Wu et
 al. 2022, https://arxiv.org/abs/2207.10666) and FKD (Shen and Xing 2022,
@@ -30,31 +30,40 @@ class OutputEncoding(NamedTuple):
         kept: how many of the largest scores are stored; C for all, which is exact in fp32.
         precision: of the stored scores.
         temperature: τ > 0, at which the mass of the rest is exact.
+        pooled_width: channels of the pooled last feature, which is stored whole beside the scores;
+            0 where nobody reads it.
     """
 
     classes: int
     kept: int
     precision: Precision = "fp32"
     temperature: float = 1.0
+    pooled_width: int = 0
 
     @property
     def exact(self) -> bool:
         """Whether scores come back as they were."""
         return self.kept == self.classes and self.precision == "fp32"
 
-    def encode(self, outputs: Tensor) -> dict[str, Tensor]:
-        """What is stored of scores (B, C, ...), by name; the first dimension of all is B.
+    def encode(self, outputs: Tensor, pooled: Tensor | None = None) -> dict[str, Tensor]:
+        """What is stored, by name; the first dimension of all is B.
+
+        Args:
+            outputs: scores (B, C, ...).
+            pooled: features (B, `pooled_width`), if they are stored.
 
         Raises:
-            ConfigError: a score is too large for the precision.
+            ConfigError: a number is too large for the precision.
         """
         scores = outputs.detach().float()
+        stored = {} if pooled is None else {"pooled": self._rounded(pooled.detach().float())}
         if self.kept == self.classes:
-            return {"scores": self._rounded(scores)}
+            return {**stored, "scores": self._rounded(scores)}
         largest, classes = scores.topk(self.kept, 1)
         others = scores.scatter(1, classes, -math.inf) / self.temperature
         mean = others.logsumexp(1, keepdim=True) - math.log(self.classes - self.kept)
         return {
+            **stored,
             "scores": self._rounded(largest),
             "classes": classes.to(self._class_type),
             "rest": self._rounded(self.temperature * mean),
@@ -69,12 +78,17 @@ class OutputEncoding(NamedTuple):
         shape = (len(rest), self.classes, *rest.shape[2:])
         return rest.expand(shape).scatter(1, stored["classes"].long(), scores)
 
+    def decode_pooled(self, stored: Mapping[str, Tensor]) -> Tensor:
+        """The pooled features (B, `pooled_width`) in fp32."""
+        return stored["pooled"].float()
+
     def num_bytes(self, places: int = 1) -> int:
-        """Bytes of the scores of an image with so many places."""
+        """Bytes of an image: of the scores of so many places, and of its feature."""
         width = DTYPES[self.precision].itemsize
+        pooled = self.pooled_width * width
         if self.kept == self.classes:
-            return places * self.classes * width
-        return places * (self.kept * (width + self._class_type.itemsize) + width)
+            return pooled + places * self.classes * width
+        return pooled + places * (self.kept * (width + self._class_type.itemsize) + width)
 
     @property
     def _class_type(self) -> torch.dtype:
@@ -86,7 +100,7 @@ class OutputEncoding(NamedTuple):
         rounded = scores.to(DTYPES[self.precision])
         if self.precision != "fp32" and bool((rounded.isinf() & scores.isfinite()).any()):
             raise ConfigError(
-                f"a score of the teacher, {float(scores.abs().max()):.3g}, is beyond fp16; keep "
+                f"a number of the teacher's, {float(scores.abs().max()):.3g}, is beyond fp16; keep "
                 "them by --cache-precision fp32"
             )
         return rounded
