@@ -93,7 +93,7 @@ SHARES = (torch.tensor([5, 2, 2, 9]), torch.tensor([0, 5, 11, 19]))
 def contrast_in(rank: int):
     """Two steps of the method that uses banks, each process with its own images."""
     from selfdistill.core import METHODS, Batch, Progress
-    from selfdistill.taps import Taps
+    from selfdistill.taps import Taps, Teacher
     from selfdistill.tasks import Classification
 
     torch.manual_seed(0)
@@ -105,7 +105,7 @@ def contrast_in(rank: int):
         for c in (4, 6)
     ]
     student, teacher = (Taps(network, ["0"], example=task.example) for network in networks)
-    method = METHODS["crd"](student, teacher, task, torch.arange(20) % 2, embedding_width=8)
+    method = METHODS["crd"](student, Teacher(teacher), task, torch.arange(20) % 2, embedding_width=8)
     for step in range(2):
         progress = Progress(*map(torch.tensor, (0, 0, step, 10)))
         for part in range(2):  # two passes make a step
