@@ -105,7 +105,9 @@ def contrast_in(rank: int):
         for c in (4, 6)
     ]
     student, teacher = (Taps(network, ["0"], example=task.example) for network in networks)
-    method = METHODS["crd"](student, Teacher(teacher), task, torch.arange(20) % 2, embedding_width=8)
+    method = METHODS["crd"](
+        student, Teacher(teacher), task, torch.arange(20) % 2, embedding_width=8
+    )
     for step in range(2):
         progress = Progress(*map(torch.tensor, (0, 0, step, 10)))
         for part in range(2):  # two passes make a step
