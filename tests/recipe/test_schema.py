@@ -188,3 +188,15 @@ def test_recipes_of_the_package_parse():
 def test_a_path_serves_where_a_text_does():
     recipe = typed_recipe({"weights": Path("w.safetensors"), "imports": [Path("a.py"), "b.py"]})
     assert (recipe.weights, list(recipe.imports)) == ("w.safetensors", ["a.py", "b.py"])
+
+
+@pytest.mark.parametrize("key", ["data", "extra", "weights", "teacher", "data_root"])
+@pytest.mark.parametrize("value", ["~/set", "folder:~/set", "csv:~/a.csv", "wds:~/a-{0..3}.tar"])
+def test_the_home_folder_is_meant_by_a_tilde(key, value, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/anna")
+    assert getattr(typed_recipe({key: value}), key) == value.replace("~", "/home/anna")
+
+
+@pytest.mark.parametrize("value", ["digits", "folder:a~b", "pretrained", "hf:beans", "folder:./~x"])
+def test_other_paths_stay_as_they_are(value):
+    assert typed_recipe({"data": value}).data == value

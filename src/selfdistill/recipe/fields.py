@@ -4,10 +4,11 @@ A key that is added here, or to the engine's settings, appears in recipes, on th
 train, doctor and compare, and in the reference.
 """
 
+import os
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 from pydantic.fields import FieldInfo
 
 from ..engine.settings import TrainingSettings, option
@@ -27,6 +28,13 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, int | float | str) else value
 
 
+def _expanded(value: str) -> str:
+    """A path with the home folder for ~, which no shell replaces behind `folder:`."""
+    kind, colon, path = value.partition(":")
+    return kind + colon + os.path.expanduser(path) if colon else os.path.expanduser(value)
+
+
+_Path = Annotated[str, AfterValidator(_expanded)]
 _Mean = Annotated[tuple[Annotated[float, Field(ge=0)], ...], BeforeValidator(_as_list)]
 _Gains = Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], BeforeValidator(_as_list)]
 _Std = Annotated[tuple[Annotated[float, Field(gt=0)], ...], BeforeValidator(_as_list)]
@@ -45,7 +53,7 @@ class ExperimentSettings(BaseModel):
         "Network to train, see selfdistill models; NAME@MODULE cuts it behind a module. With the "
         "weights of a run it is the run's, if none is named.",
     )
-    weights: str = _subject(
+    weights: _Path = _subject(
         "",
         "Initial weights: 'pretrained', a run directory, or a file such as .safetensors or .pth.",
         unset="random",
@@ -59,7 +67,7 @@ class ExperimentSettings(BaseModel):
     taps: str = _subject(
         "auto", "Modules whose features are read, with commas, see selfdistill taps."
     )
-    teacher: str = _subject(
+    teacher: _Path = _subject(
         "",
         "Teacher of offline methods: a run directory, a weights file or timm/NAME.",
         metavar="TEACHER",
@@ -97,11 +105,11 @@ class ExperimentSettings(BaseModel):
         "label.",
         metavar="TASK",
     )
-    data: str = _data(
+    data: _Path = _data(
         "digits", "Data set: a name, folder:PATH, csv:FILE, npz:FILE, wds:SHARDS or hf:SET."
     )
-    data_root: str = _data("data", "Directory of downloaded data sets.", metavar="DIRECTORY")
-    extra: str = _data(
+    data_root: _Path = _data("data", "Directory of downloaded data sets.", metavar="DIRECTORY")
+    extra: _Path = _data(
         "",
         "Images without labels, for methods that learn from them, too: folder:PATH, npz:FILE, "
         "wds:SHARDS or hf:SET.",
@@ -218,7 +226,9 @@ class ExperimentSettings(BaseModel):
     cache_seed: int = _cache(
         0, "Seed of the augmentations, which all runs that share kept outputs have in common.", ge=0
     )
-    cache_dir: str = _cache("teacher-cache", "Directory of the kept outputs.", metavar="DIRECTORY")
+    cache_dir: _Path = _cache(
+        "teacher-cache", "Directory of the kept outputs.", metavar="DIRECTORY"
+    )
     label_smoothing: float = _training(0.0, "Label smoothing of the supervised loss.", ge=0, lt=1)
     batch_size: int = _training(64, "Images per optimizer step, over all devices.", ge=1)
     accumulation_steps: int = _training(
