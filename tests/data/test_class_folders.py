@@ -170,6 +170,14 @@ def test_one_class(tmp_path):
     fails(tmp_path, f"are the least; --data csv:{tmp_path / 'labels.csv'} reads classes")
 
 
+def test_a_table_elsewhere_is_not_offered(tmp_path):
+    (tmp_path / "budget.csv").write_text("month,sum")
+    picture(tmp_path / "set" / "ant" / "0.png")
+    fails(tmp_path / "set", "two class folders are the least$")
+    picture(tmp_path / "train" / "0.png")
+    fails(tmp_path / "train", "--data csv:.*budget.csv")
+
+
 @pytest.mark.parametrize(
     ("folders", "words"),
     [

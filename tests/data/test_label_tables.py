@@ -124,6 +124,20 @@ def test_numbers_are_sorted_by_value(tmp_path):
     assert read_label_table(file).classes == [str(i) for i in range(11)]
 
 
+@pytest.mark.parametrize("cell", ["nan", "NaN", "NA", "null", ""])
+def test_what_programs_write_for_no_label_is_no_class(tmp_path, cell):
+    pictures(tmp_path, *FOUR)
+    with pytest.raises(DataError, match=r"gives 'd.png' no class; fill it in"):
+        read(table(tmp_path / "t.csv", "file,label", *ROWS[:3], f"d.png,{cell}"))
+
+
+def test_one_order_of_classes_whatever_their_spelling():
+    labels = ["1", "01", "1.0", "0", "2"] * 3
+    assert {tuple(class_names(labels[i:] + labels[:i], "it")) for i in range(5)} == {
+        ("0", "01", "1", "1.0", "2")
+    }
+
+
 def test_a_column_of_parts(tmp_path):
     pictures(tmp_path, *FOUR, "e.png", "f.png")
     parts = ("train", "Training", "train", "train", "valid", "TEST")

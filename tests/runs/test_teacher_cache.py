@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import selfdistill
-from selfdistill.core import METHODS, ConfigError, ResourceError
+from selfdistill.core import METHODS, Batch, ConfigError, Progress, ResourceError
 from selfdistill.data import InMemoryImages
 from selfdistill.data.targets import Masks
 from selfdistill.engine.callback import Callback
@@ -212,6 +212,38 @@ def test_pooled_features_are_kept_bit_for_bit(method, tmp_path, forbidden):
     assert same_weights(kept, want)
     forbidden()
     train(tmp_path / "other", seed=3, **keys)
+
+
+OUTPUTS = ("dist", "dkd", "kd", "mlkd", "nkd", "ofa-kd", "ttm")  # of those for any classifier
+
+
+@pytest.mark.parametrize("method", [*OUTPUTS, "crd", "rkd", "wcord", "srrl", "feature-kd"])
+def test_the_teacher_is_not_run_where_the_batch_brings_what_it_gives(method, monkeypatch):
+    keys = {"method": method, "options": POOLED.get(method, {})}
+    built = build_run(parse(TINY | keys), teacher=teacher()).method
+    images = torch.randn(2, 8, 1, 8, 8)
+    given = [built.teacher(x) for x in images]
+    pooled = [built.teacher.forward_pooled(x)[2] for x in images] if method not in OUTPUTS else ()
+    batch = Batch(
+        images[0],
+        *(torch.arange(8), torch.arange(8), (images[1],)),
+        teacher_outputs=tuple(given),
+        teacher_pooled=tuple(pooled),
+    )
+
+    def fail(*_):
+        raise AssertionError("the teacher was run")
+
+    for name in ("forward", "forward_features", "forward_pooled"):
+        monkeypatch.setattr(built.teacher, name, fail, raising=False)
+    progress = Progress(*(torch.tensor(n) for n in (0, 30, 50, 100)))
+    step = built(batch, progress)
+    assert torch.isfinite(step.total)
+    others = {
+        name: tuple(torch.randn_like(x) for x in getattr(batch, name))
+        for name in ("teacher_outputs", "teacher_pooled")
+    }
+    assert built(batch._replace(**others), progress).total != step.total
 
 
 @pytest.mark.parametrize(

@@ -26,8 +26,8 @@ def has_fast_bfloat16(device_type: str) -> bool:
     """Whether a device has instructions that multiply bfloat16.
 
     GPUs from Ampere on and x86 with AMX or AVX512_BF16 are known to. Others compute in float32 and
-    round, which is slower than float32 alone. oneDNN's variable
-    `ONEDNN_MAX_CPU_ISA`, which keeps it from such instructions, is heeded.
+    round, which is slower than float32 alone. oneDNN's variable `ONEDNN_MAX_CPU_ISA`, which keeps
+    it from such instructions, is heeded.
     """
     if device_type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))

@@ -190,7 +190,9 @@ def _labeled(
 
 
 def _table_hint(folder: Path) -> str:
-    return label_list_hint(folder, "csv") or label_list_hint(folder.parent, "csv")
+    """A clause on a table of labels in a folder or, where it is a part, beside it."""
+    beside = label_list_hint(folder.parent, "csv") if split_of_name(folder.name) else ""
+    return label_list_hint(folder, "csv") or beside
 
 
 def _annotated(folder: Path, classes: list[str]) -> list[tuple[str, int]]:

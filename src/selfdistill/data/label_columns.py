@@ -18,6 +18,7 @@ Columns = dict[str, list[str]]
 _LABELS = ("label", "labels", "class", "class_name", "classname", "category", "target")
 _PARTS = ("split", "part", "subset", "set", "partition")
 _DELIMITERS = ",;\t|"
+_NO_LABEL = {"nan", "NaN", "NA", "N/A", "null", "NULL"}  # what pandas, R and databases write
 _ZERO_OR_ONE = {"0": False, "1": True, "0.0": False, "1.0": True}
 
 
@@ -35,7 +36,8 @@ class LabelColumns(NamedTuple):
     def labels(self, columns: Mapping[str, Sequence[str]]) -> list[str]:
         """The class of each row, "" where none is given."""
         if len(self.names) == 1:
-            return [cell.strip() for cell in columns[self.names[0]]]
+            cells = (cell.strip() for cell in columns[self.names[0]])
+            return ["" if cell in _NO_LABEL else cell for cell in cells]
         rows = zip(*(columns[name] for name in self.names), strict=True)
         marks = [[_ZERO_OR_ONE.get(cell.strip(), False) for cell in row] for row in rows]
         return [self.names[row.index(True)] if sum(row) == 1 else "" for row in marks]
@@ -139,7 +141,8 @@ def class_names(labels: Sequence[str], source: str) -> list[str]:
             f"{source} has {len(present):,} different values in {len(labels):,} rows, so these are "
             "no classes; call the column with the class 'label'"
         )
+    names = sorted(present)  # equal numbers in different spellings keep this order
     try:
-        return sorted(present, key=float)
+        return sorted(names, key=float)
     except ValueError:
-        return sorted(present)
+        return names

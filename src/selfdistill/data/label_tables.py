@@ -173,5 +173,5 @@ def _left_out(parts: Mapping[str, _Part], splits: Mapping[str, ImageFiles]) -> l
     return [
         f"pictures in {folder} without a class are left out: {count:,}"
         for folder, count in counts.items()
-        if count
+        if count > 0  # a picture may be in two parts
     ]
