@@ -5,8 +5,8 @@
 `cifar100.npz` is CIFAR-100 in MedMNIST's layout with 5,000 training images as `val_images`. Choices
 are made on those; test images are looked at once, for the table. The tables are `self`, `offline`
 (one teacher for all, trained first on the same images; where a method wants heads on it, they are
-trained on that network as it is), `online`, `joined` (two methods at once), `pool` (some methods
-learn from images without labels, too; the teacher has seen all 45,000 training images), and
+trained on that network as it is), `online`, `joined` (two methods at once), `pool` (the teacher has
+seen all 45,000 training images, and some methods learn from images without labels, too), and
 `forms`, the third part of docs/study.md.
 All rows of a table share one recipe and the same seeds, and every method has its paper's defaults;
 only `byot` has head and soft weight of `exits` and `muse`, so that rows with exits differ in what
@@ -121,6 +121,16 @@ POOL: Rows = {
     },
     # its epochs are of the pool: as many steps as the other rows have, with 9,834 images
     "kd3": {"method": "kd3", "model": "cifar/resnet8", "epochs": 4, "warmup_epochs": 0.8},
+    **{
+        name: OFFLINE[name]
+        for name in (
+            *("rkd", "crd", "dist", "nkd", "ttm", "wttm", "kd, standardized"),
+            *("reviewkd", "ofa-kd", "mlkd", "muse-offline-add", "muse-offline-mul", "mimkd"),
+        )
+    },
+    # the teacher's outputs are kept for so many views of each image, which come again
+    "kd, 1 view": {**OFFLINE["kd"], "cache_views": 1},
+    "kd, 4 views": {**OFFLINE["kd"], "cache_views": 4},
 }
 TABLES = {
     "self": SELF,
@@ -165,6 +175,8 @@ def run(row: str, seed: int, args: argparse.Namespace) -> list[ExitScore]:
             teacher = args.runs / method.teacher_method
             trained(teacher, **{**whole, **TEACHER, **heads, "seed": 0})
         keys = {**keys, "teacher": teacher}
+    if "cache_views" in keys:  # other views for each seed, so that the spread holds their draw, too
+        keys = {**keys, "cache_seed": seed}
     if method.needs.unlabeled or "open_set" in keys:
         keys = {**keys, "extra": args.pool}
     return trained(args.runs / row / f"s{seed}", **{**whole, **keys, "seed": seed})
