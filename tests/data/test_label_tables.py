@@ -1,3 +1,4 @@
+import json
 from contextlib import suppress
 from pathlib import Path
 
@@ -222,6 +223,56 @@ def test_what_is_not_understood(tmp_path, lines, message):
         read(table(tmp_path / "t.csv", *lines))
 
 
+@pytest.mark.parametrize("ending", [".jsonl", ".ndjson", ".JSONL"])
+def test_objects_on_lines(tmp_path, ending):
+    pictures(tmp_path, *FOUR)
+    rows = [{"file_name": name, "label": label} for name, label in CLASSES.items()]
+    rows[0] |= {"boxes": [[1, 2, 3, 4]], "place": {"x": 1}}
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    file = table(tmp_path / f"metadata{ending}", "", *lines)
+    assert read(file)["train"] == CLASSES
+
+
+def test_numbers_and_truths_in_objects(tmp_path):
+    pictures(tmp_path, *FOUR)
+    rows = [{"id": name.removesuffix(".png"), "cat": name < "c"} for name in FOUR]
+    file = table(tmp_path / "t.jsonl", *(json.dumps(row) for row in rows))
+    assert read(file)["train"] == {name: str(int(name < "c")) for name in FOUR}
+
+
+def test_objects_in_the_folder_of_each_part(tmp_path):
+    for part, names in (("train", FOUR), ("test", FOUR[:2])):
+        pictures(tmp_path / part, *names)
+        rows = (json.dumps({"file_name": name, "label": CLASSES[name]}) for name in names)
+        table(tmp_path / part / "metadata.jsonl", *rows)
+    parts = read(tmp_path / "train" / "metadata.jsonl", tmp_path)
+    assert [len(parts[part]) for part in ("train", "test")] == [4, 2]
+
+
+OBJECTS = [json.dumps({"file": name, "label": label}) for name, label in CLASSES.items()]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ((), "has no row with a picture"),
+        (("{}",), "has no row with a picture"),
+        ((*OBJECTS, "{"), "cannot read .* .line 5: "),
+        ((*OBJECTS, "[" * 100_000), "cannot read .* .line 5: "),
+        ((*OBJECTS, "3"), "line 5 of .* is no object"),
+        ((*OBJECTS[:3], '{"file": "d.png"}'), "gives 'd.png' no class"),
+        ((*OBJECTS[:3], '{"file": "d.png", "label": null}'), "gives 'd.png' no class"),
+        ((*OBJECTS[:3], '{"file": "d.png", "label": NaN}'), "gives 'd.png' no class"),
+        ((*OBJECTS[:3], '{"file": "d.png", "label": ["a", "b"]}'), "names pictures and nothing"),
+        ((*OBJECTS, r'{"file": "\ud800.png", "label": "ant"}'), "are not in .* '.\\.png'"),
+    ],
+)
+def test_objects_that_are_not_understood(tmp_path, lines, message):
+    pictures(tmp_path, *FOUR)
+    with pytest.raises(DataError, match=message):
+        read(table(tmp_path / "t.jsonl", *lines))
+
+
 def test_one_name_of_two_pictures(tmp_path):
     pictures(tmp_path, *FOUR, "more/a.png", "less/a.png", "less/b.png")
     rows = [row.replace(".png", "") for row in ROWS]
@@ -265,9 +316,9 @@ def test_a_run_of_it_is_that_of_class_folders(tmp_path):
     assert (one.train.images == other.train.images[by_name]).all()
 
 
-@given(st.binary(max_size=200))
-def test_bytes_of_any_kind_end_in_a_sentence(tmp_path_factory, content):
-    file = tmp_path_factory.mktemp("t") / "t.csv"
+@given(st.binary(max_size=200), st.sampled_from([".csv", ".jsonl"]))
+def test_bytes_of_any_kind_end_in_a_sentence(tmp_path_factory, content, ending):
+    file = tmp_path_factory.mktemp("t") / f"t{ending}"
     file.write_bytes(content)
     with suppress(DataError):
         columns = read_columns(file)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ Columns = dict[str, list[str]]
 _LABELS = ("label", "labels", "class", "class_name", "classname", "category", "target")
 _PARTS = ("split", "part", "subset", "set", "partition")
 _DELIMITERS = ",;\t|"
+_JSON_LINES = (".jsonl", ".ndjson")
 _NO_LABEL = {"nan", "NaN", "NA", "N/A", "null", "NULL"}  # what pandas, R and databases write
 _ZERO_OR_ONE = {"0": False, "1": True, "0.0": False, "1.0": True}
 
@@ -44,12 +46,46 @@ class LabelColumns(NamedTuple):
 
 
 def read_columns(file: Path) -> Columns:
-    """The cells of a table of comma, semicolon, tab or bar separated values.
-
-    The first line has the names of the columns, unless it names a picture.
+    """The cells of a table: JSON objects, one a line, where the file's name ends so, or text.
 
     Raises:
         DataError: the table cannot be read, has no rows, or rows of different lengths.
+    """
+    if file.suffix.lower() in _JSON_LINES:
+        return _of_objects(file)
+    return _of_separated_values(file)
+
+
+def _of_objects(file: Path) -> Columns:
+    """Keys are columns, but those that hold lists or objects; a key that is missing is no value."""
+    rows: list[dict[str, object]] = []
+    for number, line in enumerate(read_text(file).split("\n"), 1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise DataError(f"cannot read {file} (line {number}: {error})") from None
+            if not isinstance(row, dict):
+                raise DataError(f"line {number} of {file} is no object; write one for each picture")
+            rows.append(row)
+    if not any(rows):
+        raise DataError(f"{file} has no row with a picture and its class")
+    names = dict.fromkeys(name for row in rows for name in row)
+    flat = [name for name in names if not any(isinstance(r.get(name), list | dict) for r in rows)]
+    return {name: [_cell(row.get(name)) for row in rows] for name in flat}
+
+
+def _cell(value: object) -> str:
+    """A value as a CSV file has it: nothing for null, 0 and 1 for false and true."""
+    if isinstance(value, str):  # half of a pair of escapes is no character
+        return value.encode("utf-8", "replace").decode("utf-8")
+    return "" if value is None else str(int(value) if isinstance(value, bool) else value)
+
+
+def _of_separated_values(file: Path) -> Columns:
+    """Cells between commas, semicolons, tabs or bars.
+
+    The first line has the names of the columns, unless it names a picture.
     """
     text = read_text(file)
     first_line = next(iter(text.splitlines()), "")

@@ -1,4 +1,4 @@
-"""Tables of pictures and their classes, as CSV files."""
+"""Tables of pictures and their classes, as CSV or JSON Lines files."""
 
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -35,8 +35,8 @@ def read_label_table(file: Path) -> DatasetSplits:
     classes: it is called `label`, `class`, `category` or `target`, or is the only other one; or
     there is one column of 0 and 1 for each class. Parts are those of a column `split`, or of tables
     that are named as parts, side by side (`train.csv`, `val.csv`) or each in the folder of its part
-    (`train/metadata.csv`). A part without classes is left out, and as with class folders `val`
-    without `test` becomes the test split.
+    (`train/metadata.csv`, `train/metadata.jsonl`). A part without classes is left out, and as with
+    class folders `val` without `test` becomes the test split.
 
     Raises:
         DataError: no such table, columns that are not understood, a picture that is missing or has

@@ -12,13 +12,15 @@ from .file_paths import FilePaths
 from .open_image import EXTENSIONS
 
 QUIET = (
-    ".txt", ".xml", ".json", ".jsonl", ".csv", ".tsv", ".yaml", ".yml", ".md", ".html", ".names",
-    ".db", ".ini", ".cache",
+    ".txt", ".xml", ".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".yaml", ".yml", ".md", ".html",
+    ".names", ".db", ".ini", ".cache",
 )  # fmt: skip
 """Endings of files that are passed over without a word."""
 MANY = 10_000
 """Images from which on a listing is worth keeping."""
-_LABEL_LISTS = (".csv", ".tsv", ".jsonl", ".parquet")
+LABEL_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson")
+"""Endings of the tables that `csv:FILE` reads."""
+_LABEL_LISTS = (*LABEL_TABLES, ".parquet")
 _HIDDEN_FOLDERS = (".", "__", "@eaDir")
 RULES = repr((EXTENSIONS, QUIET, _HIDDEN_FOLDERS))
 """What decides whether a file or a folder is listed, as a text."""
@@ -212,7 +214,7 @@ def label_list_hint(folder: Path, source: str = "") -> str:
         source: the data source that reads tables for the task, if there is one.
     """
     lists = [e.name for e in _files(folder) if e.name.lower().endswith(_LABEL_LISTS)]
-    tables = [name for name in lists if name.lower().endswith((".csv", ".tsv")) and source]
+    tables = [name for name in lists if name.lower().endswith(LABEL_TABLES) and source]
     if tables:
         return f"; --data {source}:{folder / tables[0]} reads classes from that table"
     return f"; labels in {lists[0]} are not read" if lists else ""

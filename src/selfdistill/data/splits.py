@@ -6,9 +6,10 @@ from typing import NamedTuple, TypeVar
 
 from ..core import DataError, nearest
 from .image_set import ImageSet
+from .listing import LABEL_TABLES
 
 MeanStd = tuple[tuple[float, ...], tuple[float, ...]]
-_TABLES, _ARCHIVES = (".csv", ".tsv"), (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
+_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
 T = TypeVar("T", bound=ImageSet)
 
 
@@ -46,7 +47,7 @@ def promote_val_to_test(val: T | None, test: T | None) -> tuple[T | None, T | No
 def check_folder(path: Path) -> None:
     """Raises `DataError` if there is no such folder."""
     if os.path.lexists(path) and not os.path.isdir(path):
-        table, packed = (path.suffix.lower() in endings for endings in (_TABLES, _ARCHIVES))
+        table, packed = (path.suffix.lower() in endings for endings in (LABEL_TABLES, _ARCHIVES))
         remedy = "unpack it and give the folder" if packed else "give the folder of the images"
         remedy = f"give csv:{path}" if table else remedy
         raise DataError(f"{path} is no folder; {remedy}")
