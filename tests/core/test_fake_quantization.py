@@ -223,7 +223,7 @@ def test_an_average_of_the_weights_has_the_ranges_as_they_are():
     weight = layer.weight.detach().clone()
     layer(torch.tensor([[1.0, 2.0]]))
     layer.weight.data.add_(1)
-    ema.update(layer.state_dict())
+    ema.update(layer.state_dict(), step=1000)
     assert ema.state["input_range"].tolist() == [0.0, 2.0]
     torch.testing.assert_close(ema.state["weight"], weight + 0.1)
     load_tensors(layer, ema.state)

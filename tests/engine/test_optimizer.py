@@ -215,18 +215,27 @@ def test_optimizer_goes_on_from_its_tensors(kind):
 def test_average_equals_a_hand_loop():
     torch.manual_seed(0)
     state = {"w": torch.randn(3, 2), "n": torch.tensor(0), "b": torch.randn(4).double()}
-    average, want = EMA(state, 0.9), {k: v.clone() for k, v in state.items()}
-    for i in range(1, 6):
+    average, want = EMA(state, 0.3), {k: v.clone() for k, v in state.items()}
+    decays = [2 / 11, 3 / 12, 0.3, 0.3, 0.3]
+    for i, decay in enumerate(decays, 1):
         state["w"] += torch.randn(3, 2)
         state["b"] *= 1.5
         state["n"] += 1
-        average.update(state)
+        average.update(state, i)
         for name in ("w", "b"):
-            want[name] += (1 - 0.9) * (state[name] - want[name])
+            want[name] += (1 - decay) * (state[name] - want[name])
         assert average.state["n"] == i
     torch.testing.assert_close(average.state["w"], want["w"])
     torch.testing.assert_close(average.state["b"], want["b"])
     assert average.state["w"].data_ptr() != state["w"].data_ptr()
+
+
+def test_a_short_average_forgets_the_initial_weights():
+    average = EMA({"w": torch.ones(())}, 0.999)
+    for step in range(1, 101):
+        average.update({"w": torch.zeros(())}, step)
+    left = math.factorial(101) * math.factorial(10) / math.factorial(110)  # the decays' product
+    torch.testing.assert_close(average.state["w"], torch.tensor(left), atol=0, rtol=1e-4)
 
 
 def test_slots_live_where_their_parameter_lives():

@@ -154,9 +154,11 @@ def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
 class EMA:
     """An exponential moving average of a method's trained tensors, which no step depends on.
 
-    Floating tensors move by ``average += (1 - decay) * (value - average)``. Counters are copied,
-    and so are the ranges of layers in simulated int8, which begin at zero and are moving averages
-    themselves.
+    Floating tensors move by ``average += (1 - d) * (value - average)``, d being the decay, but no
+    more than ``(1 + step) / (10 + step)``, as in TensorFlow's ExponentialMovingAverage: otherwise
+    the average of a short run would be its random initial weights for the most part. Counters are
+    copied, and so are the ranges of layers in simulated int8, which begin at zero and are moving
+    averages themselves.
 
     Args:
         state: the tensors to average; they are cloned.
@@ -168,11 +170,12 @@ class EMA:
         self.state = {name: value.detach().clone() for name, value in state.items()}
 
     @torch.no_grad()
-    def update(self, state: dict[str, Tensor]) -> None:
-        """Move towards the current values."""
+    def update(self, state: dict[str, Tensor], step: int) -> None:
+        """Move towards the values after a step, of which the first is number 1."""
+        decay = min(self.decay, (1 + step) / (10 + step))
         floats = [n for n, value in self.state.items() if self._is_averaged(n, value)]
         torch._foreach_lerp_(
-            [self.state[n] for n in floats], [state[n].detach() for n in floats], 1 - self.decay
+            [self.state[n] for n in floats], [state[n].detach() for n in floats], 1 - decay
         )
         for name, value in self.state.items():
             if not self._is_averaged(name, value):

@@ -73,7 +73,8 @@ class TrainingSettings(BaseModel):
     )
     ema_decay: float = _training(
         0.0,
-        "Decay of the moving average of the weights, which is then evaluated; 0 keeps none.",
+        "Decay of the moving average of the weights, which is then evaluated; less in the first "
+        "steps; 0 keeps none.",
         ge=0,
         lt=1,
     )

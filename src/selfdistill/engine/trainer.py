@@ -159,9 +159,9 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.method.after_step(progress)
-        if self.ema:
-            self.ema.update(trained_state(self.method))
         self.global_step += 1
+        if self.ema:
+            self.ema.update(trained_state(self.method), self.global_step)
         self.last_step = steps[-1], micro_batches[-1], norm
 
     def record_step(self, epoch: int) -> None:
