@@ -75,10 +75,13 @@ def test_settings_and_a_recipe(pretend, tmp_path):
         assert line in recipe
 
 
+@pytest.mark.filterwarnings("default")
 def test_a_preset_and_pictures_of_ones_own_are_one_command(pretend):
     arguments = ("--preset", "finetune", "--methods", "muse,frskd", "--data", "folder:mine")
     result = say("compare", *arguments, "--seeds", "0", "--device", "cpu", "--jobs", 3)
-    assert (result.code, result.err) == (0, "")
+    assert result.code == 0
+    assert result.err.count("warning: ") == 1
+    assert "random weights; give others as weights" in result.err
     assert "rows     ce, muse, frskd\n" in result.out
     assert "\nOne seed cannot tell what helps; the best of 2 so far is " in result.out
     for row in ("ce", "muse", "frskd"):

@@ -1,5 +1,7 @@
 """Presets: which values hold for what is trained, and what goes before them."""
 
+import warnings
+
 import pytest
 
 from selfdistill.comparison.grid import plan_study
@@ -38,6 +40,17 @@ def test_weights_mean_fine_tuning():
     assert describe_preset(recipe).startswith(
         "finetune (classification, convolutional network, initial weights): lr 0.01, "
     )
+
+
+@pytest.mark.parametrize("keys", [{"model": "timm/resnet18"}, {}])
+def test_fine_tuning_of_random_weights_is_warned_of(keys):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        resolved(method="ce", preset="finetune", **WEIGHTS)
+        resolved(method="ce", preset="finetune", model="MyModule")  # whose weights are its own
+        resolved(method="ce", **keys)
+    with pytest.warns(UserWarning, match="for a trained network, and .* random weights"):
+        resolved(method="ce", preset="finetune", **keys)
 
 
 def test_heads_on_a_network_that_stays_are_trained_from_scratch():

@@ -1,5 +1,6 @@
 """Presets: the settings that a recipe begins with, by what is trained, from `presets.toml`."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import cache
@@ -99,6 +100,15 @@ def with_preset(
     merged = {**_network_of_run(merged), **merged}
     import_recipe_plugins(merged)  # before methods are asked what they need
     preset = resolve_preset(merged, methods)
+    model = str(merged.get("model", Recipe.model_fields["model"].default))
+    if preset.name == "finetune" and not merged.get("weights") and "/" in model:
+        # a module that was given is known by its class, and may have been trained before
+        warnings.warn(
+            f"the preset finetune is for a trained network, and {model} begins with random "
+            "weights; give others as weights: pretrained (of timm or torchvision), a file, or a "
+            "run",
+            stacklevel=2,
+        )
     options = {**preset.values.get("options", {}), **merged["options"]}
     values = {key: value for key, value in preset.values.items() if key != "options"}
     over = {k: v for k, v in values.items() if k not in keys} if "preset" in keys else {}
