@@ -140,6 +140,8 @@ def test_differences_are_those_of_the_seeds_that_both_have():
     muse = next(r for r in found if (r.row, r.predictor, r.split) == ("muse", "student", "test"))
     assert (muse.difference.n, len(muse.scores)) == (2, 3)
     assert muse.difference.mean == pytest.approx((0.05 + 0.04) / 2)
+    two = "muse minus ce: +4.50 points, too few seeds to say."  # whose interval says nothing
+    assert describe_difference(muse, "ce") == two
     lonely = row_results(study, [o for o in outcomes if o.row == "muse"])
     assert describe_difference(lonely[-1], "ce") == "muse has no seed in common with ce."
 

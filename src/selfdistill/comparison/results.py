@@ -5,7 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..core import ConfigError, nearest
-from ..functional.statistics import Interval, MeanDifference, mean_difference, mean_std
+from ..functional.statistics import (
+    MIN_PAIRS,
+    Interval,
+    MeanDifference,
+    mean_difference,
+    mean_std,
+)
 from ..records.csv_text import csv_text
 from ..records.exit_scores import ExitScore
 from .grid import Study
@@ -134,12 +140,12 @@ def format_interval(interval: Interval) -> str:
 
 
 def describe_difference(result: RowResult, baseline: str) -> str:
-    """Sentence about the difference of a row to the baseline, with its intervals."""
+    """Sentence about the difference of a row to the baseline, with its intervals if they tell."""
     difference = result.difference
     if difference is None:
         return f"{result.row} has no seed in common with {baseline}."
     text = f"{result.row} minus {baseline}: {format_points(difference.mean)} points"
-    if difference.t and difference.bootstrap:
+    if difference.t and difference.bootstrap and difference.n >= MIN_PAIRS:
         t, bootstrap = format_interval(difference.t), format_interval(difference.bootstrap)
         text += f" (t {t}, bootstrap {bootstrap})"
     return f"{text}, {difference.significance}."
