@@ -126,6 +126,8 @@ def test_what_is_exported_is_the_network_alone(run, tmp_path, format):
     assert result.verification.images == 6
     assert result.exit_score.parameters == sum(p.numel() for p in run.network.parameters())
     card = (result.path / "README.md").read_text()
+    prose = re.sub(r"```.*?```", "", card, flags=re.DOTALL)
+    assert "images" not in prose  # clips are counted, learned from and verified with
     assert "pipeline_tag: video-classification" in card
     assert "(B, 3, 4, 12, 12)" in card
     assert "`skd-srl`: reconstruction from the abstract" in card

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-_UNKNOWN = "not known to this program; ask where the images come from"
+_UNKNOWN = "not known to this program; ask where the data come from"
 _NONE = "its authors state none; cite them"
 _MEDMNIST = "CC BY 4.0, if this is MedMNIST's file of that name (https://medmnist.com)"
 _BY_NAME = {

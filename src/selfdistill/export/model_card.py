@@ -144,11 +144,11 @@ def _accuracy(card: CardData, recipe: dict[str, Any]) -> str:
     metric = shown_metric(card.exit_score.metric)
     heading = f"## {metric.capitalize() if metric.islower() else metric}"
     if not rows:
-        return f"{heading}\n\nNot known: the run held no images out."
+        return f"{heading}\n\nNot known: the run held no {input_noun(card.data)} out."
     table = "\n".join(rows)
     return f"""{heading}
 
-| part | images | this network | the whole network |
+| part | {input_noun(card.data)} | this network | the whole network |
 |---|---:|---:|---:|
 {table}
 
@@ -180,7 +180,8 @@ def _int8(card: CardData, recipe: dict[str, Any]) -> str:
     if (int8 := card.int8) is None:
         return ""
     metric, batch = shown_metric(int8.metric), int8.batch_size
-    images = f"{int8.images:,} {'test' if int8.split == 'test' else 'validation'} images"
+    noun = input_noun(card.data)
+    images = f"{int8.images:,} {'test' if int8.split == 'test' else 'validation'} {noun}"
     times = f"{1000 * int8.float_seconds:.3g} ms | {1000 * int8.seconds:.3g} ms"
     quantized = int8.layers - len(int8.float_layers)
     in_float = ", ".join(f"`{name}`" for name in int8.float_layers)
@@ -193,25 +194,25 @@ def _int8(card: CardData, recipe: dict[str, Any]) -> str:
 | | float32 | int8 | int8 ÷ float32 |
 |---|---:|---:|---:|
 | {metric}, {images} | {int8.float_score:.2%} | {int8.score:.2%} | |
-| latency, {batch} image{"s" * (batch > 1)} | {times} | {int8.ratio:.2f} |
+| latency, {batch} {noun if batch > 1 else noun.removesuffix("s")} | {times} | {int8.ratio:.2f} |
 | bytes | {int8.float_size:,} | {int8.size:,} | {int8.size / int8.float_size:.2f} |
 
 Both files were run by onnxruntime {version("onnxruntime")}, timed in turns on {int8.machine}:
 medians. On another processor the ratio is another; `selfdistill measure` measures the file there.
 Quantized are {quantized} of {int8.layers} layers{remainder}. {ranges}
-{int8.calibration_images:,} validation images."""
+{int8.calibration_images:,} validation {noun}."""
 
 
 def _verification(card: CardData, recipe: dict[str, Any]) -> str:
     verification, fused = card.verification, card.fused
-    images = {"test": "test images", "val": "validation images", "random": "random images"}
+    split = "validation" if verification.split == "val" else verification.split
     runtime = card.file_format.runtime
     runtime += f" {version(runtime)}" if runtime != "torch" else ""  # which the recipe names
     file = "The float32 file that this one was quantized from" if card.int8 else "The file"
     lines = [
-        f"{file} was run by {runtime} on {verification.images:,} {images[verification.split]} "
-        f"beside the network as it was in training: {verification.summary}. "
-        "More would not be put down to rounding."
+        f"{file} was run by {runtime} on {verification.images:,} {split} "
+        f"{input_noun(card.data)} beside the network as it was in training: "
+        f"{verification.summary}. More would not be put down to rounding."
     ]
     score = card.int8.score if card.int8 else verification.score
     if score is not None:
@@ -239,7 +240,7 @@ def _data(card: CardData, recipe: dict[str, Any]) -> str:
         )
     return f"""## Data
 
-`{recipe["data"]}`, {len(card.data.train):,} images to learn from. {labels}
+`{recipe["data"]}`, {len(card.data.train):,} {input_noun(card.data)} to learn from. {labels}
 
 License of the data: {dataset_license(recipe["data"])}."""
 
