@@ -19,6 +19,25 @@ from selfdistill.tasks import TASKS
 PAGE = Path(__file__).parents[1] / "docs" / "guide" / "choose.md"
 EXITS = ("exits", "byot", "muse")
 CHEAP = 1.3  # plain steps that one may cost and still be called cheap
+VARIANTS = {
+    "muse-add": ("muse", "MI+SI"),
+    "muse-mul": ("muse", "MI×SI"),
+    "muse-class": ("muse", "pairs of a class"),
+    "muse-offline-add": ("muse-offline", "MI+SI"),
+    "muse-offline-mul": ("muse-offline", "MI×SI"),
+    "muse-online-add": ("muse-online", "MI+SI"),
+    "muse-online-mul": ("muse-online", "MI×SI"),
+    "srrl-joint": ("srrl", "web images too (joint)"),
+    "srrl-separate": ("srrl", "web images too (separate)"),
+    "wttm": ("ttm", "weighted"),
+    "kd, standardized": ("kd", "standardized logits"),
+}
+"""{row: its method, and what makes it another than the method as it is}."""
+KEPT_VIEWS = (
+    "kd, 1 view",
+    "kd, 4 views",
+)  # of a method that has a row; on the teacher cache's page
+SPEEDS = ("speed-current-resnet18", "speed-related-resnet18", "speed-methods-resnet18")
 
 
 class Choice(NamedTuple):
@@ -36,9 +55,11 @@ class Choice(NamedTuple):
     def method(self) -> str:
         return method_of(self.row)
 
+    @property
+    def variant(self) -> str:
+        return VARIANTS.get(self.row, ("", ""))[1]
+
     def cells(self) -> list[str]:
-        named = {"add": ", MI+SI", "mul": ", MI×SI", "class": ", pairs of a class"}
-        named |= {form: f", web images too ({form})" for form in ("joint", "separate")}
         name = f"[`{self.method}`](../methods/{self.method}.md)"
         gain = f"{signed(self.gain)} ({signed(self.low)} … {signed(self.high)})"
         tasks = [
@@ -47,9 +68,8 @@ class Choice(NamedTuple):
             if not unsupported_reason(METHODS[self.method], task)
         ]
         others = ", ".join(tasks[1:]) or "–"
-        variant = named.get(self.row.removeprefix(f"{self.method}-"), "")
         costs = ["–" if math.isnan(cost) else f"{cost:.1f}" for cost in (self.step, self.memory)]
-        return [name + variant, gain, *costs, others]
+        return [", ".join(filter(None, (name, self.variant))), gain, *costs, others]
 
 
 def signed(points: float) -> str:
@@ -58,18 +78,18 @@ def signed(points: float) -> str:
 
 def method_of(row: str) -> str:
     """The method of a row, `muse-offline` of `muse-offline-add`."""
-    return row if row in METHODS else row.rpartition("-")[0]
+    return VARIANTS.get(row, (row, ""))[0]
 
 
 def choices(study: str) -> list[Choice]:
     """The rows of a study, by the lower end of the gain's interval, the highest first."""
-    both = [*rows("speed-related-resnet18"), *rows("speed-methods-resnet18")]
-    speed = {r["case"]: float(r["ratio_median"]) for r in both}
+    measured = [line for name in SPEEDS for line in rows(name)]
+    speed = {r["case"]: float(r["ratio_median"]) for r in measured}
     memory = {r["case"]: float(r["ratio"]) for r in rows("memory-methods-resnet18")}
     found = []
     for line in rows(f"{study}-paired"):
         row, _, base = line["difference"].partition(" - ")
-        if line["split"] == "test" and base == "ce":
+        if line["split"] == "test" and base == "ce" and row not in KEPT_VIEWS:
             method = method_of(row)
             case = row.replace("-", " ") if row.startswith("srrl-") else method
             case = case if method in speed else f"{method} separable"
@@ -93,7 +113,7 @@ def best(found: list[Choice]) -> Choice:
 def advice(alone: list[Choice], taught: list[list[Choice]], peers: list[Choice]) -> str:
     """What follows from the figures, by rules that are stated."""
     first, weak = best(alone), best(taught[0])
-    strong = best([choice for choice in taught[1] if choice.row in METHODS])  # labeled images alone
+    strong = best([choice for choice in taught[1] if "web images" not in choice.variant])
     cheap = best([choice for choice in alone if choice.step <= CHEAP])
     exits, muse = (next(c for c in alone if c.row == row) for row in ("exits", "muse-add"))
     paired = {
