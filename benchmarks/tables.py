@@ -338,6 +338,28 @@ def quantized() -> list[str]:
     ]
 
 
+def feature_distillation() -> list[str]:
+    """What features that were learned without labels are worth before few labels."""
+    return [
+        plain(
+            "accuracy-feature-distillation",
+            "CIFAR-100, features of ImageNet before few labels",
+            "`cifar/resnet8` at 32×32, fine-tuned by labels for 30 epochs: from random weights, "
+            "from random weights for three times as many epochs, and from weights that learned, "
+            "by `feature-kd` and without a label, the features of EfficientNet-lite0 (ImageNet's "
+            "weights, 64×64) on 4,000 images, 10 epochs. Test top-1, last epoch, in percent.",
+            {"row": "row", "n": "n", "mean": "mean", "std": "±"},
+        ),
+        plain(
+            "accuracy-feature-distillation-paired",
+            "CIFAR-100, features of ImageNet before few labels, differences",
+            "Paired by seed, in points, with 95 % t intervals.",
+            {"difference": "difference", "n": "n", "mean": "mean", "low": "low", "high": "high"}
+            | {"verdict": "verdict"},
+        ),
+    ]
+
+
 def kept_teachers() -> list[str]:
     """What a teacher costs that runs, and one whose outputs are kept."""
     columns = {"case": "teacher", "ratio_median": "step", "bytes_per_output": "bytes a view"}
@@ -448,6 +470,7 @@ def main() -> None:
             "groups. `two-views` is `skd-srl` without its terms: cross-entropy of two views.",
             note="",
         ),
+        *feature_distillation(),
         plain(
             "accuracy-graphs",
             "Nodes of graphs",

@@ -31,6 +31,8 @@ def scale_grad(x: Tensor, scale: Tensor | float) -> Tensor:
     the critic its full rate under every optimizer: a weight of the loss is under SGD also the
     critic's learning rate, and under Adam it is not.
     """
+    if isinstance(scale, float) and scale == 1:
+        return x
     identity: Tensor = _Scale.apply(x, scale)
     return identity
 

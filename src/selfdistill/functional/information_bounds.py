@@ -80,8 +80,11 @@ def num_scores(scores: Tensor) -> Tensor:
     return (scores > -torch.inf).sum().clamp(min=1)
 
 
-def mean_size(positive: Tensor) -> Tensor:
-    """The mean absolute value of positive scores, 0-d; inf, where there is no pair, left out."""
+def mean_size(scores: Scores) -> Tensor:
+    """The mean absolute value of positive scores, 0-d, detached; those of no pair left out."""
+    positive = scores.positive.detach().float()
+    if scores.with_own:  # of all pairs, none of which is missing
+        return positive.abs().mean()
     scored = positive < torch.inf
     return positive.masked_fill(~scored, 0).abs().sum() / scored.sum()
 

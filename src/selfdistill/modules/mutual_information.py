@@ -42,11 +42,12 @@ def jensen_shannon(positive: Tensor, negative: Tensor, with_own: bool = False) -
     expectations by log 2: the loss is negative then, and a product of losses means nothing.
     """
     positive, negative = positive.float(), negative.float()
-    positive_loss = F.softplus(-positive).sum() / num_scores(-positive)
     if with_own:
         others = F.softplus(negative).sum() - F.softplus(positive).sum()
         number = max(1, negative.numel() - positive.numel())
-        return positive_loss + others.clamp(min=0) / number  # by rounding it can be below 0
+        # by rounding the others can be below 0
+        return F.softplus(-positive).mean() + others.clamp(min=0) / number
+    positive_loss = F.softplus(-positive).sum() / num_scores(-positive)
     return positive_loss + F.softplus(negative).sum() / num_scores(negative)
 
 
@@ -121,7 +122,7 @@ class MutualInformationLoss(nn.Module):
         if self.global_critic is not None:
             weight, global_scores = self.global_critic_weight, self.global_critic(*views, shift)
             loss = (loss + weight * self.estimate(*global_scores)) / (1 + weight)
-        return InformationEstimate(loss, mean_size(scores.positive.detach().float()))
+        return InformationEstimate(loss, mean_size(scores))
 
 
 StageEstimates = Mapping[str, InformationEstimate]
@@ -235,4 +236,6 @@ def _mean_estimate(
 ) -> InformationEstimate:
     """The mean over the pairs of a map and a vector, each of which has a critic."""
     estimates = [critic(*pair, pressure) for critic, pair in zip(critics, pairs, strict=True)]
+    if len(estimates) == 1:
+        return estimates[0]
     return InformationEstimate(*(torch.stack(e).mean() for e in zip(*estimates, strict=True)))
