@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
-from tables import rows, table
+from result_tables import rows, table
 
 import selfdistill.methods  # noqa: F401  registers them
 from selfdistill.comparison.prediction import calibration

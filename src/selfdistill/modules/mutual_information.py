@@ -235,7 +235,9 @@ def _mean_estimate(
     pressure: Tensor | float,
 ) -> InformationEstimate:
     """The mean over the pairs of a map and a vector, each of which has a critic."""
-    estimates = [critic(*pair, pressure) for critic, pair in zip(critics, pairs, strict=True)]
+    estimates: list[InformationEstimate] = [
+        critic(*pair, pressure) for critic, pair in zip(critics, pairs, strict=True)
+    ]
     if len(estimates) == 1:
         return estimates[0]
     return InformationEstimate(*(torch.stack(e).mean() for e in zip(*estimates, strict=True)))
