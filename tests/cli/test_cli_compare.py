@@ -83,6 +83,10 @@ def test_a_preset_and_pictures_of_ones_own_are_one_command(pretend):
     assert result.err.count("warning: ") == 1
     assert "random weights; give others as weights" in result.err
     assert "rows     ce, muse, frskd\n" in result.out
+    assert (
+        "\npreset   finetune (classification, convolutional network, random weights): "
+        in result.out
+    )
     assert "\nOne seed cannot tell what helps; the best of 2 so far is " in result.out
     for row in ("ce", "muse", "frskd"):
         recipe = Path(f"studies/mine-resnet10_w16/recipes/{row}.toml").read_text()

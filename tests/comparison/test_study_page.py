@@ -113,10 +113,11 @@ def test_nothing_is_done_yet():
     assert "Against the baseline" not in read.text
 
 
-def test_two_seeds_have_no_interval_in_the_pictures():
+def test_two_seeds_have_no_interval():
     _, read = shown(*made(seeds=(0, 1)))
     assert "too few seeds to say" in read.text
     assert "How to read this" not in read.text
+    assert " … " not in read.text
 
 
 def test_escapes_what_people_name():

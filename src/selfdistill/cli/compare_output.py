@@ -13,6 +13,7 @@ from ..comparison.results import (
     evaluated_split,
     format_points,
 )
+from ..recipe.presets import describe_preset
 from ..runs.terminal import clock, console, percent, scored
 from .console import echo, echo_stderr, table
 
@@ -32,6 +33,8 @@ class ComparisonScreen(ComparisonCallback):
         if shared["task"] != "classification":
             echo(f"task     {shared['task']}")
         echo(f"network  {shared['model']}")
+        if preset := describe_preset(study.rows[study.baseline]):
+            echo(f"preset   {preset}")
         echo(f"data     {shared['data']}")
         echo(f"epochs   {shared['epochs']}")
         echo(f"rows     {', '.join(study.rows)}")

@@ -122,13 +122,14 @@ def _cells(result: RowResult, baseline: str) -> list[str | Cell]:
         verdict = "baseline" if result.row == baseline else "–"
         return [result.row, mean_std(result), "–", verdict, "–", "–", seeds]
     beyond = difference.significance is Significance.SIGNIFICANT
+    enough = difference.n >= MIN_PAIRS
     intervals = (difference.t, difference.bootstrap)
     return [
         result.row,
         mean_std(result),
         format_points(difference.mean),
         Cell(str(difference.significance), strong=beyond),
-        *(format_interval(interval) if interval else "–" for interval in intervals),
+        *(format_interval(interval) if interval and enough else "–" for interval in intervals),
         seeds,
     ]
 
