@@ -69,6 +69,30 @@ def test_a_teacher_goes_to_those_who_learn_from_one():
     assert planned("kd:teacher=runs/own").rows["kd-teacher-runs_own"].teacher == "runs/own"
 
 
+def test_a_row_cuts_the_network_of_all_rows():
+    model, cut = "cifar/resnet20", "cifar/resnet20@layer2+bottleneck"
+    study = planned(f"short=ce:model={cut},exits:model={cut}", keys={"model": model})
+    assert study.baseline == "ce"  # the whole network, which was not named
+    models = {name: recipe.model for name, recipe in study.rows.items()}
+    assert models == {"ce": model, "short": cut, f"exits-model-{cut.translate(SIGNS)}": cut}
+    assert study.shared["model"] == model
+    content = study.to_dict()
+    assert ["model" in row for row in content["rows"].values()] == [False, True, True]
+    assert study_from_dict(tomllib.loads(tomli_w.dumps(content)), "x") == study
+    whole = planned(f"long=ce:model={model}", keys={"model": cut})
+    assert {name: recipe.model for name, recipe in whole.rows.items()} == {"ce": cut, "long": model}
+    assert "short" in extend_study(study, planned("muse", keys={"model": model}), "x").rows
+
+
+SIGNS = str.maketrans("/@", "__")
+
+
+@pytest.mark.parametrize("model", ["cifar/resnet8", "cifar/resnet8@layer2", "cifar/resnet20", 3])
+def test_a_row_has_no_other_network(model):
+    with pytest.raises(ConfigError, match=r"is to be cifar/resnet20, cut elsewhere .*=cifar/resn"):
+        planned(f"short=ce:model={model}", keys={"model": "cifar/resnet20"})
+
+
 @pytest.mark.parametrize(
     ("text", "changes", "sentence"),
     [

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..core import METHODS, ArtifactError, ConfigError, nearest
+from ..models.cut import MARK
 from ..recipe.default_method import default_method
 from ..recipe.document import COMPANION_KEYS, METHOD_KEYS
 from ..recipe.options import (
@@ -24,6 +25,8 @@ from .rows import ComparisonRow
 _ROW_KEYS = ("method", *METHOD_KEYS)
 """Keys that are not shared by all rows."""
 _OPTION_OF_KEY = {"seed": "--seeds", "method": "--methods", "options": "--set KEY=VALUE"}
+CUT = "model"
+"""Key by which a row cuts the network of all rows behind another module."""
 VERSION = 1
 
 
@@ -32,7 +35,8 @@ class Study:
     """Grid of runs.
 
     Attributes:
-        rows: {name: recipe}, the baseline first; equal but for the method and what it needs.
+        rows: {name: recipe}, the baseline first; equal but for the method and what it needs, and
+            for where the network is cut.
         seeds: each row is trained with each of them.
         exit: predictor that is compared with the baseline's student.
     """
@@ -68,12 +72,17 @@ class Study:
 
     def to_dict(self) -> dict[str, Any]:
         """The study as `study_from_dict` reads it; keys without a value are left out."""
+        shared = self.shared
         rows = {
-            name: {k: v for k, v in tomllib.loads(write(recipe)).items() if k in _row_keys(recipe)}
+            name: {
+                k: v
+                for k, v in tomllib.loads(write(recipe)).items()
+                if k in _row_keys(recipe) or (k == CUT and v != shared[k])
+            }
             for name, recipe in self.rows.items()
         }
         header = {"version": VERSION, "seeds": list(self.seeds), "exit": self.exit}
-        return {**header, "recipe": self.shared, "rows": rows}
+        return {**header, "recipe": shared, "rows": rows}
 
 
 def _row_keys(recipe: Recipe) -> set[str]:
@@ -164,8 +173,8 @@ def _with_shared_preset(
 
 
 def _with_baseline(rows: Iterable[ComparisonRow]) -> list[ComparisonRow]:
-    rows = sorted(rows, key=lambda row: not is_baseline(row.method))
-    if not is_baseline(rows[0].method):
+    rows = sorted(rows, key=lambda row: not _is_baseline(row))
+    if not _is_baseline(rows[0]):
         baseline = next(name for name in METHODS if METHODS[name].kind == "baseline")
         rows.insert(0, ComparisonRow(baseline, baseline, {}))
     for i, row in enumerate(rows):
@@ -178,6 +187,10 @@ def _with_baseline(rows: Iterable[ComparisonRow]) -> list[ComparisonRow]:
             if (row.method, row.settings) == (other.method, other.settings):
                 raise ConfigError(f"rows '{other.name}' and '{row.name}' are the same")
     return rows
+
+
+def _is_baseline(row: ComparisonRow) -> bool:
+    return is_baseline(row.method) and CUT not in row.settings
 
 
 def _check_known(keys: Mapping[str, Any], rows: Sequence[ComparisonRow]) -> None:
@@ -207,7 +220,9 @@ def _row_recipe(
     own_keys = companion_keys(row.method)
     known = known_options(row.method)
     for key in row.settings:
-        if key not in known and key not in own_keys:
+        if key == CUT:
+            _check_cut(row, str({**file, **keys}.get(CUT, Recipe.model_fields[CUT].default)))
+        elif key not in known and key not in own_keys:
             raise ConfigError(_unknown_setting(row, key))
     values = {
         k: v
@@ -232,6 +247,16 @@ def _row_recipe(
             "or timm/NAME (in Python: teacher=)"
         )
     return recipe
+
+
+def _check_cut(row: ComparisonRow, shared: str) -> None:
+    """Raises `ConfigError` if a row's network is not that of all rows, cut elsewhere or whole."""
+    whole, model = shared.partition(MARK)[0], str(row.settings[CUT])
+    if model.partition(MARK)[0] != whole or model == shared:
+        raise ConfigError(
+            f"the network of row '{row.name}' is to be {whole}, cut elsewhere than that of all "
+            f"rows, {CUT}={whole}{MARK}MODULE, and not '{model}'"
+        )
 
 
 def _unknown_setting(row: ComparisonRow, key: str) -> str:

@@ -21,7 +21,6 @@ from typing import Any
 
 from ..core import STUDENT, ConfigError, DataError
 from ..functional.statistics import MIN_PAIRS, Interval, MeanDifference
-from ..recipe.options import is_baseline
 from .compare import Comparison, ComparisonCallback, compare, requested_study
 from .results import RunOutcome
 
@@ -189,7 +188,7 @@ def plan_short_runs(
     """
     seeds = tuple(range(seed, seed + calibration().seeds))
     study = requested_study(methods, seeds, recipe, keys)
-    if all(is_baseline(row.method) for row in study.rows.values()):
+    if len(study.rows) == 1:
         raise ConfigError(
             "plain training is what others are compared with; name methods: --will-it-help "
             "muse,frskd"

@@ -21,7 +21,7 @@ class ComparisonRow:
     Attributes:
         name: unique; also the name of its folder.
         method: method that trains it.
-        settings: options, teacher or peers of this row alone.
+        settings: options, teacher, peers or cut network of this row alone.
     """
 
     name: str
