@@ -2,7 +2,7 @@
 
     uv run python benchmarks/accuracy/feature_distillation.py --data npz:cifar100.npz \\
         --model cifar/resnet8 --teacher-size 64 --unlabeled 4000 --feature-epochs 10 \\
-        --labels 400 1600 4000 --seeds 0 1 2 3 4
+        --labels 400 1600 --seeds 0 1 2 3 4
 
 A small network learns the features of EfficientNet-lite0 with ImageNet's weights by `feature-kd`,
 from all training images without a label, and is then fine-tuned by `ce` on a part of them with
