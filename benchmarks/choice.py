@@ -59,6 +59,10 @@ class Choice(NamedTuple):
     def variant(self) -> str:
         return VARIANTS.get(self.row, ("", ""))[1]
 
+    @property
+    def named(self) -> str:
+        return f"`{self.method}`" + f" ({self.variant})" * bool(self.variant)
+
     def cells(self) -> list[str]:
         name = f"[`{self.method}`](../methods/{self.method}.md)"
         gain = f"{signed(self.gain)} ({signed(self.low)} … {signed(self.high)})"
@@ -122,20 +126,20 @@ def advice(alone: list[Choice], taught: list[list[Choice]], peers: list[Choice])
     mean, low, high = (
         signed(float(paired["muse-add - exits"][key])) for key in ("mean", "low", "high")
     )
-    online = ", ".join(f"`{choice.method}`" for choice in peers if choice.low > 0)
+    online = ", ".join(choice.named for choice in peers if choice.low > 0)
     lines = [
-        f"**The best network at the same inference cost**: `{first.method}`, {signed(first.gain)} "
+        f"**The best network at the same inference cost**: {first.named}, {signed(first.gain)} "
         f"points, if a step may cost {first.step:.1f} plain ones.",
-        f"**At hardly more than plain training** (a step of at most {CHEAP}): `{cheap.method}`, "
+        f"**At hardly more than plain training** (a step of at most {CHEAP}): {cheap.named}, "
         f"{signed(cheap.gain)} points for {cheap.step:.2f} steps.",
         f"**A smaller network, or early exits**: {', '.join(f'`{name}`' for name in EXITS)} leave "
         f"exits behind, each a network of its own. `exits` gains {signed(exits.gain)} points at "
         f"the last one. What MUSE's information terms add to it is within noise so far: MI+SI "
         f"minus `exits` is {mean} points ({low} … {high}), at {muse.step / exits.step:.2f} of its "
         "step; the [study](../study.md) looks for where they do add.",
-        f"**A large network that is trained already**: `{strong.method}`, {signed(strong.gain)} "
+        f"**A large network that is trained already**: {strong.named}, {signed(strong.gain)} "
         "points from a teacher that has seen far more images than there are to train with; "
-        f"`{weak.method}`, {signed(weak.gain)}, from one that has seen the same few.",
+        f"{weak.named}, {signed(weak.gain)}, from one that has seen the same few.",
         f"**Two networks at once**: {online or 'no online method'} gained anything beyond noise.",
         "**Segmentation and detection**: nothing gained anything beyond noise on the two small "
         "sets that were measured ([Results](../results.md#segmentation-and-detection)); start with "
