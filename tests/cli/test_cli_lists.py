@@ -60,6 +60,14 @@ def test_taps_stars_the_automatic_choice():
     assert "128           1 × 1" in result.out
 
 
+def test_where_a_shorter_network_may_end():
+    offer = "a shorter network ends at one: --model cifar/resnet20@layer2\n"
+    assert offer in say("taps", "cifar/resnet20").out
+    cut = say("taps", "cifar/resnet20@layer2").out
+    assert "taken by --taps auto" in cut
+    assert "a shorter network" not in cut
+
+
 def test_taps_shows_everything_by_all():
     few, everything = (say("taps", "cifar/resnet10_w16", *more).out for more in ([], ["--all"]))
     assert "more inside" in few

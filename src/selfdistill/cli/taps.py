@@ -25,6 +25,7 @@ def taps(
 ) -> None:
     """List the modules of a network whose features can be read, the automatic choice starred."""
     from ..diagnosis.tap_candidates import tap_candidates
+    from ..models.cut import MARK
     from ..recipe.plugins import import_plugins
 
     import_plugins(imports or ())
@@ -44,5 +45,7 @@ def taps(
         echo(candidates.failure)
     elif len(automatic) > 1:
         echo(f"\n* taken by --taps auto; others: --taps {','.join(automatic[-2:])}", "dim")
+        if MARK not in model:  # which is cut already
+            echo(f"a shorter network ends at one: --model {model}{MARK}{automatic[-2]}", "dim")
     if hidden := len(candidates.modules) - len(shown):
         echo(f"{hidden} more inside of these: --all", "dim")
