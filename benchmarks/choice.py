@@ -141,11 +141,26 @@ def advice(alone: list[Choice], taught: list[list[Choice]], peers: list[Choice])
         "points from a teacher that has seen far more images than there are to train with; "
         f"{weak.named}, {signed(weak.gain)}, from one that has seen the same few.",
         f"**Two networks at once**: {online or 'no online method'} gained anything beyond noise.",
+        f"**A pretrained network and a few hundred pictures**: the network cut before its last "
+        f"stage, {shorter_networks()} points above the whole one on three sets "
+        "([a shorter network](fine-tune.md#a-shorter-network)).",
         "**Segmentation and detection**: nothing gained anything beyond noise on the two small "
         "sets that were measured ([Results](../results.md#segmentation-and-detection)); start with "
         "`ce`, and take `exits` if you want exits.",
     ]
     return "\n".join(f"- {line}" for line in lines)
+
+
+def shorter_networks() -> str:
+    """What cutting a pretrained network gained, on each set."""
+    gains = [
+        float(r["mean"])
+        for name in ("confirmation", "frames", "objects")
+        for r in rows(f"accuracy-fine-tuning-{name}-paired")
+        if r["difference"] == "cut - linear"
+    ]
+    *first, last = (signed(gain) for gain in gains)
+    return f"{', '.join(first)} and {last}"
 
 
 STUDIES = {

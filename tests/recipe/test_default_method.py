@@ -57,10 +57,11 @@ def test_the_figures_are_those_of_the_tables():
     assert float(gain["low"]) > 0
     wanted = ["4,000", f"{float(gain['mean']):.1f}", f"{steps['frskd']:.1f}"]
     assert re.findall(r"[\d,.]*\d", scratch) == wanted
-    exit_, whole = (
+    exit_, whole, cut = (
         measured("accuracy-fine-tuning-confirmation-paired", difference=f"{row} - linear")
-        for row in ("exits, before the last stage", "exits")
+        for row in ("exits, before the last stage", "exits", "cut")
     )
+    assert float(cut["low"]) > float(exit_["mean"])
     assert float(exit_["low"]) > 0 > float(whole["low"])
     assert re.findall(r"[\d,.]*\d", tuned) == ["600", f"{float(exit_['mean']):.1f}"]
 
