@@ -236,6 +236,7 @@ def page() -> str:
     peers = choices("accuracy-cifar100-2000x20-online")
     taken = {
         "Images and classes, random weights": {},
+        "The same by the preset `strong`": {"preset": "strong"},
         "Images and classes, pretrained weights": {"weights": "pretrained"},
         "Segmentation, detection, clips": {"task": "detection"},
         "Images without labels": {"task": "embedding"},

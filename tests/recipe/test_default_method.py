@@ -16,7 +16,9 @@ PRETRAINED = {"weights": "pretrained", "model": "timm/resnet18"}
 CASES = [
     ({}, "frskd"),
     ({"task": "classification"}, "frskd"),
+    ({"preset": "strong"}, "ce"),
     (PRETRAINED, "exits"),
+    ({"preset": "strong", **PRETRAINED}, "exits"),
     ({"task": "segmentation"}, "ce"),
     ({"task": "segmentation", **PRETRAINED}, "ce"),
     ({"task": "detection"}, "ce"),
@@ -64,6 +66,18 @@ def test_the_figures_are_those_of_the_tables():
     assert float(cut["low"]) > float(exit_["mean"])
     assert float(exit_["low"]) > 0 > float(whole["low"])
     assert re.findall(r"[\d,.]*\d", tuned) == ["600", f"{float(exit_['mean']):.1f}"]
+
+
+def test_what_is_taken_with_strong_augmentation_follows_the_table():
+    strong = default_method({"preset": "strong"})
+    with open(RESULTS / "accuracy-strong-paired.csv", encoding="utf-8", newline="") as file:
+        lines = {row["difference"]: row for row in csv.DictReader(file) if row["split"] == "test"}
+    gains = {name: row for name, row in lines.items() if name.endswith(" - ce")}
+    assert len(gains) == 3
+    assert all(float(row["low"]) < 0 for row in gains.values())
+    lost = gains[f"{default_method({}).method} - ce"]
+    assert float(lost["high"]) < 0
+    assert re.findall(r"[\d,.]*\d", strong.reason) == [f"{-float(lost['mean']):.1f}"]
 
 
 def test_the_best_is_not_beyond_noise_above_the_default():

@@ -19,16 +19,18 @@ class DefaultMethod(NamedTuple):
 def default_method(keys: Mapping[str, Any]) -> DefaultMethod:
     """The method for a recipe that names none.
 
-    Classes of images have one for random weights and one for given ones, a task may have its own,
-    and all others share one.
+    Classes of images have one for random weights, one for these by the preset `strong`, and one for
+    given weights; a task may have its own, and all others share one.
 
     Args:
-        keys: of the recipe; `task` and `weights` are read.
+        keys: of the recipe; `task`, `weights` and `preset` are read.
     """
     task = str(keys.get("task", "classification"))
     if task != "classification":
         return _defaults().get(task, _defaults()["other_tasks"])
-    return _defaults()["weights" if keys.get("weights") else "scratch"]
+    if keys.get("weights"):
+        return _defaults()["weights"]
+    return _defaults()["strong" if keys.get("preset") == "strong" else "scratch"]
 
 
 @cache
