@@ -120,9 +120,11 @@ def classification() -> list[str]:
             "`cifar/resnet8`, taught by a `cifar/resnet20` that was trained on all 45,000 training "
             "images for six epochs. `srrl-joint` and `srrl-separate` learn from as many of 9,834 "
             "web pictures (Tiny ImageNet without classes like CIFAR-100's) as from labeled images, "
-            "`kd3` from these pictures alone, in as many steps, without a label. "
-            f"{of_2000_images('fp32', 16)}",
-            note=TABULATED.format("533458d"),
+            "`kd3` from these pictures alone, in as many steps, without a label. `wttm` is "
+            "weighted `ttm`, and `kd, standardized` has its authors' temperature of 2 and weight "
+            "of 9; `kd, 1 view` and `kd, 4 views` have so many augmentations of each image, which "
+            f"come again, others for each seed. {of_2000_images('fp32', 16)}",
+            note=TABULATED.format("533458d and, `rkd` and the rows from it on, 1a2ec17"),
         ),
         methods(
             "accuracy-cifar100-2000x20-online",
