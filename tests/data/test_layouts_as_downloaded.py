@@ -259,7 +259,7 @@ def cityscapes(path: Path) -> None:
 REFUSED = {
     open_images: ("classification", "no picture in class folders below .*train"),
     dogs_and_cats: ("classification", r"csv:.*train/labels\.csv reads classes"),
-    hugging_face_metadata: ("classification", r"labels in metadata\.jsonl are not read"),
+    hugging_face_metadata: ("classification", r"csv:.*metadata\.jsonl reads classes"),
     hugging_face_metadata_flat: ("classification", r"csv:.*metadata\.csv reads classes"),
     intel_scenes: ("classification", "seg_t.* looks like a part of the data"),
     plant_village: ("classification", "did you mean folder:.*PlantVillage"),
