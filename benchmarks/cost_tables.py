@@ -8,6 +8,7 @@ def step_times() -> list[str]:
     return [
         steps("speed-methods-resnet18", "Step time of every method, ResNet-18 at 32×32"),
         steps("speed-related-resnet18", "Step time of the related systems, ResNet-18 at 32×32"),
+        steps("speed-current-resnet18", "Step time of recent methods, ResNet-18 at 32×32"),
         plain(
             "speed-public-resnet18",
             "Steps beside public code, ResNet-18 at 32×32",
