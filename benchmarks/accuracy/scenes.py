@@ -9,10 +9,11 @@ program reads. All rows share one recipe and the same seeds; nothing was chosen 
 run that is there is not made again, one that was cut off goes on. Two results: mean and standard
 deviation of each exit at the last epoch (mIoU, mAP over IoU .5 … .95), and paired differences by
 seed with their 95 % t interval. The rows that end in -mosaic add YOLOv5's mosaic, shift, scale and
-colors, in place of the zoom, to the row of that name:
+colors, in place of the zoom, to the row of that name; five seeds, and what is said of them is a
+paired difference on test images whose interval holds no zero:
 
-    uv run python benchmarks/accuracy/scenes.py --table bccd --data folder:bccd \\
-        --rows ce ce-mosaic muse-mul muse-mul-mosaic
+    uv run python benchmarks/accuracy/scenes.py --table bccd --data folder:bccd --precision fp32 \\
+        --rows ce ce-mosaic --seeds 0 1 2 3 4 --runs runs/mosaic --name accuracy-bccd-mosaic
 """
 
 import argparse
@@ -70,6 +71,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, help="instead of the recipe's")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--precision", default=RECIPE["precision"], help="fp32 where bf16 is slow")
+    parser.add_argument("--name", help="results/NAME.csv; accuracy-TABLE if not given")
     parser.add_argument("--done", action="store_true", help="train nothing, tabulate what is there")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -81,6 +84,7 @@ def main() -> None:
         wanted = [(r, s) for r, s in wanted if (runs / r / f"s{s}" / "exits.csv").exists()]
         rows = [row for row in rows if any(row == name for name, _ in wanted)]
     keys = {**RECIPE, **shared, "val_every_epochs": shared["epochs"], "data": args.data}
+    keys["precision"] = args.precision
     found = {
         (row, seed): trained(runs / row / f"s{seed}", **{**keys, **table[row], "seed": seed})
         for row, seed in wanted
@@ -89,7 +93,7 @@ def main() -> None:
     bases = tuple(base for base in ("ce", "exits", "ce-mosaic") if base in rows)
     bases += tuple(row.removesuffix("-mosaic") for row in rows if row == "muse-mul-mosaic")
     paired = [line for split in ("val", "test") for line in differences(found, rows, split, bases)]
-    report(f"accuracy-{args.table}", lines, paired)
+    report(args.name or f"accuracy-{args.table}", lines, paired)
 
 
 if __name__ == "__main__":
