@@ -97,7 +97,7 @@ def list_models(pattern: str = "") -> list[str]:
     """Names of all networks that `build` knows.
 
     Examples:
-        >>> names("cifar/resnet1*_w16")
+        >>> list_models("cifar/resnet1*_w16")
         ['cifar/resnet10_w16', 'cifar/resnet18_w16']
 
     Args:
