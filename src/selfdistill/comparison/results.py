@@ -115,11 +115,12 @@ def main_results(study: Study, results: Sequence[RowResult]) -> list[RowResult]:
     """Result of the study's exit in each row that has it, and of the baseline's student.
 
     Raises:
-        ConfigError: there are rows besides the baseline, and none has such a predictor.
+        ConfigError: all rows have results, and none but the baseline has such a predictor.
     """
     split = evaluated_split(results)
     predictors = dict.fromkeys(r.predictor for r in results if r.row != study.baseline)
-    if predictors and study.exit not in predictors:
+    complete = {result.row for result in results}.issuperset(study.rows)
+    if complete and predictors and study.exit not in predictors:
         raise ConfigError(f"no row has a predictor '{study.exit}'{nearest(study.exit, predictors)}")
     return [
         result
