@@ -156,3 +156,14 @@ def test_progress_is_shown_unless_asked_not_to_be(tmp_path, capsys, caplog):
     assert first == f"Run {tmp_path / 'shown'}"
     assert second.split(" · ")[0].strip() == "ce"
     assert third.strip().startswith("test accuracy: student ")
+
+
+@pytest.mark.parametrize("method", ["snapshot", "snapshot+cskd"])
+def test_cycles_are_not_divided_anew(method, tmp_path):
+    keys = {"method": method, "model": "cifar/resnet8", "max_train_images": 64, "batch_size": 32}
+    selfdistill.train(out=tmp_path / "run", epochs=2, **keys, quiet=True)
+    before = (tmp_path / "run" / "recipe.toml").read_text()
+    with pytest.raises(ConfigError, match=r"divides its 2 epochs in 2 cycles.*of 4 epochs"):
+        selfdistill.train(out=tmp_path / "run", resume=True, epochs=4, quiet=True)
+    assert (tmp_path / "run" / "recipe.toml").read_text() == before
+    assert selfdistill.train(out=tmp_path / "run", resume=True, epochs=2, quiet=True).exits

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ..core import ConfigError
+from ..core import ConfigError, Method
 from ..engine.run_directory import RunDirectory
 from ..recipe.merge import merge_keys
 from ..recipe.schema import Recipe, parse
@@ -26,6 +26,15 @@ def extended(recipe: Recipe, epochs: int | None, run_dir: str | Path | None) -> 
             "short; to extend it, give more than it has"
         )
     return parse(recipe.model_dump() | {"epochs": epochs})
+
+
+def check_extension(recipe: Recipe, before: int, method: Method) -> None:
+    """Raise `ConfigError` if the method divides the epochs that it was to have in cycles."""
+    if recipe.epochs > before and method.cycles > 1:
+        raise ConfigError(
+            f"{recipe.method} divides its {before} epochs in {method.cycles} cycles, which more "
+            f"epochs would divide anew; start a new run of {recipe.epochs} epochs"
+        )
 
 
 def describe_extension(recipe: Recipe, before: int) -> str:

@@ -43,7 +43,7 @@ from ..signals import STOP_SIGNALS, handled, raise_interrupted
 from ..tasks import TASKS
 from .arguments import training_arguments
 from .begin import announce, begin, check_split, split_teacher, tracker_of
-from .extension import check_same_keys, extended
+from .extension import check_extension, check_same_keys, extended
 from .finalize import finalize
 from .held_out import with_teacher_embeddings
 from .paths import first_difference, load_recipe, unique_run_dir
@@ -148,6 +148,7 @@ def train_recipe(
             given = run_input(recipe, data=data, model=model)
         components = build_run(recipe, given, model=model, teacher=teacher, peers=peers)
         recipe = components.recipe
+        check_extension(recipe, before, components.method)
         # what cannot be optimized is refused before there is a directory
         build_optimizer(components.method, recipe, components.tuning)
         check_split(components)
