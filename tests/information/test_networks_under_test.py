@@ -6,6 +6,8 @@ import torch
 import selfdistill
 from selfdistill.core import ConfigError, DataError
 from selfdistill.models import build
+from selfdistill.recipe.build_run import data_key
+from selfdistill.recipe.schema import Recipe
 from selfdistill.runs.networks import networks_under_test, shortened
 
 RUN = {"epochs": 1, "max_train_images": 32, "batch_size": 32, "method": "ce", "device": "cpu"}
@@ -116,3 +118,27 @@ def test_names_that_are_nothing(names, sentence):
 )
 def test_short_names_tell_runs_apart(names, short):
     assert shortened(names, [name for name in names if "resnet" not in name]) == short
+
+
+CHANGES = {
+    "task": "clips",
+    "val_fraction": 0.2,
+    "image_size": 16,
+    "max_train_images": 8,
+    "ignore_index": 3,
+    "empty_images": "refuse",
+    "invalid_boxes": "fix",
+    "clip_frames": 4,
+    "clip_stride": 2,
+    "short_videos": "refuse",
+    "data": "npz:other.npz",
+    "data_root": "elsewhere",
+}
+
+
+@pytest.mark.parametrize("key", CHANGES)
+def test_data_that_are_read_otherwise_are_other_data(key):
+    recipe = Recipe()
+    other = recipe.model_copy(update={key: CHANGES[key]})
+    assert data_key(other) != data_key(recipe)
+    assert data_key(recipe.model_copy(update={"seed": 3, "lr": 0.5})) == data_key(recipe)

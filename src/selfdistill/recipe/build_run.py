@@ -57,27 +57,28 @@ class RunComponents(NamedTuple):
     teacher_license: str = ""
 
 
+_READING_KEYS = (
+    *("task", "val_fraction", "image_size", "max_train_images"),
+    *("ignore_index", "empty_images", "invalid_boxes"),
+    *("clip_frames", "clip_stride", "short_videos"),
+)
+"""Keys of a recipe that say how a data set is read."""
+
+
 def load_data(recipe: Recipe) -> ImageData:
     """The data set, with the recipe's own augmentation where it says so."""
-    data = load(
-        recipe.data,
-        root=Path(recipe.data_root),
-        val_fraction=recipe.val_fraction,
-        image_size=recipe.image_size,
-        max_train_images=recipe.max_train_images,
-        task=recipe.task,
-        ignore_index=recipe.ignore_index,
-        empty_images=recipe.empty_images,
-        invalid_boxes=recipe.invalid_boxes,
-        clip_frames=recipe.clip_frames,
-        clip_stride=recipe.clip_stride,
-        short_videos=recipe.short_videos,
-    )
+    keys = {key: getattr(recipe, key) for key in _READING_KEYS}
+    data = load(recipe.data, root=Path(recipe.data_root), **keys)
     crop = data.crop_padding if recipe.crop_padding is None else recipe.crop_padding
     flip = data.flip if recipe.flip is None else recipe.flip
     zoom = data.max_zoom if recipe.max_zoom is None else recipe.max_zoom
     color = recipe.color_jitter
     return replace(data, crop_padding=crop, flip=flip, max_zoom=zoom, color_jitter=color)
+
+
+def data_key(recipe: Recipe) -> tuple[object, ...]:
+    """What decides which images a recipe reads, and how; equal for recipes that share them."""
+    return recipe.data, recipe.data_root, *(getattr(recipe, key) for key in _READING_KEYS)
 
 
 def with_extra(recipe: Recipe, data: ImageData) -> ImageData:

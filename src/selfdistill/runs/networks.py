@@ -15,7 +15,7 @@ from ..models import build
 from ..models.build import name_hint
 from ..modules.composite import student_taps
 from ..modules.exits import Exits
-from ..recipe.build_run import load_data
+from ..recipe.build_run import data_key, load_data
 from ..recipe.network_input import as_network_input, initial_weights
 from ..recipe.schema import Recipe, parse
 from .paths import load_recipe
@@ -89,8 +89,7 @@ class _Own:
 
     def of(self, recipe: Recipe) -> ImageData:
         """A run's own data."""
-        sizes = (recipe.image_size, recipe.val_fraction, recipe.max_train_images)
-        key = (recipe.data, recipe.data_root, *sizes, recipe.crop_padding, recipe.flip)
+        key = data_key(recipe)
         if key not in self.known:
             self.known[key] = load_data(recipe)
         return self.known[key]
