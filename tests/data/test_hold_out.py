@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -64,3 +65,13 @@ def test_limit():
     assert torch.bincount(subsample(full, 6).labels).tolist() == [4, 2]
     assert subsample(full, 31) is full
     assert subsample(full, None) is full
+
+
+@given(st.integers(0, 40), st.integers(1, 50))
+def test_spread_images_are_of_all_classes_alike(count, most):
+    pixels = torch.arange(count, dtype=torch.uint8)[:, None, None, None]
+    found = InMemoryImages(pixels, torch.arange(count) * 4 // max(count, 1)).spread(most)
+    places = found.fetch(torch.arange(len(found))).flatten().tolist()
+    assert len(places) == min(count, most)
+    gaps = np.diff([*places, count])
+    assert not len(gaps) or (places[0] == 0 and gaps.max() - gaps.min() <= 1)

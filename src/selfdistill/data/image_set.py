@@ -4,6 +4,7 @@ import copy
 from abc import ABC, abstractmethod
 from typing import ClassVar, NamedTuple, Self
 
+import torch
 from torch import Tensor
 
 from .targets import Targets
@@ -63,6 +64,11 @@ class ImageSet(ABC):
     @abstractmethod
     def take(self, index: Tensor) -> Self:
         """The subset at these indices, in this order."""
+
+    def spread(self, most: int) -> Self:
+        """At most so many of the images, spread evenly over all, which may lie class by class."""
+        count = min(len(self), most)
+        return self.take(torch.arange(count) * len(self) // max(count, 1))
 
     @abstractmethod
     def with_channels(self, channels: int) -> Self:

@@ -4,7 +4,6 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from lightning_fabric import Fabric
 from torch import nn
 
@@ -82,7 +81,7 @@ def evaluate_teacher(
     """A teacher's scores, the images they are of, and warnings."""
     data = components.data
     images, kind = (data.val, "validation") if data.val is not None else (data.train, "training")
-    images = images.take(torch.arange(min(len(images), _MAX_IMAGES)))
+    images = images.spread(_MAX_IMAGES)
     batches = eval_loader(components.recipe, data, images, fabric)
     scores = evaluate_network(fabric, teacher, components.task, batches)
     score = scores[components.task.primary_metric]
