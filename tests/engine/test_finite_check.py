@@ -4,10 +4,12 @@ import pytest
 import torch
 from engine_runs import Calls, assert_same_run, final, make, network
 from torch import distributed, nn
+from torch.amp import GradScaler
 
 from selfdistill.core import DivergenceError, Method, StepOutput
 from selfdistill.engine import processes
 from selfdistill.engine import trainer as trainer_module
+from selfdistill.engine.finite_check import FiniteCheck, Passes
 from selfdistill.engine.host_copy import HostCopy
 from selfdistill.engine.optimizer import build_optimizer, init_momentum, is_fused
 from selfdistill.engine.processes import ProcessMax
@@ -151,3 +153,43 @@ def test_processes_are_told_at_the_next_call(monkeypatch):
     assert [agree(0), agree(2), agree(0)] == [0, 0, 15]
     monkeypatch.setattr(processes, "process_max", lambda fabric, value: value + 1)
     assert ProcessMax(Two(), deferred=False)(4) == 5
+
+
+def test_gradients_that_fp16_never_holds_end_the_run():
+    """The scaler skips each step and halves its scale, until nothing is left of it."""
+    method = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(method.parameters(), lr=0.1)
+    scaler = GradScaler("cpu")
+    check = FiniteCheck(method, optimizer, lambda: 7, deferred=False, scaler=scaler)
+    before = method.weight.detach().clone()
+
+    def steps(number, factor):
+        for step in range(number):
+            loss = method(torch.ones(3, 2)).mean()
+            scaler.scale(loss).backward()
+            for parameter in method.parameters():
+                parameter.grad.mul_(factor)
+            check.check(Passes(step, (), (), None), loss)
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad()
+        check.finish()
+
+    steps(30, torch.nan)  # which a healthy run may see
+    assert torch.equal(method.weight, before)
+    steps(1, 1.0)
+    assert not torch.equal(method.weight, before)
+    with pytest.raises(DivergenceError, match=r"infinite in fp16 for many steps.*step 7 is saved"):
+        steps(8, torch.nan)
+
+
+def test_the_norm_is_that_of_the_gradients_and_not_of_scaled_ones():
+    method = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(method.parameters(), lr=0.1)
+    scaler = GradScaler("cpu", init_scale=2.0**13)
+    scaler.scale(method(torch.ones(3, 2)).mean()).backward()
+    norm = nn.utils.get_total_norm([p.grad for p in method.parameters()])
+    check = FiniteCheck(method, optimizer, lambda: None, deferred=True, scaler=scaler)
+    assert check.unscaled(norm).item() == pytest.approx(3**0.5)
+    check = FiniteCheck(method, optimizer, lambda: None, deferred=True)
+    assert check.unscaled(norm) is norm

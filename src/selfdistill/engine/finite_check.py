@@ -5,11 +5,15 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from ..core import Batch, Method, Progress, StepOutput
 from .host_copy import HostCopy
 from .nonfinite import divergence_error, find_nonfinite_term
+
+_MIN_SCALE = 2.0**-20
+"""Of a gradient scaler: 36 skipped steps below its first one, and none that training needs."""
 
 
 class Passes(NamedTuple):
@@ -38,6 +42,7 @@ class FiniteCheck:
         optimizer: with fused kernels if it is to heed the flag.
         saved_step: gives the step of the last checkpoint, or None.
         deferred: whether the flag is read in the next step.
+        scaler: of gradients in fp16, which skips the steps whose gradients are not finite.
     """
 
     def __init__(
@@ -47,9 +52,10 @@ class FiniteCheck:
         saved_step: Callable[[], int | None],
         *,
         deferred: bool,
+        scaler: GradScaler | None = None,
     ) -> None:
         self.method, self.optimizer, self.saved_step = method, optimizer, saved_step
-        self.deferred = deferred
+        self.deferred, self.scaler = deferred, scaler
         self.pending: tuple[Passes, HostCopy] | None = None
 
     def check(self, passes: Passes, total: Tensor) -> None:
@@ -71,15 +77,22 @@ class FiniteCheck:
         if before:
             self._raise_unless_finite(*before)
 
+    def unscaled(self, norm: Tensor) -> Tensor:
+        """The norm of gradients as they are, of what a scaler made of them."""
+        return norm if self.scaler is None else norm / self.scaler.scale(torch.ones_like(norm))
+
     def finish(self) -> None:
-        """Read the flag that is not read yet, if there is one.
+        """Read the flag that is not read yet, if there is one, and the scale of a scaler.
 
         Raises:
-            DivergenceError: the last step was not finite.
+            DivergenceError: the last step was not finite, or no step has been for long.
         """
         pending, self.pending = self.pending, None
         if pending:
             self._raise_unless_finite(*pending)
+            if self.scaler and self.scaler.get_scale() < _MIN_SCALE:
+                fault = "the gradients have been infinite in fp16 for many steps"
+                raise divergence_error(fault, pending[0].number, self.saved_step())
 
     def _raise_unless_finite(self, passes: Passes, finite: HostCopy) -> None:
         if not finite.read():

@@ -101,8 +101,10 @@ class Trainer:
         self.wrapped_method, self.optimizer = fabric.setup(method, optimizer)
         init_momentum(optimizer)
         guarded = settings.precision == "fp16" or is_fused(optimizer)  # in fp16 by the scaler
-        check = partial(FiniteCheck, method, optimizer, self._saved_step)
-        self.finite = check(deferred=on_gpu and guarded)
+        self.saved_step = partial(checkpoint.newest_step, directory.checkpoints)
+        check = partial(FiniteCheck, method, optimizer, self.saved_step)
+        scaler = getattr(fabric.strategy.precision, "scaler", None)
+        self.finite = check(deferred=on_gpu and guarded, scaler=scaler)
         self.ema = EMA(trained_state(method), settings.ema_decay) if settings.ema_decay else None
         self.train_metric = task.train_metric().to(fabric.device)  # constructing it is slow
         self.zero = torch.zeros((), device=fabric.device)
@@ -170,8 +172,8 @@ class Trainer:
         due = self.global_step % self.settings.log_every_steps == 0
         if due or self.global_step in (1, self.total_steps):
             self._log_step(epoch)
-        interval = self.settings.save_every_steps
-        if interval and self.global_step % interval == 0 and not self._epoch_complete():
+        every = self.settings.save_every_steps
+        if every and self.global_step % every == 0 and not self._epoch_complete():
             self.save()
 
     def end_epoch(self, epoch: int) -> None:
@@ -210,7 +212,7 @@ class Trainer:
         fault = find_nonfinite_tensor(tensors)
         if process_max(self.fabric, int(bool(fault))):
             fault = f"{fault or 'a tensor of another process'} is no longer finite"
-            raise divergence_error(fault, self.global_step, self._saved_step())
+            raise divergence_error(fault, self.global_step, self.saved_step())
         state = self.state()
         if self.fabric.is_global_zero:
             checkpoint.save(self.directory.checkpoints, checkpoint.Checkpoint(tensors, state))
@@ -266,13 +268,11 @@ class Trainer:
     def _clipped_norm(self) -> Tensor:
         """The gradient's norm before it is clipped, where the settings say that it is."""
         if not self.settings.clip_grad_norm:
-            return get_total_norm(p.grad for p in self.method.parameters() if p.grad is not None)
+            grads = (p.grad for p in self.method.parameters() if p.grad is not None)
+            return self.finite.unscaled(get_total_norm(grads))
         limit: Any = {"max_norm": self.settings.clip_grad_norm, "error_if_nonfinite": False}
         clipped = self.fabric.clip_gradients(self.wrapped_method, self.optimizer, **limit)
         return cast(Tensor, clipped)
-
-    def _saved_step(self) -> int | None:
-        return checkpoint.newest_step(self.directory.checkpoints)
 
     def _log_step(self, epoch: int) -> None:
         self.finite.finish()
