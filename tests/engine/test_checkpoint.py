@@ -404,3 +404,29 @@ def test_drafts_of_killed_processes_are_swept_away(tmp_path):
     (tmp_path / ".step-000001.999999" / "model.safetensors").write_bytes(b"half")
     saved(tmp_path, 2)
     assert [p.name for p in tmp_path.iterdir()] == ["step-000002"]
+
+
+@pytest.mark.parametrize("renames", [0, 1, 2])
+def test_a_step_that_is_saved_again_is_there_all_the_time(tmp_path, renames):
+    """A process that is killed before, between or behind the two renames."""
+    saved(tmp_path, 5)
+    process = os.fork()
+    if not process:
+        rename, count = Path.rename, itertools.count()
+
+        def dying_rename(path, target):
+            if next(count) == renames:
+                os._exit(9)
+            return rename(path, target)
+
+        Path.rename = dying_rename
+        sync = files.sync
+        files.sync = lambda path: os._exit(9) if path == tmp_path else sync(path)
+        checkpoint.save(tmp_path, make_checkpoint(5, {"model": {"w": torch.full((3,), 6.0)}}))
+        os._exit(0)
+    assert os.waitpid(process, 0)[1] >> 8 == 9
+    newest = checkpoint.newest(tmp_path)
+    assert newest.state["step"] == checkpoint.newest_step(tmp_path) == 5
+    assert newest.tensors["model"]["w"][0] == (6 if renames == 2 else 5)
+    saved(tmp_path, 5)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000005"]

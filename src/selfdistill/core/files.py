@@ -14,6 +14,8 @@ from ..errors import ArtifactError, ResourceError, RunBusyError
 
 MAX_TEXT = 64 << 20
 """Bytes of a text file that a run or a study leaves, by default."""
+REPLACED = ".replaced"
+"""Ending of a directory's name while another one takes its place, and after a kill meanwhile."""
 _MAX_HOST = 16  # signs of the machine's name in that of a draft, which a shared disk may hold
 
 
@@ -43,7 +45,8 @@ def atomic_directory(path: Path, *, replace: bool = False) -> Iterator[Path]:
 
     Args:
         path: where it is to appear; its parents are made.
-        replace: whether a directory that is at `path` is removed first.
+        replace: whether a directory that is at `path` gives way; so that a kill leaves one of the
+            two, it is renamed, by `REPLACED`, and removed at the end.
 
     Raises:
         RunBusyError: there is a directory at `path`, which is not to be replaced.
@@ -56,10 +59,14 @@ def atomic_directory(path: Path, *, replace: bool = False) -> Iterator[Path]:
         for file in draft.iterdir():
             sync(file)
         sync(draft)
+        aside = path.with_name(path.name + REPLACED)
         if replace and path.exists():
-            shutil.rmtree(path)
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
         draft.rename(path)
         sync(path.parent)
+        if replace:
+            shutil.rmtree(aside, ignore_errors=True)
     except ResourceError:
         raise
     except OSError as error:

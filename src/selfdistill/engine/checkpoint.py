@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..core import ArtifactError, ResourceError, atomic_directory, read_regular
+from ..core.files import REPLACED
 from .nonfinite import find_nonfinite_tensor
 
 FORMAT = 2
@@ -120,7 +121,7 @@ def _digest(file: Path) -> str:
 
 
 def _step_of(directory: Path) -> int:
-    return int(directory.name[5:])
+    return int(directory.name[5:].removesuffix(REPLACED))
 
 
 def _step_directories(folder: Path) -> list[Path]:
@@ -135,7 +136,8 @@ def _step_directories(folder: Path) -> list[Path]:
         return []
     except OSError as error:
         raise _unreadable(error, folder) from None
-    steps = [name for name in names if name.startswith("step-") and name[5:].isdecimal()]
+    names = [name for name in names if name.startswith("step-")]
+    steps = [name for name in sorted(names) if name[5:].removesuffix(REPLACED).isdecimal()]
     return sorted((folder / name for name in steps), key=_step_of, reverse=True)
 
 
