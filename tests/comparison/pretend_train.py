@@ -1,7 +1,7 @@
 """Stands in for `selfdistill train` in tests of studies: begins, saves and ends as that does.
 
 The environment sets how a run ends: PRETEND is {"ROW sSEED": behavior} as JSON, where the row is
-the folder's name. "diverge" and "crash" fail, "wait" trains until it is stopped.
+the folder's name. "diverge" and "crash" fail, "wait" trains until it is stopped, "stuck" on and on.
 """
 
 import json
@@ -34,6 +34,10 @@ def main() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if behavior == "wait" and "--resume" not in options:
         wait(run_dir)
+    if behavior == "stuck" and "--resume" not in options:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        (run_dir / "waiting").touch()
+        time.sleep(60)
     if behavior == "warn":
         report("warning: the teacher guesses", 0)
     evaluate(run_dir, tomllib.loads((run_dir / "recipe.toml").read_text()))

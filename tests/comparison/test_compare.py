@@ -246,3 +246,14 @@ def test_a_run_that_somebody_still_trains(pretend, monkeypatch):
     monkeypatch.setattr("selfdistill.comparison.directory._GRACE_SECONDS", 0)
     with FileLock("study/runs/muse/s0/.lock"), pytest.raises(RunBusyError, match="is training in"):
         compare(out="study", resume=True)
+
+
+def test_a_study_that_was_killed_while_it_was_described_is_one(pretend, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("selfdistill.comparison.directory.write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            compare("muse", seeds="0", **KEYS)
+    assert not compare(out="study", resume=True).failed

@@ -120,7 +120,7 @@ def test_refused(text, changes, sentence):
 
 
 def test_a_study_comes_back_from_its_file():
-    keys = {"teacher": "t", "peers": ["cifar/resnet8"], "milestones": [1, 2]}
+    keys = {"teacher": "t", "peers": ["cifar/resnet8"], "lr_schedule": "step", "milestones": [1, 2]}
     study = planned("kd,dml,muse+cskd:muse.soft_weight=0.2", keys=keys, exit="exit2")
     text = tomli_w.dumps(study.to_dict())
     assert study_from_dict(tomllib.loads(text), "x") == study

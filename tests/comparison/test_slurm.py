@@ -4,14 +4,16 @@ import builtins
 import logging
 import os
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("submitit")
 
+from selfdistill.comparison import slurm
 from selfdistill.comparison.compare import compare
-from selfdistill.comparison.jobs import RunJob, SlurmJob
+from selfdistill.comparison.jobs import JobProcess, JobResult, RunJob, SlurmJob
 from selfdistill.comparison.slurm import run_on_slurm
 from selfdistill.core import ConfigError, ResourceError
 
@@ -127,3 +129,53 @@ def test_without_submitit(tmp_path, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ResourceError, match=r"pip install selfdistill\[slurm\]"):
         run_on_slurm([], tmp_path, {})
+
+
+class Submissions:
+    """An executor whose jobs end one after another."""
+
+    def __init__(self):
+        self.jobs = []
+
+    def batch(self):
+        return nullcontext()
+
+    def submit(self, job):
+        self.jobs.append(Submission(first=not self.jobs))
+        return self.jobs[-1]
+
+
+class Submission:
+    def __init__(self, first):
+        self.first, self.cancelled = first, False
+
+    def done(self):
+        return self.first
+
+    def result(self):
+        return JobResult(None, 0, "", 0.0)
+
+    def cancel(self, check):
+        self.cancelled = True
+
+
+def test_jobs_do_not_outlive_who_waits_for_them(monkeypatch):
+    monkeypatch.setattr(slurm, "POLL_SECONDS", 0)
+    executor = Submissions()
+    results = slurm._submit_and_wait(executor, [None, None, None], None)
+    next(results)
+    results.close()  # as when a table cannot be written
+    assert [job.cancelled for job in executor.jobs] == [False, True, True]
+
+
+def test_a_run_that_does_not_stop_in_time_is_queued_again(pretend, tmp_path, monkeypatch):
+    monkeypatch.setattr("selfdistill.comparison.jobs._GRACE_SECONDS", 0.2)
+    pretend(muse_s0="stuck")
+    (tmp_path / "muse.toml").write_text('method = "muse"')
+    job = SlurmJob(RunJob("muse", 0, tmp_path / "muse.toml", tmp_path / "muse" / "s0"), 1)
+    with JobProcess(job.job, None, OMP_NUM_THREADS="1") as job.process:
+        while not (tmp_path / "muse" / "s0" / "waiting").exists():
+            assert job.process.poll() is None
+        delayed = job.checkpoint()
+        assert job.process.process.wait(5) == -signal.SIGKILL
+    assert delayed.function().code == 0

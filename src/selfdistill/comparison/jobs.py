@@ -90,12 +90,7 @@ class JobProcess:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self.process.poll() is None:
-            self.stop()
-            try:
-                self.process.wait(timeout=_GRACE_SECONDS)
-            except subprocess.TimeoutExpired:
-                self.process.kill()  # its last checkpoint is on the disk
+        self.end()
         if isinstance(self.process, subprocess.Popen) and self.process.stdin:
             self.process.stdin.close()
 
@@ -104,6 +99,15 @@ class JobProcess:
         if not self.stopping:
             self.process.terminate()
             self.stopping = True
+
+    def end(self) -> None:
+        """Ask the run to save and stop, and kill it if it takes too long."""
+        if self.process.poll() is None:
+            self.stop()
+            try:
+                self.process.wait(timeout=_GRACE_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.process.kill()  # its last checkpoint is on the disk
 
     def poll(self) -> JobResult | None:
         """Result of the job, None while it runs."""
@@ -143,6 +147,5 @@ class SlurmJob:
         from submitit.helpers import DelayedSubmission
 
         if self.process:
-            self.process.stop()
-            self.process.process.wait(timeout=_GRACE_SECONDS)
+            self.process.end()
         return DelayedSubmission(SlurmJob(self.job, self.threads))

@@ -50,14 +50,16 @@ def _submit_and_wait(
     with signals.caught():
         with executor.batch():
             waiting = [(job, executor.submit(SlurmJob(job, threads))) for job in jobs]
-        while waiting and not signals.signal_number:
-            time.sleep(POLL_SECONDS)
-            for job, submission in list(waiting):
-                if submission.done():
-                    waiting.remove((job, submission))
-                    yield _result(job, submission)
-        for _, submission in waiting:
-            submission.cancel(check=False)
+        try:
+            while waiting and not signals.signal_number:
+                time.sleep(POLL_SECONDS)
+                for job, submission in list(waiting):
+                    if submission.done():
+                        waiting.remove((job, submission))
+                        yield _result(job, submission)
+        finally:  # of a signal, or because who asked goes on no more
+            for _, submission in waiting:
+                submission.cancel(check=False)
     if signals.signal_number:
         raise Interrupted(signals.signal_number)
 
