@@ -79,12 +79,12 @@ class StudyDirectory:
         return any(path.name != LOCK for path in self.path.iterdir())
 
     def write(self, study: Study) -> None:
-        """Write the description of the study and the recipe of each row."""
+        """Write the description of the study, by which it is known again, and its recipes."""
+        RunDirectory(self.path).write(STUDY_FILE, tomli_w.dumps(study.to_dict()))
         recipes = self.path / "recipes"
         recipes.mkdir(exist_ok=True)
         for row, recipe in study.rows.items():
             RunDirectory(recipes).write(f"{row}.toml", write(recipe))
-        RunDirectory(self.path).write(STUDY_FILE, tomli_w.dumps(study.to_dict()))
 
     def exits(self, study: Study, row: str, seed: int) -> list[ExitScore]:
         """Exits of a run if it is finished, else an empty list.
