@@ -106,7 +106,7 @@ def test_a_list_takes_commas_or_is_repeated(monkeypatch, words, milestones):
     recipes = []
     module = sys.modules["selfdistill.cli.train"]
     monkeypatch.setattr(module, "train_and_report", lambda recipe, *_, **__: recipes.append(recipe))
-    assert say("train", *words, "--no-nesterov", "--flip").code == 0
+    assert say("train", *words, "--lr-schedule", "step", "--no-nesterov", "--flip").code == 0
     (recipe,) = recipes
     assert recipe.milestones == milestones
     assert (recipe.nesterov, recipe.flip, recipe.compile) == (False, True, False)
@@ -132,7 +132,13 @@ def test_the_method_may_be_set_with_its_options():
 
 
 def test_values_are_read_as_toml():
-    pairs = ["method=muse", "milestones=[3, 5]", "critic_width=none", "combine=mul"]
+    pairs = [
+        "method=muse",
+        "lr_schedule=step",
+        "milestones=[3, 5]",
+        "critic_width=none",
+        "combine=mul",
+    ]
     chosen = resolve_recipe({}, settings=pairs)
     assert chosen.milestones == (3, 5)
     assert chosen.options["critic_width"] is None

@@ -206,3 +206,24 @@ def test_the_weights_of_a_run_bring_its_network(tmp_path):
     assert (
         resolved(method="ce", weights=str(tmp_path)).model == Recipe.model_fields["model"].default
     )
+
+
+@pytest.mark.parametrize(
+    ("file", "keys", "sentence"),
+    [
+        ({}, {"milestones": [3]}, "milestones are of lr_schedule 'step', and this one is 'cosine'"),
+        ({"lr_schedule": "constant"}, {"milestones": [3]}, "this one is 'constant'"),
+        ({}, {"lr_schedule": "step"}, "there are none; give milestones"),
+        ({"milestones": []}, {"lr_schedule": "step"}, "there are none; give milestones"),
+    ],
+)
+def test_a_step_schedule_and_its_milestones_go_together(file, keys, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        with_preset(file, keys)
+
+
+def test_another_schedule_passes_over_the_milestones_of_a_file():
+    file = {"lr_schedule": "step", "milestones": [3]}
+    assert parse(with_preset(file, {})).milestones == (3,)
+    assert parse(with_preset(file, {"lr_schedule": "cosine"})).lr_schedule == "cosine"
+    assert parse(with_preset({"lr_schedule": "step"}, {"milestones": [3]})).lr_schedule == "step"

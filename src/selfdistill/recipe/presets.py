@@ -112,7 +112,27 @@ def with_preset(
     options = {**preset.values.get("options", {}), **merged["options"]}
     values = {key: value for key, value in preset.values.items() if key != "options"}
     over = {k: v for k, v in values.items() if k not in keys} if "preset" in keys else {}
-    return {**values, **merged, **over, "options": options, "preset": preset.name}
+    whole = {**values, **merged, **over, "options": options, "preset": preset.name}
+    _check_schedule(whole, keys)
+    return whole
+
+
+def _check_schedule(recipe: Mapping[str, Any], keys: Mapping[str, Any]) -> None:
+    """Raises `ConfigError` if one of a step schedule and its milestones is given without the other.
+
+    Milestones that a file or a preset brings are passed over by who gives another schedule.
+    """
+    schedule = recipe.get("lr_schedule", Recipe.model_fields["lr_schedule"].default)
+    if schedule == "step" and not recipe.get("milestones"):
+        raise ConfigError(
+            "lr_schedule 'step' drops the rate at milestones, and there are none; give milestones, "
+            "the epochs, or lr_schedule 'constant'"
+        )
+    if schedule != "step" and keys.get("milestones"):
+        raise ConfigError(
+            f"milestones are of lr_schedule 'step', and this one is '{schedule}'; give "
+            "lr_schedule 'step', too, or leave the milestones out"
+        )
 
 
 def _network_of_run(recipe: Mapping[str, Any]) -> dict[str, Any]:
