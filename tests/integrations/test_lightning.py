@@ -153,3 +153,20 @@ def test_without_lightning_there_is_a_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "lightning", None)
     with pytest.raises(ConfigError, match=r"pip install \"selfdistill\[lightning\]\""):
         reload(module)
+
+
+def test_a_network_whose_layout_has_versions_is_restored():
+    """torchvision's MNASNet loads nothing that does not say how old it is."""
+    network = build("torchvision/mnasnet0_5", num_classes=10)
+    example = torch.zeros(2, 3, 16, 16)
+    module = DistillationLightningModule(
+        selfdistill.wrap(network, "ce", example=example, classes=10), lr=0.1
+    )
+    checkpoint = {"state_dict": {name: t.clone() + 1 for name, t in module.state_dict().items()}}
+    module.on_load_checkpoint(checkpoint)
+    module.load_state_dict(checkpoint["state_dict"])
+    assert torch.equal(network.layers[0].weight, checkpoint["state_dict"][weight_of(module)])
+
+
+def weight_of(module):
+    return next(name for name in module.state_dict() if name.endswith("layers.0.weight"))

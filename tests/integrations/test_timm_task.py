@@ -228,3 +228,14 @@ def test_what_is_no_classifier_is_refused():
         ConfigError, match="trains classifiers, and this criterion is for segmentation"
     ):
         DistillationTask(criterion)
+
+
+def test_a_network_whose_layout_has_versions_is_restored():
+    """torchvision's MNASNet loads nothing that does not say how old it is."""
+    network = build("torchvision/mnasnet0_5", num_classes=10)
+    criterion = selfdistill.wrap(network, "muse", example=pictures()[0][:2], classes=10)
+    task = DistillationTask(criterion, verbose=False)
+    state = {name: t.clone() + 1 for name, t in task.get_task_state().items()}
+    task.load_task_state(state)
+    again = task.get_task_state()
+    assert all(torch.equal(again[name], t) for name, t in state.items())

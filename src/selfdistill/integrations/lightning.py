@@ -108,9 +108,11 @@ class DistillationLightningModule(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the removed tensors from the module, so that loading can be strict."""
-        trained = trained_state(self)
-        frozen = {name: t for name, t in self.state_dict().items() if name not in trained}
-        checkpoint["state_dict"] = frozen | checkpoint["state_dict"]
+        own, trained = self.state_dict(), trained_state(self)
+        for name in trained:
+            del own[name]
+        own.update(checkpoint["state_dict"])  # with the versions of its layers' layouts
+        checkpoint["state_dict"] = own
 
 
 def _arguments(batch: Any) -> dict[str, Any]:

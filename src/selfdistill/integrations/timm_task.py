@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..core import ArtifactError, ConfigError, trained_state
+from ..core import ArtifactError, ConfigError, load_tensors, trained_state
 from ..engine.state import split_student
 from .loss import DistillationLoss
 
@@ -130,7 +130,7 @@ class DistillationTask(TrainingTask):  # type: ignore[misc]
             return
         different = sorted(state.keys() ^ _task_state(criterion).keys()) if strict else []
         try:
-            criterion.load_state_dict(state, strict=False)
+            load_tensors(criterion, state, strict=False)
         except RuntimeError as error:
             different = [str(error).splitlines()[-1].strip()]
         if different:
