@@ -129,3 +129,18 @@ def test_a_place_that_cannot_be_written(network, data, tmp_path, monkeypatch):
     monkeypatch.setattr(onnx_export, "write_early_exit_onnx", full)
     with pytest.raises(ResourceError, match="could not be written: No space left on device"):
         export_early_exit_onnx(network, data, tmp_path / "network.onnx")
+
+
+@pytest.mark.parametrize("size", [(8, 16), (8, 24), (32, 16)])
+def test_features_are_laid_out_by_the_images_proportions(tiny_net, tiny_task, size, monkeypatch):
+    """Of a wide image a map with as many channels as rows is no map of channels last."""
+    monkeypatch.setattr(torch, "cond", lambda which, yes, no, x: yes(*x) if which else no(*x))
+    images = torch.rand(4, 3, *size)
+    method = build_method("exits", tiny_net, tiny_task, "stage1,stage3,stage4", {}).eval()
+    network = build_early_exit_network(method, [0.3, 0.0])
+    conditional = onnx_export._ConditionalNetwork(network, size)
+    for image in images:
+        logits, exit = conditional(image[None])
+        want = network(image[None])
+        torch.testing.assert_close(logits, want.logits)
+        assert torch.equal(exit, want.exits)

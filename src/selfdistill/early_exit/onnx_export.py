@@ -96,7 +96,8 @@ def write_early_exit_onnx(
             installed.
     """
     optimizer = require("onnxscript.optimizer", extra="export", purpose="an export to ONNX")
-    module = NormalizedInput(_ConditionalNetwork(network), mean, std, len(shape) - 1).eval()
+    conditional = _ConditionalNetwork(network, shape[1:])
+    module = NormalizedInput(conditional, mean, std, len(shape) - 1).eval()
     program = _trace_onnx(module, torch.zeros(1, *shape))
     optimizer.remove_unused_nodes(program.model)
     _move_weights_into_branches(program.model.graph)
@@ -171,9 +172,9 @@ def _move_weights_into_branches(graph: Any) -> None:
 class _ConditionalNetwork(nn.Module):
     """An early-exit network for one image, with the exits as `torch.cond`."""
 
-    def __init__(self, network: EarlyExitNetwork) -> None:
+    def __init__(self, network: EarlyExitNetwork, size: Sequence[int]) -> None:
         super().__init__()
-        self.first = _ConditionalStage(network, 0)
+        self.first = _ConditionalStage(network, 0, size)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(1, C, H, W) -> logits (1, K) and the exit's index (1,)."""
@@ -187,22 +188,23 @@ class _ConditionalStage(nn.Module):
     Args:
         network: with stages, heads and thresholds.
         k: the index of the stage.
+        size: (H, W) of the image, by whose proportions features are laid out.
     """
 
-    def __init__(self, network: EarlyExitNetwork, k: int) -> None:
+    def __init__(self, network: EarlyExitNetwork, k: int, size: Sequence[int]) -> None:
         super().__init__()
         self.stage, self.last = network.stages[k], k == len(network.heads)
         if not self.last:
             self.head, self.threshold = network.heads[k], network.thresholds[k]
-            self.prefix_tokens = network.prefix_tokens
-            self.later = _ConditionalStage(network, k + 1)
+            self.prefix_tokens, self.size = network.prefix_tokens, tuple(size)
+            self.later = _ConditionalStage(network, k + 1, size)
 
     def forward(self, x: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         """The input feature and the index of the stage, to logits and the exit's index."""
         x = self.stage(x)
         if self.last:
             return x, index
-        logits = self.head(as_map(x, prefix_tokens=self.prefix_tokens))
+        logits = self.head(as_map(x, self.size, self.prefix_tokens))
         confident = (confidence(logits) >= self.threshold).all()
         outputs: tuple[Tensor, Tensor] = torch.cond(
             confident, _leave, self._continue, (x, logits, index)
