@@ -4,7 +4,9 @@ import csv
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ import selfdistill
 from selfdistill.core import ArtifactError, ConfigError, DataError, RunBusyError
 from selfdistill.data.listing import Listing
 from selfdistill.export.onnx_export import write_onnx
+from selfdistill.runs.save_predictions import _stems
 
 NAMES = {
     "classification": ["blue", "red"],
@@ -275,3 +278,18 @@ def test_a_pt2_file(classifier, tmp_path):
     (tmp_path / "broken.pt2").write_bytes(b"broken")
     with pytest.raises(ArtifactError, match="cannot be read as pt2"):
         selfdistill.predict(tmp_path / "broken.pt2", folder)
+
+
+def test_no_drawing_is_overwritten_by_a_mask():
+    names = ["x.jpg", "x-mask.jpg", "a/x.png", "x-2.jpg", "y-mask.jpg", "y.jpg"]
+    stems = _stems([SimpleNamespace(path=Path(name)) for name in names])
+    files = [*stems, *(f"{stem}-mask" for stem in stems)]
+    assert len(set(files)) == 2 * len(names)
+    assert stems[0] == "x"
+
+
+def test_an_unfinished_run_has_no_automatic_exit(classifier):
+    run, folder = classifier
+    begun = replace(run, exits=[])
+    with pytest.raises(ConfigError, match=r"this run is not finished: .*name the exit"):
+        begun.predict(folder, exit="auto")

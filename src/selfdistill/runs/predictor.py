@@ -59,6 +59,10 @@ def predictor_of_run(run: "Run", exit: str | int = STUDENT, device: str | None =
     """
     session, data = run.session(device=device, precision="fp32"), run.data
     if exit == "auto":
+        if run.unfinished:
+            raise ConfigError(
+                f"this run is not finished: {run.unfinished}; name the exit that is to predict"
+            )
         name = select_exit(run.exits, "auto").predictor
     else:
         name = predictor_name(str(exit), list(run.method.predictors()))

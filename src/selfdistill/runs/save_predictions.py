@@ -53,15 +53,17 @@ def save_predictions(predictions: Predictions, directory: str | Path) -> Path:
 
 
 def _stems(predictions: Predictions) -> list[str]:
-    """A file name for each picture; equal ones of several folders are numbered."""
-    stems: dict[str, None] = {}
+    """A file name for each picture; what several pictures or masks would share is numbered."""
+    stems: list[str] = []
+    taken: set[str] = set()
     for prediction in predictions:
         stem, number = prediction.path.stem, 1
-        while stem in stems:
+        while {stem, f"{stem}-mask"} & taken:
             number += 1
             stem = f"{prediction.path.stem}-{number}"
-        stems[stem] = None
-    return list(stems)
+        stems.append(stem)
+        taken |= {stem, f"{stem}-mask"}
+    return stems
 
 
 def _drawing(predictions: Predictions, prediction: Prediction) -> Image.Image:
