@@ -44,6 +44,7 @@ def read(file, folder=None):
 
 FOUR = ("a.png", "b.png", "c.png", "d.png")
 ROWS = ("a.png,ant", "b.png,bee", "c.png,ant", "d.png,bee")
+LATER = ("e.png,ant", "f.png,bee")
 CLASSES = {"a.png": "ant", "b.png": "bee", "c.png": "ant", "d.png": "bee"}
 
 
@@ -329,3 +330,78 @@ def test_bytes_of_any_kind_end_in_a_sentence(tmp_path_factory, content, ending):
 def test_names_of_classes_end_in_a_sentence(labels):
     with suppress(DataError):
         assert set(class_names(labels, "it")) == set(labels) - {""}
+
+
+@pytest.mark.parametrize(
+    ("name", "cells", "message"),
+    [
+        ("split", ("train", "train", "holdout", "val"), "'split' of .* has 'holdout', which is"),
+        ("Split", ("train", "train", "", "val"), "'Split' of .* has ''"),
+        ("split", ("0", "1", "2", "0"), "'split' of .* has '0'"),
+        ("subset", ("train", "train", "extra", "test"), "'subset' of .* has 'extra'"),
+    ],
+)
+def test_a_column_of_parts_is_understood_whole_or_refused(tmp_path, name, cells, message):
+    pictures(tmp_path, *FOUR)
+    lines = [f"{row},{cell}" for row, cell in zip(ROWS, cells, strict=True)]
+    with pytest.raises(DataError, match=message):
+        read(table(tmp_path / "labels.csv", f"file,label,{name}", *lines))
+
+
+def test_a_column_set_may_be_about_something_else(tmp_path):
+    pictures(tmp_path, *FOUR)
+    lines = [f"{row},{cell}" for row, cell in zip(ROWS, "AABB", strict=True)]
+    assert read(table(tmp_path / "labels.csv", "file,label,set", *lines)) == {"train": CLASSES}
+
+
+def test_rows_of_a_part_without_classes_are_left_out(tmp_path):
+    pictures(tmp_path, *FOUR, "e.png", "f.png")
+    lines = [f"{row},train" for row in ROWS] + ["e.png,,test", "f.png,,test"]
+    file = table(tmp_path / "labels.csv", "file,label,split", *lines)
+    assert read(file) == {"train": CLASSES}
+    notes = read_label_table(file).notes
+    assert any("the test part of" in n and "has no classes and is left out" in n for n in notes)
+    table(file, "file,label,split", *lines[:-1], "f.png,ant,test")
+    with pytest.raises(DataError, match=r"gives 'e\.png' no class"):
+        read(file)
+
+
+@pytest.mark.parametrize(
+    ("train", "val"),
+    [
+        ("train_labels.csv", "val_labels.csv"),
+        ("labels-train.csv", "labels-valid.csv"),
+        ("train_labels.csv", "validation_labels.jsonl"),
+        ("train.csv", "val.tsv"),
+        ("Train.csv", "test_set.csv"),
+    ],
+)
+def test_tables_whose_names_hold_their_parts(tmp_path, train, val):
+    pictures(tmp_path, *FOUR, "e.png", "f.png")
+    file = table(tmp_path / train, "file,label", *ROWS)
+    if val.endswith("l"):
+        rows = [dict(zip(("file", "label"), row.split(","), strict=True)) for row in LATER]
+        table(tmp_path / val, *map(json.dumps, rows))
+    else:
+        mark = "\t" if val.endswith("tsv") else ","
+        table(tmp_path / val, *(r.replace(",", mark) for r in ("file,label", *LATER)))
+    parts = read(file)
+    assert parts["train"] == CLASSES
+    assert list(parts.values())[1:] == [{"e.png": "ant", "f.png": "bee"}]
+
+
+def test_tables_of_the_same_part_and_form_are_refused(tmp_path):
+    pictures(tmp_path, *FOUR)
+    file = table(tmp_path / "train_labels.csv", "file,label", *ROWS)
+    table(tmp_path / "training_labels.csv", "file,label", *ROWS)
+    with pytest.raises(DataError, match="both hold the train part"):
+        read(file)
+
+
+def test_one_number_in_two_spellings_is_said(tmp_path):
+    pictures(tmp_path, *FOUR)
+    rows = ("a.png,0", "b.png,1", "c.png,0.0", "d.png,1.0")
+    file = table(tmp_path / "labels.csv", "file,label", *rows, *rows)
+    data = load(f"csv:{file}", val_fraction=0.0)
+    assert data.classes == ["0", "0.0", "1", "1.0"]
+    assert any("'0' and '0.0' differ in their spelling alone" in note for note in data.notes)

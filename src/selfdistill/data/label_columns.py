@@ -117,11 +117,23 @@ def _is_picture(cell: str) -> bool:
     return os.path.splitext(cell.strip())[1].lower() in EXTENSIONS
 
 
-def part_column(columns: Columns) -> str | None:
-    """The column that says which rows are for training, validation and testing."""
+def part_column(columns: Columns, file: Path) -> str | None:
+    """The column that says which rows are for training, validation and testing.
+
+    Raises:
+        DataError: it says so of some rows and of others not, or is called `split` and of none.
+    """
     for name, cells in columns.items():
-        if name.casefold() in _PARTS and all(split_of_name(cell.strip()) for cell in cells):
-            return name
+        if name.casefold() in _PARTS:
+            unknown = [cell for cell in cells if not split_of_name(cell.strip())]
+            if not unknown:
+                return name
+            if len(unknown) < len(cells) or name.casefold() == _PARTS[0]:
+                raise DataError(
+                    f"the column '{name}' of {file} has '{unknown[0]}', which is none of train, "
+                    "val and test; write one of these, or call the column otherwise if it is not "
+                    "about parts"
+                )
     return None
 
 

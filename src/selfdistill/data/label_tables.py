@@ -1,5 +1,6 @@
 """Tables of pictures and their classes, as CSV or JSON Lines files."""
 
+import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,8 @@ from .listing import subfolders
 from .named_pictures import ANY, PATHS, NamedPictures
 from .parts import SPLITS, by_split, parts_in_name, single, split_of_name
 from .splits import DatasetSplits, promote_val_to_test
+
+_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
 
 
 class _Part(NamedTuple):
@@ -51,11 +54,16 @@ def read_label_table(file: Path) -> DatasetSplits:
         for split, part in parts.items()
         if set(columns.names) <= set(part.columns)
     }
+    labels = {split: given for split, given in labels.items() if split == "train" or any(given)}
     source = f"the column '{columns.names[0]}'" if len(columns.names) == 1 else "the columns"
     classes = class_names(labels["train"], f"{source} of {train.file}")
     notes = [f"classes are those in {source} of {train.file}"] if columns.guessed else []
     splits = {s: _images(parts[s], labels[s], classes, notes) for s in labels}
-    notes += [f"{parts[s].file} has no classes and is left out" for s in parts if s not in splits]
+    notes += [
+        f"{f'the {s} part of ' * bool(part_name)}{parts[s].file} has no classes and is left out"
+        for s in parts
+        if s not in splits
+    ]
     notes += _left_out(parts, splits)
     val, test = promote_val_to_test(splits.get("val"), splits.get("test"))
     return DatasetSplits(splits["train"], val, test, classes, flip=True, notes=tuple(notes))
@@ -65,7 +73,7 @@ def _parts(file: Path) -> tuple[dict[str, _Part], str | None]:
     """The rows of each part, and the column that tells them apart if one table holds all."""
     tables = _tables(file)
     columns = {split: read_columns(table) for split, table in tables.items()}
-    name = part_column(columns["train"]) if len(tables) == 1 else None
+    name = part_column(columns["train"], file) if len(tables) == 1 else None
     if name:
         columns = _by_column(columns["train"], name)
         if "train" not in columns:
@@ -80,14 +88,40 @@ def _parts(file: Path) -> tuple[dict[str, _Part], str | None]:
 
 def _tables(file: Path) -> dict[str, Path]:
     """The table of each part: those named as parts beside it or in folders of parts, or itself."""
-    if split_of_name(file.stem):
-        alike = (f for f in file.parent.glob(f"*{file.suffix}") if split_of_name(f.stem))
-        return single(by_split(sorted(alike), lambda table: table.stem))
+    if file.is_file() and _part_and_rest(file.stem):
+        return _tables_beside(file)
     if split_of_name(file.parent.name):
         folders = (f for f in subfolders(file.parent.parent) if split_of_name(f.name))
         alike = (f / file.name for f in folders if (f / file.name).is_file())
         return single(by_split(alike, lambda table: table.parent.name))
     return {"train": file}
+
+
+def _tables_beside(file: Path) -> dict[str, Path]:
+    """The tables that are named as a table is but for the part, first those of its own form."""
+    _, rest = _part_and_rest(file.stem) or ("", ())
+    tables: dict[str, Path] = {}
+    for suffixes in ((file.suffix,), _SUFFIXES):
+        alike: dict[str, list[Path]] = {}
+        for table in sorted(file.parent.iterdir()):
+            fits = table.suffix in suffixes and table.is_file()
+            named = _part_and_rest(table.stem) if fits else None
+            if named and named[1] == rest and named[0] not in tables:
+                alike.setdefault(named[0], []).append(table)
+        tables |= single(alike)
+    if "train" not in tables:
+        raise DataError(f"there is {file} and no training part beside; call that train")
+    return tables
+
+
+def _part_and_rest(stem: str) -> tuple[str, tuple[str, ...]] | None:
+    """The part that a file's name tells, as `train_labels.csv` does, and its other words."""
+    if part := split_of_name(stem):
+        return part, ()
+    names = re.split(r"[^a-z0-9]+", stem.casefold())
+    parts = [part for name in names if (part := split_of_name(name))]
+    rest = tuple(name for name in names if not split_of_name(name))
+    return (parts[0], rest) if len(parts) == 1 else None
 
 
 def _by_column(columns: Columns, name: str) -> dict[str, Columns]:

@@ -1,6 +1,7 @@
 """Text files of a data set, and the names of its classes."""
 
 import os
+import re
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from ..core import DataError
 
+_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
 _MAX_BYTES = 64 << 20  # of lists, labels and settings
 
 
@@ -79,6 +81,7 @@ def check_class_names(names: Sequence[str], source: str) -> tuple[str, ...]:
         if not name.strip():
             raise DataError(f"a class in {source} has an empty name; name it")
         key = unicodedata.normalize("NFKC", name).casefold()
+        key = str(float(key)) if _NUMBER.fullmatch(key) else key
         if spellings.get(key) == name:
             raise DataError(f"two classes in {source} are called '{name}'; rename or join them")
         if key in spellings:
