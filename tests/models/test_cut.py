@@ -12,6 +12,7 @@ from selfdistill.export.usage_snippet import build_code
 from selfdistill.models import build, published_input, set_weights
 from selfdistill.modules.bottlenecks import SlimBottleneck
 from selfdistill.taps import Taps, find_taps
+from selfdistill.taps.fx_split import split_at
 
 CUTS = {
     "cifar/resnet10_w16@layer3": 16,
@@ -171,3 +172,26 @@ def test_trains_from_a_run_teaches_and_is_exported(tmp_path, behind):
         method="kd", model="cifar/resnet8", teacher=str(run.path), out=tmp_path / "kd", **tiny
     )
     assert torch.equal(student.method.teacher.network(x), run.network(x))
+
+
+@pytest.mark.parametrize("behind", ["", "+bottleneck"])
+def test_is_split_at_its_taps_and_exported_exit_by_exit(tmp_path, behind):
+    network, x = build(f"cifar/resnet8@layer2{behind}", num_classes=4).eval(), images(32)
+    parts, y = split_at(network, find_taps(network, x)[:-1]), x
+    for part in parts:
+        y = part(y)
+    torch.testing.assert_close(y, network(x))
+    keys = {"max_train_images": 64, "batch_size": 32, "epochs": 1, "quiet": True}
+    run = selfdistill.train(
+        method="byot", model=f"cifar/resnet8@layer2{behind}", out=tmp_path / "run", **keys
+    )
+    assert run.export(exit="exit1", format="safetensors").verification.holds
+    assert run.anytime(threshold=0.5)(torch.randn(2, 1, 8, 8)).logits.shape == (2, 10)
+
+
+@pytest.mark.parametrize("method", ["one", "mixskd"])
+def test_methods_that_copy_stages_take_it(method):
+    criterion = selfdistill.wrap(
+        build("cifar/resnet8@layer2", num_classes=4), method, example=images(16), classes=4
+    )
+    criterion(torch.randn(4, 3, 16, 16), torch.arange(4)).backward()

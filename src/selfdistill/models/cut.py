@@ -3,6 +3,7 @@
 import copy
 
 import torch
+import torch.fx
 from torch import Tensor, nn
 
 from ..core import ConfigError
@@ -20,6 +21,11 @@ BOTTLENECK = "+bottleneck"
 """Behind the module's name, for a bottleneck before the classifier."""
 _SIDES = (64, 224, 32, 96, 128, 256, 299, 384)  # of images that a network may take
 _TIMES = 8  # of clips that it may take instead
+
+
+# what looks at shapes stays a call in a trace, so that a cut network can be split at its taps
+torch.fx.wrap("as_map")
+torch.fx.wrap("mean_over_places")
 
 
 class CutNetwork(nn.Module):
@@ -64,7 +70,7 @@ class CutNetwork(nn.Module):
         for name, buffer in trunk.named_buffers(recurse=False):
             self.register_buffer(name, buffer)
         self.trunk_forward = type(trunk).forward  # of the attributes of whatever module it is given
-        self.num_prefix_tokens = count_prefix_tokens(network)
+        self.num_prefix_tokens, self.gives_map = count_prefix_tokens(network), False
         self.dropped = frozenset(network.state_dict()) - self.state_dict().keys()
         if not self.dropped:
             raise ConfigError(
@@ -75,6 +81,10 @@ class CutNetwork(nn.Module):
             self.cuts = stages[: stages.index(tap) + 1]
         example = self._example(in_channels)
         shape = self._shape(example)
+        with evaluation_mode(self), torch.no_grad():
+            feature = self.trunk_forward(self, example)
+        # of such a feature nothing depends on the image's size, so a trace leads from tap to tap
+        self.gives_map = as_map(feature, example.shape[2:], self.num_prefix_tokens) is feature
         self.cut_bottleneck: nn.Module | None = None
         self.added: frozenset[str] = frozenset()
         if bottleneck:
@@ -93,7 +103,8 @@ class CutNetwork(nn.Module):
         return scores
 
     def _map(self, x: Tensor) -> Tensor:
-        return as_map(self.trunk_forward(self, x), x.shape[2:], self.num_prefix_tokens)
+        feature: Tensor = self.trunk_forward(self, x)
+        return feature if self.gives_map else as_map(feature, x.shape[2:], self.num_prefix_tokens)
 
     def _shape(self, example: Tensor) -> tuple[int, ...]:
         with evaluation_mode(self), torch.no_grad():
@@ -130,9 +141,14 @@ class HalvingBottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C_last, h, w)."""
-        grid = tuple(min(side, max(-(-side // 2), 4)) for side in x.shape[2:])
-        out: Tensor = self.layers(pooled_to_size(x, grid))
+        out: Tensor = self.layers(_halved(x))
         return out
+
+
+@torch.fx.wrap
+def _halved(x: Tensor) -> Tensor:
+    """A map of half as many rows and columns, of four where these would be fewer."""
+    return pooled_to_size(x, [min(side, max(-(-side // 2), 4)) for side in x.shape[2:]])
 
 
 def _last_shape(network: nn.Module, example: Tensor) -> tuple[int, ...]:
