@@ -49,7 +49,7 @@ def test_a_threshold_that_no_exit_reaches(run):
         (["--threshold", "high"], "--threshold takes numbers such as 0.9 or 0.9,0.8,none"),
         (["--threshold", "none"], "no image leaves early"),
         (["--max-loss", "a,b"], "--max-loss takes numbers such as 0,0.5,1 (in points), not 'a,b'"),
-        (["--max-loss", "-1"], "from 0 to below 1, not -0.01"),
+        (["--max-loss", "-1"], "--max-loss is from 0 to below 100 points, and this is -1"),
         (["--onnx", "a.onnx"], "an ONNX file holds one choice of thresholds"),
         (["--onnx", "no/a.onnx", "--max-loss", "1"], "there is no folder no to write a.onnx into"),
         (["--device", "gpu"], "--device"),

@@ -112,7 +112,10 @@ def test_another_size_is_evaluated_anew(run):
         (["--max-loss", "1"], "--max-loss is an option of --format onnx-int8 alone"),
         (["--threads", "1", "--format", "pt2"], "--threads is an option of --format onnx-int8"),
         (["--format", "onnx-int8", "--float-layers", "few"], "of layers, or auto, not 'few'"),
-        (["--format", "onnx-int8", "--max-loss", "100"], "from 0 to below 1, not 1"),
+        (
+            ["--format", "onnx-int8", "--max-loss", "100"],
+            "--max-loss is from 0 to below 100 points, and this is 100",
+        ),
         (["--max-macs", "30 cows"], "--max-macs is a number such as 30M or 1.2G, not '30 cows'"),
     ],
 )

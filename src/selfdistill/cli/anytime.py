@@ -7,6 +7,7 @@ import typer
 
 from ..runs.terminal import console, percent
 from .console import amount, echo, echo_stderr, table
+from .options import points_as_part
 
 if TYPE_CHECKING:
     from ..data import ImageData
@@ -96,7 +97,7 @@ def anytime(
 def _losses(text: str | None) -> list[float]:
     """Points as fractions, in their order."""
     points = _numbers(text, "--max-loss", "0,0.5,1 (in points)") if text else []
-    return [(p or 0.0) / 100 for p in dict.fromkeys(points)]
+    return [points_as_part(p or 0.0, "--max-loss") for p in dict.fromkeys(points)]
 
 
 def _numbers(text: str, option: str, example: str, *, none: bool = False) -> "list[Threshold]":

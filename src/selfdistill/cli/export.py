@@ -11,6 +11,7 @@ from ..export.formats import check_format, format_names
 from ..export.int8_options import int8_options
 from ..runs.terminal import console, percent, scored
 from .console import amount, difference_text, echo, table
+from .options import points_as_part
 
 if TYPE_CHECKING:
     from ..export.int8_export import Int8Comparison
@@ -81,7 +82,7 @@ def export(
     accuracy, macs = _fraction(min_accuracy), _count(max_macs)
     int8 = int8_options(
         format,
-        max_loss=None if max_loss is None else max_loss / 100,
+        max_loss=None if max_loss is None else points_as_part(max_loss, "--max-loss"),
         float_layers=float_layers,
         batch_size=batch_size,
         num_threads=threads,

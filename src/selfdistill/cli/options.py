@@ -11,9 +11,22 @@ from typing import Annotated, Any, Literal
 import typer
 from pydantic.fields import FieldInfo
 
+from ..errors import ConfigError
 from ..recipe.fields import Recipe, default_text
 
 _RECIPE = "Recipe and run"
+
+
+def points_as_part(points: float, option: str) -> float:
+    """Points of a score as a part of it, in [0, 1).
+
+    Raises:
+        ConfigError: they are not in [0, 100).
+    """
+    if not 0 <= points < 100:
+        raise ConfigError(f"{option} is from 0 to below 100 points, and this is {points:g}")
+    return points / 100
+
 
 RecipeFile = Annotated[
     Path | None,
