@@ -9,7 +9,8 @@ from PIL import Image
 from selfdistill.core import DataError
 from selfdistill.data import class_folders, load
 from selfdistill.data.hold_out import subsample
-from selfdistill.data.images import ImageFiles, InMemoryImages
+from selfdistill.data.images import ImageFiles
+from selfdistill.data.in_memory import InMemoryImages
 
 
 def picture(path: Path, value: int = 0, size: tuple[int, int] = (8, 8)) -> Path:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from selfdistill.core import IGNORE
 from selfdistill.data.geometry import GeometricAugmentation
-from selfdistill.data.images import InMemoryImages
+from selfdistill.data.in_memory import InMemoryImages
 from selfdistill.data.loader import Loader
 from selfdistill.data.targets import NO_BOX, Boxes, Labels, Masks
 from selfdistill.data.zoom import GRAY, zoom_box, zoom_images

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from selfdistill.core import DataError
 from selfdistill.data.hold_out import hold_out_fraction, stratified_order, subsample
-from selfdistill.data.images import InMemoryImages
+from selfdistill.data.in_memory import InMemoryImages
 
 label_lists = st.lists(st.integers(0, 4), min_size=2, max_size=60)
 

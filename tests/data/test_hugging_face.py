@@ -9,7 +9,7 @@ from shard_files import CLASSES, encoded, samples, write_folder
 from selfdistill.core import DataError
 from selfdistill.data import load
 from selfdistill.data.hugging_face import read_hugging_face
-from selfdistill.data.images import InMemoryImages
+from selfdistill.data.in_memory import InMemoryImages
 from selfdistill.errors import MissingExtraError
 
 datasets = pytest.importorskip("datasets")

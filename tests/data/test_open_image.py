@@ -49,7 +49,7 @@ def test_a_photograph_is_turned_in_a_streamed_batch_too(tmp_path):
     wide = np.zeros((16, 32, 3), np.uint8)
     wide[:, :16] = 255
     Image.fromarray(wide).save(tmp_path / "x.jpg", exif=exif, quality=95)
-    files = ImageFiles([tmp_path / "x.jpg"], np.zeros(1), (32, 16))
+    files = ImageFiles([tmp_path / "x.jpg"], np.zeros(1, int), (32, 16))
     assert files.stored_size(0) == (32, 16)
     image = files.fit_to_size(files.open(0))[0]
     assert image[:14].min() > 200

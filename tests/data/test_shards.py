@@ -13,7 +13,7 @@ from shard_files import CLASSES, encoded, samples, write_folder, write_shards, w
 
 from selfdistill.core import DataError, ResourceError
 from selfdistill.data import Loader, load, shard_index
-from selfdistill.data.images import InMemoryImages
+from selfdistill.data.in_memory import InMemoryImages
 from selfdistill.data.shard_index import indexed
 from selfdistill.data.shards import find_shards, read_shards
 from selfdistill.recipe.data_check import describe_data, image_difference

@@ -10,7 +10,8 @@ from PIL import Image
 
 from selfdistill.core import DataError
 from selfdistill.data import ExtraImages, ImageData, load
-from selfdistill.data.images import ImageFiles, InMemoryImages
+from selfdistill.data.images import ImageFiles
+from selfdistill.data.in_memory import InMemoryImages
 from selfdistill.data.targets import NO_BOX, Boxes, Masks
 from selfdistill.diagnosis.data import check_data
 

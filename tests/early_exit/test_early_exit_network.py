@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from selfdistill.core import ConfigError
 from selfdistill.data import ImageData
-from selfdistill.data.images import InMemoryImages
+from selfdistill.data.in_memory import InMemoryImages
 from selfdistill.early_exit.network import (
     build_early_exit_network,
     collect_exit_decisions,

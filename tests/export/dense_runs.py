@@ -8,7 +8,7 @@ from torch import nn
 from true_scores import true_scores
 
 from selfdistill.data import ImageData
-from selfdistill.data.images import InMemoryImages
+from selfdistill.data.in_memory import InMemoryImages
 from selfdistill.data.targets import Boxes, Masks
 from selfdistill.export.package import task_for
 from selfdistill.models import build

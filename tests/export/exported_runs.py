@@ -6,7 +6,7 @@ import torch
 from true_scores import true_scores
 
 from selfdistill.data import ImageData
-from selfdistill.data.images import InMemoryImages
+from selfdistill.data.in_memory import InMemoryImages
 from selfdistill.recipe.build_method import build_method
 from selfdistill.recipe.data_check import describe_data
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageOps
 
 from selfdistill.data import ImageData
-from selfdistill.data.images import InMemoryImages
+from selfdistill.data.in_memory import InMemoryImages
 from selfdistill.data.preparation import preparation_of
 from selfdistill.export.dataset_license import dataset_license, hub_name
 from selfdistill.export.formats import load_format

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from torch import nn
 
 from selfdistill.core import ArtifactError, ConfigError, DataError, ResourceError, RunBusyError
-from selfdistill.data.images import InMemoryImages
+from selfdistill.data.in_memory import InMemoryImages
 from selfdistill.export.package import default_folder, export_run
 
 

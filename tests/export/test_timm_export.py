@@ -15,7 +15,7 @@ from torch import nn
 from selfdistill.core import ArtifactError, ConfigError, ResourceError, RunBusyError
 from selfdistill.data import ImageData
 from selfdistill.data.augment import normalize
-from selfdistill.data.images import InMemoryImages
+from selfdistill.data.in_memory import InMemoryImages
 from selfdistill.data.preparation import preparation_of
 from selfdistill.export.package import export_run
 from selfdistill.export.timm_export import check_timm_network, pretrained_cfg, write_timm

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from selfdistill.data import ImageData
-from selfdistill.data.images import InMemoryImages
+from selfdistill.data.in_memory import InMemoryImages
 from selfdistill.export.extract_predictor import extract_predictor
 from selfdistill.export.normalized_input import NormalizedInput
 from selfdistill.export.verify import (

@@ -292,3 +292,30 @@ def test_a_segmenter_learns_too():
         selfdistill.wrap(network, "exits", example=images[:2], classes=3)
     with pytest.raises(ConfigError, match=r"no task 'segment' .did you mean 'segmentation'"):
         selfdistill.wrap(network, "exits", example=images[:2], classes=3, task="segment")
+
+
+@pytest.mark.parametrize("compiled", ["student", "peer"])
+def test_a_compiled_network_is_refused_with_what_to_do(compiled):
+    networks = {name: build("cifar/resnet8", num_classes=3) for name in ("student", "peer")}
+    networks[compiled] = torch.compile(networks[compiled])
+    with pytest.raises(ConfigError, match=r"network is compiled.*before torch\.compile"):
+        selfdistill.wrap(
+            networks["student"],
+            "dml",
+            example=torch.zeros(2, 3, 16, 16),
+            classes=3,
+            peers=[networks["peer"]],
+        )
+
+
+@pytest.mark.parametrize(
+    ("example", "sentence"),
+    [
+        (torch.zeros(2, 3, 16, 16, dtype=torch.uint8), "this is torch.uint8; normalize it"),
+        (torch.zeros(3, 16, 16), r"is two images, \(2, C, H, W\), and this is \(3, 16, 16\)"),
+    ],
+)
+def test_an_example_that_is_no_batch(example, sentence):
+    network = build("cifar/resnet8", num_classes=3)
+    with pytest.raises(ConfigError, match=sentence):
+        selfdistill.wrap(network, "ce", example=example, classes=3)

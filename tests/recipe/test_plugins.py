@@ -7,6 +7,7 @@ import pytest
 from selfdistill.core import ConfigError
 from selfdistill.recipe import plugins
 from selfdistill.recipe.plugins import import_plugins, load_entry_points
+from selfdistill.recipe.presets import with_preset
 
 
 @pytest.fixture(autouse=True)
@@ -99,3 +100,19 @@ def test_entry_points_are_loaded_once_and_a_broken_one_is_passed_over(monkeypatc
         load_entry_points()
     load_entry_points()
     assert loaded == ["good"]
+
+
+def test_the_modules_of_a_run_whose_network_goes_on(tmp_path):
+    """They are imported, as for all that reads the run, but never from inside of it."""
+    file = counting(tmp_path / "mine")
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "recipe.toml").write_text(f'model = "own/net"\nimports = ["{file}"]\n')
+    whole = with_preset({}, {"method": "ce", "weights": str(run)})
+    assert (whole["model"], list(whole["imports"])) == ("own/net", [str(file)])
+    assert file.with_suffix(".log").read_text() == "x"
+    inner = counting(run, "inner")
+    (run / "recipe.toml").write_text(f'model = "own/net"\nimports = ["{inner}"]\n')
+    with pytest.raises(ConfigError, match="in the run itself, which is never executed"):
+        with_preset({}, {"method": "ce", "weights": str(run)})
+    assert not inner.with_suffix(".log").exists()

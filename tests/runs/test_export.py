@@ -8,7 +8,7 @@ from torch import nn
 
 import selfdistill
 from selfdistill.core import ConfigError, DataError
-from selfdistill.data.images import InMemoryImages
+from selfdistill.data.in_memory import InMemoryImages
 
 TINY = {"epochs": 1, "max_train_images": 64, "batch_size": 32, "method": "exits"}
 

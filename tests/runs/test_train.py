@@ -167,3 +167,12 @@ def test_cycles_are_not_divided_anew(method, tmp_path):
         selfdistill.train(out=tmp_path / "run", resume=True, epochs=4, quiet=True)
     assert (tmp_path / "run" / "recipe.toml").read_text() == before
     assert selfdistill.train(out=tmp_path / "run", resume=True, epochs=2, quiet=True).exits
+
+
+def test_the_run_may_be_named_by_resume(tmp_path):
+    keys = {"method": "ce", "model": "cifar/resnet8", "quiet": True, **TINY}
+    run = selfdistill.train(out=tmp_path / "run", **keys)
+    longer = selfdistill.train(resume=run.path, epochs=2, quiet=True)
+    assert (longer.path, longer.state["epoch"]) == (run.path, 2)
+    with pytest.raises(ConfigError, match="leave out out"):
+        selfdistill.train(resume=str(run.path), out=tmp_path / "other")

@@ -4,7 +4,8 @@ from .eval_loader import EvalLoader
 from .extra_images import ExtraImages, LoaderWithExtra, UnlabeledLoader, read_extra_images
 from .image_data import ImageData
 from .image_set import ImageSet
-from .images import ImageFiles, InMemoryImages
+from .images import ImageFiles
+from .in_memory import InMemoryImages
 from .loader import Loader
 from .notes import data_notes, warn_of_data
 from .sources import SOURCES, load, register_data

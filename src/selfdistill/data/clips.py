@@ -8,9 +8,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..core import keyed_random
+from ..core import DataError, keyed_random
 from .image_set import CropKeys
-from .images import ImageFiles, InMemoryImages, map_images
+from .images import ImageFiles, map_images
+from .in_memory import InMemoryImages
 from .read_video import check_video, read_frames
 from .targets import Targets
 
@@ -65,9 +66,16 @@ class InMemoryClips(InMemoryImages):
     def __init__(
         self, frames: Tensor, lengths: Tensor, targets: Targets | Tensor, clip: ClipLength
     ) -> None:
-        super().__init__(frames, targets)
         self.lengths, self.clip = lengths, clip
+        super().__init__(frames, targets)
         self.shape = _clip_shape(tuple(frames.shape[1:]), clip)
+
+    def _check_counts(self) -> None:
+        if len(self.lengths) != len(self) or int(self.lengths.sum()) != len(self.images):
+            raise DataError(
+                f"{len(self.images):,} frames are of {len(self.lengths):,} videos of "
+                f"{int(self.lengths.sum()):,} frames with {len(self):,} targets; make them agree"
+            )
 
     def fetch(self, index: Tensor) -> Tensor:
         """The central clips of videos, (B, C, T, H, W) uint8."""

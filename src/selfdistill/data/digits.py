@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from .hold_out import hold_out
-from .images import InMemoryImages
+from .in_memory import InMemoryImages
 from .splits import DatasetSplits
 
 _TEST = 360

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..core import ResourceError
 from . import box_folders, mask_folders, voc
-from .images import InMemoryImages
+from .in_memory import InMemoryImages
 from .mask_values import MaskClasses
 from .splits import DatasetSplits, MeanStd
 

@@ -8,7 +8,7 @@ from ..core import Batch, ConfigError
 from .augment import normalize
 from .decoding import fetch_rows
 from .image_set import ImageSet
-from .images import InMemoryImages
+from .in_memory import InMemoryImages
 
 
 class EvalLoader:

@@ -17,7 +17,8 @@ from .class_folders import at_size
 from .eval_loader import EvalLoader
 from .hugging_face import read_hugging_face
 from .image_set import ImageSet
-from .images import ImageFiles, InMemoryImages
+from .images import ImageFiles
+from .in_memory import InMemoryImages
 from .kept_listing import CACHE, ListedImages, listed_images
 from .listing import Listing
 from .loader import Loader

@@ -3,11 +3,14 @@
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
+from ..core import DataError
 from ..functional.channels import convert_moments
 from .extra_images import ExtraImages
 from .image_set import ImageSet
-from .images import InMemoryImages
+from .in_memory import InMemoryImages
+from .targets import Labels
 
+_CLASS_TASKS = ("classification", "clips")
 Numbers = tuple[float, ...]
 OWN = "the data set's own"
 
@@ -59,6 +62,20 @@ class ImageData:
     extra: ExtraImages | None = None
     color_jitter: float = 0.0
 
+    def __post_init__(self) -> None:
+        """Raises `DataError` for what no run could be trained or normalized by."""
+        for name, numbers in (("mean", self.mean), ("std", self.std)):
+            if not all(0 <= number <= 1 for number in numbers):
+                raise DataError(
+                    f"{name} {tuple(numbers)} is not of pixels in 0 … 1; if it is of 0 … 255, "
+                    "divide mean and std by 255"
+                )
+        if not all(self.std):
+            raise DataError(f"std {tuple(self.std)} divides by 0; give 1 for a constant channel")
+        if self.task in _CLASS_TASKS:
+            for name in ("train", "val", "test"):
+                _check_labels(getattr(self, name), name, len(self.classes))
+
     @property
     def moments(self) -> tuple[Numbers, Numbers]:
         """Mean and std of the set itself."""
@@ -94,3 +111,15 @@ class ImageData:
         if self.converted_from in (0, channels):
             return ""
         return "gray images repeated in 3 channels" if channels == 3 else "color converted to gray"
+
+
+def _check_labels(images: ImageSet | None, part: str, classes: int) -> None:
+    """Raises `DataError` if a label is the number of no class."""
+    if images is None or not isinstance(images.targets, Labels) or not len(images):
+        return
+    least, most = (int(bound) for bound in images.labels.aminmax())
+    if least < 0 or most >= classes:
+        raise DataError(
+            f"the labels of the {part} images are {least} … {most}, and {classes} classes are "
+            f"numbered 0 … {classes - 1}; number them so, or name all classes"
+        )

@@ -14,7 +14,8 @@ from .decoding import decode_rows, fetch_rows
 from .erasing import random_erasing
 from .geometry import GeometricAugmentation
 from .image_set import ImageSet
-from .images import ImageFiles, InMemoryImages
+from .images import ImageFiles
+from .in_memory import InMemoryImages
 from .mixing import Mixing
 from .mosaic import Mosaic
 from .same_class import SameClassSampler

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ..core import DataError
 from .class_folders import IMAGENET, common_size
-from .images import ImageFiles, InMemoryImages, map_images
+from .images import ImageFiles, map_images
+from .in_memory import InMemoryImages
 from .listing import Listing
 from .mask_values import MaskClasses, encode_masks, read_mask_classes
 from .open_image import UnreadableImageError, open_rgb, opened, orientation_of, turned

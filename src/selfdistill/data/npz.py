@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..core import DataError, nearest
 from .clips import ClipLength, InMemoryClips
-from .images import InMemoryImages
+from .in_memory import InMemoryImages
 from .parts import SPLITS, split_of_name
 from .splits import DatasetSplits
 from .text_files import numbered_classes

@@ -19,7 +19,8 @@ from .digits import read_digits
 from .hold_out import hold_out_fraction, subsample
 from .hugging_face import read_hugging_face
 from .image_data import ImageData
-from .images import ImageFiles, InMemoryImages
+from .images import ImageFiles
+from .in_memory import InMemoryImages
 from .kept_listing import CACHE
 from .label_tables import read_label_table
 from .npz import read_npz, read_npz_pictures

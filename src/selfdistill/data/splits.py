@@ -53,4 +53,6 @@ def check_folder(path: Path) -> None:
         raise DataError(f"{path} is no folder; {remedy}")
     if not os.path.isdir(path):
         siblings = (p.name for p in path.parent.iterdir()) if os.path.isdir(path.parent) else ()
-        raise DataError(f"there is no folder {path}{nearest(path.name, siblings, list_all=False)}")
+        place = "" if path.is_absolute() else f" in {Path.cwd()}"
+        hint = nearest(path.name, siblings, list_all=False)
+        raise DataError(f"there is no folder {path}{place}{hint}")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..core import IGNORE
+from ..core import IGNORE, DataError
 from .geometry import GeometricAugmentation
 
 NO_BOX = -1
@@ -72,13 +72,22 @@ class Labels(Targets):
     """One class per image.
 
     Args:
-        labels: (N,) int64.
+        labels: (N,) integers.
+
+    Raises:
+        DataError: labels of another form.
     """
 
     unit = "images"
 
     def __init__(self, labels: Tensor) -> None:
-        self.strata = labels
+        labels = torch.as_tensor(labels)  # who calls from Python may have an array
+        if labels.dim() != 1 or labels.is_floating_point() or labels.is_complex():
+            raise DataError(
+                f"labels are (N,) integers, the class of each image, and these are "
+                f"{tuple(labels.shape)} of {labels.dtype}; give the numbers of the classes"
+            )
+        self.strata = labels.long()
 
     def fetch(
         self, index: Tensor, geometry: GeometricAugmentation | None = None, epoch: int = 0

@@ -11,7 +11,8 @@ from torch import Tensor
 from ..data import ImageData, data_notes
 from ..data.image_data import OWN
 from ..data.image_set import ImageSet
-from ..data.images import ImageFiles, InMemoryImages, map_images
+from ..data.images import ImageFiles, map_images
+from ..data.in_memory import InMemoryImages
 from ..data.open_image import UnreadableImageError, raise_unreadable
 from ..data.targets import Boxes
 

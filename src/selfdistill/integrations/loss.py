@@ -256,12 +256,8 @@ def wrap(
             f"the example of task '{task}' is two images, (2, C, H, W), and this is "
             f"{type(example).__name__}; graphs want task='nodes'"
         )
-    if isinstance(example, Tensor) and (example.dim() == 5) != tasks[task].clips:
-        wanted = "clips, (2, C, T, H, W)" if tasks[task].clips else "images, (2, C, H, W)"
-        raise ConfigError(
-            f"the example of task '{task}' is two {wanted}, and this is {tuple(example.shape)}; "
-            "clips want task='clips'"
-        )
+    if isinstance(example, Tensor):
+        _check_example(example, tasks[task])
     built_task = tasks[task](names, example, label_smoothing=label_smoothing)
     for module in (network, *peers):
         check_network(module, built_task, foreign=True)
@@ -283,3 +279,18 @@ def wrap(
         built_method, built_task, seed=seed, total_steps=total_steps, needs_index=needs_index
     )
     return criterion.to(device)
+
+
+def _check_example(example: Tensor, task: type[Task]) -> None:
+    """Raises `ConfigError` if an example is no batch of what a network of the task takes."""
+    wanted = "clips, (2, C, T, H, W)" if task.clips else "images, (2, C, H, W)"
+    if example.dim() != 4 + task.clips:
+        raise ConfigError(
+            f"the example of task '{task.name}' is two {wanted}, and this is "
+            f"{tuple(example.shape)}; clips want task='clips'"
+        )
+    if not example.is_floating_point():
+        raise ConfigError(
+            f"the example is two {wanted}, as the network takes them, and this is {example.dtype}; "
+            "normalize it as the training images, to floating point"
+        )

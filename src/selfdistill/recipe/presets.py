@@ -136,12 +136,18 @@ def _check_schedule(recipe: Mapping[str, Any], keys: Mapping[str, Any]) -> None:
 
 
 def _network_of_run(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """The network's name, where the initial weights are those of a run and no network is named."""
+    """The network's name, and the modules that define it, where weights are those of a run.
+
+    Keys that are given go before these.
+    """
     path = Path(str(recipe.get("weights", ""))) / "recipe.toml"
     if not recipe.get("weights") or not path.is_file():
         return {}
-    model = read(path).get("model")
-    return {"model": model} if isinstance(model, str) else {}
+    own = read(path)
+    if not isinstance(own.get("model"), str):
+        return {}
+    import_recipe_plugins(own, run_dir=path.parent)
+    return {key: own[key] for key in ("model", "imports") if key in own}
 
 
 def resolve_preset(recipe: Mapping[str, Any], methods: Sequence[str] = ()) -> Preset:

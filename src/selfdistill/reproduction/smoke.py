@@ -15,7 +15,7 @@ from torch import Generator, nn
 
 from ..core import ArtifactError
 from ..data import ImageData
-from ..data.images import InMemoryImages
+from ..data.in_memory import InMemoryImages
 from ..data.targets import Boxes, Labels, Targets
 from ..models import build
 from ..recipe.make_fabric import make_fabric

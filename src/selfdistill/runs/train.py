@@ -60,7 +60,7 @@ def train(
     teacher: str | Path | nn.Module | None = None,
     peers: Sequence[str | nn.Module] = (),
     out: str | Path | None = None,
-    resume: bool = False,
+    resume: bool | str | Path = False,
     recipe: str | Path | None = None,
     callback: Callback | Sequence[Callback] | None = None,
     quiet: bool = False,
@@ -76,9 +76,9 @@ def train(
         peers: for online methods: names or modules, all of them one or the other; none is one more
             network like the student.
         out: the run's directory; None takes the next free one in runs/.
-        resume: continue the run in `out`, by its own recipe; of the rest only what was given as an
-            object (`model`, `data`, `teacher`, `peers`) need be given again. A larger `epochs`
-            extends the run.
+        resume: continue the run in `out`, or in the directory that is given here, by its own
+            recipe; of the rest only what was given as an object (`model`, `data`, `teacher`,
+            `peers`) need be given again. A larger `epochs` extends the run.
         recipe: a TOML file to start from.
         callback: one or several, called as training goes on; None prints a line an epoch, and on
             a terminal a progress bar.
@@ -92,6 +92,10 @@ def train(
         >>> run = train(method="muse", data="digits", epochs=20)  # doctest: +SKIP
         >>> run.exits[0].test_score, run.network  # doctest: +SKIP
     """
+    if not isinstance(resume, bool):
+        if out is not None and Path(out) != Path(resume):
+            raise ConfigError(f"resume={resume} names a run, and out={out} another; leave out out")
+        out, resume = resume, True
     given = training_arguments(keys, model, data, teacher, peers)
     file = read(Path(recipe)) if recipe else {}
     epochs: int | None = None

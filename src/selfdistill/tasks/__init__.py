@@ -66,6 +66,11 @@ def check_network(network: nn.Module, task: Task, *, foreign: bool = False) -> N
         ConfigError: the network cannot take the task's images, or its output is not of the task's
             form.
     """
+    if type(network).__name__ == "OptimizedModule":
+        raise ConfigError(
+            "the network is compiled, so that its modules are hidden; give it as it was before "
+            "torch.compile, and compile what trains it: train(compile=True), or the criterion"
+        )
     output = example_output(network, task.example)
     task.check_output(network, output)
     if foreign and task.class_scores:
