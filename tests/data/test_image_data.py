@@ -14,7 +14,9 @@ LABELS = torch.arange(12) % 3
 
 def data(images=PIXELS, labels=LABELS, mean=(0.5,) * 3, std=(0.3,) * 3, **more):
     part = InMemoryImages(images, labels)
-    return ImageData("made", part, None, part, list("abc"), mean, std, 0, False, False, **more)
+    keys = {"classes": list("abc"), **more}
+    sides = {"crop_padding": 0, "flip": False, "resized_crop": False}
+    return ImageData("made", part, None, part, mean=mean, std=std, **sides, **keys)
 
 
 @pytest.mark.parametrize(
@@ -29,6 +31,7 @@ def data(images=PIXELS, labels=LABELS, mean=(0.5,) * 3, std=(0.3,) * 3, **more):
         ({"labels": LABELS[:, None]}, r"\(12, 1\) of torch.int64"),
         ({"labels": LABELS + 1}, "labels of the train images are 1 … 3, and 3 classes .* 0 … 2"),
         ({"labels": LABELS - 1}, "are -1 … 1"),
+        ({"classes": ["all"]}, "one class.*two are the least"),
         ({"mean": (127.0,) * 3}, r"mean \(127.0, .* divide mean and std by 255"),
         ({"std": (58.0,) * 3}, r"std \(58.0, .* divide mean and std by 255"),
         ({"mean": (float("nan"),) * 3}, "is not of pixels in 0 … 1"),

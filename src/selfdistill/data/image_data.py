@@ -73,6 +73,8 @@ class ImageData:
         if not all(self.std):
             raise DataError(f"std {tuple(self.std)} divides by 0; give 1 for a constant channel")
         if self.task in _CLASS_TASKS:
+            if len(self.classes) < 2:
+                raise DataError(f"the data have one class, {self.classes}; two are the least")
             for name in ("train", "val", "test"):
                 _check_labels(getattr(self, name), name, len(self.classes))
 
