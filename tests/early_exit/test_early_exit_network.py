@@ -137,7 +137,7 @@ def test_decisions_of_all_exits(method, images, outputs, thresholds):
     labels = torch.arange(40) % 5
     part = InMemoryImages(pixels, labels)
     data = ImageData(
-        "made", list("abcde"), part, None, part, (0.5,) * 3, (0.2,) * 3, 0, False, False
+        "made", part, None, part, list("abcde"), (0.5,) * 3, (0.2,) * 3, 0, False, False
     )
     decisions = collect_exit_decisions(method, data, part)
     for k, name in enumerate(outputs):

@@ -26,7 +26,7 @@ EXIT = ExitScore("exit1", 1_000, 200_000, 0.85, 0.84)
 
 
 def page(score=EXIT, format="onnx", classes=3, **changes):
-    pixels = InMemoryImages(torch.zeros(20, 3, 32, 24, dtype=torch.uint8), torch.zeros(20))
+    pixels = InMemoryImages(torch.zeros(20, 3, 32, 24, dtype=torch.uint8), torch.zeros(20).long())
     names = [f"class {i}" for i in range(classes)]
     fields = {"classes": names, "mean": (0,) * 3, "std": (1,) * 3}
     parts = {"train": pixels, "val": pixels, "test": pixels} | changes.pop("parts", {})
@@ -98,8 +98,9 @@ def test_the_code_is_python(format):
 @pytest.mark.parametrize("size", [(24, 32), (90, 40), (7, 50), (32, 24)])
 @pytest.mark.parametrize("ratio", [1.0, 256 / 224])
 def test_the_code_prepares_a_picture_as_training_does(tmp_path, fit, channels, size, ratio):
+    pixels = torch.zeros(2, channels, 32, 24, dtype=torch.uint8)
     data = ImageData(
-        "x", InMemoryImages(torch.zeros(2, channels, 32, 24, dtype=torch.uint8), torch.zeros(2)),
+        "x", InMemoryImages(pixels, torch.zeros(2).long()),
         None, None, ["a", "b"], (0,), (1,), 0, False, False, fit=fit, resize_ratio=ratio,
     )  # fmt: skip
     draw = np.random.default_rng(0)

@@ -27,7 +27,7 @@ from selfdistill.tasks.classification import Classification
 
 
 def made_data(shape=(3, 32, 32), **changes):
-    images = InMemoryImages(torch.zeros(2, *shape, dtype=torch.uint8), torch.zeros(2))
+    images = InMemoryImages(torch.zeros(2, *shape, dtype=torch.uint8), torch.zeros(2).long())
     mean, std = (0.2, 0.4, 0.6)[: shape[0]], (0.2, 0.25, 0.3)[: shape[0]]
     fields = {"crop_padding": 0, "flip": False, "resized_crop": False}
     return ImageData("x", images, None, None, list("abcde"), mean, std, **fields, **changes)

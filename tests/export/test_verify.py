@@ -110,7 +110,7 @@ def test_pixels_are_compared_at_the_size_of_the_images():
 
 def test_batches_fit_the_memory():
     assert verification_batch_size(data()) == 256
-    large = InMemoryImages(torch.zeros(1, 3, 640, 480, dtype=torch.uint8), torch.zeros(1))
+    large = InMemoryImages(torch.zeros(1, 3, 640, 480, dtype=torch.uint8), torch.zeros(1).long())
     assert verification_batch_size(data(train=large)) == 3
 
 

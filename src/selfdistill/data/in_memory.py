@@ -29,7 +29,7 @@ class InMemoryImages(ImageSet):
     fit = "stretch"
 
     def __init__(self, images: Tensor, targets: Targets | Tensor) -> None:
-        if images.dtype != torch.uint8 or images.dim() != 4:
+        if images.dtype != torch.uint8 or images.dim() not in (4, 5):  # clips have times, too
             raise DataError(
                 f"images in memory are (N, C, H, W) of uint8, 0 … 255, and these are "
                 f"{tuple(images.shape)} of {images.dtype}; convert them, "
