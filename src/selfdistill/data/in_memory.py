@@ -23,7 +23,7 @@ class InMemoryImages(ImageSet):
         targets: of each image, on the same device; (N,) integers are labels.
 
     Raises:
-        DataError: images of another form, or as many targets as there are not images.
+        DataError: images of another form, or not one target for each.
     """
 
     fit = "stretch"
