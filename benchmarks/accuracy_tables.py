@@ -53,6 +53,23 @@ def strong_baseline() -> list[str]:
     ]
 
 
+def fine_tuning_methods() -> list[str]:
+    """What methods gain where a pretrained network is fine-tuned."""
+    about = (
+        "EfficientNet-lite0 with ImageNet's weights by the preset `finetune`, some 600 pictures of "
+        "64×64 of ten classes, 6 epochs, batch 32, fp32; `short` is plain training of the network "
+        "cut before its last stage, `kd` learns from what plain training made of the same "
+        "pictures; part 8 of the [study](study.md)."
+    )
+    sets = {"clothes": "", "frames of videos": "-frames"}
+    return [
+        methods(
+            f"accuracy-fine-tuning-methods{ending}", f"Fine-tuning by methods, {name}", about, ""
+        )
+        for name, ending in sets.items()
+    ]
+
+
 def feature_distillation() -> list[str]:
     """What features that were learned without labels are worth before few labels."""
     return [
@@ -98,6 +115,7 @@ def classification() -> list[str]:
         cifar100("accuracy-cifar100-small", "4,000", 40),
         cifar100("accuracy-cifar100-1000x120", "1,000", 120),
         *strong_baseline(),
+        *fine_tuning_methods(),
         methods(
             "accuracy-cifar100-2000x20-offline",
             "CIFAR-100, offline methods at 32×32",
