@@ -294,6 +294,17 @@ def test_a_segmenter_learns_too():
         selfdistill.wrap(network, "exits", example=images[:2], classes=3, task="segment")
 
 
+@pytest.mark.parametrize("options", [{}, {"teacher_taps": "_orig_mod.layer1,_orig_mod.layer3"}])
+def test_a_compiled_teacher_whose_features_are_read(options):
+    networks = [build("cifar/resnet8", num_classes=3) for _ in range(2)]
+    keys = {"example": torch.zeros(2, 3, 16, 16), "classes": 3}
+    with pytest.raises(ConfigError, match=r"network is compiled.*before torch\.compile"):
+        selfdistill.wrap(
+            networks[0], "fitnets", teacher=torch.compile(networks[1]), **options, **keys
+        )
+    selfdistill.wrap(networks[0], "kd", teacher=torch.compile(networks[1]), **keys)
+
+
 @pytest.mark.parametrize("compiled", ["student", "peer"])
 def test_a_compiled_network_is_refused_with_what_to_do(compiled):
     networks = {name: build("cifar/resnet8", num_classes=3) for name in ("student", "peer")}

@@ -4,6 +4,7 @@ from .feature_map import as_map, count_prefix_tokens, same_aspect
 from .stage_detection import (
     ModuleOutput,
     beside,
+    check_uncompiled,
     evaluation_mode,
     example_output,
     find_taps,
@@ -18,6 +19,7 @@ __all__ = [
     "Teacher",
     "as_map",
     "beside",
+    "check_uncompiled",
     "count_prefix_tokens",
     "evaluation_mode",
     "example_output",

@@ -165,6 +165,15 @@ def _pools(module: nn.Module) -> bool:
     return "pool" in type(module).__name__.lower() and not parametric
 
 
+def check_uncompiled(network: nn.Module) -> None:
+    """Raises `ConfigError` for a network by `torch.compile`, whose modules are hidden behind it."""
+    if type(network).__name__ == "OptimizedModule":
+        raise ConfigError(
+            "the network is compiled, so that its modules are hidden; give it as it was before "
+            "torch.compile, and compile what trains it: train(compile=True), or the criterion"
+        )
+
+
 def find_taps(
     network: nn.Module, example: Any, count: int = 4, *, stages: bool = False
 ) -> list[str]:
@@ -184,6 +193,7 @@ def find_taps(
     Raises:
         ConfigError: the network has neither stages nor a run of blocks.
     """
+    check_uncompiled(network)
     own = (stages and _declared(network, "stage_ends")) or _declared(network, "cuts")
     if own:
         return own

@@ -17,7 +17,7 @@ from .feature_map import (
     reads_class_token,
     skipped_tokens,
 )
-from .stage_detection import evaluation_mode, find_taps
+from .stage_detection import check_uncompiled, evaluation_mode, find_taps
 
 
 class Taps(NetworkWrapper):
@@ -199,6 +199,7 @@ class _PassState:
 
 def check_tap_names(network: nn.Module, names: Sequence[str]) -> None:
     """Raises `ConfigError` for a name that no module of the network has, and one given twice."""
+    check_uncompiled(network)
     if len(set(names)) < len(names):
         raise ConfigError(f"a tap is named twice in {', '.join(names)}")
     modules = [name for name, _ in network.named_modules() if name]

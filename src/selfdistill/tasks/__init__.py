@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ..core import ConfigError, Task
-from ..taps import example_output, training_output
+from ..taps import check_uncompiled, example_output, training_output
 from .classification import Classification
 from .clips import Clips
 from .detection import Detection
@@ -66,11 +66,7 @@ def check_network(network: nn.Module, task: Task, *, foreign: bool = False) -> N
         ConfigError: the network cannot take the task's images, or its output is not of the task's
             form.
     """
-    if type(network).__name__ == "OptimizedModule":
-        raise ConfigError(
-            "the network is compiled, so that its modules are hidden; give it as it was before "
-            "torch.compile, and compile what trains it: train(compile=True), or the criterion"
-        )
+    check_uncompiled(network)
     output = example_output(network, task.example)
     task.check_output(network, output)
     if foreign and task.class_scores:
