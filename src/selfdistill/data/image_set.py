@@ -10,6 +10,12 @@ from torch import Tensor
 from .targets import Targets
 
 
+def spaced_indices(count: int, most: int) -> Tensor:
+    """At most so many of `count` indices, evenly spaced: (N,) int64."""
+    chosen = min(count, most)
+    return torch.arange(chosen) * count // max(chosen, 1)
+
+
 class CropKeys(NamedTuple):
     """What a random resized crop is keyed by."""
 
@@ -67,8 +73,7 @@ class ImageSet(ABC):
 
     def spread(self, most: int) -> Self:
         """At most so many of the images, spread evenly over all, which may lie class by class."""
-        count = min(len(self), most)
-        return self.take(torch.arange(count) * len(self) // max(count, 1))
+        return self.take(spaced_indices(len(self), most))
 
     @abstractmethod
     def with_channels(self, channels: int) -> Self:

@@ -2,10 +2,8 @@
 
 import warnings
 
-import torch
-
 from .image_data import ImageData
-from .image_set import ImageSet
+from .image_set import ImageSet, spaced_indices
 from .targets import Unlabeled
 
 _MAX_COMPARED = 64  # images whose pixels are compared
@@ -42,9 +40,8 @@ def _absent_classes(data: ImageData) -> list[str]:
 
 def _equal_images(images: ImageSet) -> list[str]:
     """That many of a few images, evenly spaced, are of one color, or equal to one another."""
-    count = min(len(images), _MAX_COMPARED)
-    index = torch.arange(count) * len(images) // max(count, 1)
-    pixels = images.fetch(index).cpu().flatten(1)
+    pixels = images.fetch(spaced_indices(len(images), _MAX_COMPARED)).cpu().flatten(1)
+    count = len(pixels)
     plain = int((pixels.amax(1) == pixels.amin(1)).sum())
     if plain > _MAX_PLAIN_FRACTION * count:
         return [

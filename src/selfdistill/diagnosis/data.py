@@ -5,12 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
-import torch
 from torch import Tensor
 
 from ..data import ImageData, data_notes
 from ..data.image_data import OWN
-from ..data.image_set import ImageSet
+from ..data.image_set import ImageSet, spaced_indices
 from ..data.images import ImageFiles, map_images
 from ..data.in_memory import InMemoryImages
 from ..data.open_image import UnreadableImageError, raise_unreadable
@@ -99,7 +98,7 @@ def check_data(data: ImageData) -> DataReport:
     train_digests = set(_digests(data.train, _sample(data.train, _MAX_HASHED)))
     duplicates = {}
     for name, part in held_out.items():
-        digests = _digests(part, _spaced_indices(len(part), _MAX_HELD_OUT))
+        digests = _digests(part, spaced_indices(len(part), _MAX_HELD_OUT))
         duplicates[name] = (sum(digest in train_digests for digest in digests), len(digests))
     targets = data.train.targets
     return DataReport(
@@ -134,7 +133,7 @@ def _check_files(parts: Mapping[str, ImageSet]) -> dict[str, tuple[int, int]]:
     for part, images in parts.items():
         if not isinstance(images, ImageFiles):
             continue
-        headers, decoded = (_spaced_indices(len(images), n) for n in (_MAX_HEADERS, _MAX_OPENED))
+        headers, decoded = (spaced_indices(len(images), n) for n in (_MAX_HEADERS, _MAX_OPENED))
         counts[part] = len(headers), len(decoded)
         checks: tuple[tuple[Tensor, Callable[[int], object]], ...] = (
             (headers, images.stored_size),
@@ -152,12 +151,7 @@ def _check_files(parts: Mapping[str, ImageSet]) -> dict[str, tuple[int, int]]:
 def _sample(images: ImageSet, limits: tuple[int, int]) -> Tensor:
     """Indices of a sample; `limits` are for images in memory and in files."""
     frames = prod(images.shape[1:-2])  # of a clip
-    return _spaced_indices(len(images), max(1, limits[isinstance(images, ImageFiles)] // frames))
-
-
-def _spaced_indices(count: int, limit: int) -> Tensor:
-    """Up to `limit` of `count` indices, evenly spaced, so that no class is left out."""
-    return torch.arange(min(count, limit)) * count // min(count, limit)
+    return spaced_indices(len(images), max(1, limits[isinstance(images, ImageFiles)] // frames))
 
 
 def _digests(images: ImageSet, indices: Tensor) -> list[bytes]:

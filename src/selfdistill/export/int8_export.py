@@ -13,6 +13,7 @@ from ..core import ConfigError, Task
 from ..core.machine import describe_machine
 from ..costs.latency import interleaved_times, torch_threads
 from ..data import ImageData, ImageSet
+from ..data.image_set import spaced_indices
 from ..tasks.metric_names import shown_metric
 from .int8_options import AUTO, Int8Options
 from .onnx_export import onnx_runner, onnx_session
@@ -148,8 +149,7 @@ def write_int8(
 
 def calibration_batches(images: ImageSet, data: ImageData) -> list[np.ndarray]:
     """Some of the images, spread evenly, as an exported file takes them: float32 in 0 … 1."""
-    count = min(len(images), MAX_CALIBRATION_IMAGES)
-    index = torch.arange(count) * len(images) // count
+    index = spaced_indices(len(images), MAX_CALIBRATION_IMAGES)
     size = min(_MAX_BATCH_SIZE, verification_batch_size(data))
     return [(images.fetch(rows).float() / 255).numpy() for rows in index.split(size)]
 
