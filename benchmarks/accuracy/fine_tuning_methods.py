@@ -35,6 +35,7 @@ RECIPE: dict[str, Any] = {
     "mean": (0.5,),  # those of the weights, which their file does not tell
     "std": (0.5,),
     "batch_size": 32,
+    "precision": "fp32",  # on every machine
     "device": "cpu",
 }
 
