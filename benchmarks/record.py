@@ -15,8 +15,23 @@ from selfdistill.core.machine import describe_machine, git_commit
 RESULTS = Path(__file__).parent / "results"
 
 
-def record(name: str, rows: Iterable[Mapping[str, Any]], **elsewhere: str) -> Path:
-    """Write results/NAME.csv anew; `elsewhere` names what differs where the runs were made."""
+def recorded(name: str) -> list[dict[str, str]]:
+    """The lines of results/NAME.csv; none where it was not made."""
+    path = RESULTS / f"{name}.csv"
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def record(
+    name: str, rows: Iterable[Mapping[str, Any]], extends: bool = False, **elsewhere: str
+) -> Path:
+    """Write results/NAME.csv anew.
+
+    `elsewhere` names what differs where the runs were made. Where the rows hold those of an
+    earlier file, too, its machine, commit and command stay beside the new ones.
+    """
     about = {
         "date": date.today().isoformat(),
         "machine": describe_machine("cuda" if torch.cuda.is_available() else "cpu"),
@@ -24,6 +39,10 @@ def record(name: str, rows: Iterable[Mapping[str, Any]], **elsewhere: str) -> Pa
         "commit": (git_commit() or "")[:7],
         "command": shlex.join(["python", *sys.argv]),
     } | elsewhere
+    for line in recorded(name)[:1] if extends else ():
+        for key, value in about.items():
+            earlier = line[key].split("; ")
+            about[key] = "; ".join(earlier if value in earlier else [*earlier, value])
     full = [{**row, **about} for row in rows]
     path = RESULTS / f"{name}.csv"
     with path.open("w", newline="", encoding="utf-8") as stream:
@@ -33,10 +52,12 @@ def record(name: str, rows: Iterable[Mapping[str, Any]], **elsewhere: str) -> Pa
     return path
 
 
-def report(name: str, table: list[dict[str, Any]], paired: list[dict[str, Any]]) -> None:
+def report(
+    name: str, table: list[dict[str, Any]], paired: list[dict[str, Any]], extends: bool = False
+) -> None:
     """Print and record a study: NAME.csv and, where there are pairs, NAME-paired.csv."""
     for found, ending in ((table, ""), (paired, "-paired")):
         for line in found:
             print(*line.values(), sep="\t")
         if found:
-            print(record(name + ending, found))
+            print(record(name + ending, found, extends))

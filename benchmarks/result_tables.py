@@ -1,25 +1,15 @@
 """Sections of docs/measurements.md, each from a csv file in results/."""
 
-import csv
 from collections.abc import Sequence
-from pathlib import Path
 
-RESULTS = Path(__file__).parent / "results"
+from record import recorded as rows
+
 EARLIER = (
     "The runs were made while the code was being finished, over several commits before the one "
     "named here; the command trains them anew. The rows `muse*` and `mimkd` were run when a "
     "term's weight was also its critic's learning rate; now critics learn at their full rate, and "
     "the rows are to be made again."
 )
-
-
-def rows(name: str) -> list[dict[str, str]]:
-    """A result file, or nothing where it was not made."""
-    path = RESULTS / f"{name}.csv"
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
 
 
 def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

@@ -25,7 +25,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import muse_forms
 from record import report
-from seeds import differences, summary, trained
+from seeds import EXTEND, differences, extended, summary, trained
 
 import selfdistill.methods  # noqa: F401  registers them
 from selfdistill.recipe.options import method_classes
@@ -202,18 +202,20 @@ def main() -> None:
     parser.add_argument("--precision", default=RECIPE["precision"], help="fp32 where bf16 is slow")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="for all rows")
     parser.add_argument("--done", action="store_true", help="train nothing, tabulate what is there")
+    parser.add_argument("--extend", action="store_true", help=EXTEND)
     args = parser.parse_args()
     rows = args.rows or list(TABLES[args.table])
     torch.set_num_threads(args.threads)
     wanted = [(row, seed) for seed in args.seeds for row in rows]
     if args.done:
         wanted = [(r, s) for r, s in wanted if (args.runs / r / f"s{s}" / "exits.csv").exists()]
-        rows = [row for row in rows if any(row == name for name, _ in wanted)]
     found = {(row, seed): run(row, seed, args) for row, seed in wanted}
+    found = extended(args.name, found) if args.extend else found
+    rows = list(dict.fromkeys(row for row, _ in found))
     table = [line for line in summary(found, rows) if line["split"] in args.splits]
     bases = tuple(base for base in BASES[args.table] if base in rows)
     paired = [line for split in args.splits for line in differences(found, rows, split, bases)]
-    report(args.name, table, paired)
+    report(args.name, table, paired, args.extend)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from record import report
-from seeds import differences, summary, trained
+from seeds import EXTEND, differences, extended, summary, trained
 
 from selfdistill.records.exit_scores import ExitScore
 
@@ -61,12 +61,15 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--name", default="accuracy-fine-tuning-methods", help="results/NAME.csv")
+    parser.add_argument("--extend", action="store_true", help=EXTEND)
     args = parser.parse_args()
     torch.set_num_threads(1)
     found = {(row, seed): run(row, seed, args) for seed in args.seeds for row in args.rows}
-    table = [line for line in summary(found, args.rows) if line["split"] == "test"]
-    bases = tuple(base for base in ("ce", "short", "exits") if base in args.rows)
-    report(args.name, table, differences(found, args.rows, "test", bases))
+    found = extended(args.name, found) if args.extend else found
+    rows = list(dict.fromkeys(row for row, _ in found))
+    table = [line for line in summary(found, rows) if line["split"] == "test"]
+    bases = tuple(base for base in ("ce", "short", "exits") if base in rows)
+    report(args.name, table, differences(found, rows, "test", bases), args.extend)
 
 
 if __name__ == "__main__":

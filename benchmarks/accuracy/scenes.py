@@ -25,7 +25,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from record import report
-from seeds import differences, summary, trained
+from seeds import EXTEND, differences, extended, summary, trained
 
 RECIPE: dict[str, Any] = {"precision": "bf16", "channels_last": True, "batch_size": 16}
 CAMVID = {"task": "segmentation", "ignore_index": 11, "image_size": 128, "lr": 0.05, "epochs": 40}
@@ -74,6 +74,7 @@ def main() -> None:
     parser.add_argument("--precision", default=RECIPE["precision"], help="fp32 where bf16 is slow")
     parser.add_argument("--name", help="results/NAME.csv; accuracy-TABLE if not given")
     parser.add_argument("--done", action="store_true", help="train nothing, tabulate what is there")
+    parser.add_argument("--extend", action="store_true", help=EXTEND)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     shared, table = TABLES[args.table]
@@ -82,18 +83,20 @@ def main() -> None:
     wanted = [(row, seed) for seed in args.seeds for row in rows]
     if args.done:
         wanted = [(r, s) for r, s in wanted if (runs / r / f"s{s}" / "exits.csv").exists()]
-        rows = [row for row in rows if any(row == name for name, _ in wanted)]
     keys = {**RECIPE, **shared, "val_every_epochs": shared["epochs"], "data": args.data}
     keys["precision"] = args.precision
     found = {
         (row, seed): trained(runs / row / f"s{seed}", **{**keys, **table[row], "seed": seed})
         for row, seed in wanted
     }
+    name = args.name or f"accuracy-{args.table}"
+    found = extended(name, found) if args.extend else found
+    rows = list(dict.fromkeys(row for row, _ in found))
     lines = summary(found, rows)
     bases = tuple(base for base in ("ce", "exits", "ce-mosaic") if base in rows)
     bases += tuple(row.removesuffix("-mosaic") for row in rows if row == "muse-mul-mosaic")
     paired = [line for split in ("val", "test") for line in differences(found, rows, split, bases)]
-    report(args.name or f"accuracy-{args.table}", lines, paired)
+    report(name, lines, paired, args.extend)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,23 @@
-"""Rows × seeds: train what is not there, and tabulate what is."""
+"""Rows × seeds: train what is not there, and tabulate what is.
+
+A study need not be made in one go, nor on one machine: the seeds that its csv file holds already
+can be kept (`--extend`) and those of other runs put beside them.
+"""
 
 import statistics
+import sys
 from pathlib import Path
 from typing import Any
 
 from scipy import stats
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from record import recorded
+
 import selfdistill
 from selfdistill.records.exit_scores import ExitScore, read_exit_scores
 
+EXTEND = "keep the rows and seeds that the csv holds, beside these"
 Found = dict[tuple[str, int], list[ExitScore]]
 
 
@@ -20,11 +29,29 @@ def trained(out: Path, **keys: Any) -> list[ExitScore]:
     return read_exit_scores(out)
 
 
+def extended(name: str, found: Found) -> Found:
+    """What results/NAME.csv holds, and what was found; of one row and seed the latter."""
+    scores: dict[tuple[str, int], dict[str, dict[str, float]]] = {}
+    for line in recorded(name):
+        for seed, value in zip(line["seeds"].split(), line["values"].split(), strict=True):
+            exits = scores.setdefault((line["row"], int(seed)), {})
+            exits.setdefault(line["exit"], {})[line["split"]] = float(value) / 100
+    earlier = {
+        key: [ExitScore(name, 0, 0, of.get("val"), of.get("test")) for name, of in exits.items()]
+        for key, exits in scores.items()
+    }
+    whole = earlier | found
+    rows = dict.fromkeys(row for row, _ in whole)
+    order = {row: place for place, row in enumerate(rows)}
+    return {key: whole[key] for key in sorted(whole, key=lambda key: (order[key[0]], key[1]))}
+
+
 def summary(found: Found, rows: list[str]) -> list[dict[str, Any]]:
     """Mean ± standard deviation in percent, a line for each row, exit and split."""
     lines = []
     for row in rows:
-        runs = [exits for (name, _), exits in found.items() if name == row]
+        seeds = [seed for name, seed in found if name == row]
+        runs = [found[row, seed] for seed in seeds]
         for place, exit_ in enumerate(runs[0]):
             for split in ("val", "test"):
                 values = [getattr(exits[place], f"{split}_score") for exits in runs]
@@ -39,6 +66,7 @@ def summary(found: Found, rows: list[str]) -> list[dict[str, Any]]:
                         "n": len(values),
                         "mean": round(statistics.mean(values), 2),
                         "std": round(statistics.stdev(values), 2) if len(values) > 1 else "",
+                        "seeds": " ".join(map(str, seeds)),
                         "values": " ".join(f"{v:.2f}" for v in values),
                     }
                 )
