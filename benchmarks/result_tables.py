@@ -19,12 +19,12 @@ def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 
 def origin(found: list[dict[str, str]]) -> str:
-    """Where the figures come from, as one line."""
-    first = found[0]
-    return (
-        f"{first['machine']}; torch {first['torch']}; commit {first['commit']}; {first['date']}; "
-        f"`{first['command']}`"
-    )
+    """Where the figures come from, as one line; a study that was extended has several parts."""
+    first = {key: value.split("; ") for key, value in found[0].items()}
+    commits, dates = " and ".join(first["commit"]), " and ".join(first["date"])
+    commands = ", then ".join(f"`{command}`" for command in first["command"])
+    machines, versions = " and ".join(first["machine"]), " and ".join(first["torch"])
+    return f"{machines}; torch {versions}; commit {commits}; {dates}; {commands}"
 
 
 def difference_name(row: dict[str, str]) -> str:
