@@ -7,10 +7,10 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
-from result_tables import rows, table
+from choice_sections import fine_tuning, short_runs, shorter_networks
+from result_tables import rows, signed, table
 
 import selfdistill.methods  # noqa: F401  registers them
-from selfdistill.comparison.prediction import calibration
 from selfdistill.core import METHODS
 from selfdistill.recipe import default_method as defaults
 from selfdistill.recipe.build_method import unsupported_reason
@@ -74,10 +74,6 @@ class Choice(NamedTuple):
         others = ", ".join(tasks[1:]) or "–"
         costs = ["–" if math.isnan(cost) else f"{cost:.1f}" for cost in (self.step, self.memory)]
         return [", ".join(filter(None, (name, self.variant))), gain, *costs, others]
-
-
-def signed(points: float) -> str:
-    return f"{points:+.1f}".replace("-", "−")
 
 
 def method_of(row: str) -> str:
@@ -151,83 +147,6 @@ def advice(alone: list[Choice], taught: list[list[Choice]], peers: list[Choice])
     return "\n".join(f"- {line}" for line in lines)
 
 
-def shorter_networks() -> str:
-    """What cutting a pretrained network gained, on each set."""
-    gains = [
-        float(r["mean"])
-        for name in ("confirmation", "frames", "objects")
-        for r in rows(f"accuracy-fine-tuning-{name}-paired")
-        if r["difference"] == "cut - linear"
-    ]
-    *first, last = (signed(gain) for gain in gains)
-    return f"{', '.join(first)} and {last}"
-
-
-STUDIES = {
-    "offline16": "a teacher of the same images",
-    "pool": "a teacher that knows more",
-    "forms": "no teacher",
-}
-
-
-def held(line: dict[str, str], name: str) -> str:
-    """A difference with its interval."""
-    mean, low, high = (signed(float(line[key])) for key in (name, f"{name}_low", f"{name}_high"))
-    return f"{mean} ({low} … {high})"
-
-
-def short_runs() -> str:
-    """How well short runs predict, as a section."""
-    found = rows("will-it-help-calibration")
-    lines = [
-        [
-            f"`{r['row']}`, {STUDIES[r['study']]}",
-            held(r, "short"),
-            f"{signed(float(r['predicted_low']))} … {signed(float(r['predicted_high']))}",
-            held(r, "long"),
-            r["verdict"],
-            r["judgment"] if r["judgment"] != r["verdict"] else "–",
-        ]
-        for r in found
-    ]
-    covered = sum(r["covered"] == "True" for r in found)
-    verdicts = [r for r in found if r["verdict"] != "cannot tell"]
-    right = sum(r["judgment"] == "right" for r in verdicts)
-    unsaid = [r for r in found if r["verdict"] == "cannot tell"]
-    missed = sum(r["long_verdict"] == "beyond noise" for r in unsaid)
-    constant = calibration()
-    first = found[0]
-    about = (
-        "[`doctor --will-it-help`](doctor.md#will-it-help) trains a quarter of the epochs with "
-        f"{constant.seeds} seeds and says what the difference to plain training will be. Here the "
-        "same was done for methods whose full runs were there already, with the same recipe but "
-        "for its length. Each interval was predicted with a widening from all *other* rows; from "
-        f"all of them it is {constant.widening:.2f} points, which is what the command adds; "
-        f"{constant.pairs} rows promise no more than that the "
-        f"interval holds the next one of their kind with a probability of "
-        f"{100 * constant.coverage:.0f} %. **The "
-        f"interval held the difference at full length for {covered} of {len(found)} rows.** "
-        f"It said “helps” or “does not help” of {len(verdicts)} rows, {right} times rightly, with "
-        f"a difference beyond noise on the side that was named; of {len(unsaid)} it could not "
-        f"tell, {missed} of which ended beyond noise."
-    )
-    limits = (
-        "Short differences are of validation images, those at full length of test images, with "
-        "95 % t intervals. The full runs were validated after their last epoch only, so nothing is "
-        "known of what their first epochs would have said; the short runs are no beginnings of the "
-        "long ones, but runs whose learning rate falls to its end, as those of the command are. "
-        "Rows were taken for the spread of their full differences, which is no random draw. "
-        "Rows of a study share their plain runs and images, all are from one small "
-        "data set, and so few rows bear no finer statement: on other data, where accuracies are "
-        "higher or differ more, the widening may be too wide or too narrow."
-    )
-    origin = f"{first['machine']}; commit {first['commit']}; {first['date']}; `{first['command']}`"
-    header = ["method", "short", "predicted", "at full length", "verdict", "which was"]
-    return "\n\n".join(
-        ["## How well short runs predict", about, table(header, lines), limits, origin]
-    )
-
-
 def page() -> str:
     """The page, as markdown."""
     alone = choices("accuracy-cifar100-small")
@@ -279,6 +198,7 @@ def page() -> str:
             "2,000 images, 20 epochs, two `cifar/resnet8` that start together.",
             peers,
         ),
+        fine_tuning(),
         short_runs(),
         "The rows of `muse` and `muse-online` were run when a term's weight was also its critic's "
         "learning rate, and are to be made again. All figures, with machines, "

@@ -27,6 +27,11 @@ def origin(found: list[dict[str, str]]) -> str:
     return f"{machines}; torch {versions}; commit {commits}; {dates}; {commands}"
 
 
+def signed(points: float) -> str:
+    """Points with their sign, as a page has them."""
+    return f"{points:+.1f}".replace("-", "−")
+
+
 def difference_name(row: dict[str, str]) -> str:
     """A difference's name, with the exit's where there is one of each."""
     return ", ".join(

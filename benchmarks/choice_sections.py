@@ -1,0 +1,110 @@
+"""Sections of docs/guide/choose.md that are of no single study of methods from random weights."""
+
+from result_tables import origin, rows, signed, table
+
+from selfdistill.comparison.prediction import calibration
+
+
+def shorter_networks() -> str:
+    """What cutting a pretrained network gained, on each set."""
+    gains = [
+        float(r["mean"])
+        for name in ("confirmation", "frames", "objects")
+        for r in rows(f"accuracy-fine-tuning-{name}-paired")
+        if r["difference"] == "cut - linear"
+    ]
+    *first, last = (signed(gain) for gain in gains)
+    return f"{', '.join(first)} and {last}"
+
+
+FINE_TUNED = {"clothes": "", "frames of videos": "-frames"}
+"""{set: how its files' names end}."""
+
+
+def fine_tuning() -> str:
+    """What methods gain in fine-tuning, on each set, as a section."""
+    gains: dict[str, dict[str, str]] = {}
+    for name, ending in FINE_TUNED.items():
+        for line in rows(f"accuracy-fine-tuning-methods{ending}-paired"):
+            row, _, base = line["difference"].partition(" - ")
+            if base == "ce":
+                mean, low, high = (signed(float(line[key])) for key in ("mean", "low", "high"))
+                gains.setdefault(row, {})[name] = f"{mean} ({low} … {high})"
+    lines = [
+        ["`ce`, cut before the last stage" if row == "short" else f"[`{row}`](../methods/{row}.md)"]
+        + [of_sets.get(name, "–") for name in FINE_TUNED]
+        for row, of_sets in gains.items()
+    ]
+    n = rows("accuracy-fine-tuning-methods")[0]["n"]
+    about = (
+        "EfficientNet-lite0 with ImageNet's weights by the preset `finetune`, 64×64, 6 epochs, "
+        "some 600 pictures of ten classes a set; `kd` learns from what plain training made of the "
+        f"same pictures. Gain over plain training of the whole network, n = {n} seeds; "
+        "[part 8](../study.md#part-8-methods-in-fine-tuning) of the study."
+    )
+    return "\n\n".join(
+        ["## Fine-tuning on a few hundred pictures", about, table(["", *FINE_TUNED], lines)]
+    )
+
+
+STUDIES = {
+    "offline16": "a teacher of the same images",
+    "pool": "a teacher that knows more",
+    "forms": "no teacher",
+}
+
+
+def held(line: dict[str, str], name: str) -> str:
+    """A difference with its interval."""
+    mean, low, high = (signed(float(line[key])) for key in (name, f"{name}_low", f"{name}_high"))
+    return f"{mean} ({low} … {high})"
+
+
+def short_runs() -> str:
+    """How well short runs predict, as a section."""
+    found = rows("will-it-help-calibration")
+    lines = [
+        [
+            f"`{r['row']}`, {STUDIES[r['study']]}",
+            held(r, "short"),
+            f"{signed(float(r['predicted_low']))} … {signed(float(r['predicted_high']))}",
+            held(r, "long"),
+            r["verdict"],
+            r["judgment"] if r["judgment"] != r["verdict"] else "–",
+        ]
+        for r in found
+    ]
+    covered = sum(r["covered"] == "True" for r in found)
+    verdicts = [r for r in found if r["verdict"] != "cannot tell"]
+    right = sum(r["judgment"] == "right" for r in verdicts)
+    unsaid = [r for r in found if r["verdict"] == "cannot tell"]
+    missed = sum(r["long_verdict"] == "beyond noise" for r in unsaid)
+    constant = calibration()
+    about = (
+        "[`doctor --will-it-help`](doctor.md#will-it-help) trains a quarter of the epochs with "
+        f"{constant.seeds} seeds and says what the difference to plain training will be. Here the "
+        "same was done for methods whose full runs were there already, with the same recipe but "
+        "for its length. Each interval was predicted with a widening from all *other* rows; from "
+        f"all of them it is {constant.widening:.2f} points, which is what the command adds; "
+        f"{constant.pairs} rows promise no more than that the "
+        f"interval holds the next one of their kind with a probability of "
+        f"{100 * constant.coverage:.0f} %. **The "
+        f"interval held the difference at full length for {covered} of {len(found)} rows.** "
+        f"It said “helps” or “does not help” of {len(verdicts)} rows, {right} times rightly, with "
+        f"a difference beyond noise on the side that was named; of {len(unsaid)} it could not "
+        f"tell, {missed} of which ended beyond noise."
+    )
+    limits = (
+        "Short differences are of validation images, those at full length of test images, with "
+        "95 % t intervals. The full runs were validated after their last epoch only, so nothing is "
+        "known of what their first epochs would have said; the short runs are no beginnings of the "
+        "long ones, but runs whose learning rate falls to its end, as those of the command are. "
+        "Rows were taken for the spread of their full differences, which is no random draw. "
+        "Rows of a study share their plain runs and images, all are from one small "
+        "data set, and so few rows bear no finer statement: on other data, where accuracies are "
+        "higher or differ more, the widening may be too wide or too narrow."
+    )
+    header = ["method", "short", "predicted", "at full length", "verdict", "which was"]
+    return "\n\n".join(
+        ["## How well short runs predict", about, table(header, lines), limits, origin(found)]
+    )
