@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from selfdistill.core import Method, StepOutput
-from selfdistill.engine.optimizer import EMA, build_optimizer, learning_rate, set_learning_rate
+from selfdistill.engine.optimizer import (
+    EMA,
+    build_optimizer,
+    learning_rate,
+    schedule_notes,
+    set_learning_rate,
+)
 from selfdistill.engine.optimizer_state import optimizer_tensors, restore_optimizer
 from selfdistill.engine.settings import TrainingSettings
 
@@ -116,6 +122,28 @@ def test_warm_up_longer_than_the_run_does_not_divide_by_zero():
 
 def cycled(settings: TrainingSettings, spe: int, cycles: int) -> list[float]:
     return [learning_rate(settings, s, spe, cycles) for s in range(settings.epochs * spe)]
+
+
+@pytest.mark.parametrize(
+    ("parts", "notes"),
+    [
+        ({"lr_schedule": "step", "milestones": (3, 5, 8)}, ["milestone 5, 8"]),
+        ({"lr_schedule": "step", "milestones": (0, 4)}, []),
+        ({"milestones": (8,)}, []),  # of no schedule that reads them
+        ({"warmup_epochs": 5.0}, []),
+        ({"warmup_epochs": 5.5}, ["never reaches 0.4"]),
+    ],
+)
+def test_what_a_schedule_never_comes_to_is_said(parts, notes):
+    settings = TrainingSettings(epochs=5, lr=0.4, **parts)
+    told = schedule_notes(settings)
+    assert len(told) == len(notes)
+    assert all(part in note for part, note in zip(notes, told, strict=True))
+    last = learning_rate(settings, 49, 10)
+    if told and settings.milestones:
+        assert last == pytest.approx(0.4 * 0.1)  # one of three drops
+    elif told:
+        assert last < 0.4
 
 
 @pytest.mark.parametrize("cycles", [1, 2, 3, 6])

@@ -41,6 +41,12 @@ def test_own_network_is_trained_in_place(tmp_path):
     assert run.exits[0].macs < run.exits[1].macs
 
 
+def test_milestones_beyond_the_run_are_said(tmp_path):
+    keys = {"method": "ce", "lr_schedule": "step", "milestones": (0, 60), **TINY}
+    with pytest.warns(UserWarning, match="never drops at milestone 60"):
+        selfdistill.train(model=Own(), out=tmp_path / "run", **keys)
+
+
 class Stopped(Exception):
     pass
 

@@ -145,6 +145,22 @@ def learning_rate(
     return settings.lr
 
 
+def schedule_notes(settings: TrainingSettings) -> list[str]:
+    """Sentences on parts of the learning rate's schedule that a run never comes to."""
+    epochs, notes = settings.epochs, []
+    if late := [m for m in settings.milestones if m >= epochs and settings.lr_schedule == "step"]:
+        notes.append(
+            f"the learning rate never drops at milestone {', '.join(map(str, late))}, since epochs "
+            f"are counted from 0 and there are {epochs}; give earlier milestones, or more epochs"
+        )
+    if settings.warmup_epochs > epochs:
+        notes.append(
+            f"the learning rate never reaches {settings.lr:g}, since warmup_epochs = "
+            f"{settings.warmup_epochs:g} and there are {epochs} epochs; give fewer, or more epochs"
+        )
+    return notes
+
+
 def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
     """Set the rate of every group, times its `lr_scale`."""
     for group in optimizer.param_groups:

@@ -1,5 +1,6 @@
 """The start of a run: its tracker, its directory, and what is said of it."""
 
+import warnings
 from contextlib import ExitStack
 
 from lightning_fabric import Fabric
@@ -7,6 +8,7 @@ from lightning_fabric import Fabric
 from ..core import SelfdistillError
 from ..data import warn_of_data
 from ..engine.callback import Callback
+from ..engine.optimizer import schedule_notes
 from ..engine.run_directory import RunDirectory
 from ..recipe.build_run import RunComponents
 from ..recipe.data_check import describe_data
@@ -77,6 +79,8 @@ def announce(
     """Say what is trained, on what, and with which teacher; `before` are the epochs so far."""
     callback.on_start(run_summary(components, fabric, directory))
     warn_of_data(components.data)
+    for note in schedule_notes(components.recipe):
+        warnings.warn(note, stacklevel=2)
     if components.recipe.epochs > before:
         callback.on_message(describe_extension(components.recipe, before))
     if resume and (change := machine_difference(directory)):
