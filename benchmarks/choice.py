@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from choice_sections import fine_tuning, short_runs, shorter_networks
-from result_tables import rows, signed, table
+from record import recorded
+from result_tables import signed, table
 
 import selfdistill.methods  # noqa: F401  registers them
 from selfdistill.core import METHODS
@@ -83,11 +84,11 @@ def method_of(row: str) -> str:
 
 def choices(study: str) -> list[Choice]:
     """The rows of a study, by the lower end of the gain's interval, the highest first."""
-    measured = [line for name in SPEEDS for line in rows(name)]
+    measured = [line for name in SPEEDS for line in recorded(name)]
     speed = {r["case"]: float(r["ratio_median"]) for r in measured}
-    memory = {r["case"]: float(r["ratio"]) for r in rows("memory-methods-resnet18")}
+    memory = {r["case"]: float(r["ratio"]) for r in recorded("memory-methods-resnet18")}
     found = []
-    for line in rows(f"{study}-paired"):
+    for line in recorded(f"{study}-paired"):
         row, _, base = line["difference"].partition(" - ")
         if line["split"] == "test" and base == "ce" and row not in KEPT_VIEWS:
             method = method_of(row)
@@ -117,7 +118,9 @@ def advice(alone: list[Choice], taught: list[list[Choice]], peers: list[Choice])
     cheap = best([choice for choice in alone if choice.step <= CHEAP])
     exits, muse = (next(c for c in alone if c.row == row) for row in ("exits", "muse-add"))
     paired = {
-        r["difference"]: r for r in rows("accuracy-cifar100-small-paired") if r["split"] == "test"
+        r["difference"]: r
+        for r in recorded("accuracy-cifar100-small-paired")
+        if r["split"] == "test"
     }
     mean, low, high = (
         signed(float(paired["muse-add - exits"][key])) for key in ("mean", "low", "high")

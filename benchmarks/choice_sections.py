@@ -1,6 +1,7 @@
 """Sections of docs/guide/choose.md that are of no single study of methods from random weights."""
 
-from result_tables import origin, rows, signed, table
+from record import recorded
+from result_tables import origin, signed, table
 
 from selfdistill.comparison.prediction import calibration
 
@@ -10,7 +11,7 @@ def shorter_networks() -> str:
     gains = [
         float(r["mean"])
         for name in ("confirmation", "frames", "objects")
-        for r in rows(f"accuracy-fine-tuning-{name}-paired")
+        for r in recorded(f"accuracy-fine-tuning-{name}-paired")
         if r["difference"] == "cut - linear"
     ]
     *first, last = (signed(gain) for gain in gains)
@@ -25,7 +26,7 @@ def fine_tuning() -> str:
     """What methods gain in fine-tuning, on each set, as a section."""
     gains: dict[str, dict[str, str]] = {}
     for name, ending in FINE_TUNED.items():
-        for line in rows(f"accuracy-fine-tuning-methods{ending}-paired"):
+        for line in recorded(f"accuracy-fine-tuning-methods{ending}-paired"):
             row, _, base = line["difference"].partition(" - ")
             if base == "ce":
                 mean, low, high = (signed(float(line[key])) for key in ("mean", "low", "high"))
@@ -35,7 +36,7 @@ def fine_tuning() -> str:
         + [of_sets.get(name, "–") for name in FINE_TUNED]
         for row, of_sets in gains.items()
     ]
-    n = rows("accuracy-fine-tuning-methods")[0]["n"]
+    n = recorded("accuracy-fine-tuning-methods")[0]["n"]
     about = (
         "EfficientNet-lite0 with ImageNet's weights by the preset `finetune`, 64×64, 6 epochs, "
         "some 600 pictures of ten classes a set; `kd` learns from what plain training made of the "
@@ -62,7 +63,7 @@ def held(line: dict[str, str], name: str) -> str:
 
 def short_runs() -> str:
     """How well short runs predict, as a section."""
-    found = rows("will-it-help-calibration")
+    found = recorded("will-it-help-calibration")
     lines = [
         [
             f"`{r['row']}`, {STUDIES[r['study']]}",

@@ -1,6 +1,7 @@
 """The sections of docs/measurements.md on time, memory and size."""
 
-from result_tables import origin, plain, rows, steps
+from record import recorded
+from result_tables import origin, plain, steps
 
 
 def step_times() -> list[str]:
@@ -180,7 +181,7 @@ def quantized() -> list[str]:
 def loops() -> str:
     """The loop and the loader."""
     parts = ["## The loop and the loader"]
-    for found in (rows("speed-loop"), rows("speed-loader")):
+    for found in (recorded("speed-loop"), recorded("speed-loader")):
         if found and "ours_images_per_second" in found[0]:
             r = found[0]
             parts += [

@@ -25,7 +25,10 @@ def recorded(name: str) -> list[dict[str, str]]:
 
 
 def record(
-    name: str, rows: Iterable[Mapping[str, Any]], extends: bool = False, **elsewhere: str
+    name: str,
+    rows: Iterable[Mapping[str, Any]],
+    extends: bool = False,
+    elsewhere: Mapping[str, str] | None = None,
 ) -> Path:
     """Write results/NAME.csv anew.
 
@@ -38,7 +41,7 @@ def record(
         "torch": torch.__version__,
         "commit": (git_commit() or "")[:7],
         "command": shlex.join(["python", *sys.argv]),
-    } | elsewhere
+    } | dict(elsewhere or {})
     for line in recorded(name)[:1] if extends else ():
         for key, value in about.items():
             earlier = line[key].split("; ")

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from record import recorded as rows
+from record import recorded
 
 EARLIER = (
     "The runs were made while the code was being finished, over several commits before the one "
@@ -41,7 +41,7 @@ def difference_name(row: dict[str, str]) -> str:
 
 def accuracy(name: str, title: str, about: str, note: str = EARLIER) -> str:
     """One small study: the score of each exit on test images, and paired differences."""
-    found = rows(name)
+    found = recorded(name)
     if not found:
         return ""
     every = dict.fromkeys(r["exit"] for r in found)
@@ -60,7 +60,7 @@ def accuracy(name: str, title: str, about: str, note: str = EARLIER) -> str:
     n = n if len(set(seeds.values())) > 1 else found[0]["n"]
     paired = [
         [difference_name(r), r["split"], r["mean"], f"{r['low']} … {r['high']}", r["verdict"]]
-        for r in rows(f"{name}-paired")
+        for r in recorded(f"{name}-paired")
         if not r["difference"].startswith("ce ")
     ]
     heads = ["final" if e == "student" else e.replace("exit", "exit ") for e in exits]
@@ -85,13 +85,13 @@ def figure(line: dict[str, str]) -> str:
 
 def methods(name: str, title: str, about: str, note: str = EARLIER) -> str:
     """One small study of many methods: test accuracy of the student, and of what stays beside."""
-    found = rows(name)
+    found = recorded(name)
     if not found:
         return ""
     test = [r for r in found if r["split"] == "test"]
     gains = {
         tuple(r["difference"].split(" - ")): f"{r['mean']} ({r['low']} … {r['high']})"
-        for r in rows(f"{name}-paired")
+        for r in recorded(f"{name}-paired")
         if r["split"] == "test"
     }
     bases = list(dict.fromkeys(base for _, base in gains))
@@ -119,7 +119,7 @@ def methods(name: str, title: str, about: str, note: str = EARLIER) -> str:
 
 def steps(name: str, title: str) -> str:
     """One table of step ratios."""
-    found = rows(name)
+    found = recorded(name)
     if not found:
         return ""
     kinds = list(dict.fromkeys(r["arithmetic"] for r in found))
@@ -129,7 +129,7 @@ def steps(name: str, title: str) -> str:
     header = ["step", *kinds]
     about = ""
     if "flops_ratio" in found[0]:
-        memory = {r["case"]: r for r in rows(f"memory-{name.partition('-')[2]}")}
+        memory = {r["case"]: r for r in recorded(f"memory-{name.partition('-')[2]}")}
         by_case = {r["case"]: r for r in found}
         header += ["multiply-adds", *["peak memory"] * bool(memory)]
         for line in lines:
@@ -163,7 +163,7 @@ def _teacher(found: list[dict[str, str]]) -> str:
 
 def plain(name: str, title: str, about: str, columns: dict[str, str]) -> str:
     """A result file as it is: {column of the file: heading}."""
-    found = rows(name)
+    found = recorded(name)
     if not found:
         return ""
     lines = [[r[column] for column in columns] for r in found]

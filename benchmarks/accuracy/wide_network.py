@@ -57,7 +57,8 @@ def main() -> None:
         for line in lines:
             print(*line.values(), sep="\t")
         if lines:
-            print(record(name, lines, **trained_on(next(iter(places.values())))))
+            elsewhere = trained_on(next(iter(places.values())))
+            print(record(name, lines, elsewhere=elsewhere))
 
 
 def run(row: str, seed: int, place: Path, args: argparse.Namespace) -> list[ExitScore]:

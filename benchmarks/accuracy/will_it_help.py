@@ -182,7 +182,7 @@ def main() -> None:
             print(*line.values(), sep="\t")
         made = args.short / args.studies[0].name / BASELINE / "s0"
         commit = RunDirectory(made).environment()["commit"][:7]
-        print(record(NAME, lines, commit=commit))
+        print(record(NAME, lines, elsewhere={"commit": commit}))
         write_constant(found)
 
 
