@@ -49,9 +49,11 @@ def fine_tuning() -> str:
 
 
 STUDIES = {
-    "offline16": "a teacher of the same images",
+    "self": "no teacher",
+    "offline": "a teacher of the same images",
     "pool": "a teacher that knows more",
-    "forms": "no teacher",
+    "strong": "no teacher, the strong recipe",
+    "joined": "no teacher, 16×16",
 }
 
 
@@ -69,7 +71,7 @@ def short_runs() -> str:
             f"`{r['row']}`, {STUDIES[r['study']]}",
             held(r, "short"),
             f"{signed(float(r['predicted_low']))} … {signed(float(r['predicted_high']))}",
-            held(r, "long"),
+            held(r, "full"),
             r["verdict"],
             r["judgment"] if r["judgment"] != r["verdict"] else "–",
         ]
@@ -79,7 +81,7 @@ def short_runs() -> str:
     verdicts = [r for r in found if r["verdict"] != "cannot tell"]
     right = sum(r["judgment"] == "right" for r in verdicts)
     unsaid = [r for r in found if r["verdict"] == "cannot tell"]
-    missed = sum(r["long_verdict"] == "beyond noise" for r in unsaid)
+    missed = sum(r["full_verdict"] == "beyond noise" for r in unsaid)
     constant = calibration()
     about = (
         "[`doctor --will-it-help`](doctor.md#will-it-help) trains a quarter of the epochs with "
@@ -87,23 +89,21 @@ def short_runs() -> str:
         "same was done for methods whose full runs were there already, with the same recipe but "
         "for its length. Each interval was predicted with a widening from all *other* rows; from "
         f"all of them it is {constant.widening:.2f} points, which is what the command adds; "
-        f"{constant.pairs} rows promise no more than that the "
-        f"interval holds the next one of their kind with a probability of "
-        f"{100 * constant.coverage:.0f} %. **The "
+        f"{constant.pairs} rows let the interval hold the next one of their kind with a "
+        f"probability of {100 * constant.coverage:.0f} %. **The "
         f"interval held the difference at full length for {covered} of {len(found)} rows.** "
         f"It said “helps” or “does not help” of {len(verdicts)} rows, {right} times rightly, with "
         f"a difference beyond noise on the side that was named; of {len(unsaid)} it could not "
         f"tell, {missed} of which ended beyond noise."
     )
     limits = (
-        "Short differences are of validation images, those at full length of test images, with "
-        "95 % t intervals. The full runs were validated after their last epoch only, so nothing is "
-        "known of what their first epochs would have said; the short runs are no beginnings of the "
-        "long ones, but runs whose learning rate falls to its end, as those of the command are. "
-        "Rows were taken for the spread of their full differences, which is no random draw. "
-        "Rows of a study share their plain runs and images, all are from one small "
-        "data set, and so few rows bear no finer statement: on other data, where accuracies are "
-        "higher or differ more, the widening may be too wide or too narrow."
+        "Short differences are of validation images, those at full length of test images (of the "
+        "joined methods of validation images, too), with 95 % t intervals. The short runs are no "
+        "beginnings of the long ones, but runs whose learning rate falls to its end, as those of "
+        "the command are; teachers are those of the full runs. Rows of a study share their plain "
+        "runs and images, and all are of one data set, so that they are no independent draws: on "
+        "other data, where accuracies are higher or differ more, the widening may be too wide or "
+        "too narrow."
     )
     header = ["method", "short", "predicted", "at full length", "verdict", "which was"]
     return "\n\n".join(

@@ -170,12 +170,13 @@ def run(row: str, seed: int, args: argparse.Namespace) -> list[ExitScore]:
         whole[key] = literal(value)
     method, *_ = method_classes(keys["method"]).values()  # no joined row has a teacher or a pool
     if method.kind == "offline":
-        teacher = args.runs / "teacher"
+        teachers = args.teachers or args.runs
+        teacher = teachers / "teacher"
         more = WELL_TAUGHT if args.table == "pool" else {}
         trained(teacher, **{**whole, **TEACHER, **more, "seed": 0})
         if method.teacher_method:  # heads on the same network, which stays as it is
             heads = {"method": method.teacher_method, "backbone": "frozen", "weights": str(teacher)}
-            teacher = args.runs / method.teacher_method
+            teacher = teachers / method.teacher_method
             trained(teacher, **{**whole, **TEACHER, **heads, "seed": 0})
         keys = {**keys, "teacher": teacher}
     if "cache_views" in keys:  # other views for each seed, so that the spread holds their draw, too
@@ -191,6 +192,7 @@ def main() -> None:
     parser.add_argument("--data", default="npz:cifar100.npz")
     parser.add_argument("--pool", default="folder:web64", help="images without labels")
     parser.add_argument("--runs", type=Path, default=Path("runs/cifar100-small"))
+    parser.add_argument("--teachers", type=Path, help="other runs, whose teachers are taken")
     parser.add_argument("--limit", type=int, default=4000, help="training images")
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--name", default="accuracy-cifar100-small", help="results/NAME.csv")
