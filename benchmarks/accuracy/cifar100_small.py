@@ -16,16 +16,12 @@ by seed with their 95 % t interval.
 """
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
-import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 import muse_forms
-from record import report
-from seeds import EXTEND, differences, extended, summary, trained
+import torch
+from seeds import EXTEND, tabulate, trained
 
 import selfdistill.methods  # noqa: F401  registers them
 from selfdistill.recipe.options import method_classes
@@ -212,12 +208,7 @@ def main() -> None:
     if args.done:
         wanted = [(r, s) for r, s in wanted if (args.runs / r / f"s{s}" / "exits.csv").exists()]
     found = {(row, seed): run(row, seed, args) for row, seed in wanted}
-    found = extended(args.name, found) if args.extend else found
-    rows = list(dict.fromkeys(row for row, _ in found))
-    table = [line for line in summary(found, rows) if line["split"] in args.splits]
-    bases = tuple(base for base in BASES[args.table] if base in rows)
-    paired = [line for split in args.splits for line in differences(found, rows, split, bases)]
-    report(args.name, table, paired, args.extend)
+    tabulate(args.name, found, BASES[args.table], tuple(args.splits), args.extend)
 
 
 if __name__ == "__main__":

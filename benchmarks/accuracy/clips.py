@@ -12,15 +12,11 @@ standard deviation, and paired differences by seed with their 95 % t interval.
 """
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from record import report
-from seeds import differences, summary, trained
+from seeds import tabulate, trained
 
 RECIPE: dict[str, Any] = {
     "task": "clips",
@@ -60,8 +56,7 @@ def main() -> None:
         for seed in args.seeds
         for row in args.rows
     }
-    paired = differences(found, args.rows, "test", ("ce", "two-views"))
-    report(args.name, summary(found, args.rows), paired)
+    tabulate(args.name, found, ("ce", "two-views"))
 
 
 if __name__ == "__main__":

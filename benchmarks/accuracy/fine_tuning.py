@@ -10,18 +10,14 @@ is not made again, one that was cut off goes on.
 """
 
 import argparse
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from seeds import EXTEND, tabulate, trained
 from torch import Tensor, nn
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from record import report
-from seeds import differences, summary, trained
 
 from selfdistill.models import build
 from selfdistill.modules.bottlenecks import SlimBottleneck
@@ -37,6 +33,7 @@ RECIPE: dict[str, Any] = {
     "batch_size": 32,
     "lr": 0.01,
     "warmup_epochs": 0.0,
+    "precision": "fp32",  # on every machine
     "device": "cpu",
 }
 STAGES, SHALLOW, SIDE = 5, 112, 6  # before the last tap but one: stages, its channels and cells
@@ -153,20 +150,16 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--split", default="val", choices=["val", "test"])
     parser.add_argument("--name", default="accuracy-fine-tuning-screen", help="results/NAME.csv")
+    parser.add_argument("--extend", action="store_true", help=EXTEND)
     args = parser.parse_args()
     torch.set_num_threads(1)
     found = {(row, seed): run(row, seed, args) for seed in args.seeds for row in args.rows}
-    rows = list(args.rows)
-    if "exits" in rows:  # compared as a network of its own
-        rows.append(EXIT)
+    if "exits" in args.rows:  # its exit is compared as a network of its own
         for seed in args.seeds:
             *_, before_last, whole = found["exits", seed]
             found["exits", seed] = [whole]
             found[EXIT, seed] = [replace(before_last, predictor=whole.predictor)]
-    table = [line for line in summary(found, rows) if line["split"] == args.split]
-    bases = tuple(row for row in ("linear", "cut, bottleneck") if row in rows)
-    paired = differences(found, rows, args.split, bases)
-    report(args.name, table, paired)
+    tabulate(args.name, found, ("linear", "cut, bottleneck"), (args.split,), args.extend)
 
 
 if __name__ == "__main__":

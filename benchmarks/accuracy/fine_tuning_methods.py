@@ -9,15 +9,11 @@ fine_tuning.py. A run that is there is not made again, one that was cut off goes
 """
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from record import report
-from seeds import EXTEND, differences, extended, summary, trained
+from seeds import EXTEND, tabulate, trained
 
 from selfdistill.records.exit_scores import ExitScore
 
@@ -65,11 +61,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     found = {(row, seed): run(row, seed, args) for seed in args.seeds for row in args.rows}
-    found = extended(args.name, found) if args.extend else found
-    rows = list(dict.fromkeys(row for row, _ in found))
-    table = [line for line in summary(found, rows) if line["split"] == "test"]
-    bases = tuple(base for base in ("ce", "short", "exits") if base in rows)
-    report(args.name, table, differences(found, rows, "test", bases), args.extend)
+    tabulate(args.name, found, ("ce", "short", "exits"), ("test",), args.extend)
 
 
 if __name__ == "__main__":

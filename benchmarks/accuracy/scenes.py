@@ -17,15 +17,11 @@ paired difference on test images whose interval holds no zero:
 """
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from record import report
-from seeds import EXTEND, differences, extended, summary, trained
+from seeds import EXTEND, tabulate, trained
 
 RECIPE: dict[str, Any] = {"precision": "bf16", "channels_last": True, "batch_size": 16}
 CAMVID = {"task": "segmentation", "ignore_index": 11, "image_size": 128, "lr": 0.05, "epochs": 40}
@@ -90,13 +86,7 @@ def main() -> None:
         for row, seed in wanted
     }
     name = args.name or f"accuracy-{args.table}"
-    found = extended(name, found) if args.extend else found
-    rows = list(dict.fromkeys(row for row, _ in found))
-    lines = summary(found, rows)
-    bases = tuple(base for base in ("ce", "exits", "ce-mosaic") if base in rows)
-    bases += tuple(row.removesuffix("-mosaic") for row in rows if row == "muse-mul-mosaic")
-    paired = [line for split in ("val", "test") for line in differences(found, rows, split, bases)]
-    report(name, lines, paired, args.extend)
+    tabulate(name, found, ("ce", "exits", "ce-mosaic"), extends=args.extend)
 
 
 if __name__ == "__main__":

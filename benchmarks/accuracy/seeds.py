@@ -12,7 +12,7 @@ from typing import Any
 from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from record import recorded
+from record import recorded, report
 
 import selfdistill
 from selfdistill.records.exit_scores import ExitScore, read_exit_scores
@@ -110,3 +110,19 @@ def differences(
 
 def _by_predictor(exits: list[ExitScore], key: str) -> dict[str, float]:
     return {exit_.predictor: 100 * getattr(exit_, key) for exit_ in exits}
+
+
+def tabulate(
+    name: str,
+    found: Found,
+    bases: tuple[str, ...],
+    splits: tuple[str, ...] = ("val", "test"),
+    extends: bool = False,
+) -> None:
+    """Print and record a study, each row's difference to the bases that are among them, too."""
+    found = extended(name, found) if extends else found
+    rows = list(dict.fromkeys(row for row, _ in found))
+    table = [line for line in summary(found, rows) if line["split"] in splits]
+    bases = tuple(base for base in bases if base in rows)
+    paired = [line for split in splits for line in differences(found, rows, split, bases)]
+    report(name, table, paired, extends)
