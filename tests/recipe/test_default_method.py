@@ -59,13 +59,27 @@ def test_the_figures_are_those_of_the_tables():
     assert float(gain["low"]) > 0
     wanted = ["4,000", f"{float(gain['mean']):.1f}", f"{steps['frskd']:.1f}"]
     assert re.findall(r"[\d,.]*\d", scratch) == wanted
-    exit_, whole, cut = (
-        measured("accuracy-fine-tuning-confirmation-paired", difference=f"{row} - linear")
-        for row in ("exits, before the last stage", "exits", "cut")
-    )
-    assert float(cut["low"]) > float(exit_["mean"])
-    assert float(exit_["low"]) > 0 > float(whole["low"])
-    assert re.findall(r"[\d,.]*\d", tuned) == ["600", f"{float(exit_['mean']):.1f}"]
+    frames, clothes = "-frames", ""
+    gains = {
+        (ending, row): measured(
+            f"accuracy-fine-tuning-methods{ending}-paired", difference=f"{row} - ce"
+        )
+        for ending in (frames, clothes)
+        for row in ("exits", "short", "muse", "frskd", "cskd", "kd")
+    }
+    assert float(gains[frames, "exits"]["low"]) > 0 > float(gains[clothes, "exits"]["low"])
+    others = [
+        measured(f"accuracy-fine-tuning-methods{ending}-paired", difference=f"{row} - exits")
+        for ending, row in gains
+        if row not in ("exits", "short")
+    ]
+    assert all(float(line["low"]) < 0 for line in others)
+    numbers = [
+        f"{float(gains[ending, row]['mean']):.1f}"
+        for row in ("exits", "short")
+        for ending in (frames, clothes)
+    ]
+    assert re.findall(r"[\d,.]*\d", tuned) == ["600", *numbers]
 
 
 def test_what_is_taken_with_strong_augmentation_follows_the_table():
