@@ -113,6 +113,13 @@ def classification() -> list[str]:
             | {"first_epoch": "first epoch", "last_epoch": "last epoch"},
         ),
         cifar100("accuracy-cifar100-small", "4,000", 40),
+        accuracy(
+            "accuracy-cifar100-small-confirmation",
+            "The same on ten fresh seeds",
+            "Part 9 of the [study](study.md): what MI and SI, their critics at full rate, add to "
+            "exits by the recipe above.",
+            note="",
+        ),
         cifar100("accuracy-cifar100-1000x120", "1,000", 120),
         *strong_baseline(),
         *fine_tuning_methods(),
@@ -192,6 +199,14 @@ def scenes() -> list[str]:
             "`yolov5/n` (1,778,344 parameters) on 205 images letterboxed to 160×160, 3 classes, 40 "
             f"epochs, {shared} rate 0.02 falling to a fifth, momentum 0.937, 3 epochs warm-up, "
             "cosine; exits have a supervised loss of weight 1. mAP over IoU .5 … .95 in percent.",
+        ),
+        accuracy(
+            "accuracy-bccd-mosaic",
+            "BCCD, with and without mosaic",
+            "The same network, images and recipe in fp32, plain training: with mirror and zoom, and "
+            "with YOLOv5's mosaic of four images (always), zoom by up to a half, shift by up to a "
+            "tenth and colors. mAP over IoU .5 … .95 in percent.",
+            note="",
         ),
         steps("speed-steps-bccd", "Step time, detection with yolov5/n at 160×160"),
     ]
