@@ -203,9 +203,9 @@ def scenes() -> list[str]:
         accuracy(
             "accuracy-bccd-mosaic",
             "BCCD, with and without mosaic",
-            "The same network, images and recipe in fp32, plain training: with mirror and zoom, and "
-            "with YOLOv5's mosaic of four images (always), zoom by up to a half, shift by up to a "
-            "tenth and colors. mAP over IoU .5 … .95 in percent.",
+            "The same network, images and recipe in fp32, plain training: with mirror and zoom, "
+            "and with YOLOv5's mosaic of four images (always), zoom by up to a half, shift by up "
+            "to a tenth and colors. mAP over IoU .5 … .95 in percent.",
             note="",
         ),
         steps("speed-steps-bccd", "Step time, detection with yolov5/n at 160×160"),

@@ -8,8 +8,8 @@ if TYPE_CHECKING:
     from .diagnosis.diagnose import diagnose
     from .engine.callback import Callback
     from .integrations.lightning import DistillationLightningModule as DistillationLightningModule
-    from .integrations.loss import wrap
     from .integrations.timm_task import DistillationTask as DistillationTask
+    from .integrations.wrap import wrap
     from .runs.measure import measure
     from .runs.predict import predict
     from .runs.run import Run, load
@@ -26,7 +26,7 @@ _HOMES = {
     "measure": ".runs.measure",
     "predict": ".runs.predict",
     "train": ".runs.train",
-    "wrap": ".integrations.loss",
+    "wrap": ".integrations.wrap",
 }
 __all__ = [
     "Callback",

@@ -82,6 +82,15 @@ def test_the_lesson_knows_how_long_it_takes(tmp_path, accumulate, calls):
     assert known_length.criterion.total_steps == 99
 
 
+def test_a_further_training_of_a_module_is_longer(tmp_path):
+    module, shares = module_of("snapshot"), []
+    for _ in range(2):
+        trainer(tmp_path, 2).fit(module, loader())
+        criterion = module.criterion
+        shares.append((int(criterion.step), criterion.total_steps))
+    assert shares == [(4, 4), (8, 8)]
+
+
 @pytest.mark.parametrize("name", ["muse", "crd"])
 def test_a_resumed_training_is_the_uninterrupted_one(tmp_path, name):
     companions = {"teacher": small(2), "train_labels": torch.arange(16) % 10, "num_negatives": 4}

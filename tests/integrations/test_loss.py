@@ -65,6 +65,7 @@ def test_the_network_is_the_one_that_was_given(name):
         companions = {"teacher": teacher.method}
     companions |= {"peers": [small(1)]} if "peers" in takes else {}
     companions |= {"train_labels": labels} if "train_labels" in takes else {}
+    companions |= {"total_steps": 10}
     criterion = selfdistill.wrap(network, name, example=images[:2], classes=10, **companions)
     views = [images.flip(3)] * (METHODS[name].needs.views - 1)
     same_class_inputs = images.roll(1, 0) if METHODS[name].needs.same_class else None
@@ -246,6 +247,46 @@ def test_the_length_of_the_run_is_counted_in_calls():
         criterion(images, labels)
         soft_terms.append(criterion.last.losses["soft"].item() > 0)
     assert soft_terms == [False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("pskd", {"train_labels": torch.arange(16) % 10}),
+        ("snapshot", {}),
+        ("one", {}),
+        ("frskd", {"start_fraction": 0.5}),
+        ("muse+snapshot", {}),
+    ],
+)
+def test_a_method_that_changes_over_the_run_wants_its_length(method, options):
+    images, labels = pictures()
+    known = {"example": images[:2], "classes": 10, **options}
+    keys = {"index": torch.arange(len(labels))} if "train_labels" in options else {}
+    criterion = selfdistill.wrap(small(), method, **known)
+    with pytest.raises(ConfigError, match=r"total_steps=N"):
+        criterion(images, labels, **keys)
+    criterion = selfdistill.wrap(small(), method, total_steps=2, **known)
+    for _ in range(5):  # more than was said: as at the end of the run
+        criterion(images, labels, **keys)
+        assert all(term >= 0 for term in criterion.last.losses.values())
+
+
+def test_one_of_several_processes_may_read_the_state(monkeypatch):
+    """It waits for no other: what is gathered from all is left out, and that is said."""
+    images, labels = pictures()
+    index = torch.arange(len(labels))
+    criterion = selfdistill.wrap(
+        small(), "pskd", example=images[:2], classes=10, train_labels=labels, total_steps=4
+    )
+    criterion(images, labels, index=index)
+    before = criterion.method.predictions.clone()
+    monkeypatch.setattr("selfdistill.integrations.loss.process_count", lambda: 2)
+    with pytest.warns(UserWarning, match=r"apply_after_step\(\) on every process"):
+        state = criterion.state_dict()
+    assert torch.equal(state["method.predictions"], before)
+    criterion.apply_after_step()
+    assert not torch.equal(criterion.state_dict()["method.predictions"], before)
 
 
 def test_the_latest_step_keeps_no_graph():

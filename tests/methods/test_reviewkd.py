@@ -153,3 +153,12 @@ def test_wrong_options(options, message, tiny_net, tiny_task):
 def test_unequal_numbers_of_taps(tiny_net, tiny_task):
     with pytest.raises(ConfigError, match="student has 3 taps and teacher 4"):
         offline("reviewkd", tiny_net, tiny_task, taps=STAGES[1:])
+
+
+@pytest.mark.parametrize("side", [12, 24])
+def test_images_of_another_size_than_the_example(side, tiny_net, tiny_task, batch, progress):
+    """As multi-scale training has them."""
+    method = offline("reviewkd", tiny_net, tiny_task, teacher_net())
+    inputs = F.interpolate(batch.inputs, (side, side))
+    step = method(batch._replace(inputs=inputs), progress)
+    assert all(loss.isfinite() for loss in step.losses.values())

@@ -56,8 +56,8 @@ class Progress(NamedTuple):
 
     @property
     def fraction(self) -> Tensor:
-        """Fraction of the run that is done, in [0, 1), float32."""
-        return self.step.to(torch.float32) / self.total
+        """Fraction of the run that is done, float32, in [0, 1): 1 where a loop goes on beyond."""
+        return (self.step.to(torch.float32) / self.total).clamp(max=1)
 
 
 class StepOutput(NamedTuple):
@@ -107,6 +107,8 @@ class Needs(NamedTuple):
             one of theirs.
         chosen_extra: before each epoch the method chooses among the extra images, see
             `Method.choose_extra`.
+        run_length: `Progress.total` is read, so that a loop must say how long it is. A class states
+            it for every choice of options, an instance for its own.
     """
 
     views: int = 1
@@ -126,6 +128,7 @@ class Needs(NamedTuple):
     extra: bool = False
     unlabeled: bool = False
     chosen_extra: bool = False
+    run_length: bool = False
 
     def __or__(self, other: "Needs") -> "Needs":
         """The requirements of both; clips go where both can take them."""

@@ -56,12 +56,14 @@ class DistillationLightningModule(LightningModule):
         super().__init__()
         self.criterion = criterion
         self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay
+        self._knows_length = criterion.total_steps is not None
 
-    def on_fit_start(self) -> None:
-        """Set the criterion's `total_steps`, unless it was given."""
+    def on_train_start(self) -> None:
+        """Set the criterion's `total_steps`, unless it was given: what is done and what is left."""
         steps = self.trainer.estimated_stepping_batches  # inf without a limit
-        if self.criterion.total_steps is None and math.isfinite(steps):
-            self.criterion.total_steps = int(steps) * self.trainer.accumulate_grad_batches
+        if not self._knows_length and math.isfinite(steps):
+            left = (int(steps) - self.trainer.global_step) * self.trainer.accumulate_grad_batches
+            self.criterion.total_steps = int(self.criterion.step) + left
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The loss of a batch."""

@@ -1,20 +1,18 @@
 """A method as a loss module, for any training loop."""
 
-import inspect
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..core import Batch, ConfigError, Method, Progress, StepOutput, Task, nearest
+from ..core import Batch, ConfigError, Method, Progress, StepOutput, Task
 from ..engine.optimizer import resolve_lr_scale
 from ..engine.state import student_prefix
-from ..recipe.build_method import build_method
-from ..recipe.options import check_options, method_classes
-from ..tasks import LOOP_TASKS, TASKS, check_network
+from ..modules.memory import process_count
 
-_UNKNOWN_LENGTH = 1 << 60  # steps, of a run that stays at its beginning
+_UNKNOWN_LENGTH = 1 << 60  # steps, of a run whose length no method asks for
 
 
 class DistillationLoss(nn.Module):
@@ -25,6 +23,7 @@ class DistillationLoss(nn.Module):
 
     Each call in training mode is one step. A method's `after_step` (memories, snapshots) runs at
     the next call or when the state is read, since only then the optimizer has updated the weights.
+    With several processes call `apply_after_step` on each of them before one saves the state.
 
     Args:
         method: as `build_method` builds it.
@@ -80,8 +79,8 @@ class DistillationLoss(nn.Module):
             extra: images without labels, (B', C, H, W), for methods that learn from them, too.
 
         Raises:
-            ConfigError: the method needs one of the last four and it is missing, or it needs one
-                class an image and the labels are mixed.
+            ConfigError: the method needs one of the last four, or `total_steps`, and it is missing,
+                or it needs one class an image and the labels are mixed.
         """
         self._check(labels, index, views, same_class_inputs, extra)
         # on another device a wrong label stops there, and to look at them is to wait for it
@@ -164,6 +163,11 @@ class DistillationLoss(nn.Module):
                 "this method remembers every image: call criterion(images, labels, index=...) with "
                 "its index in the training set"
             )
+        if needs.run_length and self.total_steps is None:
+            raise ConfigError(
+                "this method changes over the run: make it by wrap(..., total_steps=N), the number "
+                "of calls in training"
+            )
         if needs.single_label and isinstance(labels, Tensor) and labels.is_floating_point():
             raise ConfigError(
                 "this method wants one class an image, and these labels are mixtures; "
@@ -179,7 +183,16 @@ class DistillationLoss(nn.Module):
 
 def _apply_after_step(criterion: nn.Module, *hook_arguments: Any) -> None:
     assert isinstance(criterion, DistillationLoss)
-    criterion.apply_after_step()
+    if not (criterion.needs_index and criterion._after_step_due and process_count() > 1):
+        criterion.apply_after_step()
+        return
+    # memories of images are gathered from all processes: one that saves would wait for ever
+    warnings.warn(
+        "what the method remembers of the last step is left out of its state, since processes "
+        "share it and the others may not be here; call criterion.apply_after_step() on every "
+        "process before",
+        stacklevel=2,
+    )
 
 
 def _detached(value: Any) -> Any:
@@ -191,106 +204,3 @@ def _detached(value: Any) -> Any:
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return type(value)(*map(_detached, value))
     return type(value)(map(_detached, value)) if isinstance(value, list | tuple) else value
-
-
-def wrap(
-    network: nn.Module,
-    method: str,
-    *,
-    example: Any,
-    classes: int | Sequence[str],
-    task: str = "classification",
-    taps: str | Sequence[str] = "auto",
-    teacher: nn.Module | None = None,
-    teacher_taps: str | Sequence[str] = "auto",
-    peers: Sequence[nn.Module] = (),
-    train_labels: Tensor | None = None,
-    label_smoothing: float = 0.0,
-    seed: int = 0,
-    total_steps: int | None = None,
-    **options: Any,
-) -> DistillationLoss:
-    """Wrap a network in a method, to train it in any loop.
-
-    Args:
-        network: the student, trained in place; its state keeps its own keys. What a method deploys
-            that makes a network of it is `criterion.method.predictors()["student"]`.
-        method: a name; `selfdistill methods` lists them.
-        example: two input images, (2, C, H, W), or clips, (2, C, T, H, W); for nodes a graph.
-        classes: their number or names.
-        task: ``"classification"`` of images and ``"clips"``, labels (B,); ``"segmentation"``, masks
-            (B, H, W) int64 in which 255 is no class; ``"detection"``, rows (B, M, 5) float32 of
-            class, x1, y1, x2, y2 in pixels, of class −1 where there is no box; ``"nodes"`` of
-            graphs, labels (N,) or (N, K), see `tasks.Nodes`.
-        taps, teacher_taps: where to read features, see `find_taps`.
-        teacher: for offline methods; it is not trained.
-        peers: networks trained along, for online methods.
-        train_labels: of all training images, (N,), for methods with a memory of images.
-        label_smoothing: of the supervised loss, in [0, 1).
-        seed: of the method's random draws.
-        total_steps: number of calls in training, for methods whose weights change over it.
-        options: of the method, by keyword.
-
-    Returns:
-        A module to call as a loss, on the network's device.
-
-    Raises:
-        ConfigError: an unknown method, task or option, or a network whose outputs do not fit the
-            task and its classes.
-
-    Examples:
-        >>> network = nn.Sequential(
-        ...     nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1), nn.ReLU(),
-        ...     nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
-        >>> images, labels = torch.randn(4, 1, 8, 8), torch.tensor([0, 1, 2, 3])
-        >>> criterion = wrap(network, "muse", example=images, classes=10, taps="1,3")
-        >>> optimizer = torch.optim.SGD(criterion.param_groups(lr=0.1))
-        >>> criterion(images, labels).backward()
-    """
-    names = [str(i) for i in range(classes)] if isinstance(classes, int) else list(classes)
-    tasks = TASKS | LOOP_TASKS
-    if task not in tasks:
-        raise ConfigError(f"there is no task '{task}'{nearest(task, tasks)}")
-    if not (isinstance(example, Tensor) or tasks[task].graphs):
-        raise ConfigError(
-            f"the example of task '{task}' is two images, (2, C, H, W), and this is "
-            f"{type(example).__name__}; graphs want task='nodes'"
-        )
-    if isinstance(example, Tensor):
-        _check_example(example, tasks[task])
-    built_task = tasks[task](names, example, label_smoothing=label_smoothing)
-    for module in (network, *peers):
-        check_network(module, built_task, foreign=True)
-    built_method = build_method(
-        method,
-        network,
-        built_task,
-        taps,
-        check_options(method, options),
-        teacher=teacher,
-        teacher_taps=teacher_taps,
-        peers=peers,
-        train_labels=train_labels,
-    )
-    device = next((p.device for p in network.parameters()), getattr(example, "device", None))
-    signatures = map(inspect.signature, method_classes(method).values())
-    needs_index = any("train_labels" in signature.parameters for signature in signatures)
-    criterion = DistillationLoss(
-        built_method, built_task, seed=seed, total_steps=total_steps, needs_index=needs_index
-    )
-    return criterion.to(device)
-
-
-def _check_example(example: Tensor, task: type[Task]) -> None:
-    """Raises `ConfigError` if an example is no batch of what a network of the task takes."""
-    wanted = "clips, (2, C, T, H, W)" if task.clips else "images, (2, C, H, W)"
-    if example.dim() != 4 + task.clips:
-        raise ConfigError(
-            f"the example of task '{task.name}' is two {wanted}, and this is "
-            f"{tuple(example.shape)}; clips want task='clips'"
-        )
-    if not example.is_floating_point():
-        raise ConfigError(
-            f"the example is two {wanted}, as the network takes them, and this is {example.dtype}; "
-            "normalize it as the training images, to floating point"
-        )

@@ -88,6 +88,7 @@ class InterClassSimilarity(Method):
         self.similarity_weight, self.soft_weight = similarity_weight, soft_weight
         self.temperature, self.grid_size = temperature, grid_size
         self.adaptive = weighting == "adaptive"
+        self.needs = self.needs._replace(run_length=self.adaptive)
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task`, `similarity` and `soft`, the latter two if they have a weight."""

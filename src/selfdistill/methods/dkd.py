@@ -95,6 +95,7 @@ class DecoupledDistillation(Method):
         self.student, self.teacher, self.task = student, teacher, task
         self.supervised_weight, self.temperature = supervised_weight, temperature
         self.warmup_fraction, self.standardize_logits = warmup_fraction, standardize_logits
+        self.needs = self.needs._replace(run_length=bool(warmup_fraction))
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task`, `target` and `others`, as far as they have a weight."""

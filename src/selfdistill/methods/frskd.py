@@ -65,8 +65,7 @@ class FeatureRefinement(Method):
     the joint labels 4y + r, r = 0 … 3 quarter turns, supervised there. The mean over r of its K
     scores for turn r on the image turned r times is soft-distilled, with weight 1, into the plain
     head on the upright image; the soft term counts these means beside the plain outputs and the
-    attention term the turned images beside the upright ones, as in the code. A step then costs five
-    times as much.
+    attention term the turned images beside the upright ones, as in the code. A step costs fivefold.
 
     Args:
         student: a network with two taps or more: the ends of its stages, no stem.
@@ -76,15 +75,13 @@ class FeatureRefinement(Method):
         attention_weight: weight β of the attention term; 0 leaves it out, which the paper calls
             FRSKD\F. 100 in the code's commands for CIFAR-100.
         temperature: τ > 0 of the soft losses; the code's 4.
-        pyramid_width: channels of each refined map over those of the student's feature; the code's
-            2.
+        pyramid_width: channels of each refined map over the student's feature's; the code's 2.
         pyramid_depth: separable convolutions in each of the pyramid's fusions; the code's 2.
         upsampling: how maps are made larger, "nearest" (the code's) or "bilinear" (the paper's).
         augmentation: "none", "mixup", "cutmix" or "sla" (on square images); all but "none" want one
             class label an image.
         start_fraction: part of the run, in [0, 1), before the soft and attention terms start; 0 in
-            the code for classification, 2/3 in that for segmentation. With `start_fraction` or
-            `warmup_fraction` above 0 the length of the run must be known.
+            the code for classification, 2/3 in that for segmentation.
         warmup_fraction: part of the run, in [0, 1], over which their weight then grows by
             :math:`e^{-5 (1 - t)^2}`, t from 0 to 1. 0 is none; what remains of the run, 1/3, is our
             reading of the code for segmentation.
@@ -120,7 +117,8 @@ class FeatureRefinement(Method):
                 "parts of a run: 0 … 0.99, and 0 … 1"
             )
         _check_augmentation(augmentation, task)
-        self.needs = Needs(image_labels=augmentation != "none", single_label=augmentation != "none")
+        mixes, grows = augmentation != "none", bool(start_fraction or warmup_fraction)
+        self.needs = Needs(image_labels=mixes, single_label=mixes, run_length=grows)
         self.start_fraction, self.warmup_fraction = start_fraction, warmup_fraction
         self.student, self.task, self.augmentation = student, task, augmentation
         self.soft_weight, self.attention_weight = soft_weight, attention_weight
@@ -173,6 +171,8 @@ class FeatureRefinement(Method):
 
     def _warmup(self, progress: Progress) -> Tensor:
         """The factor of the soft and attention weights at this step, in [0, 1], 0-d."""
+        if not self.needs.run_length:
+            return progress.step.new_ones((), dtype=torch.float32)
         started = progress.fraction >= self.start_fraction  # 0, and then 1
         if not self.warmup_fraction:
             return started.float()

@@ -84,6 +84,7 @@ class LocalAttentionDistillation(FeatureDistillation, ExitMethod):
         check_positions(paired_shapes(student, teacher))
         self.attention_weight, self.supervised_weight = attention_weight, supervised_weight
         self.warmup_fraction, self.local_backward = warmup_fraction, local_backward
+        self.needs = self.needs._replace(run_length=bool(warmup_fraction))
         self.exits = Exits(student, task, None, predict=bool(supervised_weight))
         self.stages = stage_functions(student.network, student.names)
         self._run_modules = run_local_modules

@@ -84,6 +84,7 @@ class OnTheFlyEnsemble(Method):
         self.student, self.task = student, task
         self.soft_weight, self.temperature = soft_weight, temperature
         self.warmup_fraction = warmup_fraction
+        self.needs = self.needs._replace(run_length=bool(soft_weight and warmup_fraction))
         _, tail = split_at(student.network, student.names[-2:-1])
         self.tails = nn.ModuleList(reinitialized_copy(tail) for _ in range(num_branches - 1))
         self.gate = Gate(student.shapes[student.names[-2]][0], num_branches)
@@ -106,7 +107,7 @@ class OnTheFlyEnsemble(Method):
     def _warmup(self, progress: Progress) -> Tensor:
         """The factor r of the soft terms, 0-d."""
         if not self.warmup_fraction:
-            return torch.ones_like(progress.fraction)
+            return progress.step.new_ones((), dtype=torch.float32)
         return sigmoid_rampup(progress.fraction / self.warmup_fraction)
 
     def predictors(self) -> dict[str, nn.Module]:

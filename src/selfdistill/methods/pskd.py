@@ -42,7 +42,8 @@ class ProgressiveSelfDistillation(RecordingMethod):
 
     kind = "self"
     provenance = Provenance.CODE
-    needs = Needs(image_labels=True, single_label=True, images=False)
+    needs = Needs(image_labels=True, single_label=True, images=False, run_length=True)
+    memory_buffers = ("predictions",)
     predictions: Tensor
 
     def __init__(

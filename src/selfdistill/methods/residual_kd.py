@@ -39,9 +39,8 @@ class ResidualDistillation(Method):
     Of the `schedule`, "two-stage" trains S and h in the first half of the run, without A, and A and
     h in the second one, with S as it then stands; "progressive" trains A tap by tap, each part with
     its residual in an equal share of the run, and h again with the last one; "joint" trains all at
-    once. With the cosine schedule the learning rate restarts in each part of the run; in a custom
-    training loop give `total_steps`, or A never begins. What is frozen has no gradient, and its
-    batch statistics stay.
+    once. With the cosine schedule the learning rate restarts in each part of the run. What is
+    frozen has no gradient, and its batch statistics stay.
 
     Args:
         student: the network whose copies are made; its layers have to be such that narrower ones
@@ -90,6 +89,7 @@ class ResidualDistillation(Method):
         )
         self.schedule, self.num_taps = schedule, len(channels)
         self.cycles = {"two-stage": 2, "progressive": 1 + self.num_taps, "joint": 1}[schedule]
+        self.needs = self.needs._replace(run_length=self.cycles > 1)
         self.register_buffer("cycle", torch.zeros((), dtype=torch.int64))
         self.register_load_state_dict_post_hook(_restore_cycle)
         self.enter_cycle(0)
@@ -155,6 +155,8 @@ class ResidualDistillation(Method):
 
     def after_step(self, progress: Progress) -> None:
         """Enters the next cycle where one ends."""
+        if self.cycles == 1:
+            return
         step, total = int(progress.step), int(progress.total)
         before, after = (done * self.cycles // total for done in (step, step + 1))
         if before < after < self.cycles:

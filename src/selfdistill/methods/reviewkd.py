@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from ..core import METHODS, Batch, ConfigError, Needs, Progress, Provenance, StepOutput, Task
 from ..functional.places import pooled_to_size
 from ..modules.feature_distillation import FeatureDistillation
-from ..modules.pairs import Shape, paired_shapes
+from ..modules.pairs import paired_shapes
 from ..taps import Taps, Teacher
 
 _GRIDS = (4, 2, 1)
@@ -84,12 +84,13 @@ class KnowledgeReview(FeatureDistillation):
         if fusion_width < 1:
             raise ConfigError(f"fusion_width={fusion_width} is no number of channels; 512 is usual")
         self.review_weight, self.warmup_fraction = review_weight, warmup_fraction
+        self.needs = self.needs._replace(run_length=bool(warmup_fraction))
         levels = [*paired_shapes(student, teacher)]
         last, teacher_last = levels[-1]
         levels.append(((last[0], 1, 1), (teacher_last[0], 1, 1)))
         width = min(fusion_width, last[0])
         self.fusions = nn.ModuleList(
-            AttentionFusion(source[0], width, target, deepest=i == len(levels))
+            AttentionFusion(source[0], width, target[0], deepest=i == len(levels))
             for i, (source, target) in enumerate(levels, 1)
             if review_weight
         )
@@ -104,18 +105,19 @@ class KnowledgeReview(FeatureDistillation):
         weight: Tensor | float = self.review_weight
         if self.warmup_fraction:
             weight = weight * (progress.fraction / self.warmup_fraction).clamp(max=1)
-        reviewed = self.review([*features.values(), pooled[:, :, None, None]])
         targets = [*teacher_features.values(), target[:, :, None, None]]
+        sizes = [t.shape[-2:] for t in targets]
+        reviewed = self.review([*features.values(), pooled[:, :, None, None]], sizes)
         for i, (x, t) in enumerate(zip(reviewed, targets, strict=True), 1):
             losses[f"review/{i}"] = weight * hierarchical_context_loss(x, t)
         return StepOutput(outputs, losses)
 
-    def review(self, levels: Sequence[Tensor]) -> list[Tensor]:
-        """The student's levels (B, C, H, W), shallowest first, as they are matched."""
+    def review(self, levels: Sequence[Tensor], sizes: Sequence[Sequence[int]]) -> list[Tensor]:
+        """The student's levels (B, C, H, W), shallowest first, as they are matched at (H, W)s."""
         matched: list[Tensor] = []
         deeper: Tensor | None = None
-        for fusion, x in zip(reversed(self.fusions), reversed(levels), strict=True):
-            x, deeper = fusion(x, deeper)
+        for fusion, x, size in zip(self.fusions[::-1], levels[::-1], sizes[::-1], strict=True):
+            x, deeper = fusion(x, deeper, size)
             matched.insert(0, x)
         return matched
 
@@ -128,25 +130,29 @@ class AttentionFusion(nn.Module):
     Args:
         in_channels: of the student's level.
         width: channels of the fusion.
-        target: (C, H, W) of the teacher's level.
+        out_channels: of the teacher's level.
         deepest: whether no level is deeper.
     """
 
-    def __init__(self, in_channels: int, width: int, target: Shape, *, deepest: bool) -> None:
+    def __init__(self, in_channels: int, width: int, out_channels: int, *, deepest: bool) -> None:
         super().__init__()
-        self.size = target[-2:]
         self.reduce = _conv_bn(in_channels, width, 1)
         self.attention = None if deepest else nn.Conv2d(2 * width, 2, 1)
-        self.expand = _conv_bn(width, target[0], 3)
+        self.expand = _conv_bn(width, out_channels, 3)
 
-    def forward(self, x: Tensor, deeper: Tensor | None) -> tuple[Tensor, Tensor]:
-        """What is matched with the teacher's level, and the fusion for the next shallower one."""
+    def forward(
+        self, x: Tensor, deeper: Tensor | None, size: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        """What is matched with the teacher's level, and the fusion for the next shallower one.
+
+        Both have the (H, W) of the teacher's level.
+        """
         x = self.reduce(x)
         if self.attention is not None and deeper is not None:
             deeper = _resized(deeper, x.shape[-2:])
             shares = self.attention(torch.cat([x, deeper], 1)).sigmoid()  # (B, 2, H, W)
             x = x * shares[:, :1] + deeper * shares[:, 1:]
-        x = _resized(x, self.size)
+        x = _resized(x, size)
         return self.expand(x), x
 
 

@@ -74,13 +74,16 @@ class SelfAttentionDistillation(Method):
             )
         self.student, self.task = student, task
         self.attention_weight, self.start_fraction = attention_weight, start_fraction
+        self.needs = self.needs._replace(run_length=bool(start_fraction))
         self.channel_reduction = channel_reduction
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`task`, and `attention/i` of each stage but the last."""
         outputs, features = self.student.forward_features(batch.inputs)
         energies = [self._energy(feature) for feature in features.values()]
-        weight = self.attention_weight * (progress.fraction >= self.start_fraction)
+        weight: Tensor | float = self.attention_weight
+        if self.start_fraction:
+            weight = weight * (progress.fraction >= self.start_fraction)
         losses = {"task": self.task.loss(outputs, batch.targets)}
         monitors = {}
         for i, (energy, deeper) in enumerate(pairwise(energies), 1):

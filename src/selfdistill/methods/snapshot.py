@@ -41,8 +41,6 @@ class SnapshotDistillation(Method):
 
     No authors' code is public. The form of the loss is that of a port, which has a temperature of 3
     and four generations; temperature and number of generations here are recalled from the paper.
-    The length of the run must be known: in a custom training loop give `total_steps`, or the first
-    generation never ends.
 
     Args:
         student: the network.
@@ -77,6 +75,7 @@ class SnapshotDistillation(Method):
         if temperature <= 0:
             raise ConfigError(f"temperature={temperature:g} must be above 0; the default is 2")
         self.student, self.task, self.cycles = student, task, num_generations
+        self.needs = self.needs._replace(run_length=num_generations > 1)
         self.soft_weight, self.temperature = soft_weight, temperature
         self.supervised_weight = (
             1 + 1 / temperature if supervised_weight is None else supervised_weight
@@ -103,6 +102,8 @@ class SnapshotDistillation(Method):
 
     def after_step(self, progress: Progress) -> None:
         """Copies the student to the teacher at the end of a generation that is not the last."""
+        if self.cycles == 1:
+            return
         step, total = int(progress.step), int(progress.total)
         before, after = (done * self.cycles // total for done in (step, step + 1))
         if before < after < self.cycles:

@@ -21,6 +21,7 @@ class MemoryBank(nn.Module):
         momentum: fraction of its old value that an updated row keeps, in [0, 1).
     """
 
+    memory_buffers = ("rows",)
     rows: Tensor
 
     def __init__(self, samples: int, width: int, momentum: float = 0.5) -> None:
@@ -61,11 +62,16 @@ def gather_updates(index: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
 
 def all_gather(x: Tensor) -> Tensor:
     """(n, ...) of all processes, concatenated in their order; `x` itself in a single process."""
-    if not (dist.is_available() and dist.is_initialized()):
+    if process_count() == 1:
         return x
-    parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+    parts = [torch.empty_like(x) for _ in range(process_count())]
     dist.all_gather(parts, x)
     return torch.cat(parts)
+
+
+def process_count() -> int:
+    """The number of processes that train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def full_precision(x: Tensor) -> AbstractContextManager[object]:
