@@ -7,7 +7,7 @@ import torch
 import torchvision
 from torch import nn
 
-from selfdistill.core import Frozen, load_tensors, trained_state
+from selfdistill.core import Frozen, averaged_state, load_tensors, trained_state
 
 
 def network() -> nn.Module:
@@ -52,6 +52,22 @@ def test_arguments_are_handed_on():
             return by * x
 
     assert Frozen(Scaled())(torch.ones(1), by=3) == 3
+
+
+def test_memories_of_images_are_not_averaged():
+    class Remembers(nn.Module):
+        memory_buffers = ("seen",)
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(2, 2)
+            self.register_buffer("seen", torch.zeros(1000))
+            self.register_buffer("count", torch.zeros(()))
+
+    alone, part = Remembers(), nn.Sequential(nn.Linear(1, 1), Remembers())
+    kept = ["layer.weight", "layer.bias", "count"]
+    assert sorted(averaged_state(alone)) == sorted(kept)
+    assert sorted(averaged_state(part)) == sorted(["0.weight", "0.bias", *(f"1.{n}" for n in kept)])
 
 
 def test_trained_state_leaves_the_teacher_out():

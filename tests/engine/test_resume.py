@@ -23,6 +23,7 @@ RUNS = {
     "joined, taught": {"name": "muse+crd+kd"},
     "ce, dropout": {"name": "ce", "net": {"dropout": 0.5}},
     "ce, average": {"name": "ce", "ema_decay": 0.9, "save_every_steps": 2},
+    "pskd, average": {"name": "pskd", "ema_decay": 0.9},
     "ce, adamw": {"name": "ce", "optimizer": "adamw", "lr": 1e-3, "save_every_steps": 1},
     "ce, clip and warm-up": {"name": "ce", "clip_grad_norm": 0.1, "warmup_epochs": 1.0},
     "all": {"name": "muse", "options": {"negatives": "roll"}, "net": {"dropout": 0.3},

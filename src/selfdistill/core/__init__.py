@@ -15,7 +15,7 @@ from ..errors import (
 from .batch import Batch, Needs, Progress, StepOutput
 from .extras import require
 from .files import atomic_directory, atomic_file, read_regular, write_atomically
-from .frozen import Frozen, load_tensors, trained_state
+from .frozen import Frozen, averaged_state, load_tensors, trained_state
 from .method import STUDENT, Kind, Method, NetworkWrapper, Provenance
 from .registry import METHODS, Option, Registry, options
 from .task import IGNORE, Task
@@ -46,6 +46,7 @@ __all__ = [
     "Task",
     "atomic_directory",
     "atomic_file",
+    "averaged_state",
     "load_tensors",
     "nearest",
     "options",

@@ -67,6 +67,20 @@ def trained_state(module: nn.Module) -> dict[str, Tensor]:
     return state
 
 
+def averaged_state(module: nn.Module) -> dict[str, Tensor]:
+    """The trained state that a moving average is taken of.
+
+    What a module remembers of single images, the buffers that its `memory_buffers` names, is left
+    out: nothing reads an average of it, and it is as large as the training set.
+    """
+    remembered = {
+        f"{prefix}.{buffer}" if prefix else buffer
+        for prefix, part in module.named_modules()
+        for buffer in getattr(part, "memory_buffers", ())
+    }
+    return {n: t for n, t in trained_state(module).items() if n not in remembered}
+
+
 def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], *, strict: bool = True) -> None:
     """Load tensors by their names, as `load_state_dict` does, from a mapping that is no state dict.
 

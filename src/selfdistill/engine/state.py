@@ -19,7 +19,7 @@ def ema_weights(method: Method, ema: EMA | None) -> Iterator[None]:
     if ema is None:
         yield
         return
-    live = {name: tensor.clone() for name, tensor in trained_state(method).items()}
+    live = {n: tensor.clone() for n, tensor in trained_state(method).items() if n in ema.state}
     load_tensors(method, ema.state, strict=False)
     try:
         yield
@@ -81,25 +81,25 @@ def restore_method(method: Method, checkpoint: Checkpoint, *, ema: bool = False)
     Raises:
         ArtifactError: they are those of another method or network.
     """
-    if ema and "ema" in checkpoint.tensors:
-        state = checkpoint.tensors["ema"]
-    else:
-        prefix = student_prefix(method)
-        state = dict(tensor_group(checkpoint, "method"))
-        if prefix is not None:
-            model = tensor_group(checkpoint, "model")
-            state |= {prefix + name: value for name, value in model.items()}
+    prefix = student_prefix(method)
+    state = dict(tensor_group(checkpoint, "method"))
+    if prefix is not None:
+        model = tensor_group(checkpoint, "model")
+        state |= {prefix + name: value for name, value in model.items()}
+    if ema:
+        state |= checkpoint.tensors.get("ema", {})
     require_same_tensors(trained_state(method), state)
     load_tensors(method, state, strict=False)
 
 
-def restore_ema(ema: EMA, checkpoint: Checkpoint) -> None:
-    """Load the moving average of a checkpoint.
+def restore_ema(ema: EMA, method: Method, checkpoint: Checkpoint) -> None:
+    """Load the moving average of a checkpoint; earlier ones average memories of images, too.
 
     Raises:
         ArtifactError: it has none, or that of another network.
     """
-    saved = tensor_group(checkpoint, "ema")
+    memories = trained_state(method).keys() - ema.state.keys()
+    saved = {n: t for n, t in tensor_group(checkpoint, "ema").items() if n not in memories}
     require_same_tensors(ema.state, saved)
     ema.state = {name: saved[name].to(tensor) for name, tensor in ema.state.items()}
 

@@ -11,7 +11,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
-from ..core import Batch, Method, Progress, StepOutput, Task, memory_format, trained_state
+from ..core import Batch, Method, Progress, StepOutput, Task, averaged_state, memory_format
 from ..core.keyed_random import bits, purpose
 from ..signals import Interrupted, Signals
 from . import checkpoint
@@ -105,7 +105,7 @@ class Trainer:
         check = partial(FiniteCheck, method, optimizer, self.saved_step)
         scaler = getattr(fabric.strategy.precision, "scaler", None)
         self.finite = check(deferred=on_gpu and guarded, scaler=scaler)
-        self.ema = EMA(trained_state(method), settings.ema_decay) if settings.ema_decay else None
+        self.ema = EMA(averaged_state(method), settings.ema_decay) if settings.ema_decay else None
         self.train_metric = task.train_metric().to(fabric.device)  # constructing it is slow
         self.zero = torch.zeros((), device=fabric.device)
         self.last_step: tuple[StepOutput, Batch, Tensor]  # and the gradient's norm
@@ -163,7 +163,7 @@ class Trainer:
         self.method.after_step(progress)
         self.global_step += 1
         if self.ema:
-            self.ema.update(trained_state(self.method), self.global_step)
+            self.ema.update(averaged_state(self.method), self.global_step)
         self.last_step = steps[-1], micro_batches[-1], norm
 
     def record_step(self, epoch: int) -> None:
@@ -244,7 +244,7 @@ class Trainer:
         restore_method(self.method, newest)
         restore_optimizer(self.optimizer, self.method, tensor_group(newest, "optimizer"))
         if self.ema:
-            restore_ema(self.ema, newest)
+            restore_ema(self.ema, self.method, newest)
         self.choice.restore(newest)
         self.meters.restore(newest.state["meters"], self.zero)
         restore_scaler(self.fabric.strategy.precision, newest)
