@@ -21,7 +21,7 @@ every_learning = over(LEARNING, lambda case: usual(case) and case.name in FAST)
 
 def quantized(case: Case, seed: int = 0) -> Method:
     method = case.method(seed)
-    quantize_method(method, case.name)
+    quantize_method(method, case.name, method.task.example)
     return method
 
 

@@ -126,6 +126,17 @@ def test_what_makes_no_sense_is_refused_in_a_sentence(tmp_path, weights, keys, m
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.filterwarnings("ignore:.*left out:UserWarning")
+@pytest.mark.parametrize("method", ["exits", "ce"])
+def test_a_head_that_starts_anew_is_not_frozen(tmp_path, method):
+    path = tmp_path / "twenty.safetensors"
+    save_file(build(MODEL, num_classes=20, in_channels=1).state_dict(), path)
+    keys = {**USUAL, "weights": str(path), "method": method}
+    with pytest.raises(ConfigError, match=r"would keep fc\.bias, .* at random"):
+        selfdistill.train(**keys, freeze_until="fc", out=tmp_path / "run", quiet=True)
+    selfdistill.train(**keys, freeze_until="layer3", out=tmp_path / "run", quiet=True)
+
+
 STRONG = {
     "auto_augment": "randaugment", "erase_probability": 0.5, "mixup": 0.4, "cutmix": 1.0,
     "color_jitter": 0.2, "label_smoothing": 0.1,

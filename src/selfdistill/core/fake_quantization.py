@@ -1,6 +1,6 @@
 """Layers that compute in float32 what they will in int8: quantization-aware training."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import Any, cast
 
 import torch
@@ -134,9 +134,9 @@ def add_fake_quantization(network: nn.Module) -> None:
             layer.register_buffer(RANGE, torch.zeros(2, device=layer.weight.device))
 
 
-def remove_fake_quantization(network: nn.Module) -> None:
-    """Make plain layers of those in simulated int8, in place."""
-    layers: dict[str, Any] = {**fake_quantized(network)}
+def remove_fake_quantization(network: nn.Module, kept: Container[nn.Module] = frozenset()) -> None:
+    """Make plain layers of those in simulated int8, but for those that are kept, in place."""
+    layers: dict[str, Any] = {n: m for n, m in fake_quantized(network).items() if m not in kept}
     for layer in layers.values():
         layer.__class__ = layer.plain_type
         del layer._buffers[RANGE], layer.plain_type

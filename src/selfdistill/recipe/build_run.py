@@ -167,7 +167,7 @@ def build_run(
         train_labels=data.train.labels,
     )
     if recipe.quantize == "aware":
-        quantize_method(method, recipe.method)
+        quantize_method(method, recipe.method, task.example)
     if method.needs.trained_student and model is None:
         _check_trained(recipe, network, weights)
     if method.cycles > 1 and recipe.lr_schedule == "step":
@@ -176,6 +176,8 @@ def build_run(
             "learning rate restarts, and the step schedule does not; use lr_schedule=cosine"
         )
     tuning = tune_network(recipe, network, method, task, given=model is not None)
+    if recipe.freeze_until and model is None:
+        _check_frozen(recipe, network, weights)
     recipe = chosen_by_machine(recipe, network)
     parts = recipe, data, task, network, method, tuning, teacher, peers, unlike
     return RunComponents(*parts, *(loaded[3:] if loaded else ()))
@@ -202,11 +204,28 @@ def _check_trained(recipe: Recipe, network: nn.Module, weights: InitialWeights |
     keeps = f"method '{recipe.method}' trains heads on a network that stays as it is"
     if not recipe.weights:
         raise ConfigError(f"{keeps}; give --weights with a run or a file")
-    if weights is None:
-        return
-    tensors = fit_weights(weights.tensors, network, "").tensors if weights.tensors else {}
-    if lacking := [n for n, _ in network.named_parameters() if n not in tensors]:
+    if lacking := _new_parameters(network, weights):
         raise ConfigError(
-            f"{keeps}, and weights '{recipe.weights}' lack {lacking[-1]} for these classes; train "
-            "the network on these data first, and give that run as --weights"
+            f"{keeps}, and weights '{recipe.weights}' lack {[*lacking][-1]} for these classes; "
+            "train the network on these data first, and give that run as --weights"
         )
+
+
+def _check_frozen(recipe: Recipe, network: nn.Module, weights: InitialWeights | None) -> None:
+    """Raises `ConfigError` if something is frozen that the weights lack, such as a new head."""
+    if weights is None or not weights.tensors:
+        return
+    lacking = _new_parameters(network, weights)
+    if frozen := [name for name, p in lacking.items() if not p.requires_grad]:
+        raise ConfigError(
+            f"--freeze-until {recipe.freeze_until} would keep {frozen[-1]}, which weights "
+            f"'{recipe.weights}' lack, as it is, at random; name a module before it"
+        )
+
+
+def _new_parameters(network: nn.Module, weights: InitialWeights | None) -> dict[str, nn.Parameter]:
+    """The parameters that initial weights lack; none of a run that goes on."""
+    if weights is None:
+        return {}
+    tensors = fit_weights(weights.tensors, network, "").tensors if weights.tensors else {}
+    return {name: p for name, p in network.named_parameters() if name not in tensors}

@@ -196,7 +196,7 @@ def _trained_method(network: nn.Module, recipe: Recipe, own: TrainingData, path:
         recipe.method, network, task, recipe.taps, recipe.options, teacher=teacher
     )
     if recipe.quantize == "aware":
-        quantize_method(method, recipe.method)
+        quantize_method(method, recipe.method, task.example)
     saved = checkpoint.newest(RunDirectory(path).checkpoints)
     assert saved is not None  # since its weights were read
     restore_method(method, saved, ema=True)
