@@ -11,6 +11,7 @@ from torch.nn.utils import get_total_norm
 from selfdistill.core import Batch, Method, StepOutput
 from selfdistill.diagnosis.first_step import profile_first_step
 from selfdistill.diagnosis.network import check_network
+from selfdistill.engine.fine_tuning import FineTuning
 from selfdistill.models import build
 from selfdistill.recipe.build_run import RunComponents, build_run
 from selfdistill.recipe.loaders import train_loader
@@ -69,6 +70,17 @@ def test_no_weight_moves():
     _, twin, parts = profile(method="muse")
     before, after = dict(twin.named_parameters()), dict(parts.method.named_parameters())
     assert all(torch.equal(after[name], p) for name, p in before.items())
+
+
+def test_frozen_statistics_stay_as_in_training():
+    parts = build_run(parse({**TINY, "method": "ce"}))
+    norm = next(m for m in parts.network.modules() if isinstance(m, nn.BatchNorm2d))
+    before = norm.running_mean.clone()
+    held = parts._replace(tuning=FineTuning({}, [norm]))
+    profile_first_step(held, fabric(), first_of(held))
+    assert torch.equal(norm.running_mean, before)
+    profile_first_step(parts, fabric(), first_of(parts))
+    assert not torch.equal(norm.running_mean, before)
 
 
 class Peculiar(Method):

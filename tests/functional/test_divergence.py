@@ -15,6 +15,7 @@ from selfdistill.functional.divergence import (
     weighted_mean,
 )
 
+FORBIDDEN = -float("inf")
 STUDENT = torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]])
 TEACHER = torch.tensor([[3.0, 1.0, 0.0], [2.0, -1.0, 0.0]])
 logits = arrays(np.float32, (3, 5), elements=st.floats(-20, 20, width=32)).map(torch.from_numpy)
@@ -155,3 +156,13 @@ def test_soft_cross_entropy_is_divergence_plus_entropy():
     got = soft_cross_entropy(STUDENT, torch.from_numpy(target)).item()
     entropy = special.entr(target).sum(1).mean()
     assert got == pytest.approx(by_scipy(STUDENT, TEACHER, 1.0) + entropy, rel=1e-6)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_a_class_that_the_teacher_rules_out_adds_nothing(temperature):
+    student = STUDENT.clone().requires_grad_()
+    teacher = torch.tensor([[3.0, FORBIDDEN, 0.0], [2.0, -1.0, FORBIDDEN]])
+    loss = kl_divergence(student, teacher, temperature)
+    assert loss.item() == pytest.approx(by_scipy(STUDENT, teacher, temperature), rel=1e-5)
+    loss.backward()
+    assert student.grad.isfinite().all()

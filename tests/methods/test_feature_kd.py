@@ -66,13 +66,13 @@ def test_terms_equal_numpy(tiny_net, embedding, batch, progress, stages):
     _, theirs = method.teacher.forward_features(batch.inputs)
     outputs, own = method.student.forward_features(batch.inputs)
     pooled = array(theirs["stage4"]).mean((2, 3))
-    summary = (pooled - pooled.mean(0)) / np.sqrt(pooled.var(0) + 1e-5)
+    summary = (pooled - pooled.mean(0)) / np.sqrt(pooled.var(0) + 1e-12)
     want = {"summary": 1 - cosine(array(outputs), summary, 1).mean()}
     for number, name in enumerate(STAGES if stages == "all" else STAGES[-1:], 1):
         target, weight = array(theirs[name]), method.projections[number - 1]
         assert target.shape[2:] == own[name].shape[2:]
         mean, variance = target.mean((0, 2, 3)), target.var((0, 2, 3))
-        scaled = (target - mean[:, None, None]) / np.sqrt(variance + 1e-5)[:, None, None]
+        scaled = (target - mean[:, None, None]) / np.sqrt(variance + 1e-12)[:, None, None]
         kernel = array(weight.weight)[:, :, 0, 0]
         mapped = np.einsum("dc,bchw->bdhw", kernel, array(own[name]))
         mapped += array(weight.bias)[:, None, None]
@@ -138,7 +138,7 @@ def test_the_teachers_pooled_feature_is_its_class_token(progress):
     loss = criterion(images, None)
     loss.backward()
     pooled = array(teacher.forward_features(images)[:, 0])
-    summary = (pooled - pooled.mean(0)) / np.sqrt(pooled.var(0) + 1e-5)
+    summary = (pooled - pooled.mean(0)) / np.sqrt(pooled.var(0) + 1e-12)
     want = 1 - cosine(array(student(images)), summary, 1).mean()
     assert criterion.last.losses["summary"].item() == pytest.approx(want, rel=1e-3)
     assert criterion.method.teacher.shapes["norm"] == (24, 4, 4)  # without the class token

@@ -98,3 +98,14 @@ def test_options_that_cannot_be(tiny_net, tiny_task):
         METHODS["ttm"](tiny_net, teacher, tiny_task, supervised_weight=0.0, soft_weight=0.0)
     with pytest.raises(ConfigError, match="temperature=0 must be above 0"):
         METHODS["ttm"](tiny_net, teacher, tiny_task, temperature=0.0)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_class_that_the_teacher_rules_out_adds_nothing(weighted):
+    teacher = TEACHER.clone()
+    teacher[:, 1] = -float("inf")
+    student = STUDENT.clone().requires_grad_()
+    divergences = transformed_divergences(student, teacher, 2.0, weighted=weighted)
+    divergences.sum().backward()
+    assert divergences.isfinite().all()
+    assert student.grad.isfinite().all()

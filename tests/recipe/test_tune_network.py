@@ -51,6 +51,20 @@ def test_the_head_alone_gets_its_factor():
     assert {s for n, s in by_name.items() if not n.startswith("fc")} == {1.0}
 
 
+def test_a_network_without_stages_is_counted_by_the_taps_that_are_named():
+    layers = [nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 4, 1), nn.ReLU()]
+    network = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    example = torch.zeros(2, 3, 8, 8)
+    with pytest.raises(ConfigError, match="no stages were found"):
+        lr_scales(network, example, 0.5, 3.0)
+    scales = lr_scales(network, example, 0.5, 3.0, ["1", "3"])
+    assert [scales[network[i].weight] for i in (0, 2, 6)] == [0.25, 0.5, 3.0]
+    recipe = parse({"head_lr_factor": 3.0, "taps": "1, 3"})
+    method = build_method("ce", network, task(8))
+    found = tune_network(recipe, network, method, task(8), given=True).lr_scales
+    assert found[network[6].weight] == 3.0
+
+
 def tuned(network, side=32, *, method="exits", given=False, **keys):
     recipe = parse({"model": "cifar/resnet10_w16", "method": method, "weights": "x.pth", **keys})
     built = build_method(method, network, task(side))

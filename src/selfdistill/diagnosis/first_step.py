@@ -67,6 +67,7 @@ def profile_first_step(components: RunComponents, fabric: Fabric, batch: Batch) 
     The step changes statistics of normalization layers and no weights.
     """
     method = components.method.to(fabric.device).train()
+    components.tuning.hold()
     numbers = (components.recipe.seed, 0, 0, 1 << 30)
     progress = Progress(*(torch.tensor(number, device=fabric.device) for number in numbers))
     with _last_features(method, components.network) as features, fabric.autocast():

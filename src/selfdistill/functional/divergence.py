@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -24,9 +25,14 @@ def kl_divergence(
             all weights are 0 the result is 0.
     """
     log_student = F.log_softmax(student.float() / temperature, dim=1)
-    log_teacher = F.log_softmax(teacher.float() / temperature, dim=1)
+    log_teacher = finite(F.log_softmax(teacher.float() / temperature, dim=1))
     pointwise = F.kl_div(log_student, log_teacher, reduction="none", log_target=True)
     return weighted_mean(pointwise.sum(1), weight) * temperature**2
+
+
+def finite(log_target: Tensor) -> Tensor:
+    """Log-probabilities without −∞, so that a class of probability 0 adds 0 to a divergence."""
+    return log_target.clamp(min=torch.finfo(log_target.dtype).min)
 
 
 def standardize_logits(logits: Tensor) -> Tensor:

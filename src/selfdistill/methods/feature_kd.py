@@ -19,6 +19,8 @@ from ..functional.attention import pooled_to
 from ..modules.pairs import Shape, check_layouts, paired_shapes
 from ..taps import Taps, Teacher
 
+_EPS = 1e-12  # of a variance, so that channels of any scale have a deviation of 1
+
 
 @METHODS.add("feature-kd")
 class FeatureKnowledgeDistillation(Method):
@@ -87,11 +89,13 @@ class FeatureKnowledgeDistillation(Method):
                 f"num_classes={width}"
             )
         self.teacher_reads = "features" if spatial_weight else "pooled"
-        self.summary_norm = nn.BatchNorm1d(width, affine=False)
+        self.summary_norm = nn.BatchNorm1d(width, eps=_EPS, affine=False)
         pairs = _pairs(student, teacher, stages) if spatial_weight else []
         self.places = [names for names, _ in pairs]
         self.projections = nn.ModuleList(nn.Conv2d(s[0], t[0], 1) for _, (s, t) in pairs)
-        self.norms = nn.ModuleList(nn.BatchNorm2d(t[0], affine=False) for _, (_, t) in pairs)
+        self.norms = nn.ModuleList(
+            nn.BatchNorm2d(t[0], eps=_EPS, affine=False) for _, (_, t) in pairs
+        )
 
     def forward(self, batch: Batch, progress: Progress) -> StepOutput:
         """`summary`, and `spatial/1` to the number of stages, if they have a weight."""

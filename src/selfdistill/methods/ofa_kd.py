@@ -62,7 +62,7 @@ class OneForAllDistillation(Method):
     kind = "offline"
     provenance = Provenance.CODE
     default_taps = "stages"
-    needs = Needs(image_labels=True, teacher_scores=True)
+    needs = Needs(batch=2, image_labels=True, teacher_scores=True)
     teacher_reads = "outputs"
 
     def __init__(

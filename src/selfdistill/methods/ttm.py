@@ -15,7 +15,7 @@ from ..core import (
     StepOutput,
     Task,
 )
-from ..functional.divergence import mask_weights, weighted_mean
+from ..functional.divergence import finite, mask_weights, weighted_mean
 from ..functional.places import resize_scores
 
 
@@ -111,6 +111,6 @@ def transformed_divergences(
 ) -> Tensor:
     """w KL of each sample and position, (B, ...), between logits (B, K, ...), in fp32."""
     powers = teacher.float().log_softmax(1) / temperature  # γ log p
-    log_student, log_teacher = student.float().log_softmax(1), powers.log_softmax(1)
+    log_student, log_teacher = student.float().log_softmax(1), finite(powers.log_softmax(1))
     divergences = F.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(1)
     return divergences * powers.logsumexp(1).exp() if weighted else divergences

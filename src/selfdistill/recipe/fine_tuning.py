@@ -1,5 +1,6 @@
 """What of a network is frozen and how fast its layers learn, by the keys of a recipe."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
@@ -40,7 +41,9 @@ def tune_network(
         fixed += [module for module in network.modules() if isinstance(module, _BatchNorm)]
     if recipe.layer_decay == 1 and recipe.head_lr_factor == 1:
         return FineTuning({}, fixed)
-    scales = lr_scales(network, task.example, recipe.layer_decay, recipe.head_lr_factor)
+    named = [] if recipe.taps in ("auto", "stages") else recipe.taps.split(",")
+    rates = recipe.layer_decay, recipe.head_lr_factor
+    scales = lr_scales(network, task.example, *rates, [name.strip() for name in named])
     return FineTuning(scales, fixed)
 
 
@@ -68,19 +71,29 @@ def _freeze(network: nn.Module, name: str, example: Any) -> list[nn.Module]:
 
 
 def lr_scales(
-    network: nn.Module, example: Any, layer_decay: float, head_factor: float = 1.0
+    network: nn.Module,
+    example: Any,
+    layer_decay: float,
+    head_factor: float = 1.0,
+    named: Sequence[str] = (),
 ) -> dict[nn.Parameter, float]:
     """{parameter: factor on the learning rate}, by its depth in the network.
 
     At depth d of 0 … D the factor is layer_decay^(D − d). A network of timm knows its depths
     (`group_matcher`, as `timm.optim.param_groups_layer_decay` reads it); of other networks depth
-    is counted by the automatic taps: what lies before the first, between two, and behind the last.
-    What lies behind the last tap is the head, which gets its factor, too.
+    is counted by the automatic taps, or the `named` ones of a network without: what lies before the
+    first, between two, and behind the last. What lies behind the last tap is the head, which gets
+    its factor, too.
 
     Raises:
         ConfigError: the network has no taps that can be found.
     """
-    taps = find_taps(network, example)
+    try:
+        taps = find_taps(network, example)
+    except ConfigError:
+        if not named:
+            raise
+        taps = [*named]
     depths = _depths_by_taps(network, taps, example)
     head = {p for p, depth in depths.items() if depth == len(taps)}
     depths = _depths_by_timm(network) or depths

@@ -172,4 +172,16 @@ def _checked(name: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
     except ValidationError as error:
         raise ConfigError(f"method '{name}': {first_error(error)}") from None
     check_plain_values(checked)
+    for key, value in checked.items():
+        _check_bounds(name, key, value)
     return checked
+
+
+def _check_bounds(name: str, key: str, value: Any) -> None:
+    """Raises `ConfigError` for a weight below 0 and a temperature that is not above it."""
+    if not isinstance(value, int | float):
+        return
+    if key.endswith("temperature") and value <= 0:
+        raise ConfigError(f"method '{name}': {key} = {value:g} must be above 0")
+    if _is_weight(key, value) and value < 0:
+        raise ConfigError(f"method '{name}': {key} = {value:g} must be 0 or above")
