@@ -47,7 +47,7 @@ class StrongerTeacherDistillation(Method):
         task: what the labels mean.
         supervised_weight: weight ≥ 0 of the supervised loss; 1 in the code. 0 leaves it out.
         inter_class_weight: weight β ≥ 0 of the correlation over the classes of an image; 2 in the
-            code. 0 leaves it out.
+            code. 0 leaves it out. Of two classes it is a constant.
         intra_class_weight: weight γ ≥ 0 of the correlation over the images, for each class; 2 in
             the code. 0 leaves it out.
         temperature: τ > 0; 1 in the code.

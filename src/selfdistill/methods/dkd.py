@@ -53,10 +53,11 @@ class DecoupledDistillation(Method):
         target_class_weight: weight α ≥ 0 of the first divergence, that of label against all other
             classes; 1 in the code. 0 leaves it out.
         non_target_class_weight: weight β ≥ 0 of the second divergence, that among the other
-            classes; 8 in the code, see above. 0 leaves it out.
+            classes; 8 in the code, see above. 0 leaves it out. Of two classes it has nothing to
+            say.
         temperature: τ > 0; 4 in the code.
         warmup_fraction: fraction w of the run, in [0, 1), over which both divergences grow linearly
-            to their weights. Above 0 the length of the run must be known.
+            to their weights.
         standardize_logits: whether to standardize the logits before they are softened; set
             temperature and weights with it, see above.
     """

@@ -41,7 +41,7 @@ class NormalizedDistillation(Method):
         supervised_weight: weight ≥ 0 of the supervised loss; 1 in the code. 0 leaves it out.
         target_class_weight: weight α ≥ 0 of the first term; 1 in the code. 0 leaves it out.
         non_target_class_weight: weight γ ≥ 0 of the second term, that of the other classes; 1.5 in
-            the code. 0 leaves it out.
+            the code. 0 leaves it out. Of two classes it has nothing to say.
         temperature: τ > 0 of the other classes; 1 in the code.
     """
 

@@ -52,7 +52,7 @@ class UniversalSelfDistillation(Method):
         task: what the labels mean; each image has one class.
         target_class_weight: weight α ≥ 0 of the first soft term. 0 leaves it out.
         non_target_class_weight: weight β ≥ 0 of the second, that of the other classes. 0 leaves it
-            out.
+            out. Of two classes it has nothing to say.
         weak_weight: weight μ > 0 of the weak classifier's loss, which trains the network up to its
             tap, too.
     """
