@@ -59,6 +59,7 @@ def wrap(
             task and its classes.
 
     Examples:
+        >>> import torch
         >>> network = nn.Sequential(
         ...     nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1), nn.ReLU(),
         ...     nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
