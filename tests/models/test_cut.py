@@ -191,7 +191,7 @@ def test_is_split_at_its_taps_and_exported_exit_by_exit(tmp_path, behind):
 
 @pytest.mark.parametrize("method", ["one", "mixskd"])
 def test_methods_that_copy_stages_take_it(method):
-    criterion = selfdistill.wrap(
-        build("cifar/resnet8@layer2", num_classes=4), method, example=images(16), classes=4
-    )
+    network = build("cifar/resnet8@layer2", num_classes=4)
+    keys = {"example": images(16), "classes": 4, "total_steps": 1}
+    criterion = selfdistill.wrap(network, method, **keys)
     criterion(torch.randn(4, 3, 16, 16), torch.arange(4)).backward()

@@ -89,6 +89,38 @@ def test_exits_on_frozen_features_go_on_training():
     assert all(module.training for module in method.modules() if module not in inside)
 
 
+class Branched(nn.Module):
+    """A branch runs before the body, and learns on beside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop = nn.Dropout(0.5)
+        self.side = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Dropout(0.5))
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Dropout(0.5), nn.Conv2d(4, 4, 1))
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.drop(x)
+        side = self.side(x)
+        body = self.body(x)
+        body += side  # in place
+        return self.fc(body.mean((2, 3)))
+
+
+def test_a_branch_beside_what_is_frozen_goes_on():
+    network = Branched()
+    recipe = parse({"freeze_until": "body"})
+    method = build_method("ce", network, task(8))
+    tuning = tune_network(recipe, network, method, task(8), given=True)
+    assert {n for n, p in network.named_parameters() if p.requires_grad} == {
+        *("side.0.weight", "side.0.bias", "fc.weight", "fc.bias"),
+    }
+    method.train()
+    tuning.hold()
+    still = {n for n, m in network.named_modules() if not m.training}
+    assert still == {"drop", "body", "body.0", "body.1", "body.2"}
+
+
 def test_a_module_of_the_users_needs_no_weights():
     network = build("cifar/resnet10_w16", num_classes=3)
     tuned(network, given=True, weights="", freeze_until="layer1")

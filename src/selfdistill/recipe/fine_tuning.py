@@ -67,7 +67,22 @@ def _freeze(network: nn.Module, name: str, example: Any) -> list[nn.Module]:
     upstream = find_upstream(network, [name], example)[name]
     for parameter in upstream.parameters:
         parameter.requires_grad_(False)
-    return [m for m in upstream.modules if not any(p.requires_grad for p in m.parameters())]
+    behind = _learning_parts(network, name)
+    return [m for m in upstream.modules if m not in behind and not _learns(m)]
+
+
+def _learning_parts(network: nn.Module, name: str) -> set[nn.Module]:
+    """All inside of modules that learn, but for those that the named one is in.
+
+    What has run before it and has no parameters, a dropout, may be of a branch beside it.
+    """
+    around = {name[:i] for i, letter in enumerate(name) if letter == "."} | {"", name}
+    parts = [m for n, m in network.named_modules() if n not in around and _learns(m)]
+    return {module for part in parts for module in part.modules()}
+
+
+def _learns(module: nn.Module) -> bool:
+    return any(p.requires_grad for p in module.parameters())
 
 
 def lr_scales(

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 
 from ..core import ConfigError
 from .stage_detection import beside, evaluation_mode
@@ -24,7 +25,7 @@ class Upstream(NamedTuple):
 
 
 def find_upstream(network: nn.Module, names: Sequence[str], example: Any) -> dict[str, Upstream]:
-    """{module: what lies before its end}, found by one pass in evaluation mode and its gradients.
+    """{module: what lies before its end}, found by one pass in evaluation mode and its graph.
 
     A parameter lies before a module if the module's output depends on it, so that branches,
     shortcuts, tokens and position embeddings are told apart whatever the order of the code.
@@ -38,11 +39,12 @@ def find_upstream(network: nn.Module, names: Sequence[str], example: Any) -> dic
         ConfigError: there is no such module, or the forward pass does not call it.
     """
     check_tap_names(network, names)
-    calls: list[tuple[nn.Module, Any]] = []
+    calls: list[tuple[nn.Module, list[Node]]] = []
     wanted = {network.get_submodule(name) for name in names}
 
     def record(module: nn.Module, args: Any, output: Any) -> None:
-        calls.append((module, output if module in wanted else None))
+        # its nodes, since the output itself may be changed in place later, as by a shortcut
+        calls.append((module, _nodes(output) if module in wanted else []))
 
     handles = [module.register_forward_hook(record) for module in network.modules()]
     try:
@@ -56,7 +58,7 @@ def find_upstream(network: nn.Module, names: Sequence[str], example: Any) -> dic
 
 
 def _upstream(
-    network: nn.Module, name: str, calls: list[tuple[nn.Module, Any]], order: list[nn.Module]
+    network: nn.Module, name: str, calls: list[tuple[nn.Module, list[Node]]], order: list[nn.Module]
 ) -> Upstream:
     module = network.get_submodule(name)
     if module not in order:
@@ -67,18 +69,29 @@ def _upstream(
     first = order.index(module)
     behind = set(order[first + 1 :])
     modules = [m for m in dict.fromkeys(order[: first + 1]) if m not in behind]
-    return Upstream(_parameters_of(network, _tensors(calls[first][1])), modules)
+    return Upstream(_parameters_before(network, calls[first][1]), modules)
 
 
-def _parameters_of(network: nn.Module, outputs: list[Tensor]) -> set[nn.Parameter]:
-    """The parameters that outputs depend on by gradient."""
-    outputs = [output for output in outputs if output.requires_grad]
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    if not (outputs and parameters):
-        return set()
-    total = torch.stack([output.float().sum() for output in outputs]).sum()
-    grads = torch.autograd.grad(total, parameters, retain_graph=True, allow_unused=True)
-    return {p for p, grad in zip(parameters, grads, strict=True) if grad is not None}
+def _parameters_before(network: nn.Module, nodes: list[Node]) -> set[nn.Parameter]:
+    """The parameters that nodes of the graph are computed from."""
+    seen: set[Node] = set()
+    found: set[int] = set()
+    while nodes:
+        node = nodes.pop()
+        if node not in seen:
+            seen.add(node)
+            found.add(id(getattr(node, "variable", None)))  # of a leaf its parameter
+            nodes += [before for before, _ in node.next_functions if before is not None]
+    return {p for p in network.parameters() if p.requires_grad and id(p) in found}
+
+
+def _nodes(output: Any) -> list[Node]:
+    """The nodes of the graph that a module's output comes from."""
+    return [
+        torch.autograd.graph.get_gradient_edge(tensor).node
+        for tensor in _tensors(output)
+        if tensor.requires_grad
+    ]
 
 
 def _tensors(output: Any) -> list[Tensor]:
