@@ -75,14 +75,14 @@ def _upstream(
 def _parameters_before(network: nn.Module, nodes: list[Node]) -> set[nn.Parameter]:
     """The parameters that nodes of the graph are computed from."""
     seen: set[Node] = set()
-    found: set[int] = set()
+    leaves: set[int] = set()
     while nodes:
         node = nodes.pop()
         if node not in seen:
             seen.add(node)
-            found.add(id(getattr(node, "variable", None)))  # of a leaf its parameter
+            leaves.add(id(getattr(node, "variable", None)))  # of a leaf its parameter
             nodes += [before for before, _ in node.next_functions if before is not None]
-    return {p for p in network.parameters() if p.requires_grad and id(p) in found}
+    return {p for p in network.parameters() if p.requires_grad and id(p) in leaves}
 
 
 def _nodes(output: Any) -> list[Node]:
