@@ -200,6 +200,7 @@ def main() -> None:
     parser.add_argument("--precision", default=RECIPE["precision"], help="fp32 where bf16 is slow")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="for all rows")
     parser.add_argument("--done", action="store_true", help="train nothing, tabulate what is there")
+    parser.add_argument("--every-exit", action="store_true", help="compare each exit, too")
     parser.add_argument("--extend", action="store_true", help=EXTEND)
     args = parser.parse_args()
     rows = args.rows or list(TABLES[args.table])
@@ -208,7 +209,8 @@ def main() -> None:
     if args.done:
         wanted = [(r, s) for r, s in wanted if (args.runs / r / f"s{s}" / "exits.csv").exists()]
     found = {(row, seed): run(row, seed, args) for row, seed in wanted}
-    tabulate(args.name, found, BASES[args.table], tuple(args.splits), args.extend)
+    bases, splits = BASES[args.table], tuple(args.splits)
+    tabulate(args.name, found, bases, splits, args.extend, args.every_exit)
 
 
 if __name__ == "__main__":

@@ -118,11 +118,14 @@ def tabulate(
     bases: tuple[str, ...],
     splits: tuple[str, ...] = ("val", "test"),
     extends: bool = False,
+    every_exit: bool = False,
 ) -> None:
     """Print and record a study, each row's difference to the bases that are among them, too."""
     found = extended(name, found) if extends else found
     rows = list(dict.fromkeys(row for row, _ in found))
     table = [line for line in summary(found, rows) if line["split"] in splits]
     bases = tuple(base for base in bases if base in rows)
-    paired = [line for split in splits for line in differences(found, rows, split, bases)]
+    paired = [
+        line for split in splits for line in differences(found, rows, split, bases, every_exit)
+    ]
     report(name, table, paired, extends)
