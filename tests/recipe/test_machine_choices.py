@@ -4,14 +4,19 @@ import pytest
 import torch
 from torch import nn
 
-from selfdistill.core import machine
+from selfdistill.core import METHODS, machine
 from selfdistill.recipe import machine_choices
 from selfdistill.recipe.machine_choices import chosen_by_machine, precision_of
 from selfdistill.recipe.schema import Recipe
 
+EXAMPLE = torch.zeros(2, 3, 8, 8)
 CONVOLUTIONAL = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(nn.Conv2d(4, 4, 1)))
 PATCHES = nn.Sequential(nn.Conv2d(3, 4, 4, 4), nn.Flatten(2), nn.LayerNorm(4), nn.Linear(4, 4))
 CLIPS = nn.Sequential(nn.Conv3d(3, 4, 3), nn.Conv3d(4, 4, 3))
+
+
+def chosen(recipe, network, example=EXAMPLE):
+    return chosen_by_machine(recipe, network, METHODS["ce"](network, None), example)
 
 
 @pytest.fixture
@@ -64,18 +69,18 @@ def test_the_device_is_the_gpu_where_there_is_one(monkeypatch, fast):
 )
 def test_channels_come_last_where_convolutions_gain(network, device, precision, last):
     recipe = Recipe(device=device, precision=precision)
-    assert chosen_by_machine(recipe, network).channels_last is last
+    assert chosen(recipe, network).channels_last is last
     for given in (False, True):
         given_recipe = recipe.model_copy(update={"channels_last": given})
-        assert chosen_by_machine(given_recipe, network).channels_last is given
+        assert chosen(given_recipe, network).channels_last is given
 
 
 def test_what_is_decided_stays(fast):
     fast("cpu")
-    decided = chosen_by_machine(Recipe(device="cpu"), CONVOLUTIONAL)
+    decided = chosen(Recipe(device="cpu"), CONVOLUTIONAL)
     fast()
     assert decided.precision == "bf16"
-    assert chosen_by_machine(decided, PATCHES) == decided
+    assert chosen(decided, PATCHES) == decided
 
 
 @pytest.mark.parametrize("variable", ["ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"])
@@ -114,3 +119,39 @@ def test_processors_and_gpus_are_asked(monkeypatch):
     )
     assert machine.has_fast_bfloat16("cuda")
     assert emulated
+
+
+@pytest.mark.parametrize(
+    ("layer", "side", "wrong"),
+    [
+        (nn.Conv2d(3, 4, 3, 2, 1), 1, True),
+        (nn.Conv2d(3, 4, 3, 1, 1), 1, True),
+        (nn.Conv2d(3, 4, 3, 1, 1), 2, False),
+        (nn.Conv2d(3, 4, 3, 2, 1), 2, True),
+        (nn.Conv2d(3, 4, 3, 2, 1), 3, False),
+        (nn.Conv2d(3, 4, 7, 2, 3), 4, True),
+        (nn.Conv2d(3, 4, 7, 2, 3), 8, False),
+        (nn.Conv2d(3, 4, 3, 1, 2, dilation=2), 2, True),
+        (nn.Conv2d(3, 4, (1, 3), 1, (0, 1)), 1, True),
+        (nn.Conv2d(3, 4, 3, padding="same"), 1, True),
+        (nn.Conv2d(3, 4, 3, 1, 1, padding_mode="replicate"), 1, False),
+        (nn.Conv2d(3, 4, 1), 1, False),
+    ],
+)
+def test_bf16_is_not_for_kernels_that_meet_padding_alone(fast, layer, side, wrong):
+    """By what a convolution of ones reaches: a weight that no pixel meets has no gradient."""
+    fast("cpu")
+    example = torch.ones(2, 3, side, side)
+    layer.weight.grad = None
+    layer(example).sum().backward()
+    unmet = bool((layer.weight.grad == 0).any())
+    assert unmet == wrong
+    network = nn.Sequential(layer, nn.Flatten())
+    assert chosen(Recipe(device="cpu"), network, example).precision == ("fp32" if wrong else "bf16")
+    assert chosen(Recipe(device="cuda", precision="bf16"), network, example).precision == "bf16"
+    given = Recipe(device="cpu", precision="bf16")
+    if wrong:
+        with pytest.warns(UserWarning, match="--precision fp32"):
+            assert chosen(given, network, example).precision == "bf16"
+    else:
+        assert chosen(given, network, example).precision == "bf16"

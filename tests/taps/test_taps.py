@@ -7,6 +7,7 @@ import weakref
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 from timm.models.mlp_mixer import MlpMixer
 from torch import nn
 from torchvision import models
@@ -337,3 +338,33 @@ def test_compiled_taps_give_the_same(tiny_net, batch):
         assert list(caught) == list(features)
         for name, feature in features.items():
             torch.testing.assert_close(caught[name], feature)
+
+
+class InPlace(nn.Module):
+    """Changes what its stages give in place, and a view of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 4, 3, 1, 1), nn.Conv2d(4, 4, 3, 2, 1)
+        self.three, self.fc = nn.Conv2d(4, 4, 3, 2, 1), nn.Linear(4, 5)
+
+    def forward(self, x):
+        x = F.relu(self.one(x), inplace=True)
+        x = self.two(x)
+        x.view(len(x), -1).clamp_(min=0)
+        x = F.relu(self.three(x), inplace=True)
+        return self.fc(x.mean((2, 3)))
+
+
+def test_features_are_what_the_module_gives_and_not_what_becomes_of_them():
+    torch.manual_seed(0)
+    network, x = InPlace(), torch.randn(4, 3, 8, 8)
+    taps = Taps(network, ["one", "two", "three"], example=x[:2])
+    out, features = taps.forward_features(x)
+    assert torch.equal(out, network(x))
+    for name in ("one", "two"):
+        assert (features[name] < 0).any()
+        assert torch.equal(features[name], taps.forward_until(name, x))
+    assert (features["three"] >= 0).all()  # the last one as the classifier reads it
+    features["one"].sum().backward()
+    assert torch.equal(network.one.bias.grad, torch.full((4,), 4.0 * 64))

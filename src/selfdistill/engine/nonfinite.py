@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..core import Batch, DivergenceError, Method, Progress, StepOutput
 
-_REMEDY = "start a new run with a lower --lr, --warmup-epochs, --clip-grad-norm 1 or fp32"
+_REMEDY = "start a new run with --precision fp32, a lower --lr, --warmup-epochs or --clip-grad-norm"
 
 
 def find_nonfinite_term(

@@ -178,7 +178,7 @@ def build_run(
     tuning = tune_network(recipe, network, method, task, given=model is not None)
     if recipe.freeze_until and model is None:
         _check_frozen(recipe, network, weights)
-    recipe = chosen_by_machine(recipe, network)
+    recipe = chosen_by_machine(recipe, network, method, task.example)
     parts = recipe, data, task, network, method, tuning, teacher, peers, unlike
     return RunComponents(*parts, *(loaded[3:] if loaded else ()))
 

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import torch
 from torch import nn
 
 from ..core import STUDENT, ConfigError, Method
@@ -12,7 +11,7 @@ from ..core.fake_quantization import (
     remove_fake_quantization,
 )
 from ..modules.exits import EarlyExit
-from ..taps.stage_detection import beside, evaluation_mode
+from ..taps.stage_detection import beside, evaluation_mode, hooked
 
 
 def quantize_method(method: Method, name: str, example: Any) -> None:
@@ -55,16 +54,9 @@ def quantize_method(method: Method, name: str, example: Any) -> None:
 def _running(network: nn.Module, example: Any) -> set[nn.Module]:
     """The modules that an evaluation of the network calls."""
     running: set[nn.Module] = set()
-    handles = [
-        module.register_forward_hook(lambda module, *_: running.add(module))
-        for module in network.modules()
-    ]
-    try:
-        with evaluation_mode(network), torch.no_grad():
-            network(beside(network, example))
-    finally:
-        for handle in handles:
-            handle.remove()
+    hooks = hooked(network.modules(), lambda module, *_: running.add(module))
+    with hooks, evaluation_mode(network):
+        network(beside(network, example))
     return running
 
 

@@ -1,9 +1,8 @@
 """Detection of the ends of a network's stages from one forward pass."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from math import prod
 from typing import Any, NamedTuple
 
@@ -25,6 +24,19 @@ def evaluation_mode(network: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
+
+
+@contextmanager
+def hooked(
+    modules: Iterable[nn.Module], hook: Callable[[nn.Module, Any, Any], None]
+) -> Iterator[None]:
+    """Each module calls the hook with itself, its arguments and its output when it has run."""
+    handles = [module.register_forward_hook(hook) for module in modules]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def beside(network: nn.Module, example: Any) -> Any:
@@ -140,18 +152,14 @@ def module_outputs(network: nn.Module, example: Any) -> list[ModuleOutput]:
     # vectors of images are no places to read
     fewest, most = (3, example.dim()) if isinstance(example, Tensor) else (2, 4)
 
-    def record(name: str, module: nn.Module, args: Any, output: Any) -> None:
+    def record(module: nn.Module, args: Any, output: Any) -> None:
         usable = isinstance(output, Tensor) and fewest <= output.dim() <= most
         shape = tuple(as_map(output, size, prefix).shape[1:]) if usable else ()
-        records.append((name, module, shape))
+        records.append((names[module], module, shape))
 
-    handles = [m.register_forward_hook(partial(record, n)) for n, m in network.named_modules() if n]
-    try:
-        with evaluation_mode(network):
-            network(example)
-    finally:
-        for handle in handles:
-            handle.remove()
+    names = {module: name for name, module in network.named_modules() if name}
+    with hooked(names, record), evaluation_mode(network):
+        network(example)
     runs = Counter(name for name, _, _ in records)
     return [
         ModuleOutput(name, shape, _pools(module))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from ..core import ConfigError
-from .stage_detection import beside, evaluation_mode
+from .stage_detection import beside, evaluation_mode, hooked
 from .taps import check_tap_names
 
 
@@ -46,13 +46,8 @@ def find_upstream(network: nn.Module, names: Sequence[str], example: Any) -> dic
         # its nodes, since the output itself may be changed in place later, as by a shortcut
         calls.append((module, _nodes(output) if module in wanted else []))
 
-    handles = [module.register_forward_hook(record) for module in network.modules()]
-    try:
-        with evaluation_mode(network), torch.enable_grad():
-            network(beside(network, example))
-    finally:
-        for handle in handles:
-            handle.remove()
+    with hooked(network.modules(), record), evaluation_mode(network), torch.enable_grad():
+        network(beside(network, example))
     order = [module for module, _ in calls]
     return {name: _upstream(network, name, calls, order) for name in names}
 
