@@ -168,6 +168,9 @@ def test_an_exit_that_nobody_has(pretend):
     with pytest.raises(ConfigError, match=r"no row has a predictor 'exit9' \(did you mean 'exit1'"):
         compare("muse", seeds="0", exit="exit9", **KEYS)
     assert rows("results.csv")
+    with pytest.raises(ConfigError, match="--resume with another --exit"):
+        compare(out="study", resume=True)
+    assert compare(out="study", resume=True, exit="1").summary[1].predictor == "exit1"
 
 
 def test_one_seed_says_nothing(pretend):

@@ -64,7 +64,7 @@ FAULTS = {
     r"has the shape \(12, 2, 8, 4\)": but(train_images=GRAY.reshape(12, 2, 8, 4)),
     "there is no image in it": but(train_images=GRAY[:0], train_labels=LABELS[:0]),
     "train_labels in .* is float64; it must hold integers": but(train_labels=LABELS / 1),
-    "has 2 labels per image": but(train_labels=np.stack([LABELS, LABELS], 1)),
+    "has 2 numbers per image.*labels.argmax": but(train_labels=np.stack([LABELS, LABELS], 1)),
     r"for 12 images it must be \(12,\)": but(train_labels=LABELS[:5]),
     "has the label -1; labels count from 0": but(train_labels=LABELS - 1),
     "class 0 has no training image": but(train_labels=LABELS + 1),

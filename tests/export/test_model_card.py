@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 
 from selfdistill.data import ImageData
 from selfdistill.data.in_memory import InMemoryImages
+from selfdistill.data.open_image import open_rgb
 from selfdistill.data.preparation import preparation_of
 from selfdistill.export.dataset_license import dataset_license, hub_name
 from selfdistill.export.formats import load_format
@@ -153,3 +154,20 @@ def test_names_on_the_hub(data, name, tmp_path, monkeypatch):
     front = page(data=data).split("\n# ")[0]
     assert line in front.splitlines()
     assert ("datasets:" in front) == bool(name)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "I;16", "L", "RGB"])
+def test_the_card_s_lines_read_a_picture_as_training_did(mode, tmp_path):
+    """Also what is transparent, on white, and what has 16 bits."""
+    draw = np.random.default_rng(0)
+    if mode == "I;16":
+        picture = Image.fromarray(draw.integers(0, 65536, (32, 24), dtype=np.uint16))
+    else:
+        pixels = Image.fromarray(draw.integers(0, 256, (32, 24, 4), dtype=np.uint8), "RGBA")
+        picture = pixels.quantize(16) if mode == "P" else pixels.convert(mode)
+    picture.save(tmp_path / "x.png", **({"transparency": 3} if mode == "P" else {}))
+    code = re.search(r"```python\n(.*?)```", page(), re.DOTALL)[1]
+    scope = {"np": np, "Image": Image, "ImageOps": ImageOps}
+    exec(code[code.index("def prepared") : code.index("session")], scope)
+    expected = np.asarray(open_rgb(str(tmp_path / "x.png"))).transpose(2, 0, 1)
+    np.testing.assert_array_equal(scope["prepared"](tmp_path / "x.png"), expected)

@@ -251,8 +251,13 @@ def test_color_as_gray(size, tmp_path):
 @pytest.mark.parametrize(
     ("shape", "fit", "words", "others"),
     [
-        ((3, 8, 8), {"fit": "stretch"}, ["as training did."], ["nearly", "```"]),
-        ((3, 8, 8), {"fit": "crop"}, ["one pixel at most", "def prepared"], ["enlarges", "gray"]),
+        ((3, 8, 8), {"fit": "stretch"}, ["as training did.", "put on white"], ["nearly", "```"]),
+        (
+            (3, 8, 8),
+            {"fit": "crop"},
+            ["one pixel at most", "def prepared"],
+            ["enlarges", "gray before"],
+        ),
         ((3, 8, 8), {"fit": "crop", "resize_ratio": 1.2}, ["enlarges a picture of just 8 × 8"], []),
         ((1, 8, 8), {"fit": "stretch"}, ["gray before the resize"], ["pixel at most", "enlarges"]),
         ((2, 8, 8), {"fit": "stretch"}, ["hf-hub:USER/NAME"], ["transform", "```"]),

@@ -27,6 +27,12 @@ def test_weights_and_temperatures_are_bounded(name):
             check_options(name, {option: 0.0})
 
 
+@pytest.mark.parametrize("value", [0, -3])
+def test_widths_are_bounded(value):
+    with pytest.raises(ConfigError, match=f"'muse': critic_width = {value} must be above 0"):
+        check_options("muse", {"critic_width": value})
+
+
 def test_of_joined_methods_too():
     with pytest.raises(ConfigError, match="'cskd': temperature = 0 must be above 0"):
         check_options("muse+cskd", {"cskd.temperature": 0.0})

@@ -181,6 +181,8 @@ def _merge_studies(
     if existing and requested:
         study = extend_study(existing, requested, str(path))
     assert study is not None, "a study is either in the directory or requested"
+    if exit and exit.isdecimal():
+        exit = f"exit{exit}"
     return replace(study, exit=exit or (existing.exit if existing else STUDENT))
 
 

@@ -121,7 +121,10 @@ def main_results(study: Study, results: Sequence[RowResult]) -> list[RowResult]:
     predictors = dict.fromkeys(r.predictor for r in results if r.row != study.baseline)
     complete = {result.row for result in results}.issuperset(study.rows)
     if complete and predictors and study.exit not in predictors:
-        raise ConfigError(f"no row has a predictor '{study.exit}'{nearest(study.exit, predictors)}")
+        raise ConfigError(
+            f"no row has a predictor '{study.exit}'{nearest(study.exit, predictors)}; all runs are "
+            "kept, and --resume with another --exit compares them"
+        )
     return [
         result
         for result in results

@@ -187,7 +187,8 @@ def class_names(labels: Sequence[str], source: str) -> list[str]:
     if 2 * len(present) > len(labels):
         raise DataError(
             f"{source} has {len(present):,} different values in {len(labels):,} rows, so these are "
-            "no classes; call the column with the class 'label'"
+            "no classes; let the column 'label' hold the class of each picture, of which several "
+            "pictures are"
         )
     names = sorted(present)  # equal numbers in different spellings keep this order
     try:

@@ -33,8 +33,8 @@ def _absent_classes(data: ImageData) -> list[str]:
     others = f" (and {len(absent) - 1} more)" if len(absent) > 1 else ""
     unit = {"images": "image", "boxes": "box", "pixels": "pixel"}[data.train.targets.unit]
     return [
-        f"class '{min(absent)}'{others} has no training {unit}; leave it out, or raise "
-        "--max-train-images"
+        f"class '{min(absent)}'{others} has no training {unit}; leave it out, add some, or hold "
+        "out fewer images (--val-fraction, --max-train-images)"
     ]
 
 

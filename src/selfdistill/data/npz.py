@@ -167,9 +167,10 @@ def _known_names(path: Path, members: list[str]) -> dict[str, str]:
         elif kind in _KINDS:
             name = f"{split_of_name(part)}_{_KINDS[kind]}"
             if not split_of_name(part):
+                whole = f" (did you mean 'train_{_KINDS[kind]}'?)"  # of a set without parts
+                hint = nearest(stored, _NAMES) if part else whole
                 raise DataError(
-                    f"the array '{stored}' in {path} is of no known part"
-                    f"{nearest(stored, _NAMES)}; rename it"
+                    f"the array '{stored}' in {path} is of no known part{hint}; rename it"
                 )
             if name in names.values():
                 raise DataError(f"two arrays in {path} are the {name}; keep one of them")
@@ -242,7 +243,10 @@ def _labels(path: Path, split: str, labels: Array, count: int) -> Tensor:
     if not np.issubdtype(labels.dtype, np.integer):
         raise DataError(f"{name} is {labels.dtype}; it must hold integers from 0")
     if labels.ndim == 2 and labels.shape[1] > 1:
-        raise DataError(f"{name} has {labels.shape[1]} labels per image; keep one column")
+        raise DataError(
+            f"{name} has {labels.shape[1]} numbers per image; one is wanted, the class: of "
+            "one-hot rows labels.argmax(1)"
+        )
     if labels.shape not in ((count,), (count, 1)):
         raise DataError(
             f"{name} has the shape {labels.shape}; for {count} images it must be ({count},)"

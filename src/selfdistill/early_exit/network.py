@@ -114,8 +114,8 @@ def early_exits(method: Method) -> dict[str, EarlyExit]:
     exits = {name: exit_ for name, exit_ in predictors.items() if isinstance(exit_, EarlyExit)}
     if not exits:
         raise ConfigError(
-            "there are no exits for an image to leave at; `selfdistill train` with its default "
-            "method trains a network that has some"
+            "there are no exits for an image to leave at; `selfdistill train --method exits` "
+            "trains a network that has some"
         )
     return exits
 

@@ -52,6 +52,7 @@ def timm_sentences(data: ImageData) -> str:
     )
     if not _takes_pictures(preparation):
         return where
+    where += " A picture of 16 bits is brought to 8 before, and a transparent one put on white."
     differences = _differences(preparation)
     if not differences:
         return f"{where} timm's transform prepares a picture as training did."

@@ -11,11 +11,20 @@ SCORE_THRESHOLD = 0.25
 
 _IMAGES = """images = np.stack([prepared(path) for path in ["picture.jpg"]])  # (B, C, H, W)"""
 _PREPARE = """def prepared(path):
-    image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+{read}
 {resize}
     return np.array(image{gray}).reshape({height}, {width}, {channels}).transpose(2, 0, 1)
 
 """
+_READ = """    image = ImageOps.exif_transpose(Image.open(path))
+    if image.mode.startswith("I"):  # gray of 16 bits
+        gray = np.asarray(image).astype("int64") * 255 + 32767
+        image = Image.fromarray((gray // 65535).astype("uint8"))
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    image = image.convert("RGB")"""
+"""Lines that read a picture, as `data.open_image` does."""
 _CLIP = """
 def clip(folder):
     files = sorted(Path(folder).iterdir())
@@ -95,7 +104,7 @@ def preparation_code(preparation: Preparation) -> tuple[str, str]:
         unless_equal="" if ratio == 1 else f" if image.size != ({width}, {height}) else 1",
     )
     gray = '.convert("L")' if channels == 1 else ""
-    prepare = _PREPARE.format(**sizes, channels=channels, resize=resize, gray=gray)
+    prepare = _PREPARE.format(**sizes, read=_READ, channels=channels, resize=resize, gray=gray)
     if clip := preparation.clip:
         return prepare + _CLIP.format(span=clip.span, stride=clip.stride), _CLIPS
     return prepare, _IMAGES

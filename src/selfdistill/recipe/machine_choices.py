@@ -57,20 +57,20 @@ def chosen_by_machine(recipe: Recipe, network: nn.Module, method: Method, exampl
 
 def overreaching(method: Method, example: Any) -> bool:
     """Whether a convolution of a predictor has a weight that meets padding alone."""
-    found: list[bool] = []
+    unmet: list[bool] = []
 
     def record(module: Any, args: Any, output: Any) -> None:
         if module.padding_mode == "zeros":  # others repeat pixels
             front = module._reversed_padding_repeated_twice[::2][::-1]  # the last side comes first
             kernels = module.kernel_size, module.stride, front, module.dilation
             sides = args[0].shape[-len(front) :], output.shape[-len(front) :]
-            found.extend(_pads_alone(*side) for side in zip(*sides, *kernels, strict=True))
+            unmet.extend(_pads_alone(*side) for side in zip(*sides, *kernels, strict=True))
 
     for network in method.predictors().values():
         layers = [m for m in network.modules() if isinstance(m, nn.Conv1d | nn.Conv2d | nn.Conv3d)]
         with hooked(layers, record), evaluation_mode(network):
             network(beside(network, example))
-    return any(found)
+    return any(unmet)
 
 
 def _pads_alone(

@@ -178,10 +178,12 @@ def _checked(name: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_bounds(name: str, key: str, value: Any) -> None:
-    """Raises `ConfigError` for a weight below 0 and a temperature that is not above it."""
+    """Raises `ConfigError` for a weight below 0, and a width or temperature not above it."""
     if not isinstance(value, int | float):
         return
     if key.endswith("temperature") and value <= 0:
+        raise ConfigError(f"method '{name}': {key} = {value:g} must be above 0")
+    if key.endswith("width") and isinstance(value, int) and value <= 0:
         raise ConfigError(f"method '{name}': {key} = {value:g} must be above 0")
     if _is_weight(key, value) and value < 0:
         raise ConfigError(f"method '{name}': {key} = {value:g} must be 0 or above")

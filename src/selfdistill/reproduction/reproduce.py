@@ -11,9 +11,11 @@ from typing import Any
 from ..core import ConfigError
 from ..engine.callback import Callback
 from ..engine.run_directory import RunDirectory
+from ..recipe.build_run import load_data
 from ..recipe.published import FOLDER
 from ..recipe.schema import Recipe
 from ..records.csv_text import csv_text
+from ..records.exit_scores import FILE as EXITS_FILE
 from ..records.exit_scores import ExitScore
 from ..runs.train import load_or_train_exits
 from .gap import ReportedGap, measured_value, reported_gap
@@ -104,6 +106,7 @@ def reproduce(
     row = find_row(row) if isinstance(row, str) else row
     callback = callback or ReproductionCallback()
     runs = plan_runs(row, seeds, out, **changes)
+    _check_test_images(runs)
     callback.on_start(row, runs)
     exits: dict[Path, list[ExitScore]] = {}
     for run in runs:
@@ -115,6 +118,16 @@ def reproduce(
     row_runs = runs[-seeds:]  # without the teacher's
     scores = reproduced_scores(row, {run.run_dir: exits[run.run_dir] for run in row_runs})
     return Reproduction(row, scores, write_result(row, scores, row_runs))
+
+
+def _check_test_images(runs: Sequence[PlannedRun]) -> None:
+    """Raises `ConfigError` if a run is yet to be trained and its data hold no test images."""
+    waiting = [run for run in runs if not (run.run_dir / EXITS_FILE).exists()]
+    if waiting and load_data(waiting[-1].recipe).test is None:
+        raise ConfigError(
+            f"a row is scored on test images, and {waiting[-1].recipe.data} has none; give data "
+            "with a part 'test'"
+        )
 
 
 def plan_runs(row: PaperRow, seeds: int, root: Path = ROOT, **changes: Any) -> list[PlannedRun]:

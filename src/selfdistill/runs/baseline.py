@@ -6,6 +6,7 @@ from pathlib import Path
 from ..core import METHODS, ConfigError, SelfdistillError
 from ..recipe.options import is_baseline
 from ..recipe.schema import Recipe
+from ..tasks import TASKS
 from .paths import first_difference, load_recipe
 
 # What a matched baseline may have of its own: whom it learns from, its draws, and what is logged.
@@ -72,8 +73,9 @@ def check_comparable(run_dir: Path, recipe: Recipe, baseline: Path) -> list[str]
 
 
 def baseline_command(run_dir: Path) -> str:
-    """The command that trains the baseline that a run lacks; "" if the run is one itself."""
-    if is_baseline(load_recipe(run_dir).method):
+    """The command that trains the baseline that a run lacks; "" if it is one, or can have none."""
+    recipe = load_recipe(run_dir)
+    if is_baseline(recipe.method) or TASKS[recipe.task].embeddings:
         return ""
     name = next(name for name in METHODS if METHODS[name].kind == "baseline")
     out = run_dir.with_name(f"{run_dir.name}-{name}")

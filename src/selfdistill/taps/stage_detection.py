@@ -216,9 +216,10 @@ def find_taps(
         return [*shallow, _normalized(blocks[-1], outputs)]
     if len(ends) == 2:
         return ends
+    names = [o.name for o in outputs] or [name for name, _ in network.named_modules() if name]
     raise ConfigError(
         f"no stages were found in {type(network).__name__}: give the taps by name "
-        f"(it has: {', '.join(o.name for o in outputs[:8])}, …)"
+        f"(it has: {', '.join(names[:8])}, …)"
     )
 
 
