@@ -165,7 +165,9 @@ def test_faults_come_when_the_training_would_meet_them():
     with pytest.raises(ConfigError, match="learns from a teacher"):
         diagnose(recipe(method="kd"), callback=recorder)
     assert [type(section).__name__ for section in recorder.sections] == ["DataReport"]
-    with pytest.raises(DivergenceError, match="start a new run with a lower --lr"):
+    with pytest.raises(
+        DivergenceError, match="start a new run with --precision fp32, a lower --lr"
+    ):
         diagnose(recipe(method="ce", lr=1e30), callback=recorder, seconds=0)
     assert type(recorder.sections[-1]).__name__ == "FirstStepReport"
 

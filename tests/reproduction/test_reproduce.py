@@ -15,7 +15,7 @@ def test_data_without_test_images_are_refused_before_the_training(tmp_path):
         for i in range(8):
             pixels = draw.integers(0, 256, (32, 32, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / "pictures" / name / f"{i}.png")
-    with pytest.raises(ConfigError, match="is scored on test images, and folder:.* has none"):
+    with pytest.raises(ConfigError, match=r"is scored on test images, and folder:.* has none"):
         reproduce(
             "muse/table7b/resnet20/baseline",
             seeds=1,

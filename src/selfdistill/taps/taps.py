@@ -1,7 +1,7 @@
 """Features of any network by module name, read by forward hooks."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -17,7 +17,7 @@ from .feature_map import (
     reads_class_token,
     skipped_tokens,
 )
-from .stage_detection import check_uncompiled, evaluation_mode, find_taps, hooked
+from .stage_detection import check_uncompiled, evaluation_mode, find_taps
 
 
 class Taps(NetworkWrapper):
@@ -65,28 +65,25 @@ class Taps(NetworkWrapper):
         check_tap_names(network, self.names)
         for name in self.names:
             network.get_submodule(name).register_forward_hook(partial(self._catch, name))
-        self._state.changed = self._changed_in_place(example)
+        versions: dict[str, tuple[Tensor, int]] = {}
+        self._state.versions = versions
         with evaluation_mode(network):
             _, features = self.forward_features(example)
+        self._state.versions, self._state.changed = None, self._changed_in_place(versions)
         self.shapes = {name: tuple(feature.shape[1:]) for name, feature in features.items()}
         self._check_sides(example)
 
-    def _changed_in_place(self, example: Any) -> set[str]:
+    def _changed_in_place(self, versions: Mapping[str, tuple[Tensor, int]]) -> set[str]:
         """The taps but for the last whose outputs later layers change in place, as a ReLU may.
 
         What an exit reads is what its module gives: that is all there is where the network is cut.
         The last feature stays as the classifier reads it.
         """
-        versions: dict[str, tuple[Tensor, int]] = {}
-        names = {self.network.get_submodule(name): name for name in self.names[:-1]}
-
-        def record(module: nn.Module, args: Any, output: Any) -> None:
-            if isinstance(output, Tensor) and not output.is_inference():
-                versions[names[module]] = output, output._version
-
-        with hooked(names, record), evaluation_mode(self.network):
-            self.network(example)
-        return {name for name, (output, first) in versions.items() if output._version != first}
+        return {
+            name
+            for name, (output, first) in versions.items()
+            if name != self.names[-1] and output._version != first
+        }
 
     def _check_sides(self, example: Any) -> None:
         """Raises `ConfigError` for features with more sides than the input, or of several kinds."""
@@ -195,6 +192,8 @@ class Taps(NetworkWrapper):
             raise ConfigError(
                 f"tap '{name}' gives a {type(output).__name__}, no tensor; tap a module inside it"
             )
+        if self._state.versions is not None and not output.is_inference():
+            self._state.versions[name] = output, output._version
         caught[name] = output.clone() if name in self._state.changed else output
         if name == self._state.stop_at:
             raise _Reached(output)
@@ -206,6 +205,7 @@ class _PassState:
     Attributes:
         caught: features of the pass under way by tap; None outside of passes.
         stop_at: the tap that ends the pass.
+        versions: outputs by tap, and how often they were changed then; None but in the first pass.
         changed: taps whose outputs are changed in place later, and copied therefore.
         passes: (input, whether with gradients, output, features) inside `shared_forward`, or None.
     """
@@ -213,6 +213,7 @@ class _PassState:
     def __init__(self) -> None:
         self.caught: dict[str, Tensor] | None = None
         self.stop_at: str | None = None
+        self.versions: dict[str, tuple[Tensor, int]] | None = None
         self.changed: set[str] = set()
         self.passes: list[tuple[Any, bool, Any, dict[str, Tensor]]] | None = None
 
