@@ -17,7 +17,7 @@ from ..data import ImageData
 from ..engine.run_directory import RunDirectory
 from ..recipe.build_run import build_run, run_input
 from ..recipe.loaders import train_loader
-from ..recipe.make_fabric import make_fabric
+from ..recipe.make_fabric import decide_precision, make_fabric
 from ..recipe.merge import merge_keys
 from ..recipe.presets import with_preset
 from ..recipe.schema import Recipe, parse, read
@@ -111,6 +111,7 @@ def diagnose(
             peers=[_copy(peer) for peer in given.peers],
         )
         recipe = components.recipe
+        decide_precision(fabric, recipe)
         batches = train_loader(
             recipe, inputs.data, components.method, _first_process(recipe, fabric)
         )

@@ -1,10 +1,12 @@
 """Devices, precision and processes of a run."""
 
 import warnings
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.precision import MixedPrecision, Precision
 from lightning_fabric.strategies.ddp import DDPStrategy
 
 from ..core import ConfigError, ResourceError
@@ -14,8 +16,37 @@ from .machine_choices import device_type, precision_of
 from .schema import Recipe
 
 
+class UndecidedPrecision(Precision):
+    """bf16 on a CPU, which gives way to fp32 when the network turns out to need it.
+
+    A fabric launches the processes of a run, so that it comes before the network.
+    """
+
+    def __init__(self) -> None:
+        self.decided: Precision = MixedPrecision("bf16-mixed", "cpu")
+
+    def forward_context(self) -> AbstractContextManager[Any]:
+        """Autocast, unless fp32 is decided."""
+        return self.decided.forward_context()
+
+    def convert_input(self, data: Any) -> Any:
+        """Tensors of images in the type of the decided precision."""
+        return self.decided.convert_input(data)
+
+    def convert_output(self, data: Any) -> Any:
+        """Outputs in fp32."""
+        return self.decided.convert_output(data)
+
+
+def decide_precision(fabric: Fabric, recipe: Recipe) -> None:
+    """Give a fabric the precision that the recipe of a network that is built has."""
+    precision = fabric.strategy.precision
+    if isinstance(precision, UndecidedPrecision) and recipe.precision == "fp32":
+        precision.decided = Precision()
+
+
 def make_fabric(recipe: Recipe) -> Fabric:
-    """Devices, precision and processes.
+    """Devices, precision and processes; `decide_precision` is for when the network is there.
 
     Raises:
         ConfigError: a precision that the device does not have.
@@ -28,6 +59,7 @@ def make_fabric(recipe: Recipe) -> Fabric:
     if recipe.precision == "fp16" and accelerator == "cpu":
         raise ConfigError("fp16 needs a GPU; --precision bf16 works on the CPU")
     precision = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[precision_of(recipe)]
+    undecided = recipe.precision == "auto" and accelerator == "cpu" and precision == "bf16-mixed"
     strategy: Any = "auto"
     if recipe.devices * recipe.num_nodes > 1:
         # Buffers hold per-sample memories in some methods: a broadcast would overwrite them.
@@ -37,12 +69,12 @@ def make_fabric(recipe: Recipe) -> Fabric:
         # of 1×1 convolutions, whose gradients fit both memory formats
         warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
     with quiet_lightning():
-        environment = cluster_environment(recipe)
+        plugins = [cluster_environment(recipe), UndecidedPrecision() if undecided else None]
         return Fabric(
             accelerator=accelerator,
             devices=recipe.devices,
             num_nodes=recipe.num_nodes,
-            precision=precision,  # type: ignore[arg-type]
+            precision=None if undecided else precision,  # type: ignore[arg-type]
             strategy=strategy,
-            plugins=[environment] if environment else None,
+            plugins=[plugin for plugin in plugins if plugin is not None],
         )

@@ -29,7 +29,7 @@ from ..recipe.build_run import (
 from ..recipe.data_check import as_trained
 from ..recipe.launched_processes import with_launched_processes
 from ..recipe.loaders import train_loader
-from ..recipe.make_fabric import make_fabric
+from ..recipe.make_fabric import decide_precision, make_fabric
 from ..recipe.merge import merge_keys
 from ..recipe.presets import with_preset
 from ..recipe.run_origin import RunOrigin, read_origin
@@ -152,6 +152,7 @@ def train_recipe(
             given = run_input(recipe, data=data, model=model)
         components = build_run(recipe, given, model=model, teacher=teacher, peers=peers)
         recipe = components.recipe
+        decide_precision(fabric, recipe)
         check_extension(recipe, before, components.method)
         # what cannot be optimized is refused before there is a directory
         build_optimizer(components.method, recipe, components.tuning)
