@@ -76,7 +76,6 @@ def same(net, want):
             "best": np.float64(1),
         },
         lambda s: {"model_ema": s, "optimizer": {"state": {}, "param_groups": []}},
-        lambda s: {"model_ema": {k: v + 1 for k, v in s.items()}, "model": s},
         lambda s: {"state_dict": {f"net.encoder.{k}": v for k, v in s.items()}, "epoch": 2},
         lambda s: {"model": {"state_dict": s}},
         lambda s: {"params_of_mine": s, "step": 3},
@@ -87,6 +86,18 @@ def test_takes_the_usual_shapes_of_files(tmp_path, wrap, suffix):
     net, want, path = network(), values(), tmp_path / f"w{suffix}"
     torch.save(wrap(want), path)
     load_weights(net, path)
+    assert same(net, want)
+
+
+@pytest.mark.parametrize(
+    ("read", "other"),
+    [("model", "model_ema"), ("state_dict", "state_dict_ema"), ("student", "teacher")],
+)
+def test_says_which_of_several_networks_it_read(tmp_path, read, other):
+    net, want, path = network(), values(), tmp_path / "w.pth"
+    torch.save({other: {k: v + 1 for k, v in want.items()}, read: want, "epoch": 3}, path)
+    with pytest.warns(UserWarning, match=f"'{read}' was read, and not '{other}', of its entries"):
+        load_weights(net, path)
     assert same(net, want)
 
 

@@ -31,21 +31,26 @@ _SECONDS = 60
 _NEW_USER, _NEW_NET = 0x10000000, 0x40000000  # of Linux's unshare(2)
 
 
-def state_dict(loaded: Any) -> dict[str, Tensor]:
-    """The state dict in what a file held: the whole of it, or one of its entries.
+def state_dict(loaded: Any) -> tuple[dict[str, Tensor], str]:
+    """The state dict in what a file held, and a remark where it held several.
+
+    It is the whole of it, or one of its entries: weights themselves before their averages.
 
     Raises:
         ValueError: there is none, or several of unknown meaning.
     """
     if _is_state_dict(loaded):
-        return dict(loaded)
+        return dict(loaded), ""
     entries = loaded if isinstance(loaded, Mapping) else {}
     # some wrap twice: {"model": {"state_dict": …}}
     inner = {k: v.get("state_dict", v) for k, v in entries.items() if isinstance(v, Mapping)}
     candidates = {k: v for k, v in inner.items() if isinstance(k, str) and _is_state_dict(v)}
     named = [name for name in (*_NAMES, *_EMA_NAMES) if name in candidates]
     if named or len(candidates) == 1:
-        return dict(candidates[named[0] if named else next(iter(candidates))])
+        read = named[0] if named else next(iter(candidates))
+        others = ", ".join(repr(name) for name in candidates if name != read)
+        remark = f"{read!r} was read, and not {others}, of its entries; save the one that is meant"
+        return dict(candidates[read]), f"{remark} by itself" if others else ""
     if candidates:
         raise ValueError(
             f"hold several state dicts ({', '.join(candidates)}); save the one that is meant by "
@@ -131,8 +136,10 @@ def convert(source: str, target: str) -> None:
     check_archive(source)
     with torch.serialization.safe_globals(_harmless()):
         loaded = torch.load(source, map_location="cpu", weights_only=True)
-    tensors = plain_tensors(state_dict(loaded))
-    save_file(tensors, target, metadata={"order": json.dumps(list(tensors))})  # it sorts by name
+    state, remark = state_dict(loaded)
+    tensors = plain_tensors(state)
+    order = json.dumps(list(tensors))  # safetensors sorts by name
+    save_file(tensors, target, metadata={"order": order, "remark": remark})
 
 
 if __name__ == "__main__":

@@ -31,8 +31,9 @@ def load_weights(network: nn.Module, path: str | os.PathLike[str]) -> None:
     """Fill a network with the weights of a file; what it left out is said in a warning.
 
     A file may hold the state dict itself or among other entries (`state_dict`, `model`,
-    `model_state_dict`, `model_ema`, …). A prefix before the names (`module.`, `_orig_mod.`,
-    `model.`, any other) is dropped where that makes them fit. A head for other classes starts anew.
+    `model_state_dict`, `model_ema`, …); a warning says which of several was read. A prefix before
+    the names (`module.`, `_orig_mod.`, `model.`, any other) is dropped where that makes them fit. A
+    head for other classes starts anew.
     Nothing but tensors is ever read: a file that carries code is refused and its code is not run.
 
     Args:
@@ -167,7 +168,10 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
         if status:
             raise ArtifactError(f"weights '{path}' {message or _CORRUPT}")
         with safe_open(target, "pt") as file:
-            return {name: file.get_tensor(name) for name in json.loads(file.metadata()["order"])}
+            about = file.metadata()
+            if about["remark"]:
+                warnings.warn(f"weights '{path}': {about['remark']}", stacklevel=3)
+            return {name: file.get_tensor(name) for name in json.loads(about["order"])}
 
 
 def _convert(source: Path, target: Path) -> tuple[int, str]:
