@@ -117,10 +117,9 @@ def classification() -> list[str]:
             "accuracy-cifar100-small",
             "4,000",
             40,
-            "`muse-add` and `muse-mul` were run with their critics at the full rate; `muse-class` "
-            "when a term's weight was also its critic's learning rate, and over several commits "
-            "before the first that is named, as the other rows. Seed 0 of `ce` and `exits`, made "
-            "again at the second commit, has the same figures to the last digit.",
+            "The rows `muse*` were run at the last commits that are named, with critics at their "
+            "full rate, the others over several commits before the first. Seed 0 of `ce` and "
+            "`exits`, made again at the second commit, has the same figures to the last digit.",
         ),
         accuracy(
             "accuracy-cifar100-small-confirmation",

@@ -203,9 +203,7 @@ def page() -> str:
         ),
         fine_tuning(),
         short_runs(),
-        "The rows of `muse-online`, and of `muse` with pairs of a class, were run when a term's "
-        "weight was also its critic's learning rate, and are to be made again. All figures, with "
-        "machines, commits and commands: [Measurements](../measurements.md).",
+        "All figures, with machines, commits and commands: [Measurements](../measurements.md).",
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from record import recorded
 
 EARLIER = (
-    "The runs were made while the code was being finished, over several commits before the one "
-    "named here; the command trains them anew. The rows `muse*` and `mimkd` were run when a "
-    "term's weight was also its critic's learning rate; now critics learn at their full rate, and "
-    "the rows are to be made again."
+    "The rows `muse*` were run at the last commit that is named, with critics at their full rate, "
+    "the others while the code was being finished, over several commits before the first; the "
+    "commands train them anew."
 )
 
 
