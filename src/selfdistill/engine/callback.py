@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from ..core import ConfigError
+
 
 class Callback:
     """Observer of a training run; a subclass overrides the hooks that it needs.
@@ -43,6 +45,12 @@ class Callbacks(Callback):
     """Several observers, called in order."""
 
     def __init__(self, callbacks: Sequence[Callback]) -> None:
+        for each in callbacks:
+            if not isinstance(each, Callback):
+                raise ConfigError(
+                    "a callback is an object of a class made from selfdistill.Callback, with "
+                    f"methods such as on_epoch, and this is {each!r}"
+                )
         self.callbacks = tuple(callbacks)
 
     def on_start(self, summary: dict[str, str]) -> None:

@@ -23,7 +23,7 @@ def wrap(
     taps: str | Sequence[str] = "auto",
     teacher: nn.Module | None = None,
     teacher_taps: str | Sequence[str] = "auto",
-    peers: Sequence[nn.Module] = (),
+    peers: nn.Module | Sequence[nn.Module] = (),
     train_labels: Tensor | None = None,
     label_smoothing: float = 0.0,
     seed: int = 0,
@@ -68,6 +68,13 @@ def wrap(
         >>> optimizer = torch.optim.SGD(criterion.param_groups(lr=0.1))
         >>> criterion(images, labels).backward()
     """
+    peers = [peers] if isinstance(peers, nn.Module) else peers
+    for name, module in [("network", network), ("teacher", teacher), *(("peer", p) for p in peers)]:
+        if not isinstance(module, nn.Module | None) or (module is None and name != "teacher"):
+            raise ConfigError(
+                f"a {name} is a torch.nn.Module here, and this is {type(module).__name__}; build "
+                "it first, by selfdistill.load(RUN).network or timm.create_model"
+            )
     names = [str(i) for i in range(classes)] if isinstance(classes, int) else list(classes)
     tasks = TASKS | LOOP_TASKS
     if task not in tasks:

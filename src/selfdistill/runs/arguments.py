@@ -31,14 +31,16 @@ def training_arguments(
     model: str | nn.Module | None = None,
     data: str | ImageData | None = None,
     teacher: str | Path | nn.Module | None = None,
-    peers: Sequence[str | nn.Module] = (),
+    peers: str | nn.Module | Sequence[str | nn.Module] = (),
 ) -> TrainingArguments:
     """Separate names from objects; an object is known to the recipe by its class or its name.
 
     Raises:
-        ConfigError: peers are names and modules mixed.
+        ConfigError: peers are names and modules mixed, or something is neither.
     """
     keys = dict(keys)
+    peers = [peers] if isinstance(peers, str | nn.Module) else peers
+    _check_kinds(model, data, teacher, peers)
     if model is not None:
         keys["model"] = type(model).__name__ if isinstance(model, nn.Module) else model
     if data is not None:
@@ -58,3 +60,18 @@ def training_arguments(
         teacher if isinstance(teacher, nn.Module) else None,
         modules,
     )
+
+
+def _check_kinds(model: Any, data: Any, teacher: Any, peers: Sequence[Any]) -> None:
+    """Raises `ConfigError` for an object that is neither a name nor what can stand for one."""
+    for name, given in [("model", model), ("teacher", teacher), *(("peer", p) for p in peers)]:
+        if not isinstance(given, str | Path | nn.Module | None):
+            is_class = isinstance(given, type)
+            what = f"the class {given.__name__}" if is_class else type(given).__name__
+            raise ConfigError(f"a {name} is a name or a torch.nn.Module, and this is {what}")
+    if not isinstance(data, str | ImageData | None):
+        raise ConfigError(
+            "data is a name, such as folder:PATH, or an ImageData, and this is "
+            f"{type(data).__name__}; make one by selfdistill.data.ImageData and InMemoryImages, or "
+            "train in a loop of your own by selfdistill.wrap"
+        )

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from math import prod
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -27,9 +28,16 @@ def check_paths(pictures: Pictures) -> list[Path]:
     """The files and folders that are given.
 
     Raises:
-        DataError: one does not exist, or there is none.
+        DataError: one does not exist, is no path, or there is none.
     """
-    given = [pictures] if isinstance(pictures, str | Path) else list(pictures)
+    one = isinstance(pictures, str | Path) or not isinstance(pictures, Iterable)
+    given: list[Any] = [pictures] if one else list(cast(Iterable[Any], pictures))
+    for picture in given:
+        if not isinstance(picture, str | Path):
+            raise DataError(
+                f"pictures are paths of files or folders, and this is {type(picture).__name__}; "
+                "save it as a picture, such as pictures/a.png, and give that"
+            )
     if not given:
         raise DataError("no picture is given; name pictures, or a folder of them")
     for path in map(Path, given):

@@ -58,7 +58,7 @@ def train(
     model: str | nn.Module | None = None,
     data: str | ImageData | None = None,
     teacher: str | Path | nn.Module | None = None,
-    peers: Sequence[str | nn.Module] = (),
+    peers: str | nn.Module | Sequence[str | nn.Module] = (),
     out: str | Path | None = None,
     resume: bool | str | Path = False,
     recipe: str | Path | None = None,
@@ -106,8 +106,8 @@ def train(
     else:
         chosen = parse(with_preset(file, given.keys))
     with ExitStack() as stack:
-        if isinstance(callback, Sequence):
-            callback = Callbacks(callback)
+        if callback is not None:
+            callback = Callbacks(callback if isinstance(callback, Sequence) else [callback])
         if callback is None and not quiet and rank_zero():
             metric = TASKS[chosen.task].primary_metric
             callback = stack.enter_context(TerminalProgress(epochs or chosen.epochs, metric))

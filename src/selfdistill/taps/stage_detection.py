@@ -77,6 +77,13 @@ def _misfit(network: nn.Module, example: Tensor, error: Exception) -> str:
             f"takes {first.in_channels} channels and the {kind} have {channels}; build it for "
             f"{channels}, or convert the {kind}"
         )
+    weights = next((p.dtype for p in network.parameters() if p.is_floating_point()), example.dtype)
+    if weights != example.dtype:
+        held, given = (str(dtype).removeprefix("torch.") for dtype in (weights, example.dtype))
+        return (
+            f"has {held} weights and the {kind} are {given}; convert one of them, a network by "
+            "network.float(), and choose what training computes in by precision"
+        )
     remedy = _grid_remedy(network, first) or _size_remedy(network, sides[-2])
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     return f"cannot take {kind} of {'×'.join(map(str, sides))}; {remedy} ({reason})"

@@ -1,0 +1,90 @@
+"""Objects of another kind than the Python functions take: one sentence, and no traceback."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import selfdistill
+from selfdistill.core import ConfigError, DataError
+from selfdistill.runs.predict_pictures import check_paths
+
+IMAGES = torch.rand(2, 1, 8, 8)
+TINY = {"method": "ce", "epochs": 1, "max_train_images": 64, "batch_size": 32, "quiet": True}
+
+
+def network() -> nn.Module:
+    halves = [nn.Conv2d(1, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1), nn.ReLU()]
+    return nn.Sequential(*halves, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+
+
+class Watcher:
+    """Looks like a callback and is none."""
+
+    def on_epoch(self, entry):
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"network": "cifar/resnet8"}, "a network is a torch.nn.Module here, and this is str"),
+        ({"network": None}, "a network is a torch.nn.Module here, and this is NoneType"),
+        ({"method": "kd", "teacher": "run"}, "a teacher is a torch.nn.Module here"),
+        ({"method": "dml", "peers": "cifar/resnet8"}, "a peer is a torch.nn.Module here"),
+        ({"method": "dml", "peers": [network(), 3]}, "a peer is .* and this is int"),
+    ],
+)
+def test_wrap_takes_modules(arguments, sentence):
+    given = {"network": network(), "method": "exits", **arguments}
+    with pytest.raises(ConfigError, match=sentence):
+        selfdistill.wrap(**given, example=IMAGES, classes=10)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("role", ["network", "peers"])
+def test_weights_and_images_have_one_type(dtype, role):
+    given = {"network": network()} | {role: network().to(dtype)}
+    sentence = f"has {str(dtype)[6:]} weights and the images are float32; .*network.float()"
+    with pytest.raises(ConfigError, match=sentence):
+        selfdistill.wrap(**given, method="dml", example=IMAGES, classes=10)
+
+
+def test_one_peer_needs_no_list(tmp_path):
+    peer = network()
+    before = peer[0].weight.clone()
+    criterion = selfdistill.wrap(network(), "dml", peers=peer, example=IMAGES, classes=10)
+    assert any(module is peer for module in criterion.modules())
+    keys = {**TINY, "method": "dml"}
+    selfdistill.train(model=network(), peers=peer, out=tmp_path / "run", **keys)
+    assert not torch.equal(peer[0].weight, before)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"model": nn.Sequential}, "a model is a name or a torch.nn.Module, .* class Sequential"),
+        ({"model": network().half()}, "has float16 weights and the images are float32"),
+        ({"teacher": 3}, "a teacher is a name or a torch.nn.Module, and this is int"),
+        ({"peers": [3]}, "a peer is a name or a torch.nn.Module, and this is int"),
+        ({"data": IMAGES}, "data is a name.* and this is Tensor; .*InMemoryImages"),
+        ({"data": [IMAGES]}, "data is a name.* and this is list"),
+        ({"callback": print}, "a callback is an object of a class made from selfdistill.Callback"),
+        ({"callback": [Watcher()]}, "a callback is an object of a class"),
+        ({"callback": selfdistill.Callback}, "a callback is an object of a class"),
+    ],
+)
+def test_train_says_what_it_takes(tmp_path, arguments, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        selfdistill.train(**{**TINY, "model": network(), **arguments}, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "pictures",
+    [Image.new("L", (8, 8)), np.zeros((8, 8), np.uint8), IMAGES, [Image.new("L", (8, 8))], 3],
+)
+def test_pictures_are_paths(pictures):
+    with pytest.raises(DataError, match="pictures are paths of files or folders, and this is"):
+        check_paths(pictures)
