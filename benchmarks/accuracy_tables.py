@@ -129,6 +129,13 @@ def classification() -> list[str]:
             note="",
         ),
         cifar100("accuracy-cifar100-1000x120", "1,000", 120),
+        accuracy(
+            "accuracy-cifar100-1000x120-confirmation",
+            "1,000 images on ten fresh seeds",
+            "Part 10 of the [study](study.md): MI + SI with all images of a class as positives, "
+            "λ = 0.3, beside exits by the recipe above.",
+            note="",
+        ),
         *strong_baseline(),
         *fine_tuning_methods(),
         methods(

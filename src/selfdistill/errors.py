@@ -32,6 +32,10 @@ class DataError(SelfdistillError, ValueError):
     exit_code = 4
 
 
+class UnknownDataError(DataError):
+    """A name that is no data set's."""
+
+
 class DivergenceError(SelfdistillError, ArithmeticError):
     """A loss or a gradient is no longer finite."""
 

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 import selfdistill
-from selfdistill.core import METHODS, ArtifactError, ConfigError
+from selfdistill.core import METHODS, ArtifactError, ConfigError, DataError
+from selfdistill.data import ImageData, InMemoryImages
 from selfdistill.models import build
 from selfdistill.recipe.build_method import unsupported_reason
 from selfdistill.tasks import Classification
@@ -146,3 +147,19 @@ def test_a_network_that_was_a_module_is_asked_for(method, objects, tmp_path):
     assert again.exits == run.exits
     for key, value in run.network.state_dict().items():
         assert torch.equal(again.network.state_dict()[key], value)
+
+
+def test_data_that_were_an_object_are_asked_for(tmp_path):
+    pixels, labels = torch.randint(0, 256, (40, 1, 8, 8), dtype=torch.uint8), torch.arange(40) % 4
+    images = InMemoryImages(pixels, labels)
+    parts = images, InMemoryImages(pixels[:8], labels[:8]), None
+    augmentation = {"crop_padding": 0, "flip": False, "resized_crop": False}
+    own = ImageData("mine", *parts, [*"abcd"], *images.mean_and_std(), **augmentation)
+    keys = {key: value for key, value in TINY.items() if key != "val_fraction"}
+    selfdistill.train(method="ce", data=own, out=tmp_path / "run", quiet=True, **keys)
+    asked = pytest.raises(DataError, match=r"run of an ImageData of that name .* data= gives it")
+    with asked:
+        selfdistill.load(tmp_path / "run")
+    with asked:
+        selfdistill.train(resume=tmp_path / "run", epochs=2, quiet=True)
+    assert selfdistill.load(tmp_path / "run", data=own).data.classes == [*"abcd"]

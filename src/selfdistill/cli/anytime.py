@@ -126,7 +126,7 @@ def _check_file(onnx: Path, choices: int) -> None:
 
 
 def _loaded(run: Path, device: str | None) -> "tuple[Run, ImageData]":
-    from ..recipe.build_run import load_data
+    from ..recipe.build_run import load_run_data
     from ..recipe.make_fabric import make_fabric
     from ..recipe.schema import parse
     from ..runs.paths import load_recipe
@@ -136,7 +136,7 @@ def _loaded(run: Path, device: str | None) -> "tuple[Run, ImageData]":
         {"device": device} if device else {}
     )
     recipe = parse(load_recipe(run).model_dump() | local)
-    fabric, data = make_fabric(recipe), load_data(recipe)
+    fabric, data = make_fabric(recipe), load_run_data(recipe)
     trained = load(run, data=data)
     trained.method.to(fabric.device)
     return trained, trained.data

@@ -9,6 +9,7 @@ from ..errors import (
     ResourceError,
     RunBusyError,
     SelfdistillError,
+    UnknownDataError,
     nearest,
     shortened,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "SelfdistillError",
     "StepOutput",
     "Task",
+    "UnknownDataError",
     "atomic_directory",
     "atomic_file",
     "averaged_state",

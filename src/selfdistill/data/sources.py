@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..core import ConfigError, DataError, nearest
+from ..core import ConfigError, DataError, UnknownDataError, nearest
 from . import (
     box_folders,
     class_folders,
@@ -173,11 +173,11 @@ def _check_task(name: str, task: str) -> None:
             raise DataError(f"{folder} holds images with {content}; {remedy}")
 
 
-def _unknown_name(name: str, task: str) -> DataError:
+def _unknown_name(name: str, task: str) -> UnknownDataError:
     folder = Path(name).is_dir()
     known = [*SOURCES.get(task, ()), *(other for kind, other in _REGISTERED if kind == task)]
     hint = f" (did you mean 'folder:{name}'?)" if folder else nearest(name, known)
-    return DataError(f"there is no data set '{name}' for {task}{hint}")
+    return UnknownDataError(f"there is no data set '{name}' for {task}{hint}")
 
 
 def _folder(name: str) -> Path | None:

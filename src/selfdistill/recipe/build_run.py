@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from ..core import ConfigError, Method, Task
+from ..core import ConfigError, DataError, Method, Task, UnknownDataError
 from ..core.keyed_random import bits, purpose
 from ..data import ImageData, load, read_extra_images
 from ..engine.fine_tuning import FineTuning
@@ -74,6 +74,21 @@ def load_data(recipe: Recipe) -> ImageData:
     zoom = data.max_zoom if recipe.max_zoom is None else recipe.max_zoom
     color = recipe.color_jitter
     return replace(data, crop_padding=crop, flip=flip, max_zoom=zoom, color_jitter=color)
+
+
+def load_run_data(recipe: Recipe) -> ImageData:
+    """The data of a run that is there, by its recipe.
+
+    Raises:
+        DataError: they cannot be read, or were an object that has no name elsewhere.
+    """
+    try:
+        return load_data(recipe)
+    except UnknownDataError as error:
+        raise DataError(
+            f"{error}; a run of an ImageData of that name is loaded, evaluated and resumed in "
+            "Python, where data= gives it again"
+        ) from error
 
 
 def data_key(recipe: Recipe) -> tuple[object, ...]:

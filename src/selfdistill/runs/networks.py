@@ -15,7 +15,7 @@ from ..models import build
 from ..models.build import name_hint
 from ..modules.composite import student_taps
 from ..modules.exits import Exits
-from ..recipe.build_run import data_key, load_data
+from ..recipe.build_run import data_key, load_data, load_run_data
 from ..recipe.network_input import as_network_input, initial_weights
 from ..recipe.schema import Recipe, parse
 from .paths import load_recipe
@@ -91,7 +91,7 @@ class _Own:
         """A run's own data."""
         key = data_key(recipe)
         if key not in self.known:
-            self.known[key] = load_data(recipe)
+            self.known[key] = load_run_data(recipe)
         return self.known[key]
 
     def differs(self, one: Recipe, other: Recipe) -> bool:

@@ -21,7 +21,7 @@ from ..information.config import EstimatorConfig, NetworkUnderTest
 from ..information.estimation import estimate_information
 from ..information.results import InformationResult
 from ..modules.composite import composite_description, student_taps
-from ..recipe.build_run import RunInput, build_run, load_data
+from ..recipe.build_run import RunInput, build_run, load_run_data
 from ..recipe.data_check import as_trained
 from ..recipe.placeholder_teacher import placeholder_teacher
 from ..recipe.run_origin import checked_training_data
@@ -289,7 +289,7 @@ def load(
         raise ConfigError(f"{path} has no checkpoint yet")
     trained_on = checked_training_data(directory, newest)
     check_given_modules(recipe, model, peers)
-    data = as_trained(directory.path, trained_on, data or load_data(recipe))
+    data = as_trained(directory.path, trained_on, data or load_run_data(recipe))
     chosen = recipe
     if teacher is None and recipe.teacher:
         teacher = placeholder_teacher(directory.path, task_for(data))

@@ -22,7 +22,7 @@ from ..evaluation import EvaluationSession
 from ..recipe.build_run import (
     RunInput,
     build_run,
-    load_data,
+    load_run_data,
     run_input,
     with_extra,
 )
@@ -192,7 +192,7 @@ def _resumed_recipe(
 def _resumed_input(recipe: Recipe, directory: RunDirectory, data: ImageData | None) -> RunInput:
     """The data of a run that goes on; its weights are those of a checkpoint."""
     trained_on = read_training_data(directory.path)
-    data = with_extra(recipe, data or load_data(recipe))
+    data = with_extra(recipe, data or load_run_data(recipe))
     return RunInput(as_trained(directory.path, trained_on, data, exact=True))
 
 
