@@ -188,10 +188,25 @@ def test_hidden_folders_links_and_pipes_are_not_walked(tmp_path):
     os.mkfifo(tmp_path / "bee" / "pipe.png")
     data = read(tmp_path)
     assert len(data.train) + len(data.val) == 8
-    assert "no regular file (2)" in data.notes[0]
+    assert "no regular file (1)" in data.notes[0]
+    assert data.notes[1].startswith(f"link '{tmp_path / 'bee' / 'circle'}' leads nowhere")
     (tmp_path / "cow").symlink_to(tmp_path / "ant")
     with pytest.raises(DataError, match="cow is a link to another folder of this set"):
         read(tmp_path)
+
+
+@pytest.mark.parametrize("places", [["cow"], ["ant/9.png"], ["cow", "dog", "ant/9.png"]])
+def test_links_that_lead_nowhere_are_said(tmp_path, places):
+    """A class on a disk that is not mounted would be missing without a word."""
+    classes_in(tmp_path)
+    for place in places:
+        (tmp_path / place).symlink_to(tmp_path / "unmounted" / place)
+    data = read(tmp_path)
+    assert len(data.classes) == 2
+    note = next(note for note in data.notes if "nowhere" in note)
+    named = f"'{tmp_path / places[0]}'" in note and note.startswith("link ")
+    assert named
+    assert ("and 2 more lead nowhere" in note) is (len(places) == 3)
 
 
 def test_files_that_are_passed_over_are_counted(tmp_path):

@@ -63,6 +63,7 @@ class Listing:
         self.devices: set[int] = set()
         self.complete = True
         self._passed_over: Counter[str] = Counter()
+        self._broken_links: dict[str, None] = {}
         self._visited: set[tuple[int, int]] = set()
         self._on_many, self._num_images = on_many, 0
 
@@ -88,9 +89,14 @@ class Listing:
     def subfolders(self, folder: Path) -> list[Path]:
         """The folders in a folder, see `subfolders`."""
         self.stamp(str(folder))
-        if any(entry.is_symlink() and not _exists(entry) for entry in _entries(folder)):
-            self.complete = False  # it may lead to a folder once that is mounted
+        for entry in _entries(folder):
+            if entry.is_symlink() and not _exists(entry):
+                self._pass_over_link(entry)
         return subfolders(folder)
+
+    def _pass_over_link(self, entry: os.DirEntry[str]) -> None:
+        self._broken_links[entry.path] = None
+        self.complete = False  # it may lead to a file or a folder once that is mounted
 
     def stamp(self, path: str) -> None:
         """Let the outcome depend on a folder or a file, before it is read."""
@@ -140,12 +146,21 @@ class Listing:
         return files
 
     def notes(self) -> tuple[str, ...]:
-        """A sentence on the files that were passed over, if there were any."""
-        return passed_over_notes(self._passed_over)
+        """A sentence on the files that were passed over, and one on links that lead nowhere."""
+        notes = passed_over_notes(self._passed_over)
+        if links := list(self._broken_links):
+            first, *others = (f"'{link}'" for link in links)
+            more = f" and {len(others):,} more" if others else ""
+            verb = "lead nowhere and are" if others else "leads nowhere and is"
+            notes += (f"link {first}{more} {verb} passed over; mount or mend what is linked",)
+        return notes
 
     def _is_image(self, file: os.DirEntry[str]) -> bool:
         ending = os.path.splitext(file.name)[1].lower()
-        if not _is_file(file):  # a pipe, a device, a link to nothing
+        if file.is_symlink() and not _exists(file):
+            self._pass_over_link(file)
+            return False
+        if not _is_file(file):  # a pipe, a device
             self._passed_over["no regular file"] += 1
             self.complete = False
             return False
