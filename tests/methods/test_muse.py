@@ -319,6 +319,19 @@ def test_all_pairs_of_a_costly_critic_are_refused(critic, tiny_net, tiny_task):
         muse(tiny_net, tiny_task, critic=critic, negatives="all")
 
 
+@pytest.mark.parametrize(
+    ("keywords", "weight"),
+    [
+        ({}, 0.1),
+        ({"positives": "class"}, 0.3),
+        ({"positives": "class", "information_weight": 0.1}, 0.1),
+        ({"information_weight": 0.0}, 0.0),
+    ],
+)
+def test_the_weight_follows_from_what_belongs_together(keywords, weight, tiny_net, tiny_task):
+    assert muse(tiny_net, tiny_task, **keywords).information_weight == weight
+
+
 def test_one_tap_is_not_enough(tiny_net, tiny_task):
     lonely = Taps(tiny_net, ["stage4"], example=tiny_task.example)
     with pytest.raises(ConfigError, match="two taps"):
@@ -329,7 +342,7 @@ def test_defaults():
     defaults = {o.name: o.default for o in options(METHODS["muse"]).values()}
     assert defaults == {
         "combine": "add",
-        "information_weight": 0.1,
+        "information_weight": None,
         "mi_weight": 1.0,
         "si_weight": 1.0,
         "supervised_weight": 0.7,

@@ -26,6 +26,9 @@ from ..modules.mutual_information import (
 )
 from ..taps import Taps
 
+_LAMBDA = {"instance": 0.1, "class": 0.3}
+"""Weight of MI and SI by what belongs together."""
+
 
 @METHODS.add("muse")
 class Muse(ExitMethod):
@@ -63,8 +66,9 @@ class Muse(ExitMethod):
         task: what the labels mean.
         combine: "add" (MI + SI, Eq. 4) or "mul" (MI × SI, Eq. 6).
         information_weight: weight λ ≥ 0 of MI and SI together in the gradient of the features; the
-            critics learn at their full rate. Chosen here, small: both terms also tell images of one
-            class apart, which is not what the task asks for.
+            critics learn at their full rate. None takes 0.3 for positives of a class, and 0.1 for
+            an image's own: chosen here, small, since both terms then also tell images of one class
+            apart, which is not what the task asks for.
         mi_weight: weight of MI in the sum, its exponent in the product; 0 leaves it out (Table 5).
         si_weight: the same for SI.
         supervised_weight: weight a of an exit's supervised loss; 0 leaves it out. Chosen here
@@ -103,7 +107,7 @@ class Muse(ExitMethod):
         task: Task,
         *,
         combine: Literal["add", "mul"] = "add",
-        information_weight: float = 0.1,
+        information_weight: float | None = None,
         mi_weight: float = 1.0,
         si_weight: float = 1.0,
         supervised_weight: float = 0.7,
@@ -121,8 +125,10 @@ class Muse(ExitMethod):
         detach_last: bool = False,
     ) -> None:
         super().__init__()
-        weights = active_weights(mi_weight, si_weight, information_weight, combine, estimator)
         by_class = positives == "class"
+        if information_weight is None:
+            information_weight = _LAMBDA[positives]
+        weights = active_weights(mi_weight, si_weight, information_weight, combine, estimator)
         if by_class and (critic != "separable" or negatives == "roll" or estimator != "jsd"):
             raise ConfigError(
                 "positives='class' compares all pairs: it goes with critic='separable', "
