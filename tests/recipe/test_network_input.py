@@ -3,6 +3,7 @@
 import json
 import shutil
 import tomllib
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from selfdistill.engine.callback import Callback
 from selfdistill.models import TrainedInput, build, published_input
 from selfdistill.recipe.build_run import build_run, load_data, run_input
 from selfdistill.recipe.document import check_early, typed_recipe
+from selfdistill.recipe.network_input import IMAGENETS, as_network_input
 from selfdistill.recipe.schema import parse, write
 
 TINY = {"epochs": 1, "max_train_images": 64, "batch_size": 32, "method": "ce"}
@@ -48,6 +50,16 @@ def test_the_data_set_s_own_is_the_default():
     assert data.mean == pytest.approx((float(digits.double().mean()),), abs=0.01)
     assert data.moments == (data.mean, data.std)
     assert data.normalization == OWN
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_numbers_that_were_not_measured_are_not_called_the_set_s_own(channels):
+    """Sets that are read picture by picture have ImageNet's."""
+    colored = given().with_channels(3)
+    data = replace(colored, mean=IMAGENET[0], std=IMAGENET[1], own_moments=None)
+    shown = as_network_input(parse(TINY), data, model=plain(channels))
+    assert shown.train.shape[0] == len(shown.mean) == channels
+    assert shown.normalization == IMAGENETS
 
 
 def test_the_recipe_s_comes_first(run):

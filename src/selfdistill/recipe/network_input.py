@@ -9,14 +9,17 @@ from torch import Tensor, nn
 
 from ..core import ConfigError
 from ..data import ImageData
+from ..data.class_folders import IMAGENET
 from ..data.image_data import OWN, Numbers
-from ..functional.channels import channels_convertible
+from ..functional.channels import channels_convertible, convert_moments
 from ..models import TrainedInput, build, count_channels, file_input, published_input, read_weights
 from ..records.training_data import read_training_data
 from ..taps import example_output
 from .options import method_classes
 from .run_weights import run_weights
 from .schema import Recipe
+
+IMAGENETS = "ImageNet's, since the set's own were not measured"
 
 
 class InitialWeights(NamedTuple):
@@ -89,7 +92,9 @@ def as_network_input(
     if weights and weights.images and len(weights.images.mean) == channels:
         return data.normalized_by(weights.images.mean, weights.images.std, weights.source)
     unknown = f", since '{recipe.weights}' does not tell its own; --mean and --std set it"
-    source = OWN + unknown * (weights is not None)
+    imagenets = tuple(convert_moments(numbers, channels) for numbers in IMAGENET)
+    source = IMAGENETS if data.moments == imagenets else OWN
+    source += unknown * (weights is not None)
     return data.normalized_by(*data.moments, source)  # also of data that come from a run
 
 
