@@ -124,8 +124,8 @@ def classification() -> list[str]:
         accuracy(
             "accuracy-cifar100-small-confirmation",
             "The same on ten fresh seeds",
-            "Part 9 of the [study](study.md): what MI and SI, their critics at full rate, add to "
-            "exits by the recipe above.",
+            "Parts 9 and 10 of the [study](study.md): what MI and SI, their critics at full rate, "
+            "add to exits by the recipe above.",
             note="",
         ),
         cifar100("accuracy-cifar100-1000x120", "1,000", 120),

@@ -125,6 +125,14 @@ def advice(alone: list[Choice], taught: list[list[Choice]], peers: list[Choice])
     mean, low, high = (
         signed(float(paired["muse-add - exits"][key])) for key in ("mean", "low", "high")
     )
+    by_class = "{} points ({} … {})".format(
+        *(
+            signed(float(line[key]))
+            for line in recorded("accuracy-cifar100-1000x120-confirmation-paired")
+            if line["split"] == "test" and line["exit"] == "student"
+            for key in ("mean", "low", "high")
+        )
+    )
     online = ", ".join(choice.named for choice in peers if choice.low > 0)
     lines = [
         f"**The best network at the same inference cost**: {first.named}, {signed(first.gain)} "
@@ -135,7 +143,9 @@ def advice(alone: list[Choice], taught: list[list[Choice]], peers: list[Choice])
         f"exits behind, each a network of its own. `exits` gains {signed(exits.gain)} points at "
         f"the last one. MUSE's information terms add nothing to it: on ten further seeds MI+SI "
         f"minus `exits` is {mean} points ({low} … {high}), at {muse.step / exits.step:.2f} of its "
-        "step ([study](../study.md#part-9-the-size-of-the-tables-critics-at-their-full-rate)).",
+        "step ([study](../study.md#part-9-the-size-of-the-tables-critics-at-their-full-rate)). On "
+        "1,000 images alone, with all images of a class as positives (`positives=class`), "
+        f"{by_class} ([study](../study.md#part-10-positives-of-the-same-class-few-images)).",
         f"**A large network that is trained already**: {strong.named}, {signed(strong.gain)} "
         "points from a teacher that has seen far more images than there are to train with; "
         f"{weak.named}, {signed(weak.gain)}, from one that has seen the same few.",
