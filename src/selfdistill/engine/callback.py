@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ..core import ConfigError
+from ..errors import ConfigError
 
 
 class Callback:
