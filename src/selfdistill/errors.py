@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class SelfdistillError(Exception):
@@ -69,3 +70,17 @@ def nearest(word: str, choices: Iterable[str], *, list_all: bool = True) -> str:
 def shortened(text: str, length: int = 80) -> str:
     """A text of a user's for a sentence, cut where it is long."""
     return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def check_kind(what: str, given: Any, kind: Any, wanted: str) -> None:
+    """Raises `ConfigError` for an argument in Python that is of another kind.
+
+    Args:
+        what: the argument, as a sentence begins.
+        given: what it was given.
+        kind: as `isinstance` takes it.
+        wanted: the kind in words.
+    """
+    if not isinstance(given, kind):
+        name = f"the class {given.__name__}" if isinstance(given, type) else type(given).__name__
+        raise ConfigError(f"{what} is {wanted}, and this is {name}")

@@ -29,8 +29,8 @@ class Watcher:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"network": "cifar/resnet8"}, "a network is a torch.nn.Module here, and this is str"),
-        ({"network": None}, "a network is a torch.nn.Module here, and this is NoneType"),
+        ({"network": "cifar/resnet8"}, "a network is a torch.nn.Module here, .* and this is str"),
+        ({"network": None}, "a network is a torch.nn.Module here, .* and this is NoneType"),
         ({"method": "kd", "teacher": "run"}, "a teacher is a torch.nn.Module here"),
         ({"method": "dml", "peers": "cifar/resnet8"}, "a peer is a torch.nn.Module here"),
         ({"method": "dml", "peers": [network(), 3]}, "a peer is .* and this is int"),
@@ -68,7 +68,7 @@ def test_one_peer_needs_no_list(tmp_path):
         ({"model": network().half()}, "has float16 weights and the images are float32"),
         ({"teacher": 3}, "a teacher is a name or a torch.nn.Module, and this is int"),
         ({"peers": [3]}, "a peer is a name or a torch.nn.Module, and this is int"),
-        ({"data": IMAGES}, "data is a name.* and this is Tensor; .*InMemoryImages"),
+        ({"data": IMAGES}, "data is a name.* InMemoryImages .* and this is Tensor"),
         ({"data": [IMAGES]}, "data is a name.* and this is list"),
         ({"callback": print}, "a callback is an object of a class made from selfdistill.Callback"),
         ({"callback": [Watcher()]}, "a callback is an object of a class"),
@@ -88,3 +88,25 @@ def test_train_says_what_it_takes(tmp_path, arguments, sentence):
 def test_pictures_are_paths(pictures):
     with pytest.raises(DataError, match="pictures are paths of files or folders, and this is"):
         check_paths(pictures)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"model": "cifar/resnet8"}, "a model is a torch.nn.Module here, no name, and this is str"),
+        ({"teacher": "run"}, "a teacher is a torch.nn.Module here"),
+        ({"peers": network()}, "peers is a list of modules, and this is Sequential"),
+        ({"data": IMAGES}, "data is an ImageData here, no name, and this is Tensor"),
+    ],
+)
+def test_load_says_what_it_takes(tmp_path, arguments, sentence):
+    selfdistill.train(model="cifar/resnet8", out=tmp_path / "run", **TINY)
+    with pytest.raises(ConfigError, match=sentence):
+        selfdistill.load(tmp_path / "run", **arguments)
+
+
+@pytest.mark.parametrize("verb", ["diagnose", "compare"])
+def test_other_verbs_say_what_a_callback_is(tmp_path, verb):
+    keys = {"methods": ["ce"], "seeds": 1} if verb == "compare" else {"method": "ce"}
+    with pytest.raises(ConfigError, match=r"callback is an object of a .*Callback's class, and"):
+        getattr(selfdistill, verb)(callback=print, out=tmp_path / "out", **keys)

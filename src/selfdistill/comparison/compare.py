@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import methods as _all  # noqa: F401  importing them is what registers them
-from ..core import ConfigError, MissingExtraError, nearest
+from ..core import ConfigError, MissingExtraError, check_kind, nearest
 from ..engine.run_directory import RunDirectory
 from ..recipe.schema import read
 from .directory import STUDY_FILE, StudyDirectory
@@ -125,12 +125,16 @@ def compare(
     _check_launch(jobs, threads, launcher, slurm)
     requested = None if resume else requested_study(methods, seeds, recipe, keys)
     directory = StudyDirectory(Path(out) if out else _default_path(requested))
+    callback = callback or ComparisonCallback()
+    check_kind(
+        "callback", callback, ComparisonCallback, "an object of a ComparisonCallback's class"
+    )
     if directory.read() is None and resume:
         raise ConfigError(f"{directory.path} holds no study (no {STUDY_FILE} in it)")
     with directory.lock():
         study = _merge_studies(directory.read(), requested, directory.path, exit)
         directory.write(study)
-        runner = _StudyRunner(study, directory, callback or ComparisonCallback())
+        runner = _StudyRunner(study, directory, callback)
         run_jobs = runner.open_jobs()
         if launcher == "local":
             shares = share_resources(study.rows[study.baseline], len(run_jobs), jobs, threads)

@@ -10,6 +10,7 @@ from ..errors import (
     RunBusyError,
     SelfdistillError,
     UnknownDataError,
+    check_kind,
     nearest,
     shortened,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "atomic_directory",
     "atomic_file",
     "averaged_state",
+    "check_kind",
     "load_tensors",
     "nearest",
     "options",

@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from .. import methods as _all  # noqa: F401  importing them is what registers them
-from ..core import ResourceError
+from ..core import ResourceError, check_kind
 from ..data import ImageData
 from ..engine.run_directory import RunDirectory
 from ..recipe.build_run import build_run, run_input
@@ -68,7 +68,7 @@ def diagnose(
     model: str | nn.Module | None = None,
     data: str | ImageData | None = None,
     teacher: str | Path | nn.Module | None = None,
-    peers: Sequence[str | nn.Module] = (),
+    peers: str | nn.Module | Sequence[str | nn.Module] = (),
     out: str | Path | None = None,
     seconds: float = 15.0,
     callback: DiagnosisCallback | None = None,
@@ -99,6 +99,7 @@ def diagnose(
     make_fabric(recipe)  # raises if a device is missing; only one of them is used
     fabric = make_fabric(recipe.model_copy(update={"devices": 1, "num_nodes": 1}))
     callback = callback or DiagnosisCallback()
+    check_kind("callback", callback, DiagnosisCallback, "an object of a DiagnosisCallback's class")
     inputs = run_input(recipe, data=given.data, model=given.model)
     data_report = check_data(inputs.data)
     callback.on_section(data_report)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ..errors import ConfigError
+from ..errors import check_kind
 
 
 class Callback:
@@ -46,11 +46,9 @@ class Callbacks(Callback):
 
     def __init__(self, callbacks: Sequence[Callback]) -> None:
         for each in callbacks:
-            if not isinstance(each, Callback):
-                raise ConfigError(
-                    "a callback is an object of a class made from selfdistill.Callback, with "
-                    f"methods such as on_epoch, and this is {each!r}"
-                )
+            check_kind(
+                "a callback", each, Callback, "an object of a class made from selfdistill.Callback"
+            )
         self.callbacks = tuple(callbacks)
 
     def on_start(self, summary: dict[str, str]) -> None:

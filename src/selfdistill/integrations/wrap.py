@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..core import ConfigError, Task, nearest
+from ..core import ConfigError, Task, check_kind, nearest
 from ..recipe.build_method import build_method
 from ..recipe.options import check_options, method_classes
 from ..tasks import LOOP_TASKS, TASKS, check_network
@@ -70,11 +70,8 @@ def wrap(
     """
     peers = [peers] if isinstance(peers, nn.Module) else peers
     for name, module in [("network", network), ("teacher", teacher), *(("peer", p) for p in peers)]:
-        if not isinstance(module, nn.Module | None) or (module is None and name != "teacher"):
-            raise ConfigError(
-                f"a {name} is a torch.nn.Module here, and this is {type(module).__name__}; build "
-                "it first, by selfdistill.load(RUN).network or timm.create_model"
-            )
+        kind = nn.Module | None if name == "teacher" else nn.Module
+        check_kind(f"a {name}", module, kind, "a torch.nn.Module here, no name and no path")
     names = [str(i) for i in range(classes)] if isinstance(classes, int) else list(classes)
     tasks = TASKS | LOOP_TASKS
     if task not in tasks:

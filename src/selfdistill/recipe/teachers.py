@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..core import ArtifactError, ConfigError, Method, load_tensors
+from ..core import ArtifactError, ConfigError, Method, check_kind, load_tensors
 from ..core.fake_quantization import add_fake_quantization
 from ..data import ImageData
 from ..engine import checkpoint
@@ -113,9 +113,20 @@ def teacher_tap_shapes(method: Method, teacher: nn.Module) -> dict[str, dict[str
 
 
 def check_given_modules(
-    recipe: Recipe, model: nn.Module | None = None, peers: Sequence[nn.Module] = ()
+    recipe: Recipe,
+    model: nn.Module | None = None,
+    peers: Sequence[nn.Module] = (),
+    teacher: nn.Module | None = None,
+    data: ImageData | None = None,
 ) -> None:
-    """Raises `ConfigError` if a run was made with networks of a user's that are not given again."""
+    """Raises `ConfigError` if a run was made with networks of a user's that are not given again.
+
+    Names are the recipe's: what is given with them are objects.
+    """
+    check_kind("peers", peers, list | tuple, "a list of modules")
+    for name, given in [("model", model), ("teacher", teacher), *(("peer", p) for p in peers)]:
+        check_kind(f"a {name}", given, nn.Module | None, "a torch.nn.Module here, no name")
+    check_kind("data", data, ImageData | None, "an ImageData here, no name")
     needed = {"model": (recipe.model,) if model is None else (), "peers": recipe.peers}
     if peers:
         del needed["peers"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from ..core import ConfigError
+from ..core import ConfigError, check_kind
 from ..engine.callback import Callback
 from ..engine.run_directory import RunDirectory
 from ..recipe.build_run import load_data
@@ -105,6 +105,8 @@ def reproduce(
     """
     row = find_row(row) if isinstance(row, str) else row
     callback = callback or ReproductionCallback()
+    wanted = "an object of a ReproductionCallback's class"
+    check_kind("callback", callback, ReproductionCallback, wanted)
     runs = plan_runs(row, seeds, out, **changes)
     _check_test_images(runs)
     callback.on_start(row, runs)

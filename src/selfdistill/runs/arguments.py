@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from ..core import ConfigError
+from ..core import ConfigError, check_kind
 from ..data import ImageData
 
 
@@ -65,13 +65,12 @@ def training_arguments(
 def _check_kinds(model: Any, data: Any, teacher: Any, peers: Sequence[Any]) -> None:
     """Raises `ConfigError` for an object that is neither a name nor what can stand for one."""
     for name, given in [("model", model), ("teacher", teacher), *(("peer", p) for p in peers)]:
-        if not isinstance(given, str | Path | nn.Module | None):
-            is_class = isinstance(given, type)
-            what = f"the class {given.__name__}" if is_class else type(given).__name__
-            raise ConfigError(f"a {name} is a name or a torch.nn.Module, and this is {what}")
-    if not isinstance(data, str | ImageData | None):
-        raise ConfigError(
-            "data is a name, such as folder:PATH, or an ImageData, and this is "
-            f"{type(data).__name__}; make one by selfdistill.data.ImageData and InMemoryImages, or "
-            "train in a loop of your own by selfdistill.wrap"
-        )
+        kinds = str | Path | nn.Module | None
+        check_kind(f"a {name}", given, kinds, "a name or a torch.nn.Module")
+    check_kind(
+        "data",
+        data,
+        str | ImageData | None,
+        "a name, such as folder:PATH, or an ImageData, which InMemoryImages make of tensors "
+        "(a loop of your own takes selfdistill.wrap)",
+    )

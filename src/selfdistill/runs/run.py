@@ -288,7 +288,7 @@ def load(
     if newest is None:
         raise ConfigError(f"{path} has no checkpoint yet")
     trained_on = checked_training_data(directory, newest)
-    check_given_modules(recipe, model, peers)
+    check_given_modules(recipe, model, peers, teacher, data)
     data = as_trained(directory.path, trained_on, data or load_run_data(recipe))
     chosen = recipe
     if teacher is None and recipe.teacher:
