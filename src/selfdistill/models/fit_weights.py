@@ -41,7 +41,8 @@ def fit_weights(state: Mapping[str, Tensor], network: nn.Module, source: str) ->
         renamed = {k: v for k, v in renamed.items() if k not in behind}
         remarks.append(f"{len(behind)} tensors behind the cut left out")
     head = _head_modules(renamed, expected, network)
-    missing = [k for k in expected if k not in renamed and not k.endswith(_COUNT)]
+    needed = [k for k in expected if not k.endswith(_COUNT) and not is_range(k)]
+    missing = [k for k in needed if k not in renamed]
     added: frozenset[str] = getattr(network, "added", frozenset())
     if added and not added & renamed.keys():  # a file of the whole network
         missing = [k for k in missing if k not in added]
