@@ -5,9 +5,11 @@ import torch
 from torch import nn
 
 from selfdistill.core import METHODS, machine
+from selfdistill.errors import ConfigError
 from selfdistill.recipe import machine_choices
 from selfdistill.recipe.machine_choices import chosen_by_machine, precision_of
 from selfdistill.recipe.schema import Recipe
+from selfdistill.taps import Taps
 
 EXAMPLE = torch.zeros(2, 3, 8, 8)
 CONVOLUTIONAL = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(nn.Conv2d(4, 4, 1)))
@@ -151,7 +153,46 @@ def test_bf16_is_not_for_kernels_that_meet_padding_alone(fast, layer, side, wron
     assert chosen(Recipe(device="cuda", precision="bf16"), network, example).precision == "bf16"
     given = Recipe(device="cpu", precision="bf16")
     if wrong:
-        with pytest.warns(UserWarning, match="--precision fp32"):
-            assert chosen(given, network, example).precision == "bf16"
+        with pytest.raises(ConfigError, match="--precision fp32"):
+            chosen(given, network, example)
     else:
         assert chosen(given, network, example).precision == "bf16"
+
+
+class Critic(nn.Module):
+    """What a method trains beside its student, on the features of its taps."""
+
+    def __init__(self, student, conv):
+        super().__init__()
+        self.student, self.conv = student, conv
+
+    def predictors(self):
+        return {"student": self.student.network}
+
+
+@pytest.mark.parametrize(
+    ("conv", "expected"),
+    [
+        (nn.Conv2d(4, 4, 3, padding=1), "fp32"),
+        (nn.Conv2d(4, 4, 3, padding=1).requires_grad_(requires_grad=False), "bf16"),
+        (nn.Conv2d(4, 4, 1), "bf16"),
+    ],
+)
+def test_bf16_is_not_for_what_trains_on_maps_of_one_cell(fast, conv, expected):
+    fast("cpu")
+    network = nn.Sequential(nn.Conv2d(3, 4, 8), nn.Flatten(), nn.Linear(4, 2))
+    method = Critic(Taps(network, ["0"], example=EXAMPLE), conv)
+    decided = chosen_by_machine(Recipe(device="cpu"), network, method, EXAMPLE)
+    assert decided.precision == expected
+
+
+def test_bf16_is_not_for_3d_convolutions(fast):
+    """Their gradients are wrong in torch 2.15; where they are frozen there are none."""
+    fast("cpu")
+    clip = torch.zeros(1, 3, 8, 8, 8)
+    assert chosen(Recipe(device="cpu"), CLIPS, clip).precision == "fp32"
+    with pytest.raises(ConfigError, match=r"3-D convolutions; give --precision fp32"):
+        chosen(Recipe(device="cpu", precision="bf16"), CLIPS, clip)
+    assert chosen(Recipe(device="cuda", precision="bf16"), CLIPS, clip).precision == "bf16"
+    frozen = nn.Sequential(nn.Conv3d(3, 4, 3)).requires_grad_(requires_grad=False)
+    assert chosen(Recipe(device="cpu"), frozen, clip).precision == "bf16"

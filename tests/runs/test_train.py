@@ -151,7 +151,7 @@ def test_the_readme_names_what_exists():
 def test_progress_is_shown_unless_asked_not_to_be(tmp_path, capsys, caplog):
     short = {"epochs": 1, "max_train_images": 64, "batch_size": 32, "method": "ce"}
     with caplog.at_level("INFO"):
-        run = selfdistill.train(out=tmp_path / "shown", precision="bf16", **short)
+        run = selfdistill.train(out=tmp_path / "shown", **short)
         shown = capsys.readouterr()
         selfdistill.train(out=tmp_path / "quiet", quiet=True, **short)
         selfdistill.train(out=tmp_path / "called", callback=Callback(), **short)

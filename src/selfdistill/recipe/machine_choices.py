@@ -1,6 +1,5 @@
 """What a recipe leaves to the machine: the device, the precision and the memory format."""
 
-import warnings
 from typing import Any
 
 import torch
@@ -8,7 +7,8 @@ from torch import nn
 
 from ..core import Method
 from ..core.machine import has_fast_bfloat16
-from ..taps.stage_detection import beside, evaluation_mode, hooked
+from ..errors import ConfigError
+from .cpu_bfloat16 import wrong_gradients
 from .fields import Recipe
 
 UNDECIDED = {"precision": "auto", "channels_last": None}
@@ -34,50 +34,21 @@ def chosen_by_machine(recipe: Recipe, network: nn.Module, method: Method, exampl
     """The recipe with precision and memory format decided, which a resumed run goes on with.
 
     Channels come last where the network convolves images: on the CPU always, and on a GPU in half
-    precision, whose tensor cores want them so. On the CPU bf16 is not for convolutions that reach
-    beyond their maps: oneDNN leaves what memory held before in the gradients of weights that meet
-    padding alone (seen in torch 2.15, a 3×3 kernel with stride 2 on a map of one cell).
+    precision, whose tensor cores want them so. On the CPU bf16 is not taken where it computes
+    wrong gradients, see `wrong_gradients`.
+
+    Raises:
+        ConfigError: the recipe itself asks for that.
     """
     precision, layout = precision_of(recipe), recipe.channels_last
-    if precision == "bf16" and device_type(recipe) == "cpu" and overreaching(method, example):
-        if recipe.precision == "auto":
-            precision = "fp32"
-        else:
-            warnings.warn(
-                "the maps of this network are smaller than some of its kernels reach, where bf16 "
-                "on a CPU computes wrong gradients; give larger images, or --precision fp32",
-                stacklevel=2,
+    if precision == "bf16" and device_type(recipe) == "cpu":
+        if (where := wrong_gradients(method, example)) and recipe.precision != "auto":
+            raise ConfigError(
+                f"bf16 on a CPU computes wrong gradients {where}; give --precision fp32"
             )
+        precision = "fp32" if where else precision
     if layout is None:
         convolutions = sum(isinstance(module, nn.Conv2d) for module in network.modules())
         fast = device_type(recipe) == "cpu" or precision != "fp32"
         layout = convolutions >= _CONVOLUTIONS and fast
     return recipe.model_copy(update={"precision": precision, "channels_last": layout})
-
-
-def overreaching(method: Method, example: Any) -> bool:
-    """Whether a convolution of a predictor has a weight that meets padding alone."""
-    unmet: list[bool] = []
-
-    def record(module: Any, args: Any, output: Any) -> None:
-        if module.padding_mode == "zeros":  # others repeat pixels
-            front = module._reversed_padding_repeated_twice[::2][::-1]  # the last side comes first
-            kernels = module.kernel_size, module.stride, front, module.dilation
-            sides = args[0].shape[-len(front) :], output.shape[-len(front) :]
-            unmet.extend(_pads_alone(*side) for side in zip(*sides, *kernels, strict=True))
-
-    for network in method.predictors().values():
-        layers = [m for m in network.modules() if isinstance(m, nn.Conv1d | nn.Conv2d | nn.Conv3d)]
-        with hooked(layers, record), evaluation_mode(network):
-            network(beside(network, example))
-    return any(unmet)
-
-
-def _pads_alone(
-    size: int, outputs: int, kernel: int, stride: int, padding: int, dilation: int
-) -> bool:
-    """Whether a row of the kernel lies beyond the map at each of its places, on one side."""
-    return any(
-        all(not 0 <= i * stride - padding + k * dilation < size for i in range(outputs))
-        for k in range(kernel)
-    )
