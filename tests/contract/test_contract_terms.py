@@ -166,7 +166,7 @@ FLOOR = {
 GOOD = {
     "classification": 0.97,
     "clips": 0.97,
-    "segmentation": 0.9,
+    "segmentation": 0.85,
     "detection": 0.4,
     "embedding": 0.8,
 }

@@ -51,6 +51,7 @@ def network(
     unused: bool = False,
     dense: bool = False,
     width: int = 4,
+    classes: int = len(CLASSES),
 ) -> nn.Module:
     def stage(channels: int, width: int) -> nn.Sequential:
         normed = nn.BatchNorm2d(width) if norm == "batch" else nn.GroupNorm(2, width)
@@ -60,8 +61,8 @@ def network(
     class Net(nn.Sequential):
         cuts = ("0", "1")
 
-    pooled = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2 * width, len(CLASSES))
-    head = [nn.Conv2d(2 * width, len(CLASSES), 1)] if dense else pooled
+    pooled = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2 * width, classes)
+    head = [nn.Conv2d(2 * width, classes, 1)] if dense else pooled
     net = Net(stage(3, width), stage(width, 2 * width), *head)
     if unused:
         net.register_parameter("unused", nn.Parameter(torch.ones(2)))
@@ -247,6 +248,7 @@ def train_here(
     try:
         run = train(callback=Acts(*acts), **keys)
     except SelfdistillError as error:
+        print(error, file=sys.stderr)
         sys.exit(error.exit_code)
     except Interrupted as stop:
         sys.exit(128 + stop.number)

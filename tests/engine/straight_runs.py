@@ -10,10 +10,16 @@ from faults import Fault
 
 from selfdistill.core import METHODS
 from selfdistill.recipe.build_method import unsupported_reason
-from selfdistill.tasks import Classification
+from selfdistill.recipe.options import method_classes
+from selfdistill.tasks import Classification, Segmentation
 
-DENSE = [n for n in METHODS if unsupported_reason(METHODS[n], Classification)]
-ON_GRAPHS = [name for name in DENSE if METHODS[name].needs.graphs]  # no run trains them
+ON_GRAPHS = [name for name in METHODS if METHODS[name].needs.graphs]  # no run trains them
+DENSE = [
+    name
+    for name in METHODS
+    if unsupported_reason(METHODS[name], Classification)
+    and not unsupported_reason(METHODS[name], Segmentation)
+]
 WITH_TOKENS = [name for name in METHODS if METHODS[name].needs.distillation_token]
 STEPS = 15  # 3 epochs of 5
 
@@ -40,6 +46,11 @@ class Runs:
         if method in DENSE:
             network |= {"dense": True}
             data = {"data": f"folder:{self.masks}", "task": "segmentation", "val_fraction": 0.25}
+        needs = [each.needs for each in method_classes(method).values()]
+        if any(need.unlabeled for need in needs):
+            data["extra"] = data["data"]
+        if any(need.embeddings for need in needs):
+            network["classes"] = 8  # it gives features like the teacher's
         return {
             "method": method, "model": network, "device": "cpu", "epochs": 3, "batch_size": 8,
             "save_every_steps": self.save_every_steps[processes - 1], "log_every_steps": 1,
