@@ -232,3 +232,44 @@ def test_another_schedule_passes_over_the_milestones_of_a_file():
     assert parse(with_preset(file, {})).milestones == (3,)
     assert parse(with_preset(file, {"lr_schedule": "cosine"})).lr_schedule == "cosine"
     assert parse(with_preset({"lr_schedule": "step"}, {"milestones": [3]})).lr_schedule == "step"
+
+
+def test_a_papers_options_go_before_those_of_a_file_too():
+    own = {"critic": "global", "bottleneck": "slim", "critic_width": 8}
+    file = {"method": "muse", "model": "cifar/resnet18", "data": "cifar100", "options": own}
+    chosen = parse(with_preset(file, {"preset": "paper"}))
+    assert (chosen.options["critic"], chosen.options["bottleneck"]) == ("concat", "byot")
+    assert chosen.options["critic_width"] == 8  # no row says anything of it
+    given = parse(with_preset(file, {"preset": "paper", "critic": "separable"}))
+    assert given.options["critic"] == "separable"
+    assert "; given otherwise: critic" in describe_preset(given)
+    nested = parse(with_preset(file, {"preset": "paper", "options": {"critic": "separable"}}))
+    assert nested.options["critic"] == "separable"
+
+
+@pytest.mark.parametrize(
+    ("file", "keys", "options"),
+    [
+        ({"method": "muse", "options": {"combine": "mul"}}, {"method": "ce"}, {}),
+        ({"method": "muse", "options": {"combine": "mul"}}, {"method": "muse"}, {"combine": "mul"}),
+        ({"method": "muse", "options": {"combine": "mul"}}, {}, {"combine": "mul"}),
+        ({"method": "kd", "teacher": "runs/t"}, {"method": "ce"}, {}),
+        ({"method": "dml", "peers": ["cifar/resnet8"]}, {"method": "exits"}, {}),
+        (
+            {"method": "kd", "options": {"temperature": 9.0}},
+            {"method": "cskd", "temperature": 3.0},
+            {"temperature": 3.0},
+        ),
+    ],
+)
+def test_another_method_than_the_files_has_none_of_its_options(file, keys, options):
+    chosen = parse(with_preset(file, keys))
+    assert {key: chosen.options[key] for key in options} == options
+    assert not chosen.teacher
+    assert not chosen.peers
+
+
+def test_another_method_keeps_a_teacher_that_it_uses():
+    file = {"method": "kd", "teacher": "runs/t", "lr": 0.3, "options": {"temperature": 9.0}}
+    chosen = parse(with_preset(file, {"method": "at"}))
+    assert (chosen.teacher, chosen.lr) == ("runs/t", 0.3)

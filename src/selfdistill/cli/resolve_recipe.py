@@ -45,8 +45,6 @@ def resolve_recipe(
     from ..recipe.schema import parse
 
     import_recipe_plugins({**file, **keys})  # before methods are asked for their options
-    if switched:
-        file = _drop_other_method_keys(keys["method"], file)
     values = merge_keys(file, keys)
     chosen = parse(with_preset(file, {**keys, **_settings(settings or (), keys, values)}))
     check_networks_early(chosen)
@@ -62,15 +60,6 @@ def is_method_named(
     file = read(recipe) if recipe else {}
     set_keys = [text.partition("=")[0].strip() for text in settings or ()]
     return "method" in {*file, *keys, *set_keys}
-
-
-def _drop_other_method_keys(method: str, file: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe file without its own method's options, and what else the method does not use."""
-    from ..recipe.document import METHOD_KEYS
-    from ..recipe.options import companion_keys
-
-    left_out = set(METHOD_KEYS) - companion_keys(method)
-    return {key: value for key, value in file.items() if key not in left_out}
 
 
 def _settings(

@@ -96,9 +96,10 @@ def with_preset(
     Raises:
         ConfigError: no paper's recipe is known for the method.
     """
+    import_recipe_plugins({**file, **keys})  # before methods are asked what they need
     merged = merge_keys(file, keys)
     merged = {**_network_of_run(merged), **merged}
-    import_recipe_plugins(merged)  # before methods are asked what they need
+    import_recipe_plugins(merged)  # those of a run whose weights are taken
     preset = resolve_preset(merged, methods)
     model = str(merged.get("model", Recipe.model_fields["model"].default))
     if preset.name == "finetune" and not merged.get("weights") and "/" in model:
@@ -109,10 +110,14 @@ def with_preset(
             "run",
             stacklevel=2,
         )
-    options = {**preset.values.get("options", {}), **merged["options"]}
     values = {key: value for key, value in preset.values.items() if key != "options"}
-    over = {k: v for k, v in values.items() if k not in keys} if "preset" in keys else {}
-    whole = {**values, **merged, **over, "options": options, "preset": preset.name}
+    options = preset.values.get("options", {})
+    before_file = "preset" in keys
+    given = {**keys, **keys.get("options", {})}
+    over = {k: v for k, v in values.items() if before_file and k not in keys}
+    options_over = {k: v for k, v in options.items() if before_file and k not in given}
+    whole = {**values, **merged, **over, "preset": preset.name}
+    whole["options"] = {**options, **merged["options"], **options_over}
     _check_schedule(whole, keys)
     return whole
 
@@ -228,7 +233,8 @@ def describe_preset(recipe: Recipe) -> str:
     options = preset.values.get("options", {})
     same = [f"{k} {_text(v)}" for k, v in values.items() if _same(given[k], v)]
     same += [f"{k} {_text(v)}" for k, v in options.items() if _same(recipe.options.get(k), v)]
-    other = [key for key, value in values.items() if not _same(given[key], value)]
+    other = [k for k, v in values.items() if not _same(given[k], v)]
+    other += [k for k, v in options.items() if not _same(recipe.options.get(k), v)]
     if not values and recipe.preset == "scratch":
         return ""
     text = f"{preset.name} ({preset.source}): {', '.join(same) or 'nothing is left of it'}"
