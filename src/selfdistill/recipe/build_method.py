@@ -52,7 +52,7 @@ def build_method(
         task: what the labels mean.
         taps, teacher_taps: where to read features, see `find_taps`, "auto" for the method's
             `default_taps`; a peer's are read like the student's where it has those modules, else
-            where its own stages end.
+            by `default_taps`.
         chosen: the method's options; of joined methods a dictionary for each.
         teacher: for methods that learn from one: a network, or the method that trained it.
         teacher_unlike: why its classes are known not to be the task's, a sentence, or "".
@@ -173,8 +173,11 @@ def _tapped(given: MethodInputs, kinds: Sequence[str]) -> MethodInputs:
 
 
 def _taps_of_peer(peer: nn.Module, taps: Any) -> Any:
+    """The student's, or those of a method's own kind where the peer lacks one of these modules."""
+    if taps in ("auto", "stages"):
+        return taps
     names = taps.split(",") if isinstance(taps, str) else taps
-    there = dict(peer.named_modules())
+    there = dict((peer.network if isinstance(peer, Taps) else peer).named_modules())
     return taps if all(name.strip() in there for name in names) else "auto"
 
 
