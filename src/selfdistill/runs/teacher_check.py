@@ -1,5 +1,6 @@
 """Whether a teacher can teach: its score, and whether it is the one that the run began with."""
 
+import math
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,6 +9,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from ..core import STUDENT, ArtifactError
+from ..data import ImageSet
 from ..engine.callback import Callback
 from ..engine.evaluate import evaluate_network
 from ..engine.run_directory import RunDirectory
@@ -85,7 +87,7 @@ def evaluate_teacher(
     batches = eval_loader(components.recipe, data, images, fabric)
     scores = evaluate_network(fabric, teacher, components.task, batches)
     score = scores[components.task.primary_metric]
-    chance = _chance_warning(scores, components)
+    chance = _chance_warning(scores, components, images)
     sentences = [chance] * bool(chance) + size_warnings(components, score)
     return scores, f"{len(images):,} {kind}", sentences
 
@@ -112,13 +114,17 @@ def _score_of_run(run_dir: Path) -> str:
     return "" if score is None else f", where it has a validation score of {score:.1%},"
 
 
-def _chance_warning(scores: Mapping[str, float], components: RunComponents) -> str:
+def _chance_warning(
+    scores: Mapping[str, float], components: RunComponents, images: ImageSet
+) -> str:
     """That a teacher is hardly better than chance, or ""."""
     task, score = components.task, scores[components.task.primary_metric]
     metric = shown_metric(task.primary_metric)
     chance, reason = _MIN_MAP, f"{metric} is next to nothing"
     if task.image_labels:
-        chance, reason = 2 / len(task.classes), "is about chance"
+        share = float(images.labels.bincount().max()) / len(images)
+        chance = share + 2 * math.sqrt(share * (1 - share) / len(images))
+        reason = f"is about chance, since the most frequent class has {share:.1%} of the images"
     elif task.dense_scores:  # it overlaps with that class alone: the mean over K is 1/K at most
         chance = 1 / len(task.classes)
         reason = f"{metric} is what one class everywhere can reach"
