@@ -85,6 +85,6 @@ def _in_channels(images: Tensor, channels: int) -> Tensor:
 
 def _in_size(images: Tensor, size: tuple[int, int]) -> Tensor:
     """Images (B, C, H, W), or clips (B, C, T, H, W), resized as the data sets' images are."""
-    frames = images.flatten(1, -3)
+    frames = images.flatten(1, -3).float()  # no CPU resizes bf16
     resized = F.interpolate(frames, size=size, mode="bilinear", antialias=True)
-    return resized.unflatten(1, images.shape[1:-2])  # type: ignore[no-any-return,no-untyped-call]
+    return resized.to(images.dtype).unflatten(1, images.shape[1:-2])  # type: ignore[no-any-return,no-untyped-call]
