@@ -304,6 +304,7 @@ def test_a_loss_that_is_not_finite():
         ({"critic": "seperable"}, "no critic 'seperable' .did you mean 'separable'"),
         ({"estimator": "jds"}, "no estimator 'jds' .did you mean 'jsd'"),
         ({"steps": 0}, "steps=0"),
+        ({"batch_size": 1}, "batch_size must be 2 or more, not 1"),
         ({"lr": 0.0}, "lr=0"),
         ({"seeds": ()}, "one or more"),
     ],

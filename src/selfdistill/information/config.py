@@ -63,6 +63,10 @@ class EstimatorConfig:
         ):
             if value not in choices:
                 raise ConfigError(f"there is no {name} '{value}'{nearest(value, choices)}")
+        if self.batch_size < 2:
+            raise ConfigError(
+                f"a critic compares images, so batch_size must be 2 or more, not {self.batch_size}"
+            )
         if self.steps < 1 or not self.lr > 0 or not self.seeds:
             raise ConfigError(
                 f"steps={self.steps}, lr={self.lr:g} and seeds={list(self.seeds)} must be 1 or "

@@ -2,7 +2,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from ..core import METHODS, Batch, Progress, Provenance, StepOutput, Task
+from ..core import METHODS, Batch, ConfigError, Progress, Provenance, StepOutput, Task
 from ..modules.exits import ExitMethod, Exits
 from ..taps import Taps
 
@@ -36,6 +36,9 @@ class BeYourOwnTeacher(ExitMethod):
         hint_weight: weight λ of the feature term, a sum over 128 images; the port's 1e-6.
         temperature: of the soft loss; 3 in the port.
         bottleneck: exit head, "byot" (the port's) or "slim" (pools first).
+
+    Raises:
+        ConfigError: a weight beyond [0, 1].
     """
 
     kind = "self"
@@ -52,6 +55,8 @@ class BeYourOwnTeacher(ExitMethod):
         bottleneck: Literal["byot", "slim"] = "byot",
     ) -> None:
         super().__init__()
+        if not 0 <= soft_weight <= 1:
+            raise ConfigError(f"soft_weight={soft_weight:g} must be from 0 to 1")
         self.student, self.task = student, task
         self.supervised_weight, self.hint_weight = 1 - soft_weight, hint_weight
         self.exit_options = (self.supervised_weight, soft_weight, temperature)

@@ -1,6 +1,6 @@
 """The options of a method, or of several that are joined by `+`, checked against signatures."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
 from pydantic import ConfigDict, ValidationError, create_model
@@ -177,13 +177,25 @@ def _checked(name: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
     return checked
 
 
+_ABOVE_ZERO = (lambda value: value > 0), "above 0"
+_NOT_NEGATIVE = (lambda value: value >= 0), "0 or above"
+_BOUNDS: dict[str, tuple[Callable[[float], bool], str]] = {
+    "temperature": _ABOVE_ZERO,
+    "width": _ABOVE_ZERO,
+    "_lr_scale": _ABOVE_ZERO,
+    "_concentration": _ABOVE_ZERO,
+    "_regularization": _ABOVE_ZERO,
+    "_fraction": ((lambda value: 0 <= value <= 1), "from 0 to 1"),
+    "momentum": ((lambda value: 0 <= value < 1), "0 or above, and below 1"),
+}
+"""{end of an option's name: (what it may be, in words)}."""
+
+
 def _check_bounds(name: str, key: str, value: Any) -> None:
-    """Raises `ConfigError` for a weight below 0, and a width or temperature not above it."""
+    """Raises `ConfigError` for a number beyond what its kind, the end of its name, allows."""
     if not isinstance(value, int | float):
         return
-    if key.endswith("temperature") and value <= 0:
-        raise ConfigError(f"method '{name}': {key} = {value:g} must be above 0")
-    if key.endswith("width") and isinstance(value, int) and value <= 0:
-        raise ConfigError(f"method '{name}': {key} = {value:g} must be above 0")
-    if _is_weight(key, value) and value < 0:
-        raise ConfigError(f"method '{name}': {key} = {value:g} must be 0 or above")
+    bounds = [bound for ends, bound in _BOUNDS.items() if key.endswith(ends)]
+    for allowed, words in bounds or ([_NOT_NEGATIVE] if _is_weight(key, value) else []):
+        if not allowed(value):
+            raise ConfigError(f"method '{name}': {key} = {value:g} must be {words}")
