@@ -9,8 +9,14 @@ from scipy import stats
 
 from selfdistill.core import ConfigError
 from selfdistill.functional.statistics import Significance, paired_difference
-from selfdistill.recipe.schema import parse, write
-from selfdistill.runs.baseline import baseline_command, check_comparable, matched_baseline
+from selfdistill.recipe.document import METHOD_KEYS
+from selfdistill.recipe.schema import Recipe, parse, write
+from selfdistill.runs.baseline import (
+    baseline_command,
+    check_comparable,
+    first_mismatch,
+    matched_baseline,
+)
 from selfdistill.runs.paths import load_recipe
 
 
@@ -125,3 +131,10 @@ def test_no_difference_at_all_is_within_noise():
     found = paired_difference(*marks(0, 0))
     assert found.mean == 0
     assert found.significance is Significance.INCONCLUSIVE
+
+
+@pytest.mark.parametrize("key", METHOD_KEYS)
+def test_keys_of_a_method_may_differ(key):
+    value = {"options": {"soft_weight": 0.5}, "peers": ("cifar/resnet8",)}
+    recipe = Recipe(**{key: value.get(key, 64 if key == "teacher_image_size" else "x")})
+    assert first_mismatch(recipe, Recipe()) == ""

@@ -4,6 +4,7 @@ import shlex
 from pathlib import Path
 
 from ..core import METHODS, ConfigError, SelfdistillError
+from ..recipe.document import METHOD_KEYS
 from ..recipe.options import is_baseline
 from ..recipe.schema import Recipe
 from ..tasks import TASKS
@@ -11,13 +12,9 @@ from .paths import first_difference, load_recipe
 
 # What a matched baseline may have of its own: whom it learns from, its draws, and what is logged.
 _MAY_DIFFER = {
+    *METHOD_KEYS,
     "method",
-    "options",
     "taps",
-    "teacher",
-    "teacher_model",
-    "teacher_taps",
-    "peers",
     "seed",
     "preset",  # what it set stands beside it
     "channels_last",  # the same numbers but for rounding
