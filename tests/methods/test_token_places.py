@@ -162,3 +162,18 @@ def test_tokens_without_a_grid_are_refused_beside_maps():
         "rkd", convolutions(), task, "stage1,stage2", teacher=Sequence(),
         teacher_taps="first,second",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "part"), [("one", "gate"), ("mixskd", "self_teacher")])
+def test_what_cuts_a_transformer_lays_its_patches_out_too(name, part):
+    network = vit().eval()
+    method = build_method(name, network, make_task("classification", "abcde", (3, SIDE, SIDE)))
+    seen = []
+    getattr(method, part).register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(6, 3, SIDE, SIDE, generator=generator)
+    method(
+        Batch(images, torch.arange(6) % 5, torch.arange(6)),
+        Progress(*map(torch.tensor, (0, 0, 3, 10))),
+    )
+    assert {tuple(x.shape[2:]) for x in seen} == {(SIDE // 4, SIDE // 4)}

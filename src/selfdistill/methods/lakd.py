@@ -9,7 +9,7 @@ from ..functional.local_gradient import backward_now
 from ..modules.exits import ExitMethod, Exits
 from ..modules.feature_distillation import FeatureDistillation
 from ..modules.pairs import check_positions, paired_shapes
-from ..taps import Taps, Teacher, as_map
+from ..taps import Taps, Teacher
 from ..taps.fx_split import stage_functions
 
 
@@ -109,19 +109,16 @@ class LocalAttentionDistillation(FeatureDistillation, ExitMethod):
         """The weighted terms of module k with output x, before its warm-up."""
         terms = {}
         if self.supervised_weight:
-            outputs = self.exits.heads[k - 1](self._as_map(x, batch))
+            outputs = self.exits.heads[k - 1](self.student.as_map(x, batch.inputs))
             terms[f"task/{k}"] = self.supervised_weight * self.task.loss(outputs, batch.targets)
         if self.attention_weight:
             terms[f"attention/{k}"] = self._attention_loss(x, target, batch)
         return terms
 
     def _attention_loss(self, x: Tensor, target: Tensor, batch: Batch) -> Tensor:
-        x = self._as_map(x, batch)
+        x = self.student.as_map(x, batch.inputs)
         gap = attention_map(pooled_to(x, target)) - attention_map(pooled_to(target, x))  # (B, H·W)
         return self.attention_weight * gap.square().mean()
-
-    def _as_map(self, x: Tensor, batch: Batch) -> Tensor:
-        return as_map(x, batch.inputs.shape[2:], self.student.prefix_tokens)
 
     def module_weight(self, k: int, progress: Progress) -> Tensor | float:
         """The factor w of module k, in (0, 1]."""

@@ -20,7 +20,7 @@ from ..core.keyed_random import purpose
 from ..functional.gradient_routing import reverse_grad
 from ..functional.mixing import batch_permutation, beta, mixup
 from ..modules.discriminators import Discriminator
-from ..taps import Taps, as_map
+from ..taps import Taps
 from ..taps.fx_split import reinitialized_copy, split_at
 
 _RATIO, _PARTNERS = purpose("mixskd.ratio"), purpose("mixskd.partners")
@@ -160,7 +160,7 @@ class MixSelfDistillation(Method):
         *shallow, last = features.values()
         ends = [stages(x) for stages, x in zip(self.stages, shallow, strict=True)]
         outputs = [out, *(head(x) for head, x in zip(self.heads, ends, strict=True))]
-        return outputs, [as_map(x, inputs.shape[2:]) for x in (last, *ends)]
+        return outputs, [self.student.as_map(x, inputs) for x in (last, *ends)]
 
     def _soft_losses(
         self, scores: list["Pair"], teacher: "Pair", mask: Tensor | None

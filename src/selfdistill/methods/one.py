@@ -15,7 +15,7 @@ from ..core import (
     Task,
 )
 from ..functional.schedules import sigmoid_rampup
-from ..taps import Taps, as_map
+from ..taps import Taps
 from ..taps.fx_split import reinitialized_copy, split_at
 
 
@@ -170,6 +170,6 @@ def branch_outputs(
     trunk = features[student.names[-2]]
     outputs = [student_output, *(tail(trunk) for tail in tails)]
     stacked = torch.stack(outputs).float()  # (branches, B, K, ...)
-    weights = gate(as_map(trunk, x.shape[2:])).t()  # (branches, B)
+    weights = gate(student.as_map(trunk, x)).t()  # (branches, B)
     weights = weights.reshape(*weights.shape, *[1] * (stacked.dim() - 2))
     return outputs, (weights * stacked).sum(0)

@@ -111,7 +111,7 @@ class Taps(NetworkWrapper):
         `raw` features are as the network passes them on, to be given to its next layers.
         """
         out, caught = self._cached_pass(x) or self._pass(x)
-        return out, {n: caught[n] if raw else self._map(caught[n], x) for n in self.names}
+        return out, {n: caught[n] if raw else self.as_map(caught[n], x) for n in self.names}
 
     def forward_pooled(self, x: Any) -> tuple[Any, dict[str, Tensor], Tensor]:
         """As `forward_features`, and the last feature as its classifier pools it, (B, C).
@@ -119,7 +119,7 @@ class Taps(NetworkWrapper):
         The class token where the network's classifier reads that one; else the mean over places.
         """
         out, caught = self._cached_pass(x) or self._pass(x)
-        features = {name: self._map(caught[name], x) for name in self.names}
+        features = {name: self.as_map(caught[name], x) for name in self.names}
         last, feature = caught[self.names[-1]], features[self.names[-1]]
         pooled = feature.mean(tuple(range(2, feature.dim())))
         if last.dim() == 3 and self.class_token:
@@ -127,7 +127,8 @@ class Taps(NetworkWrapper):
             pooled = last[:, 0] if has_prefix else pooled
         return out, features, pooled
 
-    def _map(self, x: Tensor, inputs: Any) -> Tensor:
+    def as_map(self, x: Tensor, inputs: Any) -> Tensor:
+        """A raw feature of these inputs as (B, C, H, W), without the tokens of no patch."""
         return as_map(x, image_size(inputs), self.prefix_tokens)
 
     def _cached_pass(self, x: Any) -> tuple[Any, dict[str, Tensor]] | None:
@@ -174,7 +175,7 @@ class Taps(NetworkWrapper):
         try:
             self.network(x)
         except _Reached as reached:
-            return self._map(reached.feature, x)
+            return self.as_map(reached.feature, x)
         finally:
             self._state.caught = self._state.stop_at = None
         raise ConfigError(f"tap '{name}' stayed silent")
