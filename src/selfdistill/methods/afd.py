@@ -1,14 +1,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ..core import (
     METHODS,
     Batch,
     ConfigError,
-    Method,
     Needs,
     Progress,
     Provenance,
@@ -17,11 +15,12 @@ from ..core import (
 )
 from ..functional.attention import pooled_to
 from ..functional.gradient_routing import call_with_frozen_parameters
+from ..modules.online import OnlineMethod, mean_soft_loss
 from ..taps import Taps
 
 
 @METHODS.add("afd")
-class OnlineAdversarialDistillation(Method):
+class OnlineAdversarialDistillation(OnlineMethod):
     r"""Train networks together, matching the distributions of last feature maps adversarially.
 
     Chung et al. 2020, "Feature-map-level Online Adversarial Knowledge Distillation",
@@ -65,7 +64,6 @@ class OnlineAdversarialDistillation(Method):
         discriminator_width: channels of a discriminator's convolutions; chosen here.
     """
 
-    kind = "online"
     provenance = Provenance.NOTES
     needs = Needs(batch=2)
 
@@ -112,7 +110,7 @@ class OnlineAdversarialDistillation(Method):
             losses[f"{prefix}task"] = self.task.loss(output, batch.targets)
             if self.soft_weight:
                 others = outputs[:k] + outputs[k + 1 :]
-                soft_loss = self._mean_soft_loss(output, others, mask)
+                soft_loss = mean_soft_loss(self.task, output, others, self.temperature, mask)
                 losses[f"{prefix}soft"] = self.soft_weight * soft_loss
             if self.adversarial_weight:
                 real, fake, fooling = self._scores(k, maps[k], maps[k - 1])
@@ -121,14 +119,6 @@ class OnlineAdversarialDistillation(Method):
                 monitors[f"{prefix}real"] = real.detach().mean()
                 monitors[f"{prefix}fake"] = fake.detach().mean()
         return StepOutput(outputs[0], losses, monitors)
-
-    def _mean_soft_loss(self, output: Any, others: list[Any], mask: Tensor | None) -> Tensor:
-        """The mean of the soft losses towards the other networks' outputs."""
-        losses = [
-            self.task.soft_loss(output, other.detach(), self.temperature, mask=mask)
-            for other in others
-        ]
-        return torch.stack(losses).mean()
 
     def _scores(self, k: int, x: Tensor, real: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """D_k of the real map, and of the fake one T_k x twice: to train D_k, and network k."""
@@ -148,11 +138,6 @@ class OnlineAdversarialDistillation(Method):
         networks = [p for p in self.parameters() if p.requires_grad and id(p) not in ids]
         group = {"params": discriminators, "lr_scale": self.discriminator_lr_scale}
         return [{"params": networks}, *([group] if discriminators else [])]
-
-    def predictors(self) -> dict[str, nn.Module]:
-        """`peer1`, `peer2`, … and `student`."""
-        peers = {f"peer{k}": taps.network for k, taps in enumerate(self._networks()[1:], 1)}
-        return {**peers, "student": self.student.network}
 
     def _networks(self) -> list[Taps]:
         return [self.student, *self.peers]  # type: ignore[list-item]

@@ -1,14 +1,13 @@
 from collections.abc import Sequence
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from ..core import METHODS, Batch, ConfigError, Method, Progress, Provenance, StepOutput, Task
+from ..core import METHODS, Batch, ConfigError, Progress, Provenance, StepOutput, Task
+from ..modules.online import OnlineMethod, mean_soft_loss
 
 
 @METHODS.add("dml")
-class DeepMutualLearning(Method):
+class DeepMutualLearning(OnlineMethod):
     r"""Train several networks together, each matching the class distributions of the others (KL).
 
     Zhang et al. 2018, https://arxiv.org/abs/1706.00384. Of K networks with logits :math:`z_k`,
@@ -34,7 +33,6 @@ class DeepMutualLearning(Method):
         temperature: τ > 0 of the soft terms, which are scaled by its square; the paper has 1.
     """
 
-    kind = "online"
     provenance = Provenance.PAPER
 
     def __init__(
@@ -62,19 +60,6 @@ class DeepMutualLearning(Method):
             losses[f"{prefix}task"] = self.task.loss(output, batch.targets)
             if self.soft_weight:
                 others = outputs[:k] + outputs[k + 1 :]
-                soft_loss = self._mean_soft_loss(output, others, mask)
+                soft_loss = mean_soft_loss(self.task, output, others, self.temperature, mask)
                 losses[f"{prefix}soft"] = self.soft_weight * soft_loss
         return StepOutput(outputs[0], losses)
-
-    def _mean_soft_loss(self, output: Any, others: list[Any], mask: Tensor | None) -> Tensor:
-        """The mean of the soft losses towards the other networks' outputs."""
-        losses = [
-            self.task.soft_loss(output, other.detach(), self.temperature, mask=mask)
-            for other in others
-        ]
-        return torch.stack(losses).mean()
-
-    def predictors(self) -> dict[str, nn.Module]:
-        """`peer1`, `peer2`, … and `student`."""
-        peers = {f"peer{k}": peer for k, peer in enumerate(self.peers, 1)}
-        return {**peers, "student": self.student}

@@ -8,7 +8,6 @@ from ..core import (
     METHODS,
     Batch,
     ConfigError,
-    Method,
     Needs,
     Progress,
     Provenance,
@@ -16,12 +15,13 @@ from ..core import (
     Task,
 )
 from ..functional.divergence import kl_divergence
+from ..modules.online import OnlineMethod
 from ..modules.rotations import TURNS, JointHeads, check_turnable, joint_labels, turned
 from ..taps import Taps
 
 
 @METHODS.add("hsakd-online")
-class MutualJointLabels(Method):
+class MutualJointLabels(OnlineMethod):
     r"""Train networks together that match each other's joint distributions of class and turn.
 
     The online form of HSAKD, Yang et al. 2021, https://arxiv.org/abs/2107.13715. Every image is
@@ -43,7 +43,6 @@ class MutualJointLabels(Method):
         temperature: τ > 0; the paper's 3.
     """
 
-    kind = "online"
     provenance = Provenance.CODE
     needs = Needs(image_labels=True, single_label=True)
     default_taps = "stages"
@@ -98,8 +97,3 @@ class MutualJointLabels(Method):
         others = [other.detach() for n, other in enumerate(outputs) if n != m]
         divergences = [kl_divergence(outputs[m], other, self.temperature) for other in others]
         return torch.stack(divergences).mean()
-
-    def predictors(self) -> dict[str, nn.Module]:
-        """`peer1`, `peer2`, … and `student`."""
-        networks = {f"peer{k}": peer.network for k, peer in enumerate(self.peers, 1)}
-        return {**networks, "student": self.student.network}  # type: ignore[dict-item]

@@ -10,13 +10,13 @@ from ..core import (
     METHODS,
     Batch,
     ConfigError,
-    Method,
     Needs,
     Progress,
     Provenance,
     StepOutput,
     Task,
 )
+from ..modules.online import OnlineMethod
 from ..taps import evaluation_mode
 
 _HALVINGS = 24  # as many as fp32 has bits
@@ -25,7 +25,7 @@ _RIDGE = 1e-4  # of the mean squared error
 
 
 @METHODS.add("kdcl")
-class CollaborativeLearning(Method):
+class CollaborativeLearning(OnlineMethod):
     r"""Train several networks on their own views, matching one ensemble of all their logits (KL).
 
     Guo et al. 2020, "Online Knowledge Distillation via Collaborative Learning", CVPR,
@@ -62,7 +62,6 @@ class CollaborativeLearning(Method):
         temperature: τ > 0 of the soft terms; 2 by the notes.
     """
 
-    kind = "online"
     provenance = Provenance.NOTES
     needs = Needs(views=2, image_labels=True, single_label=True)
     weights: Tensor
@@ -139,11 +138,6 @@ class CollaborativeLearning(Method):
             dist.all_reduce(samples)
         if samples > 0:
             self.weights.copy_(least_squares_weights(products / samples))
-
-    def predictors(self) -> dict[str, nn.Module]:
-        """`peer1`, `peer2`, … and `student`."""
-        peers = {f"peer{k}": peer for k, peer in enumerate(self.peers, 1)}
-        return {**peers, "student": self.student}
 
 
 def weighted_sum(logits: Tensor, weights: Tensor) -> Tensor:

@@ -9,7 +9,6 @@ from ..core import (
     METHODS,
     Batch,
     ConfigError,
-    Method,
     Needs,
     Progress,
     Provenance,
@@ -23,11 +22,12 @@ from ..modules.mutual_information import (
     MutualInformationLoss,
     StageInformation,
 )
+from ..modules.online import OnlineMethod
 from ..taps import Taps
 
 
 @METHODS.add("muse-online")
-class MuseOnline(Method):
+class MuseOnline(OnlineMethod):
     r"""Maximize each stage's mutual information with peers' last features, and self-information.
 
     The online form of MUSE, Gong et al. 2021, https://arxiv.org/abs/2110.12606. Each network k
@@ -81,7 +81,6 @@ class MuseOnline(Method):
         detach_peer: keep MI from training the other networks' last features.
     """
 
-    kind = "online"
     provenance = Provenance.PAPER
     needs = Needs(batch=2)
 
@@ -188,11 +187,6 @@ class MuseOnline(Method):
         """Each network with its bottlenecks and critics, the student first."""
         parts = zip([self.student, *self.peers], self.exits, self.critics, strict=True)
         return list(parts)  # type: ignore[arg-type]
-
-    def predictors(self) -> dict[str, nn.Module]:
-        """`peer1`, `peer2`, … and `student`."""
-        peers = {f"peer{k}": taps.network for k, (taps, *_) in enumerate(self._networks()) if k}
-        return {**peers, "student": self.student.network}
 
     def diagnose(self, monitors: Mapping[str, float]) -> dict[str, str]:
         """Warnings of each network's MI and SI at chance or near zero."""

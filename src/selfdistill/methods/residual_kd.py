@@ -222,7 +222,7 @@ class AssistedNetwork(CompositeNetwork):
 
     def channels(self, example: Tensor) -> list[list[int]]:
         """Of each map of the student and of the assistant."""
-        with evaluation_mode(self), torch.no_grad():
+        with evaluation_mode(self):
             chains = [self.maps(parts, example) for parts in (self.student, self.assistant)]
         return [[x.shape[1] for x in maps] for maps in chains]
 
