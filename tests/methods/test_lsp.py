@@ -229,7 +229,7 @@ def test_what_cannot_be_is_refused_in_a_sentence():
         wrapped(student=torch.nn.Sequential(network(), torch.nn.Linear(2, 3)), taps="0.hidden")
     with pytest.raises(ConfigError, match="tap=2 is counted from the deepest"):
         wrapped(tap=2)
-    with pytest.raises(ConfigError, match="kernel_width=0 divides a distance"):
+    with pytest.raises(ConfigError, match="kernel_width = 0 must be above 0"):
         wrapped(kernel_width=0.0)
     with pytest.raises(ConfigError, match="kernel_degree=0"):
         wrapped(kernel_degree=0)

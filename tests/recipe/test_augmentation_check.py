@@ -31,7 +31,7 @@ def check(unit="images", channels=3, needs=Needs(), **keys):  # noqa: B008
         ({"unit": "boxes", "auto_augment": "trivial"}, "boxes do not follow --auto-augment"),
         ({"unit": "boxes", "erase_probability": 0.1}, "boxes do not follow --erase-probability"),
         ({"unit": "boxes", "mixup": 0.1}, "in 'shapes' boxes have them"),
-        ({"unit": "pixels", "cutmix": 0.1}, "--cutmix mixes the labels of images"),
+        ({"unit": "pixels", "cutmix": 0.1}, "the labels that --cutmix would mix are of images"),
         ({"channels": 4, "auto_augment": "randaugment"}, "one or three channels, and these have 4"),
         (
             {"needs": Needs(single_label=True), "mixup": 0.1},

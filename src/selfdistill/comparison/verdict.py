@@ -5,12 +5,14 @@ from statistics import median
 
 from ..core import STUDENT
 from ..functional.statistics import CONFIDENCE, MIN_PAIRS, MeanDifference, Significance, holm
-from ..reporting.formatting import shown, split_name
+from ..records import split_name
+from ..reporting.formatting import shown
 from ..tasks.metric_names import shown_metric
 from .grid import Study
 from .results import RowResult, RunOutcome, evaluated_split, format_interval, format_points
 
 _SAME_MACS = 0.005  # a fraction that no user would call another cost
+_STEADY = 1.25  # how far seeds may differ in the time that a row takes over the baseline
 _NUMBERS = {1: "One seed", 2: "Two seeds"}
 
 
@@ -105,14 +107,18 @@ def _cost(study: Study, row: str, outcomes: Sequence[RunOutcome]) -> str:
 
 
 def _time_ratio(study: Study, row: str, outcomes: Sequence[RunOutcome]) -> float | None:
-    """Time per training image over the baseline's, the median over the seeds of both."""
+    """Time per training image over the baseline's, the median over the seeds of both.
+
+    None where the seeds disagree: something else computed on the machine, too.
+    """
     rates = {(o.row, o.seed): o.throughput for o in outcomes if o.throughput}
     ratios = [
         rates[study.baseline, seed] / rates[row, seed]
         for seed in study.seeds
         if (study.baseline, seed) in rates and (row, seed) in rates
     ]
-    return median(ratios) if ratios else None
+    agree = ratios and max(ratios) <= _STEADY * min(ratios)
+    return median(ratios) if agree else None
 
 
 def _macs(outcomes: Sequence[RunOutcome], row: str, predictor: str) -> int | None:

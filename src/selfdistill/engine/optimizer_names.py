@@ -19,7 +19,7 @@ def check_optimizer_name(name: str) -> None:
     """
     if name in BUILT_IN or name in timm_optimizers():
         return
-    hint = nearest(name, [*BUILT_IN, *timm_optimizers()])
+    hint = nearest(name.lower(), dict.fromkeys([*BUILT_IN, *timm_optimizers()]))
     raise ConfigError(
         f"there is no optimizer '{shortened(name)}'{hint}; it is sgd, adamw or the name of one of "
         "timm's (timm.optim.list_optimizers())"

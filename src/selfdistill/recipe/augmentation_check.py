@@ -16,7 +16,8 @@ def check_augmentation(recipe: Recipe, data: ImageData, method: Method) -> None:
     """
     auto = "--auto-augment" if recipe.auto_augment != "off" else ""
     erasing = "--erase-probability" if recipe.erase_probability else ""
-    mixing = "--mixup" if recipe.mixup else "--cutmix" if recipe.cutmix else ""
+    mixed = {"--mixup": recipe.mixup, "--cutmix": recipe.cutmix}
+    mixing = " and ".join(option for option, value in mixed.items() if value)
     if (option := auto or erasing) and not data.train.targets.follows_auto:
         raise ConfigError(
             f"{data.train.targets.unit} do not follow {option}; leave it out, or use --max-zoom, "
@@ -39,12 +40,13 @@ def check_augmentation(recipe: Recipe, data: ImageData, method: Method) -> None:
         )
     if mixing and data.train.targets.unit != "images":
         raise ConfigError(
-            f"{mixing} mixes the labels of images, and in '{data.name}' {data.train.targets.unit} "
-            "have them; leave it out"
+            f"the labels that {mixing} would mix are of images, and in '{data.name}' "
+            f"{data.train.targets.unit} have them; leave it out"
         )
     needs, unread = method.needs, method.needs.unlabeled or method.needs.embeddings
     if mixing and (needs.single_label or needs.same_class or unread):
         reads = "reads no labels" if unread else "takes each image for one of one class"
+        none = mixing.replace(" and", " 0 and")
         raise ConfigError(
-            f"method '{recipe.method}' {reads}, so that {mixing} 0 is all it can learn from"
+            f"method '{recipe.method}' {reads} and learns from no mixtures; give {none} 0"
         )

@@ -196,6 +196,6 @@ def _check_bounds(name: str, key: str, value: Any) -> None:
     if not isinstance(value, int | float):
         return
     bounds = [bound for ends, bound in _BOUNDS.items() if key.endswith(ends)]
-    for allowed, words in bounds or ([_NOT_NEGATIVE] if _is_weight(key, value) else []):
+    for allowed, meaning in bounds or ([_NOT_NEGATIVE] if _is_weight(key, value) else []):
         if not allowed(value):
-            raise ConfigError(f"method '{name}': {key} = {value:g} must be {words}")
+            raise ConfigError(f"method '{name}': {key} = {value:g} must be {meaning}")

@@ -58,14 +58,14 @@ def with_teacher_cache(
     images = len(loader.images)
     store = OutputStore(Path(recipe.cache_dir), description, images, fabric.global_rank)
     needed = cache_bytes(recipe, encoding, images, output[0, 0].numel(), loader.views)
-    _check_space(store, needed, recipe)
+    _check_space(store, needed)
     cached = CachedTeacherBatches(loader, pooling or network, encoding, store, fabric.autocast)
     kept = "all" if encoding.kept == encoding.classes else f"the {encoding.kept} largest"
     feature = f" and the pooled feature at {tap}" if tap else ""
     note = (
         f"the teacher's outputs are kept in {store.folder}: {recipe.cache_views} views of "
         f"{images:,} images, {kept} of {encoding.classes} scores{feature} in {encoding.precision}, "
-        f"{_size(needed)}, of which {_size(store.num_bytes)} are there"
+        f"{_size(needed)}, of which {_size(min(needed, store.num_bytes))} are there"
     )
     return PreparedBatches(cached, note)
 
@@ -138,7 +138,7 @@ def _encoding(recipe: Recipe, classes: int, pooling: Teacher | None) -> OutputEn
     return OutputEncoding(classes, kept, recipe.cache_precision, temperature, width)
 
 
-def _check_space(store: OutputStore, needed: int, recipe: Recipe) -> None:
+def _check_space(store: OutputStore, needed: int) -> None:
     """Raises `ResourceError` if what is missing does not fit the disk."""
     if needed - store.num_bytes <= store.free_bytes:
         return
