@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..records import split_name
 from ..runs.terminal import console, percent
 from .console import amount, echo, echo_stderr, table
 from .options import points_as_part
@@ -51,6 +52,7 @@ def anytime(
     """Measure early-exit inference: each image leaves at the first confident exit."""
     import torch
 
+    from ..core.machine import describe_machine
     from ..costs.latency import torch_threads
     from ..early_exit.network import check_image_labels
     from ..early_exit.threshold_table import (
@@ -80,7 +82,7 @@ def anytime(
     with torch_threads(threads or torch.get_num_threads()):
         rows = [threshold_row(decisions, (None,) * len(decisions.exits)), *rows]
         rows = with_latencies(rows, trained.method, data, seconds=_SECONDS)
-        machine = _machine(trained)
+        machine = describe_machine(next(trained.method.parameters()).device.type)
     _show(rows, decisions, machine)
     _report_unused_exits(rows[1:], decisions)
     for warning in threshold_warnings(rows, decisions):
@@ -156,16 +158,6 @@ def _rows(
     return rows
 
 
-def _machine(trained: "Run") -> str:
-    import torch
-
-    device = next(trained.method.parameters()).device
-    if device.type != "cpu":
-        return str(device)
-    count = torch.get_num_threads()
-    return f"cpu, {count} thread{'s' if count > 1 else ''}"
-
-
 def _show(rows: "list[ThresholdRow]", decisions: "HeldOutDecisions", machine: str) -> None:
     exits, splits = decisions.exits, list(decisions.splits)
     columns = [f">{name}" for name in (*exits, "student", *splits)]
@@ -183,7 +175,7 @@ def _show(rows: "list[ThresholdRow]", decisions: "HeldOutDecisions", machine: st
             _latency(row, rows[0]),
         )
     console.print(grid)
-    split = {"val": "validation", "test": "test"}[splits[-1]]
+    split = split_name(splits[-1])
     echo(
         f"\nAt an exit: the confidence that an image leaves with, and the share of the {split} "
         "images that does.",

@@ -7,12 +7,12 @@ from pathlib import Path
 from ..comparison.compare import Comparison, ComparisonCallback
 from ..comparison.grid import Study
 from ..comparison.results import (
-    STUDENT,
     RunOutcome,
     describe_difference,
     evaluated_split,
     format_points,
 )
+from ..core import STUDENT
 from ..recipe.presets import describe_preset
 from ..runs.terminal import clock, console, percent, scored
 from .console import echo, echo_stderr, table

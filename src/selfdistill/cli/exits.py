@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..records import split_name
 from ..runs.terminal import console, percent, scored
 from .console import amount, difference_text, echo, noise_label, table
 from .options import TimedBatchSizes, TimingThreads
@@ -12,7 +13,6 @@ from .options import TimedBatchSizes, TimingThreads
 if TYPE_CHECKING:
     from ..records.exit_measurements import ExitMeasurement, ExitMeasurements
 
-_SPLIT_NAMES = {"val": "validation", "test": "test"}
 _COUNTS = {"actual": "Costs of what runs", "paper": "Costs as MUSE's Table 3 counts them"}
 
 
@@ -81,7 +81,7 @@ def _show(measured: "ExitMeasurements") -> None:
     if measured.splits and several_rows:
         from ..tasks.metric_names import shown_metric
 
-        metric = f"{_SPLIT_NAMES[measured.splits[0]]} {shown_metric(measured.metric)}"
+        metric = f"{split_name(measured.splits[0])} {shown_metric(measured.metric)}"
         echo(f"* Pareto front by MACs and {metric}", "dim")
     about = measured.about
     echo(f"{_COUNTS[about['cost']]}; times are medians, {about['machine']}", "dim")

@@ -9,6 +9,7 @@ import typer
 
 from ..export.formats import check_format, format_names
 from ..export.int8_options import int8_options
+from ..records import split_name
 from ..runs.terminal import console, percent, scored
 from .console import amount, difference_text, echo, table
 from .options import points_as_part
@@ -121,7 +122,7 @@ def _show(result: "ExportResult") -> None:
     if result.difference:
         difference = difference_text(result.difference)
         echo(f"\nAgainst the student, in points over the same validation images: {difference}.")
-    split = {"test": "test", "val": "validation", "random": "random"}[verification.split]
+    split = split_name(verification.split)
     verified = "The float32 file was verified" if result.int8 else "Verified"
     echo(f"\n{verified} on {verification.images:,} {split} images: {verification.summary}.")
     if result.int8:

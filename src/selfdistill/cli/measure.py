@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..records import split_name
 from ..runs.terminal import console, percent, scored
 from .console import amount, echo, table
 from .options import TimedBatchSizes, TimingThreads
@@ -65,7 +66,7 @@ def _show(measured: "FileMeasurement") -> None:
         *(f"{1000 * seconds:.3g} ms" for seconds in measured.seconds.values()),
     )
     console.print(grid)
-    split = {"test": "test", "val": "validation"}[measured.split]
+    split = split_name(measured.split)
     echo(
         f"\nScored on {measured.images:,} {split} images of {measured.data}; times are medians, "
         f"{measured.machine}.",

@@ -16,8 +16,8 @@ from ..comparison.prediction import (
     calibration,
     forecast,
 )
-from ..comparison.results import STUDENT, RunOutcome, format_interval, format_points
-from ..core import DataError
+from ..comparison.results import RunOutcome, format_interval, format_points
+from ..core import STUDENT, DataError
 from ..runs.terminal import clock, percent
 from .console import echo, echo_stderr
 from .options import option_name

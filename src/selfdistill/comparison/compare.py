@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import methods as _all  # noqa: F401  importing them is what registers them
-from ..core import ConfigError, MissingExtraError, check_kind, nearest
+from ..core import STUDENT, ConfigError, MissingExtraError, check_kind, nearest
 from ..engine.run_directory import RunDirectory
 from ..recipe.schema import read
 from .directory import STUDY_FILE, StudyDirectory
@@ -17,7 +17,6 @@ from .grid import Study, extend_study, plan_study
 from .jobs import LOG, JobResult, RunJob
 from .launch import run_locally, share_resources
 from .results import (
-    STUDENT,
     RowResult,
     RunOutcome,
     main_results,

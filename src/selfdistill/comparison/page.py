@@ -7,9 +7,10 @@ from typing import Any
 from ..core import STUDENT
 from ..core.machine import environment
 from ..functional.statistics import MIN_PAIRS, Significance
+from ..records import split_name
 from ..reporting.charts.style import palette
 from ..reporting.elements import Cell, Row, Table, two_columns
-from ..reporting.formatting import percent, shown, split_name, titled
+from ..reporting.formatting import percent, shown, titled
 from ..reporting.rendering import render
 from ..tasks.metric_names import shown_metric
 from . import charts

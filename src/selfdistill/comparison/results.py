@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..core import ConfigError, nearest
+from ..core import STUDENT, ConfigError, nearest
 from ..functional.statistics import (
     MIN_PAIRS,
     Interval,
@@ -12,12 +12,10 @@ from ..functional.statistics import (
     mean_difference,
     mean_std,
 )
+from ..records import SPLITS
 from ..records.csv_text import csv_text
 from ..records.exit_scores import ExitScore
 from .grid import Study
-
-STUDENT = "student"
-SPLITS = ("val", "test")
 
 
 @dataclass(frozen=True)

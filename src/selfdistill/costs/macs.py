@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..core.training_modes import restored_modes
 from ..modules.detector_output import DetectorOutput
 
 
@@ -51,16 +52,13 @@ def network_cost(network: nn.Module, example: Tensor) -> NetworkCost:
 def _differentiable(network: nn.Module) -> Iterator[None]:
     """Context of evaluation mode with gradients for all parameters, restored afterwards."""
     requires_grad = {p: p.requires_grad for p in network.parameters()}
-    modes = {module: module.training for module in network.modules()}
-    network.eval().requires_grad_(True)
-    try:
-        with torch.enable_grad():
+    with restored_modes(network), torch.enable_grad():
+        network.eval().requires_grad_(True)
+        try:
             yield
-    finally:
-        for parameter, value in requires_grad.items():
-            parameter.requires_grad_(value)
-        for module, mode in modes.items():
-            module.training = mode
+        finally:
+            for parameter, value in requires_grad.items():
+                parameter.requires_grad_(value)
 
 
 def _sum(outputs: Any, size: tuple[int, int], device: torch.device) -> Tensor:

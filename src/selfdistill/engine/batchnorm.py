@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..core import Batch, Frozen, Method, trained_state
-from .evaluate import restored_modes
+from ..core.training_modes import restored_modes
 from .fine_tuning import FineTuning
 from .optimizer import EMA
 from .state import ema_weights

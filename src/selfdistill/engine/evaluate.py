@@ -10,6 +10,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from ..core import Batch, Method, Task
+from ..core.training_modes import restored_modes
 from .processes import gather_rows
 
 
@@ -40,7 +41,7 @@ def evaluate(
     """
     metrics = {name: task.metric().to(fabric.device) for name in method.predictors()}
     valid = {name: torch.ones((), device=fabric.device) for name in metrics}
-    with evaluation_mode(method, fabric):
+    with evaluation_context(method, fabric):
         for batch in batches:
             for name, outputs in method.predict(batch.inputs).items():
                 for tensor in _tensors(outputs):
@@ -80,27 +81,16 @@ def _warn_of_nan(fabric: Fabric, valid: Mapping[str, Tensor]) -> None:
 
 def predictor_outputs(fabric: Fabric, method: Method, name: str, inputs: Tensor) -> Any:
     """Outputs of one predictor in evaluation mode; the method's modes are restored afterwards."""
-    with evaluation_mode(method, fabric):
+    with evaluation_context(method, fabric):
         return method.predictors()[name](inputs.to(fabric.device))
 
 
 @contextmanager
-def evaluation_mode(method: Method, fabric: Fabric) -> Iterator[None]:
+def evaluation_context(method: Method, fabric: Fabric) -> Iterator[None]:
     """Context of evaluation mode, without gradients, in the run's precision."""
     with restored_modes(method), torch.inference_mode(), fabric.autocast():
         method.eval()
         yield
-
-
-@contextmanager
-def restored_modes(method: nn.Module) -> Iterator[None]:
-    """Context after which every module is in the mode that it had."""
-    modes = {module: module.training for module in method.modules()}
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 class EvaluationResult(NamedTuple):

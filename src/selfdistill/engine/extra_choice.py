@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..core import Method, Progress
 from .checkpoint import Checkpoint
-from .evaluate import evaluation_mode
+from .evaluate import evaluation_context
 from .processes import gather_rows
 from .protocols import Batches, ChoosableBatches
 
@@ -31,7 +31,7 @@ class ExtraChoice:
         """Score all extra images and choose among them, the same in every process."""
         if self.batches is None:
             return
-        with evaluation_mode(self.method, self.fabric):
+        with evaluation_context(self.method, self.fabric):
             parts = [self.method.score_extra(batch.inputs) for batch in self.batches.pool()]
         scores = gather_rows(self.fabric, torch.cat(parts)).to(self.fabric.device)
         self._set(self.method.choose_extra(scores, progress).cpu())

@@ -1,5 +1,5 @@
 """Evaluation of a trained method: one session owns its task, data, loaders, device."""
 
-from .session import SPLITS, EvaluationSession
+from .session import EvaluationSession
 
-__all__ = ["SPLITS", "EvaluationSession"]
+__all__ = ["EvaluationSession"]

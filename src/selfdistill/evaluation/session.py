@@ -14,11 +14,9 @@ from ..engine.evaluate import EvaluationResult, evaluate, evaluate_full
 from ..recipe.loaders import eval_loader
 from ..recipe.make_fabric import make_fabric
 from ..recipe.schema import Recipe, parse
+from ..records import SPLITS
 from ..records.exit_scores import ExitScore, Scores, score_exits
 from ..tasks import make_task
-
-SPLITS = ("val", "test")
-"""The held-out parts of a data set, in the order in which they are reported."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from ..core.machine import describe_machine
 from ..costs.latency import interleaved_times, torch_threads
 from ..data import ImageData, ImageSet
 from ..data.image_set import spaced_indices
+from ..records import split_name
 from ..tasks.metric_names import shown_metric
 from .int8_options import AUTO, Int8Options
 from .onnx_export import onnx_runner, onnx_session
@@ -24,7 +25,6 @@ MAX_CALIBRATION_IMAGES = 256
 _MAX_BATCH_SIZE = 32  # of calibration, which keeps the features of a batch, and to be proposed
 _MAX_ROUNDS, _SECONDS = 300, 10.0  # of small networks many, whose times are short
 _NUM_NAMED = 3  # layers that a refusal names
-_SPLITS = {"test": "test", "val": "validation"}
 
 
 class Int8Comparison(NamedTuple):
@@ -70,7 +70,7 @@ class Int8Comparison(NamedTuple):
         """Both scores and times, a clause."""
         return (
             f"int8 reaches {self.score:.2%} {shown_metric(self.metric)} on the {self.images:,} "
-            f"{_SPLITS[self.split]} images, where float32 reaches {self.float_score:.2%}, and "
+            f"{split_name(self.split)} images, where float32 reaches {self.float_score:.2%}, and "
             f"takes {self.ratio:.2f} of its time "
             f"({1000 * self.seconds:.3g} ms and {1000 * self.float_seconds:.3g} ms for "
             f"{_count(self.batch_size, 'image')}, {self.machine})"

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from ..core import METHODS
 from ..data import ImageData
+from ..records import split_name
 from ..records.exit_scores import ExitScore
 from ..tasks import task_family
 from ..tasks.metric_names import shown_metric
@@ -139,7 +140,7 @@ def _accuracy(card: CardData, recipe: dict[str, Any]) -> str:
         predictors = card.exit_score, card.student_score
         score, student = (getattr(predictor, f"{split}_score") for predictor in predictors)
         if score is not None and images:
-            name = {"val": "validation", "test": "test"}[split]
+            name = split_name(split)
             rows.append(f"| {name} | {len(images):,} | {score:.2%} | {student:.2%} |")
     metric = shown_metric(card.exit_score.metric)
     heading = f"## {metric.capitalize() if metric.islower() else metric}"

@@ -81,7 +81,7 @@ class CutNetwork(nn.Module):
             self.cuts = stages[: stages.index(tap) + 1]
         example = self._example(in_channels)
         shape = self._shape(example)
-        with evaluation_mode(self), torch.no_grad():
+        with evaluation_mode(self):
             feature = self.trunk_forward(self, example)
         # of such a feature nothing depends on the image's size, so a trace leads from tap to tap
         self.gives_map = as_map(feature, example.shape[2:], self.num_prefix_tokens) is feature
@@ -107,7 +107,7 @@ class CutNetwork(nn.Module):
         return feature if self.gives_map else as_map(feature, x.shape[2:], self.num_prefix_tokens)
 
     def _shape(self, example: Tensor) -> tuple[int, ...]:
-        with evaluation_mode(self), torch.no_grad():
+        with evaluation_mode(self):
             return tuple(self._map(example).shape[1:])
 
     def _example(self, in_channels: int) -> Tensor:

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
@@ -124,7 +123,7 @@ def _first_convolution(network: nn.Module, example: Tensor) -> str:
         if isinstance(module, _ConvNd)
     ]
     try:
-        with evaluation_mode(network), torch.no_grad():
+        with evaluation_mode(network):
             network(example)
     finally:
         for handle in handles:

@@ -68,7 +68,7 @@ class JointHeads(nn.Module):
                     f"{len(task.classes)} classes, so no head can be made of it; take another one"
                 )
         self.heads = nn.ModuleList(copies)
-        with evaluation_mode(student), torch.no_grad():
+        with evaluation_mode(student):
             _, features = student.forward_features(task.example, raw=True)
         *_, last = features.values()
         width = student.shapes[student.names[-1]][0]

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from ..core import ConfigError
 from ..engine.run_directory import RunDirectory
+from ..records import split_name
 from ..tasks.metric_names import shown_metric
 from .charts.scatter import cost_scatter, measured_points
 from .charts.standalone import standalone_svg
-from .formatting import split_name
 from .run_data import read_run
 
 

@@ -20,11 +20,6 @@ def shown(name: str) -> str:
     return f"peer {name[4:]}" if name[:4] == "peer" and name[4:].isdecimal() else name
 
 
-def split_name(split: str) -> str:
-    """A split for people: "validation" for "val"."""
-    return {"val": "validation"}.get(split, split)
-
-
 def plain(value: Any) -> str:
     """A value of a recipe: lists with commas, dictionaries as "name value" with commas."""
     if value is None or value in ("", [], {}):

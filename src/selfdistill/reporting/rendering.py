@@ -7,6 +7,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ..core import STUDENT
+from ..records import split_name
 from ..tasks.metric_names import shown_metric
 from . import formatting
 
@@ -20,10 +21,11 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for name in ("decimals", "number", "percent", "plain", "share", "shown", "split_name"):
+    for name in ("decimals", "number", "percent", "plain", "share", "shown"):
         environment.filters[name] = getattr(formatting, name)
     environment.filters |= {
         "metric_name": shown_metric,
+        "split_name": split_name,
         "thousands": formatting.thousands,
         "titled": formatting.titled,
     }

@@ -7,13 +7,14 @@ import numpy as np
 
 from ..core import STUDENT
 from ..engine.run_directory import RunDirectory
+from ..records import split_name
 from ..tasks.metric_names import shown_metric
 from .charts.heatmap import FEW, confusion_map
 from .charts.reliability import FEW_IMAGES, confidence_histogram, reliability_diagram
 from .charts.scatter import cost_scatter, measured_points, points
 from .charts.style import Chart, palette
 from .elements import two_columns
-from .formatting import milliseconds, split_name
+from .formatting import milliseconds
 from .rendering import render
 from .run_data import RunData, read_run
 from .sample_images import embedded_mistakes, embedded_pictures, legend

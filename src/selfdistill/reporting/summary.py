@@ -3,10 +3,11 @@
 from statistics import median
 
 from ..core import STUDENT
+from ..records import split_name
 from ..records.exit_scores import ExitScore
 from ..tasks.metric_names import shown_metric
 from .elements import Card
-from .formatting import count, exit_number, percent, share, shown, split_name, thousands
+from .formatting import count, exit_number, percent, share, shown, thousands
 from .run_data import RunData
 
 _NEAR = 0.01  # an exit this close to the full network serves as well

@@ -8,7 +8,7 @@ import numpy as np
 from ..core import STUDENT
 from ..functional.pareto import pareto_front
 from ..functional.statistics import PairedDifference, Significance
-from ..records import BASELINE, SPLITS
+from ..records import BASELINE, SPLITS, split_name
 from ..records.class_tables import ClassScores, ConfusionMatrix
 from ..records.exit_measurements import ExitMeasurements
 from ..records.exit_scores import ExitScore
@@ -23,7 +23,6 @@ from .formatting import (
     percent,
     share,
     shown,
-    split_name,
     thousands,
 )
 from .run_data import RunData

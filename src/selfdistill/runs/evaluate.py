@@ -4,9 +4,10 @@ from dataclasses import dataclass, replace
 
 from ..core import ConfigError, DataError
 from ..data import ImageData
-from ..evaluation import SPLITS, EvaluationSession
+from ..evaluation import EvaluationSession
 from ..recipe.build_run import load_data
 from ..recipe.data_check import class_difference, in_channels
+from ..records import SPLITS
 from ..records.exit_scores import ExitScore
 
 

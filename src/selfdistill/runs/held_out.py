@@ -8,9 +8,9 @@ from ..core import write_atomically
 from ..data import EvalLoader, ImageData
 from ..data.image_set import ImageSet
 from ..engine.run_directory import RunDirectory
-from ..evaluation import SPLITS
 from ..recipe.build_run import RunComponents
 from ..recipe.data_check import with_embeddings
+from ..records import SPLITS
 from ..records.embeddings import FILE, read_embeddings, to_bytes
 from ..taps import Teacher
 from ..tasks.embedding import standardized

@@ -10,20 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from ..core import ConfigError
+from ..core.training_modes import restored_modes
 from .feature_map import as_map, count_prefix_tokens, image_size
 
 
 @contextmanager
 def evaluation_mode(network: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients; every module's mode is restored."""
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    with restored_modes(network), torch.no_grad():
+        network.eval()
+        yield
 
 
 @contextmanager
@@ -123,13 +119,10 @@ def _size_remedy(network: nn.Module, side: int) -> str:
 def training_output(network: nn.Module, example: Any) -> Any:
     """Output of the network for an example in training mode; nothing of it changes."""
     buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
-    modes = {module: module.training for module in network.modules()}
     try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
+        with restored_modes(network), torch.random.fork_rng(devices=[]), torch.no_grad():
             return network.train()(beside(network, example))
     finally:
-        for module, mode in modes.items():
-            module.training = mode
         for name, buffer in network.named_buffers():
             buffer.copy_(buffers[name])
 

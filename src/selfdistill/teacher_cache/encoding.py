@@ -40,11 +40,6 @@ class OutputEncoding(NamedTuple):
     temperature: float = 1.0
     pooled_width: int = 0
 
-    @property
-    def exact(self) -> bool:
-        """Whether scores come back as they were."""
-        return self.kept == self.classes and self.precision == "fp32"
-
     def encode(self, outputs: Tensor, pooled: Tensor | None = None) -> dict[str, Tensor]:
         """What is stored, by name; the first dimension of all is B.
 
