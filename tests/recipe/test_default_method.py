@@ -87,7 +87,7 @@ def test_what_is_taken_with_strong_augmentation_follows_the_table():
     with open(RESULTS / "accuracy-strong-paired.csv", encoding="utf-8", newline="") as file:
         lines = {row["difference"]: row for row in csv.DictReader(file) if row["split"] == "test"}
     gains = {name: row for name, row in lines.items() if name.endswith(" - ce")}
-    assert len(gains) == 3
+    assert len(gains) == 14
     assert all(float(row["low"]) < 0 for row in gains.values())
     lost = gains[f"{default_method({}).method} - ce"]
     assert float(lost["high"]) < 0
