@@ -86,6 +86,7 @@ def test_parse_leaves_its_input_alone():
         ({"epochs": 1.5}, "epochs = 1.5 does not fit"),
         ({"val_fraction": 1.0}, r"val_fraction = 1\.0 does not fit: .*less than 1"),
         ({"lr": 0}, "lr = 0 does not fit"),
+        ({"lr": object()}, "lr = object does not fit"),
         ({"lr": float("nan")}, "lr = nan does not fit"),
         ({"optimizer": "adamm"}, "there is no optimizer 'adamm' .did you mean 'adam'"),
         ({"flip": "perhaps"}, "flip = 'perhaps' does not fit"),

@@ -245,4 +245,7 @@ def first_error(error: ValidationError) -> str:
     first = error.errors()[0]
     name = shortened(".".join(str(part) for part in first["loc"][:1]))
     reason = first["msg"][0].lower() + first["msg"][1:]
-    return f"{name} = {shortened(repr(first['input']))} does not fit: {shortened(reason, 200)}"
+    given = first["input"]
+    plain = given is None or isinstance(given, str | int | float | list | tuple | dict)
+    shown = shortened(repr(given)) if plain else type(given).__name__
+    return f"{name} = {shown} does not fit: {shortened(reason, 200)}"
