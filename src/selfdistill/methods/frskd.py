@@ -21,6 +21,7 @@ from ..functional.attention import attention_map
 from ..functional.mixing import batch_permutation, beta, cutmix, cutmix_box, mixup
 from ..functional.schedules import sigmoid_rampup
 from ..modules.bifpn import BiFPN, MergedLevels
+from ..modules.rotations import TURNS, check_turnable, joint_labels, turned
 from ..taps import Taps, evaluation_mode
 
 _RATIO, _PARTNERS, _BOX = purpose("frskd.ratio"), purpose("frskd.partners"), purpose("frskd.box")
@@ -202,12 +203,12 @@ class FeatureRefinement(Method):
     def _with_turns(self, batch: Batch, progress: Progress) -> StepOutput:
         """The step with self-supervised label augmentation."""
         upright = self._outputs(batch.inputs)
-        turned = self._outputs(quarter_turns(batch.inputs))
+        turns = self._outputs(turned([batch.inputs] * TURNS))
         losses = {
             "task": self.task.loss(upright.student, batch.targets),
             "teacher": self.task.loss(upright.teacher, batch.targets),
         }
-        last_maps = {"student": turned.maps[-1], "teacher": turned.refined[-1]}
+        last_maps = {"student": turns.maps[-1], "teacher": turns.refined[-1]}
         both = {}
         for name, head in self.joint.items():
             scores, plain = head(last_maps[name]), getattr(upright, name)  # (4B, 4K), (B, K)
@@ -217,7 +218,7 @@ class FeatureRefinement(Method):
             both[name] = torch.cat([plain, mean_scores])
         maps, refined = (
             [torch.cat(pair) for pair in zip(*pairs, strict=True)]
-            for pairs in ((upright.maps, turned.maps), (upright.refined, turned.refined))
+            for pairs in ((upright.maps, turns.maps), (upright.refined, turns.refined))
         )
         outputs = Outputs(**both, maps=maps, refined=refined)
         return StepOutput(upright.student, losses | self._distillation(outputs, progress))
@@ -269,20 +270,10 @@ class LastLevel(nn.Module):
         return maps[-1]
 
 
-def quarter_turns(x: Tensor) -> Tensor:
-    """(B, C, H, H) -> (4B, C, H, H): of each image its turns by 0, 90, 180 and 270 degrees."""
-    return torch.stack([x.rot90(r, (2, 3)) for r in range(4)], dim=1).flatten(0, 1)
-
-
-def joint_labels(labels: Tensor) -> Tensor:
-    """(B,) -> (4B,): 4y + r for turn r of an image of class y, in the order of `quarter_turns`."""
-    return (4 * labels[:, None] + torch.arange(4, device=labels.device)).flatten()
-
-
 def mean_over_turns(scores: Tensor) -> Tensor:
     """Scores (4B, 4K) of joint labels -> (B, K): the mean over r of turn r's scores for turn r."""
-    by_turn = scores.unflatten(0, (-1, 4)).unflatten(2, (-1, 4))  # (B, 4, K, 4)
-    same_turn: Tensor = by_turn.diagonal(dim1=1, dim2=3)  # (B, K, 4)
+    by_turn = scores.unflatten(0, (TURNS, -1)).unflatten(2, (-1, TURNS))  # (4, B, K, 4)
+    same_turn: Tensor = by_turn.diagonal(dim1=0, dim2=3)  # (B, K, 4)
     return same_turn.mean(-1)
 
 
@@ -292,9 +283,5 @@ def _check_augmentation(augmentation: str, task: Task) -> None:
             f"augmentation='{augmentation}' wants one class label an image; {task.name} has none, "
             "use augmentation='none'"
         )
-    height, width = task.example.shape[-2:]
-    if augmentation == "sla" and height != width:
-        raise ConfigError(
-            f"augmentation='sla' turns images, which must be square, not {height}×{width}; "
-            "use another augmentation or an --image-size"
-        )
+    if augmentation == "sla":
+        check_turnable(task)

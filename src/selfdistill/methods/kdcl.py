@@ -111,7 +111,7 @@ class CollaborativeLearning(OnlineMethod):
         """The ensemble's logits z* (B, K)."""
         logits = torch.stack([output.detach().float() for output in outputs])  # (networks, B, K)
         if self.ensemble == "minlogit":
-            return (logits - at_label(logits, labels).unsqueeze(-1)).amin(0)
+            return (logits - label_scores(logits, labels).unsqueeze(-1)).amin(0)
         if self.ensemble == "naive":
             weights = lowest_loss_network(logits, labels)
         elif self.ensemble == "linear":
@@ -145,7 +145,7 @@ def weighted_sum(logits: Tensor, weights: Tensor) -> Tensor:
     return (weights.unsqueeze(-1) * logits).sum(0)
 
 
-def at_label(logits: Tensor, labels: Tensor) -> Tensor:
+def label_scores(logits: Tensor, labels: Tensor) -> Tensor:
     """(networks, B, K) -> (networks, B): the logit of each image's label."""
     index = labels.view(1, -1, 1).expand(len(logits), -1, -1)
     return logits.gather(2, index).squeeze(2)
@@ -153,7 +153,7 @@ def at_label(logits: Tensor, labels: Tensor) -> Tensor:
 
 def lowest_loss_network(logits: Tensor, labels: Tensor) -> Tensor:
     """(networks, B) of 0 and 1: for each image the network with the least cross-entropy."""
-    loss = -at_label(logits.log_softmax(-1), labels)
+    loss = -label_scores(logits.log_softmax(-1), labels)
     return torch.zeros_like(loss).scatter(0, loss.argmin(0, keepdim=True), 1.0)
 
 
@@ -165,7 +165,7 @@ def optimal_mixture(logits: Tensor, labels: Tensor) -> Tensor:
     https://doi.org/10.1137/080716542). Both take a fixed number of steps, as nothing here may wait
     for the device.
     """
-    label_logits = at_label(logits, labels)
+    label_logits = label_scores(logits, labels)
 
     def gradient(weights: Tensor) -> Tensor:
         return (weighted_sum(logits, weights).softmax(-1) * logits).sum(-1) - label_logits
