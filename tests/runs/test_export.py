@@ -76,3 +76,10 @@ def test_other_classes_are_refused(run):
     classes = [*run.data.classes[:-1], "another"]
     with pytest.raises(DataError, match="has '9' where 'digits' has 'another'"):
         run.export(exit=1, image_size=16, data=at_size(run.data, 16, classes))
+
+
+def test_what_is_returned_is_shown_in_two_lines(run, tmp_path):
+    result = run.export(exit=1, format="safetensors", out=tmp_path / "exit")
+    first, second = repr(result).splitlines()
+    assert first == f"Export {result.file}"
+    assert second.strip() == f"exit1 · {result.verification.summary}"

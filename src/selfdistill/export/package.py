@@ -71,6 +71,9 @@ class ExportResult(NamedTuple):
     int8: Int8Comparison | None = None
     difference: PairedDifference | None = None
 
+    def __repr__(self) -> str:
+        return f"Export {self.file}\n  {self.exit_score.predictor} · {self.verification.summary}"
+
 
 def default_folder(
     run_dir: Path, predictor: str, format: str, data: ImageData, fuse: bool = True
