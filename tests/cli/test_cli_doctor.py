@@ -129,9 +129,12 @@ def test_whether_it_will_help(pretend):
     assert list(Path().iterdir()) == []
 
 
-def test_a_short_run_that_fails(pretend):
+@pytest.mark.parametrize("asked", [("--will-it-help", "auto"), ("--will-it-help",)])
+@pytest.mark.parametrize("last", [True, False])
+def test_a_short_run_that_fails(pretend, asked, last):
     pretend(muse_s1="diverge")
-    arguments = ("--method", "muse", "--epochs", 4, "--will-it-help", "auto")
+    arguments = (*asked, "--method", "muse", "--epochs", 4)
+    arguments = arguments[len(asked) :] + asked if last else arguments
     result = say("doctor", *SMALL, *arguments)
     assert result.code == 5
     assert re.search("^cannot tell whether muse helps: .* of 2 seeds only.$", result.out, re.M)
@@ -146,6 +149,7 @@ def test_a_short_run_that_fails(pretend):
         (["--will-it-help", ""], 2, "has an empty row"),
         (["--will-it-help", "x y=muse"], 2, "is no name for a row"),
         (["--will-it-help", "muse:lr=1"], 2, "belongs to the recipe that all rows share"),
+        (["--will-it-help", "--method", "ce"], 2, "plain training is what others"),
         (["--will-it-help", "auto", "--method", "ce"], 2, "plain training is what others"),
         (["--will-it-help", "muse", "--epochs", 3], 2, "give --epochs 4 or more"),
         (["--will-it-help", "muse", "--val-fraction", 0], 4, "give --val-fraction 0.1"),

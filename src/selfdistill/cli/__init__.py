@@ -11,7 +11,7 @@ import typer
 
 from .anytime import anytime
 from .compare import compare
-from .doctor import doctor
+from .doctor import DoctorCommand, doctor
 from .errors import handle_errors
 from .evaluate import evaluate
 from .exits import exits
@@ -49,7 +49,7 @@ for _command in (
     reproduce,
     taps,
 ):
-    app.command()(handle_errors(_command))
+    app.command(cls=DoctorCommand if _command is doctor else None)(handle_errors(_command))
 
 
 def main() -> None:

@@ -1,9 +1,11 @@
 """`selfdistill doctor`: diagnosis of a run before it starts."""
 
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from .options import Out, RecipeFile, Settings, recipe_options
 from .resolve_recipe import is_method_named, resolve_recipe
@@ -12,15 +14,28 @@ if TYPE_CHECKING:
     from ..comparison.prediction import ShortRuns
     from ..recipe.schema import Recipe
 
+_PREDICTION = "--will-it-help"
 WillItHelp = Annotated[
     list[str] | None,
     typer.Option(
         metavar="ROWS|auto",
         help="Predict from short runs whether these methods help, with commas between: METHOD or "
-        "METHOD:key=value,…; auto is the recipe's method.",
+        "METHOD:key=value,…; auto, or nothing, is the recipe's method.",
         rich_help_panel="Prediction",
     ),
 ]
+
+
+class DoctorCommand(TyperCommand):
+    """The command, whose --will-it-help without a value asks of the recipe's method."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As usual, with auto behind a --will-it-help that an option or nothing follows."""
+        given: list[str] = []
+        for word, following in itertools.zip_longest(args, args[1:], fillvalue="-"):
+            bare = word == _PREDICTION and following.startswith("-")
+            given += [word, "auto"] if bare else [word]
+        return super().parse_args(ctx, given)
 
 
 @recipe_options()
