@@ -29,7 +29,7 @@ class ShortRunsScreen(ComparisonCallback):
     def on_start(self, study: Study, path: Path, num_done: int, launcher: str) -> None:
         """Print the number of runs."""
         self.num_runs, self.num_done = len(study.cells), 0
-        echo(f"{self.num_runs} short runs of {study.shared['epochs']} epochs; {launcher}")
+        echo(f"{self.num_runs} short runs of {_epochs(study.shared['epochs'])}; {launcher}")
 
     def on_run_end(self, outcome: RunOutcome, seconds: float) -> None:
         """Print the run with its score or failure."""
@@ -73,15 +73,15 @@ def describe_prediction(prediction: Prediction, baseline: str, epochs: int) -> s
     if prediction.interval is None:
         n = prediction.short.n
         return f"{opening}: {points} over {baseline} in short runs, of {n} seeds only."
-    expected = f"expected {points} over {baseline} after {epochs} epochs"
+    expected = f"expected {points} over {baseline} after {_epochs(epochs)}"
     return f"{opening}: {expected} ({format_interval(prediction.interval)})."
 
 
 def _show_meaning(runs: ShortRuns, result: Forecast) -> None:
     record, shorter = calibration(), runs.shorter
     echo(
-        f"From {len(runs.seeds)} seeds of {shorter['epochs']} epochs on validation images; their t "
-        f"interval is widened by {record.widening:.2f} points at both ends, by what became of "
+        f"From {len(runs.seeds)} seeds of {_epochs(shorter['epochs'])} on validation images; their "
+        f"t interval is widened by {record.widening:.2f} points at both ends, by what became of "
         f"{record.pairs} methods after such runs, and is to hold {percent(record.coverage)} of "
         "differences like theirs (docs/guide/choose.md)."
     )
@@ -113,3 +113,7 @@ def _option_arguments(key: str, value: Any) -> list[str]:
     if isinstance(value, bool):
         return [name if value else f"--no-{name[2:]}"]
     return [name, ",".join(map(str, value)) if isinstance(value, list) else str(value)]
+
+
+def _epochs(count: int) -> str:
+    return f"{count} epoch{'s' * (count != 1)}"
