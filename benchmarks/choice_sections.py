@@ -101,9 +101,9 @@ def short_runs() -> str:
         "joined methods of validation images, too), with 95 % t intervals. The short runs are no "
         "beginnings of the long ones, but runs whose learning rate falls to its end, as those of "
         "the command are; teachers were trained as those of the full runs. Rows of a study share "
-        "their plain runs and images, and all are of one data set, so that they are no independent draws: on "
-        "other data, where accuracies are higher or differ more, the widening may be too wide or "
-        "too narrow."
+        "their plain runs and images, and all are of one data set, so that they are no "
+        "independent draws: on other data, where accuracies are higher or differ more, the "
+        "widening may be too wide or too narrow."
     )
     header = ["method", "short", "predicted", "at full length", "verdict", "which was"]
     return "\n\n".join(
