@@ -19,7 +19,7 @@ def test_the_table(run):
     assert said.code == 0, said.err
     assert re.search(r"^student alone .*100 %", said.out, re.M)
     assert re.search(r"^5 points ", said.out, re.M)
-    assert "; cpu, 1 thread." in said.out
+    assert re.search(r"; .+, 1 thread\.", " ".join(said.out.split()))
     student, none, some = table(run)
     assert [student["max_loss"], none["max_loss"], some["max_loss"]] == ["", "0.0", "0.05"]
     assert student["macs_ratio"] == "1.0"
