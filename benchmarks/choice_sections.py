@@ -83,6 +83,12 @@ def short_runs() -> str:
     unsaid = [r for r in found if r["verdict"] == "cannot tell"]
     missed = sum(r["full_verdict"] == "beyond noise" for r in unsaid)
     constant = calibration()
+    said = (
+        f"It said “helps” or “does not help” of {len(verdicts)} rows, {right} times rightly, with "
+        "a difference beyond noise on the side that was named; "
+        if verdicts
+        else "It named no side: "
+    )
     about = (
         "[`doctor --will-it-help`](doctor.md#will-it-help) trains a quarter of the epochs with "
         f"{constant.seeds} seeds and says what the difference to plain training will be. Here the "
@@ -92,9 +98,7 @@ def short_runs() -> str:
         f"{constant.pairs} rows let the interval hold the next one of their kind with a "
         f"probability of {100 * constant.coverage:.0f} %. **The "
         f"interval held the difference at full length for {covered} of {len(found)} rows.** "
-        f"It said “helps” or “does not help” of {len(verdicts)} rows, {right} times rightly, with "
-        f"a difference beyond noise on the side that was named; of {len(unsaid)} it could not "
-        f"tell, {missed} of which ended beyond noise."
+        f"{said}of {len(unsaid)} it could not tell, {missed} of which ended beyond noise."
     )
     limits = (
         "Short differences are of validation images, those at full length of test images (of the "
