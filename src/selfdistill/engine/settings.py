@@ -85,8 +85,8 @@ class TrainingSettings(BaseModel):
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = _hardware(
         "auto",
-        "Floating-point precision; auto is bf16 where the device has instructions for it, else "
-        "fp32.",
+        "Floating-point precision; auto is bf16 where the device has instructions for it and its "
+        "gradients are right, else fp32.",
     )
     channels_last: bool | None = _hardware(
         None,
