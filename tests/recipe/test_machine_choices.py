@@ -7,7 +7,7 @@ from torch import nn
 from selfdistill.core import METHODS, machine
 from selfdistill.errors import ConfigError
 from selfdistill.recipe import machine_choices
-from selfdistill.recipe.machine_choices import chosen_by_machine, precision_of
+from selfdistill.recipe.machine_choices import check_precision, chosen_by_machine, precision_of
 from selfdistill.recipe.schema import Recipe
 from selfdistill.taps import Taps
 
@@ -154,9 +154,10 @@ def test_bf16_is_not_for_kernels_that_meet_padding_alone(fast, layer, side, wron
     given = Recipe(device="cpu", precision="bf16")
     if wrong:
         with pytest.raises(ConfigError, match="--precision fp32"):
-            chosen(given, network, example)
+            check_precision(given, METHODS["ce"](network, None), example)
     else:
-        assert chosen(given, network, example).precision == "bf16"
+        check_precision(given, METHODS["ce"](network, None), example)
+    assert chosen(given, network, example).precision == "bf16"  # as it may be loaded
 
 
 class Critic(nn.Module):
@@ -191,8 +192,9 @@ def test_bf16_is_not_for_3d_convolutions(fast):
     fast("cpu")
     clip = torch.zeros(1, 3, 8, 8, 8)
     assert chosen(Recipe(device="cpu"), CLIPS, clip).precision == "fp32"
-    with pytest.raises(ConfigError, match=r"3-D convolutions; give --precision fp32"):
-        chosen(Recipe(device="cpu", precision="bf16"), CLIPS, clip)
-    assert chosen(Recipe(device="cuda", precision="bf16"), CLIPS, clip).precision == "bf16"
+    method = METHODS["ce"](CLIPS, None)
+    with pytest.raises(ConfigError, match=r"3-D convolutions; train with --precision fp32"):
+        check_precision(Recipe(device="cpu", precision="bf16"), method, clip)
+    check_precision(Recipe(device="cuda", precision="bf16"), method, clip)
     frozen = nn.Sequential(nn.Conv3d(3, 4, 3)).requires_grad_(requires_grad=False)
     assert chosen(Recipe(device="cpu"), frozen, clip).precision == "bf16"

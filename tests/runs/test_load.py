@@ -163,3 +163,16 @@ def test_data_that_were_an_object_are_asked_for(tmp_path):
     with asked:
         selfdistill.train(resume=tmp_path / "run", epochs=2, quiet=True)
     assert selfdistill.load(tmp_path / "run", data=own).data.classes == [*"abcd"]
+
+
+def test_a_run_that_a_gpu_trained_in_bf16_is_loaded_on_a_cpu(tmp_path, monkeypatch):
+    """Where a CPU would refuse to train it: its maps are smaller than some kernels reach."""
+    with monkeypatch.context() as gpu:
+        gpu.setattr("selfdistill.recipe.machine_choices.wrong_gradients", lambda *_: "")
+        keys = TINY | {"model": "cifar/resnet10_w16", "precision": "bf16"}
+        selfdistill.train(method="ce", out=tmp_path / "run", **keys, quiet=True)
+    run = selfdistill.load(tmp_path / "run")
+    assert run.recipe.precision == "bf16"
+    assert run.export(format="safetensors").file.exists()
+    with pytest.raises(ConfigError, match="which a run that has begun in bf16 cannot change to"):
+        selfdistill.train(out=tmp_path / "run", resume=True, epochs=2, quiet=True)

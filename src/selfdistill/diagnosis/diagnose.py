@@ -17,6 +17,7 @@ from ..data import ImageData
 from ..engine.run_directory import RunDirectory
 from ..recipe.build_run import build_run, run_input
 from ..recipe.loaders import train_loader
+from ..recipe.machine_choices import check_precision
 from ..recipe.make_fabric import decide_precision, make_fabric
 from ..recipe.merge import merge_keys
 from ..recipe.presets import with_preset
@@ -111,6 +112,7 @@ def diagnose(
             teacher=_copy(given.teacher),
             peers=[_copy(peer) for peer in given.peers],
         )
+        check_precision(recipe, components.method, components.task.example)
         recipe = components.recipe
         decide_precision(fabric, recipe)
         batches = train_loader(

@@ -36,19 +36,29 @@ def chosen_by_machine(recipe: Recipe, network: nn.Module, method: Method, exampl
     Channels come last where the network convolves images: on the CPU always, and on a GPU in half
     precision, whose tensor cores want them so. On the CPU bf16 is not taken where it computes
     wrong gradients, see `wrong_gradients`.
-
-    Raises:
-        ConfigError: the recipe itself asks for that.
     """
     precision, layout = precision_of(recipe), recipe.channels_last
-    if precision == "bf16" and device_type(recipe) == "cpu":
-        if (where := wrong_gradients(method, example)) and recipe.precision != "auto":
-            raise ConfigError(
-                f"bf16 on a CPU computes wrong gradients {where}; give --precision fp32"
-            )
-        precision = "fp32" if where else precision
+    if recipe.precision == "auto" and precision == "bf16" and device_type(recipe) == "cpu":
+        precision = "fp32" if wrong_gradients(method, example) else precision
     if layout is None:
         convolutions = sum(isinstance(module, nn.Conv2d) for module in network.modules())
         fast = device_type(recipe) == "cpu" or precision != "fp32"
         layout = convolutions >= _CONVOLUTIONS and fast
     return recipe.model_copy(update={"precision": precision, "channels_last": layout})
+
+
+def check_precision(recipe: Recipe, method: Method, example: Any) -> None:
+    """Refuse to train in what a recipe asks for where that computes wrong gradients.
+
+    A run that was trained so elsewhere can be loaded, evaluated and exported nevertheless.
+
+    Raises:
+        ConfigError: the recipe asks for bf16 on a CPU, which is not for its networks.
+    """
+    if recipe.precision != "bf16" or device_type(recipe) != "cpu":
+        return
+    if where := wrong_gradients(method, example):
+        raise ConfigError(
+            f"bf16 on a CPU computes wrong gradients {where}; train with --precision fp32, which a "
+            "run that has begun in bf16 cannot change to"
+        )

@@ -29,6 +29,7 @@ from ..recipe.build_run import (
 from ..recipe.data_check import as_trained
 from ..recipe.launched_processes import with_launched_processes
 from ..recipe.loaders import train_loader
+from ..recipe.machine_choices import check_precision
 from ..recipe.make_fabric import decide_precision, make_fabric
 from ..recipe.merge import merge_keys
 from ..recipe.presets import with_preset
@@ -151,6 +152,7 @@ def train_recipe(
         if not resume:
             given = run_input(recipe, data=data, model=model)
         components = build_run(recipe, given, model=model, teacher=teacher, peers=peers)
+        check_precision(recipe, components.method, components.task.example)
         recipe = components.recipe
         decide_precision(fabric, recipe)
         check_extension(recipe, before, components.method)
