@@ -8,7 +8,7 @@ from torch import nn
 
 import selfdistill
 from selfdistill.core import ConfigError, DataError
-from selfdistill.runs.predict_pictures import check_paths
+from selfdistill.runs.pictures import given_pictures
 
 IMAGES = torch.rand(2, 1, 8, 8)
 TINY = {"method": "ce", "epochs": 1, "max_train_images": 64, "batch_size": 32, "quiet": True}
@@ -82,12 +82,23 @@ def test_train_says_what_it_takes(tmp_path, arguments, sentence):
 
 
 @pytest.mark.parametrize(
-    "pictures",
-    [Image.new("L", (8, 8)), np.zeros((8, 8), np.uint8), IMAGES, [Image.new("L", (8, 8))], 3],
+    ("pictures", "sentence"),
+    [
+        (3, "a picture is a path, a picture of Pillow, an array or a tensor, and this is int"),
+        ([Image.new("L", (8, 8)), b"x"], "and this is bytes; save it as a picture"),
+        (np.zeros((8, 8, 3)), r"uint8 with 1, 3 or 4 channels, and this is float64 of shape \(8"),
+        (np.zeros((3, 8, 8), np.uint8), r"an array \(H, W, C\) of uint8"),
+        (torch.zeros(8, 8, 3, dtype=torch.uint8), r"a tensor \(C, H, W\) of uint8"),
+        (IMAGES.float() / 255, "and this is torch.float32 .* not normalized"),
+        (np.zeros((0, 8, 3), np.uint8), "has no pixels; leave it out"),
+        (np.zeros(8, np.uint8), "uint8 with 1, 3 or 4 channels"),
+        ([], "no picture is given"),
+        (np.zeros((0, 8, 8, 3), np.uint8), "no picture is given"),
+    ],
 )
-def test_pictures_are_paths(pictures):
-    with pytest.raises(DataError, match="pictures are paths of files or folders, and this is"):
-        check_paths(pictures)
+def test_pictures_are_paths_or_pixels(pictures, sentence):
+    with pytest.raises(DataError, match=sentence):
+        given_pictures(pictures)
 
 
 @pytest.mark.parametrize(

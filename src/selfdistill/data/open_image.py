@@ -3,6 +3,7 @@
 import io
 import os
 import stat
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -23,6 +24,7 @@ EXTENSIONS = (
 """Endings of files in these formats."""
 MAX_PIXELS = 89_478_485  # where Pillow begins to warn; every thread may hold one such image
 _MAX_LISTED = 20
+_ALREADY_OPEN = threading.Lock()  # one that is given twice must not be decoded by two threads
 _GROUND = (255, 255, 255, 255)  # below transparent pixels
 _ORIENTATION = 0x0112  # tag of EXIF
 _TURNS = {
@@ -77,13 +79,17 @@ def raise_unreadable(errors: Sequence[UnreadableImageError]) -> None:
 
 
 @contextmanager
-def opened(file: str | StoredImage) -> Iterator[Image.Image]:
-    """An image file, by its path or stored elsewhere, of which the header is read.
+def opened(file: str | StoredImage | Image.Image) -> Iterator[Image.Image]:
+    """An image file, by its path, stored elsewhere or open, of which the header is read.
 
     Raises:
         UnreadableImageError: whatever the decoder raises, here or in the block.
     """
     try:
+        if isinstance(file, Image.Image):
+            with _ALREADY_OPEN:
+                yield file
+            return
         if isinstance(file, str) and not stat.S_ISREG(os.stat(file).st_mode):
             raise OSError("no regular file")  # a pipe would be waited for
         content = file if isinstance(file, str) else io.BytesIO(file.read())
@@ -96,14 +102,17 @@ def opened(file: str | StoredImage) -> Iterator[Image.Image]:
     except DataError:
         raise
     except Exception as error:  # decoders raise anything on broken files
-        name = file if isinstance(file, str) else file.name()
+        name = _name(file)
         raise UnreadableImageError([(name, _reason(error))]) from None
 
 
-def open_rgb(file: str | StoredImage) -> Image.Image:
+def open_rgb(file: str | StoredImage | Image.Image) -> Image.Image:
     """A decoded image in RGB, turned as its EXIF tag says, on white where it is transparent.
 
     More than 8 bits are scaled by their depth.
+
+    Args:
+        file: its path, stored elsewhere, or open already.
 
     Raises:
         UnreadableImageError: the file is missing, broken, too large or of another format.
@@ -162,6 +171,12 @@ def _eight_bits(image: Image.Image) -> npt.NDArray[np.uint8]:
     top = 2**bits - 1
     values = np.asarray(image).astype(np.int64).clip(0, top)
     return np.asarray((values * 255 + top // 2) // top, dtype=np.uint8)
+
+
+def _name(file: str | StoredImage | Image.Image) -> str:
+    if isinstance(file, str):
+        return file
+    return file.name() if isinstance(file, StoredImage) else str(getattr(file, "filename", "given"))
 
 
 def _reason(error: Exception) -> str:

@@ -123,8 +123,8 @@ class Preparation:
         stride = int(fields.get("clip_stride", 1))
         return cls(shape, fit, float(fields["resize_ratio"]), stride)
 
-    def read(self, path: str | Path) -> PreparedPicture:
-        """A picture from its file, or a clip of a video from its file or its folder of frames.
+    def read(self, picture: str | Path | Image.Image) -> PreparedPicture:
+        """A picture from its file or from memory, or a clip of a video's file or folder of frames.
 
         Raises:
             DataError: the file is missing or no readable picture or video.
@@ -136,7 +136,8 @@ class Preparation:
                 f"the network takes images of {channels} channels, and a picture has 1 or 3; give "
                 "your images to it in Python"
             )
-        frames = [open_rgb(str(path))] if self.clip is None else self._frames(str(path), self.clip)
+        source = picture if isinstance(picture, Image.Image) else str(picture)
+        frames = [open_rgb(source)] if self.clip is None else self._frames(str(picture), self.clip)
         size = frames[0].height, frames[0].width
         fitted = [self._files.fit_to_size(frame) for frame in frames]
         pixels = fitted[0] if self.clip is None else torch.stack(fitted, 1)

@@ -8,7 +8,8 @@ from ..core import STUDENT, ConfigError
 from ..export.formats import network_file
 from ..records.training_data import read_training_data
 from .paths import load_recipe
-from .predict_pictures import MIN_SCORE, TOP, Pictures, check_paths, predict_pictures
+from .pictures import Pictures, given_pictures
+from .predict_pictures import MIN_SCORE, TOP, predict_pictures
 from .predictions import Predictions
 from .predictor import (
     Predictor,
@@ -39,8 +40,9 @@ def predict(
     Args:
         source: a run or its directory, or a file with a graph that `selfdistill export` wrote, or
             its folder.
-        pictures: files and folders; of a folder all pictures, at any depth. For a network of clips
-            video files, folders of frames, and folders that hold such.
+        pictures: files and folders; of a folder all pictures, at any depth. Or pictures in memory:
+            of Pillow, arrays (H, W, C) or tensors (C, H, W) of uint8. For a network of clips video
+            files, folders of frames, and folders that hold such.
         exit: the number of a run's exit, a predictor's name, or ``"auto"``; None is the student.
         top: number of classes of a classified picture.
         min_score: lowest score of a detector's box.
@@ -58,9 +60,9 @@ def predict(
     """
     if save is not None:
         check_free(save)
-    check_paths(pictures)  # before a network is loaded
+    given = given_pictures(pictures)  # before a network is loaded; an iterator is read once
     predictor = load_predictor(source, exit, device, **objects)
-    predictions = predict_pictures(predictor, pictures, top=top, min_score=min_score)
+    predictions = predict_pictures(predictor, given, top=top, min_score=min_score)
     if save is not None:
         save_predictions(predictions, save)
     return predictions

@@ -1,67 +1,26 @@
 """Predictions of a run or of an exported file for pictures."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 from pathlib import Path
-from typing import Any, cast
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from ..core import ConfigError, DataError
-from ..data.clip_folders import list_videos
-from ..data.listing import Listing
 from ..data.preparation import Placement, PreparedPicture
 from ..data.threads import map_in_threads
 from ..functional.places import resize_scores
 from ..modules.detector_output import Detections
+from .pictures import Pictures, list_pictures
 from .predictions import Prediction, Predictions, ScoredBox, ScoredClass
 from .predictor import Predictor
 
-Pictures = str | Path | Iterable[str | Path]
 TOP, MIN_SCORE = 5, 0.25
 _MAX_BATCH_SIZE = 32
 _MAX_BATCH_PIXELS = 1 << 20  # a segmenter has scores for each of them
-
-
-def check_paths(pictures: Pictures) -> list[Path]:
-    """The files and folders that are given.
-
-    Raises:
-        DataError: one does not exist, is no path, or there is none.
-    """
-    one = isinstance(pictures, str | Path) or not isinstance(pictures, Iterable)
-    given: list[Any] = [pictures] if one else list(cast(Iterable[Any], pictures))
-    for picture in given:
-        if not isinstance(picture, str | Path):
-            raise DataError(
-                f"pictures are paths of files or folders, and this is {type(picture).__name__}; "
-                "save it as a picture, such as pictures/a.png, and give that"
-            )
-    if not given:
-        raise DataError("no picture is given; name pictures, or a folder of them")
-    for path in map(Path, given):
-        if not path.exists():
-            raise DataError(f"there is no picture and no folder {path}")
-    return [Path(path) for path in given]
-
-
-def list_pictures(pictures: Pictures, *, videos: bool = False) -> list[Path]:
-    """The files that are given, and all pictures in folders that are given; or all videos.
-
-    Raises:
-        DataError: there is no such file, or a folder holds no picture or video.
-    """
-    files: dict[Path, None] = {}
-    for path in check_paths(pictures):
-        if not path.is_dir():
-            files[path] = None
-            continue
-        inside = list_videos(path) if videos else [*Listing().class_images([path])[0]]
-        if not inside:
-            raise DataError(f"there is no {'video' if videos else 'picture'} in {path}")
-        files |= dict.fromkeys(map(Path, inside))
-    return list(files)
 
 
 def predict_pictures(
@@ -71,7 +30,7 @@ def predict_pictures(
 
     Args:
         predictor: of a run or a file.
-        pictures: files, and folders with files at any depth.
+        pictures: files, folders with files at any depth, or pictures in memory.
         top: number of classes of a classified picture.
         min_score: lowest score of a box.
 
@@ -90,18 +49,18 @@ def predict_pictures(
         raise ConfigError(f"min_score={min_score:g} is no score; give 0 … 1")
     read: list[Prediction] = []
     unreadable: dict[Path, str] = {}
-    paths = list_pictures(pictures, videos=predictor.preparation.clip is not None)
-    size = _batch_size(predictor)
+    listed = list_pictures(pictures, videos=predictor.preparation.clip is not None)
+    paths, size = list(listed), _batch_size(predictor)
     for batch in (paths[i : i + size] for i in range(0, len(paths), size)):
-        results = map_in_threads(lambda path: _read(predictor, path), batch)
-        unreadable |= {p: r for p, r in zip(batch, results, strict=True) if isinstance(r, str)}
+        results = map_in_threads(lambda path: _read(predictor, listed[path]), batch)
+        by_path = dict(zip(batch, results, strict=True))
+        unreadable |= {path: result for path, result in by_path.items() if isinstance(result, str)}
         prepared = {
-            path: result
-            for path, result in zip(batch, results, strict=True)
-            if isinstance(result, PreparedPicture)
+            path: result for path, result in by_path.items() if isinstance(result, PreparedPicture)
         }
         if prepared:
-            read += _predictions(predictor, prepared, top, min_score)
+            of_batch = _predictions(predictor, prepared, top, min_score)
+            read += [_with_image(prediction, listed[prediction.path]) for prediction in of_batch]
     return Predictions(predictor.name, predictor.task, predictor.classes, read, unreadable)
 
 
@@ -110,12 +69,17 @@ def _batch_size(predictor: Predictor) -> int:
     return max(1, min(_MAX_BATCH_SIZE, _MAX_BATCH_PIXELS // pixels))
 
 
-def _read(predictor: Predictor, path: Path) -> PreparedPicture | str:
+def _read(predictor: Predictor, picture: Path | Image.Image) -> PreparedPicture | str:
     """The picture, or the sentence that says why it cannot be read."""
     try:
-        return predictor.preparation.read(path)
+        return predictor.preparation.read(picture)
     except DataError as error:
         return str(error)
+
+
+def _with_image(prediction: Prediction, picture: Path | Image.Image) -> Prediction:
+    """A prediction that holds its picture where that is no file."""
+    return prediction if isinstance(picture, Path) else replace(prediction, image=picture)
 
 
 def _predictions(

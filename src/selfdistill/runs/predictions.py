@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 from torch import Tensor
 
 from ..data.preparation import Placement
@@ -40,12 +41,13 @@ class Prediction:
     """The prediction for one picture.
 
     Attributes:
-        path: of the picture, as it was given.
+        path: of the picture, as it was given; of the n-th in memory ``picture-n``.
         placement: of the picture in the network's input.
         classes: of a classifier the most probable ones, of a segmenter those that occur; the
             highest score first.
         boxes: of a detector, the highest score first.
         input_mask: of a segmenter, (H, W) uint8 classes of the network's input.
+        image: the picture, if it was given in memory.
     """
 
     path: Path
@@ -53,6 +55,7 @@ class Prediction:
     classes: Sequence[ScoredClass] = ()
     boxes: Sequence[ScoredBox] = ()
     input_mask: Tensor | None = field(default=None, repr=False)
+    image: Image.Image | None = field(default=None, repr=False)
 
     @property
     def mask(self) -> npt.NDArray[np.uint8] | None:

@@ -35,7 +35,8 @@ from .evaluate import Evaluation, evaluate_run
 from .export import export_trained
 from .measure_exits import check_measurable, measure_exits, save_measurements
 from .paths import load_recipe
-from .predict_pictures import MIN_SCORE, TOP, Pictures, predict_pictures
+from .pictures import Pictures
+from .predict_pictures import MIN_SCORE, TOP, predict_pictures
 from .predictions import Predictions
 from .predictor import predictor_of_run
 
@@ -236,12 +237,9 @@ class Run:
             >>> network = run.anytime(threshold=0.9)  # doctest: +SKIP
             >>> logits, exits = network(images)  # doctest: +SKIP
         """
+        num_workers = self.recipe.num_workers
         return early_exit_network(
-            self.method,
-            self.data,
-            threshold,
-            max_loss=max_loss,
-            num_workers=self.recipe.num_workers,
+            self.method, self.data, threshold, max_loss=max_loss, num_workers=num_workers
         )
 
     def information(self, **config: Any) -> InformationResult:

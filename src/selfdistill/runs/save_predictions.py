@@ -8,7 +8,8 @@ from PIL import Image
 from torch import Tensor
 
 from ..core import RunBusyError, atomic_directory
-from ..data.images import ImageFiles, as_tensor
+from ..data.images import as_tensor
+from ..data.open_image import open_rgb
 from ..tasks.colors import colors
 from ..tasks.detection import draw_boxes
 from ..tasks.segmentation import draw_labels
@@ -68,8 +69,8 @@ def _stems(predictions: Predictions) -> list[str]:
 
 def _drawing(predictions: Predictions, prediction: Prediction) -> Image.Image:
     """The picture with its boxes or under its mask; a large one is shrunk."""
-    path, (height, width) = prediction.path, prediction.placement.size
-    picture = ImageFiles([path], torch.zeros(1, dtype=torch.int64), (height, width)).open(0)
+    picture = open_rgb(str(prediction.path) if prediction.image is None else prediction.image)
+    height, width = prediction.placement.size
     scale = min(1.0, _MOST / max(height, width))
     picture = picture.resize((max(1, round(width * scale)), max(1, round(height * scale))))
     image, names = as_tensor(picture), predictions.classes
