@@ -54,6 +54,8 @@ STUDIES = {
     "pool": "a teacher that knows more",
     "strong": "no teacher, the strong recipe",
     "joined": "no teacher, 16×16",
+    "clothes": "fine-tuned on clothes",
+    "frames": "fine-tuned on frames of videos",
 }
 
 
@@ -63,12 +65,36 @@ def held(line: dict[str, str], name: str) -> str:
     return f"{mean} ({low} … {high})"
 
 
+def _became(weights: str, found: list[dict[str, str]]) -> str:
+    """What became of the predictions from first weights of one kind."""
+    record = calibration(weights)
+    covered = sum(r["covered"] == "True" for r in found)
+    verdicts = [r for r in found if r["verdict"] != "cannot tell"]
+    right = sum(r["judgment"] == "right" for r in verdicts)
+    unsaid = [r for r in found if r["verdict"] == "cannot tell"]
+    missed = sum(r["full_verdict"] == "beyond noise" for r in unsaid)
+    said = (
+        f"It said “helps” or “does not help” of {len(verdicts)}, {right} times rightly, with a "
+        "difference beyond noise on the side that was named; "
+        if verdicts
+        else "It named no side: "
+    )
+    return (
+        f"the interval held the difference at full length for {covered} of {len(found)} rows. "
+        f"{said}of {len(unsaid)} it could not tell, {missed} of which ended beyond noise. The "
+        f"widening from all rows, which the command adds, is {record.widening:.2f} points; so "
+        f"many let the interval hold the next one of their kind with a probability of "
+        f"{100 * record.coverage:.0f} %."
+    )
+
+
 def short_runs() -> str:
     """How well short runs predict, as a section."""
     found = recorded("will-it-help-calibration")
+    named = {"short": "`ce`, cut before the last stage"}
     lines = [
         [
-            f"`{r['row']}`, {STUDIES[r['study']]}",
+            f"{named.get(r['row'], '`' + r['row'] + '`')}, {STUDIES[r['study']]}",
             held(r, "short"),
             f"{signed(float(r['predicted_low']))} … {signed(float(r['predicted_high']))}",
             held(r, "full"),
@@ -77,39 +103,35 @@ def short_runs() -> str:
         ]
         for r in found
     ]
-    covered = sum(r["covered"] == "True" for r in found)
-    verdicts = [r for r in found if r["verdict"] != "cannot tell"]
-    right = sum(r["judgment"] == "right" for r in verdicts)
-    unsaid = [r for r in found if r["verdict"] == "cannot tell"]
-    missed = sum(r["full_verdict"] == "beyond noise" for r in unsaid)
-    constant = calibration()
-    said = (
-        f"It said “helps” or “does not help” of {len(verdicts)} rows, {right} times rightly, with "
-        "a difference beyond noise on the side that was named; "
-        if verdicts
-        else "It named no side: "
-    )
     about = (
         "[`doctor --will-it-help`](doctor.md#will-it-help) trains a quarter of the epochs with "
-        f"{constant.seeds} seeds and says what the difference to plain training will be. Here the "
-        "same was done for methods whose full runs were there already, with the same recipe but "
-        "for its length. Each interval was predicted with a widening from all *other* rows; from "
-        f"all of them it is {constant.widening:.2f} points, which is what the command adds; "
-        f"{constant.pairs} rows let the interval hold the next one of their kind with a "
-        f"probability of {100 * constant.coverage:.0f} %. **The "
-        f"interval held the difference at full length for {covered} of {len(found)} rows.** "
-        f"{said}of {len(unsaid)} it could not tell, {missed} of which ended beyond noise."
+        f"{calibration().seeds} seeds and says what the difference to plain training will be. Here "
+        "the same was done for methods whose full runs were there already, with the same recipe "
+        "but for its length. Each interval was predicted with a widening from all *other* rows "
+        "with first weights of the same kind."
+    )
+    kinds = {"random": "From random weights", "initial": "In fine-tuning"}
+    became = "\n".join(
+        f"- **{said}** {_became(weights, [r for r in found if r['weights'] == weights])}"
+        for weights, said in kinds.items()
     )
     limits = (
         "Short differences are of validation images, those at full length of test images (of the "
         "joined methods of validation images, too), with 95 % t intervals. The short runs are no "
         "beginnings of the long ones, but runs whose learning rate falls to its end, as those of "
         "the command are; teachers were trained as those of the full runs. Rows of a study share "
-        "their plain runs and images, and all are of one data set, so that they are no "
+        "their plain runs and images, and there are three data sets in all, so that they are no "
         "independent draws: on other data, where accuracies are higher or differ more, the "
         "widening may be too wide or too narrow."
     )
     header = ["method", "short", "predicted", "at full length", "verdict", "which was"]
     return "\n\n".join(
-        ["## How well short runs predict", about, table(header, lines), limits, origin(found)]
+        [
+            "## How well short runs predict",
+            about,
+            became,
+            table(header, lines),
+            limits,
+            origin(found),
+        ]
     )

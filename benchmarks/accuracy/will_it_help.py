@@ -6,8 +6,8 @@ For each study that has them, NAME-short-paired.csv in results/ holds the differ
 training of a quarter of the epochs with three seeds, on validation images, made by the study's own
 script with `--epochs`; NAME-paired.csv holds those at full length, on test images. The result is a
 line for each row of both: the interval that is predicted where the widening comes from all *other*
-rows, and what became of the verdict. The widening from all rows is written to
-src/selfdistill/comparison/prediction.toml.
+rows with first weights of the same kind, and what became of the verdict. The widenings from all
+rows are written to src/selfdistill/comparison/prediction.toml.
 """
 
 import sys
@@ -30,7 +30,10 @@ STUDIES = {
     "pool": "accuracy-cifar100-pool",
     "strong": "accuracy-strong",
     "joined": "accuracy-joined-screen",
+    "clothes": "accuracy-fine-tuning-methods",
+    "frames": "accuracy-fine-tuning-methods-frames",
 }
+FINE_TUNED = ("clothes", "frames")
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,11 @@ class Pair:
     row: str
     short: MeanDifference
     full: MeanDifference
+
+    @property
+    def weights(self) -> str:
+        """The kind of the first weights."""
+        return "initial" if self.study in FINE_TUNED else "random"
 
     @property
     def distance(self) -> float:
@@ -78,7 +86,9 @@ def judged(found: list[Pair]) -> list[dict[str, Any]]:
     """A line for each pair, predicted with what all others say."""
     lines = []
     for pair in found:
-        others = [other.distance for other in found if other is not pair]
+        others = [
+            other.distance for other in found if other is not pair and other.weights == pair.weights
+        ]
         predicted = prediction.predict(pair.row, pair.short, prediction.widening(others))
         assert predicted.interval
         assert pair.short.t
@@ -86,6 +96,7 @@ def judged(found: list[Pair]) -> list[dict[str, Any]]:
         lines.append(
             {
                 "study": pair.study,
+                "weights": pair.weights,
                 "row": pair.row,
                 **points("short", pair.short.mean, pair.short.t),
                 "short_n": pair.short.n,
@@ -116,17 +127,15 @@ def judgment(verdict: Verdict, full: MeanDifference) -> str:
     return "right" if side and full.significance is Significance.SIGNIFICANT else "wrong"
 
 
-def write_constant(found: list[Pair]) -> None:
-    """The widening from all pairs, and their number, in prediction.toml."""
+def write_constants(found: list[Pair]) -> None:
+    """The widening from all pairs of a kind, and their number, in prediction.toml."""
     before = prediction.calibration()
-    constant = prediction.widening([pair.distance for pair in found])
     head = [line for line in prediction.FILE.read_text().splitlines() if line.startswith("#")]
-    lines = [
-        f"fraction = {before.fraction}",
-        f"seeds = {before.seeds}",
-        f"widening = {100 * constant:.2f}",
-        f"pairs = {len(found)}",
-    ]
+    lines = [f"fraction = {before.fraction}", f"seeds = {before.seeds}"]
+    for weights in ("random", "initial"):
+        distances = [pair.distance for pair in found if pair.weights == weights]
+        constant = 100 * prediction.widening(distances)
+        lines += ["", f"[{weights}]", f"widening = {constant:.2f}", f"pairs = {len(distances)}"]
     prediction.FILE.write_text("\n".join([*head, *lines]) + "\n", encoding="utf-8")
 
 
@@ -136,7 +145,7 @@ def main() -> None:
     for line in lines:
         print(*line.values(), sep="\t")
     print(record(NAME, lines))
-    write_constant(found)
+    write_constants(found)
 
 
 if __name__ == "__main__":

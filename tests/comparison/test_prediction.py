@@ -73,6 +73,14 @@ def test_what_is_counted_in_epochs_is_shortened():
 
 
 @pytest.mark.parametrize(
+    ("epochs", "milestones", "short"), [(30, (3, 20), [1, 5]), (12, (2, 8, 11), [1, 2, 2])]
+)
+def test_a_short_run_begins_at_the_first_rate_and_ends_at_the_last(epochs, milestones, short):
+    recipe = {"epochs": epochs, "warmup_epochs": 0.0, "milestones": milestones}
+    assert short_keys(recipe)["milestones"] == short
+
+
+@pytest.mark.parametrize(
     ("methods", "keys", "sentence"),
     [
         (["mus"], {}, "did you mean 'muse'"),
@@ -106,14 +114,22 @@ def test_a_run_that_fails_leaves_too_few(pretend):
     assert found.predictions[0].verdict is Verdict.CANNOT_TELL
 
 
-def test_the_constant_is_that_of_the_measurements():
+@pytest.mark.parametrize("weights", ["random", "initial"])
+def test_the_constant_is_that_of_the_measurements(weights):
     path = ROOT / "benchmarks" / "results" / "will-it-help-calibration.csv"
     with path.open(encoding="utf-8") as stream:
-        lines = list(csv.DictReader(stream))
-    record = calibration()
+        lines = [line for line in csv.DictReader(stream) if line["weights"] == weights]
+    record = calibration(weights)
     assert record.pairs == len(lines)
     assert {int(line["short_n"]) for line in lines} == {record.seeds}
     outside = widening([float(line["outside"]) for line in lines])
     assert record.coverage == min(0.9, len(lines) / (len(lines) + 1))
     assert record.widening == pytest.approx(outside, abs=0.006)
     assert prediction.FILE.read_text().startswith("#")
+
+
+def test_the_constant_is_that_of_the_first_weights():
+    random = plan_short_runs(["muse"], epochs=8)
+    initial = plan_short_runs(["muse"], epochs=8, weights="pretrained", model="timm/resnet18")
+    assert random.calibration == calibration("random")
+    assert initial.calibration == calibration("initial") != random.calibration

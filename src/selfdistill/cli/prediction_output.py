@@ -13,7 +13,6 @@ from ..comparison.prediction import (
     Prediction,
     ShortRuns,
     Verdict,
-    calibration,
     forecast,
 )
 from ..comparison.results import RunOutcome, format_interval, format_points
@@ -78,7 +77,7 @@ def describe_prediction(prediction: Prediction, baseline: str, epochs: int) -> s
 
 
 def _show_meaning(runs: ShortRuns, result: Forecast) -> None:
-    record, shorter = calibration(), runs.shorter
+    record, shorter = runs.calibration, runs.shorter
     echo(
         f"From {len(runs.seeds)} seeds of {_epochs(shorter['epochs'])} on validation images; their "
         f"t interval is widened by {record.widening:.2f} points at both ends, by what became of "

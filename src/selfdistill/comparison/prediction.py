@@ -3,9 +3,10 @@
 The short runs' mean difference to plain training is the estimate. Its t interval is widened at both
 ends by a constant from finished pairs of runs: how far the difference at full length lay outside of
 the short runs' interval, at the rank that split conformal prediction takes (Romano, Patterson and
-Candès 2019, https://arxiv.org/abs/1905.03222, whose quantile regression is a t interval here). The
-constant, and how the short runs of these pairs were made, stand in `prediction.toml`, from
-`benchmarks/accuracy/will_it_help.py`.
+Candès 2019, https://arxiv.org/abs/1905.03222, whose quantile regression is a t interval here).
+There is one constant for training from random weights and one for fine-tuning, where differences
+are several times as large. They, and how the short runs of these pairs were made, stand in
+`prediction.toml`, from `benchmarks/accuracy/will_it_help.py`.
 """
 
 import math
@@ -44,7 +45,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Calibration:
-    """How the short runs of the finished pairs were made, and what came of it.
+    """How the short runs of the finished pairs were made, and what came of those of one kind.
 
     Attributes:
         fraction: of the epochs that a short run trains.
@@ -65,9 +66,10 @@ class Calibration:
 
 
 @cache
-def calibration() -> Calibration:
-    """The record in prediction.toml."""
-    return Calibration(**tomllib.loads(FILE.read_text(encoding="utf-8")))
+def calibration(weights: str = "random") -> Calibration:
+    """The record in prediction.toml of pairs whose first weights are "random" or "initial"."""
+    record = tomllib.loads(FILE.read_text(encoding="utf-8"))
+    return Calibration(record["fraction"], record["seeds"], **record[weights])
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,8 @@ def short_keys(recipe: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "epochs": short,
         "warmup_epochs": recipe["warmup_epochs"] * scale,
-        "milestones": [int(epoch * scale) for epoch in recipe["milestones"]],
+        # an epoch at the first rate is left, and as many steps down lead to the last one
+        "milestones": [max(1, int(epoch * scale)) for epoch in recipe["milestones"]],
         "val_every_epochs": short,
         "track": "off",
     }
@@ -144,6 +147,7 @@ class ShortRuns:
         shorter: keys of the short runs.
         baseline: name of the row that the others are compared with.
         epochs: of a run at full length.
+        calibration: of pairs with first weights of the same kind.
     """
 
     methods: Sequence[str]
@@ -153,6 +157,7 @@ class ShortRuns:
     shorter: dict[str, Any]
     baseline: str
     epochs: int
+    calibration: Calibration
 
 
 @dataclass(frozen=True)
@@ -201,7 +206,10 @@ def plan_short_runs(
             f"a short run is a part of a run, and {full.epochs} epochs have no such part; give "
             f"--epochs {least} or more"
         )
-    return ShortRuns(methods, seeds, recipe, dict(keys), shorter, study.baseline, full.epochs)
+    record = calibration("initial" if full.weights else "random")
+    return ShortRuns(
+        methods, seeds, recipe, dict(keys), shorter, study.baseline, full.epochs, record
+    )
 
 
 def forecast(
@@ -231,18 +239,16 @@ def forecast(
             threads=threads,
             **{**runs.keys, **runs.shorter},
         )
-        predictions = _predictions(comparison)
+        predictions = _predictions(comparison, runs.calibration.widening / 100)
     seconds = time.monotonic() - start
     longer = runs.epochs / runs.shorter["epochs"] * FULL_SEEDS / len(runs.seeds)
     return Forecast(predictions, comparison.failed, seconds, seconds * longer)
 
 
-def _predictions(comparison: Comparison) -> list[Prediction]:
+def _predictions(comparison: Comparison, widening: float) -> list[Prediction]:
     """Of every row's student, by validation images: test images are not for choices."""
     results = [r for r in comparison.results if r.predictor == STUDENT]
     of_val = [r for r in results if r.split == "val"]
     if results and not of_val:
         raise DataError(NO_VALIDATION)
-    return [
-        predict(r.row, r.difference, calibration().widening / 100) for r in of_val if r.difference
-    ]
+    return [predict(r.row, r.difference, widening) for r in of_val if r.difference]
