@@ -7,7 +7,7 @@ from scene_pairs import SIDE, scene_batch, scene_net, scene_task
 from scipy.special import rel_entr, softmax
 
 from selfdistill.core import IGNORE, METHODS, ConfigError, Frozen, Progress, Provenance, options
-from selfdistill.methods.aicsd import interclass_similarity, pooled
+from selfdistill.methods.aicsd import interclass_similarity, pooled, similarity_distance
 from selfdistill.recipe.build_method import build_method
 from selfdistill.tasks import Classification, Segmentation
 
@@ -64,6 +64,52 @@ def test_classes_seen_alike_have_a_bounded_gradient():
     assert torch.isfinite(scores.grad).all()
 
 
+@pytest.mark.filterwarnings("error")
+def test_void_places_do_not_count():
+    torch.manual_seed(0)
+    scores, reference = torch.randn(2, 3, 5, 6, 8, dtype=torch.float64)
+    mask = torch.ones(3, 6, 8, dtype=torch.bool)
+    mask[0, :, 4:] = False  # half of the first image
+    mask[2] = False  # all of the last
+    scores.requires_grad_()
+    found = similarity_distance(scores, reference, mask)
+    (gradient,) = torch.autograd.grad(found, scores)
+    halves = (x[:1, :, :, :4] for x in (scores, reference))
+    wholes = (x[1:2] for x in (scores, reference))
+    squares = [
+        (interclass_similarity(a) - interclass_similarity(b)).square().mean()
+        for a, b in (halves, wholes)
+    ]
+    torch.testing.assert_close(found, sum(squares) / 2)
+    assert (gradient[0, :, :, :4] != 0).all()
+    assert (gradient[0, :, :, 4:] == 0).all()
+    assert (gradient[2] == 0).all()
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_place_counts_as_far_as_it_is_labeled():
+    torch.manual_seed(0)
+    scores = torch.randn(1, 4, 1, 3, dtype=torch.float64)
+    weight = torch.tensor([[[0.5, 0.0, 1.0]]], dtype=torch.float64)
+    shares = softmax(scores.flatten(2).numpy()[0], axis=1) * weight.flatten().numpy()
+    shares /= shares.sum(1, keepdims=True)
+    want = np.array([[rel_entr(p, q).sum() for q in shares] for p in shares])
+    matrix = interclass_similarity(scores, weight)[0]
+    np.testing.assert_allclose(matrix.numpy(), unit_rows(want), atol=1e-6)
+    everywhere = torch.ones(1, 1, 3, dtype=torch.float64)
+    plain = interclass_similarity(scores)
+    torch.testing.assert_close(interclass_similarity(scores, everywhere), plain)
+    torch.testing.assert_close(interclass_similarity(scores, 0 * everywhere), plain)
+
+
+def test_no_label_at_all_costs_nothing():
+    scores = torch.randn(2, 3, 4, 4, requires_grad=True)
+    found = similarity_distance(scores, scores.detach(), torch.zeros(2, 8, 8, dtype=torch.bool))
+    found.backward()
+    assert found.item() == 0
+    assert (scores.grad == 0).all()
+
+
 def test_terms_equal_scipy():
     method, batch = aicsd(), scene_batch()
     losses = method(batch, at(30)).losses  # a quarter of the run
@@ -74,13 +120,15 @@ def test_terms_equal_scipy():
         0.25 * task.loss(outputs[0], batch.targets).item()
     )
     flat = [z.flatten(2).double().numpy() for z in outputs]
-    student, teacher = (np.stack([unit_rows(divergences(z)) for z in scores]) for scores in flat)
-    want = 0.25 * 100 * ((student - teacher) ** 2).mean()
-    assert losses["similarity"].item() == pytest.approx(want, rel=1e-3)
-    p, q = (softmax(z, axis=1) for z in reversed(flat))
     valid = (batch.targets != IGNORE).numpy()  # of a coarse cell, the share of its pixels counts
     side, cell = outputs[0].shape[-1], valid.shape[-1] // outputs[0].shape[-1]
     weights = valid.reshape(-1, side, cell, side, cell).mean((2, 4)).reshape(len(valid), -1)
+    with np.errstate(divide="ignore"):
+        counted = [z + np.log(weights)[:, None] for z in flat]
+    student, teacher = (np.stack([unit_rows(divergences(z)) for z in scores]) for scores in counted)
+    want = 0.25 * 100 * ((student - teacher) ** 2).mean()
+    assert losses["similarity"].item() == pytest.approx(want, rel=4e-3)  # small differences, fp32
+    p, q = (softmax(z, axis=1) for z in reversed(flat))
     want = 0.75 * 0.5 * np.average(rel_entr(p, q).sum(1), weights=weights)
     assert losses["soft"].item() == pytest.approx(want, rel=1e-4)
 

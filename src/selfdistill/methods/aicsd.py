@@ -1,5 +1,6 @@
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -15,6 +16,7 @@ from ..core import (
     StepOutput,
     Task,
 )
+from ..functional.divergence import mask_weights
 from ..functional.kernel import gram
 
 
@@ -29,7 +31,8 @@ class InterClassSimilarity(Method):
     .. math:: S_{ij} = \sum_n P_{i,n} \log \frac{P_{i,n}}{P_{j,n}} \qquad
         L_{ics} = \overline{\left( \hat S^s - \hat S^t \right)^2}
 
-    with each row of S divided by its norm, and the bar a mean over images and pairs of classes. Of
+    with each row of S divided by its norm, and the bar a mean over images and pairs of classes.
+    Positions that are void do not count, and others as far as they are labeled, which is ours. Of
     two classes a row holds a single entry, so three are the fewest. The loss is
 
     .. math:: L = a \, (L_{task} + \lambda_{ics} L_{ics}) + (1 - a) \, \lambda_{soft} \, L_{soft}
@@ -96,16 +99,13 @@ class InterClassSimilarity(Method):
         reference = self.teacher.outputs(batch)
         rising = progress.fraction if self.adaptive else 1.0
         losses = {"task": rising * self.task.loss(outputs, batch.targets)}
+        mask = self.task.valid_mask(batch.targets)
         if self.similarity_weight:
-            student, teacher = (
-                interclass_similarity(pooled(scores, self.grid_size))
-                for scores in (outputs, reference)
-            )
-            distance = (student - teacher).square().mean()
+            student, teacher = (pooled(x, self.grid_size) for x in (outputs, reference))
+            distance = similarity_distance(student, teacher, mask)
             losses["similarity"] = rising * self.similarity_weight * distance
         if self.soft_weight:
             falling = 1.0 - rising if self.adaptive else 1.0
-            mask = self.task.valid_mask(batch.targets)
             soft = self.task.soft_loss(outputs, reference, self.temperature, mask=mask)
             losses["soft"] = falling * self.soft_weight * soft
         return StepOutput(outputs, losses)
@@ -117,10 +117,39 @@ def pooled(scores: Tensor, grid_size: int) -> Tensor:
     return F.adaptive_avg_pool2d(scores.float(), (height, width))
 
 
-def interclass_similarity(scores: Tensor) -> Tensor:
-    """(B, K, H, W) -> (B, K, K): divergences between spatial distributions, rows of unit length."""
-    log_probabilities = F.log_softmax(scores.flatten(2), dim=2)  # (B, K, N)
+def similarity_distance(scores: Tensor, reference: Tensor, mask: Tensor | None) -> Tensor:
+    """The mean square of Ŝ^s − Ŝ^t over pairs of classes and images; 0 without a labeled one.
+
+    Args:
+        scores, reference: (B, K, h, w) each, at one size or two.
+        mask: (B, H, W) bool, which pixels are labeled; None for all.
+    """
+    student, teacher = (
+        interclass_similarity(x, mask_weights(mask, x.shape[-2:])) for x in (scores, reference)
+    )
+    distances = (student - teacher).square().mean((1, 2))
+    if mask is None:
+        return distances.mean()
+    labeled = mask.flatten(1).any(1)
+    return (distances * labeled).sum() / labeled.sum().clamp(min=1)
+
+
+def interclass_similarity(scores: Tensor, weight: Tensor | None = None) -> Tensor:
+    """(B, K, H, W) -> (B, K, K): divergences between spatial distributions, rows of unit length.
+
+    Args:
+        scores: of K classes.
+        weight: (B, H, W) ≥ 0, how far each position counts; where none does all count alike.
+    """
+    logits = scores.flatten(2)  # (B, K, N)
+    if weight is not None:
+        weight = weight.flatten(1)[:, None]
+        weight = torch.where(weight.any(2, keepdim=True), weight, 1.0)
+        logits = logits + weight.log()
+    log_probabilities = F.log_softmax(logits, dim=2)
     probabilities = log_probabilities.exp()
+    if weight is not None:  # 0 log 0 is 0
+        log_probabilities = torch.where(weight > 0, log_probabilities, 0.0)
     negative_entropy = (probabilities * log_probabilities).sum(2, keepdim=True)  # (B, K, 1)
     divergence = negative_entropy - gram(probabilities, log_probabilities)
     # two classes with equal maps would otherwise have an unbounded gradient
