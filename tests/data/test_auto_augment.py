@@ -64,6 +64,17 @@ def test_a_batch_is_its_samples_by_themselves(policy):
     assert not torch.equal(whole, auto.images(x, 2, index, view=1))
 
 
+@pytest.mark.parametrize("policy", ["randaugment", "trivial"])
+def test_samples_on_the_host_are_not_asked_of_the_device(policy):
+    x, index = images(), torch.tensor([4, 1, 7, 0, 9])
+    told = AutoAugment(policy, 3, samples=index)
+    assert torch.equal(told.images(x, 2, index), AutoAugment(policy, 3).images(x, 2, index))
+    with pytest.raises(NotImplementedError, match="meta"):
+        AutoAugment(policy, 3).draws(2, index.to("meta"), 0)
+    assert told.draws(2, index.to("meta"), 0) == told.draws(2, index, 0)
+    assert told.images(x.to("meta"), 2, index.to("meta")).shape == x.shape
+
+
 def test_rounds_are_composed():
     auto, x, index = (
         AutoAugment("randaugment", 0, operations=3, strength=20),

@@ -4,10 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import distributed
+from torch import distributed, nn
 
-from selfdistill.core import ResourceError
+from selfdistill.core import Frozen, ResourceError
 from selfdistill.engine.processes import (
+    average_statistics,
     gather_rows,
     lost_processes_reported,
     process_max,
@@ -59,6 +60,33 @@ def test_rows_of_all_processes_are_in_order_whatever_their_numbers(rank, monkeyp
 
     monkeypatch.setattr(distributed, "all_gather", all_gather)
     assert torch.equal(gather_rows(Both(), shares[rank]), torch.cat(shares))
+
+
+def test_statistics_are_averaged_but_for_a_given_networks():
+    class Both:
+        """Two processes, of which the other one has twice the numbers."""
+
+        world_size, calls = 2, 0
+
+        def all_reduce(self, tensor, reduce_op):
+            self.calls += 1
+            assert reduce_op == "mean"
+            return (tensor + 2 * tensor) / 2
+
+    method = nn.Module()
+    method.student, method.remembered = nn.BatchNorm2d(3), Frozen(nn.BatchNorm1d(2), saved=True)
+    method.teacher = Frozen(nn.BatchNorm2d(3))
+    for i, buffer in enumerate(method.buffers()):
+        buffer.copy_(torch.arange(buffer.numel()).view_as(buffer) + i)
+    before = {name: buffer.clone() for name, buffer in method.named_buffers()}
+    average = {"student.running_mean": torch.tensor([2.0, 4.0, 6.0])}
+    both = Both()
+    average_statistics(both, method, dict(method.named_buffers()), average)
+    for name, buffer in method.named_buffers():
+        changes = not name.startswith("teacher") and "running" in name
+        assert torch.equal(buffer, 1.5 * before[name] if changes else before[name]), name
+    assert average["student.running_mean"].tolist() == [3.0, 6.0, 9.0]
+    assert both.calls == 1
 
 
 def test_one_process_agrees_with_itself():

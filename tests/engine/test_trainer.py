@@ -50,6 +50,21 @@ def test_divergence_names_the_term_and_moves_no_weight(tmp_path, fault, clip):
     assert all(torch.equal(p, recorded[-1][n]) for n, p in method.named_parameters())
 
 
+class Remembers(Terms):
+    """Keeps what `after_step` is told."""
+
+    def after_step(self, progress):
+        self.told = [*getattr(self, "told", ()), progress]
+
+
+def test_the_progress_of_a_finished_step_is_on_the_host(tmp_path):
+    trainer = make(tmp_path, method=Remembers(fault=""))
+    trainer.run()
+    told = trainer.method.told
+    assert [int(progress.step) for progress in told] == list(range(trainer.total_steps))
+    assert {number.device.type for progress in told for number in progress} == {"cpu"}
+
+
 class Overflows(Method):
     """A buffer that is infinite from step 2 on, which no loss and no gradient shows."""
 

@@ -85,6 +85,17 @@ def test_joins_no_other_method(run, tmp_path):
         selfdistill.train(method="kd+residual-kd", teacher=teacher, out=tmp_path / "r", **TINY)
 
 
+@pytest.mark.parametrize(
+    "key", [{"layer_decay": 0.5}, {"head_lr_factor": 10.0}, {"batchnorm": "frozen"}]
+)
+def test_how_the_given_network_learns_is_not_said_in_vain(key, run, tmp_path):
+    keys = {**TINY, "teacher": str(run.path.parent / "teacher"), **key}
+    model = build("cifar/resnet8", num_classes=10, in_channels=1)
+    with pytest.raises(ConfigError, match=r"trains a network of its own making.* is about; leave"):
+        selfdistill.train(method="residual-kd", **{**keys, "model": model}, out=tmp_path / "r")
+    assert not (tmp_path / "r").exists()
+
+
 def test_its_information_and_its_diagnosis(run):
     assert run.information(steps=3, seeds=(0,)).rows
     teacher = str(run.path.parent / "teacher")

@@ -169,6 +169,27 @@ def test_what_is_kept_is_said(tmp_path):
     assert "2 views of 70 images, the 4 largest of 10 scores in fp16, 2.5 kB" in said
 
 
+@pytest.mark.parametrize(("method", "temperature"), [("kd", "4"), ("dist", "1"), ("kd+dist", "1")])
+def test_another_temperature_is_said(method, temperature, tmp_path):
+    messages = Messages()
+    train(tmp_path / "run", method=method, callback=messages, cache_classes=4, epochs=1)
+    said = next(text for text in messages.texts if "are kept" in text)
+    exact = "exact at temperature 4 and not at the method's 1"
+    assert (exact in said) == (temperature == "1")
+
+
+@pytest.mark.parametrize("method", ["kd", "dkd", "at+kd"])
+def test_standardized_scores_are_wanted_whole(method, tmp_path):
+    chosen = {"standardize_logits": True}
+    options = {"kd": chosen} if "+" in method else chosen
+    keys = {"method": method, "options": options, "epochs": 1}
+    if "+" not in method:  # which runs live
+        with pytest.raises(ConfigError, match=r"cache_classes=4 keeps 4 of 10; leave out one"):
+            train(tmp_path / "refused", cache_classes=4, **keys)
+        assert not (tmp_path / "refused").exists()
+    train(tmp_path / "run", **keys)
+
+
 def test_a_method_of_features_runs_live_and_says_so(tmp_path):
     messages = Messages()
     train(tmp_path / "run", method="at", callback=messages, epochs=1)
@@ -177,8 +198,10 @@ def test_a_method_of_features_runs_live_and_says_so(tmp_path):
 
 
 def test_a_baseline_has_the_same_views_and_nothing_to_keep(tmp_path):
-    train(tmp_path / "run", method="ce", teacher=None, epochs=1)
+    messages = Messages()
+    train(tmp_path / "run", method="ce", teacher=None, epochs=1, callback=messages)
     assert not (tmp_path / "cache").exists()
+    assert any("each image has 2 views all the same" in text for text in messages.texts)
 
 
 def test_who_declares_it():

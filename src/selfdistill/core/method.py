@@ -92,7 +92,8 @@ class Method(nn.Module, ABC):
     def after_step(self, progress: Progress) -> None:
         """Hook after each optimizer step: moving-average teachers, memories, snapshots.
 
-        `progress` is that of the finished step.
+        `progress` is that of the finished step. The engine gives its numbers on the CPU, where they
+        are read without waiting for the device.
         """
 
     def after_epoch(self, held_out: Iterable[Batch]) -> None:

@@ -66,12 +66,15 @@ class AutoAugment(NamedTuple):
         seed: key of every draw.
         operations: of RandAugment, one after the other.
         strength: of RandAugment, 0 … 30.
+        samples: the indices of a batch on the CPU, (B,) int64, so that their draws are known
+            without waiting for the device; None to read them there.
     """
 
     policy: str
     seed: int
     operations: int = 2
     strength: int = 9
+    samples: Tensor | None = None
 
     def images(self, images: Tensor, epoch: int, index: Tensor, view: int = 0) -> Tensor:
         """(B, C, H, W) or (B, C, T, H, W) uint8; all frames of a clip are changed alike."""
@@ -90,11 +93,12 @@ class AutoAugment(NamedTuple):
     def draws(self, epoch: int, index: Tensor, view: int) -> list[list[Draw]]:
         """For each operation in turn what each sample gets."""
         trivial = self.policy == "trivial"
+        samples = index.cpu() if self.samples is None else self.samples
         rounds = []
         for turn in range(1 if trivial else self.operations):
-            keys = self.seed, epoch, index.cpu(), view, turn
+            keys = self.seed, epoch, samples, view, turn
             numbers = keyed_random.integers(len(OPERATIONS), _OPERATION, *keys).tolist()
-            strengths = [self.strength] * len(index)
+            strengths = [self.strength] * len(samples)
             if trivial:
                 strengths = keyed_random.integers(BINS, _MAGNITUDE, *keys).tolist()
             signs = (1 - 2 * keyed_random.integers(2, _SIGN, *keys)).tolist()
@@ -141,9 +145,10 @@ def _by_draw(
     for i, draw in enumerate(draws):
         groups.setdefault(draw, []).append(i)
     result = images.clone()
-    for draw, rows in groups.items():
+    rows = torch.tensor([row for group in groups.values() for row in group])
+    parts = rows.to(images.device, non_blocking=True).split([len(g) for g in groups.values()])
+    for draw, index in zip(groups, parts, strict=True):
         if draw.operation != "identity":
-            index = torch.tensor(rows, device=images.device)
             result.index_copy_(0, index, operation(images.index_select(0, index), draw))
     return result
 

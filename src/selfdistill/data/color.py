@@ -12,11 +12,11 @@ _LUMA = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601
 def color_jitter(
     images: Tensor, strength: float, seed: int, epoch: int, index: Tensor, view: int = 0
 ) -> Tensor:
-    """Random brightness, contrast and saturation, in this order, as torchvision's `ColorJitter`.
+    """Random brightness, contrast and saturation, as in torchvision's `ColorJitter`.
 
-    Each factor is uniform in 1 − strength … 1 + strength. All frames of a clip are changed alike,
-    and their contrast is that about the mean of all. Of other than three channels saturation is
-    left out.
+    They come in this order, where torchvision draws it. Each factor is uniform in 1 − strength …
+    1 + strength. All frames of a clip are changed alike, and their contrast is that about the mean
+    of all. Of other than three channels saturation is left out.
 
     Args:
         images: (B, C, H, W) or (B, C, T, H, W) uint8.

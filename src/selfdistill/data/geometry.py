@@ -1,6 +1,6 @@
 """Geometric augmentation of images, masks and boxes by the same random draws."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -48,6 +48,10 @@ class GeometricAugmentation(NamedTuple):
     scale_jitter: float = 0.0
     shift: float = 0.0
     mosaic: Mosaic | None = None
+
+    def of_samples(self, rows: Tensor) -> Self:
+        """The same for a batch of these samples, (B,) int64 on the CPU, see `AutoAugment`."""
+        return self._replace(auto=self.auto._replace(samples=rows)) if self.auto else self
 
     def mosaic_in(self, epoch: int) -> Mosaic | None:
         """The mosaics of an epoch, if it has any."""

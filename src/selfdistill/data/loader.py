@@ -146,8 +146,8 @@ class Loader:
             views = self._mosaics(mosaic, rows, epoch)
         else:
             views = self._views(rows, partners, epoch)
-        for images, index in zip(views, rows.to(self.device), strict=True):
-            yield self._batch(images, index, epoch)
+        for images, row, index in zip(views, rows, rows.to(self.device), strict=True):
+            yield self._batch(images, index, self.geometry.of_samples(row), epoch)
 
     def view_epoch(self, epoch: int) -> int:
         """The epoch whose views come in this one: the first that has them."""
@@ -225,12 +225,13 @@ class Loader:
                 self.geometry.crop_or_zoom(x, epoch, index, view) for view, x in enumerate(views)
             ]
 
-    def _batch(self, views: list[Tensor], index: Tensor, epoch: int) -> Batch:
-        first, *others = (
-            self._augmented(images, epoch, index, view) for view, images in enumerate(views)
-        )
+    def _batch(
+        self, views: list[Tensor], index: Tensor, geometry: GeometricAugmentation, epoch: int
+    ) -> Batch:
+        flipped = (geometry.pad_and_flip(x, epoch, index, view) for view, x in enumerate(views))
+        first, *others = (self._colored(x, epoch, index, view) for view, x in enumerate(flipped))
         partners = others.pop() if self.same_class else None
-        targets = self.targets.fetch(index, self.geometry, epoch)
+        targets = self.targets.fetch(index, geometry, epoch)
         if self.mixing:
             targets = self.mixing.labels(targets, epoch, index, *first.shape[-2:])
             first, *others = (self._mixed(x, epoch, index) for x in (first, *others))
@@ -241,8 +242,7 @@ class Loader:
         images = self.mixing.images(images, epoch, index)
         return channels_last(images) if self.channels_last else images
 
-    def _augmented(self, images: Tensor, epoch: int, index: Tensor, view: int) -> Tensor:
-        images = self.geometry.pad_and_flip(images, epoch, index, view)
+    def _colored(self, images: Tensor, epoch: int, index: Tensor, view: int) -> Tensor:
         keys = self.view_seed, epoch, index, view
         images = color_jitter(images, self.color_jitter, *keys)
         images = hsv_jitter(images, self.hsv_jitter, *keys)

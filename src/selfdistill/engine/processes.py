@@ -9,7 +9,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..core import ResourceError
+from ..core import ResourceError, trained_state
 from ..core.fake_quantization import RANGE, fake_quantized
 from .host_copy import HostCopy
 
@@ -81,17 +81,22 @@ def _gather(fabric: Fabric, tensor: Tensor) -> list[Tensor]:
 def average_statistics(fabric: Fabric, method: nn.Module, *states: Mapping[str, Tensor]) -> None:
     """Give every process the mean of all processes' running statistics, in each of the states.
 
-    These are BatchNorm's, and the ranges of layers in simulated int8.
+    These are BatchNorm's, and the ranges of layers in simulated int8, but for those of a network
+    that was given and stays as it is.
     """
     if fabric.world_size == 1:
         return
     norms = [n for n, m in method.named_modules() if isinstance(m, _BatchNorm)]
     names = [f"{n}.running_{stat}" for n in norms for stat in ("mean", "var")]
-    for name in (*names, *(f"{n}.{RANGE}" for n in fake_quantized(method))):
-        for state in states:
-            if name in state:
-                mean = fabric.all_reduce(state[name], reduce_op="mean")
-                state[name].copy_(cast(Tensor, mean))
+    names += [f"{n}.{RANGE}" for n in fake_quantized(method)]
+    trained = trained_state(method).keys()
+    statistics = [s[name] for name in names for s in states if name in s and name in trained]
+    if statistics:
+        flat = torch.cat([statistic.flatten() for statistic in statistics])
+        mean = cast(Tensor, fabric.all_reduce(flat, reduce_op="mean"))
+        parts = mean.split([statistic.numel() for statistic in statistics])
+        for statistic, part in zip(statistics, parts, strict=True):
+            statistic.copy_(part.view_as(statistic))
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """The training loop: from a method, batches and settings to a trained method."""
 
-import time
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from functools import partial
@@ -45,6 +44,7 @@ from .state import (
     student_prefix,
     tensor_group,
 )
+from .throughput import Throughput
 from .validate import validate
 
 _STEP = purpose("step")
@@ -109,7 +109,7 @@ class Trainer:
         self.train_metric = task.train_metric().to(fabric.device)  # constructing it is slow
         self.zero = torch.zeros((), device=fabric.device)
         self.last_step: tuple[StepOutput, Batch, Tensor]  # and the gradient's norm
-        self.last_log_time, self.images_since_log = time.perf_counter(), 0
+        self.throughput = Throughput()
 
     def run(self) -> None:
         """Train to the last epoch.
@@ -127,12 +127,14 @@ class Trainer:
                     self.choice.choose(self._progress(epoch))
                 for micro_batches in self.train_batches.epoch(epoch, start):
                     self.step(epoch, micro_batches)
-                    self.record_step(epoch)
+                    with self.throughput.paused():
+                        self.record_step(epoch)
                     # never between an epoch's last step and `end_epoch`: a resume would skip it
                     if self._stop_requested() and not self._epoch_complete():
                         self.save()
                         raise Interrupted(self.agreed_signal)
-                self.end_epoch(epoch)
+                with self.throughput.paused():
+                    self.end_epoch(epoch)
                 if self._stop_requested():
                     raise Interrupted(self.agreed_signal)
 
@@ -153,14 +155,14 @@ class Trainer:
                 steps.append(self.wrapped_method(batch, progress))
                 self.fabric.backward(steps[-1].total / len(micro_batches))
             self.meters.add(steps[-1])
-            self.images_since_log += len(batch.indices) * self.fabric.world_size
+            self.throughput.images += len(batch.indices) * self.fabric.world_size
         norm = self._clipped_norm()
         # Infinite gradients are normal in fp16: the scaler skips their steps.
         total = sum((s.total for s in steps), self.zero if settings.precision == "fp16" else norm)
         self.finite.check(Passes(self.global_step, steps, micro_batches, progress), total)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.method.after_step(progress)
+        self.method.after_step(self._progress(epoch, "cpu"))
         self.global_step += 1
         if self.ema:
             self.ema.update(averaged_state(self.method), self.global_step)
@@ -260,9 +262,9 @@ class Trainer:
         states = [dict(self.method.named_buffers()), *([self.ema.state] if self.ema else [])]
         average_statistics(self.fabric, self.method, *states)
 
-    def _progress(self, epoch: int) -> Progress:
+    def _progress(self, epoch: int, device: str | torch.device | None = None) -> Progress:
         numbers = self.settings.seed, epoch, self.global_step, self.total_steps
-        scalar = partial(torch.full, (), dtype=torch.int64, device=self.fabric.device)
+        scalar = partial(torch.full, (), dtype=torch.int64, device=device or self.fabric.device)
         return Progress(*map(scalar, numbers))
 
     def _clipped_norm(self) -> Tensor:
@@ -277,9 +279,7 @@ class Trainer:
     def _log_step(self, epoch: int) -> None:
         self.finite.finish()
         step, batch, norm = self.last_step
-        before, self.last_log_time = self.last_log_time, time.perf_counter()
-        images_per_second = self.images_since_log / (self.last_log_time - before)
-        self.images_since_log = 0
+        images_per_second = self.throughput.read()
         entry: dict[str, Any] = {"kind": "step", "step": self.global_step, "epoch": epoch}
         entry["lr"] = self.rate
         entry |= self.meters.take_means("window", self.fabric)

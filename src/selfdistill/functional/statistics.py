@@ -66,7 +66,7 @@ def mean_difference(scores: Sequence[float], baseline: Sequence[float]) -> MeanD
     The bootstrap resamples the pairs. It assumes no distribution, and with few pairs it is too
     narrow: resamples spread less than the pairs did, by a factor √((n−1)/n), and it ignores how
     uncertain the deviation of so few pairs is. Five pairs of pure noise fall outside the 95 %
-    interval one time in seven, three pairs one time in four. Student's t interval pays for that
+    interval one time in six, three pairs one time in four. Student's t interval pays for that
     with its quantile (4.3 standard errors at three pairs, 2.8 at five, 2.0 at many) and assumes
     that differences are roughly normal. A difference is significant if neither interval contains
     zero, which is decided by t at few pairs and guards against skew at many.

@@ -44,9 +44,10 @@ class AnchorOutput(NamedTuple):
         the decoded box, objectness with that CIoU as its target, and the class; they are weighted
         by .05, 1 · H W / 640² and .5 · K / 80, and levels are averaged as if there were three.
         YOLOv5 sums over the images of a batch and takes 64 of them a step: that factor is a
-        constant here, so neither batch size nor devices change the loss. Each cell is assigned once
-        to a box, and of two boxes at one anchor the larger CIoU is the target of objectness; YOLOv5
-        may count a cell twice, and takes the later box.
+        constant here, so the size of a batch does not scale the loss. As in YOLOv5 the terms of box
+        and class are means over the boxes of a pass, so where it has few they weigh more. Each cell
+        is assigned once to a box, and of two boxes at one anchor the larger CIoU is the target of
+        objectness; YOLOv5 may count a cell twice, and takes the later box.
         """
         balance = (
             _LEVEL_WEIGHTS if len(self.maps) == len(_LEVEL_WEIGHTS) else (1.0,) * len(self.maps)

@@ -191,7 +191,8 @@ class StageInformation(nn.ModuleDict):
                 estimates[term] = partial(_mean_estimate, critics, pairs)
             pressures: Mapping[str, Tensor | float] = self.weights
             if self.combine == "mul":
-                losses = {term: estimate(1.0).loss.detach() for term, estimate in estimates.items()}
+                with torch.no_grad():
+                    losses = {term: estimate(1.0).loss for term, estimate in estimates.items()}
                 pressures = product_rule(losses, self.weights)
             stages.append({term: estimates[term](pressures[term]) for term in self.weights})
         return stages

@@ -27,11 +27,14 @@ def tune_network(
         given: whether the network is a module of the user's, whose weights nobody here knows.
 
     Raises:
-        ConfigError: something is to be frozen that has random weights or does not train, there is
-            no such module, or the network's depth cannot be told.
+        ConfigError: something is to be frozen that has random weights, or to learn in its own way
+            that does not train, there is no such module, or the network's depth cannot be told.
     """
-    if recipe.freeze_until or recipe.batchnorm == "frozen":
-        _check_frozen(recipe, network, method, given)
+    if (recipe.freeze_until or recipe.batchnorm == "frozen") and not (recipe.weights or given):
+        option = "--freeze-until" if recipe.freeze_until else "--batchnorm frozen"
+        raise ConfigError(f"{option} would keep random weights as they are; give --weights")
+    if option := _first_option(recipe):
+        _check_trains(option, recipe.method, network, method)
     fixed: list[nn.Module] = []
     if recipe.freeze_until:
         frozen = _freeze(network, recipe.freeze_until, task.example)
@@ -47,18 +50,25 @@ def tune_network(
     return FineTuning(scales, fixed)
 
 
-def _check_frozen(recipe: Recipe, network: nn.Module, method: Method, given: bool) -> None:
-    option = "--freeze-until" if recipe.freeze_until else "--batchnorm frozen"
-    if not (recipe.weights or given):
-        raise ConfigError(f"{option} would keep random weights as they are; give --weights")
+def _first_option(recipe: Recipe) -> str:
+    """The first option about how the network's own parts learn, or ""."""
+    options = {
+        "--freeze-until": bool(recipe.freeze_until),
+        "--batchnorm frozen": recipe.batchnorm == "frozen",
+        "--layer-decay": recipe.layer_decay != 1,
+        "--head-lr-factor": recipe.head_lr_factor != 1,
+    }
+    return next((option for option, given in options.items() if given), "")
+
+
+def _check_trains(option: str, name: str, network: nn.Module, method: Method) -> None:
+    """Raises `ConfigError` if the method does not train the network that the option is about."""
     if method.needs.trained_student:
-        raise ConfigError(
-            f"method '{recipe.method}' does not train the network at all; leave {option} out"
-        )
+        raise ConfigError(f"method '{name}' does not train the network at all; leave {option} out")
     if not {*network.parameters()} & {*method.parameters()}:
         raise ConfigError(
-            f"method '{recipe.method}' trains a network of its own making instead of the given "
-            f"one, of which {option} could keep nothing; leave it out"
+            f"method '{name}' trains a network of its own making instead of the given one, which "
+            f"{option} is about; leave it out"
         )
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -9,7 +10,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from ..core import Method, ResourceError
+from ..core import ConfigError, Method, ResourceError
 from ..data import ImageData, ImageFiles, ImageSet, Loader
 from ..data.preparation import preparation_of
 from ..engine.protocols import Batches
@@ -18,6 +19,7 @@ from ..taps import Teacher, example_output
 from ..teacher_cache import CachedTeacherBatches, OutputEncoding, OutputStore
 from .build_method import teacher_network
 from .build_run import RunComponents
+from .options import method_classes
 from .schema import Recipe
 from .teachers import fingerprint
 
@@ -38,11 +40,17 @@ def with_teacher_cache(
     """The batches of a run, with the kept outputs of its teacher where its method can use them.
 
     Raises:
+        ConfigError: a method standardizes scores of which only some are kept.
         ResourceError: the outputs would not fit the disk.
     """
     recipe = components.recipe
-    if not recipe.cache_views or components.teacher is None:
+    if not recipe.cache_views:
         return PreparedBatches(batches)
+    if components.teacher is None:
+        views = "one view" if recipe.cache_views == 1 else f"{recipe.cache_views} views"
+        return PreparedBatches(
+            batches, f"there is no teacher to keep, and each image has {views} all the same"
+        )
     network = teacher_network(components.teacher)
     output = example_output(network, components.task.example)
     if reason := _live_reason(components, output):
@@ -62,6 +70,10 @@ def with_teacher_cache(
     cached = CachedTeacherBatches(loader, pooling or network, encoding, store, fabric.autocast)
     kept = "all" if encoding.kept == encoding.classes else f"the {encoding.kept} largest"
     feature = f" and the pooled feature at {tap}" if tap else ""
+    temperatures = _temperatures(recipe) - {encoding.temperature}
+    if temperatures and encoding.kept < encoding.classes:
+        kept += f", with the mass of the others exact at temperature {encoding.temperature:g}"
+        kept += f" and not at the method's {', '.join(f'{t:g}' for t in sorted(temperatures))},"
     note = (
         f"the teacher's outputs are kept in {store.folder}: {recipe.cache_views} views of "
         f"{images:,} images, {kept} of {encoding.classes} scores{feature} in {encoding.precision}, "
@@ -132,10 +144,25 @@ def _pooling_teachers(method: Method) -> list[Teacher]:
 
 def _encoding(recipe: Recipe, classes: int, pooling: Teacher | None) -> OutputEncoding:
     kept = min(recipe.cache_classes or classes, classes)
+    if kept < classes and any(t.get("standardize_logits") for t in _option_tables(recipe)):
+        raise ConfigError(
+            f"standardize_logits wants all scores of the teacher, and cache_classes={kept} keeps "
+            f"{kept} of {classes}; leave out one of them"
+        )
     # where all are kept it decides nothing, and is to lead to no other folder
     temperature = 1.0 if kept == classes else recipe.cache_temperature
     width = pooling.shapes[pooling.names[-1]][0] if pooling else 0
     return OutputEncoding(classes, kept, recipe.cache_precision, temperature, width)
+
+
+def _option_tables(recipe: Recipe) -> list[Mapping[str, Any]]:
+    """The options of each method that is joined, or of the only one."""
+    joined = len(method_classes(recipe.method)) > 1
+    return list(recipe.options.values()) if joined else [recipe.options]
+
+
+def _temperatures(recipe: Recipe) -> set[float]:
+    return {table["temperature"] for table in _option_tables(recipe) if "temperature" in table}
 
 
 def _check_space(store: OutputStore, needed: int) -> None:
