@@ -15,7 +15,7 @@ from ..core import (
 )
 from ..functional.attention import pooled_to
 from ..functional.gradient_routing import call_with_frozen_parameters
-from ..modules.online import OnlineMethod, mean_soft_loss
+from ..modules.online import OnlineMethod, mean_soft_loss, term_prefix
 from ..taps import Taps
 
 
@@ -106,7 +106,7 @@ class OnlineAdversarialDistillation(OnlineMethod):
         losses: dict[str, Tensor] = {}
         monitors: dict[str, Tensor] = {}
         for k, output in enumerate(outputs):
-            prefix = f"peer{k}/" if k else ""
+            prefix = term_prefix(k)
             losses[f"{prefix}task"] = self.task.loss(output, batch.targets)
             if self.soft_weight:
                 others = outputs[:k] + outputs[k + 1 :]

@@ -3,7 +3,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from ..core import METHODS, Batch, ConfigError, Progress, Provenance, StepOutput, Task
-from ..modules.online import OnlineMethod, mean_soft_loss
+from ..modules.online import OnlineMethod, mean_soft_loss, term_prefix
 
 
 @METHODS.add("dml")
@@ -56,7 +56,7 @@ class DeepMutualLearning(OnlineMethod):
         mask = self.task.valid_mask(batch.targets)
         losses: dict[str, Tensor] = {}
         for k, output in enumerate(outputs):
-            prefix = f"peer{k}/" if k else ""
+            prefix = term_prefix(k)
             losses[f"{prefix}task"] = self.task.loss(output, batch.targets)
             if self.soft_weight:
                 others = outputs[:k] + outputs[k + 1 :]

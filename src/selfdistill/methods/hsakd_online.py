@@ -15,7 +15,7 @@ from ..core import (
     Task,
 )
 from ..functional.divergence import kl_divergence
-from ..modules.online import OnlineMethod
+from ..modules.online import OnlineMethod, term_prefix
 from ..modules.rotations import TURNS, JointHeads, check_turnable, joint_labels, turned
 from ..taps import Taps
 
@@ -81,7 +81,7 @@ class MutualJointLabels(OnlineMethod):
             joint_outputs.append(heads(list(features.values())))
         losses: dict[str, Tensor] = {}
         for m, (output, joint) in enumerate(zip(outputs, joint_outputs, strict=True)):
-            prefix = f"peer{m}/" if m else ""
+            prefix = term_prefix(m)
             losses[f"{prefix}task"] = self.task.loss(output[: len(batch.inputs)], batch.targets)
             for i, q in enumerate(joint, 1):
                 losses[f"{prefix}label/{i}"] = F.cross_entropy(q.float(), labels)

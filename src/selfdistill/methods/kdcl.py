@@ -16,7 +16,7 @@ from ..core import (
     StepOutput,
     Task,
 )
-from ..modules.online import OnlineMethod
+from ..modules.online import OnlineMethod, term_prefix
 from ..taps import evaluation_mode
 
 _HALVINGS = 24  # as many as fp32 has bits
@@ -99,7 +99,7 @@ class CollaborativeLearning(OnlineMethod):
         losses: dict[str, Tensor] = {}
         target = self._target(outputs, batch.targets) if self.soft_weight else None
         for k, output in enumerate(outputs):
-            prefix = f"peer{k}/" if k else ""
+            prefix = term_prefix(k)
             losses[f"{prefix}task"] = self.task.loss(output, batch.targets)
             if target is not None:
                 soft = self.task.soft_loss(output, target, self.temperature)

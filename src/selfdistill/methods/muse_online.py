@@ -22,7 +22,7 @@ from ..modules.mutual_information import (
     MutualInformationLoss,
     StageInformation,
 )
-from ..modules.online import OnlineMethod
+from ..modules.online import OnlineMethod, term_prefix
 from ..taps import Taps
 
 
@@ -161,9 +161,9 @@ class MuseOnline(OnlineMethod):
             )
             stages = critics(maps, [*vectors[:k], *vectors[k + 1 :]], progress)
             terms |= critics.losses(stages)
-            losses |= {_prefix(k) + name: term for name, term in terms.items()}
+            losses |= {term_prefix(k) + name: term for name, term in terms.items()}
             values = critics.monitors(stages)
-            monitors |= {_prefix(k) + name: value for name, value in values.items()}
+            monitors |= {term_prefix(k) + name: value for name, value in values.items()}
         return StepOutput(outputs[0], losses, monitors)
 
     def _output_losses(
@@ -192,14 +192,9 @@ class MuseOnline(OnlineMethod):
         """Warnings of each network's MI and SI at chance or near zero."""
         warnings: dict[str, str] = {}
         for k, (_, _, critics) in enumerate(self._networks()):
-            prefix = _prefix(k)
+            prefix = term_prefix(k)
             values = {
                 n.removeprefix(prefix): v for n, v in monitors.items() if n.startswith(prefix)
             }
             warnings |= {prefix + name: text for name, text in critics.diagnose(values).items()}
         return warnings
-
-
-def _prefix(k: int) -> str:
-    """The start of the names of network k's terms; the student, network 0, has none."""
-    return f"peer{k}/" if k else ""

@@ -29,6 +29,11 @@ class OnlineMethod(Method):
         return {**peers, STUDENT: _bare(self.student)}
 
 
+def term_prefix(number: int) -> str:
+    """The start of the names of a network's terms; the student, number 0, has none."""
+    return f"peer{number}/" if number else ""
+
+
 def _bare(network: nn.Module) -> nn.Module:
     return network.network if isinstance(network, Taps) else network
 

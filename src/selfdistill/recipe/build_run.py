@@ -144,21 +144,10 @@ def build_run(
     task = make_task(
         data.task, data.classes, data.train.shape, label_smoothing=recipe.label_smoothing
     )
-    network = (
-        model
-        if model is not None
-        else build_network(
-            recipe.model,
-            num_classes=len(data.classes),
-            in_channels=data.train.shape[0],
-            weights="pretrained" if weights and not weights.tensors else "",
-        )
-    )
+    network = _new_network(recipe, data, weights) if model is None else model
     if weights and weights.tensors:
         set_weights(network, weights.tensors, f"weights '{recipe.weights}'")
-    classes = method_classes(recipe.method).values()
-    kinds = {cls.kind for cls in classes}
-    if not peers and "online" in kinds:
+    if not peers and "online" in {cls.kind for cls in method_classes(recipe.method).values()}:
         peers = build_peers(recipe, data)
     loaded = loaded or _teacher(recipe, data, teacher)
     if loaded and loaded.architecture:
@@ -185,17 +174,22 @@ def build_run(
         quantize_method(method, recipe.method, task.example)
     if method.needs.trained_student and model is None:
         _check_trained(recipe, network, weights)
-    if method.cycles > 1 and recipe.lr_schedule == "step":
-        raise ConfigError(
-            f"method '{recipe.method}' trains in {method.cycles} cycles, at whose starts the "
-            "learning rate restarts, and the step schedule does not; use lr_schedule=cosine"
-        )
+    _check_schedule(recipe, method)
     tuning = tune_network(recipe, network, method, task, given=model is not None)
     if recipe.freeze_until and model is None:
         _check_frozen(recipe, network, weights)
     recipe = chosen_by_machine(recipe, network, method, task.example)
     parts = recipe, data, task, network, method, tuning, teacher, peers, unlike
     return RunComponents(*parts, *(loaded[3:] if loaded else ()))
+
+
+def _new_network(recipe: Recipe, data: ImageData, weights: InitialWeights | None) -> nn.Module:
+    return build_network(
+        recipe.model,
+        num_classes=len(data.classes),
+        in_channels=data.train.shape[0],
+        weights="pretrained" if weights and not weights.tensors else "",
+    )
 
 
 def _teacher(recipe: Recipe, data: ImageData, given: nn.Module | None) -> LoadedTeacher | None:
@@ -209,6 +203,15 @@ def _teacher(recipe: Recipe, data: ImageData, given: nn.Module | None) -> Loaded
     reads_scores = any(cls.needs.teacher_scores for cls in classes)
     parts_of = next((cls.teacher_method for cls in classes if cls.teacher_method), "")
     return load_teacher(recipe, data, reads_scores=reads_scores, method=parts_of)
+
+
+def _check_schedule(recipe: Recipe, method: Method) -> None:
+    """Raises `ConfigError` if the learning rate does not restart where the method does."""
+    if method.cycles > 1 and recipe.lr_schedule == "step":
+        raise ConfigError(
+            f"method '{recipe.method}' trains in {method.cycles} cycles, at whose starts the "
+            "learning rate restarts, and the step schedule does not; use lr_schedule=cosine"
+        )
 
 
 def _check_trained(recipe: Recipe, network: nn.Module, weights: InitialWeights | None) -> None:
