@@ -46,6 +46,29 @@ def test_a_run_is_never_begun_twice(directory):
     assert directory.recipe() == "seed = 0\n"
 
 
+@pytest.mark.parametrize("name", ["report.html", "data.json", "roses/1.png", "checkpoints/a.pt"])
+def test_what_else_lies_in_a_directory_is_not_written_over(directory, name):
+    file = directory.path / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("mine")
+    with pytest.raises(RunBusyError, match=f"{name.split('/')[0]} lies in it.*another --out"):
+        directory.begin("", {"data.json": "{}"})
+    assert file.read_text() == "mine"
+    assert not (directory.path / "environment.json").exists()
+
+
+def test_logs_and_the_beginning_of_a_killed_run_are_in_nobodys_way(directory):
+    directory.path.mkdir(parents=True, exist_ok=True)
+    (directory.path / "log.txt").touch()
+    (directory.path / ".report.draft").touch()
+    with directory.held():
+        directory.begin("first", {"data.json": "{}"})
+    (directory.path / "recipe.toml").unlink()  # as if it had been killed before
+    with directory.held():
+        directory.begin("second", {"data.json": "{}"})
+    assert directory.recipe() == "second"
+
+
 def test_exit_code_of_a_busy_directory():
     assert RunBusyError.exit_code == 3
 

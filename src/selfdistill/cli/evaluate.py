@@ -11,7 +11,11 @@ from .console import echo, show_exits
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of the run.")],
     data: Annotated[
-        str | None, typer.Option(help="Other data with the same classes.", show_default="the run's")
+        str | None,
+        typer.Option(
+            help="Other data with the same classes; all of them, if none are held out.",
+            show_default="the run's",
+        ),
     ] = None,
     split: Annotated[
         str | None,
@@ -28,8 +32,9 @@ def evaluate(
 ) -> None:
     """Evaluate every exit of a run by its newest checkpoint."""
     from ..runs.run import load
+    from ..runs.without_images import load_without_images
 
-    trained = load(run)
+    trained = load_without_images(run) if data else load(run)
     evaluation = trained.evaluate(split, data=data, device=device)
     echo(f"{run} · {trained.recipe.method} · {trained.recipe.model}")
     notes = [f"{evaluation.num_images} images", *filter(None, [evaluation.conversion])]

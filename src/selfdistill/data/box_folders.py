@@ -14,6 +14,7 @@ from .image_set import ImageSet
 from .images import ImageFiles, load_splits
 from .letterbox import LetterboxedFiles
 from .listing import label_list_hint
+from .option_checks import ImageSize, both_sides
 from .parts import SPLITS
 from .splits import DatasetSplits, check_folder, promote_val_to_test
 
@@ -44,7 +45,7 @@ _LAYOUTS = (
 def read_box_folder(
     path: Path,
     *,
-    image_size: int | None = None,
+    image_size: ImageSize | None = None,
     empty_images: str = "keep",
     invalid_boxes: str = "refuse",
 ) -> DatasetSplits:
@@ -54,9 +55,9 @@ def read_box_folder(
 
     Args:
         path: the folder.
-        image_size: side of the square that all images are letterboxed into; None for the smallest
-            frame that holds them all, with sides of a multiple of 32, after images of more than 640
-            pixels are shrunk to that.
+        image_size: side of the square that all images are letterboxed into, or height and width
+            of the frame; None for the smallest frame that holds them all, with sides of a multiple
+            of 32, after images of more than 640 pixels are shrunk to that.
         empty_images: "keep" images without an object, "refuse" them, or keep even those whose
             annotation is "missing".
         invalid_boxes: "refuse" boxes that have no area or reach out of their image by more than a
@@ -96,7 +97,7 @@ def _unknown_layout(path: Path) -> DataError:
 def letterboxed_splits(
     annotated: AnnotatedSplits,
     layout: str,
-    image_size: int | None,
+    image_size: ImageSize | None,
     empty_images: str,
     invalid_boxes: str,
 ) -> DatasetSplits:
@@ -108,7 +109,7 @@ def letterboxed_splits(
     }
     if not len(tables["train"].owners):
         raise DataError("there is no object in any of the training pictures")
-    size = (image_size, image_size) if image_size else _frame_size(tables)
+    size = both_sides(image_size) or _frame_size(tables)
     images = {
         split: LetterboxedFiles(table.paths, letterbox_boxes(table, size), table.sizes)
         for split, table in tables.items()

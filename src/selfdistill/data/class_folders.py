@@ -228,16 +228,16 @@ def _check_classes(root: Path, labels: npt.NDArray[np.int32], classes: list[str]
 
 
 def load_or_stream(
-    splits: Mapping[str, ImageFiles], image_size: int | None
+    splits: Mapping[str, ImageFiles], size: tuple[int, int] | None
 ) -> Mapping[str, ImageSet]:
     """Set the size of the images, and decode them into memory if they fit into 2 GiB.
 
-    Without `image_size` images of one common size keep it, by the headers of at most 2,000 of each
+    Without a size images of one common size keep it, by the headers of at most 2,000 of each
     split; others are resized to 224 × 224. In memory the whole shorter side of an image is kept;
     streamed, 224/256 of it.
     """
-    common = None if image_size else common_size(map(_sample, splits.values()))
-    return at_size(splits, common or (image_size or SIZE, image_size or SIZE))
+    size = size or common_size(map(_sample, splits.values()))
+    return at_size(splits, size or (SIZE, SIZE))
 
 
 def at_size(splits: Mapping[str, ImageFiles], size: tuple[int, int]) -> Mapping[str, ImageSet]:

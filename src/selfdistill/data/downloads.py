@@ -11,6 +11,7 @@ from ..core import ResourceError
 from . import box_folders, mask_folders, voc
 from .in_memory import InMemoryImages
 from .mask_values import MaskClasses
+from .option_checks import ImageSize
 from .splits import DatasetSplits, MeanStd
 
 
@@ -67,7 +68,9 @@ def classification_splits(name: str, root: Path) -> DatasetSplits:
     )
 
 
-def voc_segmentation(root: Path, image_size: int | None, ignore_index: int | None) -> DatasetSplits:
+def voc_segmentation(
+    root: Path, image_size: ImageSize | None, ignore_index: int | None
+) -> DatasetSplits:
     """PASCAL VOC 2012: 1,464 training images; the validation split serves as the test split."""
     files = {}
     for split, voc_split in (("train", "train"), ("test", "val")):
@@ -78,7 +81,7 @@ def voc_segmentation(root: Path, image_size: int | None, ignore_index: int | Non
 
 
 def voc_detection(
-    root: Path, image_size: int | None, empty_images: str, invalid_boxes: str
+    root: Path, image_size: ImageSize | None, empty_images: str, invalid_boxes: str
 ) -> DatasetSplits:
     """PASCAL VOC as detectors are compared on it.
 

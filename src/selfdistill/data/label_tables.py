@@ -15,7 +15,15 @@ from .images import ImageFiles
 from .label_columns import Columns, class_names, label_columns, part_column, read_columns
 from .listing import subfolders
 from .named_pictures import ANY, PATHS, NamedPictures
-from .parts import SPLITS, by_split, parts_in_name, single, split_of_name
+from .parts import (
+    SPLITS,
+    by_split,
+    may_lack_training,
+    only_part,
+    parts_in_name,
+    single,
+    split_of_name,
+)
 from .splits import DatasetSplits, promote_val_to_test
 
 _SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
@@ -76,8 +84,9 @@ def _parts(file: Path) -> tuple[dict[str, _Part], str | None]:
     name = part_column(columns["train"], file) if len(tables) == 1 else None
     if name:
         columns = _by_column(columns["train"], name)
-        if "train" not in columns:
+        if "train" not in columns and not may_lack_training():
             raise DataError(f"no row of {file} is for training by its column '{name}'; add some")
+        columns = columns if "train" in columns else {"train": only_part(columns)}
     listed = cache(NamedPictures)  # several parts may lie in one folder
     parts = {
         split: _part(tables.get(split, file), split, part, listed)
@@ -109,9 +118,7 @@ def _tables_beside(file: Path) -> dict[str, Path]:
             if named and named[1] == rest and named[0] not in tables:
                 alike.setdefault(named[0], []).append(table)
         tables |= single(alike)
-    if "train" not in tables:
-        raise DataError(f"there is {file} and no training part beside; call that train")
-    return tables
+    return tables if "train" in tables else {"train": only_part(tables)}
 
 
 def _part_and_rest(stem: str) -> tuple[str, tuple[str, ...]] | None:

@@ -14,6 +14,7 @@ from .in_memory import InMemoryImages
 from .listing import Listing
 from .mask_values import MaskClasses, encode_masks, read_mask_classes
 from .open_image import UnreadableImageError, open_rgb, opened, orientation_of, turned
+from .option_checks import ImageSize, both_sides
 from .parts import Pairs, paired_folders
 from .splits import DatasetSplits, check_folder, promote_val_to_test
 from .targets import Masks
@@ -28,7 +29,7 @@ Files = dict[str, tuple[list[Path], list[Path]]]
 
 
 def read_mask_folder(
-    path: Path, *, image_size: int | None = None, ignore_index: int | None = None
+    path: Path, *, image_size: ImageSize | None = None, ignore_index: int | None = None
 ) -> DatasetSplits:
     """Read PATH/images and PATH/masks, or the same below PATH/train, PATH/val and PATH/test.
 
@@ -42,8 +43,8 @@ def read_mask_folder(
 
     Args:
         path: the folder.
-        image_size: side to resize all images to; None keeps a common size and resizes images of
-            different sizes to 256 × 256.
+        image_size: side to resize all images to, or height and width; None keeps a common size and
+            resizes images of different sizes to 256 × 256.
         ignore_index: a mask value that is no class, besides 255.
 
     Raises:
@@ -70,7 +71,7 @@ def read_mask_pairs(
     path: Path,
     files: Files,
     classes: MaskClasses,
-    image_size: int | None,
+    image_size: ImageSize | None,
     ignore_index: int | None,
 ) -> DatasetSplits:
     """Decode lists of images and masks by split; `classes` may be empty."""
@@ -110,9 +111,9 @@ def _pair_files(
     return list(images.values()), [masks[name] for name in images]
 
 
-def _common_size(files: Files, image_size: int | None) -> tuple[int, int]:
-    if image_size:
-        return image_size, image_size
+def _common_size(files: Files, image_size: ImageSize | None) -> tuple[int, int]:
+    if size := both_sides(image_size):
+        return size
     splits = [
         ImageFiles(images, torch.zeros(len(images), dtype=torch.int64), (1, 1))
         for images, _ in files.values()

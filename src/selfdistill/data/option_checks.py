@@ -16,8 +16,17 @@ def check_fraction(val_fraction: float) -> None:
         raise ConfigError(f"val_fraction={val_fraction:g} is no fraction; give 0 … 0.99")
 
 
-def check_numbers(**numbers: int | None) -> None:
-    """Raises `ConfigError` for a number below 1."""
+ImageSize = int | tuple[int, int]
+"""The side of a square, or height and width."""
+
+
+def both_sides(size: ImageSize | None) -> tuple[int, int] | None:
+    """Height and width."""
+    return (size, size) if isinstance(size, int) else size
+
+
+def check_numbers(**numbers: int | tuple[int, int] | None) -> None:
+    """Raises `ConfigError` for a number below 1, or one of two."""
     for option, value in numbers.items():
-        if value is not None and value < 1:
+        if value is not None and min(value if isinstance(value, tuple) else (value,)) < 1:
             raise ConfigError(f"{option}={value} must be 1 or more; leave it out for the default")

@@ -1,8 +1,11 @@
 """Parts of a data set by the names of folders, files and arrays: train, val and test."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
+from typing import TypeVar
 
 from ..core import DataError
 from .listing import child_folder, has_pair, subfolders
@@ -16,6 +19,23 @@ _NAMES = {
 _PART = re.compile(rf"({'|'.join(_NAMES)})[ _-]?(?:set|data|images)?[ _-]?\d*")
 Pairs = dict[str, list[tuple[Path, Path]]]
 """Folders of images, and of what belongs to them, by split."""
+_T = TypeVar("_T")
+_HELD_OUT_ALONE = ContextVar("held_out_alone", default=False)
+
+
+@contextmanager
+def held_out_alone() -> Iterator[None]:
+    """Context in which data may have a test or validation part alone, which is read as the only."""
+    token = _HELD_OUT_ALONE.set(True)
+    try:
+        yield
+    finally:
+        _HELD_OUT_ALONE.reset(token)
+
+
+def may_lack_training() -> bool:
+    """Whether this is the context of `held_out_alone`."""
+    return _HELD_OUT_ALONE.get()
 
 
 def split_of_name(name: str) -> str | None:
@@ -59,9 +79,21 @@ def by_split(
             "which; call it train, val or test, or move it elsewhere"
         )
     if splits and "train" not in splits:
-        named = " and ".join(str(folders[0]) for folders in splits.values())
-        raise DataError(f"there is {named} and no training part beside; call that train")
+        return {"train": only_part(splits)}
     return {split: splits[split] for split in SPLITS if split in splits}
+
+
+def only_part(splits: Mapping[str, _T]) -> _T:
+    """What is held out, where there is nothing to train on.
+
+    Raises:
+        DataError: there has to be a training part, see `held_out_alone`.
+    """
+    if not may_lack_training():
+        firsts = (part[0] if isinstance(part, list) else part for part in splits.values())
+        named = " and ".join(map(str, firsts))
+        raise DataError(f"there is {named} and no training part beside; call that train")
+    return splits["test"] if "test" in splits else splits["val"]
 
 
 def single(splits: dict[str, list[Path]]) -> dict[str, Path]:

@@ -24,7 +24,7 @@ from .in_memory import InMemoryImages
 from .kept_listing import CACHE
 from .label_tables import read_label_table
 from .npz import read_npz, read_npz_pictures
-from .option_checks import check_fraction, check_numbers, check_policies
+from .option_checks import ImageSize, both_sides, check_fraction, check_numbers, check_policies
 from .shards import read_shards
 from .splits import DatasetSplits, check_folder
 from .targets import Unlabeled
@@ -70,7 +70,7 @@ def load(
     *,
     root: Path | str = CACHE,
     val_fraction: float = 0.1,
-    image_size: int | None = None,
+    image_size: ImageSize | None = None,
     max_train_images: int | None = None,
     task: str = "classification",
     ignore_index: int | None = None,
@@ -96,7 +96,8 @@ def load(
             For clips `folder:PATH` (see `read_clip_folders`) or `npz:FILE`.
         root: directory of the downloads, and of indices of shards that cannot lie beside them.
         val_fraction: of the training images, held out for validation; 0 for none.
-        image_size: height and width to resize all images to; images with boxes are letterboxed.
+        image_size: side of the squares to resize all images to, or their height and width; images
+            with boxes are letterboxed.
         max_train_images: size of a stratified subset of the training images, taken after the
             validation images.
         task: a key of `SOURCES`.
@@ -237,7 +238,7 @@ def _clips(name: str, clip: ClipLength, short_videos: str) -> DatasetSplits:
 
 
 def _segmentation(
-    name: str, root: Path, image_size: int | None, ignore_index: int | None
+    name: str, root: Path, image_size: ImageSize | None, ignore_index: int | None
 ) -> DatasetSplits:
     if folder := _folder(name):
         return mask_folders.read_mask_folder(
@@ -249,7 +250,7 @@ def _segmentation(
 
 
 def _detection(
-    name: str, root: Path, image_size: int | None, empty_images: str, invalid_boxes: str
+    name: str, root: Path, image_size: ImageSize | None, empty_images: str, invalid_boxes: str
 ) -> DatasetSplits:
     if folder := _folder(name):
         return box_folders.read_box_folder(
@@ -260,18 +261,19 @@ def _detection(
     raise _unknown_name(name, "detection")
 
 
-def _resize(splits: DatasetSplits, image_size: int | None, task: str) -> DatasetSplits:
+def _resize(splits: DatasetSplits, image_size: ImageSize | None, task: str) -> DatasetSplits:
     """The splits at one size; those in files are decoded into memory if they fit."""
     images = {split: getattr(splits, split) for split in ("train", "val", "test")}
     files = {split: s for split, s in images.items() if isinstance(s, ImageFiles)}
     resized: dict[str, Any] = {}
+    size = both_sides(image_size)
     if task == "detection":
         resized |= box_folders.load_or_stream(files)
     elif files:
-        resized |= class_folders.load_or_stream(files, image_size)
+        resized |= class_folders.load_or_stream(files, size)
     for split, in_memory in images.items():
-        if isinstance(in_memory, InMemoryImages) and image_size:
-            resized[split] = in_memory.resized((image_size, image_size))
+        if isinstance(in_memory, InMemoryImages) and size:
+            resized[split] = in_memory.resized(size)
     return splits._replace(**resized)
 
 

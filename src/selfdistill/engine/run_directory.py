@@ -22,6 +22,8 @@ from ..core.machine import environment
 RUN_FORMAT = 2
 """Raised when the layout of a run changes; a run of any other format is refused, not misread."""
 LOCK = ".lock"
+_BEGUN = ("environment.json", "data.json")
+_LOGS = (".log", ".out", ".err", ".txt")
 _MAX_METRICS = 4 << 30
 
 
@@ -72,7 +74,9 @@ class RunDirectory:
             yield
 
     def check_free(self) -> None:
-        """Raise `RunBusyError` if the directory holds a run already.
+        """Raise `RunBusyError` if the directory holds a run already, or something else.
+
+        Logs may lie in it, and what is left of a run that was killed as it began.
 
         Raises:
             ConfigError: its name cannot be written into a report.
@@ -88,6 +92,27 @@ class RunDirectory:
                 f"{self.path} holds a run already: --resume {self.path} goes on with it, "
                 "another --out starts anew"
             )
+        if foreign := self._foreign():
+            raise RunBusyError(
+                f"{self.path} is not empty, {foreign} lies in it, and a run has a directory of its "
+                "own; name another --out"
+            )
+
+    def _foreign(self) -> str:
+        """The name of something in the directory that no beginning run has left there, or ""."""
+        if not self.path.is_dir():
+            return ""
+        try:
+            begun = self.environment().get("format") == RUN_FORMAT
+        except ArtifactError:
+            begun = False
+        for entry in sorted(self.path.iterdir()):
+            hidden = entry.name.startswith(".")  # the lock, and drafts of files
+            empty = entry == self.checkpoints and entry.is_dir() and not any(entry.iterdir())
+            left = begun and entry.name in _BEGUN
+            if not (hidden or empty or left or entry.suffix in _LOGS):
+                return entry.name
+        return ""
 
     def begin(self, recipe: str, files: Mapping[str, str] | None = None) -> None:
         """Write environment, further files and recipe of a new run.

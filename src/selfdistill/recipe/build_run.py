@@ -65,9 +65,15 @@ _READING_KEYS = (
 """Keys of a recipe that say how a data set is read."""
 
 
-def load_data(recipe: Recipe) -> ImageData:
-    """The data set, with the recipe's own augmentation where it says so."""
+def load_data(recipe: Recipe, size: tuple[int, int] | None = None) -> ImageData:
+    """The data set, with the recipe's own augmentation where it says so.
+
+    Args:
+        recipe: says which, and how they are read.
+        size: height and width of the images; None is what the recipe says.
+    """
     keys = {key: getattr(recipe, key) for key in _READING_KEYS}
+    keys |= {"image_size": size} if size else {}
     data = load(recipe.data, root=Path(recipe.data_root), **keys)
     crop = data.crop_padding if recipe.crop_padding is None else recipe.crop_padding
     flip = data.flip if recipe.flip is None else recipe.flip

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from ..core import ConfigError, DataError
 from ..data import ImageData
 from ..evaluation import EvaluationSession
-from ..recipe.build_run import load_data
 from ..recipe.data_check import class_difference, in_channels
 from ..records import SPLITS
 from ..records.exit_scores import ExitScore
+from .data_to_score import all_to_score, load_to_score
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ def _other_data(session: EvaluationSession, data: str | ImageData) -> ImageData:
         )
     channels, *_, height, width = own.train.shape
     if isinstance(data, str):
-        size = height if height == width else session.recipe.image_size
-        data = load_data(session.recipe.model_copy(update={"data": data, "image_size": size}))
+        data = load_to_score(session.recipe, data, (height, width))
+    data = all_to_score(data)
     if difference := class_difference(own, _named_as(own, data)):
         raise DataError(f"the run {difference}; give data with the same classes in the same order")
     data = in_channels(data, channels)

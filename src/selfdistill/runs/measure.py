@@ -19,11 +19,11 @@ from ..export.formats import network_file
 from ..export.model_card import card_recipe
 from ..export.package import task_for
 from ..export.verify import file_score
-from ..recipe.build_run import load_data
 from ..recipe.data_check import class_difference, in_channels
 from ..recipe.schema import Recipe, parse
 from ..records.training_data import TrainingData
 from ..tasks import TASKS
+from .data_to_score import load_to_score
 from .predictor import ExportedFile, open_exported
 
 BATCH_SIZES = (1, 32)
@@ -81,6 +81,7 @@ def measure(
     Args:
         file: a file with a graph that `selfdistill export` wrote, or its folder.
         data: whose test images; None takes those of the recipe on the model card beside the file.
+            Of others than those all are taken, if none are held out.
         batch_sizes: images of a timed forward pass.
         num_threads: of the CPU; None takes as many as torch does.
 
@@ -146,8 +147,7 @@ def _data(path: Path, exported: ExportedFile, name: str | None) -> ImageData:
             "has; take selfdistill evaluate RUN"
         )
     shape = exported.preparation.shape
-    size = shape[-1] if shape[-1] == shape[-2] else recipe.image_size
-    data = load_data(recipe.model_copy(update={"image_size": size}))
+    data = load_to_score(recipe, name, (shape[-2], shape[-1]))
     if difference := class_difference(TrainingData("", "", exported.classes, (), ()), data):
         raise DataError(f"the network {difference}; give data with the same classes by --data")
     data = in_channels(data, shape[0])
@@ -170,8 +170,8 @@ def _recipe(path: Path, exported: ExportedFile, name: str | None) -> Recipe:
             "--data"
         )
     try:
-        table = tomllib.loads(text) if text else _own_table(exported)
-        return parse(table | ({"data": name} if name else {}), run_dir=path.parent)
+        table = tomllib.loads(text) if text else {**_own_table(exported), "data": name or ""}
+        return parse(table, run_dir=path.parent)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"the recipe on {card} cannot be read ({error})") from None
 

@@ -122,8 +122,8 @@ def _images(
     if data is None and image_size is None:
         return own.of(first)
     height, width = own.of(first).train.shape[-2:]
-    size = image_size or (height if height == width else first.image_size)
-    return load_data(first.model_copy(update={"data": data or first.data, "image_size": size}))
+    size = (image_size, image_size) if image_size else (height, width)
+    return load_data(first.model_copy(update={"data": data or first.data}), size)
 
 
 def _check(name: str, own: ImageData, images: ImageData) -> None:

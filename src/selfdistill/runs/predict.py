@@ -1,24 +1,18 @@
 """Prediction by a run's directory, a loaded run, or an exported file."""
 
-import warnings
 from pathlib import Path
 from typing import Any
 
 from ..core import STUDENT, ConfigError
 from ..export.formats import network_file
-from ..records.training_data import read_training_data
 from .paths import load_recipe
 from .pictures import Pictures, given_pictures
 from .predict_pictures import MIN_SCORE, TOP, predict_pictures
 from .predictions import Predictions
-from .predictor import (
-    Predictor,
-    data_without_images,
-    predictor_of_file,
-    predictor_of_run,
-)
-from .run import Run, load
+from .predictor import Predictor, predictor_of_file, predictor_of_run
+from .run import Run
 from .save_predictions import check_free, save_predictions
+from .without_images import load_without_images
 
 
 def predict(
@@ -83,11 +77,7 @@ def load_predictor(
     file = network_file(path) if path.is_dir() else path
     if file is None:
         load_recipe(path)  # raises where there is no run
-        data = data_without_images(read_training_data(path))
-        with warnings.catch_warnings():  # of images that are not the run's: these are none
-            warnings.filterwarnings("ignore", ".* has changed since ")
-            run = load(path, data=data, **objects)
-        return load_predictor(run, exit, device)
+        return load_predictor(load_without_images(path, **objects), exit, device)
     if exit is not None or device is not None:
         raise ConfigError(
             f"{file} holds one network, which runs on the CPU; exit and device are for runs"

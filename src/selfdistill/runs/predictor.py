@@ -6,13 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from ..core import STUDENT, ArtifactError, ConfigError
-from ..data import ImageData, InMemoryImages
 from ..data.augment import normalize
-from ..data.clips import InMemoryClips
 from ..data.preparation import Preparation, preparation_of
 from ..engine.evaluate import predictor_outputs
 from ..export.file_format import REQUIRED_TEXTS
@@ -20,7 +17,6 @@ from ..export.formats import format_of, graph_endings
 from ..export.int8_options import INT8
 from ..export.select_exit import predictor_name, select_exit
 from ..export.verify import file_outputs
-from ..records.training_data import TrainingData
 from ..tasks import task_family
 
 if TYPE_CHECKING:
@@ -72,41 +68,6 @@ def predictor_of_run(run: "Run", exit: str | int = STUDENT, device: str | None =
         return predictor_outputs(session.fabric, session.method, name, inputs)
 
     return Predictor(name, task_family(data.task), data.classes, preparation_of(data), outputs)
-
-
-def data_without_images(trained_on: TrainingData) -> ImageData:
-    """The description of a run's data in the form of data, so that a run loads without them.
-
-    Raises:
-        ArtifactError: the run does not say how pictures are prepared.
-    """
-    preparation = trained_on.preparation
-    if preparation is None:
-        raise ArtifactError("data.json does not say how pictures are prepared; train the run anew")
-    num_images = trained_on.parts["train"].images
-    black = torch.zeros(1, dtype=torch.uint8).expand(num_images, *preparation.shape)
-    labels = torch.arange(num_images) % len(trained_on.classes)
-    images = InMemoryImages(black, labels)
-    if clip := preparation.clip:
-        frame, lengths = black[:, :, 0], torch.ones(num_images, dtype=torch.int64)
-        images = InMemoryClips(frame, lengths, labels, clip)
-    return ImageData(
-        trained_on.name,
-        images,
-        None,
-        None,
-        list(trained_on.classes),
-        trained_on.mean,
-        trained_on.std,
-        crop_padding=0,
-        flip=False,
-        resized_crop=False,
-        task=trained_on.task,
-        fit=preparation.fit,
-        resize_ratio=preparation.resize_ratio,
-        normalization=trained_on.normalization,
-        own_moments=trained_on.own_moments,
-    )
 
 
 def predictor_of_file(file: Path) -> Predictor:

@@ -100,7 +100,8 @@ class Run:
 
         Args:
             split: "val" or "test"; None is the test images, if there are any.
-            data: other data with the same classes, which are normalized as the run's were.
+            data: other data with the same classes, which are normalized as the run's were; all of
+                them, if none are held out.
             device: None is the recipe's.
 
         Raises:
