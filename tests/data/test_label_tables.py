@@ -84,6 +84,50 @@ def test_how_pictures_are_spelled(tmp_path, spelling):
     assert found == {"train": {f"images/{name}": label for name, label in CLASSES.items()}}
 
 
+@pytest.mark.parametrize(
+    "start", ["{}/", "{}/../insects/", "insects/", "/other/machine/insects/", "C:\\insects\\", ""]
+)
+def test_paths_that_start_elsewhere_keep_their_folders(tmp_path, start):
+    names = [f"{label}/{number}.png" for label in ("ant", "bee") for number in range(3)]
+    folder = tmp_path / "insects"
+    pictures(folder, *names)
+    rows = [f"{start.format(folder)}{name},{name[:3]}" for name in names]
+    found = read(table(folder / "labels.csv", "file,label", *rows))
+    assert found == {"train": {name: name[:3] for name in names}}
+
+
+@pytest.mark.parametrize(
+    ("there", "written"),
+    [
+        ("train/{}", "val/{}"),
+        ("train/{}", "test/images/../{}"),
+        ("training/{}", "/data/val/{}"),
+        ("train/bugs/{}", "/data/val/bugs/{}"),
+        ("b/{}", "a/{}"),
+        ("b/{}", "../b2/{}"),
+    ],
+)
+def test_a_picture_of_another_folder_is_no_picture_of_the_table(tmp_path, there, written):
+    pictures(tmp_path, *(there.format(name) for name in FOUR))
+    file = table(tmp_path / "labels.csv", "file,label", *(written.format(row) for row in ROWS))
+    with pytest.raises(DataError, match=r"no column .* names pictures in"):
+        read(file)
+
+
+def test_some_rows_of_another_folder_are_missing(tmp_path):
+    pictures(tmp_path, *(f"train/{name}" for name in FOUR))
+    rows = [f"{'val' if row[0] == 'd' else 'train'}/{row}" for row in ROWS]
+    with pytest.raises(DataError, match=r"names 1 are not in .* \(the first is 'val/d.png'\)"):
+        read(table(tmp_path / "labels.csv", "file,label", *rows))
+
+
+def test_pictures_of_another_machine_are_found_by_name_and_that_is_said(tmp_path):
+    pictures(tmp_path / "images", *FOUR)
+    file = table(tmp_path / "labels.csv", "file,label", *(f"/kaggle/input/{row}" for row in ROWS))
+    (note,) = read_label_table(file).notes
+    assert "found by their names alone: 4 ('/kaggle/input/a.png' is " in note
+
+
 def test_no_path_leads_out_of_the_folder(tmp_path):
     pictures(tmp_path, *FOUR)
     pictures(tmp_path / "inner", "other.png")

@@ -174,6 +174,7 @@ def _images(part: _Part, labels: list[str], classes: list[str], notes: list[str]
     known = {name: label for label, name in enumerate(classes)}
     label_of: dict[str, int] = {}
     missing: list[str] = []
+    elsewhere: list[str] = []
     cells = part.columns[part.column]
     for cell, name in zip(cells, labels, strict=True):
         path = part.pictures.find(cell, part.spelling)
@@ -189,14 +190,21 @@ def _images(part: _Part, labels: list[str], classes: list[str], notes: list[str]
         elif not path:
             raise DataError(
                 f"several pictures in {part.pictures.folder} are called '{cell}', as {part.file} "
-                "has it; write the paths into the table"
+                "has it; write their paths from that folder into the table"
             )
         elif label_of.setdefault(path, known[name]) != known[name]:
             raise DataError(f"{part.file} gives '{cell}' two classes; remove one of the rows")
+        elif part.spelling >= PATHS and part.pictures.is_elsewhere(cell, path):
+            elsewhere.append(f"'{cell}' is {path}")
     if missing:
         raise DataError(
             f"of the pictures that {part.file} names {len(missing):,} are not in "
             f"{part.pictures.folder} (the first is '{missing[0]}'); add them or remove their rows"
+        )
+    if elsewhere:
+        notes.append(
+            f"pictures that {part.file} has at another place are found by their names alone: "
+            f"{len(elsewhere):,} ({elsewhere[0]})"
         )
     if twice := len(cells) - len(label_of):
         notes.append(f"rows of {part.file} that name a picture once more are left out: {twice:,}")
