@@ -170,3 +170,14 @@ def test_short_runs_that_are_refused(arguments, code, sentence):
 )
 def test_times(seconds, arguments):
     assert _format_time(seconds) == arguments
+
+
+def test_a_method_without_labels_is_examined(tmp_path):
+    folder, teacher = pictures(tmp_path / "set", each=12), str(tmp_path / "teacher")
+    common = ("--data", f"folder:{folder}", "--model", "cifar/resnet8", "--batch-size", "8")
+    common = (*common, "--epochs", "1", "--device", "cpu")
+    assert say("train", *common, "--method", "ce", "--out", teacher).code == 0
+    result = say("doctor", *common, "--method", "feature-kd", "--teacher", teacher)
+    assert result.code == 0, result.err
+    assert "first step: 8 images" in result.out
+    assert "training images" not in result.out

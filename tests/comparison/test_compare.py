@@ -12,7 +12,7 @@ from filelock import FileLock
 
 import selfdistill
 from selfdistill.comparison.compare import ComparisonCallback, compare
-from selfdistill.core import ArtifactError, ConfigError, RunBusyError
+from selfdistill.core import ArtifactError, ConfigError, DataError, RunBusyError
 from selfdistill.functional.statistics import Significance
 from selfdistill.signals import Interrupted
 
@@ -171,6 +171,9 @@ def test_an_exit_that_nobody_has(pretend):
     with pytest.raises(ConfigError, match="--resume with another --exit"):
         compare(out="study", resume=True)
     assert compare(out="study", resume=True, exit="1").summary[1].predictor == "exit1"
+    with pytest.raises(ConfigError, match="no row has a predictor 'exit9'"):
+        compare(out="study", resume=True, exit="9")
+    assert compare(out="study", resume=True).summary[1].predictor == "exit1"  # as before
 
 
 def test_one_seed_says_nothing(pretend):
@@ -190,6 +193,7 @@ def test_threads_are_handed_on(pretend):
 
 
 def test_default_path(pretend):
+    Path("my/flowers.v2").mkdir(parents=True)
     comparison = compare("ce", seeds="0", epochs=1, data="folder:my/flowers.v2")
     assert comparison.path == Path("studies/flowers-resnet10_w16")
 
@@ -204,12 +208,22 @@ def test_default_path(pretend):
         ({"resume": True}, "study holds no study"),
         ({"resume": True, "out": None}, "which study is to be resumed"),
         ({"recipe": "nowhere.toml"}, "nowhere.toml cannot be read"),
+        ({"data": "folder:nowhere"}, "there is no folder 'nowhere'"),
+        ({"weights": "nowhere.pth"}, "there is no weights file 'nowhere.pth'"),
+        ({"methods": "muse,kd", "teacher": "runs/nowhere"}, "there is no teacher 'runs/nowhere'"),
     ],
 )
 def test_refused_before_anything_is_written(pretend, keys, sentence):
-    with pytest.raises(ConfigError, match=sentence):
-        compare("muse", **{**KEYS, **keys})
+    with pytest.raises((ConfigError, DataError), match=sentence):
+        compare(**{"methods": "muse", **KEYS, **keys})
     assert not Path("study").exists()
+
+
+def test_what_a_further_row_lacks_is_told_before_it_trains(pretend):
+    compare("muse", seeds="0", **KEYS)
+    with pytest.raises(ConfigError, match="there is no teacher 'runs/nowhere'"):
+        compare("muse,kd", seeds="0", teacher="runs/nowhere", **KEYS)
+    assert compare(out="study", resume=True).study.rows.keys() == {"ce", "muse"}
 
 
 def test_something_else_is_left_alone(pretend):

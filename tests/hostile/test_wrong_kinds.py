@@ -70,6 +70,10 @@ def test_one_peer_needs_no_list(tmp_path):
         ({"peers": [3]}, "a peer is a name or a torch.nn.Module, and this is int"),
         ({"data": IMAGES}, "data is a name.* InMemoryImages .* and this is Tensor"),
         ({"data": [IMAGES]}, "data is a name.* and this is list"),
+        (
+            {"weights": {"a": IMAGES}},
+            "weights is pretrained, or the path .* this is dict",
+        ),
         ({"callback": print}, "a callback is an object of a class made from selfdistill.Callback"),
         ({"callback": [Watcher()]}, "a callback is an object of a class"),
         ({"callback": selfdistill.Callback}, "a callback is an object of a class"),

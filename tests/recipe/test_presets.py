@@ -58,6 +58,18 @@ def test_heads_on_a_network_that_stays_are_trained_from_scratch():
     assert resolved(method=name, **WEIGHTS).preset == "scratch"
 
 
+@pytest.mark.parametrize("method", ["feature-kd", "kd3", "cskd", "mixskd", "crd"])
+def test_a_preset_mixes_no_images_for_methods_that_cannot(method):
+    classes = METHODS[method]
+    strong = with_preset({}, {"method": method, "preset": "strong"})
+    mixing = {key for key in ("mixup", "cutmix") if strong.get(key)}
+    assert bool(mixing) == classes.needs.mixtures
+    plain = with_preset({}, {"method": "ce", "preset": "strong"})
+    assert {key for key in ("mixup", "cutmix") if plain.get(key)} == {"mixup", "cutmix"}
+    assert "label_smoothing" in plain
+    assert ("label_smoothing" in strong) == (method != "feature-kd")  # which is of no class
+
+
 def test_families_and_tasks_have_their_own():
     vit = resolved(method="ce", model="timm/vit_tiny_patch16_224", weights="pretrained")
     assert (vit.optimizer, vit.layer_decay, vit.norm_decay) == ("adamw", 0.75, False)

@@ -149,3 +149,11 @@ def test_a_transformer_of_clips_has_maps_and_a_class_token():
 def test_a_transformer_of_clips_names_the_clips_that_it_is_built_for():
     with pytest.raises(ConfigError, match="it is built for --clip-frames 8 --image-size 32"):
         example_output(vision_transformer_of_clips(), torch.zeros(2, 3, 4, 64, 64))
+
+
+@pytest.mark.parametrize("names", ["auto", ["stem"]])
+def test_taps_that_are_named_find_no_other_words(names):
+    with pytest.raises(ConfigError, match="network for clips, and these are images"):
+        Taps(build("clips/r3d10_w8", num_classes=5), names, example=torch.zeros(2, 3, 16, 16))
+    with pytest.raises(ConfigError, match="network for images, and these are clips"):
+        Taps(build("cifar/resnet8", num_classes=5), names, example=torch.zeros(2, 3, 4, 16, 16))

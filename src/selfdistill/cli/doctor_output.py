@@ -53,15 +53,11 @@ def _show_facts(title: str, facts: dict[str, str]) -> None:
 
 
 def _show_data(report: DataReport) -> None:
-    by_size = sorted(zip(report.counts, report.classes, strict=True))
-    fewest, most = (f"{count:,} of '{name}'" for count, name in (by_size[0], by_size[-1]))
     sample_mean, sample_std = report.moments
     sizes = ", ".join(f"{size:,} {name}" for name, size in report.sizes.items())
-    ellipsis = ", …" if len(report.classes) > _MAX_NAMES else ""
     facts = {
         "images": f"{sizes}; {_format_shape(report.shape)}",
-        "classes": f"{len(report.classes)}: {', '.join(report.classes[:_MAX_NAMES])}{ellipsis}",
-        f"training {report.unit}": f"{fewest} … {most}",
+        **_class_facts(report),
         "normalized by": report.normalization_text,
         "measured": f"mean {_format_numbers(sample_mean)}, "
         f"std {_format_numbers(sample_std)} ({report.num_sampled:,} images)",
@@ -79,6 +75,19 @@ def _show_data(report: DataReport) -> None:
     for name, (count, searched) in report.duplicates.items():
         facts[f"{name} in train"] = f"{count:,} of {searched:,} images that were searched for"
     _show_facts(f"data: {report.name}", facts)
+
+
+def _class_facts(report: DataReport) -> dict[str, str]:
+    """Names and numbers of the classes; nothing where no label is read."""
+    by_size = sorted(zip(report.counts, report.classes, strict=True))
+    if not by_size:
+        return {}
+    fewest, most = (f"{count:,} of '{name}'" for count, name in (by_size[0], by_size[-1]))
+    ellipsis = ", …" if len(report.classes) > _MAX_NAMES else ""
+    return {
+        "classes": f"{len(report.classes)}: {', '.join(report.classes[:_MAX_NAMES])}{ellipsis}",
+        f"training {report.unit}": f"{fewest} … {most}",
+    }
 
 
 def _read_files(report: DataReport) -> str:

@@ -2,7 +2,7 @@
 
 import re
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 from .. import methods as _all  # noqa: F401  importing them is what registers them
 from ..core import STUDENT, ConfigError, MissingExtraError, check_kind, nearest
 from ..engine.run_directory import RunDirectory
+from ..recipe.document import check_early
 from ..recipe.schema import read
 from .directory import STUDY_FILE, StudyDirectory
 from .grid import Study, extend_study, plan_study
@@ -130,17 +131,28 @@ def compare(
     )
     if directory.read() is None and resume:
         raise ConfigError(f"{directory.path} holds no study (no {STUDY_FILE} in it)")
+    if requested and directory.read() is None:
+        _check_rows(requested, requested.rows)  # before anything is written
     with directory.lock():
         study = _merge_studies(directory.read(), requested, directory.path, exit)
-        directory.write(study)
         runner = _StudyRunner(study, directory, callback)
         run_jobs = runner.open_jobs()
+        _check_rows(study, dict.fromkeys(job.row for job in run_jobs))
+        if exit:  # one that no row has is not to be kept
+            main_results(study, row_results(study, list(runner.outcomes.values())))
+        directory.write(study)
         if launcher == "local":
             shares = share_resources(study.rows[study.baseline], len(run_jobs), jobs, threads)
             return runner.run(run_jobs, run_locally(run_jobs, shares), str(shares))
         folder = directory.path / "slurm"
         results = run_on_slurm(run_jobs, folder, slurm or {}, jobs, threads)
         return runner.run(run_jobs, results, "as jobs of SLURM")
+
+
+def _check_rows(study: Study, names: Iterable[str]) -> None:
+    """Refuse rows whose data, teacher or weights are not there, before others are trained."""
+    for name in names:
+        check_early(study.rows[name])
 
 
 def _check_launch(

@@ -130,6 +130,11 @@ class Needs(NamedTuple):
     chosen_extra: bool = False
     run_length: bool = False
 
+    @property
+    def mixtures(self) -> bool:
+        """Whether images may be mixed, and their labels with them."""
+        return not (self.single_label or self.same_class or self.unlabeled or self.embeddings)
+
     def __or__(self, other: "Needs") -> "Needs":
         """The requirements of both; clips go where both can take them."""
         merged: Iterable[Any] = map(max, self, other)

@@ -43,8 +43,8 @@ def check_augmentation(recipe: Recipe, data: ImageData, method: Method) -> None:
             f"the labels that {mixing} would mix are of images, and in '{data.name}' "
             f"{data.train.targets.unit} have them; leave it out"
         )
-    needs, unread = method.needs, method.needs.unlabeled or method.needs.embeddings
-    if mixing and (needs.single_label or needs.same_class or unread):
+    if mixing and not method.needs.mixtures:
+        unread = method.needs.unlabeled or method.needs.embeddings
         reads = "reads no labels" if unread else "takes each image for one of one class"
         none = mixing.replace(" and", " 0 and")
         raise ConfigError(

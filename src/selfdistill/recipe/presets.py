@@ -1,5 +1,6 @@
 """Presets: the settings that a recipe begins with, by what is trained, from `presets.toml`."""
 
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -14,7 +15,7 @@ from .default_method import default_method
 from .document import read, read_toml
 from .fields import Recipe
 from .merge import merge_keys
-from .options import method_classes
+from .options import method_classes, task_of
 from .plugins import import_recipe_plugins
 from .published import runnable_rows
 
@@ -145,8 +146,11 @@ def _network_of_run(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
     Keys that are given go before these.
     """
-    path = Path(str(recipe.get("weights", ""))) / "recipe.toml"
-    if not recipe.get("weights") or not path.is_file():
+    weights = recipe.get("weights")
+    if not weights or not isinstance(weights, str | os.PathLike):
+        return {}  # what it is instead is told when the recipe is checked
+    path = Path(weights) / "recipe.toml"
+    if not path.is_file():
         return {}
     own = read(path)
     if not isinstance(own.get("model"), str):
@@ -161,6 +165,7 @@ def resolve_preset(recipe: Mapping[str, Any], methods: Sequence[str] = ()) -> Pr
     methods = methods or [str(complete["method"] or default_method(complete).method)]
     classes = [cls for name in methods for cls in method_classes(name).values()]
     trained = bool(complete["weights"]) and not any(cls.needs.trained_student for cls in classes)
+    complete["task"] = task_of(methods[-1], str(recipe.get("task", "")))
     name = str(complete["preset"])
     if name == "auto":
         name = "finetune" if trained else "scratch"
@@ -171,7 +176,7 @@ def resolve_preset(recipe: Mapping[str, Any], methods: Sequence[str] = ()) -> Pr
     for rule in preset_table().rule:
         if rule.preset in (None, name) and _holds(rule, str(complete["task"]), family, trained):
             values |= rule.values
-    if any(cls.needs.single_label or cls.needs.same_class for cls in classes):
+    if not all(cls.needs.mixtures for cls in classes):
         values = {key: value for key, value in values.items() if key not in _MIXING}
     if complete["batch_size"] != Recipe.model_fields["batch_size"].default:
         values.pop("accumulation_steps", None)  # which need not divide it

@@ -41,6 +41,13 @@ def training_arguments(
     keys = dict(keys)
     peers = [peers] if isinstance(peers, str | nn.Module) else peers
     _check_kinds(model, data, teacher, peers)
+    check_kind(
+        "weights",
+        keys.get("weights"),
+        str | Path | None,
+        "pretrained, or the path of a file or a run (tensors go into a module by load_state_dict, "
+        "and that is given as model)",
+    )
     if model is not None:
         keys["model"] = type(model).__name__ if isinstance(model, nn.Module) else model
     if data is not None:

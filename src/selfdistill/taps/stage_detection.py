@@ -50,10 +50,22 @@ def example_output(network: nn.Module, example: Any) -> Any:
     """
     if not isinstance(example, Tensor):
         return _graph_output(network, example)
+    with misfit_told(network, example), evaluation_mode(network):
+        return network(beside(network, example))
+
+
+@contextmanager
+def misfit_told(network: nn.Module, example: Any) -> Iterator[None]:
+    """Context of a network's first pass, whose failure is told in a sentence.
+
+    Raises:
+        ConfigError: the network does not take the example.
+    """
     try:
-        with evaluation_mode(network):
-            return network(beside(network, example))
+        yield
     except (RuntimeError, ValueError, AssertionError, IndexError) as error:
+        if not isinstance(example, Tensor):
+            raise
         raise ConfigError(f"{type(network).__name__} {_misfit(network, example, error)}") from error
 
 

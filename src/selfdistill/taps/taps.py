@@ -17,7 +17,7 @@ from .feature_map import (
     reads_class_token,
     skipped_tokens,
 )
-from .stage_detection import check_uncompiled, evaluation_mode, find_taps
+from .stage_detection import check_uncompiled, evaluation_mode, find_taps, misfit_told
 
 
 class Taps(NetworkWrapper):
@@ -67,7 +67,7 @@ class Taps(NetworkWrapper):
             network.get_submodule(name).register_forward_hook(partial(self._catch, name))
         versions: dict[str, tuple[Tensor, int]] = {}
         self._state.versions = versions
-        with evaluation_mode(network):
+        with misfit_told(network, example), evaluation_mode(network):
             _, features = self.forward_features(example)
         self._state.versions, self._state.changed = None, self._changed_in_place(versions)
         self.shapes = {name: tuple(feature.shape[1:]) for name, feature in features.items()}
