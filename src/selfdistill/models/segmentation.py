@@ -121,10 +121,13 @@ def _on_timm(name: str, num_classes: int, in_channels: int, pretrained: bool) ->
 
 
 class TorchvisionSegmenter(nn.Module):
-    """A segmentation network of torchvision that returns its scores alone.
+    """A segmentation network of torchvision that returns its scores alone, as it computes them.
+
+    torchvision enlarges them to its input, as whoever reads scores here does. That would lead the
+    input's size around all stages, so that the network could not be cut into these.
 
     Args:
-        network: returns a dictionary whose `out` are the scores.
+        network: has a `backbone`, and a `classifier` of its features.
 
     Attributes:
         cuts: names of the modules at which the stages of its backbone end.
@@ -137,8 +140,11 @@ class TorchvisionSegmenter(nn.Module):
         self.cuts = tuple(f"network.backbone.{name}" for name in stages)
 
     def forward(self, x: Tensor) -> Any:
-        """(B, 3, H, W) to scores (B, K, H, W)."""
-        return self.network(x)["out"]
+        """(B, 3, H, W) to scores (B, K, h, w)."""
+        features = self.network.get_submodule("backbone")(x)
+        if "out" in features:  # else the classifier reads two of them
+            features = features["out"]
+        return self.network.get_submodule("classifier")(features)
 
 
 def segmenter_names() -> list[str]:

@@ -265,7 +265,8 @@ def _between(graph: fx.Graph, start: fx.Node, end: Any, tap: str) -> fx.Graph:
         if node in needed and node is not start:
             if node.op == "placeholder":
                 raise _CannotSplit(
-                    f"a connection leads around tap '{tap}'; tap the block that contains it"
+                    f"a connection leads around tap '{tap}'; tap the block that contains it, or "
+                    "take a network whose stages follow each other, without skips into a decoder"
                 )
             copies[node] = part.node_copy(node, copies.__getitem__)
     part.output(fx.map_arg(end, copies.__getitem__))
