@@ -53,14 +53,16 @@ class NamedPictures:
         """The picture that a cell names, "" where it names several, None where it names none."""
         *folders, name = _parts(cell)
         wanted = name if spelling >= PATHS else "/".join((*folders, name))
-        found = self._by_spelling[spelling].get(wanted, [])
+        pictures = self._by_spelling[spelling].get(wanted, [])
         if spelling >= PATHS and folders:
-            same = [picture for picture in found if not self._is_of_another_part(picture, folders)]
+            same = [
+                picture for picture in pictures if not self._is_of_another_part(picture, folders)
+            ]
             ends = [picture for picture in same if not self.is_elsewhere(cell, picture)]
             absolute = not folders[0] or folders[0].endswith(":")
             deepest = max((picture.count("/") for picture in ends), default=0)
-            found = [p for p in ends if p.count("/") == deepest] or (same if absolute else [])
-        return None if not found else found[0] if len(found) == 1 else ""
+            pictures = [p for p in ends if p.count("/") == deepest] or (same if absolute else [])
+        return None if not pictures else pictures[0] if len(pictures) == 1 else ""
 
     def is_elsewhere(self, cell: str, picture: str) -> bool:
         """Whether a cell is a path that does not end with the picture's, from the folder."""

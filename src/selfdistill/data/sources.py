@@ -26,7 +26,7 @@ from .label_tables import read_label_table
 from .npz import read_npz, read_npz_pictures
 from .option_checks import ImageSize, both_sides, check_fraction, check_numbers, check_policies
 from .shards import read_shards
-from .splits import DatasetSplits, check_folder
+from .splits import DatasetSplits, absent_classes, check_folder
 from .targets import Unlabeled
 from .text_files import check_class_names
 
@@ -114,12 +114,8 @@ def load(
         ResourceError: a failed download.
     """
     check_fraction(val_fraction)
-    check_numbers(
-        image_size=image_size,
-        max_train_images=max_train_images,
-        clip_frames=clip_frames,
-        clip_stride=clip_stride,
-    )
+    check_numbers(image_size=image_size, max_train_images=max_train_images)
+    check_numbers(clip_frames=clip_frames, clip_stride=clip_stride)
     check_policies(
         empty_images=(empty_images, box_folders.EMPTY_IMAGES),
         invalid_boxes=(invalid_boxes, box_folders.INVALID_BOXES),
@@ -144,7 +140,7 @@ def load(
     train, val = splits.train, splits.val
     if val is None:
         train, val = hold_out_fraction(train, val_fraction)
-    notes = (*splits.notes, *check_class_names(splits.classes, name))
+    notes = (*splits.notes, *check_class_names(splits.classes, name), *absent_classes(splits))
     splits = splits._replace(train=subsample(train, max_train_images), val=val, notes=notes)
     resized = _resize(splits, image_size, task)
     return replace(_image_data(name, resized, task), fit=splits.train.fit)

@@ -10,6 +10,7 @@ from .listing import LABEL_TABLES
 
 MeanStd = tuple[tuple[float, ...], tuple[float, ...]]
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
+_MAX_NAMES = 10
 T = TypeVar("T", bound=ImageSet)
 
 
@@ -56,3 +57,21 @@ def check_folder(path: Path) -> None:
         place = "" if path.is_absolute() else f" in {Path.cwd()}"
         hint = nearest(path.name, siblings, list_all=False)
         raise DataError(f"there is no folder {path}{place}{hint}")
+
+
+def absent_classes(splits: DatasetSplits) -> tuple[str, ...]:
+    """Notes on held-out parts of a data set that lack some of its classes of images."""
+    notes = []
+    for part, images in (("validation", splits.val), ("test", splits.test)):
+        if images is None or images.targets.unit != "images":
+            continue
+        counts = images.targets.counts(len(splits.classes)).tolist()
+        lacking = [name for name, count in zip(splits.classes, counts, strict=True) if not count]
+        if len(lacking) not in (0, len(counts)):  # all where no label is read
+            named = ", ".join(f"'{name}'" for name in lacking[:_MAX_NAMES])
+            more = ", …" if len(lacking) > _MAX_NAMES else ""
+            notes.append(
+                f"the {part} part has no picture of {len(lacking)} of {len(counts)} classes: "
+                f"{named}{more}"
+            )
+    return tuple(notes)

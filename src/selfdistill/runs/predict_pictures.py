@@ -41,7 +41,7 @@ def predict_pictures(
     if predictor.task == "embedding":
         raise ConfigError(
             "the network gives embeddings and knows no class; fine-tune it on images with labels, "
-            "by train --weights with its run, or export it and read its output"
+            "by train --weights with its run, or read what its exported file gives"
         )
     if top < 1:
         raise ConfigError(f"top={top} must be 1 or more")

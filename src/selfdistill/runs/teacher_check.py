@@ -101,9 +101,14 @@ def size_warnings(components: RunComponents, score: float | None = None) -> list
     before = "" if score is None else _score_of_run(Path(name))
     after = "" if score is None else f", where it has {score:.1%}"
     old, new = (f"{height}×{width}" for height, width in (size, own))
+    remedy = (
+        f"--image-size {size[0]} is its own, and --teacher-image-size {size[0]} shows it that alone"
+        if size[0] == size[1]
+        else f"bring the pictures to {old} to show it its own"
+    )
     return [
         f"teacher {name} was trained on images of {old}{before} and is shown {new} here{after}; "
-        f"--image-size {size[0]} is its own, and --teacher-image-size {size[0]} shows it that alone"
+        f"{remedy}"
     ]
 
 
