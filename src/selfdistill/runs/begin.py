@@ -13,6 +13,7 @@ from ..engine.run_directory import RunDirectory
 from ..recipe.build_run import RunComponents
 from ..recipe.data_check import describe_data
 from ..recipe.schema import Recipe, write
+from ..recipe.unread_keys import unread_notes
 from ..records.exit_measurements import FILE as MEASUREMENTS_FILE
 from ..records.exit_scores import FILE as EXITS_FILE
 from ..records.training_data import DATA_FILE
@@ -81,7 +82,8 @@ def announce(
     """Say what is trained, on what, and with which teacher; `before` are the epochs so far."""
     callback.on_start(run_summary(components, fabric, directory))
     warn_of_data(components.data)
-    for note in schedule_notes(components.recipe):
+    unread = [] if resume else unread_notes(components.recipe)
+    for note in (*schedule_notes(components.recipe), *unread):
         warnings.warn(note, stacklevel=2)
     if components.recipe.epochs > before:
         callback.on_message(describe_extension(components.recipe, before))
