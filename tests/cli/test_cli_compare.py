@@ -77,6 +77,7 @@ def test_settings_and_a_recipe(pretend, tmp_path):
 
 @pytest.mark.filterwarnings("default")
 def test_a_preset_and_pictures_of_ones_own_are_one_command(pretend):
+    Path("mine").mkdir()
     arguments = ("--preset", "finetune", "--methods", "muse,frskd", "--data", "folder:mine")
     result = say("compare", *arguments, "--seeds", "0", "--device", "cpu", "--jobs", 3)
     assert result.code == 0

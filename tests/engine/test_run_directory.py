@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+import selfdistill
 from selfdistill.core import ArtifactError, ConfigError, ResourceError, RunBusyError
 from selfdistill.core.machine import environment
 from selfdistill.engine.run_directory import RUN_FORMAT, RunDirectory
@@ -52,18 +53,23 @@ def test_what_else_lies_in_a_directory_is_not_written_over(directory, name):
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("mine")
     with pytest.raises(RunBusyError, match=f"{name.split('/')[0]} lies in it.*another --out"):
-        directory.begin("", {"data.json": "{}"})
+        directory.check_free()
+    with pytest.raises(RunBusyError, match="lies in it"):
+        selfdistill.train(out=directory.path, quiet=True)
     assert file.read_text() == "mine"
-    assert not (directory.path / "environment.json").exists()
+    left = {path for path in directory.path.rglob("*") if path.is_file()}
+    assert left == {file}  # no lock either
 
 
 def test_logs_and_the_beginning_of_a_killed_run_are_in_nobodys_way(directory):
     directory.path.mkdir(parents=True, exist_ok=True)
     (directory.path / "log.txt").touch()
     (directory.path / ".report.draft").touch()
+    directory.check_free()
     with directory.held():
         directory.begin("first", {"data.json": "{}"})
     (directory.path / "recipe.toml").unlink()  # as if it had been killed before
+    directory.check_free()
     with directory.held():
         directory.begin("second", {"data.json": "{}"})
     assert directory.recipe() == "second"

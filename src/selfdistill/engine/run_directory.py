@@ -87,15 +87,18 @@ class RunDirectory:
             raise ConfigError(
                 f"the name {str(self.path)!r} is not UTF-8; choose another --out"
             ) from None
-        if (self.path / "recipe.toml").exists():
-            raise RunBusyError(
-                f"{self.path} holds a run already: --resume {self.path} goes on with it, "
-                "another --out starts anew"
-            )
+        self._check_no_run()
         if foreign := self._foreign():
             raise RunBusyError(
                 f"{self.path} is not empty, {foreign} lies in it, and a run has a directory of its "
                 "own; name another --out"
+            )
+
+    def _check_no_run(self) -> None:
+        if (self.path / "recipe.toml").exists():
+            raise RunBusyError(
+                f"{self.path} holds a run already: --resume {self.path} goes on with it, "
+                "another --out starts anew"
             )
 
     def _foreign(self) -> str:
@@ -122,7 +125,7 @@ class RunDirectory:
         Raises:
             RunBusyError: there is a run.
         """
-        self.check_free()
+        self._check_no_run()
         description = {"format": RUN_FORMAT, **environment()}
         self.write("environment.json", json.dumps(description, indent=1))
         for name, text in (files or {}).items():
