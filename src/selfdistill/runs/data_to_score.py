@@ -13,7 +13,7 @@ def load_to_score(recipe: Recipe, name: str | None, size: tuple[int, int]) -> Im
     """Data in the size of a network's images, read as a run's recipe says.
 
     Of the run's own a part is held out, as in training. Of others nothing was trained on: they may
-    have a test or validation part alone, and without any all of their images are for the test.
+    have a test or validation part alone, and without any all of their images are scored.
 
     Args:
         recipe: of the run.
@@ -28,8 +28,8 @@ def load_to_score(recipe: Recipe, name: str | None, size: tuple[int, int]) -> Im
 
 
 def all_to_score(data: ImageData) -> ImageData:
-    """Other data, of which all images are for the test if none are held out."""
-    return data if data.test or data.val else replace(data, test=data.train)
+    """Other data, of which all images are for either part if none are held out."""
+    return data if data.test or data.val else replace(data, val=data.train, test=data.train)
 
 
 def _place(name: str) -> tuple[str, str]:
