@@ -79,24 +79,38 @@ def fine_tuning_methods() -> list[str]:
 
 def feature_distillation() -> list[str]:
     """What features that were learned without labels are worth before few labels."""
+    sizes = {
+        "": ("resnet8", "64×64", "4,000 images, 10 epochs", ""),
+        "-45000": ("resnet10_w16", "128×128", "all 45,000 images, 20 epochs", ", 45,000 images"),
+    }
     return [
-        plain(
-            "accuracy-feature-distillation",
-            "CIFAR-100, features of ImageNet before few labels",
-            "`cifar/resnet8` at 32×32, fine-tuned by labels for 30 epochs: from random weights, "
-            "from random weights for three times as many epochs, and from weights that learned, "
-            "by `feature-kd` and without a label, the features of EfficientNet-lite0 (ImageNet's "
-            "weights, 64×64) on 4,000 images, 10 epochs. Test top-1, last epoch, in percent.",
-            {"row": "row", "n": "n", "mean": "mean", "std": "±"},
-        ),
-        plain(
-            "accuracy-feature-distillation-paired",
-            "CIFAR-100, features of ImageNet before few labels, differences",
-            "Paired by seed, in points, with 95 % t intervals.",
-            {"difference": "difference", "n": "n", "mean": "mean", "low": "low", "high": "high"}
-            | {"verdict": "verdict"},
-        ),
+        part
+        for ending, size in sizes.items()
+        for part in _feature_distillation(f"accuracy-feature-distillation{ending}", *size)
     ]
+
+
+def _feature_distillation(
+    name: str, model: str, side: str, images: str, title: str
+) -> tuple[str, str]:
+    title = f"CIFAR-100, features of ImageNet before few labels{title}"
+    scores = plain(
+        name,
+        title,
+        f"`cifar/{model}` at 32×32, fine-tuned by labels for 30 epochs: from random weights, from "
+        "random weights for three times as many epochs, and from weights that learned, by "
+        "`feature-kd` and without a label, the features of EfficientNet-lite0 (ImageNet's weights, "
+        f"{side}) on {images}. Test top-1, last epoch, in percent.",
+        {"row": "row", "n": "n", "mean": "mean", "std": "±"},
+    )
+    differences = plain(
+        f"{name}-paired",
+        f"{title}, differences",
+        "Paired by seed, in points, with 95 % t intervals.",
+        {"difference": "difference", "n": "n", "mean": "mean", "low": "low", "high": "high"}
+        | {"verdict": "verdict"},
+    )
+    return scores, differences
 
 
 def classification() -> list[str]:
