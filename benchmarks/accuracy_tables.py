@@ -1,5 +1,6 @@
 """The sections of docs/measurements.md on what networks score."""
 
+from record import recorded
 from result_tables import EARLIER, accuracy, methods, plain, steps
 
 TABULATED = "The runs were made at commit {}; without `--done` the command makes them anew."
@@ -94,13 +95,15 @@ def _feature_distillation(
     name: str, model: str, side: str, images: str, title: str
 ) -> tuple[str, str]:
     title = f"CIFAR-100, features of ImageNet before few labels{title}"
+    told = any(line["row"].startswith("features") for line in recorded(name))
+    similarity = " Features: cosine similarity on held-out images, in percent." if told else ""
     scores = plain(
         name,
         title,
         f"`cifar/{model}` at 32×32, fine-tuned by labels for 30 epochs: from random weights, from "
         "random weights for three times as many epochs, and from weights that learned, by "
         "`feature-kd` and without a label, the features of EfficientNet-lite0 (ImageNet's weights, "
-        f"{side}) on {images}. Test top-1, last epoch, in percent.",
+        f"{side}) on {images}. Test top-1, last epoch, in percent.{similarity}",
         {"row": "row", "n": "n", "mean": "mean", "std": "±"},
     )
     differences = plain(

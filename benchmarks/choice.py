@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
-from choice_sections import fine_tuning, short_runs, shorter_networks
+from choice_sections import features_first, fine_tuning, short_runs, shorter_networks
 from record import recorded
 from result_tables import signed, table
 
@@ -153,6 +153,9 @@ def advice(alone: list[Choice], taught: list[list[Choice]], peers: list[Choice])
         f"**A pretrained network and a few hundred pictures**: the network cut before its last "
         f"stage, {shorter_networks()} points above the whole one on three sets "
         "([a shorter network](fine-tune.md#a-shorter-network)).",
+        f"**Many pictures and few labels**: `feature-kd` first, from a network that was trained on "
+        f"others, then the labels: {features_first()} labels, over random weights "
+        "([without labels](without-labels.md)).",
         "**Segmentation and detection**: nothing gained anything beyond noise on the two small "
         "sets that were measured ([Results](../results.md#segmentation-and-detection)); start with "
         "`ce`, and take `exits` if you want exits.",

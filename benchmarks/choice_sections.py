@@ -1,5 +1,7 @@
 """Sections of docs/guide/choose.md that are of no single study of methods from random weights."""
 
+import re
+
 from record import recorded
 from result_tables import origin, signed, table
 
@@ -15,6 +17,17 @@ def shorter_networks() -> str:
         if r["difference"] == "cut - linear"
     ]
     *first, last = (signed(gain) for gain in gains)
+    return f"{', '.join(first)} and {last}"
+
+
+def features_first() -> str:
+    """What features that were learned without labels gained, by the number of labels."""
+    gains = {
+        r["difference"].split()[1]: signed(float(r["mean"]))
+        for r in recorded("accuracy-feature-distillation-45000-paired")
+        if re.fullmatch(r"distilled, \d+ labels - random, \d+ labels", r["difference"])
+    }
+    *first, last = (f"{gain} points with {int(labels):,}" for labels, gain in gains.items())
     return f"{', '.join(first)} and {last}"
 
 

@@ -4,10 +4,10 @@
 
 For each study that has them, NAME-short-paired.csv in results/ holds the differences to plain
 training of a quarter of the epochs with three seeds, on validation images, made by the study's own
-script with `--epochs`; NAME-paired.csv holds those at full length, on test images. The result is a
-line for each row of both: the interval that is predicted where the widening comes from all *other*
-rows with first weights of the same kind, and what became of the verdict. The widenings from all
-rows are written to src/selfdistill/comparison/prediction.toml.
+script with `--epochs`, or `--short` where it has that; NAME-paired.csv holds those at full length,
+on test images. The result is a line for each row of both: the interval that is predicted where the
+widening comes from all *other* rows with first weights of the same kind, and what became of the
+verdict. The widenings from all rows are written to src/selfdistill/comparison/prediction.toml.
 """
 
 import sys
