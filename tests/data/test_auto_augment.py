@@ -5,7 +5,9 @@ import torch
 from torchvision.transforms.v2 import InterpolationMode, RandAugment, TrivialAugmentWide
 
 from selfdistill.core import IGNORE
+from selfdistill.data import InMemoryImages, Loader
 from selfdistill.data.auto_augment import BINS, OPERATIONS, SIGNED, AutoAugment, Draw, apply
+from selfdistill.data.targets import Masks
 
 NAMES = {
     "identity": "Identity", "shear_x": "ShearX", "shear_y": "ShearY", "translate_x": "TranslateX",
@@ -73,6 +75,28 @@ def test_samples_on_the_host_are_not_asked_of_the_device(policy):
         AutoAugment(policy, 3).draws(2, index.to("meta"), 0)
     assert told.draws(2, index.to("meta"), 0) == told.draws(2, index, 0)
     assert told.images(x.to("meta"), 2, index.to("meta")).shape == x.shape
+
+
+@pytest.mark.parametrize("masks", [False, True])
+def test_a_loader_tells_its_samples(masks, monkeypatch):
+    told = []
+    draws = AutoAugment.draws
+
+    def watch(self, epoch, index, view):
+        told.append(self.samples)
+        assert torch.equal(self.samples, index)
+        return draws(self, epoch, index, view)
+
+    monkeypatch.setattr(AutoAugment, "draws", watch)
+    pixels = torch.zeros(8, 3, 6, 6, dtype=torch.uint8)
+    targets = Masks(torch.zeros(8, 6, 6, dtype=torch.uint8)) if masks else torch.arange(8) % 2
+    loader = Loader(
+        InMemoryImages(pixels, targets), batch_size=4, seed=0, mean=(0.5,) * 3, std=(0.5,) * 3,
+        crop_padding=0, flip=False, auto_augment=AutoAugment("trivial", 0), views=2,
+    )  # fmt: skip
+    assert len(list(loader.epoch(0))) == 2
+    assert len(told) == 2 * (2 + masks)  # of each view, and of the masks
+    assert {samples.device.type for samples in told} == {"cpu"}
 
 
 def test_rounds_are_composed():

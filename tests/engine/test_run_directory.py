@@ -8,6 +8,7 @@ import selfdistill
 from selfdistill.core import ArtifactError, ConfigError, ResourceError, RunBusyError
 from selfdistill.core.machine import environment
 from selfdistill.engine.run_directory import RUN_FORMAT, RunDirectory
+from selfdistill.tracking import left_by_tracker
 
 
 @pytest.fixture
@@ -70,6 +71,10 @@ def test_logs_and_the_beginning_of_a_killed_run_are_in_nobodys_way(directory):
         directory.begin("first", {"data.json": "{}"})
     (directory.path / "recipe.toml").unlink()  # as if it had been killed before
     directory.check_free()
+    (directory.path / "wandb").mkdir()
+    with pytest.raises(RunBusyError, match="wandb lies in it"):
+        directory.check_free()
+    directory.check_free(*left_by_tracker("wandb"))
     with directory.held():
         directory.begin("second", {"data.json": "{}"})
     assert directory.recipe() == "second"

@@ -10,6 +10,7 @@ from engine_runs import STEPS, Calls, Slice, final, images, lines, make, network
 from torch import nn
 
 from selfdistill.core import DivergenceError, Method, StepOutput
+from selfdistill.engine import throughput
 from selfdistill.engine.callback import Callback
 from selfdistill.recipe.build_method import build_method
 from selfdistill.signals import Interrupted
@@ -63,6 +64,32 @@ def test_the_progress_of_a_finished_step_is_on_the_host(tmp_path):
     told = trainer.method.told
     assert [int(progress.step) for progress in told] == list(range(trainer.total_steps))
     assert {number.device.type for progress in told for number in progress} == {"cpu"}
+
+
+def test_the_throughput_is_of_the_steps_alone(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(throughput.time, "perf_counter", lambda: now[0])
+
+    class Slow(Callback):
+        """Takes a day at the end of each epoch."""
+
+        def on_epoch(self, entry):
+            now[0] += 86_400
+
+    class Steps(Terms):
+        """Takes a second for each step."""
+
+        def after_step(self, progress):
+            now[0] += 1
+
+    trainer = make(tmp_path, method=Steps(fault=""), callback=Slow(), log_every_steps=1)
+    trainer.run()
+    steps = [entry for entry in trainer.directory.metrics() if entry["kind"] == "step"]
+    rates = [entry["images_per_second"] for entry in steps]
+    assert trainer.total_steps > trainer.train_batches.steps_per_epoch  # there is a second epoch
+    assert len(rates) == trainer.total_steps
+    assert set(rates) == {rates[0]}
+    assert rates[0] > 1
 
 
 class Overflows(Method):

@@ -20,6 +20,9 @@ from selfdistill.recipe.unread_keys import _READERS, unread_notes
         ({"empty_images": "refuse", "task": "segmentation"}, {"task": "detection"}),
         ({"clip_frames": 8}, {"task": "clips"}),
         ({"teacher_taps": "layer1", "method": "kd", "teacher": "x"}, {"method": "at"}),
+        ({"teacher_image_size": 64}, {"method": "kd", "teacher": "x"}),
+        ({"teacher_taps": "a,b", "method": "muse+cskd"}, {"method": "muse+at", "teacher": "x"}),
+        ({"teacher_model": "y", "method": "dml", "peers": ["x"]}, {"method": "at", "peers": []}),
         ({"teacher_taps": "a", "method": "kd+dist", "teacher": "x"}, {"method": "kd+crd"}),
     ],
 )

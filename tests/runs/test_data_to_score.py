@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 import selfdistill
 from selfdistill.cli import app
 from selfdistill.core import DataError
+from selfdistill.runs.networks import networks_under_test
 
 OPTIONS = {"epochs": 1, "batch_size": 8, "device": "cpu", "method": "ce", "quiet": True}
 NAMES = ("blue", "red")
@@ -60,6 +61,12 @@ def test_other_pictures_are_brought_to_the_runs_height_and_width(trained, seen, 
     evaluation = run.evaluate(data=f"folder:{larger}")
     assert shapes == {(3, 36, 24)}
     assert evaluation.exits[-1].macs == run.exits[-1].macs
+
+
+def test_information_is_of_pictures_of_the_runs_height_and_width(trained, tmp_path):
+    larger = pictures(tmp_path / "larger", 10, 144, 96)
+    _, images = networks_under_test([str(trained[0].path)], data=f"folder:{larger}")
+    assert images.train.shape == (3, 36, 24)
 
 
 def test_all_of_other_pictures_are_scored_and_of_the_own_the_held_out(trained, tmp_path):

@@ -176,7 +176,11 @@ def _eight_bits(image: Image.Image) -> npt.NDArray[np.uint8]:
 def _name(file: str | StoredImage | Image.Image) -> str:
     if isinstance(file, str):
         return file
-    return file.name() if isinstance(file, StoredImage) else str(getattr(file, "filename", "given"))
+    return (
+        file.name()
+        if isinstance(file, StoredImage)
+        else str(getattr(file, "filename", "in memory"))
+    )
 
 
 def _reason(error: Exception) -> str:

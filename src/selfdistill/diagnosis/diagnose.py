@@ -1,6 +1,7 @@
 """Diagnosis of a run before it starts: data, network, teacher, first step and training cost."""
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import nn
 from .. import methods as _all  # noqa: F401  importing them is what registers them
 from ..core import ResourceError, check_kind
 from ..data import ImageData
+from ..engine.optimizer import schedule_notes
 from ..engine.run_directory import RunDirectory
 from ..recipe.build_run import build_run, run_input
 from ..recipe.loaders import train_loader
@@ -22,9 +24,11 @@ from ..recipe.make_fabric import decide_precision, make_fabric
 from ..recipe.merge import merge_keys
 from ..recipe.presets import with_preset
 from ..recipe.schema import Recipe, parse, read
+from ..recipe.unread_keys import unread_notes
 from ..runs.arguments import training_arguments
 from ..runs.paths import unique_run_dir
 from ..taps.fx_split import copy_without_hooks
+from ..tracking import left_by_tracker
 from .data import DataReport, check_data
 from .first_step import FirstStepReport, profile_first_step
 from .network import NetworkReport, check_network
@@ -96,11 +100,13 @@ def diagnose(
     given = training_arguments(keys, model, data, teacher, peers)
     recipe = _resolve_recipe(recipe, given.keys)
     run_dir = Path(out) if out is not None else unique_run_dir(recipe)
-    _check_run_dir(run_dir)
+    _check_run_dir(run_dir, recipe)
     make_fabric(recipe)  # raises if a device is missing; only one of them is used
     fabric = make_fabric(recipe.model_copy(update={"devices": 1, "num_nodes": 1}))
     callback = callback or DiagnosisCallback()
     check_kind("callback", callback, DiagnosisCallback, "an object of a DiagnosisCallback's class")
+    for note in (*schedule_notes(recipe), *unread_notes(recipe)):
+        warnings.warn(note, stacklevel=2)
     inputs = run_input(recipe, data=given.data, model=given.model)
     data_report = check_data(inputs.data)
     callback.on_section(data_report)
@@ -138,9 +144,9 @@ def _resolve_recipe(recipe: Recipe | str | Path | None, keys: Mapping[str, Any])
     return parse(with_preset(read(Path(recipe)) if recipe else {}, keys))
 
 
-def _check_run_dir(run_dir: Path) -> None:
+def _check_run_dir(run_dir: Path, recipe: Recipe) -> None:
     """Raises `RunBusyError` or `ResourceError` if a run cannot be written there."""
-    RunDirectory(run_dir).check_free()
+    RunDirectory(run_dir).check_free(*left_by_tracker(recipe.track))
     folder = nearest_existing(run_dir)
     if not (folder.is_dir() and os.access(folder, os.W_OK)):
         raise ResourceError(f"the run directory {run_dir} cannot be written; choose another --out")

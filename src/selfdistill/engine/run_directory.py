@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -73,10 +73,13 @@ class RunDirectory:
         with locked(self.path, busy, self.checkpoints.name):
             yield
 
-    def check_free(self) -> None:
+    def check_free(self, *allowed: str) -> None:
         """Raise `RunBusyError` if the directory holds a run already, or something else.
 
-        Logs may lie in it, and what is left of a run that was killed as it began.
+        Logs may lie in it, and what is left of a run that ended as it began.
+
+        Args:
+            allowed: names of what others leave there before a run begins.
 
         Raises:
             ConfigError: its name cannot be written into a report.
@@ -88,7 +91,7 @@ class RunDirectory:
                 f"the name {str(self.path)!r} is not UTF-8; choose another --out"
             ) from None
         self._check_no_run()
-        if foreign := self._foreign():
+        if foreign := self._foreign(allowed):
             raise RunBusyError(
                 f"{self.path} is not empty, {foreign} lies in it, and a run has a directory of its "
                 "own; name another --out"
@@ -101,7 +104,7 @@ class RunDirectory:
                 "another --out starts anew"
             )
 
-    def _foreign(self) -> str:
+    def _foreign(self, allowed: Collection[str]) -> str:
         """The name of something in the directory that no beginning run has left there, or ""."""
         if not self.path.is_dir():
             return ""
@@ -112,7 +115,7 @@ class RunDirectory:
         for entry in sorted(self.path.iterdir()):
             hidden = entry.name.startswith(".")  # the lock, and drafts of files
             empty = entry == self.checkpoints and entry.is_dir() and not any(entry.iterdir())
-            left = begun and entry.name in _BEGUN
+            left = entry.name in (*allowed, *(_BEGUN if begun else ()))
             if not (hidden or empty or left or entry.suffix in _LOGS):
                 return entry.name
         return ""

@@ -45,17 +45,6 @@ def check_companions(name: str, teacher: bool, peers: bool, extra: bool = False)
             raise ConfigError(f"method '{name}' has no use for {what}; these have: {others}")
 
 
-def check_companion_keys(recipe: Recipe) -> None:
-    """Raises `ConfigError` if something is said of a teacher that the method does not have."""
-    kinds = {cls.kind for cls in method_classes(recipe.method).values()}
-    for kind in COMPANION_KEYS.keys() - kinds:
-        for key in COMPANION_KEYS[kind]:
-            if getattr(recipe, key) != Recipe.model_fields[key].get_default():
-                raise ConfigError(
-                    f"{key} is about a teacher, and method '{recipe.method}' has none; leave it out"
-                )
-
-
 def check_pool(name: str, extra: str) -> None:
     """Raises `ConfigError` if a method that reads extra images alone has none."""
     if not extra and any(cls.needs.unlabeled for cls in method_classes(name).values()):

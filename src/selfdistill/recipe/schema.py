@@ -13,13 +13,7 @@ from ..core import ConfigError, nearest
 from ..tasks import TASKS
 from .document import read, read_toml, typed_recipe
 from .fields import Recipe
-from .options import (
-    check_companion_keys,
-    check_companions,
-    check_options,
-    check_pool,
-    task_of,
-)
+from .options import check_companions, check_options, check_pool, task_of
 from .plugins import import_plugins
 
 __all__ = ["Recipe", "literal", "parse", "read", "read_toml", "type_name", "write"]
@@ -49,8 +43,6 @@ def parse(values: Mapping[str, Any], *, run_dir: Path | None = None) -> Recipe:
     if recipe.task not in TASKS:
         raise ConfigError(f"there is no task '{recipe.task}'{nearest(recipe.task, TASKS)}")
     check_companions(recipe.method, bool(recipe.teacher), bool(recipe.peers), bool(recipe.extra))
-    if run_dir is None:  # runs that were trained before this was looked at are read nevertheless
-        check_companion_keys(recipe)
     check_pool(recipe.method, recipe.extra)
     chosen = check_options(recipe.method, recipe.options)
     return recipe.model_copy(update={"options": chosen})

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from .document import COMPANION_KEYS
 from .options import method_classes
 from .schema import Recipe
 
@@ -35,11 +36,15 @@ def unread_notes(recipe: Recipe) -> list[str]:
         if _is_set(recipe, key)
     ]
     teachers = [cls for cls in method_classes(recipe.method).values() if cls.kind == "offline"]
-    if _is_set(recipe, "teacher_taps") and {cls.teacher_reads for cls in teachers} == {"outputs"}:
-        notes.append(
-            f"teacher_taps is not read: method '{recipe.method}' reads the teacher's outputs alone"
+    taught = f"method '{recipe.method}' reads the teacher's outputs alone"
+    unread = {"teacher_taps": taught} if {t.teacher_reads for t in teachers} == {"outputs"} else {}
+    if not teachers:
+        unread = dict.fromkeys(
+            COMPANION_KEYS["offline"], f"method '{recipe.method}' has no teacher"
         )
-    return notes
+    return notes + [
+        f"{key} is not read: {why}" for key, why in unread.items() if _is_set(recipe, key)
+    ]
 
 
 def _is_set(recipe: Recipe, key: str) -> bool:

@@ -53,8 +53,6 @@ def begin(
     fault: SelfdistillError | None = None
     if fabric.is_global_zero:
         try:
-            if not resume:
-                directory.check_free()  # before a lock is left among other files
             stack.enter_context(directory.held())
             if tracker:
                 stack.enter_context(tracker)

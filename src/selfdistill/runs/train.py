@@ -42,6 +42,7 @@ from ..records.exit_scores import ExitScore, read_exit_scores
 from ..records.training_data import read_training_data
 from ..signals import STOP_SIGNALS, handled, raise_interrupted
 from ..tasks import TASKS
+from ..tracking import left_by_tracker
 from .arguments import training_arguments
 from .begin import announce, begin, check_split, split_teacher, tracker_of
 from .extension import check_extension, check_same_keys, extended
@@ -146,7 +147,7 @@ def train_recipe(
         if resume:
             given = _resumed_input(recipe, directory, data)
         else:
-            directory.check_free()
+            directory.check_free(*left_by_tracker(recipe.track))  # before a lock is left there
         tracker = tracker_of(recipe, directory)
         fabric.barrier()  # nobody writes before everybody has looked
         if not resume:

@@ -1,5 +1,5 @@
 """Experiment trackers that a run's log is sent to: one file each, and what they share."""
 
-from .tracker import Tracker, make_tracker
+from .tracker import Tracker, left_by_tracker, make_tracker
 
-__all__ = ["Tracker", "make_tracker"]
+__all__ = ["Tracker", "left_by_tracker", "make_tracker"]

@@ -19,6 +19,11 @@ _SEED = re.compile(r"s\d+")  # as a comparison calls the directories of a row
 _KINDS = ("step", "epoch", "final")  # lines of one step, in the order in which they are written
 
 
+def left_by_tracker(name: str) -> tuple[str, ...]:
+    """What a tracker may leave in the directory of a run that then did not begin."""
+    return STATE_FILE, name  # folders of files are called as their trackers are
+
+
 class Tracker(Callback):
     """Sends every line of metrics.jsonl to a tracker, once, however often the run is resumed.
 
